@@ -1,0 +1,152 @@
+"""Arrow record batch + positions -> Batch: payload, token and the small message that announces it.
+
+Pure. A batch is the unit of everything behind the reader: of dispatch, insert, retry and deduplication. Its token is a
+property of its contents, so that every way of sending it again sends the same token.
+
+Source: https://arrow.apache.org/docs/format/Columnar.html#ipc-streaming-format
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import pyarrow as pa
+
+from sink.errors import FatalError
+from sink.position import Lsn, Position
+
+MESSAGE_VERSION = 1
+
+_LZ4 = pa.ipc.IpcWriteOptions(compression="lz4")
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows of one ClickHouse table in stream order, ready to be sent.
+
+    `payload` is an Arrow IPC stream of one record batch, LZ4; `token` names its contents.
+    """
+
+    table: str
+    first: Position
+    last: Position
+    rows: int
+    payload: bytes
+    token: str
+
+
+def pack(source: str, table: str, records: pa.RecordBatch, first: Position, last: Position) -> Batch:
+    """Serialise the rows and derive the token.
+
+    Args:
+        source: name of the pipeline, part of the token.
+        table: ClickHouse table, without its database.
+        records: the rows, in stream order, at least one; each field's metadata `clickhouse` names its column type.
+        first: position of the first row.
+        last: position of the last row.
+    """
+    out = pa.BufferOutputStream()
+    with pa.ipc.new_stream(out, records.schema, options=_LZ4) as writer:
+        writer.write_batch(records)
+    payload = out.getvalue().to_pybytes()
+    name = f"{source}\n{table}\n{first}\n{last}\n{records.num_rows}\n".encode()
+    token = hashlib.blake2b(name + hashlib.blake2b(payload, digest_size=32).digest(), digest_size=16).hexdigest()
+    return Batch(table, first, last, records.num_rows, payload, token)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What the Celery message says of a batch: names, counts and positions, never rows.
+
+    `attempt` counts the reader's dispatches of the batch, from 0.
+    """
+
+    source: str
+    epoch: int
+    sequence: int
+    attempt: int
+    table: str
+    token: str
+    rows: int
+    size_bytes: int
+    first: str
+    last: str
+    version: int = MESSAGE_VERSION
+
+    @classmethod
+    def of(cls, batch: Batch, *, source: str, epoch: int, sequence: int, attempt: int) -> Self:
+        """Announce a batch."""
+        return cls(
+            source=source,
+            epoch=epoch,
+            sequence=sequence,
+            attempt=attempt,
+            table=batch.table,
+            token=batch.token,
+            rows=batch.rows,
+            size_bytes=len(batch.payload),
+            first=str(batch.first),
+            last=str(batch.last),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the Celery argument: JSON types only."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: object) -> Self:
+        """Check and read a Celery argument.
+
+        Raises:
+            FatalError: not a message of this version.
+        """
+        if not isinstance(data, dict) or data.get("version") != MESSAGE_VERSION:
+            raise FatalError(
+                f"a batch message of version {MESSAGE_VERSION} was expected",
+                todo="Run readers and workers of the same outhaul version",
+            )
+        kinds = {"source": str, "table": str, "token": str, "first": str, "last": str}
+        wanted = set(cls.__dataclass_fields__)
+        if set(data) != wanted or any(type(data[name]) is not kinds.get(name, int) for name in wanted):
+            raise FatalError("a batch message with other fields than ours was received", todo="Look who else writes to this queue")
+        return cls(**data)
+
+    @property
+    def payload_key(self) -> str:
+        """Redis key of the payload (claim check)."""
+        return payload_key(self.source, self.token)
+
+
+def payload_key(source: str, token: str) -> str:
+    """Return the Redis key under which a batch's payload waits."""
+    return f"outhaul:{{{source}}}:payload:{token}"
+
+
+def stored_key(source: str, epoch: int) -> str:
+    """Return the Redis list on which the sink reports to the reader of one epoch."""
+    return f"outhaul:{{{source}}}:stored:{epoch}"
+
+
+def epoch_key(source: str) -> str:
+    """Return the Redis key that mirrors the current epoch; its absence means Redis lost its data."""
+    return f"outhaul:{{{source}}}:epoch"
+
+
+def reader_key(source: str) -> str:
+    """Return the Redis key under which the reader publishes what `outhaul status` shows."""
+    return f"outhaul:{{{source}}}:reader"
+
+
+def parse_position(text: str) -> Position:
+    """Read what `str(Position)` wrote.
+
+    Raises:
+        FatalError: not a position.
+    """
+    lsn, _, ordinal = text.partition("#")
+    try:
+        return Position(Lsn.parse(lsn), int(ordinal))
+    except ValueError as error:
+        raise FatalError(f"{text!r} is not a position") from error

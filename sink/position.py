@@ -1,0 +1,63 @@
+"""LSN text or integer -> Lsn; commit LSN and ordinal -> Position, the name of one event for ever.
+
+Pure. A position is the same on every replay of the same history, which is what exactly-once stands on: the commit
+LSN comes from the Begin message, the ordinal counts the captured rows of one table inside that transaction. The LSN of
+the row itself would not do, since a COPY or a multi-row INSERT gives many rows one LSN.
+
+Source: https://www.postgresql.org/docs/current/datatype-pg-lsn.html
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+_LSN_BITS = 64
+
+
+class Lsn(int):
+    """A byte position in the write-ahead log, 64 bits, printed as Postgres prints it (`16/B374D848`)."""
+
+    __slots__ = ()
+
+    def __new__(cls, value: int) -> Self:
+        """Check the range.
+
+        Raises:
+            ValueError: the value does not fit 64 bits.
+        """
+        if not 0 <= value < 1 << _LSN_BITS:
+            raise ValueError(f"an LSN has 64 bits, got {value}")
+        return super().__new__(cls, value)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `XXX/XXX`.
+
+        Raises:
+            ValueError: the text is not an LSN.
+        """
+        high, slash, low = text.partition("/")
+        if not slash:
+            raise ValueError(f"an LSN looks like 16/B374D848, got {text!r}")
+        return cls((int(high, 16) << 32) | int(low, 16))
+
+    def __str__(self) -> str:
+        return f"{self >> 32:X}/{self & 0xFFFFFFFF:X}"
+
+    def __repr__(self) -> str:
+        return f"Lsn({self})"
+
+
+NO_LSN = Lsn(0)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Position:
+    """Where an event stands in its source: commit LSN, then its ordinal among that transaction's rows of its table."""
+
+    lsn: Lsn
+    ordinal: int
+
+    def __str__(self) -> str:
+        return f"{self.lsn}#{self.ordinal}"

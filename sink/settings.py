@@ -1,0 +1,121 @@
+"""Environment (and a TOML file) -> Settings, one frozen tree, checked as a whole.
+
+Edge: the only file that reads the environment. Built once by whoever starts a process, then passed on as values. Every
+field is `OUTHAUL_<NAME>`; the TOML file is `outhaul.toml` in the working directory, or where OUTHAUL_CONFIG points.
+
+Source: https://docs.pydantic.dev/latest/concepts/pydantic_settings/
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from sink.errors import Exit, FatalError
+
+_NAME = re.compile(r"[a-z0-9_]{1,63}")
+
+# A batch may span many monthly partitions, each its own entry in the table's deduplication window.
+DEDUPLICATION_WINDOW = 10_000
+
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class Settings(BaseSettings):
+    """Everything that can be set; what an ordinary user needs is the three URLs."""
+
+    model_config = SettingsConfigDict(env_prefix="OUTHAUL_", frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    postgres_dsn: SecretStr = SecretStr("postgresql://127.0.0.1:5432/postgres")
+    redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    clickhouse_url: SecretStr = SecretStr("http://default@127.0.0.1:8123/default")
+
+    source: str = "outhaul"
+    slot: str = "outhaul"
+    publication: str = "outhaul"
+    table: Annotated[str, StringConstraints(pattern=r"^[^.]+\.[^.]+$")] = "public.outbox"
+    clickhouse_table: str = "event_log"
+
+    linger_s: Seconds = 0.2
+    batch_max_rows: Annotated[int, Field(ge=1, le=1_000_000)] = 65_536
+    batch_max_bytes: Annotated[int, Field(ge=1024, le=256 << 20)] = 16 << 20
+    max_in_flight: Annotated[int, Field(ge=1, le=64)] = 8
+
+    status_interval_s: Seconds = 1.0
+    receive_timeout_s: Seconds = 60.0
+    redispatch_s: Seconds = 120.0
+
+    insert_timeout_s: Seconds = 60.0
+    task_time_limit_s: Seconds = 100.0
+    visibility_timeout_s: Seconds = 300.0
+    retry_max_s: Seconds = 30.0
+    rate_limit: Annotated[str, StringConstraints(pattern=r"^(\d+/[smh])?$")] = ""
+
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
+    sentry_dsn: SecretStr = SecretStr("")
+    log_format: Literal["auto", "json", "console"] = "auto"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the name is the library's
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Let the environment win over the TOML file."""
+        path = os.environ.get("OUTHAUL_CONFIG", "outhaul.toml")
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=path)
+
+    @field_validator("source", "slot", "publication", "clickhouse_table")
+    @classmethod
+    def _plain_name(cls, value: str) -> str:
+        # Replication commands cannot bind parameters, so these names go into their text as they are.
+        if not _NAME.fullmatch(value):
+            raise ValueError("use lower-case letters, digits and underscores, at most 63")
+        return value
+
+    @model_validator(mode="after")
+    def _agree(self) -> Settings:
+        if not self.insert_timeout_s < self.task_time_limit_s < self.visibility_timeout_s:
+            raise ValueError(
+                "insert_timeout_s < task_time_limit_s < visibility_timeout_s must hold: "
+                f"got {self.insert_timeout_s:g}, {self.task_time_limit_s:g}, {self.visibility_timeout_s:g}"
+            )
+        if self.retry_max_s >= self.redispatch_s:
+            raise ValueError("retry_max_s must be below redispatch_s, or the reader sends what a worker is about to retry")
+        if self.status_interval_s * 2 > self.receive_timeout_s:
+            raise ValueError("status_interval_s must be at most half of receive_timeout_s")
+        return self
+
+    @property
+    def dead_letters_table(self) -> str:
+        """ClickHouse table for rows that cannot be stored as they are."""
+        return f"{self.clickhouse_table}_dead_letters"
+
+    @property
+    def queue(self) -> str:
+        """Celery queue of this pipeline."""
+        return f"outhaul.{self.source}"
+
+
+def load(**overrides: object) -> Settings:
+    """Build the settings from overrides, environment and TOML file.
+
+    Raises:
+        FatalError: a value is missing, malformed or at odds with another; the message names each.
+    """
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        lines = (f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors())
+        raise FatalError(
+            "the settings do not hold: " + "; ".join(lines),
+            todo="Mend the OUTHAUL_* variables or outhaul.toml",
+            exit_code=Exit.SETTINGS,
+        ) from None
