@@ -51,20 +51,26 @@ def pack(source: str, table: str, records: pa.RecordBatch, first: Position, last
     with pa.ipc.new_stream(out, records.schema, options=_LZ4) as writer:
         writer.write_batch(records)
     payload = out.getvalue().to_pybytes()
-    name = f"{source}\n{table}\n{first}\n{last}\n{records.num_rows}\n".encode()
-    token = hashlib.blake2b(name + hashlib.blake2b(payload, digest_size=32).digest(), digest_size=16).hexdigest()
-    return Batch(table, first, last, records.num_rows, payload, token)
+    rows = records.num_rows
+    return Batch(table, first, last, rows, payload, token_of(source, table, str(first), str(last), rows, payload))
+
+
+def token_of(source: str, table: str, first: str, last: str, rows: int, payload: bytes) -> str:
+    """Derive the deduplication token: source, table, positions, count and a hash of the rows, 32 hex digits."""
+    name = f"{source}\n{table}\n{first}\n{last}\n{rows}\n".encode()
+    return hashlib.blake2b(name + hashlib.blake2b(payload, digest_size=32).digest(), digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
     """What the Celery message says of a batch: names, counts and positions, never rows.
 
-    `attempt` counts the reader's dispatches of the batch, from 0.
+    `epoch` and `owner` name the reader that sent it; `attempt` counts its dispatches of the batch, from 0.
     """
 
     source: str
     epoch: int
+    owner: str
     sequence: int
     attempt: int
     table: str
@@ -76,11 +82,12 @@ class Message:
     version: int = MESSAGE_VERSION
 
     @classmethod
-    def of(cls, batch: Batch, *, source: str, epoch: int, sequence: int, attempt: int) -> Self:
+    def of(cls, batch: Batch, *, source: str, epoch: int, owner: str, sequence: int, attempt: int) -> Self:
         """Announce a batch."""
         return cls(
             source=source,
             epoch=epoch,
+            owner=owner,
             sequence=sequence,
             attempt=attempt,
             table=batch.table,
@@ -107,11 +114,15 @@ class Message:
                 f"a batch message of version {MESSAGE_VERSION} was expected",
                 todo="Run readers and workers of the same outhaul version",
             )
-        kinds = {"source": str, "table": str, "token": str, "first": str, "last": str}
+        kinds = {"source": str, "owner": str, "table": str, "token": str, "first": str, "last": str}
         wanted = set(cls.__dataclass_fields__)
         if set(data) != wanted or any(type(data[name]) is not kinds.get(name, int) for name in wanted):
             raise FatalError("a batch message with other fields than ours was received", todo="Look who else writes to this queue")
         return cls(**data)
+
+    def announces(self, payload: bytes) -> bool:
+        """Tell whether this is the payload that the token was derived from: whole, unaltered, of these positions."""
+        return self.token == token_of(self.source, self.table, self.first, self.last, self.rows, payload)
 
     @property
     def payload_key(self) -> str:

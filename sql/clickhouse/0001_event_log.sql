@@ -1,0 +1,22 @@
+-- One row for each committed event. Queries need no FINAL: rows are stored once; the Replacing engine is only a net.
+-- non_replicated_deduplication_window makes ClickHouse remember the tokens of past inserts, so that sending a batch
+-- again stores nothing twice. The minmax index lets a recovering reader find the newest positions quickly.
+CREATE TABLE IF NOT EXISTS ${table} (
+    id               Int64 CODEC(Delta, ZSTD(1)),
+    event_type       LowCardinality(String),
+    event_date_time  DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)),
+    environment      LowCardinality(String),
+    event_context    ${context_type} CODEC(ZSTD(1)),
+    metadata_version Nullable(Int64),
+    event_key        Nullable(String),
+    cdc_source       LowCardinality(String),
+    cdc_lsn          UInt64 CODEC(Delta, ZSTD(1)),
+    cdc_ordinal      UInt64 CODEC(Delta, ZSTD(1)),
+    cdc_committed_at DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)),
+    cdc_ingested_at  DateTime64(6, 'UTC') DEFAULT now64(6, 'UTC') CODEC(Delta, ZSTD(1)),
+    INDEX cdc_lsn_minmax cdc_lsn TYPE minmax GRANULARITY 1
+)
+ENGINE = ReplacingMergeTree
+PARTITION BY toYYYYMM(event_date_time)
+ORDER BY (event_type, event_date_time, id)
+SETTINGS non_replicated_deduplication_window = ${deduplication_window};

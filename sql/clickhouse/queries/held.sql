@@ -1,0 +1,14 @@
+-- Which positions from here on are stored, as runs of neighbouring ordinals within a transaction.
+SELECT cdc_lsn, min(cdc_ordinal) AS first, max(cdc_ordinal) AS last
+FROM (
+    SELECT cdc_lsn, cdc_ordinal, cdc_ordinal - row_number() OVER (PARTITION BY cdc_lsn ORDER BY cdc_ordinal) AS run
+    FROM (
+        SELECT DISTINCT cdc_lsn, cdc_ordinal FROM (
+            SELECT cdc_lsn, cdc_ordinal FROM ${table} WHERE cdc_source = {source:String} AND cdc_lsn >= {from_lsn:UInt64}
+            UNION ALL
+            SELECT cdc_lsn, cdc_ordinal FROM ${table}_dead_letters WHERE cdc_source = {source:String} AND cdc_lsn >= {from_lsn:UInt64}
+        )
+    )
+)
+GROUP BY cdc_lsn, run
+ORDER BY cdc_lsn, first

@@ -1,0 +1,11 @@
+-- A batch, inserted once. The fence is asked by ClickHouse itself when the statement begins: an insert of a reader that
+-- has been replaced in the meantime stores nothing, however late it arrives.
+INSERT INTO ${table} (${columns}, cdc_source)
+SELECT ${expressions}, {source:String}
+FROM input(${structure})
+WHERE throwIf(
+    (SELECT argMax(owner, (epoch, owner)) FROM ${epochs} WHERE source = {source:String}) != {owner:String},
+    'outhaul: a newer reader has taken over'
+) = 0
+${unless_held}
+FORMAT ArrowStream

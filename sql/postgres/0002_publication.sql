@@ -1,0 +1,15 @@
+-- What the reader sees: inserts only, through the root of a partitioned outbox.
+-- UPDATE, DELETE and TRUNCATE of the outbox are housekeeping and never reach ClickHouse.
+DO $$do$$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_publication WHERE pubname = '${publication}') THEN
+        CREATE PUBLICATION ${publication} FOR TABLE ${table}
+            WITH (publish = 'insert', publish_via_partition_root = true);
+    ELSIF NOT EXISTS (
+        SELECT FROM pg_publication_tables
+        WHERE pubname = '${publication}' AND format('%I.%I', schemaname, tablename)::regclass = '${table}'::regclass
+    ) THEN
+        ALTER PUBLICATION ${publication} ADD TABLE ${table};
+    END IF;
+END
+$$do$$;

@@ -1,0 +1,23 @@
+-- Two group roles without login: what an app needs to write events, and what the reader needs to read them.
+-- REPLICATION is no grant and is not inherited, so give it to the reader's own login:
+--     ALTER ROLE your_reader REPLICATION;  GRANT outhaul_reader TO your_reader;
+--     GRANT outhaul_app TO your_app;
+DO $$do$$
+DECLARE
+    sequence text := pg_get_serial_sequence('${table}', 'id');
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'outhaul_app') THEN
+        CREATE ROLE outhaul_app NOLOGIN;
+    END IF;
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'outhaul_reader') THEN
+        CREATE ROLE outhaul_reader NOLOGIN;
+    END IF;
+    GRANT INSERT ON ${table} TO outhaul_app;
+    GRANT SELECT ON ${table} TO outhaul_reader;
+    IF sequence IS NOT NULL THEN
+        EXECUTE format('GRANT USAGE ON SEQUENCE %s TO outhaul_app', sequence);
+    END IF;
+EXCEPTION WHEN insufficient_privilege THEN
+    RAISE NOTICE 'outhaul: no right to create roles or to grant; apply 0004_roles.sql as a role that may';
+END
+$$do$$;
