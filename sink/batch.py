@@ -47,12 +47,17 @@ def pack(source: str, table: str, records: pa.RecordBatch, first: Position, last
         first: position of the first row.
         last: position of the last row.
     """
+    payload = encode(records)
+    rows = records.num_rows
+    return Batch(table, first, last, rows, payload, token_of(source, table, str(first), str(last), rows, payload))
+
+
+def encode(records: pa.RecordBatch) -> bytes:
+    """Write an Arrow IPC stream of one record batch, LZ4: ClickHouse reads it as FORMAT ArrowStream, as one block."""
     out = pa.BufferOutputStream()
     with pa.ipc.new_stream(out, records.schema, options=_LZ4) as writer:
         writer.write_batch(records)
-    payload = out.getvalue().to_pybytes()
-    rows = records.num_rows
-    return Batch(table, first, last, rows, payload, token_of(source, table, str(first), str(last), rows, payload))
+    return out.getvalue().to_pybytes()
 
 
 def token_of(source: str, table: str, first: str, last: str, rows: int, payload: bytes) -> str:

@@ -86,7 +86,3 @@ class FrameError(FatalError):
         """Fill in the exit code that all broken streams share."""
         parts.setdefault("exit_code", Exit.STREAM_BROKEN)
         super().__init__(message, **parts)
-
-
-class StaleEpochError(PipelineError):
-    """A newer reader has fenced this batch off: do nothing, it will come again from the slot."""

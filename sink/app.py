@@ -1,0 +1,77 @@
+"""Settings -> the Celery app; `celery -A sink.app worker` starts here.
+
+Edge: builds the app from the environment when it is imported, as Celery's command line asks for. All limits agree with each
+other (sink/settings.py checks it): an insert ends before its task, a task before its message becomes visible again.
+
+Source: https://docs.celeryq.dev/en/stable/userguide/configuration.html
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from celery import Celery
+
+from sink.payloads import SOCKET_TIMEOUT_S
+from sink.settings import Settings, load
+
+if TYPE_CHECKING:
+    from typing import Any
+
+WRITE_BATCH = "outhaul.write_batch"
+
+
+def configuration(settings: Settings) -> dict[str, Any]:
+    """Return Celery's configuration for one pipeline."""
+    return {
+        "broker_url": settings.redis_url.get_secret_value(),
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "broker_transport_options": {
+            "visibility_timeout": int(settings.visibility_timeout_s),
+            "socket_timeout": SOCKET_TIMEOUT_S,
+            "socket_connect_timeout": SOCKET_TIMEOUT_S,
+            "socket_keepalive": True,
+            "health_check_interval": 10,
+        },
+        # A message that a dead worker held comes back; the token makes the second insert harmless.
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": True,
+        "worker_prefetch_multiplier": 1,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        # JSON only, in both directions: nothing that is received can run.
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        "task_ignore_result": True,
+        "task_default_queue": settings.queue,
+        "task_time_limit": settings.task_time_limit_s,
+        "task_soft_time_limit": (settings.insert_timeout_s + settings.task_time_limit_s) / 2,
+        "task_annotations": {WRITE_BATCH: {"rate_limit": settings.rate_limit or None}},
+        "task_send_sent_event": True,
+        "worker_send_task_events": True,
+        "worker_hijack_root_logger": False,
+        "imports": ["sink.task"],
+    }
+
+
+class SinkApp(Celery):  # type: ignore[misc] # celery has no types
+    """A Celery app that carries the settings of its pipeline to the tasks."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Configure the app."""
+        super().__init__("outhaul")
+        self.settings = settings
+        self.conf.update(configuration(settings))
+
+
+def make_app(settings: Settings) -> SinkApp:
+    """Build the Celery app of one pipeline; the reader uses it to send, a worker to run."""
+    return SinkApp(settings)
+
+
+def __getattr__(name: str) -> object:
+    # Celery's command line looks for `app`; building it only then lets others import this module without an environment.
+    if name == "app":
+        globals()["app"] = make_app(load())
+        return globals()["app"]
+    raise AttributeError(name)

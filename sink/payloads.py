@@ -1,0 +1,165 @@
+"""Payloads by key, reports by list, the epoch's mirror -> Redis or Valkey, and back.
+
+Edge: Redis, beside the broker's own connections. Redis is lossy by assumption: whatever is put here can be gone when it is
+looked for, and the reader then sends it again.
+
+Source: https://redis.io/docs/latest/commands/
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, cast
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from sink.errors import Exit, FatalError, TransientError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Long enough for a Redis that forks or swaps, short enough that a thread that waits here can be stopped.
+SOCKET_TIMEOUT_S = 5
+
+# Leftovers of readers that died go by themselves; a live reader sends a payload that has expired again.
+_PAYLOAD_TTL_S = 24 * 3600
+_REPORTS_AT_ONCE = 100
+
+
+class Payloads:
+    """One connection pool; usable from several threads."""
+
+    def __init__(self, url: str) -> None:
+        """Keep the address; nothing is opened yet.
+
+        Raises:
+            FatalError: the URL is not one.
+        """
+        try:
+            # Repeating is the callers' decision: they know which batch, and they log it.
+            self._redis = redis.Redis.from_url(
+                url,
+                socket_timeout=SOCKET_TIMEOUT_S,
+                socket_connect_timeout=SOCKET_TIMEOUT_S,
+                retry=Retry(NoBackoff(), 0),
+            )
+        except ValueError as error:
+            raise FatalError(f"OUTHAUL_REDIS_URL is no Redis URL: {error}", exit_code=Exit.SETTINGS) from None
+
+    def put(self, key: str, payload: bytes) -> None:
+        """Store a payload.
+
+        Raises:
+            TransientError: Redis did not take it.
+        """
+        with _translated():
+            self._redis.set(key, payload, ex=_PAYLOAD_TTL_S)
+
+    def get(self, key: str) -> bytes | None:
+        """Return a payload, or None when it is not there.
+
+        Raises:
+            TransientError: Redis did not answer.
+        """
+        with _translated():
+            return cast("bytes | None", self._redis.get(key))
+
+    def drop(self, keys: list[str]) -> None:
+        """Delete payloads that nobody will ask for any more.
+
+        Raises:
+            TransientError: Redis did not answer.
+        """
+        with _translated():
+            if keys:
+                self._redis.delete(*keys)
+
+    def report(self, list_key: str, line: str, *, drop: str | None = None) -> None:
+        """Append a report, and delete the payload it settles in the same step.
+
+        Raises:
+            TransientError: Redis did not take it.
+        """
+        with _translated(), self._redis.pipeline(transaction=True) as pipe:
+            pipe.rpush(list_key, line)
+            pipe.expire(list_key, _PAYLOAD_TTL_S)
+            if drop is not None:
+                pipe.delete(drop)
+            pipe.execute()
+
+    def reports(self, list_key: str, *, wait_s: int) -> list[bytes]:
+        """Wait for reports; return what there is, nothing when `wait_s` whole seconds have passed.
+
+        Raises:
+            TransientError: Redis did not answer.
+        """
+        with _translated():
+            first = cast("tuple[bytes, bytes] | None", self._redis.blpop([list_key], timeout=wait_s))
+            if first is None:
+                return []
+            more = cast("list[bytes] | None", self._redis.lpop(list_key, _REPORTS_AT_ONCE))
+            return [first[1], *(more or [])]
+
+    def set(self, key: str, text: str, *, ttl_s: int | None = None) -> None:
+        """Store a short text.
+
+        Raises:
+            TransientError: Redis did not take it.
+        """
+        with _translated():
+            self._redis.set(key, text, ex=ttl_s)
+
+    def text(self, key: str) -> str | None:
+        """Return a short text, or None.
+
+        Raises:
+            TransientError: Redis did not answer.
+        """
+        value = self.get(key)
+        return None if value is None else value.decode()
+
+    def length(self, key: str) -> int:
+        """Return the length of a list, 0 when it is not there.
+
+        Raises:
+            TransientError: Redis did not answer.
+        """
+        with _translated():
+            return cast("int", self._redis.llen(key))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._redis.close()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (redis.AuthenticationError, redis.exceptions.NoPermissionError) as error:
+        raise FatalError(
+            f"Redis refuses the login: {error}",
+            todo="Check user, password and ACL in OUTHAUL_REDIS_URL",
+            exit_code=Exit.REDIS_LOGIN,
+        ) from error
+    except redis.exceptions.OutOfMemoryError as error:
+        raise TransientError(
+            "Redis is full (maxmemory reached)",
+            todo="Raise maxmemory or free memory; payloads need about max_in_flight batches",
+            exit_code=Exit.REDIS_FULL,
+        ) from error
+    except redis.ReadOnlyError as error:
+        raise TransientError(
+            "Redis is read-only", todo="Point OUTHAUL_REDIS_URL at the primary", exit_code=Exit.REDIS_READ_ONLY
+        ) from error
+    except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
+        raise TransientError(
+            f"Redis does not answer ({type(error).__name__})",
+            todo="Check that it runs and that OUTHAUL_REDIS_URL reaches it",
+            exit_code=Exit.REDIS_UNREACHABLE,
+        ) from error
+    except redis.RedisError as error:
+        # LOADING, MISCONF, CLUSTERDOWN and the like: states of the server, and Redis is only the way, not the store.
+        raise TransientError(f"Redis refuses: {error}", exit_code=Exit.REDIS_UNREACHABLE) from error

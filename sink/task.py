@@ -1,0 +1,189 @@
+"""Celery message -> payload from Redis -> ClickHouse -> report to the reader.
+
+Edge: the one task of the sink. It does no work per row: it checks that the payload is the one announced, hands it to ClickHouse
+and says what became of it. What to do about an error is in the error's kind, and nowhere else.
+
+Source: https://docs.celeryq.dev/en/stable/userguide/tasks.html
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from random import SystemRandom
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from billiard.exceptions import SoftTimeLimitExceeded
+from celery import shared_task
+
+from sink import metrics
+from sink.app import WRITE_BATCH
+from sink.batch import Message, epoch_key, stored_key
+from sink.clickhouse import ClickHouse
+from sink.codes import THROW_IF
+from sink.errors import Exit, FatalError, PoisonError, TransientError
+from sink.insert import insert
+from sink.payloads import Payloads
+from sink.quarantine import set_aside
+from sink.report import Outcome, Report
+from sink.retry import backoff_s
+from sink.sql import query
+
+if TYPE_CHECKING:
+    from sink.app import SinkApp
+    from sink.settings import Settings
+
+log = structlog.get_logger("outhaul.sink")
+
+_random = SystemRandom().random
+
+# A report that gets lost costs a whole dispatch, so it is worth some patience; the reader's clock runs meanwhile.
+_REPORT_ATTEMPTS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Sink:
+    """What a worker process needs for its tasks; opened once, on the first task."""
+
+    settings: Settings
+    clickhouse: ClickHouse
+    payloads: Payloads
+
+
+def open_sink(settings: Settings) -> Sink:
+    """Connect a worker process (lazily) to ClickHouse and Redis."""
+    # The client waits longer than the server works, so that it hears of the server's own timeout.
+    clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=settings.insert_timeout_s + 5)
+    return Sink(settings, clickhouse, Payloads(settings.redis_url.get_secret_value()))
+
+
+_opened: dict[int, Sink] = {}
+
+
+def _sink_of(app: SinkApp) -> Sink:
+    if id(app) not in _opened:
+        _opened[id(app)] = open_sink(app.settings)
+    return _opened[id(app)]
+
+
+@shared_task(name=WRITE_BATCH, bind=True, max_retries=None)  # type: ignore[untyped-decorator] # celery has no types
+def write_batch(self: Any, data: object) -> str:
+    """Store one batch and report it.
+
+    Args:
+        self: the task, for its number of retries.
+        data: a `sink.batch.Message` as JSON.
+
+    Raises:
+        FatalError: an operator is needed; the reader was told and stops.
+        celery.exceptions.Retry: transient; the same message comes again.
+    """
+    sink = _sink_of(self.app)
+    message = Message.from_json(data)
+    again = message.attempt > 0 or self.request.retries > 0 or bool((self.request.delivery_info or {}).get("redelivered"))
+    started = time.monotonic()
+    try:
+        report = write(sink, message, again=again)
+    except (TransientError, SoftTimeLimitExceeded) as error:
+        attempts = self.request.retries + 1
+        wait_s = backoff_s(attempts, max_s=sink.settings.retry_max_s, random=_random())
+        metrics.retried(error)
+        log.warning("batch_retrying", **_names(message), attempts=attempts, wait_s=round(wait_s, 2), error=str(error))
+        _tell(sink, message, Report(Outcome.RETRYING, message.token, message.sequence, error=str(error)))
+        raise self.retry(exc=error, countdown=wait_s) from None
+    except FatalError as error:
+        metrics.failed(error)
+        log.error("batch_failed", **_names(message), error=str(error), code=error.code)  # noqa: TRY400 - the line is the message
+        told = Report(
+            Outcome.FATAL,
+            message.token,
+            message.sequence,
+            error=error.message,
+            todo=error.todo,
+            exit_code=error.exit_code,
+            code=error.code,
+        )
+        _tell(sink, message, told)
+        raise
+    seconds = time.monotonic() - started
+    metrics.finished(message, report, seconds)
+    log.info("batch_" + report.outcome.value, **_names(message), dead_letters=report.dead_letters, seconds=round(seconds, 4))
+    _tell(sink, message, report)
+    return report.outcome.value
+
+
+def write(sink: Sink, message: Message, *, again: bool) -> Report:
+    """Store one batch; return what became of it.
+
+    Raises:
+        TransientError: try the same again.
+        FatalError: an operator is needed.
+    """
+    if _superseded(sink, message):
+        return Report(Outcome.STALE, message.token, message.sequence)
+    payload = sink.payloads.get(message.payload_key)
+    if payload is None or not message.announces(payload):
+        return Report(Outcome.MISSING, message.token, message.sequence)
+
+    def store(part: Message, rows: bytes, *, again: bool = True) -> None:
+        epochs = f"{sink.settings.clickhouse_table}_epochs"
+        insert(sink.clickhouse, part, rows, epochs=epochs, timeout_s=sink.settings.insert_timeout_s, again=again)
+
+    aside = 0
+    try:
+        try:
+            store(message, payload, again=again)
+        except PoisonError:
+            aside = set_aside(message, payload, store, dead_letters=sink.settings.dead_letters_table)
+    except FatalError as error:
+        if error.code == THROW_IF and _fenced(sink, message):
+            return Report(Outcome.STALE, message.token, message.sequence)
+        raise
+    except PoisonError as error:
+        raise FatalError(
+            f"the dead letters refuse a row: {error}",
+            code=error.code,
+            todo=f"Compare {sink.settings.dead_letters_table} with sql/clickhouse/0002_event_log_dead_letters.sql",
+            exit_code=Exit.CLICKHOUSE_TABLE,
+        ) from error
+    return Report(Outcome.STORED, message.token, message.sequence, dead_letters=aside)
+
+
+def _superseded(sink: Sink, message: Message) -> bool:
+    # The mirror in Redis saves the trip to ClickHouse where it is there; it is no fence, the insert statement has that.
+    mirror = sink.payloads.text(epoch_key(message.source))
+    return mirror is not None and int(mirror) > message.epoch
+
+
+def _fenced(sink: Sink, message: Message) -> bool:
+    newest = query("latest_epoch", table=sink.settings.clickhouse_table)
+    rows = sink.clickhouse.rows(newest, parameters={"source": message.source})
+    return bool(rows) and rows[0][1] != message.owner
+
+
+def _tell(sink: Sink, message: Message, report: Report) -> None:
+    drop = message.payload_key if report.outcome in {Outcome.STORED, Outcome.STALE} else None
+    for attempt in range(1, _REPORT_ATTEMPTS + 1):
+        try:
+            sink.payloads.report(stored_key(message.source, message.epoch), report.to_json(), drop=drop)
+        except TransientError as error:
+            log.warning("report_lost", **_names(message), outcome=report.outcome.value, attempt=attempt, error=str(error))
+            time.sleep(backoff_s(attempt, max_s=2.0, random=_random()))
+        else:
+            return
+    # The reader hears nothing and sends the batch again: the token and the positions make that harmless.
+
+
+def _names(message: Message) -> dict[str, Any]:
+    return {
+        "source": message.source,
+        "epoch": message.epoch,
+        "batch": message.sequence,
+        "token": message.token,
+        "first": message.first,
+        "last": message.last,
+        "rows": message.rows,
+    }
+
+
