@@ -1,0 +1,194 @@
+"""Replication slot -> frames as they come; positions and replies -> the slot.
+
+Edge: libpq, through psycopg's PGconn, in COPY BOTH mode. libpq keeps TLS, SCRAM and multi-host DSNs. Nothing here waits, but
+`open_link`: the loop waits for the socket, this file reads and writes what is possible at once.
+
+Source: https://www.postgresql.org/docs/current/protocol-replication.html
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import psycopg
+from psycopg import pq
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from cdc_reader.sqlstate import error_of
+from sink.position import Lsn
+
+if TYPE_CHECKING:
+    from sink.errors import PipelineError
+
+_CONNECT_TIMEOUT_S = 10
+
+# Text tuples must read the same whatever the role's or the database's settings are.
+_SESSION = "-c datestyle=ISO -c timezone=UTC -c intervalstyle=iso_8601 -c bytea_output=hex -c extra_float_digits=1"
+
+# A peer that vanished without a word is noticed by the kernel in about half a minute, also while nothing is being read.
+_LIVENESS = {"keepalives": 1, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Which history of which cluster: positions of one mean nothing in another."""
+
+    system_identifier: str
+    timeline: int
+
+
+def conninfo(dsn: str, **extra: object) -> str:
+    """Return the DSN with our defaults beneath and `extra` above it.
+
+    Raises:
+        PipelineError: the DSN is malformed.
+    """
+    try:
+        given = conninfo_to_dict(dsn)
+    except psycopg.Error as error:
+        raise error_of("28000", f"the DSN is malformed: {error}") from error
+    defaults: dict[str, object] = {"application_name": "outhaul", "connect_timeout": _CONNECT_TIMEOUT_S, **_LIVENESS}
+    options = f"{_SESSION} {given.get('options') or ''}".strip()
+    return make_conninfo(**{**defaults, **given, **extra, "options": options, "client_encoding": "UTF8"})
+
+
+class Link:
+    """One walsender session; its process is the owner of the slot as long as it lives."""
+
+    def __init__(self, pgconn: pq.PGconn, slot: str, publication: str) -> None:
+        """Wrap an open replication connection."""
+        self._pgconn = pgconn
+        self._slot = slot
+        self._publication = publication
+        self.unsent = False
+
+    def fileno(self) -> int:
+        """Return the socket, for a selector."""
+        return self._pgconn.socket
+
+    def identify(self) -> History:
+        """Ask which history this server writes.
+
+        Raises:
+            PipelineError: the server refuses or does not answer.
+        """
+        result = self._execute("IDENTIFY_SYSTEM")
+        system, timeline = result.get_value(0, 0), result.get_value(0, 1)
+        return History((system or b"").decode(), int(timeline or b"0"))
+
+    def start(self, *, binary: bool) -> None:
+        """Take the slot and let the stream begin at its confirmed position.
+
+        Raises:
+            SlotHeldError: another session has the slot.
+            PipelineError: the server refuses or does not answer.
+        """
+        options = f"proto_version '1', publication_names '{self._publication}'" + (", binary 'true'" if binary else "")
+        self._execute(f"START_REPLICATION SLOT {self._slot} LOGICAL 0/0 ({options})", expect=pq.ExecStatus.COPY_BOTH)
+        self._pgconn.nonblocking = 1
+
+    def read(self, max_bytes: int) -> tuple[list[bytes], int]:
+        """Return the frames that are here already, in order, and their size in bytes; stop past `max_bytes`.
+
+        Raises:
+            PipelineError: the link is gone, or the server ended the stream, with its reason.
+        """
+        frames: list[bytes] = []
+        size = 0
+        get, keep = self._pgconn.get_copy_data, frames.append
+        try:
+            self._pgconn.consume_input()
+            while size < max_bytes:
+                length, frame = get(1)
+                if length <= 0:
+                    if length < 0:
+                        raise self._ended()
+                    break
+                keep(frame)  # type: ignore[arg-type] # a read-only view of bytes; nobody needs more of it
+                size += length
+        except psycopg.Error as error:
+            raise self._ended(str(error)) from error
+        return frames, size
+
+    def send(self, message: bytes) -> None:
+        """Queue a message and send what the socket takes; `unsent` tells whether some is left.
+
+        Raises:
+            PipelineError: the link is gone.
+        """
+        try:
+            self._pgconn.put_copy_data(message)
+        except psycopg.Error as error:
+            raise self._ended(str(error)) from error
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what is left, as far as the socket takes it.
+
+        Raises:
+            PipelineError: the link is gone.
+        """
+        try:
+            self.unsent = bool(self._pgconn.flush())
+        except psycopg.Error as error:
+            raise self._ended(str(error)) from error
+
+    def close(self) -> None:
+        """End the session; the slot is free as soon as the server notices."""
+        self._pgconn.finish()
+
+    def _execute(self, command: str, expect: int = pq.ExecStatus.TUPLES_OK) -> pq.abc.PGresult:
+        try:
+            result = self._pgconn.exec_(command.encode())
+        except psycopg.Error as error:
+            raise error_of(None, str(error)) from error
+        if result.status != expect:
+            raise self._refused(result)
+        return result
+
+    def _ended(self, text: str = "the stream ended") -> PipelineError:
+        # After an error the server's reason is in the result that follows; a link that broke has none.
+        if self._pgconn.status != pq.ConnStatus.OK:
+            return error_of(None, text)
+        result = self._pgconn.get_result()
+        if result is not None and result.status == pq.ExecStatus.FATAL_ERROR:
+            return self._refused(result)
+        return error_of(None, text)
+
+    def _refused(self, result: pq.abc.PGresult) -> PipelineError:
+        state = result.error_field(pq.DiagnosticField.SQLSTATE)
+        return error_of(
+            state.decode() if state else None,
+            result.get_error_message(),
+            slot=self._slot,
+            publication=self._publication,
+        )
+
+
+def open_link(dsn: str, slot: str, publication: str) -> Link:
+    """Connect for replication; waits ten seconds at most.
+
+    Raises:
+        PipelineError: no answer, or the login is refused.
+    """
+    pgconn = pq.PGconn.connect(conninfo(dsn, replication="database").encode())
+    if pgconn.status != pq.ConnStatus.OK:
+        text = pgconn.get_error_message()
+        pgconn.finish()
+        # libpq keeps no SQLSTATE of a failed login; psycopg's ordinary connection, opened next, tells it.
+        raise error_of(None, text)
+    return Link(pgconn, slot, publication)
+
+
+def confirmed_lsn(conn: psycopg.Connection, slot: str) -> Lsn:
+    """Return the position that the slot has confirmed.
+
+    Raises:
+        PipelineError: Postgres does not answer.
+    """
+    try:
+        row = conn.execute("SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = %s", [slot]).fetchone()
+    except psycopg.Error as error:
+        raise error_of(error.sqlstate, str(error), slot=slot) from error
+    return Lsn.parse(row[0]) if row and row[0] else Lsn(0)
