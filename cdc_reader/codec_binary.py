@@ -1,0 +1,169 @@
+"""Cells in Postgres' binary form -> one Arrow array, and which rows ClickHouse could not hold.
+
+Pure. Widths, version bytes and ranges are checked for all rows at once; a value that Postgres itself could not have is
+an error, a value that only ClickHouse cannot have is refused and left NULL here.
+
+Source: the `*send` functions in https://github.com/postgres/postgres/tree/master/src/backend/utils/adt
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from cdc_reader.column_types import Oid, column_type
+from cdc_reader.message import END_TIMESTAMP, MIN_TIMESTAMP, POSTGRES_EPOCH_US
+from sink.errors import FrameError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cdc_reader.cells import Cells
+    from cdc_reader.frame import Bools, Bytes, Ints
+
+POSTGRES_EPOCH_DAYS = 10_957
+MIN_DATE = -2_451_545
+END_DATE = 2_145_031_949
+"""4714-11-24 BC and the first day of the year 5874898, in days since 2000."""
+
+_DAY_US = 86_400_000_000
+_FIRST_DAY, _LAST_DAY = -36_524, 109_572
+"""1900-01-01 and 2299-12-31 in days since 2000: what Date32 and DateTime64 of ClickHouse hold."""
+
+_JSONB_VERSION = 1
+_HEX = np.frombuffer(b"".join(b"%02x" % byte for byte in range(256)), np.uint8).reshape(256, 2)
+_UUID_HEX_AT = np.array([at for at in range(36) if at not in {8, 13, 18, 23}])
+_CHARS = pa.array(
+    [b"", *(bytes([byte]) for byte in range(1, 128)), *(b"\\%03o" % byte for byte in range(128, 256))], pa.binary()
+)
+"""The type "char" as Postgres 16 and later print it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Coded:
+    """A column, and the rows whose value it could not take; None where every value always fits."""
+
+    array: pa.Array
+    refused: Bools | None = None
+
+
+def decode(cells: Cells, type_oid: int) -> Coded:
+    """Decode one column.
+
+    Raises:
+        FrameError: a value has not the form of its type.
+        KeyError: a type that is not in `Oid`; the caller has looked.
+    """
+    return _DECODERS[Oid(type_oid)](cells, Oid(type_oid))
+
+
+def days(cells: Cells, since_2000: Ints, infinite: Bools) -> Coded:
+    """Build a Date32 column from days since 2000; `infinite` rows have none."""
+    held = ~infinite & (since_2000 >= _FIRST_DAY) & (since_2000 <= _LAST_DAY)
+    values = np.where(held, since_2000 + POSTGRES_EPOCH_DAYS, 0).astype(np.int32)
+    return _timely(cells, values, held, Oid.DATE)
+
+
+def moments(cells: Cells, since_2000: Ints, infinite: Bools) -> Coded:
+    """Build a DateTime64 column from microseconds since 2000; `infinite` rows have none."""
+    held = ~infinite & (since_2000 >= _FIRST_DAY * _DAY_US) & (since_2000 < (_LAST_DAY + 1) * _DAY_US)
+    values = np.where(held, since_2000, -POSTGRES_EPOCH_US) + POSTGRES_EPOCH_US
+    return _timely(cells, values, held, Oid.TIMESTAMPTZ)
+
+
+def _timely(cells: Cells, values: npt.NDArray[Any], held: Bools, oid: Oid) -> Coded:
+    valid = cells.valid & held
+    values[~valid] = 0
+    return Coded(cells.array(values, column_type(oid).arrow, valid), cells.valid & ~held)
+
+
+def _bool(cells: Cells, _: Oid) -> Coded:
+    values = cells.numbers(np.uint8)
+    if (values > 1).any():
+        raise FrameError("a bool is neither true nor false")
+    return Coded(cells.bools(values == 1))
+
+
+def _number(kind: type[np.number[Any]]) -> Callable[[Cells, Oid], Coded]:
+    def decode_number(cells: Cells, oid: Oid) -> Coded:
+        return Coded(cells.array(cells.numbers(kind), column_type(oid).arrow))
+
+    return decode_number
+
+
+def _float(kind: type[np.floating[Any]]) -> Callable[[Cells, Oid], Coded]:
+    def decode_float(cells: Cells, oid: Oid) -> Coded:
+        values = cells.numbers(kind)
+        values[np.isnan(values)] = np.nan
+        return Coded(cells.array(values, column_type(oid).arrow))
+
+    return decode_float
+
+
+def _bytes(cells: Cells, _: Oid) -> Coded:
+    return Coded(cells.contents())
+
+
+def _jsonb(cells: Cells, _: Oid) -> Coded:
+    if (cells.length[cells.valid] < 1).any():
+        raise FrameError("a jsonb value is empty")
+    versions = np.frombuffer(cells.buffer, np.uint8)[cells.start]
+    if ((versions != _JSONB_VERSION) & cells.valid).any():
+        raise FrameError("a jsonb value has an unknown version")
+    return Coded(cells.inner(1).contents())
+
+
+def _char(cells: Cells, _: Oid) -> Coded:
+    return Coded(_CHARS.take(pa.array(cells.numbers(np.uint8), mask=~cells.valid)))
+
+
+def _uuid(cells: Cells, _: Oid) -> Coded:
+    raw = cells.matrix(16)
+    text: Bytes = np.full((len(raw), 36), ord("-"), np.uint8)
+    text[:, _UUID_HEX_AT] = _HEX[raw].reshape(-1, 32)
+    return Coded(cells.array_of_width(text))
+
+
+def _date(cells: Cells, _: Oid) -> Coded:
+    values = cells.numbers(np.int32).astype(np.int64)
+    limits = np.iinfo(np.int32)
+    infinite = (values == limits.min) | (values == limits.max)
+    if (~infinite & ((values < MIN_DATE) | (values >= END_DATE))).any():
+        raise FrameError("a date is none that Postgres has")
+    return days(cells, values, infinite)
+
+
+def _timestamp(cells: Cells, _: Oid) -> Coded:
+    values = cells.numbers(np.int64)
+    limits = np.iinfo(np.int64)
+    infinite = (values == limits.min) | (values == limits.max)
+    if (~infinite & ((values < MIN_TIMESTAMP) | (values >= END_TIMESTAMP))).any():
+        raise FrameError("a timestamp is none that Postgres has")
+    return moments(cells, values, infinite)
+
+
+_DECODERS: dict[Oid, Callable[[Cells, Oid], Coded]] = {
+    Oid.BOOL: _bool,
+    Oid.BYTEA: _bytes,
+    Oid.CHAR: _char,
+    Oid.NAME: _bytes,
+    Oid.INT8: _number(np.int64),
+    Oid.INT2: _number(np.int16),
+    Oid.INT4: _number(np.int32),
+    Oid.TEXT: _bytes,
+    Oid.OID: _number(np.uint32),
+    Oid.JSON: _bytes,
+    Oid.FLOAT4: _float(np.float32),
+    Oid.FLOAT8: _float(np.float64),
+    Oid.BPCHAR: _bytes,
+    Oid.VARCHAR: _bytes,
+    Oid.DATE: _date,
+    Oid.TIMESTAMP: _timestamp,
+    Oid.TIMESTAMPTZ: _timestamp,
+    Oid.UUID: _uuid,
+    Oid.JSONB: _jsonb,
+}

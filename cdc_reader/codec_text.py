@@ -1,0 +1,160 @@
+"""Cells in Postgres' text form -> the very array that the binary form gives, and which rows ClickHouse could not hold.
+
+Pure. The session prints ISO dates, UTC, hex bytea and shortest exact floats; other output is an error and no guess.
+Parsing is Arrow's, over all rows at once; only dates that Arrow cannot have (infinity, BC, five-digit years) are looked
+at singly.
+
+Source: https://www.postgresql.org/docs/current/datatype-datetime.html#DATATYPE-DATETIME-OUTPUT
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cdc_reader.codec_binary import POSTGRES_EPOCH_DAYS, Coded, days, moments
+from cdc_reader.column_types import Oid, column_type
+from cdc_reader.message import POSTGRES_EPOCH_US
+from sink.errors import FrameError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cdc_reader.cells import Cells
+    from cdc_reader.frame import Bools
+
+_NO_DIGIT = 255
+_NIBBLE = np.full(256, _NO_DIGIT, np.uint8)
+_NIBBLE[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16)
+_UUID_DASHES = np.array([8, 13, 18, 23])
+_UUID_HEX_AT = np.setdiff1d(np.arange(36), _UUID_DASHES)
+_HEX_PREFIX = b"\\x"
+_ZONE = b"+00"
+_DATE_BYTES = len("2000-01-01")
+_TIMESTAMP_BYTES = len("2000-01-01 00:00:00")
+_ODD_DATE = re.compile(rb"-?infinity|\d{4,7}-\d\d-\d\d( BC)?")
+_ODD_TIMESTAMP = re.compile(rb"-?infinity|\d{4,6}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d{1,6})?( BC)?")
+_ODD_TIMESTAMPTZ = re.compile(rb"-?infinity|\d{4,6}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d{1,6})?\+00( BC)?")
+
+
+def decode(cells: Cells, type_oid: int) -> Coded:
+    """Decode one column; a type that is not in `Oid` stays text.
+
+    Raises:
+        FrameError: a value is not printed as this type is.
+    """
+    decoder = _DECODERS.get(type_oid)
+    if decoder is None:
+        return Coded(cells.contents())
+    try:
+        return decoder(cells, Oid(type_oid))
+    except pa.ArrowException as error:
+        raise FrameError(f"a value is no {Oid(type_oid).name.lower()}: {error}") from None
+
+
+def _bool(cells: Cells, _: Oid) -> Coded:
+    cells.check_width(1)
+    values = np.frombuffer(cells.buffer, np.uint8)[cells.start]
+    true = values == ord("t")
+    if (~true & (values != ord("f")) & cells.valid).any():
+        raise FrameError("a bool is neither true nor false")
+    return Coded(cells.bools(true & cells.valid))
+
+
+def _integer(cells: Cells, oid: Oid) -> Coded:
+    text = cells.contents(pa.string())
+    array = pc.cast(text, column_type(oid).arrow)
+    if not pc.cast(array, pa.string()).equals(text):
+        raise FrameError("a number is not printed as Postgres prints it")
+    return Coded(array)
+
+
+def _float(cells: Cells, oid: Oid) -> Coded:
+    return Coded(pc.cast(cells.contents(pa.string()), column_type(oid).arrow))
+
+
+def _bytea(cells: Cells, _: Oid) -> Coded:
+    raw = np.frombuffer(cells.buffer, np.uint8)
+    prefixed = (raw[cells.start] == ord("\\")) & (raw[cells.start + 1] == ord("x"))
+    if (cells.valid & (~prefixed | (cells.length < len(_HEX_PREFIX)) | (cells.length % 2 != 0))).any():
+        raise FrameError("a bytea value is not printed in hex")
+    text = cells.inner(len(_HEX_PREFIX)).contents()
+    missing, offsets, digits = text.buffers()
+    ends = np.frombuffer(offsets, np.int32)[: len(text) + 1]
+    nibbles = _NIBBLE[np.frombuffer(digits or b"", np.uint8)[: ends[-1]]]
+    if (nibbles == _NO_DIGIT).any():
+        raise FrameError("a bytea value is not printed in hex")
+    data = nibbles[0::2] << 4 | nibbles[1::2]
+    parts = [missing, pa.py_buffer(ends // 2), pa.py_buffer(data)]
+    return Coded(pa.Array.from_buffers(pa.binary(), len(text), parts))
+
+
+def _uuid(cells: Cells, _: Oid) -> Coded:
+    text = cells.matrix(36)
+    if (text[:, _UUID_DASHES] != ord("-")).any() or (_NIBBLE[text[:, _UUID_HEX_AT]] == _NO_DIGIT).any():
+        raise FrameError("a uuid is not printed as Postgres prints it")
+    return Coded(cells.array_of_width(text))
+
+
+def _date(cells: Cells, _: Oid) -> Coded:
+    regular = cells.only(_starts_with_year(cells, _DATE_BYTES) & (cells.length == _DATE_BYTES))
+    _check_odd(cells, regular.valid, _ODD_DATE)
+    array = pc.cast(regular.contents(pa.string()), pa.date32())
+    since_1970 = pc.fill_null(array.view(pa.int32()), 0).to_numpy().astype(np.int64)
+    return days(cells, since_1970 - POSTGRES_EPOCH_DAYS, ~regular.valid)
+
+
+def _timestamp(cells: Cells, oid: Oid) -> Coded:
+    zone = _ZONE if oid is Oid.TIMESTAMPTZ else b""
+    last = np.frombuffer(cells.buffer, np.uint8)[cells.start + np.maximum(cells.length, 1) - 1]
+    ends_in_digit = (last >= ord("0")) & (last <= ord("9"))
+    regular = cells.only(_starts_with_year(cells, _TIMESTAMP_BYTES + len(zone)) & ends_in_digit)
+    _check_odd(cells, regular.valid, _ODD_TIMESTAMPTZ if zone else _ODD_TIMESTAMP)
+    if zone:
+        regular = _without_zone(regular)
+    array = pc.cast(regular.contents(pa.string()), pa.timestamp("us"))
+    since_1970 = pc.fill_null(array.view(pa.int64()), 0).to_numpy()
+    return moments(cells, since_1970 - POSTGRES_EPOCH_US, ~regular.valid)
+
+
+def _starts_with_year(cells: Cells, least_bytes: int) -> Bools:
+    """Tell four-digit years, which Arrow reads, from the rest."""
+    raw = np.frombuffer(cells.buffer, np.uint8)
+    year: Bools = (cells.length >= least_bytes) & (raw[cells.start + 4] == ord("-"))
+    return year
+
+
+def _without_zone(cells: Cells) -> Cells:
+    raw = np.frombuffer(cells.buffer, np.uint8)
+    at = cells.start + cells.length - len(_ZONE)
+    if any((cells.valid & (raw[at + i] != byte)).any() for i, byte in enumerate(_ZONE)):
+        raise FrameError(
+            "a timestamptz is not printed in UTC", todo="Look who sets the time zone of the reader's session"
+        )
+    return cells.inner(0, len(_ZONE))
+
+
+def _check_odd(cells: Cells, regular: Bools, odd: re.Pattern[bytes]) -> None:
+    for row in np.flatnonzero(cells.valid & ~regular):
+        if not odd.fullmatch(cells.raw(int(row)) or b""):
+            raise FrameError(f"a date or time is not printed in ISO style: {cells.raw(int(row))!r}")
+
+
+_DECODERS: dict[int, Callable[[Cells, Oid], Coded]] = {
+    Oid.BOOL: _bool,
+    Oid.BYTEA: _bytea,
+    Oid.INT8: _integer,
+    Oid.INT2: _integer,
+    Oid.INT4: _integer,
+    Oid.OID: _integer,
+    Oid.FLOAT4: _float,
+    Oid.FLOAT8: _float,
+    Oid.DATE: _date,
+    Oid.TIMESTAMP: _timestamp,
+    Oid.TIMESTAMPTZ: _timestamp,
+    Oid.UUID: _uuid,
+}

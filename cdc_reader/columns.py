@@ -1,0 +1,115 @@
+"""Insert messages of one relation -> an Arrow record batch, and the rows in it that ClickHouse could not hold.
+
+Pure. Both forms of the stream, and backfill, come through `build`, so that a value becomes the same bytes whichever way
+it came. Nothing is clamped: a row with a value out of range is named, with the whole row as Postgres would print it.
+
+Source: https://clickhouse.com/docs/sql-reference/data-types/datetime64
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from cdc_reader import codec_binary, codec_text
+from cdc_reader.cells import Cells, walk
+from cdc_reader.column_types import IGNORED, Oid, column_type, schema
+from cdc_reader.render import printed, row_json
+from sink.errors import FatalError, PipelineError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cdc_reader.frame import Bools, Frames, Ints
+    from cdc_reader.message import Column, Relation
+
+_BINARY_TYPES = frozenset(Oid)
+
+
+class UnsupportedBinary(PipelineError):  # noqa: N818 -- no failure: the reader goes on with text tuples
+    """A column has a type whose binary form we do not decode: connect again with `binary 'false'`."""
+
+    def __init__(self, type_oid: int, column: str) -> None:
+        """Say which column it was."""
+        super().__init__(f"the column {column} has a type (oid {type_oid}) whose binary form we do not decode")
+        self.type_oid = type_oid
+        self.column = column
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.type_oid, self.column)
+
+
+class RefusedRow(NamedTuple):
+    """A row that ClickHouse could not hold as it is: its place, itself as JSON, and why."""
+
+    row: int
+    row_json: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Decoded rows of one relation; a refused row is in `columns` too, with NULL for what could not be held."""
+
+    columns: pa.RecordBatch
+    refused: Bools
+    refused_rows: tuple[RefusedRow, ...]
+
+
+def decode_rows(frames: Frames, rows: Ints, relation: Relation, *, binary: bool) -> Rows:
+    """Decode the Insert messages `rows` of a piece, which are all of this relation.
+
+    Raises:
+        FrameError: a message is not what the protocol or its type says.
+        UnsupportedBinary: a column's type has no binary form that we know.
+        FatalError: the relation has no column to capture.
+    """
+    return build(relation.columns, walk(frames, rows, relation, binary=binary), binary=binary)
+
+
+def build(columns: Sequence[Column], cells: Sequence[Cells], *, binary: bool) -> Rows:
+    """Decode columns whose values have been found, leaving out those that are ignored.
+
+    Raises:
+        FrameError: a value is not what its type says.
+        UnsupportedBinary: a column's type has no binary form that we know.
+        FatalError: there is no column to capture.
+    """
+    kept = [(column, part) for column, part in zip(columns, cells, strict=True) if column.name not in IGNORED]
+    if not kept:
+        raise FatalError("a captured table has no columns", todo="Take it out of the publication")
+    if binary:
+        for column, _ in kept:
+            if column.type_oid not in _BINARY_TYPES:
+                raise UnsupportedBinary(column.type_oid, column.name)
+    decode = codec_binary.decode if binary else codec_text.decode
+    coded = [decode(part, column.type_oid) for column, part in kept]
+    refused = np.zeros(len(kept[0][1].start), np.bool_)
+    for one in coded:
+        if one.refused is not None:
+            refused |= one.refused
+    return Rows(
+        pa.RecordBatch.from_arrays([one.array for one in coded], schema=schema(tuple(column for column, _ in kept))),
+        refused,
+        tuple(_refuse(int(row), kept, coded, binary=binary) for row in np.flatnonzero(refused)),
+    )
+
+
+def _refuse(
+    row: int, kept: Sequence[tuple[Column, Cells]], coded: Sequence[codec_binary.Coded], *, binary: bool
+) -> RefusedRow:
+    values = {column.name: _printed(part.raw(row), column, binary=binary) for column, part in kept}
+    reasons = [
+        f"{column.name}: {(values[column.name] or b'').decode('ascii')} is outside what "
+        f"{column_type(column.type_oid).clickhouse} holds"
+        for (column, _), one in zip(kept, coded, strict=True)
+        if one.refused is not None and one.refused[row]
+    ]
+    return RefusedRow(row, row_json(values), "; ".join(reasons))
+
+
+def _printed(raw: bytes | None, column: Column, *, binary: bool) -> bytes | None:
+    return printed(raw, column.type_oid) if binary and raw is not None else raw

@@ -1,0 +1,254 @@
+"""Bounds of pgoutput messages -> Begin, Commit, Relation and the other messages that carry no row of ours.
+
+Pure. Begin and Commit are as frequent as rows where transactions are small, so they are read many at a time; what is
+rare goes through one bounds-checked reader. Every message must end exactly where its frame ends.
+
+Source: https://www.postgresql.org/docs/current/protocol-logicalrep-message-formats.html
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+
+from cdc_reader.frame import Frames, Ints, Lsns, gather
+from sink.errors import FrameError
+
+BEGIN = ord("B")
+COMMIT = ord("C")
+INSERT = ord("I")
+RELATION = ord("R")
+
+POSTGRES_EPOCH_US = 946_684_800_000_000
+"""2000-01-01 UTC in Unix microseconds; Postgres counts from there."""
+
+MIN_TIMESTAMP = -211_813_488_000_000_000
+END_TIMESTAMP = 9_223_371_331_200_000_000
+"""4714-11-24 BC and the first moment of the year 294277, in microseconds since 2000: Postgres holds nothing outside."""
+
+_BEGIN_BYTES = 21
+_COMMIT_BYTES = 26
+_INT16 = struct.Struct(">h")
+_INT32 = struct.Struct(">i")
+_OID = struct.Struct(">I")
+
+
+class Reader:
+    """Reads one message from its tag byte on; never beyond its end, and says whether anything is left."""
+
+    __slots__ = ("_at", "_data", "_end")
+
+    def __init__(self, data: bytes, start: int = 0, end: int | None = None) -> None:
+        """Look at `data[start:end]`."""
+        self._data = data
+        self._at = start
+        self._end = len(data) if end is None else end
+
+    def take(self, count: int) -> bytes:
+        """Return the next bytes.
+
+        Raises:
+            FrameError: the message ends before, or the count is negative.
+        """
+        if not 0 <= count <= self._end - self._at:
+            raise FrameError("a message is cut short")
+        self._at += count
+        return self._data[self._at - count : self._at]
+
+    def byte(self) -> int:
+        """Return the next byte."""
+        return self.take(1)[0]
+
+    def int16(self) -> int:
+        """Return a signed 16-bit number."""
+        return int(_INT16.unpack(self.take(2))[0])
+
+    def int32(self) -> int:
+        """Return a signed 32-bit number."""
+        return int(_INT32.unpack(self.take(4))[0])
+
+    def oid(self) -> int:
+        """Return an object id."""
+        return int(_OID.unpack(self.take(4))[0])
+
+    def text(self) -> str:
+        """Return a zero-terminated name.
+
+        Raises:
+            FrameError: it does not end, or is not UTF-8 (the session's client encoding).
+        """
+        stop = self._data.find(0, self._at, self._end)
+        if stop < 0:
+            raise FrameError("a name in a message does not end")
+        name = self.take(stop + 1 - self._at)[:-1]
+        try:
+            return name.decode()
+        except UnicodeDecodeError:
+            raise FrameError(f"a name in a message is not UTF-8: {name!r}") from None
+
+    def finish(self) -> None:
+        """Check that nothing is left.
+
+        Raises:
+            FrameError: the message is longer than its content.
+        """
+        if self._at != self._end:
+            raise FrameError(f"{self._end - self._at} bytes are left at the end of a message")
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A published column; `type_modifier` is -1 where the type has none."""
+
+    name: str
+    type_oid: int
+    type_modifier: int = -1
+    key: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """A table as it was when the rows that follow were written."""
+
+    oid: int
+    namespace: str
+    name: str
+    replica_identity: str
+    columns: tuple[Column, ...]
+
+    @property
+    def table(self) -> str:
+        """`schema.table`, unquoted; the protocol leaves out the name of the schema pg_catalog."""
+        return f"{self.namespace or 'pg_catalog'}.{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Begins:
+    """One entry for each Begin: LSN of the commit record and Unix microseconds of the commit."""
+
+    commit_lsn: Lsns
+    committed_at_us: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Commits:
+    """One entry for each Commit: LSN of the commit record, and where the transaction ends in the WAL."""
+
+    commit_lsn: Lsns
+    end_lsn: Lsns
+
+
+def begins(frames: Frames, index: Ints) -> Begins:
+    """Read all Begin messages at once.
+
+    Raises:
+        FrameError: one is cut or padded, or its time is none that Postgres has.
+    """
+    at = _exact(frames, index, _BEGIN_BYTES, "Begin")
+    time = gather(frames.buffer, at + 9, np.int64)
+    if ((time < MIN_TIMESTAMP) | (time >= END_TIMESTAMP - POSTGRES_EPOCH_US)).any():
+        raise FrameError("a Begin message carries an impossible time")
+    return Begins(gather(frames.buffer, at + 1, np.uint64), time + POSTGRES_EPOCH_US)
+
+
+def commits(frames: Frames, index: Ints) -> Commits:
+    """Read all Commit messages at once.
+
+    Raises:
+        FrameError: one is cut or padded, or ends before it starts.
+    """
+    at = _exact(frames, index, _COMMIT_BYTES, "Commit")
+    read = Commits(gather(frames.buffer, at + 2, np.uint64), gather(frames.buffer, at + 10, np.uint64))
+    if (read.end_lsn < read.commit_lsn).any():
+        raise FrameError("a Commit message ends before its own commit LSN")
+    return read
+
+
+def _exact(frames: Frames, index: Ints, size: int, name: str) -> Ints:
+    at = frames.starts[index]
+    if (frames.ends[index] - at != size).any():
+        raise FrameError(f"a {name} message has the wrong length")
+    return at
+
+
+def parse_relation(frame: Reader) -> Relation:
+    """Read a Relation message.
+
+    Raises:
+        FrameError: cut, padded, or with a column twice.
+    """
+    frame.byte()
+    oid, namespace, name, identity = frame.oid(), frame.text(), frame.text(), chr(frame.byte())
+    columns = tuple(_column(frame) for _ in range(_count(frame.int16())))
+    frame.finish()
+    if len({column.name for column in columns}) != len(columns):
+        raise FrameError(f"the relation {namespace}.{name} has a column twice")
+    return Relation(oid, namespace, name, identity, columns)
+
+
+def _column(frame: Reader) -> Column:
+    flags = frame.byte()
+    return Column(frame.text(), frame.oid(), frame.int32(), key=bool(flags & 1))
+
+
+def check_other(frame: Reader) -> None:
+    """Walk through a message that carries nothing we capture, to see that it is whole.
+
+    Origin, Type and logical messages; Update, Delete and Truncate where a publication has them: housekeeping.
+
+    Raises:
+        FrameError: cut, padded, or a message that this protocol version does not have.
+    """
+    match chr(frame.byte()):
+        case "O":
+            frame.take(8)
+            frame.text()
+        case "Y":
+            frame.oid()
+            frame.text()
+            frame.text()
+        case "M":
+            frame.take(9)
+            frame.text()
+            frame.take(frame.int32())
+        case "U":
+            _check_update(frame)
+        case "D":
+            frame.oid()
+            _check_tuple(frame, "KO")
+        case "T":
+            relations = _count(frame.int32())
+            frame.byte()
+            frame.take(4 * relations)
+        case tag:
+            raise FrameError(f"a message with the unknown tag {tag!r} was received")
+    frame.finish()
+
+
+def _check_update(frame: Reader) -> None:
+    frame.oid()
+    if _check_tuple(frame, "KON") != "N":
+        _check_tuple(frame, "N")
+
+
+def _check_tuple(frame: Reader, allowed: str) -> str:
+    marker = chr(frame.byte())
+    if marker not in allowed:
+        raise FrameError(f"a row is marked {marker!r} where one of {allowed!r} was expected")
+    for _ in range(_count(frame.int16())):
+        match chr(frame.byte()):
+            case "n" | "u":
+                pass
+            case "t" | "b":
+                frame.take(frame.int32())
+            case kind:
+                raise FrameError(f"a value of unknown kind {kind!r} was received")
+    return marker
+
+
+def _count(number: int) -> int:
+    if number < 0:
+        raise FrameError("a message carries a negative count")
+    return number

@@ -1,0 +1,117 @@
+"""One value in Postgres' binary form -> the text Postgres would print for it.
+
+Pure. Only for rows that ClickHouse cannot hold: a dead letter keeps them whole, in the one form that anybody can read
+and that Postgres takes back. A value at a time is fine here, such rows are rare.
+
+Source: https://www.postgresql.org/docs/current/datatype-datetime.html#DATATYPE-DATETIME-OUTPUT
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import uuid
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from cdc_reader.column_types import Oid
+
+_DAY_US = 86_400_000_000
+_DAYS_0000_03_01 = 730_425
+"""Days from 0000-03-01 to 2000-01-01; counting from March puts the leap day at the end of the year."""
+
+_LEAST_FIXED = -4
+_INFINITE_DATE = {(1 << 31) - 1: "infinity", -(1 << 31): "-infinity"}
+_INFINITE_MOMENT = {(1 << 63) - 1: "infinity", -(1 << 63): "-infinity"}
+
+_Printer: TypeAlias = Callable[[bytes], str]
+
+
+def row_json(values: Mapping[str, bytes | None]) -> str:
+    """Return a row of printed values as JSON; bytes that are not UTF-8 become lone surrogates (`surrogateescape`)."""
+    row = {name: None if value is None else value.decode("utf-8", "surrogateescape") for name, value in values.items()}
+    text = json.dumps(row, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(row)
+    return text
+
+
+def printed(raw: bytes, type_oid: int) -> bytes:
+    """Print a value that the binary codec has checked."""
+    printer = _PRINTERS.get(type_oid)
+    return raw if printer is None else printer(raw).encode("latin-1")
+
+
+def _number(
+    form: str, infinities: Mapping[int, str] = MappingProxyType({}), show: Callable[[int], str] = str
+) -> _Printer:
+    def print_number(raw: bytes) -> str:
+        value = struct.unpack(form, raw)[0]
+        return infinities.get(value) or show(value)
+
+    return print_number
+
+
+def _moment(since_2000: int, zone: str) -> str:
+    day, us = divmod(since_2000, _DAY_US)
+    seconds, us = divmod(us, 1_000_000)
+    fraction = f".{us:06d}".rstrip("0") if us else ""
+    return _with_era(day, f" {seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}{fraction}{zone}")
+
+
+def _with_era(since_2000: int, rest: str) -> str:
+    year, month, day = _civil(since_2000)
+    if year > 0:
+        return f"{year:04d}-{month:02d}-{day:02d}{rest}"
+    return f"{1 - year:04d}-{month:02d}-{day:02d}{rest} BC"
+
+
+def _civil(since_2000: int) -> tuple[int, int, int]:
+    """Return year, month and day of the proleptic Gregorian calendar; the year before 1 is 0."""
+    era, day = divmod(since_2000 + _DAYS_0000_03_01, 146_097)
+    year = (day - day // 1460 + day // 36_524 - day // 146_096) // 365
+    day -= 365 * year + year // 4 - year // 100
+    month = (5 * day + 2) // 153
+    next_year = month // 10
+    return era * 400 + year + next_year, month + 3 - 12 * next_year, day - (153 * month + 2) // 5 + 1
+
+
+def _char(raw: bytes) -> str:
+    if raw[0] >= 1 << 7:
+        return f"\\{raw[0]:03o}"
+    return chr(raw[0]) if raw[0] else ""
+
+
+def _float(value: np.floating[Any], digits: int) -> str:
+    """Print the shortest text that reads back as the same number, in scientific notation from 10^digits on."""
+    if np.isnan(value):
+        return "NaN"
+    if np.isinf(value):
+        return "Infinity" if value > 0 else "-Infinity"
+    exponent = int(np.format_float_scientific(value).partition("e")[2])
+    if value != 0 and not _LEAST_FIXED <= exponent < digits:
+        return np.format_float_scientific(value, trim="-", exp_digits=2)
+    return np.format_float_positional(value, trim="-")
+
+
+_PRINTERS: dict[int, _Printer] = {
+    Oid.BOOL: lambda raw: "t" if raw[0] else "f",
+    Oid.BYTEA: lambda raw: "\\x" + raw.hex(),
+    Oid.CHAR: _char,
+    Oid.INT2: _number(">h"),
+    Oid.INT4: _number(">i"),
+    Oid.INT8: _number(">q"),
+    Oid.OID: _number(">I"),
+    Oid.FLOAT4: lambda raw: _float(np.float32(struct.unpack(">f", raw)[0]), 6),
+    Oid.FLOAT8: lambda raw: _float(np.float64(struct.unpack(">d", raw)[0]), 15),
+    Oid.DATE: _number(">i", _INFINITE_DATE, lambda value: _with_era(value, "")),
+    Oid.TIMESTAMP: _number(">q", _INFINITE_MOMENT, lambda value: _moment(value, "")),
+    Oid.TIMESTAMPTZ: _number(">q", _INFINITE_MOMENT, lambda value: _moment(value, "+00")),
+    Oid.UUID: lambda raw: str(uuid.UUID(bytes=raw)),
+    Oid.JSONB: lambda raw: raw[1:].decode("latin-1"),
+}
