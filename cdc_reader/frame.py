@@ -133,6 +133,6 @@ def wal_end(frame: bytes) -> Lsn:
     return Lsn(int.from_bytes(frame[9:17], "big"))
 
 
-def standby_status(write: Lsn, flush: Lsn, apply: Lsn, clock_us: int, *, reply_requested: bool = False) -> bytes:
+def standby_status(write: Lsn, flush: Lsn, apply: Lsn, clock_us: int, reply_requested: bool = False) -> bytes:
     """Build a Standby Status Update; `clock_us` counts microseconds since 2000-01-01 UTC."""
     return _STATUS.pack(b"r", write, flush, apply, clock_us, reply_requested)
