@@ -9,14 +9,14 @@ Source: https://www.postgresql.org/docs/current/protocol-replication.html
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from cdc_reader.sqlstate import error_of
-from sink.position import Lsn
+from sink.position import NO_LSN, Lsn
 
 if TYPE_CHECKING:
     from sink.errors import PipelineError
@@ -181,14 +181,14 @@ def open_link(dsn: str, slot: str, publication: str) -> Link:
     return Link(pgconn, slot, publication)
 
 
-def confirmed_lsn(conn: psycopg.Connection, slot: str) -> Lsn:
+def confirmed_lsn(conn: psycopg.Connection[dict[str, Any]], slot: str) -> Lsn:
     """Return the position that the slot has confirmed.
 
     Raises:
         PipelineError: Postgres does not answer.
     """
     try:
-        row = conn.execute("SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = %s", [slot]).fetchone()
+        row = conn.execute("SELECT confirmed_flush_lsn::text AS lsn FROM pg_replication_slots WHERE slot_name = %s", [slot]).fetchone()
     except psycopg.Error as error:
         raise error_of(error.sqlstate, str(error), slot=slot) from error
-    return Lsn.parse(row[0]) if row and row[0] else Lsn(0)
+    return Lsn.parse(row["lsn"]) if row and row["lsn"] else NO_LSN

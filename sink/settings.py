@@ -39,6 +39,7 @@ class Settings(BaseSettings):
     publication: str = "outhaul"
     table: Annotated[str, StringConstraints(pattern=r"^[^.]+\.[^.]+$")] = "public.outbox"
     clickhouse_table: str = "event_log"
+    context_type: Literal["String", "JSON"] = "String"
 
     linger_s: Seconds = 0.2
     batch_max_rows: Annotated[int, Field(ge=1, le=1_000_000)] = 65_536

@@ -1,0 +1,65 @@
+"""The console script `outhaul`: one command a file, and those that other folders add through the entry points.
+
+Edge: the outermost line. An error of ours becomes one line on standard error and its exit code; a traceback is a bug.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import entry_points, version
+
+import typer
+
+from cdc_reader.cli.reader import reader
+from cdc_reader.cli.setup import setup
+from cdc_reader.cli.status import status
+from cdc_reader.cli.worker import worker
+from sink.errors import Exit, PipelineError
+
+app = typer.Typer(
+    name="outhaul",
+    help="Postgres transactional outbox to ClickHouse: every committed event, once.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=True,
+    epilog="Settings are OUTHAUL_* variables or outhaul.toml; try everything at once with `outhaul demo`.",
+)
+app.command()(setup)
+app.command()(reader)
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(worker)
+app.command()(status)
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        typer.echo(f"outhaul {version('outhaul')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    show: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Print the version and exit."),
+) -> None:
+    del show
+
+
+def _join_commands() -> None:
+    for entry in sorted(entry_points(group="outhaul.commands"), key=lambda entry: entry.name):
+        command = entry.load()
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=entry.name)
+        else:
+            app.command(name=entry.name)(command)
+
+
+def main() -> None:
+    """Run the command line."""
+    _join_commands()
+    try:
+        app()
+    except PipelineError as error:
+        typer.echo(f"outhaul: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(Exit.NOT_FINE)

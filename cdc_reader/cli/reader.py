@@ -1,0 +1,36 @@
+"""`outhaul reader`: stream from the slot until SIGTERM, then drain; a second one quits."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Annotated
+
+import typer
+
+from cdc_reader.reader import run
+from sink import logs
+from sink.errors import Exit
+from sink.settings import load
+
+
+def reader(
+    *,
+    standby: Annotated[bool, typer.Option(help="Wait while another reader holds the slot.")] = True,
+) -> None:
+    """Stream committed events from the slot to the workers.
+
+    Example: OUTHAUL_POSTGRES_DSN=postgresql://... outhaul reader
+    """
+    settings = load()
+    logs.configure(settings.log_format)
+    asked: list[int] = []
+
+    def stop(signum: int, _frame: object) -> None:
+        if asked:
+            os._exit(Exit.NOT_FINE)
+        asked.append(signum)
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    run(settings, lambda: bool(asked), standby=standby)

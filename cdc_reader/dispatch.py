@@ -1,0 +1,84 @@
+"""Batch -> payload in Redis by its key, then one small Celery message that names it.
+
+Edge: the broker. The payload goes first, so that a task never starts before its rows are there; a message whose payload expired or
+was evicted reports it missing and is sent again. The task is named, not imported: readers need none of the worker's code.
+
+Source: https://docs.celeryq.dev/en/stable/userguide/calling.html
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import kombu.exceptions
+
+from sink.app import WRITE_BATCH, SinkApp
+from sink.batch import epoch_key
+from sink.errors import Exit, TransientError
+from sink.schema import ensure_columns
+
+if TYPE_CHECKING:
+    from cdc_reader.ledger import Entry
+    from sink.clickhouse import ClickHouse
+    from sink.payloads import Payloads
+    from sink.settings import Settings
+
+
+class Dispatcher:
+    """Sends batches of one epoch; for one thread."""
+
+    def __init__(self, app: SinkApp, payloads: Payloads, clickhouse: ClickHouse) -> None:
+        """Keep the connections; nothing is opened yet."""
+        self._app = app
+        self._payloads = payloads
+        self._clickhouse = clickhouse
+        self._known: set[tuple[str, tuple[str, ...]]] = set()
+
+    @property
+    def _settings(self) -> Settings:
+        return self._app.settings
+
+    def announce_epoch(self, epoch: int) -> None:
+        """Mirror the epoch, by which tasks of older ones are spared the trip to ClickHouse.
+
+        Raises:
+            TransientError: Redis did not take it.
+        """
+        self._payloads.set(epoch_key(self._settings.source), str(epoch))
+
+    def send(self, entry: Entry) -> None:
+        """Dispatch a batch; its table has all of its columns by then.
+
+        Raises:
+            TransientError: Redis or ClickHouse did not answer; nothing was sent, or perhaps twice, which is harmless.
+            FatalError: ClickHouse refuses a new column.
+        """
+        message = entry.message
+        self._ensure_columns(entry)
+        self._payloads.put(message.payload_key, entry.assembled.batch.payload)
+        try:
+            self._app.send_task(
+                WRITE_BATCH,
+                args=(message.to_json(),),
+                task_id=f"{message.token}-{message.attempt}",
+                queue=self._settings.queue,
+                argsrepr=f"({message.source} #{message.sequence}: {message.rows} rows, {message.first} to {message.last})",
+                retry=False,
+            )
+        except (kombu.exceptions.KombuError, OSError) as error:
+            raise TransientError(f"the broker does not answer ({type(error).__name__})", exit_code=Exit.REDIS_UNREACHABLE) from error
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._app.pool.force_close_all()
+        self._payloads.close()
+        self._clickhouse.close()
+
+    def _ensure_columns(self, entry: Entry) -> None:
+        schema = entry.assembled.schema
+        if schema is None:
+            return
+        key = (entry.message.table, tuple(schema.names))
+        if key not in self._known:
+            ensure_columns(self._clickhouse, entry.message.table, schema)
+            self._known.add(key)

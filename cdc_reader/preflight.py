@@ -1,0 +1,196 @@
+"""Settings -> proof that the three servers are as they must be, or the first thing that is not.
+
+Edge: Postgres by an ordinary connection, Redis and ClickHouse by their own edges. Each check that fails says what to do and has an
+exit code of its own; none changes anything but one key in Redis that expires.
+
+Source: https://www.postgresql.org/docs/current/logical-replication-config.html
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, LiteralString
+
+import psycopg
+from psycopg.rows import dict_row
+
+from cdc_reader.slot import conninfo
+from cdc_reader.sqlstate import error_of, slot_missing
+from sink import schema
+from sink.batch import payload_key
+from sink.errors import Exit, FatalError, TransientError
+
+if TYPE_CHECKING:
+    from sink.clickhouse import ClickHouse
+    from sink.payloads import Payloads
+    from sink.settings import Settings
+
+_OLDEST_VERSION = 140000
+
+_SERVER: LiteralString = """
+    SELECT current_setting('server_version_num')::int AS version, current_setting('wal_level') AS wal_level,
+           (SELECT setting::int FROM pg_settings WHERE name = 'wal_sender_timeout') AS wal_sender_timeout_ms,
+           current_database() AS database, rolreplication OR rolsuper AS may_replicate, rolname
+    FROM pg_roles WHERE rolname = current_user"""
+
+_PUBLICATION: LiteralString = """
+    SELECT pubinsert, pubviaroot OR NOT EXISTS (
+               SELECT FROM pg_partitioned_table WHERE partrelid = to_regclass(%(table)s)) AS via_root,
+           EXISTS (SELECT FROM pg_publication_tables WHERE pubname = %(publication)s
+                   AND to_regclass(format('%%I.%%I', schemaname, tablename)) = to_regclass(%(table)s)) AS has_table,
+           ARRAY(SELECT format('%%I.%%I', schemaname, tablename) FROM pg_publication_tables
+                 WHERE pubname = %(publication)s
+                 AND to_regclass(format('%%I.%%I', schemaname, tablename)) IS DISTINCT FROM to_regclass(%(table)s)) AS others
+    FROM pg_publication WHERE pubname = %(publication)s"""
+
+_SLOT: LiteralString = "SELECT plugin, slot_type, database, active, wal_status FROM pg_replication_slots WHERE slot_name = %(slot)s"
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What later stages need to know of Postgres; the timeout is 0 when there is none."""
+
+    wal_sender_timeout_s: float
+
+
+def connect(dsn: str) -> psycopg.Connection[dict[str, Any]]:
+    """Open an ordinary connection, autocommit, rows as dicts.
+
+    Raises:
+        PipelineError: no answer, or the login is refused.
+    """
+    try:
+        return psycopg.connect(conninfo(dsn), autocommit=True, row_factory=dict_row)
+    except psycopg.Error as error:
+        raise _connection_error(error) from error
+
+
+def _connection_error(error: psycopg.Error) -> Exception:
+    # libpq gives no SQLSTATE for a connection that was refused by the server, but the server's own words are in the text.
+    text = str(error)
+    state = error.sqlstate
+    if state is None and "FATAL:" in text:
+        state = "57P03" if "starting up" in text or "shutting down" in text or "too many" in text else "28000"
+    return error_of(state, text)
+
+
+def check_postgres(settings: Settings) -> Server:
+    """Check version, settings, role, table, publication and slot.
+
+    Raises:
+        PipelineError: the first of them that is not as it must be.
+    """
+    names = {"table": settings.table, "publication": settings.publication, "slot": settings.slot}
+    with connect(settings.postgres_dsn.get_secret_value()) as conn:
+        try:
+            server = check_server(conn)
+            table = conn.execute("SELECT to_regclass(%(table)s) IS NOT NULL AS there", names).fetchone() or {}
+            publication = conn.execute(_PUBLICATION, names).fetchone()
+            slot = conn.execute(_SLOT, names).fetchone()
+        except psycopg.Error as error:
+            raise error_of(error.sqlstate, str(error), slot=settings.slot, publication=settings.publication) from error
+    if not table["there"]:
+        raise FatalError(
+            f"Postgres has no table {settings.table}",
+            todo="Create it with `outhaul setup`, or name yours in OUTHAUL_TABLE as schema.table",
+            exit_code=Exit.TABLE_MISSING,
+        )
+    _check_publication(settings, publication)
+    _check_slot(settings, slot, server["database"])
+    return Server(server["wal_sender_timeout_ms"] / 1000)
+
+
+def check_server(conn: psycopg.Connection[dict[str, Any]]) -> dict[str, Any]:
+    """Check version, wal_level and role; return what the server says of itself.
+
+    Raises:
+        FatalError: logical replication is not possible.
+    """
+    server = conn.execute(_SERVER).fetchone() or {}
+    if server["version"] < _OLDEST_VERSION:
+        raise FatalError(
+            f"Postgres {server['version'] // 10000} is too old", todo="Use Postgres 14 or later", exit_code=Exit.WAL_LEVEL
+        )
+    if server["wal_level"] != "logical":
+        raise FatalError(
+            f"Postgres runs with wal_level = {server['wal_level']}, which keeps too little for logical replication",
+            todo="ALTER SYSTEM SET wal_level = 'logical', then restart Postgres",
+            exit_code=Exit.WAL_LEVEL,
+        )
+    if not server["may_replicate"]:
+        raise FatalError(
+            f"role {server['rolname']!r} has no REPLICATION attribute",
+            todo=f'ALTER ROLE "{server["rolname"]}" REPLICATION',
+            exit_code=Exit.ROLE,
+        )
+    return server
+
+
+def _check_publication(settings: Settings, publication: dict[str, Any] | None) -> None:
+    name, table = settings.publication, settings.table
+    if publication is None:
+        problem, todo = f"publication {name!r} does not exist", "Create it with `outhaul setup`"
+    elif not publication["has_table"]:
+        problem, todo = f"publication {name!r} does not hold {table}", f"ALTER PUBLICATION {name} ADD TABLE {table}"
+    elif not publication["pubinsert"]:
+        problem, todo = f"publication {name!r} publishes no inserts", f"ALTER PUBLICATION {name} SET (publish = 'insert')"
+    elif not publication["via_root"]:
+        problem = f"publication {name!r} would publish the partitions of {table}, not the table"
+        todo = f"ALTER PUBLICATION {name} SET (publish_via_partition_root = true)"
+    elif publication["others"]:
+        problem = f"publication {name!r} holds tables that nobody asked to capture: {', '.join(publication['others'])}"
+        todo = f"ALTER PUBLICATION {name} DROP TABLE {', '.join(publication['others'])}, or use a publication of outhaul's own"
+    else:
+        return
+    raise FatalError(problem, todo=todo, exit_code=Exit.PUBLICATION_MISSING)
+
+
+def _check_slot(settings: Settings, slot: dict[str, Any] | None, database: str) -> None:
+    if slot is None:
+        raise slot_missing(settings.slot)
+    if slot["slot_type"] != "logical" or slot["plugin"] != "pgoutput":
+        raise FatalError(
+            f"slot {settings.slot!r} is {slot['slot_type']} with plugin {slot['plugin']}, not logical with pgoutput",
+            todo="Name another slot in OUTHAUL_SLOT and run `outhaul setup`",
+            exit_code=Exit.SLOT_UNUSABLE,
+        )
+    if slot["database"] != database:
+        raise FatalError(
+            f"slot {settings.slot!r} belongs to database {slot['database']!r}, not {database!r}",
+            todo="Name another slot in OUTHAUL_SLOT and run `outhaul setup`, or the other database in OUTHAUL_POSTGRES_DSN",
+            exit_code=Exit.SLOT_UNUSABLE,
+        )
+    if slot["wal_status"] == "lost":
+        raise FatalError(
+            f"slot {settings.slot!r} is lost: Postgres has removed WAL that it still needed",
+            todo=f"SELECT pg_drop_replication_slot('{settings.slot}'), then `outhaul setup`; events committed in between are not streamed",
+            exit_code=Exit.SLOT_UNUSABLE,
+        )
+
+
+def check_redis(settings: Settings, payloads: Payloads) -> None:
+    """Check that Redis answers and takes a payload.
+
+    Raises:
+        PipelineError: it does not, and why.
+    """
+    probe = payload_key(settings.source, "preflight")
+    payloads.put(probe, b"x" * 1024)
+    payloads.drop([probe])
+
+
+def check_clickhouse(settings: Settings, clickhouse: ClickHouse) -> None:
+    """Check that ClickHouse answers and has the tables.
+
+    Raises:
+        PipelineError: it does not, and why.
+    """
+    try:
+        schema.check(clickhouse, settings)
+    except TransientError as error:
+        raise TransientError(
+            error.message,
+            code=error.code,
+            todo="Check that it runs and that OUTHAUL_CLICKHOUSE_URL reaches it",
+            exit_code=Exit.CLICKHOUSE_UNREACHABLE,
+        ) from error

@@ -1,0 +1,139 @@
+"""Settings -> a reader that streams until it is told to stop.
+
+Edge: opens what a session needs and begins a new one after every transient failure, with capped backoff. There is one way back
+from anything (cdc_reader/recovery.py), so nothing of a failed session is kept.
+"""
+
+from __future__ import annotations
+
+import functools
+import secrets
+import time
+from random import SystemRandom
+from typing import TYPE_CHECKING
+
+import structlog
+
+from cdc_reader import metrics
+from cdc_reader.columns import UnsupportedBinary
+from cdc_reader.dispatch import Dispatcher
+from cdc_reader.loop import Session, Tools
+from cdc_reader.preflight import Server, check_clickhouse, check_postgres, check_redis, connect
+from cdc_reader.recovery import recover
+from cdc_reader.slot import confirmed_lsn, open_link
+from cdc_reader.sqlstate import SlotHeldError
+from sink.app import make_app
+from sink.clickhouse import ClickHouse
+from sink.errors import TransientError
+from sink.payloads import Payloads
+from sink.retry import backoff_s
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sink.settings import Settings
+
+log = structlog.get_logger("outhaul.reader")
+
+_random = SystemRandom().random
+
+# How often a standby asks whether the slot is free, in seconds.
+_STANDBY_S = 1.0
+# Recovery's question may read many rows; it is not bound by the limit for inserts.
+_ASK_TIMEOUT_S = 300.0
+
+
+def check(settings: Settings) -> Server:
+    """Check all three servers.
+
+    Raises:
+        PipelineError: the first thing that is not as it must be, with what to do.
+    """
+    server = check_postgres(settings)
+    payloads = Payloads(settings.redis_url.get_secret_value())
+    check_redis(settings, payloads)
+    payloads.close()
+    clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=10)
+    check_clickhouse(settings, clickhouse)
+    clickhouse.close()
+    return server
+
+
+def run(settings: Settings, stopping: Callable[[], bool], *, standby: bool = True) -> None:
+    """Stream from the slot to ClickHouse until `stopping` says so, then drain.
+
+    Args:
+        settings: the settings.
+        stopping: asked at every turn.
+        standby: wait while another session holds the slot, instead of giving up.
+
+    Raises:
+        PipelineError: an operator is needed; the slot is kept.
+    """
+    server = check(settings)
+    status_interval_s = settings.status_interval_s
+    if server.wal_sender_timeout_s:
+        status_interval_s = min(status_interval_s, server.wal_sender_timeout_s / 4)
+    metrics.serve(settings.metrics_port)
+    binary, failures, waiting = True, 0, False
+    while not stopping():
+        begun_at = time.monotonic()
+        try:
+            session = _open(settings, status_interval_s, binary=binary)
+            waiting = False
+            try:
+                session.run(stopping)
+            finally:
+                session.tools.link.close()
+                session.tools.dispatcher.close()
+        except UnsupportedBinary as error:
+            log.info("text_tuples", column=str(error))
+            binary = False
+        except SlotHeldError as error:
+            if not standby:
+                raise
+            if not waiting:
+                log.info("standing_by", slot=settings.slot, reason=error.message)
+            waiting = True
+            _sleep(_STANDBY_S, stopping)
+        except TransientError as error:
+            # A session that had run for a while failed for a new reason.
+            failures = 1 if time.monotonic() - begun_at > settings.retry_max_s else failures + 1
+            wait_s = backoff_s(failures, max_s=settings.retry_max_s, random=_random())
+            metrics.SESSION_ENDS.labels(type(error).__name__).inc()
+            log.warning("session_ended", slot=settings.slot, error=str(error), failures=failures, wait_s=round(wait_s, 2))
+            _sleep(wait_s, stopping)
+
+
+def _open(settings: Settings, status_interval_s: float, *, binary: bool) -> Session:
+    dsn = settings.postgres_dsn.get_secret_value()
+    owner = secrets.token_hex(8)
+    link = open_link(dsn, settings.slot, settings.publication)
+    try:
+        history = link.identify()
+        link.start(binary=binary)
+        # Asked after the slot is ours: before that, another reader could still move it.
+        with connect(dsn) as conn:
+            confirmed = confirmed_lsn(conn, settings.slot)
+    except BaseException:
+        link.close()
+        raise
+    url = settings.clickhouse_url.get_secret_value()
+    asking = ClickHouse(url, timeout_s=_ASK_TIMEOUT_S)
+    payloads = Payloads(settings.redis_url.get_secret_value())
+    dispatcher = Dispatcher(make_app(settings), payloads, ClickHouse(url, timeout_s=settings.insert_timeout_s))
+    log.info("streaming", slot=settings.slot, confirmed_lsn=str(confirmed), owner=owner, binary=binary)
+    tools = Tools(
+        link=link,
+        dispatcher=dispatcher,
+        payloads=payloads,
+        recover=functools.partial(recover, asking, settings, history, confirmed, owner),
+        random=_random,
+    )
+    return Session(settings, tools, confirmed, owner=owner, binary=binary, status_interval_s=status_interval_s)
+
+
+def _sleep(seconds: float, stopping: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + seconds
+    while not stopping() and (left := deadline - time.monotonic()) > 0:
+        time.sleep(min(left, 0.1))

@@ -1,0 +1,81 @@
+"""Settings -> table, publication, slot, roles and ClickHouse tables, where they are missing.
+
+Edge: applies the files of `sql/`, in their order; all of them are idempotent. What exists already is left as it is.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING, LiteralString, cast
+
+import psycopg
+
+from cdc_reader.preflight import check_server, connect
+from cdc_reader.recovery import newest_epoch, raise_epoch
+from cdc_reader.slot import confirmed_lsn, open_link
+from cdc_reader.sqlstate import error_of
+from sink import schema
+from sink.sql import names, statement
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from sink.clickhouse import ClickHouse
+    from sink.settings import Settings
+
+
+def postgres_ddl(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Yield (file name, statements) of all that Postgres needs, in order."""
+    for name in names("postgres"):
+        yield name, statement(name, table=settings.table, publication=settings.publication, slot=settings.slot)
+
+
+def print_sql(settings: Settings) -> Iterator[str]:
+    """Yield what a DBA would apply by hand: psql for Postgres, clickhouse-client for ClickHouse."""
+    for name, text in [*postgres_ddl(settings), *schema.ddl(settings)]:
+        yield f"-- {name}\n{text.strip()}\n"
+
+
+def apply_postgres(settings: Settings, tell: Callable[[str], None]) -> None:
+    """Create what is missing in Postgres; `tell` hears each file's name and the server's notices.
+
+    Raises:
+        PipelineError: Postgres refuses or does not answer.
+    """
+    with connect(settings.postgres_dsn.get_secret_value()) as conn:
+        check_server(conn)
+        conn.add_notice_handler(lambda notice: tell(notice.message_primary or ""))
+        for name, text in postgres_ddl(settings):
+            try:
+                conn.execute(cast("LiteralString", text))
+            except psycopg.Error as error:
+                raise error_of(error.sqlstate, f"{name}: {error}", slot=settings.slot, publication=settings.publication) from error
+            tell(name)
+
+
+def apply_clickhouse(clickhouse: ClickHouse, settings: Settings, tell: Callable[[str], None]) -> None:
+    """Create what is missing in ClickHouse.
+
+    Raises:
+        PipelineError: ClickHouse refuses or does not answer.
+    """
+    for name, text in schema.ddl(settings):
+        clickhouse.command(text)
+        tell(name)
+
+
+def rebind(clickhouse: ClickHouse, settings: Settings) -> str:
+    """Say that the source goes on in the history that the slot belongs to now; return what was bound to what.
+
+    Raises:
+        PipelineError: Postgres or ClickHouse refuses or does not answer.
+    """
+    dsn = settings.postgres_dsn.get_secret_value()
+    link = open_link(dsn, settings.slot, settings.publication)
+    history = link.identify()
+    link.close()
+    with connect(dsn) as conn:
+        confirmed = confirmed_lsn(conn, settings.slot)
+    newest = newest_epoch(clickhouse, settings)
+    raise_epoch(clickhouse, settings, history, confirmed, 1 + (newest.epoch if newest else 0), secrets.token_hex(8))
+    return f"source {settings.source} goes on at {confirmed} of system {history.system_identifier}, timeline {history.timeline}"

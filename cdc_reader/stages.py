@@ -1,0 +1,248 @@
+"""Threads beside the loop: pieces -> batches, batches -> broker, reports -> loop.
+
+Edge: threads and queues, one function each, no decisions. Each runs until it is told to stop, and hands every exception to the loop
+as an event. The loop never waits for any of them, so feedback to Postgres goes out whatever they are doing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+
+from cdc_reader.assemble import Assembled, assemble
+from cdc_reader.state import TTL_S
+from sink.errors import PipelineError, TransientError
+from sink.report import Report
+from sink.retry import backoff_s
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cdc_reader.decode import Decoder
+    from cdc_reader.dispatch import Dispatcher
+    from cdc_reader.ledger import Entry
+    from cdc_reader.recovery import Recovered
+    from sink.payloads import Payloads
+    from sink.position import Lsn
+    from sink.settings import Settings
+
+log = structlog.get_logger("outhaul.reader")
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """Recovery is done; batches may follow."""
+
+    recovered: Recovered
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """What one piece held."""
+
+    batches: list[Assembled]
+    safe_lsn: Lsn | None
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """The broker has a batch."""
+
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class RedisLost:
+    """Redis has forgotten the epoch, or was away: whatever was in it may be gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Something is being repeated; None when it works again."""
+
+    where: str
+    error: PipelineError | None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A stage met an error that ends the session."""
+
+    error: Exception
+
+
+Event = Begun | Decoded | Sent | Report | RedisLost | Trouble | Failed
+
+
+class SessionOverError(Exception):
+    """Raised inside a stage that is told to stop while it waits."""
+
+
+class Events:
+    """What the stages tell the loop; `fileno` becomes readable when there is something."""
+
+    def __init__(self) -> None:
+        """Open the event descriptor."""
+        self._queue: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.over = threading.Event()
+
+    def fileno(self) -> int:
+        """Return the descriptor, for a selector."""
+        return self._wake
+
+    def put(self, event: Event) -> None:
+        """Hand an event to the loop."""
+        self._queue.put(event)
+        os.eventfd_write(self._wake, 1)
+
+    def take(self) -> list[Event]:
+        """Return all events that are waiting."""
+        try:
+            os.eventfd_read(self._wake)
+        except BlockingIOError:
+            return []
+        events = []
+        while not self._queue.empty():
+            events.append(self._queue.get_nowait())
+        return events
+
+    def wait(self, seconds: float) -> None:
+        """Sleep in a stage.
+
+        Raises:
+            SessionOverError: the session ends.
+        """
+        if self.over.wait(seconds):
+            raise SessionOverError
+
+    def close(self) -> None:
+        """Close the descriptor; no stage may be running any more."""
+        os.close(self._wake)
+
+
+def start(name: str, events: Events, run: Callable[[], None]) -> threading.Thread:
+    """Run a stage in a thread; whatever it raises becomes an event."""
+
+    def guarded() -> None:
+        try:
+            run()
+        except SessionOverError:
+            pass
+        except Exception as error:  # noqa: BLE001 - the outermost line of a thread
+            events.put(Failed(error))
+
+    thread = threading.Thread(target=guarded, name=f"outhaul-{name}", daemon=True)
+    thread.start()
+    return thread
+
+
+def persist(where: str, events: Events, settings: Settings, random: Callable[[], float], act: Callable[[], None]) -> None:
+    """Do something until it works: a transient error waits and repeats, for as long as it takes.
+
+    Raises:
+        SessionOverError: the session ends meanwhile.
+        PipelineError: an error of another kind.
+    """
+    attempt = 0
+    while True:
+        try:
+            act()
+        except TransientError as error:
+            attempt += 1
+            wait_s = backoff_s(attempt, max_s=settings.retry_max_s, random=random())
+            log.warning("retrying", where=where, attempts=attempt, wait_s=round(wait_s, 2), error=str(error))
+            events.put(Trouble(where, error))
+            events.wait(wait_s)
+        else:
+            if attempt:
+                events.put(Trouble(where, None))
+            return
+
+
+def decode_pieces(
+    inbox: queue.SimpleQueue[list[bytes] | None],
+    events: Events,
+    recovered: Recovered,
+    decoder: Decoder,
+    settings: Settings,
+) -> None:
+    """Turn pieces into batches, in order, until None comes."""
+    while (frames := inbox.get()) is not None:
+        decoded = decoder.decode(frames)
+        batches: list[Assembled] = []
+        rows = 0
+        for segment in decoded.segments:
+            rows += len(segment.lsn)
+            batches += assemble(segment, recovered.held, source=settings.source, dead_letters=settings.dead_letters_table)
+        # Frames and columns are large; they must be free before the next piece is waited for.
+        del frames
+        events.put(Decoded(batches, decoded.safe_lsn, rows))
+        del batches, decoded
+
+
+def send_batches(
+    inbox: queue.SimpleQueue[Entry | None],
+    events: Events,
+    epoch: int,
+    dispatcher: Dispatcher,
+    settings: Settings,
+    random: Callable[[], float],
+) -> None:
+    """Send batches, in order, until None comes; a Redis that does not answer is waited for."""
+    persist("dispatch", events, settings, random, lambda: dispatcher.announce_epoch(epoch))
+    while (entry := inbox.get()) is not None:
+        batch = entry
+        persist("dispatch", events, settings, random, lambda: dispatcher.send(batch))  # noqa: B023 - called before the next turn
+        events.put(Sent(entry.message.sequence))
+        del entry, batch
+
+
+def hear_reports(
+    events: Events,
+    payloads: Payloads,
+    list_key: str,
+    epoch_key: str,
+    epoch: int,
+    settings: Settings,
+    random: Callable[[], float],
+) -> None:
+    """Listen for reports; look once a second whether Redis still knows the epoch, and tell the loop when it had forgotten."""
+    attempt = 0
+    while not events.over.is_set():
+        try:
+            for line in payloads.reports(list_key, wait_s=1):
+                report = Report.from_json(line)
+                if report is None:
+                    log.warning("report_unreadable", line=line[:200])
+                else:
+                    events.put(report)
+            forgotten = payloads.text(epoch_key) is None
+            if forgotten:
+                payloads.set(epoch_key, str(epoch))
+            if forgotten or attempt:
+                events.put(RedisLost())
+            if attempt:
+                attempt = 0
+                events.put(Trouble("reports", None))
+        except TransientError as error:
+            attempt += 1
+            wait_s = backoff_s(attempt, max_s=settings.retry_max_s, random=random())
+            log.warning("retrying", where="reports", attempts=attempt, wait_s=round(wait_s, 2), error=str(error))
+            events.put(Trouble("reports", error))
+            events.wait(wait_s)
+
+
+def publish_state(events: Events, payloads: Payloads, key: str, snapshot: Callable[[], str]) -> None:
+    """Publish the reader's state once a second; where Redis does not take it, the other stages have said so."""
+    while True:
+        with contextlib.suppress(TransientError):
+            payloads.set(key, snapshot(), ttl_s=TTL_S)
+        events.wait(1.0)
