@@ -1,0 +1,41 @@
+# Each target sets up all it needs by itself: the virtual environment is .venv in this checkout.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: help demo test check up down bench clean
+.DEFAULT_GOAL := help
+
+help:  ## Show this help
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: $(STAMP)  ## Replay a year of real events through the whole pipeline and report
+	$(BIN)/outhaul demo
+
+test: $(STAMP)  ## Run all tests, on real servers that the tests start themselves
+	$(BIN)/pytest
+
+check: $(STAMP)  ## Lint, types and import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy producer sink cdc_reader deploy tests
+	$(BIN)/lint-imports
+
+up: $(STAMP)  ## Start the embedded Postgres, Valkey and ClickHouse and leave them running
+	$(BIN)/outhaul local up --detach
+	@echo 'Settings for this shell: eval "$$($(BIN)/outhaul local env)"'
+
+down: $(STAMP)  ## Stop the embedded servers
+	$(BIN)/outhaul local down
+
+bench: $(STAMP)  ## Measure, beside pg_recvlogical in the same run
+	$(BIN)/python -m tests.benchmarks
+
+clean:  ## Remove the virtual environment and the embedded servers' data
+	-$(BIN)/outhaul local down
+	rm -rf .venv .outhaul

@@ -1,0 +1,1 @@
+"""The demo: real events through the whole pipeline."""

@@ -1,0 +1,142 @@
+"""`outhaul demo`: embedded stack, reader and workers, a year of real events, and a report that counts every one of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from cdc_reader.setup import apply_clickhouse, apply_postgres
+from cdc_reader.status import Status, gather
+from deploy.demo import report
+from deploy.demo.flights import FLIGHTS_IN_2013, events
+from deploy.demo.pipeline import Pipeline, running
+from deploy.demo.replay import Written, replay
+from deploy.local.stack import Stack
+from sink.clickhouse import ClickHouse
+from sink.errors import Exit, FatalError
+from sink.payloads import Payloads
+from sink.settings import Settings, load
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_POLL_S = 0.1
+# Longest time without a newly stored event before the demo gives up, in seconds.
+_STALL_S = 120.0
+_TIMEOUT_S = 60
+
+
+def demo(
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON object on the last line.")] = False,
+    rows: Annotated[int, typer.Option(min=1, help="How many events; the year repeats when it is over.")] = FLIGHTS_IN_2013,
+    keep: Annotated[bool, typer.Option(help="Leave servers, reader and worker running.")] = False,
+    data_dir: Annotated[Path, typer.Option(help="Where the servers keep their data; emptied first.")] = Path(".outhaul/demo"),
+) -> None:
+    """Replay the flights of 2013 through the whole pipeline on an embedded stack, and count them.
+
+    Example: outhaul demo --json --rows 100000 | tail -1
+    """
+    console = Console(stderr=as_json)
+    with _stack(data_dir, keep=keep) as stack:
+        settings = _settings(stack)
+        console.print(f"PostgreSQL, Valkey and the ClickHouse engine run on this machine, data in {data_dir}")
+        clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=_TIMEOUT_S)
+        apply_clickhouse(clickhouse, settings, _quiet)
+        apply_postgres(settings, _quiet)
+        clickhouse.command(f"SYSTEM STOP MERGES {settings.clickhouse_table}")
+        with running(stack.env(), data_dir, keep=keep) as pipeline:
+            started = time.monotonic()
+            written, found = _run(settings, clickhouse, pipeline, rows, console)
+            seconds = time.monotonic() - started
+        reader = found.reader
+        quantiles = (reader.p50_ms, reader.p99_ms) if reader else (None, None)
+        result = report.compare(settings.postgres_dsn.get_secret_value(), clickhouse, written, seconds, *quantiles)
+        _show(result, written, seconds, console)
+        for table in report.tables(clickhouse):
+            console.print(table)
+        if keep:
+            console.print(f'Everything goes on running. Try: eval "$(outhaul local env --data-dir {data_dir})"; outhaul status')
+    if as_json:
+        typer.echo(json.dumps(result.to_json()))
+    raise typer.Exit(Exit.FINE if result.is_clean else Exit.NOT_FINE)
+
+
+def _quiet(_line: str) -> None:
+    """Hear what setup does, and keep it."""
+
+
+@contextmanager
+def _stack(data_dir: Path, *, keep: bool) -> Iterator[Stack]:
+    stack = Stack(data_dir)
+    stack.down()
+    shutil.rmtree(data_dir, ignore_errors=True)
+    data_dir.mkdir(parents=True)
+    stack = Stack(data_dir)
+    try:
+        stack.up()
+        yield stack
+    finally:
+        if not keep:
+            stack.down()
+
+
+def _settings(stack: Stack) -> Settings:
+    # The demo is about outhaul's defaults, whatever OUTHAUL_* this shell has set.
+    for name in [name for name in os.environ if name.startswith("OUTHAUL_")]:
+        del os.environ[name]
+    os.environ.update(stack.env())
+    return load()
+
+
+def _run(settings: Settings, clickhouse: ClickHouse, pipeline: Pipeline, rows: int, console: Console) -> tuple[Written, Status]:
+    payloads = Payloads(settings.redis_url.get_secret_value())
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=console) as progress:
+        committed = progress.add_task("committed in Postgres", total=rows)
+        stored = progress.add_task("stored in ClickHouse ", total=rows)
+
+        def wrote(count: int) -> None:
+            progress.update(committed, completed=count)
+
+        written = replay(settings.postgres_dsn.get_secret_value(), events(rows), wrote)
+        moved_at, seen = time.monotonic(), -1
+        while True:
+            pipeline.check()
+            found = gather(settings, payloads, clickhouse)
+            count = found.rows or 0
+            progress.update(stored, completed=count)
+            if count > seen:
+                moved_at, seen = time.monotonic(), count
+            if count >= written.committed and found.reader and not found.reader.in_flight_batches:
+                return written, found
+            if time.monotonic() - moved_at > _STALL_S:
+                raise FatalError(
+                    f"nothing was stored for {_STALL_S:.0f} s: {'; '.join(found.wrong) or 'no reason known'}",
+                    todo="Read reader.log and worker.log in the data directory",
+                )
+            time.sleep(_POLL_S)
+
+
+def _show(result: report.Report, written: Written, seconds: float, console: Console) -> None:
+    colour = "green" if result.is_clean else "red"
+    console.print(
+        f"\n[bold]{result.committed:,} events committed[/] in {written.commits:,} transactions, {result.rolled_back:,} rolled back "
+        f"in {written.rollbacks:,}\n[bold]{result.stored:,} stored[/] in {seconds:.1f} s ({result.rows_per_s:,} a second, "
+        f"writing included)\n[bold {colour}]missing {result.missing}, duplicated {result.duplicated}[/] "
+        "(by id, no FINAL, merges stopped)\n"
+        f"commit to stored: p50 {_ms(result.p50_ms)}, p99 {_ms(result.p99_ms)}\n"
+    )
+
+
+def _ms(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.0f} ms"

@@ -1,0 +1,72 @@
+"""Events -> the outbox, in transactions as apps have them: many small, some large, some rolled back.
+
+Edge: psycopg. Every event is committed once; those of a transaction that was rolled back are written again by the next one, as an
+app would that repeats a failed request. The order of sizes and rollbacks comes from a fixed seed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from producer import Event, emit_many
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+_SEED = 2013
+# Sizes of transactions and how often each comes.
+_SIZES = {1: 40, 5: 20, 50: 15, 500: 15, 2000: 8, 10_000: 2}
+_ROLLBACK_SHARE = 0.05
+_PLAIN_SQL_SHARE = 0.2
+
+_PLAIN_SQL = """
+    INSERT INTO outbox (event_type, event_date_time, environment, event_context)
+    VALUES (%s, %s, %s, %s::jsonb)"""
+
+
+@dataclass(slots=True)
+class Written:
+    """What was written: events committed, events rolled back, and the number of transactions of each kind."""
+
+    committed: int = 0
+    rolled_back: int = 0
+    commits: int = 0
+    rollbacks: int = 0
+
+
+def replay(dsn: str, events: Iterable[Event], progress: Callable[[int], None]) -> Written:
+    """Write all events; `progress` hears how many are committed.
+
+    Raises:
+        psycopg.Error: Postgres does not take them.
+    """
+    dice = random.Random(_SEED)  # noqa: S311 - a demo is to be the same every time
+    sizes, weights = zip(*_SIZES.items(), strict=True)
+    written = Written()
+    source = iter(events)
+    with psycopg.connect(dsn) as conn:
+        while chunk := list(itertools.islice(source, dice.choices(sizes, weights)[0])):
+            if not written.rollbacks or dice.random() < _ROLLBACK_SHARE:
+                _write(conn, chunk, plain=False)
+                conn.rollback()
+                written.rolled_back += len(chunk)
+                written.rollbacks += 1
+            _write(conn, chunk, plain=dice.random() < _PLAIN_SQL_SHARE)
+            conn.commit()
+            written.committed += len(chunk)
+            written.commits += 1
+            progress(written.committed)
+    return written
+
+
+def _write(conn: psycopg.Connection, chunk: list[Event], *, plain: bool) -> None:
+    if plain:
+        with conn.cursor() as cursor:
+            cursor.executemany(_PLAIN_SQL, [(event.type, event.at, event.environment, event.context_json) for event in chunk])
+    else:
+        emit_many(conn, chunk)

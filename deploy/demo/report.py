@@ -1,0 +1,81 @@
+"""Both tables after the demo -> what is missing, what is there twice, how fast it went, and a few answers.
+
+Edge: asks Postgres and ClickHouse, each for all of its ids; no FINAL, and merges are stopped while the demo runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import psycopg
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from deploy.demo.replay import Written
+    from sink.clickhouse import ClickHouse
+
+_BY_MONTH = """
+    SELECT formatDateTime(event_date_time, '%b') AS month, count(), countIf(event_type = 'flight_cancelled'),
+           countIf(event_type = 'flight_delayed'), round(avg(JSONExtract(event_context, 'dep_delay', 'Nullable(Int32)')), 1)
+    FROM event_log WHERE toYear(event_date_time) = 2013 GROUP BY month, toMonth(event_date_time) ORDER BY toMonth(event_date_time)"""
+
+_BY_CARRIER = """
+    SELECT JSONExtractString(event_context, 'carrier') AS carrier, count(),
+           round(100 * countIf(event_type = 'flight_cancelled') / count(), 1),
+           round(100 * countIf(event_type = 'flight_delayed') / count(), 1)
+    FROM event_log GROUP BY carrier ORDER BY count() DESC LIMIT 8"""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What the demo found; times in milliseconds from a row's commit to the word that ClickHouse has stored it."""
+
+    committed: int
+    rolled_back: int
+    stored: int
+    missing: int
+    duplicated: int
+    rows_per_s: int
+    p50_ms: float | None
+    p99_ms: float | None
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether every committed event is there, once."""
+        return not self.missing and not self.duplicated and self.stored == self.committed
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report in JSON types."""
+        return asdict(self)
+
+
+def compare(dsn: str, clickhouse: ClickHouse, written: Written, seconds: float, p50_ms: float | None, p99_ms: float | None) -> Report:
+    """Compare the two tables id by id."""
+    with psycopg.connect(dsn) as conn, conn.cursor(binary=True) as cursor:
+        committed = np.array([row[0] for row in cursor.execute("SELECT id FROM outbox")], np.int64)
+    # ClickHouse gives each id once with its count, so this stays small however often one is stored.
+    stored = clickhouse.arrow("SELECT id, count() AS copies FROM event_log GROUP BY id")
+    ids, copies = stored.column("id").to_numpy(), stored.column("copies").to_numpy().astype(np.int64)
+    return Report(
+        committed=len(committed),
+        rolled_back=written.rolled_back,
+        stored=int(copies.sum()),
+        missing=len(np.setdiff1d(committed, ids)),
+        duplicated=int((copies - 1).sum()),
+        rows_per_s=round(len(committed) / seconds),
+        p50_ms=p50_ms,
+        p99_ms=p99_ms,
+    )
+
+
+def tables(clickhouse: ClickHouse) -> list[Table]:
+    """Ask ClickHouse a few things worth seeing."""
+    months = Table("month", "flights", "cancelled", "late", "mean delay (min)", title="2013 by month", title_justify="left")
+    for row in clickhouse.rows(_BY_MONTH):
+        months.add_row(*map(str, row))
+    carriers = Table("carrier", "flights", "cancelled %", "late %", title="By carrier", title_justify="left")
+    for row in clickhouse.rows(_BY_CARRIER):
+        carriers.add_row(*map(str, row))
+    return [months, carriers]
