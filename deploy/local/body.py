@@ -1,0 +1,199 @@
+"""Request body on the wire -> decoded bytes, whole or not at all.
+
+Edge: the one file that reads a client's socket. A body that ends early raises and is never executed; what was read of it is
+kept in a file without a name, in memory while small and on disk beyond, so it goes away with its request whatever happens.
+
+Source: RFC 9112, sections 6 and 7
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zlib
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+import lz4.frame
+
+try:
+    from compression import zstd  # type: ignore[import-not-found,unused-ignore]
+except ImportError:
+    from backports import zstd
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from io import BufferedIOBase
+
+_PIECE = 1 << 20
+_IN_MEMORY_BYTES = 64 << 20
+_LONGEST_LINE = 8192
+
+
+class TruncatedBodyError(Exception):
+    """The client went away or closed its side in the middle of the body."""
+
+
+class BodyError(Exception):
+    """The body is not what its headers say."""
+
+
+class _Decoder(Protocol):
+    unused_data: bytes
+
+    @property
+    def eof(self) -> bool: ...
+
+    def decompress(self, data: bytes, /) -> bytes: ...
+
+
+def pieces(stream: BufferedIOBase, headers: Mapping[str, str]) -> Iterator[bytes]:
+    """Yield the decoded body.
+
+    Raises:
+        TruncatedBodyError: it ended early.
+        BodyError: bad framing or bad compressed data.
+    """
+    coding = headers.get("Content-Encoding", "").strip().lower()
+    if "chunked" in headers.get("Transfer-Encoding", "").lower():
+        raw = _chunks(stream)
+    else:
+        raw = _counted(stream, _length(headers))
+    return raw if coding in {"", "identity"} else _decoded(raw, coding)
+
+
+def _length(headers: Mapping[str, str]) -> int:
+    text = headers.get("Content-Length", "0").strip()
+    if not (text.isascii() and text.isdigit()):
+        raise BodyError(f"Bad Content-Length '{text}'")
+    return int(text)
+
+
+def _counted(stream: BufferedIOBase, left: int) -> Iterator[bytes]:
+    while left:
+        piece = stream.read1(min(left, _PIECE))
+        if not piece:
+            raise TruncatedBodyError
+        left -= len(piece)
+        yield piece
+
+
+def _chunks(stream: BufferedIOBase) -> Iterator[bytes]:
+    while size := _chunk_size(_line(stream)):
+        yield from _counted(stream, size)
+        if _line(stream):
+            raise BodyError("Bad chunk end")
+    while _line(stream):
+        pass
+
+
+def _line(stream: BufferedIOBase) -> bytes:
+    line = stream.readline(_LONGEST_LINE)
+    if not line.endswith(b"\n"):
+        raise TruncatedBodyError
+    return line.rstrip(b"\r\n")
+
+
+def _chunk_size(line: bytes) -> int:
+    try:
+        return int(line.partition(b";")[0], 16)
+    except ValueError:
+        raise BodyError("Bad chunk size") from None
+
+
+class _Zlib:
+    """zlib's own decompressor under the names of the others; takes gzip and deflate with a zlib header."""
+
+    def __init__(self) -> None:
+        self._inner = zlib.decompressobj(zlib.MAX_WBITS | 32)
+
+    @property
+    def eof(self) -> bool:
+        return self._inner.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._inner.unused_data
+
+    def decompress(self, data: bytes, /) -> bytes:
+        return self._inner.decompress(data)
+
+
+_DECODERS: dict[str, Any] = {
+    "gzip": _Zlib,
+    "x-gzip": _Zlib,
+    "deflate": _Zlib,
+    "lz4": lz4.frame.LZ4FrameDecompressor,
+    "zstd": zstd.ZstdDecompressor,
+}
+
+
+def _decoded(raw: Iterator[bytes], coding: str) -> Iterator[bytes]:
+    if coding not in _DECODERS:
+        raise BodyError(f"Unknown compression method {coding}")
+    decoder: _Decoder = _DECODERS[coding]()
+    begun = False
+    for piece in raw:
+        left = piece
+        while left:
+            # Frames may follow one another.
+            if decoder.eof:
+                decoder = _DECODERS[coding]()
+            begun = True
+            try:
+                plain = decoder.decompress(left)
+            except (RuntimeError, zlib.error, zstd.ZstdError, EOFError) as error:
+                raise BodyError(f"Cannot decompress the body as {coding}: {error}") from error
+            if plain:
+                yield plain
+            left = (decoder.unused_data or b"") if decoder.eof else b""
+    if begun and not decoder.eof:
+        raise BodyError(f"The body ends inside its {coding} frame")
+
+
+class Spool:
+    """A file without a name, found by the engine under `path`."""
+
+    def __init__(self) -> None:
+        self._fd = os.memfd_create("outhaul-body", os.MFD_CLOEXEC)
+        self._on_disk = False
+        self.bytes = 0
+
+    @property
+    def path(self) -> str:
+        """Where this process sees it."""
+        return f"/proc/self/fd/{self._fd}"
+
+    def write(self, piece: bytes | memoryview) -> None:
+        """Append; large bodies move to disk, into the working directory."""
+        if not self._on_disk and self.bytes + len(piece) > _IN_MEMORY_BYTES:
+            self._move()
+        view = memoryview(piece)
+        while view:
+            view = view[os.write(self._fd, view) :]
+        self.bytes += len(piece)
+
+    def read(self) -> Iterator[bytes]:
+        """Yield what was written."""
+        at = 0
+        while piece := os.pread(self._fd, _PIECE, at):
+            yield piece
+            at += len(piece)
+
+    def close(self) -> None:
+        """Give the space back."""
+        os.close(self._fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _move(self) -> None:
+        with tempfile.TemporaryFile(dir=".") as file:
+            fd = os.dup(file.fileno())
+        at = 0
+        while sent := os.sendfile(fd, self._fd, at, _IN_MEMORY_BYTES):
+            at += sent
+        os.close(self._fd)
+        self._fd, self._on_disk = fd, True

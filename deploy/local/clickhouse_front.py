@@ -1,0 +1,279 @@
+"""HTTP requests -> the embedded ClickHouse engine -> answers such as a ClickHouse server gives.
+
+Edge, and a process of its own: `python -m deploy.local.clickhouse_front`. It is the real engine, not the real server: storage,
+SQL, types, formats, deduplication tokens, settings, error texts and codes are ClickHouse's own; users, sessions, quotas, the
+native protocol, clusters and `system.query_log` are not here. Known differences:
+
+- one user; sessions are accepted and not kept (no temporary tables or SET across requests);
+- `query_id` is echoed, but `system.processes` shows the engine's own: find a query by its `log_comment`;
+- a query is not cancelled when its client goes away before the first piece of its result; `max_execution_time` ends it;
+- the database `default` is the engine's own overlay: queries without a database run in the one of ours.
+
+A body is received whole before the engine sees its statement, so what a client did not finish sending is never executed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hmac
+import os
+import signal
+import socket
+import sys
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from deploy.local.answers import Failure, content_type, failure, piecewise
+from deploy.local.body import BodyError, Spool, TruncatedBodyError, pieces
+from deploy.local.engine import Engine, EngineError
+from deploy.local.reply import compressed, send, whole
+from deploy.local.request import Login, Request, form_fields, login, read_request, refused
+from deploy.local.statement import SYNTAX_ERROR, DataInsert, Plain, StatementError, read_statement
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Every client of the stack names it in its URL; a query that names none gets it too.
+DATABASE = "outhaul"
+
+_LONGEST_STATEMENT_BYTES = 64 << 20
+_MAX_QUERIES = 32
+_QUEUE_S = 10.0
+_IDLE_S = 300
+_DRAIN_S = 8.0
+
+
+class Slots:
+    """How many queries may run at a time; the others wait for a while."""
+
+    def __init__(self, most: int, wait_s: float) -> None:
+        self._free = threading.Semaphore(most)
+        self._most = most
+        self._wait_s = wait_s
+        self._idle = threading.Condition()
+        self._running = 0
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Hold one slot.
+
+        Raises:
+            StatementError: none became free in time.
+        """
+        if not self._free.acquire(timeout=self._wait_s):
+            raise StatementError(
+                202, "TOO_MANY_SIMULTANEOUS_QUERIES", f"Too many simultaneous queries. Maximum: {self._most}"
+            )
+        with self._idle:
+            self._running += 1
+        try:
+            yield
+        finally:
+            self._free.release()
+            with self._idle:
+                self._running -= 1
+                self._idle.notify_all()
+
+    def wait_idle(self, timeout_s: float) -> bool:
+        """Wait until nothing runs; tell whether that came true."""
+        with self._idle:
+            return self._idle.wait_for(lambda: self._running == 0, timeout_s)
+
+
+class Front(ThreadingHTTPServer):
+    """The listening socket and what all requests share."""
+
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 128
+
+    engine: Engine
+
+    def __init__(self, port: int, account: Login, slots: Slots) -> None:
+        self.account = account
+        self.slots = slots
+        self.display_name = socket.gethostname()
+        super().__init__(("127.0.0.1", port), Handler)
+
+    def admits(self, claimed: Login) -> bool:
+        """Compare name and password in constant time."""
+        same = hmac.compare_digest(claimed.user.encode(), self.account.user.encode())
+        return hmac.compare_digest(claimed.password.encode(), self.account.password.encode()) and same
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing about clients that went away."""
+        if not isinstance(sys.exception(), (ConnectionError, TimeoutError, TruncatedBodyError)):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One connection; requests on it come one after another."""
+
+    server: Front
+    protocol_version = "HTTP/1.1"
+    server_version = "ClickHouse"
+    sys_version = ""
+    timeout = _IDLE_S
+    disable_nagle_algorithm = True
+    # Buffered, so that head and body of a short answer are one packet.
+    wbufsize = 1 << 16
+
+    def do_GET(self) -> None:
+        """Answer a check of life, or a query that only reads."""
+        path = self.path.partition("?")[0]
+        if path in {"/ping", "/replicas_status"} or (path == "/" and "query=" not in self.path):
+            whole(self, 200, {"Content-Type": "text/html; charset=UTF-8"}, b"Ok.\n")
+        elif path in {"/", "/query"}:
+            self._query()
+        else:
+            whole(
+                self, 404, {"Content-Type": "text/plain; charset=UTF-8"}, f"There is no handle {self.path}\n".encode()
+            )
+
+    do_HEAD = do_GET
+
+    def do_POST(self) -> None:
+        """Answer a query."""
+        self._query()
+
+    def log_message(self, *_: object) -> None:
+        """Keep no access log: the file would grow with every batch."""
+
+    def _query(self) -> None:
+        self._body = pieces(self.rfile, self.headers)  # type: ignore[arg-type]
+        try:
+            try:
+                self._answer()
+            except StatementError as error:
+                self._refuse(failure(str(error), self.server.engine.version))
+            except EngineError as error:
+                self._refuse(error.failure)
+        except BodyError as error:
+            # What is left on the connection cannot be told from a next request.
+            self.close_connection = True
+            self._tell(failure(f"Code: 33. DB::Exception: {error}. (CANNOT_READ_ALL_DATA)", self.server.engine.version))
+        except (TruncatedBodyError, ConnectionError, TimeoutError):
+            self.close_connection = True
+
+    def _answer(self) -> None:
+        claimed = login(self.path, self.headers)
+        if not self.server.admits(claimed):
+            raise refused(claimed.user)
+        if self.command == "POST" and not ("Content-Length" in self.headers or "Transfer-Encoding" in self.headers):
+            raise StatementError(
+                381,
+                "HTTP_LENGTH_REQUIRED",
+                "The Transfer-Encoding is not chunked and there is no Content-Length header for POST request",
+            )
+        is_form = self.headers.get("Content-Type", "").lower().startswith("multipart/form-data")
+        form = form_fields(self.headers["Content-Type"], b"".join(self._body)) if is_form else ()
+        request = read_request(self.command, self.path, self.headers, form)
+        with Spool() as spool:
+            statement = self._statement(request.query.encode(errors="surrogateescape"), spool)
+            with self.server.slots.one():
+                self._execute(request, statement, spool)
+
+    def _statement(self, query: bytes, spool: Spool) -> Plain | DataInsert:
+        """Read the statement, which may begin in the URL, and spool the data behind it; nothing is left unread."""
+        text = bytearray(query + b"\n" if query else b"")
+        statement, wanted = None, 0
+        while statement is None:
+            piece = next(self._body, None)
+            text += piece or b""
+            if piece is not None and len(text) < wanted:
+                continue
+            statement = read_statement(bytes(text), whole=piece is None)
+            # Doubling keeps the tokens of a long statement from being read over and over.
+            wanted = 2 * len(text)
+            if statement is None and wanted > 2 * _LONGEST_STATEMENT_BYTES:
+                raise StatementError(SYNTAX_ERROR, "SYNTAX_ERROR", "Syntax error: Max query size exceeded")
+        if isinstance(statement, DataInsert):
+            spool.write(memoryview(text)[statement.data_from :])
+            for piece in self._body:
+                spool.write(piece)
+        return statement
+
+    def _execute(self, request: Request, statement: Plain | DataInsert, spool: Spool) -> None:
+        with self.server.engine.connection(request.database, request.settings) as connection:
+            name = (statement.format if isinstance(statement, Plain) else None) or request.default_format
+            if isinstance(statement, DataInsert):
+                parts = connection.run(statement.reading(spool.path), name, request.parameters)
+            elif statement.selects and piecewise(name):
+                parts = connection.stream(statement.text, name, request.parameters)
+            else:
+                parts = connection.run(statement.text, name, request.parameters)
+            first = next(parts, None)
+            headers = self._headers(request.query_id)
+            if first is None and not (isinstance(statement, Plain) and statement.selects):
+                whole(self, 200, {**headers, "X-ClickHouse-Summary": connection.summary.header()}, b"")
+                return
+            headers |= {"Content-Type": content_type(name), "X-ClickHouse-Format": name}
+            if request.compression:
+                headers |= {"Content-Encoding": request.compression}
+            send(
+                self,
+                compressed(chain([first] if first else [], parts), request.compression),
+                lambda: {**headers, "X-ClickHouse-Summary": connection.summary.header()},
+                hold_all=request.wait_end_of_query,
+            )
+
+    def _refuse(self, told: Failure) -> None:
+        """Tell an error, behind whatever the client still has to send."""
+        for _ in self._body:
+            pass
+        self._tell(told)
+
+    def _tell(self, told: Failure) -> None:
+        headers = {**self._headers(""), "X-ClickHouse-Exception-Code": str(told.code)}
+        whole(self, told.status, headers, f"{told.text}\n".encode(errors="surrogateescape"))
+
+    def _headers(self, query_id: str) -> dict[str, str]:
+        headers = {
+            "Content-Type": "text/plain; charset=UTF-8",
+            "X-ClickHouse-Server-Display-Name": self.server.display_name,
+            "X-ClickHouse-Timezone": self.server.engine.timezone,
+        }
+        # A line break in a header would be a header of the client's making.
+        return headers | ({"X-ClickHouse-Query-Id": "".join(query_id.split())} if query_id else {})
+
+
+def serve(port: int, account: Login) -> None:
+    """Serve the data in the working directory until SIGTERM or SIGINT; running queries get a moment to end."""
+    slots = Slots(_MAX_QUERIES, _QUEUE_S)
+    # Bound before the engine opens: a port that is taken is told at once, and clients wait instead of being refused.
+    front = Front(port, account, slots)
+    front.engine = engine = Engine("data", DATABASE)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    threading.Thread(target=front.serve_forever, daemon=True).start()
+    stop.wait()
+    front.shutdown()
+    front.server_close()
+    if not slots.wait_idle(_DRAIN_S):
+        engine.cancel_all()
+        slots.wait_idle(1.0)
+    engine.close()
+
+
+def main() -> NoReturn:
+    """Run the front of one directory."""
+    parser = argparse.ArgumentParser(prog="clickhouse_front")
+    parser.add_argument("directory", type=Path, help="where `account` is and `data` comes to be")
+    parser.add_argument("--port", type=int, required=True)
+    options = parser.parse_args()
+    # The engine puts its path into URLs and globs: a relative one has no characters that mean something there.
+    os.chdir(options.directory)
+    user, _, password = Path("account").read_text(encoding="utf-8").strip().partition(":")
+    serve(options.port, Login(user, password))
+    sys.stdout.flush()
+    # Threads of idle connections must not run into an interpreter that is taking itself apart around the engine.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
