@@ -12,6 +12,8 @@ from cdc_reader.message import Column, Relation
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    import pyarrow as pa
+
 EVENTS = Relation(
     16_400,
     "public",
@@ -100,3 +102,16 @@ def insert(values: Sequence[Any], of: Relation = EVENTS) -> bytes:
 def event(number: int, kind: bytes = b"order.placed", at_us: int | None = 0, context: bytes = b'{"a": 1}') -> bytes:
     """Build a row of the outbox."""
     return insert([number, kind, at_us, b"production", context, 1, False])
+
+
+def everything(number: int = 1) -> Relation:
+    """Build a relation with a column of every type that has a binary form."""
+    columns = tuple(Column(f"a_{oid.name.lower()}", oid) for oid in Oid)
+    return Relation(20_000 + number, "public", "outbox", "d", columns)
+
+
+def same(left: pa.RecordBatch, right: pa.RecordBatch) -> bool:
+    """Compare schemas with their metadata, and values, NaN with NaN and -0.0 not with 0.0."""
+    return bool(left.schema.equals(right.schema, check_metadata=True)) and repr(left.to_pylist()) == repr(
+        right.to_pylist()
+    )
