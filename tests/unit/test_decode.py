@@ -46,7 +46,7 @@ STREAM = [
     pg.commit(300),
     pg.keepalive(400),
 ]
-"""Two tables, an empty transaction, NULLs, a refused row, keepalives everywhere, a column added inside a transaction."""
+"""Two tables, an empty transaction, NULLs, a refused row, keepalives everywhere, a column added in a transaction."""
 
 
 def decoder() -> Decoder:
