@@ -11,7 +11,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from celery import Celery
+from celery.signals import setup_logging
 
+from sink import logs
 from sink.payloads import SOCKET_TIMEOUT_S
 from sink.settings import Settings, load
 
@@ -67,6 +69,12 @@ class SinkApp(Celery):  # type: ignore[misc] # celery has no types
 def make_app(settings: Settings) -> SinkApp:
     """Build the Celery app of one pipeline; the reader uses it to send, a worker to run."""
     return SinkApp(settings)
+
+
+@setup_logging.connect  # type: ignore[untyped-decorator] # celery has no types
+def _configure_logs(**_: object) -> None:
+    # Connected, Celery leaves logging alone, and a worker's lines look like the reader's.
+    logs.configure(load().log_format)
 
 
 def __getattr__(name: str) -> object:

@@ -1,6 +1,6 @@
 """Settings of a running stack -> reader and worker as processes of their own, as in production.
 
-Edge: subprocesses. They end when the demo does, whatever ends it.
+Edge: subprocesses, each in a session of its own so that its children can be found; what they say goes to a file each.
 """
 
 from __future__ import annotations
@@ -19,25 +19,38 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-_STOP_S = 40.0
+_STOP_S = 45.0
 _COMMANDS = {"reader": ["reader"], "worker": ["worker", "--loglevel", "WARNING"]}
 
 
 class Pipeline:
-    """Reader and worker; `logs` is the folder with what they said."""
+    """Reader and worker of one pipeline."""
 
     def __init__(self, env: Mapping[str, str], logs: Path) -> None:
-        """Keep the settings; nothing is started yet."""
+        """Keep the settings and the folder for the logs; nothing is started yet."""
         self._env = {**os.environ, **env}
         self._logs = logs
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
-    def start(self, name: str) -> None:
-        """Start `reader` or `worker`."""
-        with (self._logs / f"{name}.log").open("ab") as log:
-            self._processes[name] = subprocess.Popen(
-                [sys.executable, "-m", "cdc_reader", *_COMMANDS[name]], env=self._env, stdout=log, stderr=log, start_new_session=True
-            )
+    def start(self, *names: str, **env: str) -> None:
+        """Start `reader`, `worker` or both, with more settings if any."""
+        for name in names:
+            with (self._logs / f"{name}.log").open("ab") as log:
+                self._processes[name] = subprocess.Popen(
+                    [sys.executable, "-m", "cdc_reader", *_COMMANDS[name]],
+                    env=self._env | env,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
+
+    def pid(self, name: str) -> int:
+        """Return the process id of `reader` or `worker`."""
+        return self._processes[name].pid
+
+    def log(self, name: str) -> str:
+        """Return all that a process has said."""
+        return (self._logs / f"{name}.log").read_text(errors="replace")
 
     def check(self) -> None:
         """Make sure that all are running.
@@ -47,22 +60,45 @@ class Pipeline:
         """
         for name, process in self._processes.items():
             if process.poll() is not None:
-                tail = "\n".join((self._logs / f"{name}.log").read_text(errors="replace").splitlines()[-20:])
+                tail = "\n".join(self.log(name).splitlines()[-20:])
                 raise FatalError(f"the {name} ended with exit code {process.returncode}:\n{tail}")
 
-    def stop(self) -> None:
-        """Let all drain; kill what has not ended in time, with its children."""
-        for process in self._processes.values():
+    def stop(self, *names: str) -> None:
+        """Let these, or all, drain and end; kill what has not ended in time, with its children."""
+        processes = {name: self._processes.pop(name) for name in names or tuple(self._processes)}
+        for process in processes.values():
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
         deadline = time.monotonic() + _STOP_S
-        for process in self._processes.values():
+        for process in processes.values():
             try:
                 process.wait(max(0.1, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-        self._processes.clear()
+                _kill(process)
+
+    def kill(self, *names: str) -> None:
+        """Kill these, or all, with their children, by SIGKILL."""
+        for name in names or tuple(self._processes):
+            _kill(self._processes.pop(name))
+
+    def wait(self, name: str, timeout_s: float) -> int:
+        """Wait for a process to end by itself; return its exit code.
+
+        Raises:
+            subprocess.TimeoutExpired: it did not.
+        """
+        code = self._processes[name].wait(timeout_s)
+        del self._processes[name]
+        return code
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    # The group outlives its leader: a worker that is gone may have left children.
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait()
 
 
 @contextmanager
@@ -70,8 +106,7 @@ def running(env: Mapping[str, str], logs: Path, *, keep: bool = False) -> Iterat
     """Run reader and worker for the time of a block, or, with `keep`, beyond it when all went well."""
     pipeline = Pipeline(env, logs)
     try:
-        pipeline.start("worker")
-        pipeline.start("reader")
+        pipeline.start("worker", "reader")
         yield pipeline
     except BaseException:
         pipeline.stop()

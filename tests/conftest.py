@@ -1,0 +1,197 @@
+"""The embedded stack once for all tests; a database, a slot and a Redis database of its own for each test that wants them."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from cdc_reader.setup import apply_clickhouse, apply_postgres
+from cdc_reader.state import ReaderState
+from deploy.demo.pipeline import Pipeline
+from deploy.local.stack import Stack
+from sink.batch import reader_key
+from sink.clickhouse import ClickHouse
+from sink.payloads import Payloads
+from sink.settings import Settings, load
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Run the three servers for all tests; each is the real one."""
+    made = Stack(tmp_path_factory.mktemp("stack"))
+    made.up()
+    yield made
+    made.down()
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_this_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("OUTHAUL_")]:
+        monkeypatch.delenv(name)
+
+
+def until(condition: Callable[[], Any], *, within_s: float = 30.0, what: str = "") -> Any:
+    """Ask until the answer is true, and return it; fail when the time is over."""
+    deadline = time.monotonic() + within_s
+    while True:
+        answer = condition()
+        if answer:
+            return answer
+        assert time.monotonic() < deadline, f"not within {within_s} s: {what or condition}"
+        time.sleep(0.02)
+
+
+@dataclass
+class World:
+    """One pipeline of its own on the shared servers."""
+
+    stack: Stack
+    env: dict[str, str]
+    settings: Settings
+    clickhouse: ClickHouse
+    payloads: Payloads
+    pipeline: Pipeline
+    conn: psycopg.Connection[tuple[Any, ...]]
+    logs: Path
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def dsn(self) -> str:
+        return self.env["OUTHAUL_POSTGRES_DSN"]
+
+    def insert(self, count: int = 1, kind: str = "tested") -> None:
+        """Commit `count` events in one transaction."""
+        self.conn.execute(
+            "INSERT INTO outbox (event_type, environment, event_context) "
+            "SELECT %s, 'test', jsonb_build_object('n', n) FROM generate_series(1, %s) AS n",
+            [kind, count],
+        )
+
+    def sql(self, query: str, *args: Any) -> Any:
+        """Return the first value of a query in Postgres."""
+        row = self.conn.execute(query, args or None).fetchone()  # type: ignore[call-overload]
+        return row[0] if row else None
+
+    def ch(self, query: str) -> Any:
+        """Return the first value of a query in ClickHouse."""
+        return self.clickhouse.rows(query)[0][0]
+
+    def stored(self) -> int:
+        return int(self.ch("SELECT count() FROM event_log"))
+
+    def confirmed(self) -> int:
+        return int(self.sql("SELECT confirmed_flush_lsn - '0/0'::pg_lsn FROM pg_replication_slots WHERE slot_name = %s", self.settings.slot))
+
+    def retained(self) -> int:
+        return int(
+            self.sql("SELECT pg_current_wal_lsn() - restart_lsn FROM pg_replication_slots WHERE slot_name = %s", self.settings.slot)
+        )
+
+    def reader_state(self) -> ReaderState | None:
+        line = self.payloads.text(reader_key(self.settings.source))
+        return ReaderState.from_json(line) if line else None
+
+    def assert_once_each(self, *, dead: int = 0, within_s: float = 60.0) -> None:
+        """Wait until all is stored, then count: rows in ClickHouse = rows committed, once each, no FINAL."""
+        committed = self.sql("SELECT count(*) FROM outbox")
+        until(lambda: self.stored() + dead >= committed, within_s=within_s, what=f"{committed} rows stored")
+        ids = {row[0] for row in self.conn.execute("SELECT id FROM outbox")}
+        rows = self.clickhouse.rows("SELECT id, count() FROM event_log GROUP BY id")
+        assert not {row[0] for row in rows} - ids, "rows that never committed"
+        assert all(row[1] == 1 for row in rows), "rows stored more than once"
+        assert len(rows) + dead == len(ids), "rows missing"
+        doubled = self.ch("SELECT count() FROM (SELECT 1 FROM event_log GROUP BY cdc_source, cdc_lsn, cdc_ordinal HAVING count() > 1)")
+        assert doubled == 0, "positions stored more than once"
+
+
+@pytest.fixture
+def make_world(stack: Stack, tmp_path: Path) -> Iterator[Callable[..., World]]:
+    """Make pipelines of their own; `setup=False` leaves both sides bare."""
+    worlds: list[World] = []
+
+    def make(*, setup: bool = True, **settings: Any) -> World:
+        stack.up()
+        number = next(_numbers)
+        name = f"t{os.getpid()}_{number}"
+        base = stack.env()
+        with psycopg.connect(base["OUTHAUL_POSTGRES_DSN"], autocommit=True) as admin:
+            admin.execute(f"CREATE DATABASE {name}")  # type: ignore[call-overload]
+        url = base["OUTHAUL_CLICKHOUSE_URL"]
+        ClickHouse(url, timeout_s=10).command(f"CREATE DATABASE {name}")
+        env = {
+            "OUTHAUL_POSTGRES_DSN": make_conninfo(base["OUTHAUL_POSTGRES_DSN"], dbname=name),
+            "OUTHAUL_CLICKHOUSE_URL": url.rsplit("/", 1)[0] + f"/{name}",
+            "OUTHAUL_REDIS_URL": base["OUTHAUL_REDIS_URL"].rsplit("/", 1)[0] + f"/{number % 16}",
+            "OUTHAUL_SLOT": name,
+            "OUTHAUL_SOURCE": name,
+            "OUTHAUL_LOG_FORMAT": "json",
+        } | {f"OUTHAUL_{key.upper()}": str(value) for key, value in settings.items()}
+        loaded = load(**{key.removeprefix("OUTHAUL_").lower(): value for key, value in env.items()})
+        clickhouse = ClickHouse(env["OUTHAUL_CLICKHOUSE_URL"], timeout_s=30)
+        if setup:
+            apply_clickhouse(clickhouse, loaded, lambda _: None)
+            apply_postgres(loaded, lambda _: None)
+            clickhouse.command("SYSTEM STOP MERGES event_log")
+        world = World(
+            stack=stack,
+            env=env,
+            settings=loaded,
+            clickhouse=clickhouse,
+            payloads=Payloads(env["OUTHAUL_REDIS_URL"]),
+            pipeline=Pipeline(env, tmp_path),
+            conn=psycopg.connect(env["OUTHAUL_POSTGRES_DSN"], autocommit=True),
+            logs=tmp_path,
+        )
+        worlds.append(world)
+        return world
+
+    yield make
+    for world in worlds:
+        world.pipeline.kill()
+        world.conn.close()
+        world.clickhouse.close()
+        world.payloads.close()
+        stack.up()
+        _drop(stack, world.settings.slot)
+
+
+def _drop(stack: Stack, name: str) -> None:
+    with psycopg.connect(stack.env()["OUTHAUL_POSTGRES_DSN"], autocommit=True) as admin:
+
+        def gone() -> bool:
+            # The server notices a killed reader when it writes to it, or when it is told to end the session.
+            admin.execute("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = %s AND active", [name])
+            try:
+                admin.execute("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s", [name])
+            except psycopg.errors.ObjectInUse:
+                return False
+            return True
+
+        until(gone, what=f"slot {name} dropped")
+        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")  # type: ignore[call-overload]
+    ClickHouse(stack.env()["OUTHAUL_CLICKHOUSE_URL"], timeout_s=10).command(f"DROP DATABASE {name}")
+
+
+@pytest.fixture
+def world(make_world: Callable[..., World]) -> World:
+    """A pipeline of its own, set up on both sides, nothing running yet."""
+    return make_world()
+
+
+@pytest.fixture
+def running(world: World) -> World:
+    """A pipeline of its own with reader and worker running."""
+    world.pipeline.start("worker", "reader")
+    until(lambda: (state := world.reader_state()) and state.phase == "streaming", what="reader streams")
+    return world

@@ -1,0 +1,111 @@
+"""What reader and sink tell each other: positions, tokens, messages, reports, errors."""
+
+import pickle
+from dataclasses import replace
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sink.batch import Message, encode, pack, parse_position
+from sink.errors import Exit, FatalError, FrameError, PoisonError, TransientError
+from sink.position import Lsn, Position
+from sink.report import Outcome, Report
+
+
+def records(*values):
+    return pa.record_batch([pa.array(values, pa.int64())], ["id"])
+
+
+def batch(*values, first=Position(Lsn(1), 0), last=Position(Lsn(2), 0), source="outhaul", table="event_log"):
+    return pack(source, table, records(*values), first, last)
+
+
+def message(**changes):
+    made = Message.of(batch(1, 2), source="outhaul", epoch=3, owner="abc", sequence=4, attempt=0)
+    return replace(made, **changes)
+
+
+@given(st.integers(0, 2**64 - 1))
+def test_an_lsn_reads_back_what_it_prints(value):
+    assert Lsn.parse(str(Lsn(value))) == value
+
+
+@pytest.mark.parametrize("text", ["", "1", "1/", "/1", "g/1", "1/1/1", "-1/0"])
+def test_what_is_no_lsn_is_refused(text):
+    with pytest.raises(ValueError):
+        Lsn.parse(text)
+
+
+@given(st.integers(0, 2**64 - 1), st.integers(0, 2**40))
+def test_a_position_reads_back_what_it_prints(lsn, ordinal):
+    position = Position(Lsn(lsn), ordinal)
+    assert parse_position(str(position)) == position
+
+
+def test_the_token_depends_on_everything_that_names_the_batch():
+    tokens = {
+        batch(1, 2).token,
+        batch(1, 3).token,
+        batch(1, 2, source="other").token,
+        batch(1, 2, table="event_log_dead_letters").token,
+        batch(1, 2, first=Position(Lsn(1), 1)).token,
+        batch(1, 2, last=Position(Lsn(2), 1)).token,
+    }
+    assert len(tokens) == 6
+    assert batch(1, 2).token == batch(1, 2).token
+
+
+def test_a_message_announces_its_payload_and_no_other():
+    assert message().announces(batch(1, 2).payload)
+    assert not message().announces(encode(records(1, 3)))
+    assert not message().announces(batch(1, 2).payload[:-1])
+    assert not message(rows=3).announces(batch(1, 2).payload)
+
+
+def test_a_message_survives_json():
+    assert Message.from_json(message().to_json()) == message()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data.pop("token"),
+        lambda data: data.update(extra=1),
+        lambda data: data.update(rows="2"),
+        lambda data: data.update(epoch=True),
+        lambda data: data.update(version=99),
+        lambda data: data.update(first=None),
+    ],
+)
+def test_a_message_of_another_shape_is_refused(damage):
+    data = message().to_json()
+    damage(data)
+    with pytest.raises(FatalError):
+        Message.from_json(data)
+
+
+@pytest.mark.parametrize("data", [None, [], "x", 1, {}])
+def test_what_is_no_message_is_refused(data):
+    with pytest.raises(FatalError):
+        Message.from_json(data)
+
+
+def test_a_report_reads_back_what_it_wrote():
+    report = Report(Outcome.FATAL, "t", 5, 2, "no table", "run setup", 22, 60)
+    assert Report.from_json(report.to_json()) == report
+
+
+@given(st.binary(max_size=60))
+def test_no_line_on_the_stored_list_can_break_the_reader(line):
+    assert Report.from_json(line) is None or isinstance(Report.from_json(line), Report)
+
+
+@pytest.mark.parametrize("kind", [TransientError, PoisonError, FatalError, FrameError])
+def test_errors_pickle_whole(kind):
+    error = kind("it broke", code=60, todo="mend it", exit_code=Exit.CLICKHOUSE_TABLE)
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is kind
+    assert (again.message, again.code, again.todo, again.exit_code) == ("it broke", 60, "mend it", Exit.CLICKHOUSE_TABLE)
+    assert str(again) == "it broke. mend it"

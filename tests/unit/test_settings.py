@@ -1,0 +1,59 @@
+"""Settings are checked as a whole, each complaint names its field, and secrets stay out of sight."""
+
+import pytest
+
+from sink.errors import Exit, FatalError
+from sink.settings import Settings, load
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for name in ("OUTHAUL_SLOT", "OUTHAUL_CONFIG", "OUTHAUL_LINGER_S", "OUTHAUL_POSTGRES_DSN"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_the_budget_of_fields_is_kept():
+    assert len(Settings.model_fields) <= 25
+
+
+def test_the_environment_wins_over_the_file(monkeypatch, tmp_path):
+    (tmp_path / "outhaul.toml").write_text('slot = "from_file"\nlinger_s = 0.5\n')
+    monkeypatch.setenv("OUTHAUL_SLOT", "from_env")
+    settings = load()
+    assert (settings.slot, settings.linger_s) == ("from_env", 0.5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"slot": "Robert'); DROP"}, "slot"),
+        ({"publication": "a-b"}, "publication"),
+        ({"linger_s": 0}, "linger_s"),
+        ({"table": "outbox"}, "table"),
+        ({"insert_timeout_s": 200}, "insert_timeout_s"),
+        ({"task_time_limit_s": 400}, "visibility_timeout_s"),
+        ({"retry_max_s": 500}, "retry_max_s"),
+        ({"status_interval_s": 40}, "status_interval_s"),
+        ({"rate_limit": "fast"}, "rate_limit"),
+        ({"no_such_setting": 1}, "no_such_setting"),
+    ],
+)
+def test_a_setting_that_does_not_hold_is_named(changes, word):
+    with pytest.raises(FatalError, match=word) as caught:
+        load(**changes)
+    assert caught.value.exit_code == Exit.SETTINGS
+
+
+def test_a_typo_in_the_file_is_named(tmp_path):
+    (tmp_path / "outhaul.toml").write_text('slott = "x"\n')
+    with pytest.raises(FatalError, match="slott"):
+        load()
+
+
+def test_secrets_hide():
+    settings = load(postgres_dsn="postgresql://me:hunter2@db/app", redis_url="redis://:hunter2@r/0")
+    assert "hunter2" not in repr(settings)
+    with pytest.raises(FatalError) as caught:
+        load(redis_url=["hunter2"])
+    assert "hunter2" not in str(caught.value)
