@@ -13,12 +13,12 @@ import tempfile
 import zlib
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-import lz4.frame
+import lz4.frame  # type: ignore[import-untyped]
 
 try:
     from compression import zstd  # type: ignore[import-not-found,unused-ignore]
 except ImportError:
-    from backports import zstd
+    from backports import zstd as zstd  # noqa: PLC0414 - said again, so that it may be imported from here
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -42,7 +42,7 @@ class Engine:
         # Here and not above: the import takes 0.4 s, and only the front's own process needs it.
         from chdb import _chdb  # noqa: PLC0415
 
-        self._connect = _chdb.connect
+        self._connect: Any = _chdb.connect  # type: ignore[attr-defined]
         self._path = path
         self._database = database
         self._keeps_it_open = self._connect(path)

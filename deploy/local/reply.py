@@ -12,7 +12,7 @@ import secrets
 import zlib
 from typing import TYPE_CHECKING, Any
 
-import lz4.frame
+import lz4.frame  # type: ignore[import-untyped]
 
 from deploy.local.body import Spool, zstd
 from deploy.local.engine import EngineError
@@ -33,10 +33,10 @@ class _Lz4:
 
     def compress(self, piece: bytes) -> bytes:
         head, self._head = self._head, b""
-        return head + self._inner.compress(piece)
+        return head + bytes(self._inner.compress(piece))
 
     def flush(self) -> bytes:
-        return self._head + self._inner.flush()
+        return self._head + bytes(self._inner.flush())
 
 
 _COMPRESSORS: dict[str, Callable[[], Any]] = {

@@ -1,0 +1,112 @@
+"""`outhaul local ...` -> the embedded stack.
+
+Edge: the terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import sys
+import threading
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deploy.local.stack import NAMES, Stack, Status
+from sink.errors import Exit, PipelineError
+
+app = typer.Typer(
+    no_args_is_help=True, help="PostgreSQL, Valkey and the ClickHouse engine, embedded: for trying out and for tests."
+)
+
+_LOOK_S = 1.0
+
+Services = Annotated[list[str] | None, typer.Argument(help=f"Which: {', '.join(NAMES)}. All, if none is named.")]
+DataDir = Annotated[Path, typer.Option(envvar="OUTHAUL_LOCAL_DIR", help="Where data, logs and ports are kept.")]
+Port = Annotated[int | None, typer.Option(min=1, max=65535, help="Fixed port; a free one otherwise.")]
+_HERE = Path(".outhaul")
+
+
+@app.command()
+def up(
+    services: Services = None,
+    *,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when all answer.")] = False,
+    data_dir: DataDir = _HERE,
+    postgres_port: Port = None,
+    redis_port: Port = None,
+    clickhouse_port: Port = None,
+) -> None:
+    """Start services and print their URLs; without --detach, stop them on Ctrl-C."""
+    wishes = {"postgres": postgres_port, "redis": redis_port, "clickhouse": clickhouse_port}
+    stack = Stack(data_dir, {name: port for name, port in wishes.items() if port is not None})
+    stop = threading.Event()
+    if not detach:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, lambda *_: stop.set())
+    with _told():
+        for note in stack.up(services):
+            typer.echo(note, err=True)
+        _print_table(stack.status())
+        if detach:
+            return
+        typer.echo("Ctrl-C stops them.", err=True)
+        chosen = services or list(NAMES)
+        while not stop.wait(_LOOK_S):
+            if not any(stack.pid(name) for name in chosen):
+                typer.echo("All have been stopped.", err=True)
+                return
+        stack.down(services)
+
+
+@app.command()
+def down(services: Services = None, *, data_dir: DataDir = _HERE) -> None:
+    """Stop services, whoever started them."""
+    with _told():
+        Stack(data_dir).down(services)
+
+
+@app.command()
+def status(
+    *, as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False, data_dir: DataDir = _HERE
+) -> None:
+    """Tell what runs; exit code 1 if something does not."""
+    with _told():
+        found = Stack(data_dir).status()
+    if as_json:
+        typer.echo(json.dumps({name: asdict(one) for name, one in found.items()}, indent=2))
+    else:
+        _print_table(found)
+    if not all(one.running for one in found.values()):
+        raise typer.Exit(Exit.NOT_FINE)
+
+
+@app.command()
+def env(*, data_dir: DataDir = _HERE) -> None:
+    """Print the URLs for a shell: eval "$(outhaul local env)"."""
+    with _told():
+        variables = Stack(data_dir).env()
+    for name, value in variables.items():
+        typer.echo(f"export {name}={shlex.quote(value)}")
+
+
+class _told:  # noqa: N801 - reads as a verb where it is used
+    """Print an error of ours as one line, and leave with its code."""
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, PipelineError):
+            typer.echo(f"outhaul local: {error}", err=True)
+            sys.exit(int(error.exit_code))
+
+
+def _print_table(found: dict[str, Status]) -> None:
+    for one in found.values():
+        state = f"pid {one.pid}, {one.version or 'does not answer'}" if one.running else "not running"
+        typer.echo(f"{one.name:<11}{state:<24}{one.url or ''}")

