@@ -15,12 +15,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cdc_reader.setup import apply_clickhouse, apply_postgres
+from cdc_reader.state import ReaderState
 from cdc_reader.status import Status, gather
 from deploy.demo import report
 from deploy.demo.flights import FLIGHTS_IN_2013, events
 from deploy.demo.pipeline import Pipeline, running
 from deploy.demo.replay import Written, replay
 from deploy.local.stack import Stack
+from sink.app import make_app
+from sink.batch import reader_key
 from sink.clickhouse import ClickHouse
 from sink.errors import Exit, FatalError
 from sink.payloads import Payloads
@@ -33,6 +36,7 @@ _POLL_S = 0.1
 # Longest time without a newly stored event before the demo gives up, in seconds.
 _STALL_S = 120.0
 _TIMEOUT_S = 60
+_START_S = 60.0
 
 
 def demo(
@@ -55,6 +59,7 @@ def demo(
         apply_postgres(settings, _quiet)
         clickhouse.command(f"SYSTEM STOP MERGES {settings.clickhouse_table}")
         with running(stack.env(), data_dir, keep=keep) as pipeline:
+            _ready(settings, pipeline)
             started = time.monotonic()
             written, found = _run(settings, clickhouse, pipeline, rows, console)
             seconds = time.monotonic() - started
@@ -96,6 +101,21 @@ def _settings(stack: Stack) -> Settings:
         del os.environ[name]
     os.environ.update(stack.env())
     return load()
+
+
+def _ready(settings: Settings, pipeline: Pipeline) -> None:
+    """Wait until reader and worker are up, so that their start does not count as latency."""
+    payloads, app = Payloads(settings.redis_url.get_secret_value()), make_app(settings)
+    deadline = time.monotonic() + _START_S
+    while True:
+        pipeline.check()
+        line = payloads.text(reader_key(settings.source))
+        state = ReaderState.from_json(line) if line else None
+        if state and state.phase == "streaming" and app.control.ping(timeout=_POLL_S):
+            return
+        if time.monotonic() > deadline:
+            raise FatalError(f"reader and worker were not up within {_START_S:.0f} s", todo="Read reader.log and worker.log in the data directory")
+        time.sleep(_POLL_S)
 
 
 def _run(settings: Settings, clickhouse: ClickHouse, pipeline: Pipeline, rows: int, console: Console) -> tuple[Written, Status]:
