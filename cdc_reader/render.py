@@ -9,9 +9,12 @@ Source: https://www.postgresql.org/docs/current/datatype-datetime.html#DATATYPE-
 from __future__ import annotations
 
 import json
+import math
 import struct
 import uuid
 from collections.abc import Callable, Mapping
+from decimal import Decimal
+from fractions import Fraction
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
@@ -24,6 +27,7 @@ _DAYS_0000_03_01 = 730_425
 """Days from 0000-03-01 to 2000-01-01; counting from March puts the leap day at the end of the year."""
 
 _LEAST_FIXED = -4
+_MAX_DIGITS = 17
 _INFINITE_DATE = {(1 << 31) - 1: "infinity", -(1 << 31): "-infinity"}
 _INFINITE_MOMENT = {(1 << 63) - 1: "infinity", -(1 << 63): "-infinity"}
 
@@ -88,15 +92,45 @@ def _char(raw: bytes) -> str:
 
 
 def _float(value: np.floating[Any], digits: int) -> str:
-    """Print the shortest text that reads back as the same number, in scientific notation from 10^digits on."""
+    """Print as Postgres does, in scientific notation from 10^digits on."""
     if np.isnan(value):
         return "NaN"
     if np.isinf(value):
         return "Infinity" if value > 0 else "-Infinity"
-    exponent = int(np.format_float_scientific(value).partition("e")[2])
-    if value != 0 and not _LEAST_FIXED <= exponent < digits:
-        return np.format_float_scientific(value, trim="-", exp_digits=2)
-    return np.format_float_positional(value, trim="-")
+    if value == 0:
+        return "-0" if np.signbit(value) else "0"
+    shortest = _shortest(value)
+    exponent = shortest.adjusted()
+    if _LEAST_FIXED <= exponent < digits:
+        return f"{shortest:f}"
+    mantissa = shortest.scaleb(-exponent).normalize()
+    return f"{mantissa:f}e{'-' if exponent < 0 else '+'}{abs(exponent):02d}"
+
+
+def _shortest(value: np.floating[Any]) -> Decimal:
+    """Return the fewest digits that name this number and no neighbour of it.
+
+    Unlike `repr`, Postgres takes no digits that lie halfway to the neighbour and are only read as this number since it
+    is the even one of the two: 6.3536546142495136e+16 keeps its last digit. The neighbour below a power of two is
+    nearer than the one above, so the nearest digits may miss where the next ones up do not.
+    """
+    exact = Fraction(float(value))
+    below, above = (_halfway(value, exact, towards) for towards in (-np.inf, np.inf))
+    for precision in range(_MAX_DIGITS):
+        nearest = Decimal(f"{float(value):.{precision}e}")
+        step = Decimal(1).scaleb(nearest.adjusted() - precision)
+        for candidate in (nearest, nearest + step, nearest - step):
+            if below < Fraction(candidate) < above:
+                return candidate
+    return Decimal(repr(float(value)))
+
+
+def _halfway(value: np.floating[Any], exact: Fraction, towards: float) -> Fraction:
+    with np.errstate(over="ignore"):
+        neighbour = float(np.nextafter(value, type(value)(towards)))
+    if not math.isfinite(neighbour):
+        return exact + (exact - _halfway(value, exact, -towards))
+    return (exact + Fraction(neighbour)) / 2
 
 
 _PRINTERS: dict[int, _Printer] = {

@@ -131,6 +131,29 @@ def test_nan_and_negative_zero_are_kept() -> None:
     assert math.copysign(1, one(Oid.FLOAT4, b"-0", binary=False)) == -1
 
 
+@pytest.mark.parametrize(
+    ("oid", "value", "text"),
+    [
+        (Oid.FLOAT8, 63536546142495136.0, "6.3536546142495136e+16"),
+        (Oid.FLOAT8, 2.0**-1017, "7.120236347223045e-307"),
+        (Oid.FLOAT8, 1e15, "1e+15"),
+        (Oid.FLOAT8, 999999999999999.0, "999999999999999"),
+        (Oid.FLOAT8, 0.0001, "0.0001"),
+        (Oid.FLOAT8, -0.00001, "-1e-05"),
+        (Oid.FLOAT8, 1.7976931348623157e308, "1.7976931348623157e+308"),
+        (Oid.FLOAT8, 5e-324, "5e-324"),
+        (Oid.FLOAT8, -0.0, "-0"),
+        (Oid.FLOAT4, 1e6, "1e+06"),
+        (Oid.FLOAT4, 999999.0, "999999"),
+        (Oid.FLOAT4, 2.0**90, "1.2379401e+27"),
+        (Oid.FLOAT4, 3.4028234663852886e38, "3.4028235e+38"),
+        (Oid.FLOAT4, -math.inf, "-Infinity"),
+    ],
+)
+def test_floats_are_printed_as_postgres_prints_them(oid: Oid, value: float, text: str) -> None:
+    assert printed(pg.binary(oid, value), oid) == text.encode()
+
+
 @pytest.mark.parametrize("oid", Oid)
 @pytest.mark.parametrize("binary", [True, False])
 def test_null_stays_null(oid: Oid, binary: bool) -> None:

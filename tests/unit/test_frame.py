@@ -83,3 +83,11 @@ def test_a_status_update_has_34_bytes_and_its_parts_in_order() -> None:
     assert len(status) == 34
     assert struct.unpack(">cQQQqB", status) == (b"r", 3, 2, 1, 4, 1)
     assert standby_status(Lsn(3), Lsn(2), Lsn(1), 4)[-1] == 0
+
+
+def test_read_only_views_serve_as_well_as_bytes() -> None:
+    frames = [memoryview(pg.keepalive(7)), memoryview(pg.data(b"B", 5, 9))]
+    assert split(frames).tags.tobytes() == b"B"  # type: ignore[arg-type]
+    assert is_keepalive(frames[0])  # type: ignore[arg-type]
+    assert parse_keepalive(frames[0]).wal_end == 7  # type: ignore[arg-type]
+    assert wal_end(frames[1]) == 9  # type: ignore[arg-type]
