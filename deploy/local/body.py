@@ -1,7 +1,8 @@
 """Request body on the wire -> decoded bytes, whole or not at all.
 
-Edge: the one file that reads a client's socket. A body that ends early raises and is never executed; what was read of it is
-kept in a file without a name, in memory while small and on disk beyond, so it goes away with its request whatever happens.
+Edge: the one file that reads a client's socket. A body that ends early raises and is never executed; what was read
+of it is kept in a file without a name, in memory while small and on disk beyond, so it goes away with its request
+whatever happens.
 
 Source: RFC 9112, sections 6 and 7
 """
@@ -10,15 +11,9 @@ from __future__ import annotations
 
 import os
 import tempfile
-import zlib
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Self
 
-import lz4.frame  # type: ignore[import-untyped]
-
-try:
-    from compression import zstd  # type: ignore[import-not-found,unused-ignore]
-except ImportError:
-    from backports import zstd as zstd  # noqa: PLC0414 - said again, so that it may be imported from here
+from deploy.local.codings import decoded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -34,16 +29,7 @@ class TruncatedBodyError(Exception):
 
 
 class BodyError(Exception):
-    """The body is not what its headers say."""
-
-
-class _Decoder(Protocol):
-    unused_data: bytes
-
-    @property
-    def eof(self) -> bool: ...
-
-    def decompress(self, data: bytes, /) -> bytes: ...
+    """The body's framing is not HTTP."""
 
 
 def pieces(stream: BufferedIOBase, headers: Mapping[str, str]) -> Iterator[bytes]:
@@ -51,18 +37,19 @@ def pieces(stream: BufferedIOBase, headers: Mapping[str, str]) -> Iterator[bytes
 
     Raises:
         TruncatedBodyError: it ended early.
-        BodyError: bad framing or bad compressed data.
+        BodyError: bad framing.
+        CodingError: an unknown content coding, or bad compressed data.
     """
-    coding = headers.get("Content-Encoding", "").strip().lower()
-    if "chunked" in headers.get("Transfer-Encoding", "").lower():
+    coding = headers.get("content-encoding", "").strip().lower()
+    if "chunked" in headers.get("transfer-encoding", "").lower():
         raw = _chunks(stream)
     else:
         raw = _counted(stream, _length(headers))
-    return raw if coding in {"", "identity"} else _decoded(raw, coding)
+    return raw if coding in {"", "identity"} else decoded(raw, coding)
 
 
 def _length(headers: Mapping[str, str]) -> int:
-    text = headers.get("Content-Length", "0").strip()
+    text = headers.get("content-length", "0").strip()
     if not (text.isascii() and text.isdigit()):
         raise BodyError(f"Bad Content-Length '{text}'")
     return int(text)
@@ -98,56 +85,6 @@ def _chunk_size(line: bytes) -> int:
         return int(line.partition(b";")[0], 16)
     except ValueError:
         raise BodyError("Bad chunk size") from None
-
-
-class _Zlib:
-    """zlib's own decompressor under the names of the others; takes gzip and deflate with a zlib header."""
-
-    def __init__(self) -> None:
-        self._inner = zlib.decompressobj(zlib.MAX_WBITS | 32)
-
-    @property
-    def eof(self) -> bool:
-        return self._inner.eof
-
-    @property
-    def unused_data(self) -> bytes:
-        return self._inner.unused_data
-
-    def decompress(self, data: bytes, /) -> bytes:
-        return self._inner.decompress(data)
-
-
-_DECODERS: dict[str, Any] = {
-    "gzip": _Zlib,
-    "x-gzip": _Zlib,
-    "deflate": _Zlib,
-    "lz4": lz4.frame.LZ4FrameDecompressor,
-    "zstd": zstd.ZstdDecompressor,
-}
-
-
-def _decoded(raw: Iterator[bytes], coding: str) -> Iterator[bytes]:
-    if coding not in _DECODERS:
-        raise BodyError(f"Unknown compression method {coding}")
-    decoder: _Decoder = _DECODERS[coding]()
-    begun = False
-    for piece in raw:
-        left = piece
-        while left:
-            # Frames may follow one another.
-            if decoder.eof:
-                decoder = _DECODERS[coding]()
-            begun = True
-            try:
-                plain = decoder.decompress(left)
-            except (RuntimeError, zlib.error, zstd.ZstdError, EOFError) as error:
-                raise BodyError(f"Cannot decompress the body as {coding}: {error}") from error
-            if plain:
-                yield plain
-            left = (decoder.unused_data or b"") if decoder.eof else b""
-    if begun and not decoder.eof:
-        raise BodyError(f"The body ends inside its {coding} frame")
 
 
 class Spool:

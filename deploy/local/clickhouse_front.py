@@ -1,15 +1,17 @@
 """HTTP requests -> the embedded ClickHouse engine -> answers such as a ClickHouse server gives.
 
-Edge, and a process of its own: `python -m deploy.local.clickhouse_front`. It is the real engine, not the real server: storage,
-SQL, types, formats, deduplication tokens, settings, error texts and codes are ClickHouse's own; users, sessions, quotas, the
-native protocol, clusters and `system.query_log` are not here. Known differences:
+Edge, and a process of its own: `python -m deploy.local.clickhouse_front`. It is the real engine, not the real
+server: storage, SQL, types, formats, deduplication tokens, settings, error texts and codes are ClickHouse's own;
+users, sessions, quotas, the native protocol, clusters and `system.query_log` are not here. Known differences:
 
 - one user; sessions are accepted and not kept (no temporary tables or SET across requests);
 - `query_id` is echoed, but `system.processes` shows the engine's own: find a query by its `log_comment`;
-- a query is not cancelled when its client goes away before the first piece of its result; `max_execution_time` ends it;
+- a query is not cancelled when its client goes away before the first piece of its result; `max_execution_time` ends
+  it;
 - the database `default` is the engine's own overlay: queries without a database run in the one of ours.
 
-A body is received whole before the engine sees its statement, so what a client did not finish sending is never executed.
+A body is received whole before the engine sees its statement, so what a client did not finish sending is never
+executed.
 """
 
 from __future__ import annotations
@@ -21,21 +23,19 @@ import signal
 import socket
 import sys
 import threading
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from deploy.local.answers import Failure, content_type, failure, piecewise
 from deploy.local.body import BodyError, Spool, TruncatedBodyError, pieces
+from deploy.local.codings import CodingError, compressed
 from deploy.local.engine import Engine, EngineError
-from deploy.local.reply import compressed, send, whole
+from deploy.local.reply import send, whole
 from deploy.local.request import Login, Request, form_fields, login, read_request, refused
+from deploy.local.slots import Slots
 from deploy.local.statement import SYNTAX_ERROR, DataInsert, Plain, StatementError, read_statement
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 # Every client of the stack names it in its URL; a query that names none gets it too.
 DATABASE = "outhaul"
@@ -45,43 +45,6 @@ _MAX_QUERIES = 32
 _QUEUE_S = 10.0
 _IDLE_S = 300
 _DRAIN_S = 8.0
-
-
-class Slots:
-    """How many queries may run at a time; the others wait for a while."""
-
-    def __init__(self, most: int, wait_s: float) -> None:
-        self._free = threading.Semaphore(most)
-        self._most = most
-        self._wait_s = wait_s
-        self._idle = threading.Condition()
-        self._running = 0
-
-    @contextmanager
-    def one(self) -> Iterator[None]:
-        """Hold one slot.
-
-        Raises:
-            StatementError: none became free in time.
-        """
-        if not self._free.acquire(timeout=self._wait_s):
-            raise StatementError(
-                202, "TOO_MANY_SIMULTANEOUS_QUERIES", f"Too many simultaneous queries. Maximum: {self._most}"
-            )
-        with self._idle:
-            self._running += 1
-        try:
-            yield
-        finally:
-            self._free.release()
-            with self._idle:
-                self._running -= 1
-                self._idle.notify_all()
-
-    def wait_idle(self, timeout_s: float) -> bool:
-        """Wait until nothing runs; tell whether that came true."""
-        with self._idle:
-            return self._idle.wait_for(lambda: self._running == 0, timeout_s)
 
 
 class Front(ThreadingHTTPServer):
@@ -134,7 +97,7 @@ class Handler(BaseHTTPRequestHandler):
                 self, 404, {"Content-Type": "text/plain; charset=UTF-8"}, f"There is no handle {self.path}\n".encode()
             )
 
-    do_HEAD = do_GET
+    do_HEAD = do_GET  # noqa: N815 - http.server's name
 
     def do_POST(self) -> None:
         """Answer a query."""
@@ -144,34 +107,35 @@ class Handler(BaseHTTPRequestHandler):
         """Keep no access log: the file would grow with every batch."""
 
     def _query(self) -> None:
-        self._body = pieces(self.rfile, self.headers)  # type: ignore[arg-type]
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        self._body = pieces(self.rfile, headers)
         try:
             try:
-                self._answer()
+                self._answer(headers)
             except StatementError as error:
                 self._refuse(failure(str(error), self.server.engine.version))
             except EngineError as error:
                 self._refuse(error.failure)
-        except BodyError as error:
+        except (BodyError, CodingError) as error:
             # What is left on the connection cannot be told from a next request.
             self.close_connection = True
             self._tell(failure(f"Code: 33. DB::Exception: {error}. (CANNOT_READ_ALL_DATA)", self.server.engine.version))
         except (TruncatedBodyError, ConnectionError, TimeoutError):
             self.close_connection = True
 
-    def _answer(self) -> None:
-        claimed = login(self.path, self.headers)
+    def _answer(self, headers: dict[str, str]) -> None:
+        claimed = login(self.path, headers)
         if not self.server.admits(claimed):
             raise refused(claimed.user)
-        if self.command == "POST" and not ("Content-Length" in self.headers or "Transfer-Encoding" in self.headers):
+        if self.command == "POST" and not headers.keys() & {"content-length", "transfer-encoding"}:
             raise StatementError(
                 381,
                 "HTTP_LENGTH_REQUIRED",
                 "The Transfer-Encoding is not chunked and there is no Content-Length header for POST request",
             )
-        is_form = self.headers.get("Content-Type", "").lower().startswith("multipart/form-data")
-        form = form_fields(self.headers["Content-Type"], b"".join(self._body)) if is_form else ()
-        request = read_request(self.command, self.path, self.headers, form)
+        is_form = headers.get("content-type", "").lower().startswith("multipart/form-data")
+        form = form_fields(headers["content-type"], b"".join(self._body)) if is_form else ()
+        request = read_request(self.command, self.path, headers, form)
         with Spool() as spool:
             statement = self._statement(request.query.encode(errors="surrogateescape"), spool)
             with self.server.slots.one():

@@ -1,7 +1,8 @@
 """Statement, settings and parameters -> pieces of the result, out of the ClickHouse engine in this process.
 
-Edge: the one file that touches the engine. Each query has a connection of its own, made for it in a quarter of a millisecond:
-settings, database and parameters die with it and never reach another client. The engine frees Python's lock while it works.
+Edge: the one file that touches the engine. Each query has a connection of its own, made for it in a quarter of a
+millisecond: settings, database and parameters die with it and never reach another client. The engine frees Python's
+lock while it works.
 
 Source: https://clickhouse.com/docs/chdb
 """

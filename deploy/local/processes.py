@@ -1,13 +1,12 @@
 """Command lines -> processes that outlive us, found again and ended without a pid file.
 
-Edge: /proc, signals, /bin/sh. A process is ours if its command line names our data directory, so there is no stale pid file, and a
-reused pid is nobody's: the command line is read again before each signal.
+Edge: /proc, signals, /bin/sh. A process is ours if its command line names our data directory, so there is no stale
+pid file, and a reused pid is nobody's: the command line is read again before each signal.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import time
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import signal
     from collections.abc import Callable, Mapping, Sequence
 
 _LOOK_S = 0.02
@@ -65,11 +65,8 @@ def start(launch: Launch, log: Path) -> int:
 
 def find(is_it: Callable[[tuple[str, ...]], bool]) -> list[Process]:
     """Return the processes whose command lines are such; zombies have none."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and (argv := _argv(int(entry.name))) and is_it(argv):
-            found.append(Process(int(entry.name), argv))
-    return found
+    pids = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+    return [Process(pid, argv) for pid in pids if (argv := _argv(pid)) and is_it(argv)]
 
 
 def alive(process: Process) -> bool:

@@ -1,7 +1,9 @@
-"""Pieces of a result -> HTTP response: whole with its length where it is short or was asked for whole, else as it comes.
+"""Pieces of a result -> HTTP response: whole with its length where it is short or was asked for whole, else as it
+comes.
 
-Edge: writes to a client's socket. A result that fails before it was sent becomes a proper error; one that fails on its way ends
-in ClickHouse's exception block and a broken chunked body, so that no client takes a cut result for a whole one.
+Edge: writes to a client's socket. A result that fails before it was sent becomes a proper error; one that fails on
+its way ends in ClickHouse's exception block and a broken chunked body, so that no client takes a cut result for a
+whole one.
 
 Source: https://clickhouse.com/docs/interfaces/http
 """
@@ -9,12 +11,9 @@ Source: https://clickhouse.com/docs/interfaces/http
 from __future__ import annotations
 
 import secrets
-import zlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import lz4.frame  # type: ignore[import-untyped]
-
-from deploy.local.body import Spool, zstd
+from deploy.local.body import Spool
 from deploy.local.engine import EngineError
 
 if TYPE_CHECKING:
@@ -23,40 +22,6 @@ if TYPE_CHECKING:
 
 # As much as a server holds back before the status line is out.
 _HELD_BACK_BYTES = 1 << 20
-_GZIP = zlib.MAX_WBITS | 16
-
-
-class _Lz4:
-    def __init__(self) -> None:
-        self._inner = lz4.frame.LZ4FrameCompressor()
-        self._head: bytes = self._inner.begin()
-
-    def compress(self, piece: bytes) -> bytes:
-        head, self._head = self._head, b""
-        return head + bytes(self._inner.compress(piece))
-
-    def flush(self) -> bytes:
-        return self._head + bytes(self._inner.flush())
-
-
-_COMPRESSORS: dict[str, Callable[[], Any]] = {
-    "lz4": _Lz4,
-    "zstd": lambda: zstd.ZstdCompressor(level=1),
-    "gzip": lambda: zlib.compressobj(3, zlib.DEFLATED, _GZIP),
-    "deflate": lambda: zlib.compressobj(3),
-}
-
-
-def compressed(parts: Iterator[bytes], method: str | None) -> Iterator[bytes]:
-    """Yield the pieces in a content coding; nothing at all stays nothing but for the coding's own frame."""
-    if method is None:
-        yield from parts
-        return
-    compressor = _COMPRESSORS[method]()
-    for part in parts:
-        if packed := compressor.compress(part):
-            yield packed
-    yield compressor.flush()
 
 
 def send(

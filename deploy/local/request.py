@@ -64,10 +64,10 @@ def login(target: str, headers: Mapping[str, str]) -> Login:
     Raises:
         StatementError: a scheme that is not Basic, or credentials that cannot be read.
     """
-    user, password = headers.get("X-ClickHouse-User", ""), headers.get("X-ClickHouse-Key", "")
+    user, password = headers.get("x-clickhouse-user", ""), headers.get("x-clickhouse-key", "")
     if user or password:
         return Login(user or "default", password)
-    if basic := headers.get("Authorization", ""):
+    if basic := headers.get("authorization", ""):
         scheme, _, text = basic.partition(" ")
         try:
             user, _, password = base64.b64decode(text.strip(), validate=True).decode().partition(":")
@@ -96,7 +96,7 @@ def read_request(method: str, target: str, headers: Mapping[str, str], form: Ite
     Args:
         method: anything but POST may only read.
         target: path and query string.
-        headers: names in any case.
+        headers: names in lower case.
         form: fields of a multipart body, which count like parameters of the URL.
 
     Raises:
@@ -109,7 +109,7 @@ def read_request(method: str, target: str, headers: Mapping[str, str], form: Ite
             raise StatementError(
                 NOT_IMPLEMENTED,
                 "NOT_IMPLEMENTED",
-                f"The embedded engine's HTTP front has no ClickHouse compression ('{name}'): use Content-Encoding and Accept-Encoding",
+                f"The embedded engine's HTTP front has no '{name}': use Content-Encoding and Accept-Encoding",
             )
     parameters = {name.removeprefix("param_"): value for name, value in pairs if name.startswith("param_")}
     settings = {
@@ -123,12 +123,12 @@ def read_request(method: str, target: str, headers: Mapping[str, str], form: Ite
         settings["readonly"] = settings.pop("readonly", "2") if settings.get("readonly", "0") != "0" else "2"
     return Request(
         query="\n".join(value for name, value in pairs if name == "query" and value),
-        database=headers.get("X-ClickHouse-Database") or reserved.get("database", ""),
-        default_format=headers.get("X-ClickHouse-Format") or reserved.get("default_format", "") or "TabSeparated",
-        query_id=reserved.get("query_id") or headers.get("X-ClickHouse-Query-Id") or str(uuid.uuid4()),
+        database=headers.get("x-clickhouse-database") or reserved.get("database", ""),
+        default_format=headers.get("x-clickhouse-format") or reserved.get("default_format", "") or "TabSeparated",
+        query_id=reserved.get("query_id") or headers.get("x-clickhouse-query-id") or str(uuid.uuid4()),
         settings=tuple(settings.items()),
         parameters=parameters,
-        compression=_compression(headers.get("Accept-Encoding", ""), settings),
+        compression=_compression(headers.get("accept-encoding", ""), settings),
         wait_end_of_query=reserved.get("wait_end_of_query", "0").lower() in _ON,
     )
 

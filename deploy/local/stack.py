@@ -1,4 +1,5 @@
-"""Data directory -> PostgreSQL, Valkey and the ClickHouse engine, running; and stopped, killed, looked at, alone or together.
+"""Data directory -> PostgreSQL, Valkey and the ClickHouse engine, running; and stopped, killed, looked at, alone or
+together.
 
 Edge: starts processes. The services outlive whoever starts them. All state is in the data directory and in /proc:
 

@@ -1,8 +1,9 @@
 """First bytes of a request -> which statement it is, where its data begins, and how the engine is to be asked.
 
-Pure. The embedded engine takes an insert's data from a file only: `INSERT ... FORMAT x` becomes `INSERT ... FROM INFILE 'path'
-FORMAT x`, and `INSERT ... SELECT ... FROM input('structure') ... FORMAT x` reads `file('path', x, 'structure')` instead.
-Tokens are ClickHouse's own, so nothing inside a string, a quoted name or a comment is ever taken for a clause.
+Pure. The embedded engine takes an insert's data from a file only: `INSERT ... FORMAT x` becomes `INSERT ... FROM
+INFILE 'path' FORMAT x`, and `INSERT ... SELECT ... FROM input('structure') ... FORMAT x` reads `file('path', x,
+'structure')` instead. Tokens are ClickHouse's own, so nothing inside a string, a quoted name or a comment is ever
+taken for a clause.
 
 Source: https://clickhouse.com/docs/sql-reference/statements/insert-into
 """
@@ -137,8 +138,12 @@ class _Reader:
                 return first, last
 
 
-def _insert(reader: _Reader) -> DataInsert | None:
-    """Read an INSERT from behind that word; None for one that carries no data."""
+def _insert(reader: _Reader) -> DataInsert:
+    """Read an INSERT from behind that word.
+
+    Raises:
+        _EndOfTextError: it has no data, or the text is not all of it.
+    """
     reader.take("INTO")
     reader.take("TABLE")
     if reader.take("FUNCTION"):
@@ -178,32 +183,35 @@ def _from_infile(text: bytes, clause: Token, place: int, name: str, data_from: i
     return DataInsert(text[:place] + b" FROM INFILE ", after, name, data_from)
 
 
-def _insert_select(reader: _Reader) -> DataInsert | None:
-    """Find `input(structure)` after FROM or JOIN, and the FORMAT clause that ends the statement."""
-    text, before, call = reader.text, "", None
+def _insert_select(reader: _Reader) -> DataInsert:
+    """Find `input(structure)` after FROM or JOIN, and the FORMAT clause behind it that ends the statement.
+
+    Raises:
+        _EndOfTextError: they are not there.
+    """
+    text, before, depth = reader.text, "", 0
+    call: tuple[int, bytes, int] | None = None
     while True:
         word = reader.word()
+        depth += reader.is_(b"(") - reader.is_(b")")
         token = reader.pass_()
         if word == "INPUT" and before in {"FROM", "JOIN"} and reader.is_(b"("):
             if call is not None:
-                raise StatementError(
-                    NOT_IMPLEMENTED, "NOT_IMPLEMENTED", "The embedded engine reads input() once a statement"
-                )
+                raise _unable("The embedded engine reads input() once a statement")
             first, last = reader.pass_group()
             call = token.start, text[first.end : last.start].strip(), last.end
-        elif word == "FORMAT" and reader.word() and before not in {"AS", "SELECT", ""}:
-            if call is None:
-                return None
+            if not call[1]:
+                raise _unable("The embedded engine needs input() with a structure")
+        elif word == "FORMAT" and call is not None and depth == 0 and reader.word() and before != "AS":
             name = reader.pass_()
             start, structure, end = call
-            if not structure:
-                raise StatementError(
-                    NOT_IMPLEMENTED, "NOT_IMPLEMENTED", "The embedded engine needs input() with a structure"
-                )
-            kind = _text(text, name)
-            after = f", '{kind}', ".encode() + structure + b")" + text[end : token.start]
-            return DataInsert(text[:start] + b"file(", after, kind, _data_from(text, name.end))
-        before = word or ("" if token.kind is Kind.MARK else "?")
+            after = f", '{_text(text, name)}', ".encode() + structure + b")" + text[end : token.start]
+            return DataInsert(text[:start] + b"file(", after, _text(text, name), _data_from(text, name.end))
+        before = word
+
+
+def _unable(message: str) -> StatementError:
+    return StatementError(NOT_IMPLEMENTED, "NOT_IMPLEMENTED", message)
 
 
 def _text(text: bytes, token: Token) -> str:

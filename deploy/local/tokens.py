@@ -1,7 +1,8 @@
 """ClickHouse text -> tokens, one at a time.
 
-Pure. Knows what hides text from a parser: comments (block comments nest), strings with backslashes and doubled quotes, quoted
-names, here-documents, typographic quotes. A token that the text ends inside of is OPEN: more text is needed, or it is wrong.
+Pure. Knows what hides text from a parser: comments (block comments nest), strings with backslashes and doubled
+quotes, quoted names, here-documents, typographic quotes. A token that the text ends inside of is OPEN: more text is
+needed, or it is wrong.
 
 Source: https://clickhouse.com/docs/sql-reference/syntax
 """
