@@ -32,13 +32,15 @@ _VALUE_HEADER_BYTES = 5
 class Cells:
     """The values of one column: row i is `buffer[start[i]:start[i] + length[i]]`, or NULL where `valid[i]` is false.
 
-    `start` never falls from row to row, and 16 bytes of padding follow the last value in `buffer`.
+    `start` never falls from row to row, and 16 bytes of padding follow the last value in `buffer`. `dense` says that no
+    row is NULL, as is most common and cheapest.
     """
 
     buffer: bytes
     start: Ints
     length: Ints
     valid: Bools
+    dense: bool
 
     def raw(self, row: int) -> bytes | None:
         """Return one value; for the few rows that need a closer look."""
@@ -47,12 +49,13 @@ class Cells:
 
     def only(self, keep: Bools) -> Cells:
         """Take the other rows for NULL."""
-        return replace(self, valid=self.valid & keep)
+        valid = self.valid & keep
+        return replace(self, valid=valid, dense=bool(valid.all()))
 
     def inner(self, before: int, after: int = 0) -> Cells:
         """Leave out bytes at both ends of every value that is not NULL."""
-        cut = np.where(self.valid, before, 0)
-        return replace(self, start=self.start + cut, length=self.length - cut - np.where(self.valid, after, 0))
+        at_start, at_both = before * self.valid, (before + after) * self.valid
+        return replace(self, start=self.start + at_start, length=self.length - at_both)
 
     def numbers(self, kind: type[np.number[Any]]) -> npt.NDArray[Any]:
         """Read fixed-width big-endian numbers, 0 for NULL.
@@ -62,7 +65,8 @@ class Cells:
         """
         self.check_width(np.dtype(kind).itemsize)
         values = gather(self.buffer, self.start, kind)
-        values[~self.valid] = 0
+        if not self.dense:
+            values[~self.valid] = 0
         return values
 
     def check_width(self, width: int) -> None:
@@ -71,7 +75,8 @@ class Cells:
         Raises:
             FrameError: one has not.
         """
-        if ((self.length != width) & self.valid).any():
+        wrong = self.length != width
+        if (wrong if self.dense else wrong & self.valid).any():
             raise FrameError(f"a value that should have {width} bytes has another length")
 
     def matrix(self, width: int) -> Bytes:
@@ -96,30 +101,32 @@ class Cells:
         offsets = np.empty(2 * count, np.int32)
         offsets[0::2] = self.start
         offsets[1::2] = self.start + self.length
-        wanted = pa.array(np.arange(0, 2 * count, 2, dtype=np.int64), mask=~self.valid)
+        wanted = pa.array(np.arange(0, 2 * count, 2), mask=None if self.dense else ~self.valid)
         parts = [None, pa.py_buffer(offsets), pa.py_buffer(self.buffer)]
         return pa.Array.from_buffers(kind or pa.binary(), max(2 * count - 1, 0), parts).take(wanted)
 
     def array(self, values: npt.NDArray[Any], kind: pa.DataType, valid: Bools | None = None) -> pa.Array:
         """Wrap computed fixed-width values, NULL where the cells are; their memory is shared, the buffer's is not."""
-        valid = self.valid if valid is None else valid
-        missing = None if valid.all() else pa.py_buffer(np.packbits(valid, bitorder="little"))
-        return pa.Array.from_buffers(kind, len(values), [missing, pa.py_buffer(np.ascontiguousarray(values))])
+        bits = self._validity() if valid is None else _bitmap(valid)
+        return pa.Array.from_buffers(kind, len(values), [bits, pa.py_buffer(values)])
 
     def bools(self, values: Bools) -> pa.Array:
         """Wrap truth values, NULL where the cells are."""
-        missing = None if self.valid.all() else pa.py_buffer(np.packbits(self.valid, bitorder="little"))
-        bits = pa.py_buffer(np.packbits(values, bitorder="little"))
-        return pa.Array.from_buffers(pa.bool_(), len(values), [missing, bits])
+        return pa.Array.from_buffers(pa.bool_(), len(values), [self._validity(), _bitmap(values)])
 
     def array_of_width(self, rows: Bytes) -> pa.Array:
         """Wrap a matrix of bytes, one row for each value that is not NULL, as `binary`."""
         offsets = np.zeros(len(self.valid) + 1, np.int32)
         np.cumsum(self.valid * rows.shape[1], dtype=np.int32, out=offsets[1:])
-        missing = None if self.valid.all() else pa.py_buffer(np.packbits(self.valid, bitorder="little"))
-        return pa.Array.from_buffers(
-            pa.binary(), len(self.valid), [missing, pa.py_buffer(offsets), pa.py_buffer(np.ascontiguousarray(rows))]
-        )
+        parts = [self._validity(), pa.py_buffer(offsets), pa.py_buffer(rows)]
+        return pa.Array.from_buffers(pa.binary(), len(self.valid), parts)
+
+    def _validity(self) -> pa.Buffer | None:
+        return None if self.dense else _bitmap(self.valid)
+
+
+def _bitmap(bits: Bools) -> pa.Buffer:
+    return pa.py_buffer(np.packbits(bits, bitorder="little"))
 
 
 def walk(frames: Frames, rows: Ints, relation: Relation, *, binary: bool) -> list[Cells]:
@@ -151,16 +158,18 @@ def walk(frames: Frames, rows: Ints, relation: Relation, *, binary: bool) -> lis
 def _column(buffer: bytes, at: Ints, ends: Ints, value: int) -> Cells:
     kinds = np.frombuffer(buffer, np.uint8).take(at)
     valid = kinds == value
-    length = gather(buffer, at + 1, np.int32).astype(np.int64)
-    if valid.all():
+    dense = bool(valid.all())
+    # Read without a sign, a negative length is one that does not fit.
+    length = gather(buffer, at + 1, np.uint32).astype(np.int64)
+    if dense:
         start = at + _VALUE_HEADER_BYTES
     else:
         _check_kinds(kinds[~valid])
         length[~valid] = 0
         start = at + np.where(valid, _VALUE_HEADER_BYTES, 1)
-    if (length < 0).any() or (start + length > ends).any():
+    if (start + length > ends).any():
         raise FrameError("a value does not fit its message")
-    return Cells(buffer, start, length, valid)
+    return Cells(buffer, start, length, valid, dense)
 
 
 def _check_kinds(kinds: Bytes) -> None:

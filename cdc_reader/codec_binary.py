@@ -63,22 +63,30 @@ def decode(cells: Cells, type_oid: int) -> Coded:
 
 def days(cells: Cells, since_2000: Ints, infinite: Bools) -> Coded:
     """Build a Date32 column from days since 2000; `infinite` rows have none."""
-    held = ~infinite & (since_2000 >= _FIRST_DAY) & (since_2000 <= _LAST_DAY)
-    values = np.where(held, since_2000 + POSTGRES_EPOCH_DAYS, 0).astype(np.int32)
-    return _timely(cells, values, held, Oid.DATE)
+    held = (since_2000 >= _FIRST_DAY) & (since_2000 <= _LAST_DAY) & ~infinite
+    return _timely(cells, (since_2000 + POSTGRES_EPOCH_DAYS).astype(np.int32), held, Oid.DATE)
 
 
 def moments(cells: Cells, since_2000: Ints, infinite: Bools) -> Coded:
     """Build a DateTime64 column from microseconds since 2000; `infinite` rows have none."""
-    held = ~infinite & (since_2000 >= _FIRST_DAY * _DAY_US) & (since_2000 < (_LAST_DAY + 1) * _DAY_US)
-    values = np.where(held, since_2000, -POSTGRES_EPOCH_US) + POSTGRES_EPOCH_US
-    return _timely(cells, values, held, Oid.TIMESTAMPTZ)
+    held = (since_2000 >= _FIRST_DAY * _DAY_US) & (since_2000 < (_LAST_DAY + 1) * _DAY_US) & ~infinite
+    # Whatever wraps here is not held.
+    return _timely(cells, since_2000 + POSTGRES_EPOCH_US, held, Oid.TIMESTAMPTZ)
 
 
 def _timely(cells: Cells, values: npt.NDArray[Any], held: Bools, oid: Oid) -> Coded:
+    if held.all():
+        return Coded(cells.array(_zeroed(cells, values), column_type(oid).arrow))
     valid = cells.valid & held
     values[~valid] = 0
     return Coded(cells.array(values, column_type(oid).arrow, valid), cells.valid & ~held)
+
+
+def _zeroed(cells: Cells, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Put 0 where the column is NULL, so that equal rows make equal bytes."""
+    if not cells.dense:
+        values[~cells.valid] = 0
+    return values
 
 
 def _bool(cells: Cells, _: Oid) -> Coded:

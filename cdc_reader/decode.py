@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
     from sink.position import Lsn
 
-_FREQUENT = (BEGIN, COMMIT, INSERT)
+_RARE = np.ones(256, np.bool_)
+_RARE[[BEGIN, COMMIT, INSERT]] = False
 _ROW_CHANGES = frozenset(b"UDT")
 
 
@@ -179,7 +180,7 @@ class Decoder:
 def _relation_changes(piece: Frames, transactions: Transactions, known: Mapping[int, Relation]) -> _Changes:
     """Read what is neither Begin, Commit nor Insert; return the relations that are new or other than before."""
     changes: _Changes = {}
-    for at in np.flatnonzero(~np.isin(piece.tags, _FREQUENT)):
+    for at in np.flatnonzero(_RARE[piece.tags]):
         message = Reader(piece.buffer, int(piece.starts[at]), int(piece.ends[at]))
         if piece.tags[at] != RELATION:
             check_other(message)

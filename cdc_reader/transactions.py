@@ -101,7 +101,8 @@ def ordinals(numbers: Ints, carried: int) -> Lsns:
         carried: rows of transaction 0 in the pieces before.
     """
     place = np.arange(len(numbers))
-    starts = np.flatnonzero(np.diff(numbers, prepend=-1))
-    counted = place - np.repeat(starts, np.diff(starts, append=len(numbers)))
-    counted[numbers == 0] += carried
+    first = np.append(True, numbers[1:] != numbers[:-1])
+    counted = place - np.maximum.accumulate(place * first)
+    if carried:
+        counted[numbers == 0] += carried
     return counted.astype(np.uint64)

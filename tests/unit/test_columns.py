@@ -344,7 +344,7 @@ def test_arrays_hold_only_their_own_bytes() -> None:
 
 def test_no_rows_make_an_empty_batch() -> None:
     for binary in (True, False):
-        nothing = Cells(bytes(16), np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.bool_))
+        nothing = Cells(bytes(16), np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.bool_), dense=True)
         rows = build(pg.everything().columns, [nothing] * len(Oid), binary=binary)
         assert rows.columns.num_rows == 0
         assert isinstance(rows.columns, pa.RecordBatch)
