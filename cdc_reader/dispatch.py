@@ -69,8 +69,7 @@ class Dispatcher:
             raise TransientError(f"the broker does not answer ({type(error).__name__})", exit_code=Exit.REDIS_UNREACHABLE) from error
 
     def close(self) -> None:
-        """Close the connections."""
-        self._app.pool.force_close_all()
+        """Close the connections; the broker's belong to the app, which outlives a session."""
         self._payloads.close()
         self._clickhouse.close()
 

@@ -1,34 +1,61 @@
 """Batches sent, reports heard -> which batches to send again, and how old the oldest is.
 
 Pure. Payloads stay here until they are stored, so that losing all of Redis costs another dispatch and nothing else. How many there
-can be is bounded by the watermark's window, how large each is by the batcher.
+can be is bounded by the watermark's window, how large each is by the batcher. Sending a batch once too often is harmless, so doubt
+is settled by sending it; the table of doubts is `_doubt`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cdc_reader.assemble import Assembled
     from sink.batch import Message
 
+# Seconds after which an unanswered message is doubted; doubles with every sending.
+_PATIENCE_S = 5.0
+# A task reports that it has begun just before its sign of life can be looked for.
+_GRACE_S = 2.0
+
+
+class Phase(Enum):
+    """How far a batch in flight has come, as far as the reader knows."""
+
+    WAITING = auto()  # to be sent
+    SENT = auto()  # the broker has it
+    BEGUN = auto()  # a worker has it in hand
+    RETRYING = auto()  # its worker will try again
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What Redis knows of the batches in flight: messages in the queue, and tokens whose tasks are alive."""
+
+    queued: int
+    alive: frozenset[str]
+
 
 @dataclass(slots=True)
 class Entry:
-    """A batch in flight; `heard_at` is the clock at the last sign of life of its task, None while it waits to be sent."""
+    """A batch in flight; `since` is the clock at the last change of its phase, `wait_s` what a retrying task announced."""
 
     message: Message
     assembled: Assembled
-    heard_at: float | None = None
+    phase: Phase = Phase.WAITING
+    since: float = 0.0
+    wait_s: float = 0.0
 
 
 class Ledger:
     """All batches that are not stored yet, by sequence number."""
 
-    def __init__(self) -> None:
-        """Start empty."""
+    def __init__(self, patience_max_s: float) -> None:
+        """Start empty; no doubt takes longer than `patience_max_s` seconds."""
         self.entries: dict[int, Entry] = {}
+        self._patience_max_s = patience_max_s
 
     @property
     def rows(self) -> int:
@@ -44,14 +71,24 @@ class Ledger:
         """Commit time of the oldest row in flight, Unix µs; None when nothing is."""
         return min((int(entry.assembled.committed_at_us[0]) for entry in self.entries.values()), default=None)
 
-    def add(self, message: Message, assembled: Assembled) -> None:
-        """Note a batch that is about to be sent."""
-        self.entries[message.sequence] = Entry(message, assembled)
+    def begun_tokens(self) -> tuple[str, ...]:
+        """Tokens of the batches that workers have in hand."""
+        return tuple(entry.message.token for entry in self.entries.values() if entry.phase is Phase.BEGUN)
 
-    def heard(self, sequence: int, now: float) -> None:
-        """Note that the batch is on its way, or that its task is alive."""
-        if sequence in self.entries:
-            self.entries[sequence].heard_at = now
+    def add(self, message: Message, assembled: Assembled) -> Entry:
+        """Note a batch that is about to be sent."""
+        entry = Entry(message, assembled)
+        self.entries[message.sequence] = entry
+        return entry
+
+    def heard(self, sequence: int, phase: Phase, now: float, wait_s: float = 0.0) -> None:
+        """Note how far a batch has come; words about a batch that waits to be sent again are of its last sending."""
+        entry = self.entries.get(sequence)
+        if entry is None or (entry.phase is Phase.WAITING and phase is not Phase.SENT):
+            return
+        if phase is Phase.SENT and entry.phase is not Phase.WAITING:
+            return
+        entry.phase, entry.since, entry.wait_s = phase, now, wait_s
 
     def settle(self, sequence: int, token: str) -> Entry | None:
         """Take out a stored batch; None when it is not in flight."""
@@ -60,19 +97,33 @@ class Ledger:
             return None
         return self.entries.pop(sequence)
 
-    def decide_again(self, now: float, patience_s: float) -> list[int]:
-        """Return the batches whose tasks have been silent for too long."""
-        return [n for n, entry in self.entries.items() if entry.heard_at is not None and now - entry.heard_at >= patience_s]
+    def decide_again(self, now: float, health: Health) -> list[int]:
+        """Return the batches whose messages or tasks seem to be lost."""
+        return [number for number, entry in self.entries.items() if self._doubt(entry, now, health)]
 
     def on_their_way(self) -> list[int]:
         """Return the batches that were sent, all of which may be lost when Redis was."""
-        return [n for n, entry in self.entries.items() if entry.heard_at is not None]
+        return [number for number, entry in self.entries.items() if entry.phase is not Phase.WAITING]
 
     def again(self, sequence: int) -> Entry | None:
         """Mark a batch as waiting to be sent once more, and return it; None when it is not in flight or waits already."""
         entry = self.entries.get(sequence)
-        if entry is None or entry.heard_at is None:
+        if entry is None or entry.phase is Phase.WAITING:
             return None
-        entry.heard_at = None
+        entry.phase = Phase.WAITING
         entry.message = replace(entry.message, attempt=entry.message.attempt + 1)
         return entry
+
+    def _doubt(self, entry: Entry, now: float, health: Health) -> bool:
+        silent_s = now - entry.since
+        patience_s = min(self._patience_max_s, _PATIENCE_S * 2 ** min(entry.message.attempt, 16))
+        match entry.phase:
+            case Phase.WAITING:
+                return False
+            case Phase.SENT:
+                # While messages queue, ours may be among them: workers are slow, or there are none.
+                return not health.queued and silent_s >= patience_s
+            case Phase.BEGUN:
+                return entry.message.token not in health.alive and silent_s >= _GRACE_S
+            case Phase.RETRYING:
+                return silent_s >= entry.wait_s + patience_s

@@ -22,13 +22,14 @@ from cdc_reader import metrics
 from cdc_reader.batcher import Limits, Piece, decide_cut, due_at, is_full
 from cdc_reader.decode import Decoder
 from cdc_reader.frame import is_keepalive, parse_keepalive, standby_status, wal_end
-from cdc_reader.ledger import Entry, Ledger
+from cdc_reader.ledger import Entry, Ledger, Phase
 from cdc_reader.stages import (
     Begun,
     Decoded,
     Event,
     Events,
     Failed,
+    Looked,
     RedisLost,
     Sent,
     Trouble,
@@ -41,7 +42,7 @@ from cdc_reader.stages import (
 )
 from cdc_reader.state import ReaderState
 from cdc_reader.watermark import Watermark
-from sink.batch import Message, epoch_key, reader_key, stored_key
+from sink.batch import Message, reader_key
 from sink.errors import Exit, FatalError, TransientError
 from sink.position import NO_LSN, Lsn
 from sink.report import Outcome, Report
@@ -110,7 +111,7 @@ class Session:
         self.owner = owner
         self.limits = Limits(settings.batch_max_rows, settings.batch_max_bytes, settings.linger_s, settings.max_in_flight)
         self.watermark = Watermark(confirmed)
-        self.ledger = Ledger()
+        self.ledger = Ledger(settings.redispatch_s)
         self.events = Events()
         self.counts = Counts()
         self.begun: Recovered | None = None
@@ -160,8 +161,6 @@ class Session:
         for event in self.events.take():
             self._handle(event)
         self._hand_on(now)
-        for sequence in self.ledger.decide_again(now, self.settings.redispatch_s):
-            self._send_again(sequence, "silence")
         self._wire.keep_up(self.received, self.watermark.confirmed, now, listening=reading)
         self._note_state()
 
@@ -185,7 +184,10 @@ class Session:
             case Decoded():
                 self._register(event)
             case Sent(sequence):
-                self.ledger.heard(sequence, self.tools.clock())
+                self.ledger.heard(sequence, Phase.SENT, self.tools.clock())
+            case Looked(health):
+                for sequence in self.ledger.decide_again(self.tools.clock(), health):
+                    self._send_again(sequence, "silence")
             case Report():
                 self._hear(event)
             case RedisLost():
@@ -200,16 +202,14 @@ class Session:
 
     def _begin(self, recovered: Recovered) -> None:
         self.begun = recovered
-        epoch, source, events = recovered.epoch, self.settings.source, self.events
+        epoch, events = recovered.epoch, self.events
         metrics.SESSIONS.inc()
         tools, settings = self.tools, self.settings
         self._threads.append(
             start("send", events, lambda: send_batches(self._batches, events, epoch, tools.dispatcher, settings, tools.random))
         )
-        keys = stored_key(source, epoch), epoch_key(source)
-        self._threads.append(
-            start("hear", events, lambda: hear_reports(events, tools.payloads, *keys, epoch, settings, tools.random))
-        )
+        begun = self.ledger.begun_tokens
+        self._threads.append(start("hear", events, lambda: hear_reports(events, tools.payloads, epoch, begun, settings, tools.random)))
 
     def _register(self, decoded: Decoded) -> None:
         if self.begun is None:
@@ -225,8 +225,7 @@ class Session:
                 attempt=0,
             )
             self._sequence += 1
-            self.ledger.add(message, assembled)
-            self._batches.put(self.ledger.entries[message.sequence])
+            self._batches.put(self.ledger.add(message, assembled))
         self.watermark.decoded(list(range(first, self._sequence)), decoded.safe_lsn)
         sent = sum(assembled.batch.rows for assembled in decoded.batches)
         self.counts.captured += decoded.rows
@@ -238,8 +237,10 @@ class Session:
         match report.outcome:
             case Outcome.STORED:
                 self._settle(report)
+            case Outcome.BEGUN:
+                self.ledger.heard(report.sequence, Phase.BEGUN, self.tools.clock())
             case Outcome.RETRYING:
-                self.ledger.heard(report.sequence, self.tools.clock())
+                self.ledger.heard(report.sequence, Phase.RETRYING, self.tools.clock(), report.wait_s)
                 self.trouble["sink"] = report.error
             case Outcome.MISSING:
                 self._send_again(report.sequence, "missing")

@@ -22,7 +22,7 @@ from cdc_reader.preflight import Server, check_clickhouse, check_postgres, check
 from cdc_reader.recovery import recover
 from cdc_reader.slot import confirmed_lsn, open_link
 from cdc_reader.sqlstate import SlotHeldError
-from sink.app import make_app
+from sink.app import SinkApp, make_app
 from sink.clickhouse import ClickHouse
 from sink.errors import TransientError
 from sink.payloads import Payloads
@@ -75,11 +75,12 @@ def run(settings: Settings, stopping: Callable[[], bool], *, standby: bool = Tru
     if server.wal_sender_timeout_s:
         status_interval_s = min(status_interval_s, server.wal_sender_timeout_s / 4)
     metrics.serve(settings.metrics_port)
+    app = make_app(settings)
     binary, failures, waiting = True, 0, False
     while not stopping():
         begun_at = time.monotonic()
         try:
-            session = _open(settings, status_interval_s, binary=binary)
+            session = _open(app, status_interval_s, binary=binary)
             waiting = False
             try:
                 session.run(stopping)
@@ -105,7 +106,8 @@ def run(settings: Settings, stopping: Callable[[], bool], *, standby: bool = Tru
             _sleep(wait_s, stopping)
 
 
-def _open(settings: Settings, status_interval_s: float, *, binary: bool) -> Session:
+def _open(app: SinkApp, status_interval_s: float, *, binary: bool) -> Session:
+    settings = app.settings
     dsn = settings.postgres_dsn.get_secret_value()
     owner = secrets.token_hex(8)
     link = open_link(dsn, settings.slot, settings.publication)
@@ -121,7 +123,7 @@ def _open(settings: Settings, status_interval_s: float, *, binary: bool) -> Sess
     url = settings.clickhouse_url.get_secret_value()
     asking = ClickHouse(url, timeout_s=_ASK_TIMEOUT_S)
     payloads = Payloads(settings.redis_url.get_secret_value())
-    dispatcher = Dispatcher(make_app(settings), payloads, ClickHouse(url, timeout_s=settings.insert_timeout_s))
+    dispatcher = Dispatcher(app, payloads, ClickHouse(url, timeout_s=settings.insert_timeout_s))
     log.info("streaming", slot=settings.slot, confirmed_lsn=str(confirmed), owner=owner, binary=binary)
     tools = Tools(
         link=link,

@@ -10,13 +10,16 @@ import contextlib
 import os
 import queue
 import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
 
 from cdc_reader.assemble import Assembled, assemble
+from cdc_reader.ledger import Health
 from cdc_reader.state import TTL_S
+from sink.batch import alive_key, epoch_key, stored_key
 from sink.errors import PipelineError, TransientError
 from sink.report import Report
 from sink.retry import backoff_s
@@ -59,6 +62,13 @@ class Sent:
 
 
 @dataclass(frozen=True, slots=True)
+class Looked:
+    """Redis was asked for signs of life."""
+
+    health: Health
+
+
+@dataclass(frozen=True, slots=True)
 class RedisLost:
     """Redis has forgotten the epoch, or was away: whatever was in it may be gone."""
 
@@ -78,7 +88,7 @@ class Failed:
     error: Exception
 
 
-Event = Begun | Decoded | Sent | Report | RedisLost | Trouble | Failed
+Event = Begun | Decoded | Sent | Report | Looked | RedisLost | Trouble | Failed
 
 
 class SessionOverError(Exception):
@@ -208,27 +218,26 @@ def send_batches(
 def hear_reports(
     events: Events,
     payloads: Payloads,
-    list_key: str,
-    epoch_key: str,
     epoch: int,
+    begun_tokens: Callable[[], tuple[str, ...]],
     settings: Settings,
     random: Callable[[], float],
 ) -> None:
-    """Listen for reports; look once a second whether Redis still knows the epoch, and tell the loop when it had forgotten."""
+    """Listen for reports; look once a second for signs of life, and whether Redis still knows the epoch."""
     attempt = 0
+    looked_at = time.monotonic()
     while not events.over.is_set():
         try:
-            for line in payloads.reports(list_key, wait_s=1):
+            for line in payloads.reports(stored_key(settings.source, epoch), wait_s=1):
                 report = Report.from_json(line)
                 if report is None:
                     log.warning("report_unreadable", line=line[:200])
                 else:
                     events.put(report)
-            forgotten = payloads.text(epoch_key) is None
-            if forgotten:
-                payloads.set(epoch_key, str(epoch))
-            if forgotten or attempt:
-                events.put(RedisLost())
+            if not attempt and time.monotonic() - looked_at < 1:
+                continue
+            looked_at = time.monotonic()
+            _look(events, payloads, epoch, begun_tokens(), settings, was_away=attempt > 0)
             if attempt:
                 attempt = 0
                 events.put(Trouble("reports", None))
@@ -238,6 +247,19 @@ def hear_reports(
             log.warning("retrying", where="reports", attempts=attempt, wait_s=round(wait_s, 2), error=str(error))
             events.put(Trouble("reports", error))
             events.wait(wait_s)
+
+
+def _look(events: Events, payloads: Payloads, epoch: int, tokens: tuple[str, ...], settings: Settings, *, was_away: bool) -> None:
+    mirror = epoch_key(settings.source)
+    forgotten = payloads.text(mirror) is None
+    if forgotten:
+        payloads.set(mirror, str(epoch))
+    if forgotten or was_away:
+        events.put(RedisLost())
+        return
+    present = payloads.present([alive_key(settings.source, token) for token in tokens])
+    alive = frozenset(token for token, is_there in zip(tokens, present, strict=True) if is_there)
+    events.put(Looked(Health(payloads.length(settings.queue), alive)))
 
 
 def publish_state(events: Events, payloads: Payloads, key: str, snapshot: Callable[[], str]) -> None:

@@ -145,6 +145,11 @@ def stored_key(source: str, epoch: int) -> str:
     return f"outhaul:{{{source}}}:stored:{epoch}"
 
 
+def alive_key(source: str, token: str) -> str:
+    """Return the Redis key that a task renews while it works on a batch; expired, its worker is dead or asleep."""
+    return f"outhaul:{{{source}}}:alive:{token}"
+
+
 def epoch_key(source: str) -> str:
     """Return the Redis key that mirrors the current epoch; its absence means Redis lost its data."""
     return f"outhaul:{{{source}}}:epoch"

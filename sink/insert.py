@@ -92,6 +92,9 @@ def settings(message: Message, timeout_s: float) -> dict[str, Any]:
         "wait_end_of_query": 1,
         # Events of many months in one batch are no error.
         "max_partitions_per_insert_block": 0,
+        # A NULL where the table has none is refused and set aside, not turned into an empty value.
+        "insert_null_as_default": 0,
+        "input_format_null_as_default": 0,
         "max_execution_time": int(timeout_s),
         "log_comment": mark(message.source),
     }

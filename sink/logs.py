@@ -49,3 +49,6 @@ def configure(log_format: Literal["auto", "json", "console"]) -> None:
     # One line a task and one a connection attempt say nothing that ours do not.
     for chatty in ("celery.app.trace", "celery.worker.strategy", "celery.redirected", "kombu"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    # They warn of what they raise, and whoever catches it logs it.
+    for doubled in ("urllib3", "clickhouse_connect"):
+        logging.getLogger(doubled).setLevel(logging.ERROR)

@@ -18,7 +18,7 @@ from redis.retry import Retry
 from sink.errors import Exit, FatalError, TransientError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 # Long enough for a Redis that forks or swaps, short enough that a thread that waits here can be stopped.
 SOCKET_TIMEOUT_S = 5
@@ -26,6 +26,9 @@ SOCKET_TIMEOUT_S = 5
 # Leftovers of readers that died go by themselves; a live reader sends a payload that has expired again.
 _PAYLOAD_TTL_S = 24 * 3600
 _REPORTS_AT_ONCE = 100
+
+# A task that has not renewed its sign of life for so many seconds is given up, and its batch sent again.
+ALIVE_S = 5
 
 
 class Payloads:
@@ -66,7 +69,7 @@ class Payloads:
         with _translated():
             return cast("bytes | None", self._redis.get(key))
 
-    def drop(self, keys: list[str]) -> None:
+    def drop(self, keys: Sequence[str]) -> None:
         """Delete payloads that nobody will ask for any more.
 
         Raises:
@@ -76,8 +79,8 @@ class Payloads:
             if keys:
                 self._redis.delete(*keys)
 
-    def report(self, list_key: str, line: str, *, drop: str | None = None) -> None:
-        """Append a report, and delete the payload it settles in the same step.
+    def report(self, list_key: str, line: str, *, drop: Sequence[str] = (), alive: str | None = None) -> None:
+        """Append a report; delete the keys that it settles and set the sign of life `alive` in the same step.
 
         Raises:
             TransientError: Redis did not take it.
@@ -85,9 +88,28 @@ class Payloads:
         with _translated(), self._redis.pipeline(transaction=True) as pipe:
             pipe.rpush(list_key, line)
             pipe.expire(list_key, _PAYLOAD_TTL_S)
-            if drop is not None:
-                pipe.delete(drop)
+            if drop:
+                pipe.delete(*drop)
+            if alive is not None:
+                pipe.set(alive, 1, ex=ALIVE_S)
             pipe.execute()
+
+    def renew(self, alive: str) -> None:
+        """Renew a sign of life.
+
+        Raises:
+            TransientError: Redis did not take it.
+        """
+        self.set(alive, "1", ttl_s=ALIVE_S)
+
+    def present(self, keys: Sequence[str]) -> list[bool]:
+        """Tell for each key whether it is there.
+
+        Raises:
+            TransientError: Redis did not answer.
+        """
+        with _translated():
+            return [value is not None for value in cast("list[bytes | None]", self._redis.mget(keys))] if keys else []
 
     def reports(self, list_key: str, *, wait_s: int) -> list[bytes]:
         """Wait for reports; return what there is, nothing when `wait_s` whole seconds have passed.

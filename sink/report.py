@@ -14,6 +14,7 @@ from typing import Self
 class Outcome(StrEnum):
     """What a task did with a batch."""
 
+    BEGUN = "begun"  # a worker has the batch in hand, and renews the batch's sign of life as long as it does
     STORED = "stored"  # ClickHouse has all of its rows, some perhaps as dead letters
     RETRYING = "retrying"  # a transient error; the same task comes back by itself
     MISSING = "missing"  # the payload is not in Redis, or is not the one announced: send it again
@@ -23,7 +24,10 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One task's word on one batch; `dead_letters` counts the rows set aside."""
+    """One task's word on one batch.
+
+    `dead_letters` counts the rows set aside; `wait_s` says when a RETRYING task comes back, in seconds.
+    """
 
     outcome: Outcome
     token: str
@@ -33,13 +37,14 @@ class Report:
     todo: str = ""
     exit_code: int = 1
     code: int | None = None
+    wait_s: float = 0.0
 
     def to_json(self) -> str:
         """Return the line."""
         return json.dumps(
             {"outcome": self.outcome.value, "token": self.token, "sequence": self.sequence}
             | {"dead_letters": self.dead_letters, "error": self.error, "todo": self.todo}
-            | {"exit_code": self.exit_code, "code": self.code}
+            | {"exit_code": self.exit_code, "code": self.code, "wait_s": self.wait_s}
         )
 
     @classmethod
@@ -56,6 +61,7 @@ class Report:
                 str(data["todo"]),
                 int(data["exit_code"]),
                 data["code"],
+                float(data["wait_s"]),
             )
         except (ValueError, KeyError, TypeError):
             return None

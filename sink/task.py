@@ -8,7 +8,9 @@ Source: https://docs.celeryq.dev/en/stable/userguide/tasks.html
 
 from __future__ import annotations
 
+import threading
 import time
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from random import SystemRandom
 from typing import TYPE_CHECKING, Any
@@ -19,18 +21,20 @@ from celery import shared_task
 
 from sink import metrics
 from sink.app import WRITE_BATCH
-from sink.batch import Message, epoch_key, stored_key
+from sink.batch import Message, alive_key, epoch_key, stored_key
 from sink.clickhouse import ClickHouse
 from sink.codes import THROW_IF
 from sink.errors import Exit, FatalError, PoisonError, TransientError
 from sink.insert import insert
-from sink.payloads import Payloads
+from sink.payloads import ALIVE_S, Payloads
 from sink.quarantine import set_aside
 from sink.report import Outcome, Report
 from sink.retry import backoff_s
 from sink.sql import query
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sink.app import SinkApp
     from sink.settings import Settings
 
@@ -84,13 +88,15 @@ def write_batch(self: Any, data: object) -> str:
     again = message.attempt > 0 or self.request.retries > 0 or bool((self.request.delivery_info or {}).get("redelivered"))
     started = time.monotonic()
     try:
-        report = write(sink, message, again=again)
+        _tell(sink, message, Report(Outcome.BEGUN, message.token, message.sequence))
+        with alive(sink, message):
+            report = write(sink, message, again=again)
     except (TransientError, SoftTimeLimitExceeded) as error:
         attempts = self.request.retries + 1
         wait_s = backoff_s(attempts, max_s=sink.settings.retry_max_s, random=_random())
         metrics.retried(error)
         log.warning("batch_retrying", **_names(message), attempts=attempts, wait_s=round(wait_s, 2), error=str(error))
-        _tell(sink, message, Report(Outcome.RETRYING, message.token, message.sequence, error=str(error)))
+        _tell(sink, message, Report(Outcome.RETRYING, message.token, message.sequence, error=str(error), wait_s=wait_s))
         raise self.retry(exc=error, countdown=wait_s) from None
     except FatalError as error:
         metrics.failed(error)
@@ -111,6 +117,27 @@ def write_batch(self: Any, data: object) -> str:
     log.info("batch_" + report.outcome.value, **_names(message), dead_letters=report.dead_letters, seconds=round(seconds, 4))
     _tell(sink, message, report)
     return report.outcome.value
+
+
+@contextmanager
+def alive(sink: Sink, message: Message) -> Iterator[None]:
+    """Renew the batch's sign of life during the block, from a thread: the block may wait for ClickHouse."""
+    over = threading.Event()
+    key = alive_key(message.source, message.token)
+
+    def renew() -> None:
+        while not over.wait(ALIVE_S / 3):
+            # A Redis that is away cannot be told; the reader then sends the batch again, which is harmless.
+            with suppress(TransientError):
+                sink.payloads.renew(key)
+
+    thread = threading.Thread(target=renew, name="outhaul-alive", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def write(sink: Sink, message: Message, *, again: bool) -> Report:
@@ -163,10 +190,12 @@ def _fenced(sink: Sink, message: Message) -> bool:
 
 
 def _tell(sink: Sink, message: Message, report: Report) -> None:
-    drop = message.payload_key if report.outcome in {Outcome.STORED, Outcome.STALE} else None
+    sign = alive_key(message.source, message.token)
+    drop = [message.payload_key, sign] if report.outcome in {Outcome.STORED, Outcome.STALE} else []
+    begun = sign if report.outcome is Outcome.BEGUN else None
     for attempt in range(1, _REPORT_ATTEMPTS + 1):
         try:
-            sink.payloads.report(stored_key(message.source, message.epoch), report.to_json(), drop=drop)
+            sink.payloads.report(stored_key(message.source, message.epoch), report.to_json(), drop=drop, alive=begun)
         except TransientError as error:
             log.warning("report_lost", **_names(message), outcome=report.outcome.value, attempt=attempt, error=str(error))
             time.sleep(backoff_s(attempt, max_s=2.0, random=_random()))

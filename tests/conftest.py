@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -22,6 +23,9 @@ from sink.batch import reader_key
 from sink.clickhouse import ClickHouse
 from sink.payloads import Payloads
 from sink.settings import Settings, load
+
+# The console script as pip installed it, whether or not its folder is on the path.
+OUTHAUL = str(Path(sys.executable).with_name("outhaul"))
 
 _numbers = itertools.count()
 
@@ -159,6 +163,8 @@ def make_world(stack: Stack, tmp_path: Path) -> Iterator[Callable[..., World]]:
     yield make
     for world in worlds:
         world.pipeline.kill()
+        for log in sorted(world.logs.glob("*.log")):
+            print(f"--- {log.name}", *log.read_text(errors="replace").splitlines()[-15:], sep="\n")
         world.conn.close()
         world.clickhouse.close()
         world.payloads.close()

@@ -8,12 +8,12 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from sink.errors import Exit
-from tests.conftest import World
+from tests.conftest import OUTHAUL, World
 
 
 def outhaul(world: World, *arguments: str, **env: str):
     done = subprocess.run(
-        ["outhaul", *arguments],
+        [OUTHAUL, *arguments],
         env=os.environ | world.env | env,
         capture_output=True,
         text=True,
@@ -177,7 +177,7 @@ def test_another_history_is_refused_until_it_is_bound(running: World):
     code, line = outhaul(running, "reader")
     assert code == Exit.OTHER_HISTORY
     assert "outhaul setup --rebind" in line
-    subprocess.run(["outhaul", "setup", "--rebind"], env=os.environ | running.env, check=True, capture_output=True, timeout=60)
+    subprocess.run([OUTHAUL, "setup", "--rebind"], env=os.environ | running.env, check=True, capture_output=True, timeout=60)
     running.insert(3)
     running.pipeline.start("worker", "reader")
     running.assert_once_each()

@@ -221,9 +221,7 @@ def test_another_history_is_refused(world: World):
 def test_rows_that_clickhouse_cannot_take_are_poison(world: World):
     own(world)
     records = rows(3)
-    at = records.schema.get_field_index("event_date_time")
     bad = records.set_column(1, field("event_type", pa.binary(), "Nullable(String)"), pa.array([b"x", None, b"x"]))
-    assert at == 2
     with pytest.raises(PoisonError):
         send(world, batch_of(world, bad))
     assert world.stored() == 0
