@@ -16,7 +16,10 @@ from deploy.local.answers import Failure, Summary, failure
 from deploy.local.request import set_statement
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Generator, Iterator, Mapping
+
+# Nobody undrops a table here, so its files need not wait for 480 s.
+_SERVER_SETTINGS = "database_atomic_delay_before_drop_table_sec=1"
 
 # What clickhouse-local does for its user's comfort and a server does not.
 _LIKE_A_SERVER = (("implicit_select", "0"),)
@@ -46,10 +49,15 @@ class Engine:
         self._connect: Any = _chdb.connect  # type: ignore[attr-defined]
         self._path = path
         self._database = database
-        self._keeps_it_open = self._connect(path)
-        self.version: str = self._keeps_it_open.query("SELECT version()", "TabSeparated").data().strip()
-        self.timezone: str = self._keeps_it_open.query("SELECT timezone()", "TabSeparated").data().strip()
-        self._keeps_it_open.query(f"CREATE DATABASE IF NOT EXISTS {database} ENGINE = Atomic")
+        self._keeps_it_open = self._connect(f"{path}?{_SERVER_SETTINGS}")
+        if self._ask(f"SELECT count() FROM system.databases WHERE name = '{database}'") == "0":
+            self._ask(f"CREATE DATABASE {database} ENGINE = Atomic")
+            # The engine's thread that removes dropped tables starts only where it finds a database: DROP TABLE ...
+            # SYNC would wait for it for ever.
+            self._keeps_it_open.close()
+            self._keeps_it_open = self._connect(f"{path}?{_SERVER_SETTINGS}")
+        self.version = self._ask("SELECT version()")
+        self.timezone = self._ask("SELECT timezone()")
 
     @contextmanager
     def connection(self, database: str, settings: tuple[tuple[str, str], ...]) -> Iterator[Connection]:
@@ -65,9 +73,19 @@ class Engine:
                 # The engine's own `default` is not a plain database, so queries begin in ours.
                 handle.query(f"USE `{(database or self._database).replace('`', '``')}`")
                 handle.query(set_statement((*_LIKE_A_SERVER, *settings)))
-            yield Connection(self, handle)
+            connection = Connection(self, handle)
+            try:
+                yield connection
+            finally:
+                # A result that is still being made would otherwise be cancelled by the garbage collector, on a
+                # connection that is closed by then.
+                connection.abandon()
         finally:
             handle.close()
+
+    def _ask(self, text: str) -> str:
+        answer: bytes = self._keeps_it_open.query(text, "TabSeparated").bytes()
+        return answer.decode().strip()
 
     def cancel_all(self) -> None:
         """End every running query."""
@@ -93,12 +111,18 @@ class Connection:
         self._engine = engine
         self._handle = handle
         self._progress: dict[str, int] = {}
+        self._result: Generator[bytes] | None = None
         handle.set_progress_callback(self._progress.update)
 
     @property
     def summary(self) -> Summary:
         """What the query has read and written so far."""
         return Summary.of(self._progress)
+
+    def abandon(self) -> None:
+        """Cancel what still runs."""
+        if self._result is not None:
+            self._result.close()
 
     def run(self, text: bytes | str, format_name: str, parameters: Mapping[str, str]) -> Iterator[bytes]:
         """Carry the statement out and yield its result in one piece, if it has one.
@@ -117,6 +141,10 @@ class Connection:
         Raises:
             EngineError: with the engine's code, perhaps behind some pieces.
         """
+        self._result = self._pieces(text, format_name, parameters)
+        return self._result
+
+    def _pieces(self, text: bytes | str, format_name: str, parameters: Mapping[str, str]) -> Generator[bytes]:
         with self._engine._translated():  # noqa: SLF001
             result = self._handle.send_query(text, format_name, params=dict(parameters))
         ended = False

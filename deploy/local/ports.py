@@ -9,6 +9,7 @@ import json
 import random
 import socket
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from sink.errors import FatalError
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 # Below the range out of which outgoing connections get theirs, or one of them could sit on a stopped service's port.
 _FIRST, _LAST = 20_000, 32_000
 _TRIES = 200
+
+# A service that was killed from outside just now may still hold its port.
+_PATIENCE_S = 1.0
+_LOOK_S = 0.02
 
 
 class Ports:
@@ -51,7 +56,7 @@ class Ports:
                 )
             self._remember(name, wish)
             return wish, ""
-        if last is not None and free(last):
+        if last is not None and _soon_free(last):
             return last, ""
         for _ in range(_TRIES):
             port = random.randrange(_FIRST, _LAST)  # noqa: S311 - nothing secret about it
@@ -71,6 +76,15 @@ class Ports:
         partial = self._file.with_suffix(".new")
         partial.write_text(json.dumps({**self._read(), name: port}, indent=1), encoding="utf-8")
         partial.replace(self._file)
+
+
+def _soon_free(port: int) -> bool:
+    deadline = time.monotonic() + _PATIENCE_S
+    while not free(port):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_LOOK_S)
+    return True
 
 
 def free(port: int) -> bool:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 _LOOK_S = 0.02
 
+# No such process, a zombie, dead.
+_GONE = {"", "Z", "X", "x"}
+
 # The shell leaves at once, so the service is nobody's child: it stays when we go, and never becomes our zombie.
 # What it starts writes to the shell's standard error, which is the log; only the pid goes to the pipe.
 _DETACH = '"$@" >&2 </dev/null & echo $!'
@@ -70,13 +73,17 @@ def find(is_it: Callable[[tuple[str, ...]], bool]) -> list[Process]:
 
 
 def alive(process: Process) -> bool:
-    """Tell whether it still runs, and is still the same."""
-    return _argv(process.pid) == process.argv
+    """Tell whether it still runs, and is still the same.
+
+    One that is ending has given up its command line already, but not yet its files and ports.
+    """
+    argv = _argv(process.pid)
+    return argv == process.argv or (not argv and _state(process.pid) not in _GONE)
 
 
 def send(process: Process, number: signal.Signals) -> None:
     """Signal a process, if it is still the same."""
-    if alive(process):
+    if _argv(process.pid) == process.argv:
         try:
             os.kill(process.pid, number)
         except ProcessLookupError:
@@ -91,6 +98,15 @@ def wait_gone(processes: Sequence[Process], timeout_s: float) -> list[Process]:
             return left
         time.sleep(_LOOK_S)
     return []
+
+
+def _state(pid: int) -> str:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    # The name in brackets may hold anything, brackets too.
+    return text.rpartition(")")[2].split()[0]
 
 
 def _argv(pid: int) -> tuple[str, ...]:
