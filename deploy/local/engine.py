@@ -50,7 +50,7 @@ class Engine:
         self._path = path
         self._database = database
         self._keeps_it_open = self._connect(f"{path}?{_SERVER_SETTINGS}")
-        if self._ask(f"SELECT count() FROM system.databases WHERE name = '{database}'") == "0":
+        if self._ask(f"EXISTS DATABASE {database}") == "0":
             self._ask(f"CREATE DATABASE {database} ENGINE = Atomic")
             # The engine's thread that removes dropped tables starts only where it finds a database: DROP TABLE ...
             # SYNC would wait for it for ever.

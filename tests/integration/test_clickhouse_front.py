@@ -300,7 +300,7 @@ def test_curl_inserts_a_file_and_reads_it_back(url: str, client: Client, table: 
     assert curl("--data-binary", f"@{file}", f"{base}/?query=INSERT+INTO+t+FORMAT+CSV") == ""
     chunked = ["-T", str(file), "-X", "POST", "-H", "Transfer-Encoding: chunked"]
     # The same rows again: without their own token they would be taken for a repetition.
-    assert curl(*chunked, f"{base}/?query=INSERT+INTO+t+FORMAT+CSV&insert_deduplicate=0") == ""
+    assert curl(*chunked, f"{base}/?query=INSERT+INTO+t+FORMAT+CSV&insert_deduplication_token=again") == ""
     assert curl("--compressed", f"{base}/?query=SELECT+count()+FROM+t&enable_http_compression=1") == "400000\n"
 
 
