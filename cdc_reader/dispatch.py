@@ -66,7 +66,9 @@ class Dispatcher:
                 retry=False,
             )
         except (kombu.exceptions.KombuError, OSError) as error:
-            raise TransientError(f"the broker does not answer ({type(error).__name__})", exit_code=Exit.REDIS_UNREACHABLE) from error
+            raise TransientError(
+                f"the broker does not answer ({type(error).__name__})", exit_code=Exit.REDIS_UNREACHABLE
+            ) from error
 
     def close(self) -> None:
         """Close the connections; the broker's belong to the app, which outlives a session."""

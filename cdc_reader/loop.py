@@ -95,7 +95,9 @@ class Counts:
 class Session:
     """State of one streaming session; made anew after every failure, since recovery is the one way back."""
 
-    def __init__(self, settings: Settings, tools: Tools, confirmed: Lsn, *, owner: str, binary: bool, status_interval_s: float) -> None:
+    def __init__(
+        self, settings: Settings, tools: Tools, confirmed: Lsn, *, owner: str, binary: bool, status_interval_s: float
+    ) -> None:
         """Prepare a session on a link that has been started.
 
         Args:
@@ -109,7 +111,9 @@ class Session:
         self.settings = settings
         self.tools = tools
         self.owner = owner
-        self.limits = Limits(settings.batch_max_rows, settings.batch_max_bytes, settings.linger_s, settings.max_in_flight)
+        self.limits = Limits(
+            settings.batch_max_rows, settings.batch_max_bytes, settings.linger_s, settings.max_in_flight
+        )
         self.watermark = Watermark(confirmed)
         self.ledger = Ledger(settings.redispatch_s)
         self.events = Events()
@@ -148,7 +152,9 @@ class Session:
 
     def _turn(self) -> None:
         reading = self._draining_since is None and not is_full(self._piece, self.limits)
-        frames, size = self._wire.wait(self.events, self._deadline(reading=reading), self.limits.max_bytes if reading else 0)
+        frames, size = self._wire.wait(
+            self.events, self._deadline(reading=reading), self.limits.max_bytes if reading else 0
+        )
         now = self.tools.clock()
         self._piece.add(frames, size, now)
         for frame in frames:
@@ -206,10 +212,16 @@ class Session:
         metrics.SESSIONS.inc()
         tools, settings = self.tools, self.settings
         self._threads.append(
-            start("send", events, lambda: send_batches(self._batches, events, epoch, tools.dispatcher, settings, tools.random))
+            start(
+                "send",
+                events,
+                lambda: send_batches(self._batches, events, epoch, tools.dispatcher, settings, tools.random),
+            )
         )
         begun = self.ledger.begun_tokens
-        self._threads.append(start("hear", events, lambda: hear_reports(events, tools.payloads, epoch, begun, settings, tools.random)))
+        self._threads.append(
+            start("hear", events, lambda: hear_reports(events, tools.payloads, epoch, begun, settings, tools.random))
+        )
 
     def _register(self, decoded: Decoded) -> None:
         if self.begun is None:
@@ -269,7 +281,9 @@ class Session:
         entry = self.ledger.again(sequence)
         if entry is not None:
             metrics.REDISPATCHES.labels(reason).inc()
-            log.warning("sending_again", batch=sequence, token=entry.message.token, attempt=entry.message.attempt, reason=reason)
+            log.warning(
+                "sending_again", batch=sequence, token=entry.message.token, attempt=entry.message.attempt, reason=reason
+            )
             self._batches.put(entry)
 
     def _done(self, stopping: bool) -> bool:

@@ -43,7 +43,9 @@ _PUBLICATION: LiteralString = """
                  AND to_regclass(format('%%I.%%I', schemaname, tablename)) IS DISTINCT FROM to_regclass(%(table)s)) AS others
     FROM pg_publication WHERE pubname = %(publication)s"""
 
-_SLOT: LiteralString = "SELECT plugin, slot_type, database, active, wal_status FROM pg_replication_slots WHERE slot_name = %(slot)s"
+_SLOT: LiteralString = (
+    "SELECT plugin, slot_type, database, active, wal_status FROM pg_replication_slots WHERE slot_name = %(slot)s"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,9 @@ def check_server(conn: psycopg.Connection[dict[str, Any]]) -> dict[str, Any]:
     server = conn.execute(_SERVER).fetchone() or {}
     if server["version"] < _OLDEST_VERSION:
         raise FatalError(
-            f"Postgres {server['version'] // 10000} is too old", todo="Use Postgres 14 or later", exit_code=Exit.WAL_LEVEL
+            f"Postgres {server['version'] // 10000} is too old",
+            todo="Use Postgres 14 or later",
+            exit_code=Exit.WAL_LEVEL,
         )
     if server["wal_level"] != "logical":
         raise FatalError(
@@ -133,7 +137,10 @@ def _check_publication(settings: Settings, publication: dict[str, Any] | None) -
     elif not publication["has_table"]:
         problem, todo = f"publication {name!r} does not hold {table}", f"ALTER PUBLICATION {name} ADD TABLE {table}"
     elif not publication["pubinsert"]:
-        problem, todo = f"publication {name!r} publishes no inserts", f"ALTER PUBLICATION {name} SET (publish = 'insert')"
+        problem, todo = (
+            f"publication {name!r} publishes no inserts",
+            f"ALTER PUBLICATION {name} SET (publish = 'insert')",
+        )
     elif not publication["via_root"]:
         problem = f"publication {name!r} would publish the partitions of {table}, not the table"
         todo = f"ALTER PUBLICATION {name} SET (publish_via_partition_root = true)"

@@ -102,7 +102,9 @@ def run(settings: Settings, stopping: Callable[[], bool], *, standby: bool = Tru
             failures = 1 if time.monotonic() - begun_at > settings.retry_max_s else failures + 1
             wait_s = backoff_s(failures, max_s=settings.retry_max_s, random=_random())
             metrics.SESSION_ENDS.labels(type(error).__name__).inc()
-            log.warning("session_ended", slot=settings.slot, error=str(error), failures=failures, wait_s=round(wait_s, 2))
+            log.warning(
+                "session_ended", slot=settings.slot, error=str(error), failures=failures, wait_s=round(wait_s, 2)
+            )
             _sleep(wait_s, stopping)
 
 

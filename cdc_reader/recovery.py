@@ -96,14 +96,18 @@ def newest_epoch(clickhouse: ClickHouse, settings: Settings) -> Epoch | None:
     Raises:
         PipelineError: ClickHouse refuses or does not answer.
     """
-    rows = clickhouse.rows(query("latest_epoch", table=settings.clickhouse_table), parameters={"source": settings.source})
+    rows = clickhouse.rows(
+        query("latest_epoch", table=settings.clickhouse_table), parameters={"source": settings.source}
+    )
     if not rows:
         return None
     epoch, owner, system_identifier, timeline = rows[0]
     return Epoch(int(epoch), owner, History(system_identifier, int(timeline)))
 
 
-def raise_epoch(clickhouse: ClickHouse, settings: Settings, history: History, confirmed: Lsn, epoch: int, owner: str) -> None:
+def raise_epoch(
+    clickhouse: ClickHouse, settings: Settings, history: History, confirmed: Lsn, epoch: int, owner: str
+) -> None:
     """Write a newer epoch: the fence.
 
     Raises:
@@ -137,13 +141,19 @@ def _settle(clickhouse: ClickHouse, settings: Settings, wait: Callable[[float], 
         except FatalError as error:
             if error.code != ACCESS_DENIED:
                 raise
-            log.warning("running_queries_hidden", waiting_s=patience_s, todo="GRANT SELECT ON system.processes to spare this wait")
+            log.warning(
+                "running_queries_hidden",
+                waiting_s=patience_s,
+                todo="GRANT SELECT ON system.processes to spare this wait",
+            )
             wait(patience_s)
             return
         if not count:
             return
         if waited_s >= patience_s:
-            raise TransientError(f"{count} inserts of an older reader are still running in ClickHouse after {patience_s:g} s")
+            raise TransientError(
+                f"{count} inserts of an older reader are still running in ClickHouse after {patience_s:g} s"
+            )
         wait(_POLL_S)
         waited_s += _POLL_S
 

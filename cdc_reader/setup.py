@@ -49,7 +49,9 @@ def apply_postgres(settings: Settings, tell: Callable[[str], None]) -> None:
             try:
                 conn.execute(cast("LiteralString", text))
             except psycopg.Error as error:
-                raise error_of(error.sqlstate, f"{name}: {error}", slot=settings.slot, publication=settings.publication) from error
+                raise error_of(
+                    error.sqlstate, f"{name}: {error}", slot=settings.slot, publication=settings.publication
+                ) from error
             tell(name)
 
 

@@ -27,7 +27,13 @@ _CONNECT_TIMEOUT_S = 10
 _SESSION = "-c datestyle=ISO -c timezone=UTC -c intervalstyle=iso_8601 -c bytea_output=hex -c extra_float_digits=1"
 
 # A peer that vanished without a word is noticed by the kernel in about half a minute, also while nothing is being read.
-_LIVENESS = {"keepalives": 1, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
+_LIVENESS = {
+    "keepalives": 1,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +194,9 @@ def confirmed_lsn(conn: psycopg.Connection[dict[str, Any]], slot: str) -> Lsn:
         PipelineError: Postgres does not answer.
     """
     try:
-        row = conn.execute("SELECT confirmed_flush_lsn::text AS lsn FROM pg_replication_slots WHERE slot_name = %s", [slot]).fetchone()
+        row = conn.execute(
+            "SELECT confirmed_flush_lsn::text AS lsn FROM pg_replication_slots WHERE slot_name = %s", [slot]
+        ).fetchone()
     except psycopg.Error as error:
         raise error_of(error.sqlstate, str(error), slot=slot) from error
     return Lsn.parse(row["lsn"]) if row and row["lsn"] else NO_LSN

@@ -75,7 +75,11 @@ def error_of(sqlstate: str | None, message: str, *, slot: str = "", publication:
             todo=f"Slot {slot!r} cannot be streamed from; drop it and run `outhaul setup` to make a new one",
             exit_code=Exit.SLOT_UNUSABLE,
         )
-    return FatalError(f"Postgres ({sqlstate}): {text}", todo="The slot is kept; mend what the message names", exit_code=Exit.STREAM_BROKEN)
+    return FatalError(
+        f"Postgres ({sqlstate}): {text}",
+        todo="The slot is kept; mend what the message names",
+        exit_code=Exit.STREAM_BROKEN,
+    )
 
 
 def slot_missing(slot: str) -> FatalError:

@@ -154,7 +154,9 @@ def start(name: str, events: Events, run: Callable[[], None]) -> threading.Threa
     return thread
 
 
-def persist(where: str, events: Events, settings: Settings, random: Callable[[], float], act: Callable[[], None]) -> None:
+def persist(
+    where: str, events: Events, settings: Settings, random: Callable[[], float], act: Callable[[], None]
+) -> None:
     """Do something until it works: a transient error waits and repeats, for as long as it takes.
 
     Raises:
@@ -191,7 +193,9 @@ def decode_pieces(
         rows = 0
         for segment in decoded.segments:
             rows += len(segment.lsn)
-            batches += assemble(segment, recovered.held, source=settings.source, dead_letters=settings.dead_letters_table)
+            batches += assemble(
+                segment, recovered.held, source=settings.source, dead_letters=settings.dead_letters_table
+            )
         # Frames and columns are large; they must be free before the next piece is waited for.
         del frames
         events.put(Decoded(batches, decoded.safe_lsn, rows))
@@ -249,7 +253,9 @@ def hear_reports(
             events.wait(wait_s)
 
 
-def _look(events: Events, payloads: Payloads, epoch: int, tokens: tuple[str, ...], settings: Settings, *, was_away: bool) -> None:
+def _look(
+    events: Events, payloads: Payloads, epoch: int, tokens: tuple[str, ...], settings: Settings, *, was_away: bool
+) -> None:
     mirror = epoch_key(settings.source)
     forgotten = payloads.text(mirror) is None
     if forgotten:

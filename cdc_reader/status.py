@@ -99,7 +99,9 @@ def _ask_clickhouse(status: Status, settings: Settings, _payloads: Payloads, cli
 def _judge(status: Status, settings: Settings) -> None:
     slot, reader = status.slot, status.reader
     if slot and slot["wal_status"] in {"unreserved", "lost"}:
-        status.wrong.append(f"slot {settings.slot!r} has wal_status {slot['wal_status']}: its WAL is about to go, or gone")
+        status.wrong.append(
+            f"slot {settings.slot!r} has wal_status {slot['wal_status']}: its WAL is about to go, or gone"
+        )
     if slot and not slot["active"] and reader is not None:
         status.wrong.append(f"nobody streams from slot {settings.slot!r}; the reader is reconnecting")
     if reader and reader.trouble:

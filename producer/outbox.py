@@ -46,7 +46,9 @@ def emit_many(conn: Connection[Any], events: Iterable[Event]) -> int:
         psycopg.Error: Postgres refuses one of them.
     """
     if conn.autocommit and conn.info.transaction_status == TransactionStatus.IDLE:
-        raise EventError("emit needs the transaction of the business change: use `with conn.transaction():` around both")
+        raise EventError(
+            "emit needs the transaction of the business change: use `with conn.transaction():` around both"
+        )
     rows = list(events)
     if not rows:
         return 0
@@ -57,6 +59,8 @@ def emit_many(conn: Connection[Any], events: Iterable[Event]) -> int:
 
 def _as_json(event: Event) -> str:
     at = None if event.at is None else event.at.isoformat()
-    parts = json.dumps({"type": event.type, "at": at, "environment": event.environment, "version": event.version, "key": event.key})
+    parts = json.dumps(
+        {"type": event.type, "at": at, "environment": event.environment, "version": event.version, "key": event.key}
+    )
     # The context is JSON already; taken apart and put together again it could change.
     return f'{parts[:-1]}, "context": {event.context_json}}}'

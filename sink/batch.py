@@ -122,7 +122,9 @@ class Message:
         kinds = {"source": str, "owner": str, "table": str, "token": str, "first": str, "last": str}
         wanted = set(cls.__dataclass_fields__)
         if set(data) != wanted or any(type(data[name]) is not kinds.get(name, int) for name in wanted):
-            raise FatalError("a batch message with other fields than ours was received", todo="Look who else writes to this queue")
+            raise FatalError(
+                "a batch message with other fields than ours was received", todo="Look who else writes to this queue"
+            )
         return cls(**data)
 
     def announces(self, payload: bytes) -> bool:

@@ -41,7 +41,9 @@ class Exit(IntEnum):
 class PipelineError(Exception):
     """Base of all errors of the pipeline; pickles whole, so that Celery can carry it."""
 
-    def __init__(self, message: str, *, code: int | None = None, todo: str = "", exit_code: Exit = Exit.NOT_FINE) -> None:
+    def __init__(
+        self, message: str, *, code: int | None = None, todo: str = "", exit_code: Exit = Exit.NOT_FINE
+    ) -> None:
         """Keep the parts.
 
         Args:

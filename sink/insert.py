@@ -28,7 +28,9 @@ def mark(source: str) -> str:
     return f"outhaul:{source}"
 
 
-def insert(clickhouse: ClickHouse, message: Message, payload: bytes, *, epochs: str, timeout_s: float, again: bool) -> None:
+def insert(
+    clickhouse: ClickHouse, message: Message, payload: bytes, *, epochs: str, timeout_s: float, again: bool
+) -> None:
     """Store a batch.
 
     Args:

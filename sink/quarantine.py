@@ -69,7 +69,10 @@ def dead_letter(record: pa.RecordBatch, reason: str) -> pa.RecordBatch:
     row = {name: record.column(name)[0] for name in record.schema.names if name not in _POSITION}
     text = json.dumps({name: _as_text(value) for name, value in row.items()}, ensure_ascii=False)
     position = [record.column(name) for name in _POSITION]
-    return pa.record_batch([pa.array([text.encode()], pa.binary()), pa.array([reason.encode()], pa.binary()), *position], DEAD_LETTER_SCHEMA)
+    return pa.record_batch(
+        [pa.array([text.encode()], pa.binary()), pa.array([reason.encode()], pa.binary()), *position],
+        DEAD_LETTER_SCHEMA,
+    )
 
 
 def _as_text(value: pa.Scalar) -> str | None:

@@ -92,11 +92,14 @@ def ensure_columns(clickhouse: ClickHouse, table: str, schema: pa.Schema) -> Non
         PipelineError: ClickHouse refuses or does not answer.
     """
     rows = clickhouse.rows(
-        "SELECT name FROM system.columns WHERE database = currentDatabase() AND table = {table:String}", parameters={"table": table}
+        "SELECT name FROM system.columns WHERE database = currentDatabase() AND table = {table:String}",
+        parameters={"table": table},
     )
     present = {name for (name,) in rows}
     for field in schema:
         if field.name not in present:
             kind = column_type(field)
-            clickhouse.command(f"ALTER TABLE {identifier(table)} ADD COLUMN IF NOT EXISTS {identifier(field.name)} {kind}")
+            clickhouse.command(
+                f"ALTER TABLE {identifier(table)} ADD COLUMN IF NOT EXISTS {identifier(field.name)} {kind}"
+            )
             log.info("column_added", table=table, column=field.name, type=kind)

@@ -89,7 +89,9 @@ class Settings(BaseSettings):
                 f"got {self.insert_timeout_s:g}, {self.task_time_limit_s:g}, {self.visibility_timeout_s:g}"
             )
         if self.retry_max_s >= self.redispatch_s:
-            raise ValueError("retry_max_s must be below redispatch_s, or the reader sends what a worker is about to retry")
+            raise ValueError(
+                "retry_max_s must be below redispatch_s, or the reader sends what a worker is about to retry"
+            )
         if self.status_interval_s * 2 > self.receive_timeout_s:
             raise ValueError("status_interval_s must be at most half of receive_timeout_s")
         return self

@@ -85,7 +85,9 @@ def write_batch(self: Any, data: object) -> str:
     """
     sink = _sink_of(self.app)
     message = Message.from_json(data)
-    again = message.attempt > 0 or self.request.retries > 0 or bool((self.request.delivery_info or {}).get("redelivered"))
+    again = (
+        message.attempt > 0 or self.request.retries > 0 or bool((self.request.delivery_info or {}).get("redelivered"))
+    )
     started = time.monotonic()
     try:
         _tell(sink, message, Report(Outcome.BEGUN, message.token, message.sequence))
@@ -114,7 +116,9 @@ def write_batch(self: Any, data: object) -> str:
         raise
     seconds = time.monotonic() - started
     metrics.finished(message, report, seconds)
-    log.info("batch_" + report.outcome.value, **_names(message), dead_letters=report.dead_letters, seconds=round(seconds, 4))
+    log.info(
+        "batch_" + report.outcome.value, **_names(message), dead_letters=report.dead_letters, seconds=round(seconds, 4)
+    )
     _tell(sink, message, report)
     return report.outcome.value
 
@@ -197,7 +201,9 @@ def _tell(sink: Sink, message: Message, report: Report) -> None:
         try:
             sink.payloads.report(stored_key(message.source, message.epoch), report.to_json(), drop=drop, alive=begun)
         except TransientError as error:
-            log.warning("report_lost", **_names(message), outcome=report.outcome.value, attempt=attempt, error=str(error))
+            log.warning(
+                "report_lost", **_names(message), outcome=report.outcome.value, attempt=attempt, error=str(error)
+            )
             time.sleep(backoff_s(attempt, max_s=2.0, random=_random()))
         else:
             return
@@ -214,5 +220,3 @@ def _names(message: Message) -> dict[str, Any]:
         "last": message.last,
         "rows": message.rows,
     }
-
-

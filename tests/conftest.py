@@ -95,11 +95,19 @@ class World:
         return int(self.ch("SELECT count() FROM event_log"))
 
     def confirmed(self) -> int:
-        return int(self.sql("SELECT confirmed_flush_lsn - '0/0'::pg_lsn FROM pg_replication_slots WHERE slot_name = %s", self.settings.slot))
+        return int(
+            self.sql(
+                "SELECT confirmed_flush_lsn - '0/0'::pg_lsn FROM pg_replication_slots WHERE slot_name = %s",
+                self.settings.slot,
+            )
+        )
 
     def retained(self) -> int:
         return int(
-            self.sql("SELECT pg_current_wal_lsn() - restart_lsn FROM pg_replication_slots WHERE slot_name = %s", self.settings.slot)
+            self.sql(
+                "SELECT pg_current_wal_lsn() - restart_lsn FROM pg_replication_slots WHERE slot_name = %s",
+                self.settings.slot,
+            )
         )
 
     def reader_state(self) -> ReaderState | None:
@@ -115,7 +123,9 @@ class World:
         assert not {row[0] for row in rows} - ids, "rows that never committed"
         assert all(row[1] == 1 for row in rows), "rows stored more than once"
         assert len(rows) + dead == len(ids), "rows missing"
-        doubled = self.ch("SELECT count() FROM (SELECT 1 FROM event_log GROUP BY cdc_source, cdc_lsn, cdc_ordinal HAVING count() > 1)")
+        doubled = self.ch(
+            "SELECT count() FROM (SELECT 1 FROM event_log GROUP BY cdc_source, cdc_lsn, cdc_ordinal HAVING count() > 1)"
+        )
         assert doubled == 0, "positions stored more than once"
 
 
@@ -177,9 +187,14 @@ def _drop(stack: Stack, name: str) -> None:
 
         def gone() -> bool:
             # The server notices a killed reader when it writes to it, or when it is told to end the session.
-            admin.execute("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = %s AND active", [name])
+            admin.execute(
+                "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = %s AND active",
+                [name],
+            )
             try:
-                admin.execute("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s", [name])
+                admin.execute(
+                    "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s", [name]
+                )
             except psycopg.errors.ObjectInUse:
                 return False
             return True

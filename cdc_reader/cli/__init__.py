@@ -39,7 +39,9 @@ def _show_version(value: bool) -> None:
 @app.callback()
 def _options(
     *,
-    show: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Print the version and exit."),
+    show: bool = typer.Option(
+        False, "--version", callback=_show_version, is_eager=True, help="Print the version and exit."
+    ),
 ) -> None:
     del show
 

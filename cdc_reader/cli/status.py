@@ -64,14 +64,22 @@ def screen(found: Status) -> Table:
             f"{reader.phase}, epoch {reader.epoch}, {_bytes(slot['behind_bytes']) if slot else '?'} and {reader.lag_s:.1f} s behind, "
             f"received {reader.received_lsn}",
         )
-        table.add_row("in flight", f"{reader.in_flight_batches} batches, {reader.in_flight_rows:,} rows, {_bytes(reader.in_flight_bytes)}")
+        table.add_row(
+            "in flight",
+            f"{reader.in_flight_batches} batches, {reader.in_flight_rows:,} rows, {_bytes(reader.in_flight_bytes)}",
+        )
         table.add_row("latency", f"commit to stored p50 {_ms(reader.p50_ms)}, p99 {_ms(reader.p99_ms)}")
     if found.queue_length is not None:
-        stored = datetime.fromtimestamp(found.last_stored_at, UTC).isoformat(timespec="seconds") if found.last_stored_at else "never"
+        stored = (
+            datetime.fromtimestamp(found.last_stored_at, UTC).isoformat(timespec="seconds")
+            if found.last_stored_at
+            else "never"
+        )
         table.add_row("sink", f"{found.queue_length} messages queued, last stored {stored}")
     if found.rows is not None:
         table.add_row(
-            "ClickHouse", f"{found.rows:,} rows in {found.parts} parts, {_bytes(found.bytes_on_disk)}, {found.dead_letters:,} dead letters"
+            "ClickHouse",
+            f"{found.rows:,} rows in {found.parts} parts, {_bytes(found.bytes_on_disk)}, {found.dead_letters:,} dead letters",
         )
     for line in found.wrong or ["nothing is wrong"]:
         table.add_row("[red]wrong[/]" if found.wrong else "[green]fine[/]", line)

@@ -41,10 +41,16 @@ _START_S = 60.0
 
 def demo(
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON object on the last line.")] = False,
-    rows: Annotated[int, typer.Option(min=1, help="How many events; the year repeats when it is over.")] = FLIGHTS_IN_2013,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the report as one JSON object on the last line.")
+    ] = False,
+    rows: Annotated[
+        int, typer.Option(min=1, help="How many events; the year repeats when it is over.")
+    ] = FLIGHTS_IN_2013,
     keep: Annotated[bool, typer.Option(help="Leave servers, reader and worker running.")] = False,
-    data_dir: Annotated[Path, typer.Option(help="Where the servers keep their data; emptied first.")] = Path(".outhaul/demo"),
+    data_dir: Annotated[Path, typer.Option(help="Where the servers keep their data; emptied first.")] = Path(
+        ".outhaul/demo"
+    ),
 ) -> None:
     """Replay the flights of 2013 through the whole pipeline on an embedded stack, and count them.
 
@@ -70,7 +76,9 @@ def demo(
         for table in report.tables(clickhouse):
             console.print(table)
         if keep:
-            console.print(f'Everything goes on running. Try: eval "$(outhaul local env --data-dir {data_dir})"; outhaul status')
+            console.print(
+                f'Everything goes on running. Try: eval "$(outhaul local env --data-dir {data_dir})"; outhaul status'
+            )
     if as_json:
         typer.echo(json.dumps(result.to_json()))
     raise typer.Exit(Exit.FINE if result.is_clean else Exit.NOT_FINE)
@@ -114,11 +122,16 @@ def _ready(settings: Settings, pipeline: Pipeline) -> None:
         if state and state.phase == "streaming" and app.control.ping(timeout=_POLL_S):
             return
         if time.monotonic() > deadline:
-            raise FatalError(f"reader and worker were not up within {_START_S:.0f} s", todo="Read reader.log and worker.log in the data directory")
+            raise FatalError(
+                f"reader and worker were not up within {_START_S:.0f} s",
+                todo="Read reader.log and worker.log in the data directory",
+            )
         time.sleep(_POLL_S)
 
 
-def _run(settings: Settings, clickhouse: ClickHouse, pipeline: Pipeline, rows: int, console: Console) -> tuple[Written, Status]:
+def _run(
+    settings: Settings, clickhouse: ClickHouse, pipeline: Pipeline, rows: int, console: Console
+) -> tuple[Written, Status]:
     payloads = Payloads(settings.redis_url.get_secret_value())
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console) as progress:

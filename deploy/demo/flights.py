@@ -68,7 +68,18 @@ def event_of(row: dict[str, str]) -> Event:
 
 
 _NUMBERS = frozenset(
-    ("dep_time", "sched_dep_time", "dep_delay", "arr_time", "sched_arr_time", "arr_delay", "flight", "air_time", "distance", "minute")
+    (
+        "dep_time",
+        "sched_dep_time",
+        "dep_delay",
+        "arr_time",
+        "sched_arr_time",
+        "arr_delay",
+        "flight",
+        "air_time",
+        "distance",
+        "minute",
+    )
 )
 _CONTEXT = (
     "carrier", "flight", "tailnum", "origin", "dest", "dep_time", "sched_dep_time", "dep_delay",

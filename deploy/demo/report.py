@@ -51,7 +51,9 @@ class Report:
         return asdict(self)
 
 
-def compare(dsn: str, clickhouse: ClickHouse, written: Written, seconds: float, p50_ms: float | None, p99_ms: float | None) -> Report:
+def compare(
+    dsn: str, clickhouse: ClickHouse, written: Written, seconds: float, p50_ms: float | None, p99_ms: float | None
+) -> Report:
     """Compare the two tables id by id."""
     with psycopg.connect(dsn) as conn, conn.cursor(binary=True) as cursor:
         committed = np.array([row[0] for row in cursor.execute("SELECT id FROM outbox")], np.int64)
@@ -72,7 +74,9 @@ def compare(dsn: str, clickhouse: ClickHouse, written: Written, seconds: float, 
 
 def tables(clickhouse: ClickHouse) -> list[Table]:
     """Ask ClickHouse a few things worth seeing."""
-    months = Table("month", "flights", "cancelled", "late", "mean delay (min)", title="2013 by month", title_justify="left")
+    months = Table(
+        "month", "flights", "cancelled", "late", "mean delay (min)", title="2013 by month", title_justify="left"
+    )
     for row in clickhouse.rows(_BY_MONTH):
         months.add_row(*map(str, row))
     carriers = Table("carrier", "flights", "cancelled %", "late %", title="By carrier", title_justify="left")

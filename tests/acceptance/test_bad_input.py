@@ -74,7 +74,9 @@ def test_a_missing_slot(world: World):
 
 
 def test_a_slot_of_another_plugin(world: World):
-    world.conn.execute("SELECT pg_create_logical_replication_slot(%s, 'test_decoding')", ["decoding_" + world.settings.slot])
+    world.conn.execute(
+        "SELECT pg_create_logical_replication_slot(%s, 'test_decoding')", ["decoding_" + world.settings.slot]
+    )
     try:
         code, line = outhaul(world, "reader", OUTHAUL_SLOT="decoding_" + world.settings.slot)
     finally:
@@ -177,7 +179,9 @@ def test_another_history_is_refused_until_it_is_bound(running: World):
     code, line = outhaul(running, "reader")
     assert code == Exit.OTHER_HISTORY
     assert "outhaul setup --rebind" in line
-    subprocess.run([OUTHAUL, "setup", "--rebind"], env=os.environ | running.env, check=True, capture_output=True, timeout=60)
+    subprocess.run(
+        [OUTHAUL, "setup", "--rebind"], env=os.environ | running.env, check=True, capture_output=True, timeout=60
+    )
     running.insert(3)
     running.pipeline.start("worker", "reader")
     running.assert_once_each()

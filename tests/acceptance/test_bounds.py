@@ -88,4 +88,7 @@ def test_clickhouse_down_for_a_minute_under_load_loses_nothing_and_drains_by_its
     running.assert_once_each(within_s=120)
     assert peak < 300
     assert "session_ended" not in running.pipeline.log("reader")
-    until(lambda: (state := running.reader_state()) and not state.in_flight_batches and not state.trouble, what="the queue is empty")
+    until(
+        lambda: (state := running.reader_state()) and not state.in_flight_batches and not state.trouble,
+        what="the queue is empty",
+    )

@@ -56,7 +56,10 @@ def test_the_slot_stands_still_while_clickhouse_is_shut_and_moves_when_it_opens(
     try:
         running.insert(100)
         end = running.sql("SELECT pg_current_wal_lsn() - '0/0'::pg_lsn")
-        until(lambda: (state := running.reader_state()) and state.in_flight_rows == 100, what="the reader has sent the rows")
+        until(
+            lambda: (state := running.reader_state()) and state.in_flight_rows == 100,
+            what="the reader has sent the rows",
+        )
         held = [running.confirmed() for _ in range(50) if not time.sleep(0.05)]
         assert max(held) < end
     finally:
@@ -132,6 +135,7 @@ def test_killing_postgres_under_load_loses_and_repeats_nothing(running: World, s
         until(lambda: running.stored() > before, what="events flow")
         stack.kill("postgres")
         stack.up(["postgres"])
+    running.conn.close()
     running.conn = psycopg.connect(running.dsn, autocommit=True)
     running.insert(10)
     running.assert_once_each()
@@ -143,7 +147,12 @@ def test_status_says_fine_then_names_what_is_wrong(running: World, stack: Stack)
 
     def status():
         done = subprocess.run(
-            [OUTHAUL, "status", "--json"], env=os.environ | running.env, capture_output=True, text=True, check=False, timeout=60
+            [OUTHAUL, "status", "--json"],
+            env=os.environ | running.env,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
         )
         return done.returncode, json.loads(done.stdout)
 
@@ -232,7 +241,9 @@ def test_a_legacy_outbox_with_a_processed_flag_is_captured_unchanged(make_world)
     world.insert(5)
     until(lambda: world.stored() == 10)
     assert world.sql("SELECT count(*) FROM outbox") == 9
-    columns = {row[0] for row in world.clickhouse.rows("SELECT name FROM system.columns WHERE database = currentDatabase()")}
+    columns = {
+        row[0] for row in world.clickhouse.rows("SELECT name FROM system.columns WHERE database = currentDatabase()")
+    }
     assert "processed" not in columns
 
 
@@ -241,7 +252,12 @@ def test_setup_is_idempotent_and_printable(make_world):
     for _ in range(2):
         subprocess.run([OUTHAUL, "setup"], env=os.environ | world.env, check=True, capture_output=True, timeout=60)
     printed = subprocess.run(
-        [OUTHAUL, "setup", "--print-sql"], env=os.environ | world.env, check=True, capture_output=True, text=True, timeout=60
+        [OUTHAUL, "setup", "--print-sql"],
+        env=os.environ | world.env,
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
     ).stdout
     assert "CREATE PUBLICATION outhaul" in printed
     assert world.settings.slot in printed

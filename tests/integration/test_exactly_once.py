@@ -92,7 +92,14 @@ def test_a_batch_sent_twice_at_the_same_time_is_stored_once(world: World):
     def run():
         clickhouse = ClickHouse(world.env["OUTHAUL_CLICKHOUSE_URL"], timeout_s=30)
         try:
-            insert(clickhouse, message_of(world, batch), batch.payload, epochs="event_log_epochs", timeout_s=30, again=False)
+            insert(
+                clickhouse,
+                message_of(world, batch),
+                batch.payload,
+                epochs="event_log_epochs",
+                timeout_s=30,
+                again=False,
+            )
         except Exception as error:
             errors.append(error)
         clickhouse.close()
@@ -162,7 +169,9 @@ def test_recovery_waits_for_an_insert_that_is_still_running(world: World, monkey
         target=slow.command,
         args=(
             "INSERT INTO event_log (id, event_type, event_date_time, environment, event_context, cdc_source, cdc_lsn, cdc_ordinal, "
-            "cdc_committed_at) SELECT 1, 'x', '2026-01-01', 't', '{}', '" + world.settings.source + "', 600, sleepEachRow(0.5), "
+            "cdc_committed_at) SELECT 1, 'x', '2026-01-01', 't', '{}', '"
+            + world.settings.source
+            + "', 600, sleepEachRow(0.5), "
             "'2026-01-01' FROM numbers(4)",
         ),
         kwargs={"settings": {"log_comment": mark, "max_block_size": 1, "max_insert_block_size": 1}},
@@ -187,7 +196,9 @@ def test_recovery_waits_for_an_insert_that_is_still_running(world: World, monkey
 
 
 def test_recovery_gives_up_on_an_insert_that_never_ends(world: World, monkeypatch):
-    monkeypatch.setattr(recovery, "query", lambda name, **values: "SELECT 1" if name == "running_inserts" else original(name, **values))
+    monkeypatch.setattr(
+        recovery, "query", lambda name, **values: "SELECT 1" if name == "running_inserts" else original(name, **values)
+    )
     waits = []
     with pytest.raises(TransientError, match="still running"):
         recover(world.clickhouse, world.settings, HISTORY, Lsn(0), "me", waits.append)
@@ -207,7 +218,10 @@ def test_recovery_asks_event_log_and_dead_letters_for_runs_of_positions(world: W
         f"VALUES ('{{}}', 'r', '{world.settings.source}', 700, 90, '2026-01-01'), ('{{}}', 'r', 'someone_else', 700, 40, '2026-01-01')"
     )
     held = ask(world.clickhouse, world.settings, Lsn(700))
-    assert list(zip(held.lsn.tolist(), held.first.tolist(), held.last.tolist(), strict=True)) == [(700, 0, 39), (700, 42, 99)]
+    assert list(zip(held.lsn.tolist(), held.first.tolist(), held.last.tolist(), strict=True)) == [
+        (700, 0, 39),
+        (700, 42, 99),
+    ]
     assert ask(world.clickhouse, world.settings, Lsn(701)).rows == 0
 
 
@@ -241,5 +255,8 @@ def test_times_at_both_ends_of_the_range_are_stored_exactly(world: World):
     kind = records.schema.field("event_date_time")
     records = records.set_column(2, kind, pa.array(ends_us, kind.type))
     send(world, batch_of(world, records))
-    found = [row[0] for row in world.clickhouse.rows("SELECT toUnixTimestamp64Micro(event_date_time) FROM event_log ORDER BY id")]
+    found = [
+        row[0]
+        for row in world.clickhouse.rows("SELECT toUnixTimestamp64Micro(event_date_time) FROM event_log ORDER BY id")
+    ]
     assert found == ends_us

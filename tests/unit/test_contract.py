@@ -107,5 +107,10 @@ def test_errors_pickle_whole(kind):
     error = kind("it broke", code=60, todo="mend it", exit_code=Exit.CLICKHOUSE_TABLE)
     again = pickle.loads(pickle.dumps(error))
     assert type(again) is kind
-    assert (again.message, again.code, again.todo, again.exit_code) == ("it broke", 60, "mend it", Exit.CLICKHOUSE_TABLE)
+    assert (again.message, again.code, again.todo, again.exit_code) == (
+        "it broke",
+        60,
+        "mend it",
+        Exit.CLICKHOUSE_TABLE,
+    )
     assert str(again) == "it broke. mend it"

@@ -81,7 +81,9 @@ def test_quarantine_stores_every_good_row_and_sets_aside_every_bad_one(count, po
     refuser = Refuser(poison)
     bad = poison & set(range(count))
     assert set_aside(message_of(batch), batch.payload, refuser, dead_letters="event_log_dead_letters") == len(bad)
-    stored = [i for table, rows in refuser.taken.values() if table == "event_log" for i in rows.column("id").to_pylist()]
+    stored = [
+        i for table, rows in refuser.taken.values() if table == "event_log" for i in rows.column("id").to_pylist()
+    ]
     letters = [rows for table, rows in refuser.taken.values() if table != "event_log"]
     assert sorted(stored) == sorted(set(range(count)) - bad)
     assert sorted(rows.column("cdc_ordinal")[0].as_py() for rows in letters) == sorted(bad)
