@@ -26,7 +26,7 @@ app = typer.Typer(
 _LOOK_S = 1.0
 
 Services = Annotated[list[str] | None, typer.Argument(help=f"Which: {', '.join(NAMES)}. All, if none is named.")]
-DataDir = Annotated[Path, typer.Option(envvar="OUTHAUL_LOCAL_DIR", help="Where data, logs and ports are kept.")]
+DataDir = Annotated[Path, typer.Option(help="Where data, logs and ports are kept.")]
 Port = Annotated[int | None, typer.Option(min=1, max=65535, help="Fixed port; a free one otherwise.")]
 _HERE = Path(".outhaul")
 

@@ -29,7 +29,7 @@ class ClickHouse:
     """The engine over one data directory."""
 
     name: ClassVar[str] = "clickhouse"
-    # The front itself gives running queries 9 s.
+    # The front itself gives running queries 6 s.
     stop_signals: ClassVar[tuple[tuple[signal.Signals, float], ...]] = ((signal.SIGTERM, 20.0), (signal.SIGKILL, 5.0))
     start_timeout_s: ClassVar[float] = 60.0
 

@@ -8,7 +8,10 @@ users, sessions, quotas, the native protocol, clusters and `system.query_log` ar
 - `query_id` is echoed, but `system.processes` shows the engine's own: find a query by its `log_comment`;
 - a query is not cancelled when its client goes away before the first piece of its result; `max_execution_time` ends
   it;
-- the database `default` is the engine's own overlay: queries without a database run in the one of ours.
+- results in formats with a head or a foot (JSON, Parquet, ArrowStream, ...WithNames) are made whole in memory; the
+  others are passed on as the engine makes them;
+- no external tables, no ClickHouse compression (`compress=1`), one `input()` a statement, and that with a structure;
+- the database `default` is the engine's own overlay: queries without a database run in `outhaul`.
 
 A body is received whole before the engine sees its statement, so what a client did not finish sending is never
 executed.
@@ -44,7 +47,7 @@ _LONGEST_STATEMENT_BYTES = 64 << 20
 _MAX_QUERIES = 32
 _QUEUE_S = 10.0
 _IDLE_S = 300
-_DRAIN_S = 8.0
+_DRAIN_S = 5.0
 
 
 class Front(ThreadingHTTPServer):
@@ -202,7 +205,8 @@ class Handler(BaseHTTPRequestHandler):
             "X-ClickHouse-Timezone": self.server.engine.timezone,
         }
         # A line break in a header would be a header of the client's making.
-        return headers | ({"X-ClickHouse-Query-Id": "".join(query_id.split())} if query_id else {})
+        plain = "".join(letter for letter in query_id if " " < letter <= "~")
+        return headers | ({"X-ClickHouse-Query-Id": plain} if plain else {})
 
 
 def serve(port: int, account: Login) -> None:

@@ -68,7 +68,7 @@ class Postgres:
         Raises:
             FatalError: the wheel is missing, or initdb failed.
         """
-        account = ordinary_account()
+        account = self._account()
         programs = _programs(account)
         cluster = self._place(account)
         environment = _environment()
@@ -118,6 +118,15 @@ class Postgres:
 
     def _cluster(self) -> Path:
         return Path(self._pointer.read_text(encoding="utf-8").strip()) if self._pointer.exists() else self._home
+
+    def _account(self) -> Account:
+        """A cluster stays with the user who made it, whoever would be chosen today."""
+        chosen = ordinary_account()
+        cluster = self._cluster()
+        if chosen.uid is None or not (cluster / "PG_VERSION").exists():
+            return chosen
+        found = cluster.stat()
+        return Account(found.st_uid, found.st_gid)
 
     def _place(self, account: Account) -> Path:
         if self._pointer.exists() or (self._home / "PG_VERSION").exists():

@@ -22,6 +22,7 @@ from deploy.local.statement import NOT_IMPLEMENTED, StatementError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+BAD_ARGUMENTS = 36
 UNKNOWN_SETTING = 115
 AUTHENTICATION_FAILED = 516
 
@@ -103,6 +104,11 @@ def read_request(method: str, target: str, headers: Mapping[str, str], form: Ite
         StatementError: a setting's name that is none, or something that the embedded engine cannot do.
     """
     pairs = [*_pairs(target), *form]
+    for name, value in pairs:
+        if name != "query" and not _is_text(name + value):
+            raise StatementError(
+                BAD_ARGUMENTS, "BAD_ARGUMENTS", "The embedded engine's HTTP front takes parameters in UTF-8"
+            )
     reserved = {name: value for name, value in pairs if name in _RESERVED}
     for name in ("compress", "decompress"):
         if reserved.get(name, "0").lower() in _ON:
@@ -164,6 +170,11 @@ def form_fields(content_type: str, body: bytes) -> list[tuple[str, str]]:
 
 def _pairs(target: str) -> list[tuple[str, str]]:
     return parse_qsl(urlsplit(target).query, keep_blank_values=True, errors="surrogateescape")
+
+
+def _is_text(value: str) -> bool:
+    """Tell whether this came from valid UTF-8; what did not holds lone surrogates."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def _compression(accepted: str, settings: Mapping[str, str]) -> str | None:

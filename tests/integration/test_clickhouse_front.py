@@ -7,9 +7,11 @@ import gzip
 import http.client
 import io
 import json
+import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -499,3 +501,39 @@ def test_many_clients_insert_and_query_at_once(url: str, client: Client, table: 
     with ThreadPoolExecutor(12) as pool:
         assert list(pool.map(work, range(24))) == [5] * 24
     assert count(client) == 120
+
+
+def test_a_stop_ends_what_runs_and_keeps_what_is_stored(tmp_path: Path) -> None:
+    stack = Stack(tmp_path)
+    stack.up(["clickhouse"])
+    url = stack.env()["OUTHAUL_CLICKHOUSE_URL"]
+    outcome: list[tuple[int, str]] = []
+
+    def run() -> None:
+        status, headers, _ = exchange(url, "POST", "/?log_comment=long", FOREVER)
+        outcome.append((status, headers["x-clickhouse-exception-code"]))
+
+    thread = threading.Thread(target=run)
+    try:
+        with closing(connect(url)) as client:
+            client.command("CREATE TABLE kept (a Int64) ENGINE = MergeTree ORDER BY a")
+            client.command("INSERT INTO kept VALUES (1)")
+            thread.start()
+            until_running(client, "long")
+        stack.down()
+        thread.join(30)
+        assert outcome == [(500, "394")]
+        stack.up(["clickhouse"])
+        with closing(connect(stack.env()["OUTHAUL_CLICKHOUSE_URL"])) as client:
+            assert count(client, "kept") == 1
+    finally:
+        stack.down()
+
+
+def test_a_second_front_over_the_same_data_is_refused_and_harms_nothing(stack: Stack, url: str) -> None:
+    home = stack.data_dir / "clickhouse"
+    argv = [sys.executable, "-m", "deploy.local.clickhouse_front", str(home), "--port", "0"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    second = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=60, env=environment)
+    assert second.returncode != 0
+    assert exchange(url, "POST", "/", "SELECT 1")[2] == b"1\n"

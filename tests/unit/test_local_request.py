@@ -57,6 +57,14 @@ def test_a_setting_cannot_smuggle_in_sql() -> None:
     assert set_statement([("a", "it's\\"), ("b", "1")]) == r"SET a = 'it\'s\\', b = '1'"
 
 
+def test_bytes_that_are_no_text_pass_in_the_query_only() -> None:
+    assert read_request("POST", "/?query=SELECT+'%FF'", {}).query == "SELECT '\udcff'"
+    for target in ("/?param_a=%FF", "/?log_comment=%FF", "/?database=%FF"):
+        with pytest.raises(StatementError) as caught:
+            read_request("POST", target, {})
+        assert caught.value.code == 36
+
+
 def test_clickhouse_compression_is_refused_plainly() -> None:
     with pytest.raises(StatementError, match="Content-Encoding") as caught:
         read_request("POST", "/?decompress=1", {})

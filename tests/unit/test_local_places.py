@@ -1,0 +1,83 @@
+"""The small parts of the embedded stack that need no server: ports, turns, processes."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from deploy.local.ports import Ports, free
+from deploy.local.processes import Process, alive, find
+from deploy.local.slots import Slots
+from deploy.local.statement import StatementError
+from sink.errors import FatalError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_a_port_is_chosen_once(tmp_path: Path) -> None:
+    port, note = Ports(tmp_path).choose("redis", None)
+    assert (note, free(port)) == ("", True)
+    assert Ports(tmp_path).choose("redis", None) == (port, "")
+    assert Ports(tmp_path).remembered("redis") == port
+    assert Ports(tmp_path).remembered("postgres") is None
+
+
+def test_services_get_different_ports(tmp_path: Path) -> None:
+    ports = Ports(tmp_path)
+    assert len({ports.choose(str(number), None)[0] for number in range(50)}) == 50
+
+
+def test_a_taken_port_is_left_to_the_other(tmp_path: Path) -> None:
+    ports = Ports(tmp_path)
+    port, _ = ports.choose("redis", None)
+    with socket.create_server(("127.0.0.1", port)):
+        other, note = ports.choose("redis", None)
+        assert other != port
+        assert str(port) in note
+        with pytest.raises(FatalError):
+            ports.choose("redis", port)
+
+
+def test_a_broken_memory_is_no_memory(tmp_path: Path) -> None:
+    (tmp_path / "ports.json").write_text("{")
+    assert Ports(tmp_path).remembered("redis") is None
+
+
+def test_who_gets_no_turn_is_told_so() -> None:
+    slots = Slots(1, wait_s=0.01)
+    with slots.one():
+        assert not slots.wait_idle(0.0)
+        with pytest.raises(StatementError) as caught, slots.one():
+            pass
+        assert caught.value.code == 202
+    assert slots.wait_idle(0.0)
+    with slots.one():
+        pass
+
+
+def test_a_turn_goes_to_who_waits_for_it() -> None:
+    slots = Slots(1, wait_s=30)
+    got = threading.Event()
+
+    def wait_for_it() -> None:
+        with slots.one():
+            got.set()
+
+    with slots.one():
+        thread = threading.Thread(target=wait_for_it)
+        thread.start()
+        assert not got.is_set()
+    thread.join(30)
+    assert got.is_set()
+
+
+def test_processes_are_told_by_their_command_line() -> None:
+    mine = find(lambda argv: "pytest" in " ".join(argv))
+    assert mine
+    assert all(alive(process) for process in mine)
+    assert not alive(Process(mine[0].pid, ("something else",)))
+    assert not alive(Process(1 << 30, ("nobody",)))
