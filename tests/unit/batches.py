@@ -1,0 +1,31 @@
+"""Small batches and their messages, as the reader makes them; for tests only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from sink.batch import Batch, Message, pack
+from sink.position import Lsn, Position
+from sink.quarantine import DEAD_LETTER_SCHEMA
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def batch_of(values: Sequence[int]) -> Batch:
+    fields = [pa.field("id", pa.int64(), metadata={"clickhouse": "Int64"}), *list(DEAD_LETTER_SCHEMA)[2:]]
+    count = len(values)
+    columns = [
+        pa.array(values, pa.int64()),
+        pa.array([9] * count, pa.uint64()),
+        pa.array(range(count), pa.uint64()),
+        pa.array([0] * count, pa.timestamp("us", "UTC")),
+    ]
+    records = pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))
+    return pack("outhaul", "event_log", records, Position(Lsn(9), 0), Position(Lsn(9), count - 1))
+
+
+def message_of(batch: Batch, sequence: int = 0) -> Message:
+    return Message.of(batch, source="outhaul", epoch=1, owner="me", sequence=sequence, attempt=0)

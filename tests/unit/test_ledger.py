@@ -1,0 +1,92 @@
+"""What was sent and not answered is sent again when it seems to be lost, and not before."""
+
+import numpy as np
+
+from cdc_reader.assemble import Assembled
+from cdc_reader.ledger import Health, Ledger, Phase
+from tests.unit.batches import batch_of, message_of
+
+
+def ledger_with(*sequences: int) -> Ledger:
+    ledger = Ledger(120.0)
+    for sequence in sequences:
+        batch = batch_of([sequence])
+        ledger.add(message_of(batch, sequence), Assembled(batch, None, np.array([sequence * 1_000_000])))
+    return ledger
+
+
+def phase_of(ledger: Ledger, sequence: int) -> Phase:
+    return ledger.entries[sequence].phase
+
+
+IDLE = Health(0, frozenset())
+
+
+def test_an_unanswered_message_is_sent_again_once_and_only_after_it_was_sent() -> None:
+    ledger = ledger_with(0, 1)
+    assert ledger.decide_again(1e9, IDLE) == []
+    ledger.heard(0, Phase.SENT, now=10.0)
+    assert ledger.decide_again(14.9, IDLE) == []
+    assert ledger.decide_again(15.0, IDLE) == [0]
+    entry = ledger.again(0)
+    assert entry is not None
+    assert entry.message.attempt == 1
+    assert ledger.again(0) is None
+    assert ledger.decide_again(1e9, IDLE) == []
+
+
+def test_patience_doubles_with_every_sending_up_to_its_bound() -> None:
+    ledger = ledger_with(0)
+    waits = []
+    for _ in range(8):
+        ledger.heard(0, Phase.SENT, now=0.0)
+        waits.append(next(n for n in range(1000) if ledger.decide_again(float(n), IDLE)))
+        ledger.again(0)
+    assert waits == [5, 10, 20, 40, 80, 120, 120, 120]
+
+
+def test_a_message_that_may_still_be_queued_is_left_alone() -> None:
+    ledger = ledger_with(0)
+    ledger.heard(0, Phase.SENT, now=0.0)
+    assert ledger.decide_again(1e6, Health(1, frozenset())) == []
+
+
+def test_a_batch_whose_worker_shows_no_sign_of_life_is_sent_again_at_once() -> None:
+    ledger = ledger_with(0)
+    token = ledger.entries[0].message.token
+    ledger.heard(0, Phase.SENT, now=0.0)
+    ledger.heard(0, Phase.BEGUN, now=1.0)
+    assert ledger.begun_tokens() == (token,)
+    assert ledger.decide_again(1e6, Health(0, frozenset([token]))) == []
+    assert ledger.decide_again(2.9, IDLE) == []
+    assert ledger.decide_again(3.0, IDLE) == [0]
+
+
+def test_a_retrying_task_gets_the_time_it_asked_for() -> None:
+    ledger = ledger_with(0)
+    ledger.heard(0, Phase.SENT, now=0.0)
+    ledger.heard(0, Phase.RETRYING, now=0.0, wait_s=30.0)
+    assert ledger.decide_again(34.9, IDLE) == []
+    assert ledger.decide_again(35.0, IDLE) == [0]
+
+
+def test_words_of_an_earlier_sending_do_not_count_for_the_next() -> None:
+    ledger = ledger_with(0)
+    ledger.heard(0, Phase.SENT, now=0.0)
+    ledger.again(0)
+    ledger.heard(0, Phase.BEGUN, now=1.0)
+    assert phase_of(ledger, 0) is Phase.WAITING
+    ledger.heard(0, Phase.SENT, now=2.0)
+    ledger.heard(0, Phase.BEGUN, now=3.0)
+    ledger.heard(0, Phase.SENT, now=4.0)
+    assert phase_of(ledger, 0) is Phase.BEGUN
+
+
+def test_only_the_batch_that_was_announced_settles() -> None:
+    ledger = ledger_with(3)
+    token = ledger.entries[3].message.token
+    assert ledger.settle(3, "another") is None
+    assert ledger.settle(4, token) is None
+    assert ledger.oldest_commit_us() == 3_000_000
+    assert ledger.settle(3, token) is not None
+    assert ledger.oldest_commit_us() is None
