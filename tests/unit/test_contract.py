@@ -1,50 +1,61 @@
 """What reader and sink tell each other: positions, tokens, messages, reports, errors."""
 
 import pickle
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sink.batch import Message, encode, pack, parse_position
-from sink.errors import Exit, FatalError, FrameError, PoisonError, TransientError
+from sink.batch import Batch, Message, encode, pack, parse_position
+from sink.errors import Exit, FatalError, FrameError, PipelineError, PoisonError, TransientError
 from sink.position import Lsn, Position
 from sink.report import Outcome, Report
 
+FIRST = Position(Lsn(1), 0)
+LAST = Position(Lsn(2), 0)
 
-def records(*values):
+
+def records(*values: int) -> pa.RecordBatch:
     return pa.record_batch([pa.array(values, pa.int64())], ["id"])
 
 
-def batch(*values, first=Position(Lsn(1), 0), last=Position(Lsn(2), 0), source="outhaul", table="event_log"):
+def batch(
+    *values: int,
+    first: Position = FIRST,
+    last: Position = LAST,
+    source: str = "outhaul",
+    table: str = "event_log",
+) -> Batch:
     return pack(source, table, records(*values), first, last)
 
 
-def message(**changes):
+def message(**changes: Any) -> Message:
     made = Message.of(batch(1, 2), source="outhaul", epoch=3, owner="abc", sequence=4, attempt=0)
     return replace(made, **changes)
 
 
 @given(st.integers(0, 2**64 - 1))
-def test_an_lsn_reads_back_what_it_prints(value):
+def test_an_lsn_reads_back_what_it_prints(value: int) -> None:
     assert Lsn.parse(str(Lsn(value))) == value
 
 
 @pytest.mark.parametrize("text", ["", "1", "1/", "/1", "g/1", "1/1/1", "-1/0"])
-def test_what_is_no_lsn_is_refused(text):
+def test_what_is_no_lsn_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
         Lsn.parse(text)
 
 
 @given(st.integers(0, 2**64 - 1), st.integers(0, 2**40))
-def test_a_position_reads_back_what_it_prints(lsn, ordinal):
+def test_a_position_reads_back_what_it_prints(lsn: int, ordinal: int) -> None:
     position = Position(Lsn(lsn), ordinal)
     assert parse_position(str(position)) == position
 
 
-def test_the_token_depends_on_everything_that_names_the_batch():
+def test_the_token_depends_on_everything_that_names_the_batch() -> None:
     tokens = {
         batch(1, 2).token,
         batch(1, 3).token,
@@ -57,14 +68,14 @@ def test_the_token_depends_on_everything_that_names_the_batch():
     assert batch(1, 2).token == batch(1, 2).token
 
 
-def test_a_message_announces_its_payload_and_no_other():
+def test_a_message_announces_its_payload_and_no_other() -> None:
     assert message().announces(batch(1, 2).payload)
     assert not message().announces(encode(records(1, 3)))
     assert not message().announces(batch(1, 2).payload[:-1])
     assert not message(rows=3).announces(batch(1, 2).payload)
 
 
-def test_a_message_survives_json():
+def test_a_message_survives_json() -> None:
     assert Message.from_json(message().to_json()) == message()
 
 
@@ -79,7 +90,7 @@ def test_a_message_survives_json():
         lambda data: data.update(first=None),
     ],
 )
-def test_a_message_of_another_shape_is_refused(damage):
+def test_a_message_of_another_shape_is_refused(damage: Callable[[dict[str, Any]], object]) -> None:
     data = message().to_json()
     damage(data)
     with pytest.raises(FatalError):
@@ -87,23 +98,23 @@ def test_a_message_of_another_shape_is_refused(damage):
 
 
 @pytest.mark.parametrize("data", [None, [], "x", 1, {}])
-def test_what_is_no_message_is_refused(data):
+def test_what_is_no_message_is_refused(data: object) -> None:
     with pytest.raises(FatalError):
         Message.from_json(data)
 
 
-def test_a_report_reads_back_what_it_wrote():
+def test_a_report_reads_back_what_it_wrote() -> None:
     report = Report(Outcome.FATAL, "t", 5, 2, "no table", "run setup", 22, 60)
     assert Report.from_json(report.to_json()) == report
 
 
 @given(st.binary(max_size=60))
-def test_no_line_on_the_stored_list_can_break_the_reader(line):
+def test_no_line_on_the_stored_list_can_break_the_reader(line: bytes) -> None:
     assert Report.from_json(line) is None or isinstance(Report.from_json(line), Report)
 
 
 @pytest.mark.parametrize("kind", [TransientError, PoisonError, FatalError, FrameError])
-def test_errors_pickle_whole(kind):
+def test_errors_pickle_whole(kind: type[PipelineError]) -> None:
     error = kind("it broke", code=60, todo="mend it", exit_code=Exit.CLICKHOUSE_TABLE)
     again = pickle.loads(pickle.dumps(error))
     assert type(again) is kind

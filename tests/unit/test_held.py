@@ -9,8 +9,8 @@ from cdc_reader.held import NOTHING_HELD, Held
 POSITIONS = st.sets(st.tuples(st.integers(1, 8), st.integers(0, 12)), max_size=60)
 
 
-def held_of(positions):
-    runs = []
+def held_of(positions: set[tuple[int, int]]) -> Held:
+    runs: list[list[int]] = []
     for lsn, ordinal in sorted(positions):
         if runs and runs[-1][0] == lsn and runs[-1][2] == ordinal - 1:
             runs[-1][2] = ordinal
@@ -20,7 +20,7 @@ def held_of(positions):
 
 
 @given(POSITIONS, POSITIONS)
-def test_missing_is_the_set_difference(stored, streamed):
+def test_missing_is_the_set_difference(stored: set[tuple[int, int]], streamed: set[tuple[int, int]]) -> None:
     rows = sorted(streamed)
     lsn = np.array([row[0] for row in rows], np.uint64)
     ordinal = np.array([row[1] for row in rows], np.uint64)
@@ -30,11 +30,11 @@ def test_missing_is_the_set_difference(stored, streamed):
     assert {row for row, is_missing in zip(rows, missing, strict=True) if is_missing} == streamed - stored
 
 
-def test_nothing_held_leaves_out_nothing():
+def test_nothing_held_leaves_out_nothing() -> None:
     assert NOTHING_HELD.missing(np.array([1, 2], np.uint64), np.array([0, 0], np.uint64)).all()
 
 
-def test_a_transaction_of_a_billion_rows_is_one_run():
+def test_a_transaction_of_a_billion_rows_is_one_run() -> None:
     held = Held(np.array([7], np.uint64), np.array([0], np.uint64), np.array([10**9], np.uint64))
     missing = held.missing(np.array([7, 7], np.uint64), np.array([10**9, 10**9 + 1], np.uint64))
     assert missing.tolist() == [False, True]

@@ -1,5 +1,8 @@
 """Settings are checked as a whole, each complaint names its field, and secrets stay out of sight."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from sink.errors import Exit, FatalError
@@ -7,17 +10,17 @@ from sink.settings import Settings, load
 
 
 @pytest.fixture(autouse=True)
-def _no_environment(monkeypatch, tmp_path):
+def _no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("OUTHAUL_SLOT", "OUTHAUL_CONFIG", "OUTHAUL_LINGER_S", "OUTHAUL_POSTGRES_DSN"):
         monkeypatch.delenv(name, raising=False)
 
 
-def test_the_budget_of_fields_is_kept():
+def test_the_budget_of_fields_is_kept() -> None:
     assert len(Settings.model_fields) <= 25
 
 
-def test_the_environment_wins_over_the_file(monkeypatch, tmp_path):
+def test_the_environment_wins_over_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "outhaul.toml").write_text('slot = "from_file"\nlinger_s = 0.5\n')
     monkeypatch.setenv("OUTHAUL_SLOT", "from_env")
     settings = load()
@@ -39,19 +42,19 @@ def test_the_environment_wins_over_the_file(monkeypatch, tmp_path):
         ({"no_such_setting": 1}, "no_such_setting"),
     ],
 )
-def test_a_setting_that_does_not_hold_is_named(changes, word):
+def test_a_setting_that_does_not_hold_is_named(changes: dict[str, Any], word: str) -> None:
     with pytest.raises(FatalError, match=word) as caught:
         load(**changes)
     assert caught.value.exit_code == Exit.SETTINGS
 
 
-def test_a_typo_in_the_file_is_named(tmp_path):
+def test_a_typo_in_the_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "outhaul.toml").write_text('slott = "x"\n')
     with pytest.raises(FatalError, match="slott"):
         load()
 
 
-def test_secrets_hide():
+def test_secrets_hide() -> None:
     settings = load(postgres_dsn="postgresql://me:hunter2@db/app", redis_url="redis://:hunter2@r/0")
     assert "hunter2" not in repr(settings)
     with pytest.raises(FatalError) as caught:

@@ -1,5 +1,7 @@
 """The slot may only confirm what is stored: for every cut of the stream into pieces and every order of *stored*."""
 
+from random import Random
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,9 +12,13 @@ PIECES = st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=1, max_s
 
 
 @given(PIECES, st.randoms(use_true_random=False))
-def test_confirmed_never_passes_an_unstored_batch_and_reaches_the_end(pieces, random):
+def test_confirmed_never_passes_an_unstored_batch_and_reaches_the_end(
+    pieces: list[tuple[int, bool]], random: Random
+) -> None:
     mark = Watermark(Lsn(100))
-    batches_of, safe_of, unstored = [], [], set()
+    batches_of: list[list[int]] = []
+    safe_of: list[Lsn | None] = []
+    unstored: set[int] = set()
     number = 0
     for at, (count, has_commit) in enumerate(pieces):
         mark.handed_on()
@@ -38,14 +44,14 @@ def test_confirmed_never_passes_an_unstored_batch_and_reaches_the_end(pieces, ra
     assert mark.confirmed == max([Lsn(100), *(safe for safe in safe_of if safe is not None)])
 
 
-def test_a_piece_without_rows_lets_an_idle_slot_move():
+def test_a_piece_without_rows_lets_an_idle_slot_move() -> None:
     mark = Watermark(Lsn(1))
     mark.handed_on()
     mark.decoded([], Lsn(500))
     assert mark.confirmed == Lsn(500)
 
 
-def test_a_keepalive_behind_an_unstored_batch_waits_for_it():
+def test_a_keepalive_behind_an_unstored_batch_waits_for_it() -> None:
     mark = Watermark(Lsn(1))
     mark.handed_on()
     mark.decoded([0], Lsn(400))
@@ -56,7 +62,7 @@ def test_a_keepalive_behind_an_unstored_batch_waits_for_it():
     assert mark.confirmed == Lsn(500)
 
 
-def test_a_piece_still_being_decoded_holds_back_later_ones():
+def test_a_piece_still_being_decoded_holds_back_later_ones() -> None:
     mark = Watermark(Lsn(1))
     mark.handed_on()
     mark.handed_on()
@@ -68,7 +74,7 @@ def test_a_piece_still_being_decoded_holds_back_later_ones():
     assert mark.confirmed == Lsn(9)
 
 
-def test_a_report_that_comes_twice_moves_nothing():
+def test_a_report_that_comes_twice_moves_nothing() -> None:
     mark = Watermark(Lsn(1))
     mark.handed_on()
     mark.decoded([0, 1], Lsn(400))
