@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pyarrow as pa
 
 from sink.batch import Batch, pack
@@ -16,6 +15,7 @@ from sink.position import Lsn, Position
 from sink.quarantine import DEAD_LETTER_SCHEMA
 
 if TYPE_CHECKING:
+    import numpy as np
     import numpy.typing as npt
 
     from cdc_reader.decode import Segment

@@ -1,7 +1,7 @@
 """Frames, one read after the other -> pieces, each of which becomes a batch.
 
-Pure. Small when idle, for latency; large under load, for throughput and few parts: the more is in flight, the longer a piece
-may fill. Frames are counted for rows, which they bound from above; they are not looked into here.
+Pure. Small when idle, for latency; large under load, for throughput and few parts: the more is in flight, the longer
+a piece may fill. Frames are counted for rows, which they bound from above; they are not looked into here.
 """
 
 from __future__ import annotations

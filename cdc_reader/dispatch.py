@@ -1,7 +1,8 @@
 """Batch -> payload in Redis by its key, then one small Celery message that names it.
 
-Edge: the broker. The payload goes first, so that a task never starts before its rows are there; a message whose payload expired or
-was evicted reports it missing and is sent again. The task is named, not imported: readers need none of the worker's code.
+Edge: the broker. The payload goes first, so that a task never starts before its rows are there; a message whose
+payload expired or was evicted reports it missing and is sent again. The task is named, not imported: readers need
+none of the worker's code.
 
 Source: https://docs.celeryq.dev/en/stable/userguide/calling.html
 """
@@ -62,7 +63,8 @@ class Dispatcher:
                 args=(message.to_json(),),
                 task_id=f"{message.token}-{message.attempt}",
                 queue=self._settings.queue,
-                argsrepr=f"({message.source} #{message.sequence}: {message.rows} rows, {message.first} to {message.last})",
+                argsrepr=f"({message.source} #{message.sequence}: {message.rows} rows, "
+                f"{message.first} to {message.last})",
                 retry=False,
             )
         except (kombu.exceptions.KombuError, OSError) as error:

@@ -1,7 +1,7 @@
 """Positions that ClickHouse holds already -> which rows of a batch to leave out.
 
-Pure. Held positions come as runs of neighbouring ordinals within one transaction, in order: a transaction of a million rows is
-one run. Rows are looked up all at once, by numbers that sort as (commit LSN, ordinal) does.
+Pure. Held positions come as runs of neighbouring ordinals within one transaction, in order: a transaction of a
+million rows is one run. Rows are looked up all at once, by numbers that sort as (commit LSN, ordinal) does.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ class Held:
         key = _key(number, ordinal)
         run = np.searchsorted(starts, key, side="right").astype(np.int64) - 1
         held = (transactions[number] == lsn) & (run >= 0) & (key <= ends[np.maximum(run, 0)])
-        return ~held
+        missing: Flags = ~held
+        return missing
 
 
 NOTHING_HELD = Held(np.empty(0, np.uint64), np.empty(0, np.uint64), np.empty(0, np.uint64))

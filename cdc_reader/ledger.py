@@ -1,8 +1,8 @@
 """Batches sent, reports heard -> which batches to send again, and how old the oldest is.
 
-Pure. Payloads stay here until they are stored, so that losing all of Redis costs another dispatch and nothing else. How many there
-can be is bounded by the watermark's window, how large each is by the batcher. Sending a batch once too often is harmless, so doubt
-is settled by sending it; the table of doubts is `_doubt`.
+Pure. Payloads stay here until they are stored, so that losing all of Redis costs another dispatch and nothing else.
+How many there can be is bounded by the watermark's window, how large each is by the batcher. Sending a batch once too
+often is harmless, so doubt is settled by sending it; the table of doubts is `_doubt`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,10 @@ class Health:
 
 @dataclass(slots=True)
 class Entry:
-    """A batch in flight; `since` is the clock at the last change of its phase, `wait_s` what a retrying task announced."""
+    """A batch in flight.
+
+    `since` is the clock at the last change of its phase, `wait_s` what a retrying task announced, both in seconds.
+    """
 
     message: Message
     assembled: Assembled
@@ -106,7 +109,7 @@ class Ledger:
         return [number for number, entry in self.entries.items() if entry.phase is not Phase.WAITING]
 
     def again(self, sequence: int) -> Entry | None:
-        """Mark a batch as waiting to be sent once more, and return it; None when it is not in flight or waits already."""
+        """Mark a batch as waiting to be sent again, and return it; None when it is not in flight or waits already."""
         entry = self.entries.get(sequence)
         if entry is None or entry.phase is Phase.WAITING:
             return None
@@ -116,13 +119,13 @@ class Ledger:
 
     def _doubt(self, entry: Entry, now: float, health: Health) -> bool:
         silent_s = now - entry.since
-        patience_s = min(self._patience_max_s, _PATIENCE_S * 2 ** min(entry.message.attempt, 16))
+        patience_s: float = min(self._patience_max_s, _PATIENCE_S * 2 ** min(entry.message.attempt, 16))
         match entry.phase:
             case Phase.WAITING:
                 return False
             case Phase.SENT:
                 # While messages queue, ours may be among them: workers are slow, or there are none.
-                return not health.queued and silent_s >= patience_s
+                return health.queued == 0 and silent_s >= patience_s
             case Phase.BEGUN:
                 return entry.message.token not in health.alive and silent_s >= _GRACE_S
             case Phase.RETRYING:

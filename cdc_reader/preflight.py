@@ -1,7 +1,7 @@
 """Settings -> proof that the three servers are as they must be, or the first thing that is not.
 
-Edge: Postgres by an ordinary connection, Redis and ClickHouse by their own edges. Each check that fails says what to do and has an
-exit code of its own; none changes anything but one key in Redis that expires.
+Edge: Postgres by an ordinary connection, Redis and ClickHouse by their own edges. Each check that fails says what to
+do and has an exit code of its own; none changes anything but one key in Redis that expires.
 
 Source: https://www.postgresql.org/docs/current/logical-replication-config.html
 """
@@ -39,8 +39,8 @@ _PUBLICATION: LiteralString = """
            EXISTS (SELECT FROM pg_publication_tables WHERE pubname = %(publication)s
                    AND to_regclass(format('%%I.%%I', schemaname, tablename)) = to_regclass(%(table)s)) AS has_table,
            ARRAY(SELECT format('%%I.%%I', schemaname, tablename) FROM pg_publication_tables
-                 WHERE pubname = %(publication)s
-                 AND to_regclass(format('%%I.%%I', schemaname, tablename)) IS DISTINCT FROM to_regclass(%(table)s)) AS others
+                 WHERE pubname = %(publication)s AND to_regclass(format('%%I.%%I', schemaname, tablename)) IS DISTINCT
+                 FROM to_regclass(%(table)s)) AS others
     FROM pg_publication WHERE pubname = %(publication)s"""
 
 _SLOT: LiteralString = (
@@ -68,7 +68,8 @@ def connect(dsn: str) -> psycopg.Connection[dict[str, Any]]:
 
 
 def _connection_error(error: psycopg.Error) -> Exception:
-    # libpq gives no SQLSTATE for a connection that was refused by the server, but the server's own words are in the text.
+    # libpq gives no SQLSTATE for a connection that was refused by the server, but the server's own words are in the
+    # text.
     text = str(error)
     state = error.sqlstate
     if state is None and "FATAL:" in text:
@@ -146,7 +147,8 @@ def _check_publication(settings: Settings, publication: dict[str, Any] | None) -
         todo = f"ALTER PUBLICATION {name} SET (publish_via_partition_root = true)"
     elif publication["others"]:
         problem = f"publication {name!r} holds tables that nobody asked to capture: {', '.join(publication['others'])}"
-        todo = f"ALTER PUBLICATION {name} DROP TABLE {', '.join(publication['others'])}, or use a publication of outhaul's own"
+        others = ", ".join(publication["others"])
+        todo = f"ALTER PUBLICATION {name} DROP TABLE {others}, or use a publication of outhaul's own"
     else:
         return
     raise FatalError(problem, todo=todo, exit_code=Exit.PUBLICATION_MISSING)
@@ -164,13 +166,15 @@ def _check_slot(settings: Settings, slot: dict[str, Any] | None, database: str) 
     if slot["database"] != database:
         raise FatalError(
             f"slot {settings.slot!r} belongs to database {slot['database']!r}, not {database!r}",
-            todo="Name another slot in OUTHAUL_SLOT and run `outhaul setup`, or the other database in OUTHAUL_POSTGRES_DSN",
+            todo="Name another slot in OUTHAUL_SLOT and run `outhaul setup`, "
+            "or the other database in OUTHAUL_POSTGRES_DSN",
             exit_code=Exit.SLOT_UNUSABLE,
         )
     if slot["wal_status"] == "lost":
         raise FatalError(
             f"slot {settings.slot!r} is lost: Postgres has removed WAL that it still needed",
-            todo=f"SELECT pg_drop_replication_slot('{settings.slot}'), then `outhaul setup`; events committed in between are not streamed",
+            todo=f"SELECT pg_drop_replication_slot('{settings.slot}'), then `outhaul setup`; "
+            "events committed in between are not streamed",
             exit_code=Exit.SLOT_UNUSABLE,
         )
 

@@ -1,7 +1,7 @@
 """Settings -> a reader that streams until it is told to stop.
 
-Edge: opens what a session needs and begins a new one after every transient failure, with capped backoff. There is one way back
-from anything (cdc_reader/recovery.py), so nothing of a failed session is kept.
+Edge: opens what a session needs and begins a new one after every transient failure, with capped backoff. There is one
+way back from anything (cdc_reader/recovery.py), so nothing of a failed session is kept.
 """
 
 from __future__ import annotations

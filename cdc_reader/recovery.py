@@ -1,12 +1,13 @@
 """Slot owned -> epoch of our own, older inserts at rest, and the positions that need not be streamed again.
 
-Edge: ClickHouse, which is the checkpoint. Called once a session, after the slot is ours and before its first row is looked at:
+Edge: ClickHouse, which is the checkpoint. Called once a session, when the slot is ours and no row has been looked at:
 
 1. *bind*: the newest epoch tells which history the stored positions belong to; another one is a stop.
 2. *fence*: write a newer epoch. From here on ClickHouse refuses every insert of an older reader that begins.
-3. *settle*: wait until no insert that began before the fence is still running. Every insert is listed among the running queries
-   before it asks for the epoch, so one of the two sees the other: it is refused, or it is waited for. No clock is involved.
-4. *ask*: which positions from the slot's confirmed one on are stored? Nothing can add to the answer any more but ourselves.
+3. *settle*: wait until no insert that began before the fence is still running. Every insert is listed among the
+   running queries before it asks for the epoch, so one of the two sees the other: it is refused, or it is waited for.
+   No clock is involved.
+4. *ask*: which positions from the slot's confirmed one on are stored? Nothing but ourselves can add to the answer.
 
 Dying between any two of these leaves nothing but an epoch that nobody uses.
 """
@@ -172,9 +173,10 @@ def ask(clickhouse: ClickHouse, settings: Settings, confirmed: Lsn) -> Held:
 
 def _other_history(settings: Settings, known: History, found: History, confirmed: Lsn) -> PipelineError:
     return FatalError(
-        f"ClickHouse holds source {settings.source!r} of system {known.system_identifier}, timeline {known.timeline}, but slot "
-        f"{settings.slot!r} at {confirmed} belongs to system {found.system_identifier}, timeline {found.timeline}: positions of "
-        "one mean nothing in the other, and events between what is stored and where the slot begins may be missing",
-        todo="Check OUTHAUL_POSTGRES_DSN; if this is the new primary, go on from its slot with `outhaul setup --rebind`",
+        f"ClickHouse holds source {settings.source!r} of system {known.system_identifier}, timeline {known.timeline}, "
+        f"but slot {settings.slot!r} at {confirmed} belongs to system {found.system_identifier}, timeline "
+        f"{found.timeline}: positions of one mean nothing in the other, and events between what is stored and where "
+        "the slot begins may be missing",
+        todo="Check OUTHAUL_POSTGRES_DSN; if this is the new primary, go on with `outhaul setup --rebind`",
         exit_code=Exit.OTHER_HISTORY,
     )

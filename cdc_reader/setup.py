@@ -6,7 +6,7 @@ Edge: applies the files of `sql/`, in their order; all of them are idempotent. W
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING, LiteralString, cast
+from typing import TYPE_CHECKING
 
 import psycopg
 
@@ -47,7 +47,7 @@ def apply_postgres(settings: Settings, tell: Callable[[str], None]) -> None:
         conn.add_notice_handler(lambda notice: tell(notice.message_primary or ""))
         for name, text in postgres_ddl(settings):
             try:
-                conn.execute(cast("LiteralString", text))
+                conn.execute(text.encode())
             except psycopg.Error as error:
                 raise error_of(
                     error.sqlstate, f"{name}: {error}", slot=settings.slot, publication=settings.publication
@@ -80,4 +80,5 @@ def rebind(clickhouse: ClickHouse, settings: Settings) -> str:
         confirmed = confirmed_lsn(conn, settings.slot)
     newest = newest_epoch(clickhouse, settings)
     raise_epoch(clickhouse, settings, history, confirmed, 1 + (newest.epoch if newest else 0), secrets.token_hex(8))
-    return f"source {settings.source} goes on at {confirmed} of system {history.system_identifier}, timeline {history.timeline}"
+    where = f"system {history.system_identifier}, timeline {history.timeline}"
+    return f"source {settings.source} goes on at {confirmed} of {where}"

@@ -1,7 +1,7 @@
 """Replication slot -> frames as they come; positions and replies -> the slot.
 
-Edge: libpq, through psycopg's PGconn, in COPY BOTH mode. libpq keeps TLS, SCRAM and multi-host DSNs. Nothing here waits, but
-`open_link`: the loop waits for the socket, this file reads and writes what is possible at once.
+Edge: libpq, through psycopg's PGconn, in COPY BOTH mode. libpq keeps TLS, SCRAM and multi-host DSNs. Nothing here
+waits, but `open_link`: the loop waits for the socket, this file reads and writes what is possible at once.
 
 Source: https://www.postgresql.org/docs/current/protocol-replication.html
 """
@@ -19,15 +19,17 @@ from cdc_reader.sqlstate import error_of
 from sink.position import NO_LSN, Lsn
 
 if TYPE_CHECKING:
-    from sink.errors import PipelineError
+    from psycopg.pq.abc import PGconn, PGresult
 
-_CONNECT_TIMEOUT_S = 10
+    from sink.errors import PipelineError
 
 # Text tuples must read the same whatever the role's or the database's settings are.
 _SESSION = "-c datestyle=ISO -c timezone=UTC -c intervalstyle=iso_8601 -c bytea_output=hex -c extra_float_digits=1"
 
-# A peer that vanished without a word is noticed by the kernel in about half a minute, also while nothing is being read.
-_LIVENESS = {
+# A peer that vanished without a word is noticed by the kernel in about half a minute, also while nothing is read.
+_DEFAULTS: dict[str, str | int] = {
+    "application_name": "outhaul",
+    "connect_timeout": 10,
     "keepalives": 1,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
@@ -44,7 +46,7 @@ class History:
     timeline: int
 
 
-def conninfo(dsn: str, **extra: object) -> str:
+def conninfo(dsn: str, **extra: str) -> str:
     """Return the DSN with our defaults beneath and `extra` above it.
 
     Raises:
@@ -54,15 +56,15 @@ def conninfo(dsn: str, **extra: object) -> str:
         given = conninfo_to_dict(dsn)
     except psycopg.Error as error:
         raise error_of("28000", f"the DSN is malformed: {error}") from error
-    defaults: dict[str, object] = {"application_name": "outhaul", "connect_timeout": _CONNECT_TIMEOUT_S, **_LIVENESS}
     options = f"{_SESSION} {given.get('options') or ''}".strip()
-    return make_conninfo(**{**defaults, **given, **extra, "options": options, "client_encoding": "UTF8"})
+    ours = {"options": options, "client_encoding": "UTF8"}
+    return make_conninfo("", **{**_DEFAULTS, **given, **extra, **ours})
 
 
 class Link:
     """One walsender session; its process is the owner of the slot as long as it lives."""
 
-    def __init__(self, pgconn: pq.PGconn, slot: str, publication: str) -> None:
+    def __init__(self, pgconn: PGconn, slot: str, publication: str) -> None:
         """Wrap an open replication connection."""
         self._pgconn = pgconn
         self._slot = slot
@@ -144,7 +146,7 @@ class Link:
         """End the session; the slot is free as soon as the server notices."""
         self._pgconn.finish()
 
-    def _execute(self, command: str, expect: int = pq.ExecStatus.TUPLES_OK) -> pq.abc.PGresult:
+    def _execute(self, command: str, expect: int = pq.ExecStatus.TUPLES_OK) -> PGresult:
         try:
             result = self._pgconn.exec_(command.encode())
         except psycopg.Error as error:
@@ -162,7 +164,7 @@ class Link:
             return self._refused(result)
         return error_of(None, text)
 
-    def _refused(self, result: pq.abc.PGresult) -> PipelineError:
+    def _refused(self, result: PGresult) -> PipelineError:
         state = result.error_field(pq.DiagnosticField.SQLSTATE)
         return error_of(
             state.decode() if state else None,

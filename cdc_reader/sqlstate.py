@@ -65,8 +65,8 @@ def error_of(sqlstate: str | None, message: str, *, slot: str = "", publication:
     if sqlstate == _UNDEFINED_OBJECT:
         return FatalError(
             f"Postgres: {text}",
-            todo=f"Publication {publication!r} must be older than slot {slot!r}: create it with `outhaul setup`; if the slot is "
-            "older, it has to be made anew",
+            todo=f"Publication {publication!r} must be older than slot {slot!r}: create it with `outhaul setup`; "
+            "if the slot is older, it has to be made anew",
             exit_code=Exit.PUBLICATION_MISSING,
         )
     if sqlstate == _NOT_IN_STATE:

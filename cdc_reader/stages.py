@@ -1,7 +1,8 @@
 """Threads beside the loop: pieces -> batches, batches -> broker, reports -> loop.
 
-Edge: threads and queues, one function each, no decisions. Each runs until it is told to stop, and hands every exception to the loop
-as an event. The loop never waits for any of them, so feedback to Postgres goes out whatever they are doing.
+Edge: threads and queues, one function each, no decisions. Each runs until it is told to stop, and hands every
+exception to the loop as an event. The loop never waits for any of them, so feedback to Postgres goes out whatever
+they are doing.
 """
 
 from __future__ import annotations

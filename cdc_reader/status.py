@@ -32,7 +32,9 @@ _STORED = """
     SELECT count(), max(cdc_ingested_at), toUnixTimestamp64Micro(max(cdc_ingested_at)) / 1e6
     FROM {table} WHERE cdc_source = {{source:String}}"""
 
-_PARTS = "SELECT count(), sum(bytes_on_disk) FROM system.parts WHERE database = currentDatabase() AND table = {table:String} AND active"
+_PARTS = """
+    SELECT count(), sum(bytes_on_disk) FROM system.parts
+    WHERE database = currentDatabase() AND table = {table:String} AND active"""
 
 # A stored batch older than this while rows wait is worth a word, in seconds.
 _STUCK_S = 60.0

@@ -1,16 +1,18 @@
 """Pieces handed on, batches stored -> the position that the slot may confirm.
 
-Pure. Pieces are remembered in stream order. The watermark moves over a piece when every batch of it is stored, and then rests on
-the last commit in it (or on a keepalive behind that): the rows of a transaction that goes on in the next piece are stored, but
-its commit is not passed. Only *stored* moves it.
+Pure. Pieces are remembered in stream order. The watermark moves over a piece when every batch of it is stored, and
+then rests on the last commit in it (or on a keepalive behind that): the rows of a transaction that goes on in the
+next piece are stored, but its commit is not passed. Only *stored* moves it.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from sink.position import Lsn
+if TYPE_CHECKING:
+    from sink.position import Lsn
 
 
 @dataclass(slots=True)
@@ -38,6 +40,11 @@ class Watermark:
         """
         return len(self._pieces)
 
+    @property
+    def undecoded(self) -> int:
+        """Pieces that were handed on and whose batches are not known yet."""
+        return len(self._undecoded)
+
     def handed_on(self) -> None:
         """Note that a piece went to be decoded; its batches are not known yet."""
         pending = _Pending(set(), None)
@@ -45,7 +52,7 @@ class Watermark:
         self._undecoded.append(pending)
 
     def decoded(self, batches: list[int], safe_lsn: Lsn | None) -> None:
-        """Note what the oldest undecoded piece held: its batches, and the position that is safe once they are stored."""
+        """Note what the oldest undecoded piece held: its batches, and what is safe to confirm once they are stored."""
         pending = self._undecoded.popleft()
         pending.batches.update(batches)
         pending.safe_lsn = safe_lsn

@@ -1,7 +1,7 @@
 """What an app knows -> Event, checked before the database is asked.
 
-Pure. An event that Postgres would refuse, or that would arrive otherwise than it was meant, raises here, with the transaction of
-the business change still usable.
+Pure. An event that Postgres would refuse, or that would arrive otherwise than it was meant, raises here, with the
+transaction of the business change still usable.
 
 Source: https://www.postgresql.org/docs/current/datatype-json.html
 """
@@ -28,8 +28,8 @@ class EventError(ValueError):
 class Event:
     """One event.
 
-    `type` and `environment` are names of at most 255 characters; `context` is what JSON can hold; `at` is when it happened,
-    timezone-aware (None: the transaction's time); `key` makes a second event with the same key no event.
+    `type` and `environment` are names of at most 255 characters; `context` is what JSON can hold; `at` is when it
+    happened, timezone-aware (None: the transaction's time); `key` makes a second event with the same key no event.
     """
 
     type: str

@@ -1,6 +1,7 @@
 """Events -> rows of the outbox, inside the caller's transaction.
 
-Edge: psycopg 3, on the caller's connection. Nothing is committed here, ever: the events stand or fall with the business change.
+Edge: psycopg 3, on the caller's connection. Nothing is committed here, ever: the events stand or fall with the
+business change.
 
 Source: https://www.psycopg.org/psycopg3/docs/basic/transactions.html
 """
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
-# One JSON parameter for all events: an array for each column would be escaped value by value, which takes ten times as long.
+# One JSON parameter for all events: an array for each column would be escaped value by value, which takes ten times
+# as long.
 _INSERT = """
     INSERT INTO outbox (event_type, event_date_time, environment, event_context, metadata_version, event_key)
     SELECT type, coalesce(at, now()), environment, context, version, key

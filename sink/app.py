@@ -1,7 +1,8 @@
 """Settings -> the Celery app; `celery -A sink.app worker` starts here.
 
-Edge: builds the app from the environment when it is imported, as Celery's command line asks for. All limits agree with each
-other (sink/settings.py checks it): an insert ends before its task, a task before its message becomes visible again.
+Edge: builds the app from the environment when it is imported, as Celery's command line asks for. All limits agree
+with each other (sink/settings.py checks it): an insert ends before its task, a task before its message becomes
+visible again.
 
 Source: https://docs.celeryq.dev/en/stable/userguide/configuration.html
 """
@@ -78,7 +79,8 @@ def _configure_logs(**_: object) -> None:
 
 
 def __getattr__(name: str) -> object:
-    # Celery's command line looks for `app`; building it only then lets others import this module without an environment.
+    # Celery's command line looks for `app`; building it only then lets others import this module without an
+    # environment.
     if name == "app":
         globals()["app"] = make_app(load())
         return globals()["app"]

@@ -57,7 +57,8 @@ def encode(records: pa.RecordBatch) -> bytes:
     out = pa.BufferOutputStream()
     with pa.ipc.new_stream(out, records.schema, options=_LZ4) as writer:
         writer.write_batch(records)
-    return out.getvalue().to_pybytes()
+    payload: bytes = out.getvalue().to_pybytes()
+    return payload
 
 
 def token_of(source: str, table: str, first: str, last: str, rows: int, payload: bytes) -> str:

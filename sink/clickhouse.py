@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
 
 # Inserts of different tasks share a client of their process; a session would let only one run at a time.
-common.set_setting("autogenerate_session_id", False)  # noqa: FBT003
+common.set_setting("autogenerate_session_id", False)
 
 _CONNECT_TIMEOUT_S = 5
 

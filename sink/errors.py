@@ -1,7 +1,8 @@
 """What can go wrong -> what to do about it: wait and repeat, set aside, or stop.
 
-Pure. Every exception that crosses a stage is one of these three kinds; drivers' exceptions are translated by the edge that
-met them, by code and not by text. Whatever nobody classified is fatal: stopping keeps the slot, and so the events.
+Pure. Every exception that crosses a stage is one of these three kinds; drivers' exceptions are translated by the edge
+that met them, by code and not by text. Whatever nobody classified is fatal: stopping keeps the slot, and so the
+events.
 """
 
 from __future__ import annotations

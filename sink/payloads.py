@@ -1,7 +1,7 @@
 """Payloads by key, reports by list, the epoch's mirror -> Redis or Valkey, and back.
 
-Edge: Redis, beside the broker's own connections. Redis is lossy by assumption: whatever is put here can be gone when it is
-looked for, and the reader then sends it again.
+Edge: Redis, beside the broker's own connections. Redis is lossy by assumption: whatever is put here can be gone when
+it is looked for, and the reader then sends it again.
 
 Source: https://redis.io/docs/latest/commands/
 """
@@ -149,7 +149,7 @@ class Payloads:
             TransientError: Redis did not answer.
         """
         with _translated():
-            return cast("int", self._redis.llen(key))
+            return self._redis.llen(key)
 
     def close(self) -> None:
         """Close the connections."""

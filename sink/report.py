@@ -1,6 +1,7 @@
 """What became of a batch -> a line on the stored-list, and back.
 
-Pure. The sink writes these, the reader reads them. Only STORED moves a position; the rest keeps the reader from guessing.
+Pure. The sink writes these, the reader reads them. Only STORED moves a position; the rest keeps the reader from
+guessing.
 """
 
 from __future__ import annotations

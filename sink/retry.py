@@ -19,6 +19,6 @@ def backoff_s(attempt: int, *, max_s: float, random: float) -> float:
         max_s: the longest wait.
         random: a number in [0, 1).
     """
-    ceiling = min(max_s, _FIRST_S * 2 ** min(attempt - 1, _MAX_DOUBLINGS))
+    ceiling: float = min(max_s, _FIRST_S * 2 ** min(attempt - 1, _MAX_DOUBLINGS))
     # Half is kept, so that a wait is never so short that it becomes a busy loop.
     return ceiling * (0.5 + random / 2)

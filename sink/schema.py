@@ -1,7 +1,7 @@
 """Columns of a batch -> columns of its ClickHouse table; DDL of both sides -> applied.
 
-Edge: ClickHouse. Changes are only ever additive, and only `IF NOT EXISTS`: replaying them, or two readers at once, is harmless. A
-column that is dropped in Postgres stays here.
+Edge: ClickHouse. Changes are only ever additive, and only `IF NOT EXISTS`: replaying them, or two readers at once, is
+harmless. A column that is dropped in Postgres stays here.
 
 Source: https://clickhouse.com/docs/sql-reference/statements/alter/column
 """
@@ -61,12 +61,12 @@ def check(clickhouse: ClickHouse, settings: Settings) -> None:
         FatalError: a table is missing, or would not deduplicate.
         PipelineError: ClickHouse does not answer.
     """
-    found = dict(
-        clickhouse.rows(
-            "SELECT name, create_table_query FROM system.tables WHERE database = currentDatabase() AND startsWith(name, {table:String})",
-            parameters={"table": settings.clickhouse_table},
-        )
+    rows = clickhouse.rows(
+        "SELECT name, create_table_query FROM system.tables "
+        "WHERE database = currentDatabase() AND startsWith(name, {table:String})",
+        parameters={"table": settings.clickhouse_table},
     )
+    found: dict[str, str] = {name: query for name, query in rows}  # noqa: C416 - says what the columns are
     for suffix in _TABLES:
         if settings.clickhouse_table + suffix not in found:
             raise FatalError(
@@ -78,7 +78,8 @@ def check(clickhouse: ClickHouse, settings: Settings) -> None:
         query = found[settings.clickhouse_table + suffix]
         if "Replicated" not in query and "non_replicated_deduplication_window" not in query:
             raise FatalError(
-                f"ClickHouse table {settings.clickhouse_table + suffix!r} does not remember insert tokens, so a retry would repeat rows",
+                f"ClickHouse table {settings.clickhouse_table + suffix!r} does not remember insert tokens, "
+                "so a retry would repeat rows",
                 todo=f"ALTER TABLE {settings.clickhouse_table + suffix} MODIFY SETTING "
                 f"non_replicated_deduplication_window = {DEDUPLICATION_WINDOW}",
                 exit_code=Exit.CLICKHOUSE_TABLE,

@@ -1,7 +1,7 @@
 """Name of a .sql file and values -> statement text; the files are in the folder `sql/`.
 
-Edge: reads package data, nothing else. `${name}` is replaced by text that is safe there (names are checked in the settings,
-types come from a fixed table); `{name:Type}` is left for ClickHouse to bind.
+Edge: reads package data, nothing else. `${name}` is replaced by text that is safe there (names are checked in the
+settings, types come from a fixed table); `{name:Type}` is left for ClickHouse to bind.
 """
 
 from __future__ import annotations

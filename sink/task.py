@@ -1,7 +1,7 @@
 """Celery message -> payload from Redis -> ClickHouse -> report to the reader.
 
-Edge: the one task of the sink. It does no work per row: it checks that the payload is the one announced, hands it to ClickHouse
-and says what became of it. What to do about an error is in the error's kind, and nowhere else.
+Edge: the one task of the sink. It does no work per row: it checks that the payload is the one announced, hands it to
+ClickHouse and says what became of it. What to do about an error is in the error's kind, and nowhere else.
 
 Source: https://docs.celeryq.dev/en/stable/userguide/tasks.html
 """
@@ -116,9 +116,7 @@ def write_batch(self: Any, data: object) -> str:
         raise
     seconds = time.monotonic() - started
     metrics.finished(message, report, seconds)
-    log.info(
-        "batch_" + report.outcome.value, **_names(message), dead_letters=report.dead_letters, seconds=round(seconds, 4)
-    )
+    log.info(f"batch_{report.outcome}", **_names(message), dead_letters=report.dead_letters, seconds=round(seconds, 4))
     _tell(sink, message, report)
     return report.outcome.value
 

@@ -61,8 +61,8 @@ def screen(found: Status) -> Table:
     if reader:
         table.add_row(
             "reader",
-            f"{reader.phase}, epoch {reader.epoch}, {_bytes(slot['behind_bytes']) if slot else '?'} and {reader.lag_s:.1f} s behind, "
-            f"received {reader.received_lsn}",
+            f"{reader.phase}, epoch {reader.epoch}, {_bytes(slot['behind_bytes']) if slot else '?'} and "
+            f"{reader.lag_s:.1f} s behind, received {reader.received_lsn}",
         )
         table.add_row(
             "in flight",
@@ -79,7 +79,8 @@ def screen(found: Status) -> Table:
     if found.rows is not None:
         table.add_row(
             "ClickHouse",
-            f"{found.rows:,} rows in {found.parts} parts, {_bytes(found.bytes_on_disk)}, {found.dead_letters:,} dead letters",
+            f"{found.rows:,} rows in {found.parts} parts, {_bytes(found.bytes_on_disk)}, "
+            f"{found.dead_letters:,} dead letters",
         )
     for line in found.wrong or ["nothing is wrong"]:
         table.add_row("[red]wrong[/]" if found.wrong else "[green]fine[/]", line)

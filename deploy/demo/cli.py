@@ -1,4 +1,4 @@
-"""`outhaul demo`: embedded stack, reader and workers, a year of real events, and a report that counts every one of them."""
+"""`outhaul demo`: embedded stack, reader and workers, a year of real events, and a report that counts all of them."""
 
 from __future__ import annotations
 
@@ -163,9 +163,10 @@ def _run(
 def _show(result: report.Report, written: Written, seconds: float, console: Console) -> None:
     colour = "green" if result.is_clean else "red"
     console.print(
-        f"\n[bold]{result.committed:,} events committed[/] in {written.commits:,} transactions, {result.rolled_back:,} rolled back "
-        f"in {written.rollbacks:,}\n[bold]{result.stored:,} stored[/] in {seconds:.1f} s ({result.rows_per_s:,} a second, "
-        f"writing included)\n[bold {colour}]missing {result.missing}, duplicated {result.duplicated}[/] "
+        f"\n[bold]{result.committed:,} events committed[/] in {written.commits:,} transactions, "
+        f"{result.rolled_back:,} rolled back in {written.rollbacks:,}\n"
+        f"[bold]{result.stored:,} stored[/] in {seconds:.1f} s ({result.rows_per_s:,} a second, writing included)\n"
+        f"[bold {colour}]missing {result.missing}, duplicated {result.duplicated}[/] "
         "(by id, no FINAL, merges stopped)\n"
         f"commit to stored: p50 {_ms(result.p50_ms)}, p99 {_ms(result.p99_ms)}\n"
     )

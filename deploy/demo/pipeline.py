@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from sink.errors import FatalError
@@ -94,10 +94,8 @@ class Pipeline:
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
     # The group outlives its leader: a worker that is gone may have left children.
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
 
 

@@ -1,7 +1,7 @@
 """Events -> the outbox, in transactions as apps have them: many small, some large, some rolled back.
 
-Edge: psycopg. Every event is committed once; those of a transaction that was rolled back are written again by the next one, as an
-app would that repeats a failed request. The order of sizes and rollbacks comes from a fixed seed.
+Edge: psycopg. Every event is committed once; those of a transaction that was rolled back are written again by the
+next one, as an app would that repeats a failed request. The order of sizes and rollbacks comes from a fixed seed.
 """
 
 from __future__ import annotations

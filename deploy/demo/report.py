@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
 _BY_MONTH = """
     SELECT formatDateTime(event_date_time, '%b') AS month, count(), countIf(event_type = 'flight_cancelled'),
-           countIf(event_type = 'flight_delayed'), round(avg(JSONExtract(event_context, 'dep_delay', 'Nullable(Int32)')), 1)
-    FROM event_log WHERE toYear(event_date_time) = 2013 GROUP BY month, toMonth(event_date_time) ORDER BY toMonth(event_date_time)"""
+           countIf(event_type = 'flight_delayed'),
+           round(avg(JSONExtract(event_context, 'dep_delay', 'Nullable(Int32)')), 1)
+    FROM event_log WHERE toYear(event_date_time) = 2013
+    GROUP BY month, toMonth(event_date_time) ORDER BY toMonth(event_date_time)"""
 
 _BY_CARRIER = """
     SELECT JSONExtractString(event_context, 'carrier') AS carrier, count(),

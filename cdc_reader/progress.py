@@ -1,0 +1,82 @@
+"""Rows captured, batches stored, troubles -> metrics, and the state that `outhaul status` shows.
+
+Edge: counts in prometheus-client's registry and reads the clock for the age of the oldest row.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cdc_reader import metrics
+from cdc_reader.state import ReaderState
+
+if TYPE_CHECKING:
+    from cdc_reader.ledger import Entry, Ledger
+    from cdc_reader.watermark import Watermark
+    from sink.position import Lsn
+
+
+class Progress:
+    """What a session has done, and what troubles it; `trouble` has one line for each stage that waits."""
+
+    def __init__(self, dead_letters_table: str) -> None:
+        """Start at nothing."""
+        self.trouble: dict[str, str] = {}
+        self._dead_letters_table = dead_letters_table
+        self._captured = self._stored = self._left_out = self._dead_letters = 0
+        self._last_stored_at: float | None = None
+
+    def captured(self, rows: int, sent: int) -> None:
+        """Count the rows of a piece, and those of them that go on; the others are held already."""
+        self._captured += rows
+        self._left_out += rows - sent
+        metrics.CAPTURED.inc(rows)
+        metrics.LEFT_OUT.inc(rows - sent)
+
+    def stored(self, entry: Entry, dead_letters: int, now_us: int) -> None:
+        """Count a stored batch at Unix time `now_us`; the sink set `dead_letters` of its rows aside."""
+        if entry.message.table == self._dead_letters_table:
+            dead_letters = entry.message.rows
+        self._stored += entry.message.rows
+        self._dead_letters += dead_letters
+        self._last_stored_at = now_us / 1e6
+        self.trouble.pop("sink", None)
+        ages_us = np.maximum(now_us - entry.assembled.committed_at_us, 0)
+        metrics.COMMIT_TO_STORED.latencies.observe(ages_us / 1e6)
+        metrics.STORED.inc(entry.message.rows)
+        metrics.BATCHES.inc()
+        metrics.DEAD_LETTERS.inc(dead_letters)
+
+    def state(self, phase: str, epoch: int, received: Lsn, watermark: Watermark, ledger: Ledger) -> ReaderState:
+        """Return the snapshot to publish, and set the gauges by the way."""
+        oldest_us = ledger.oldest_commit_us()
+        lag_s = max(0.0, time.time() - oldest_us / 1e6) if oldest_us is not None else 0.0
+        metrics.IN_FLIGHT.set(watermark.in_flight)
+        metrics.LAG_SECONDS.set(lag_s)
+        metrics.LAG_BYTES.set(max(0, received - watermark.confirmed))
+        p50_s, p99_s = (metrics.COMMIT_TO_STORED.latencies.quantile(q) for q in (0.5, 0.99))
+        return ReaderState(
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            phase=phase,
+            epoch=epoch,
+            received_lsn=str(received),
+            confirmed_lsn=str(watermark.confirmed),
+            in_flight_batches=watermark.in_flight,
+            in_flight_rows=ledger.rows,
+            in_flight_bytes=ledger.size,
+            events_captured=self._captured,
+            events_stored=self._stored,
+            events_left_out=self._left_out,
+            dead_letters=self._dead_letters,
+            lag_s=round(lag_s, 3),
+            p50_ms=None if p50_s is None else round(p50_s * 1000, 1),
+            p99_ms=None if p99_s is None else round(p99_s * 1000, 1),
+            last_stored_at=self._last_stored_at,
+            trouble="; ".join(self.trouble.values()),
+        )
