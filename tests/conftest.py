@@ -1,4 +1,4 @@
-"""The embedded stack once for all tests; a database, a slot and a Redis database of its own for each test that wants them."""
+"""The embedded stack once for all tests; a database, a slot and a Redis database of its own for each test that asks."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import itertools
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
@@ -23,6 +22,9 @@ from sink.batch import reader_key
 from sink.clickhouse import ClickHouse
 from sink.payloads import Payloads
 from sink.settings import Settings, load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 # The console script as pip installed it, whether or not its folder is on the path.
 OUTHAUL = str(Path(sys.executable).with_name("outhaul"))
@@ -84,7 +86,7 @@ class World:
 
     def sql(self, query: str, *args: Any) -> Any:
         """Return the first value of a query in Postgres."""
-        row = self.conn.execute(query, args or None).fetchone()  # type: ignore[call-overload]
+        row = self.conn.execute(query, args or None).fetchone()
         return row[0] if row else None
 
     def ch(self, query: str) -> Any:
@@ -140,7 +142,7 @@ def make_world(stack: Stack, tmp_path: Path) -> Iterator[Callable[..., World]]:
         name = f"t{os.getpid()}_{number}"
         base = stack.env()
         with psycopg.connect(base["OUTHAUL_POSTGRES_DSN"], autocommit=True) as admin:
-            admin.execute(f"CREATE DATABASE {name}")  # type: ignore[call-overload]
+            admin.execute(f"CREATE DATABASE {name}")
         url = base["OUTHAUL_CLICKHOUSE_URL"]
         ClickHouse(url, timeout_s=10).command(f"CREATE DATABASE {name}")
         env = {
@@ -200,7 +202,7 @@ def _drop(stack: Stack, name: str) -> None:
             return True
 
         until(gone, what=f"slot {name} dropped")
-        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")  # type: ignore[call-overload]
+        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
     ClickHouse(stack.env()["OUTHAUL_CLICKHOUSE_URL"], timeout_s=10).command(f"DROP DATABASE {name}")
 
 

@@ -2,16 +2,18 @@
 
 import os
 import subprocess
+from collections.abc import Callable, Iterator
 
 import psycopg
 import pytest
+import redis
 from psycopg.conninfo import make_conninfo
 
 from sink.errors import Exit
 from tests.conftest import OUTHAUL, World
 
 
-def outhaul(world: World, *arguments: str, **env: str):
+def outhaul(world: World, *arguments: str, **env: str) -> tuple[int, str]:
     done = subprocess.run(
         [OUTHAUL, *arguments],
         env=os.environ | world.env | env,
@@ -26,19 +28,19 @@ def outhaul(world: World, *arguments: str, **env: str):
     return done.returncode, lines[0]
 
 
-def test_a_dsn_that_does_not_answer(world: World):
+def test_a_dsn_that_does_not_answer(world: World) -> None:
     code, line = outhaul(world, "reader", OUTHAUL_POSTGRES_DSN="postgresql://127.0.0.1:1/x")
     assert code == Exit.POSTGRES_UNREACHABLE
     assert "OUTHAUL_POSTGRES_DSN" in line
 
 
-def test_a_database_that_does_not_exist(world: World):
+def test_a_database_that_does_not_exist(world: World) -> None:
     code, line = outhaul(world, "reader", OUTHAUL_POSTGRES_DSN=make_conninfo(world.dsn, dbname="nowhere"))
     assert code == Exit.POSTGRES_LOGIN
     assert "nowhere" in line
 
 
-def test_a_role_without_replication(world: World):
+def test_a_role_without_replication(world: World) -> None:
     with psycopg.connect(world.dsn, autocommit=True) as conn:
         conn.execute("DROP ROLE IF EXISTS plain")
         conn.execute("CREATE ROLE plain LOGIN")
@@ -47,19 +49,19 @@ def test_a_role_without_replication(world: World):
     assert 'ALTER ROLE "plain" REPLICATION' in line
 
 
-def test_a_missing_table(make_world):
+def test_a_missing_table(make_world: Callable[..., World]) -> None:
     code, line = outhaul(make_world(setup=False), "reader")
     assert code == Exit.TABLE_MISSING
     assert "outhaul setup" in line
 
 
-def test_a_missing_publication(world: World):
+def test_a_missing_publication(world: World) -> None:
     code, line = outhaul(world, "reader", OUTHAUL_PUBLICATION="nowhere")
     assert code == Exit.PUBLICATION_MISSING
     assert "outhaul setup" in line
 
 
-def test_a_publication_of_other_tables(world: World):
+def test_a_publication_of_other_tables(world: World) -> None:
     world.conn.execute("CREATE TABLE other (id int PRIMARY KEY)")
     world.conn.execute("ALTER PUBLICATION outhaul ADD TABLE other")
     code, line = outhaul(world, "reader")
@@ -67,13 +69,13 @@ def test_a_publication_of_other_tables(world: World):
     assert "public.other" in line
 
 
-def test_a_missing_slot(world: World):
+def test_a_missing_slot(world: World) -> None:
     code, line = outhaul(world, "reader", OUTHAUL_SLOT="nowhere")
     assert code == Exit.SLOT_MISSING
     assert "outhaul setup" in line
 
 
-def test_a_slot_of_another_plugin(world: World):
+def test_a_slot_of_another_plugin(world: World) -> None:
     world.conn.execute(
         "SELECT pg_create_logical_replication_slot(%s, 'test_decoding')", ["decoding_" + world.settings.slot]
     )
@@ -85,20 +87,20 @@ def test_a_slot_of_another_plugin(world: World):
     assert "test_decoding" in line
 
 
-def test_a_slot_of_another_database(make_world):
+def test_a_slot_of_another_database(make_world: Callable[..., World]) -> None:
     here, there = make_world(), make_world()
     code, line = outhaul(here, "reader", OUTHAUL_SLOT=there.settings.slot)
     assert code == Exit.SLOT_UNUSABLE
     assert there.settings.slot in line
 
 
-def test_a_slot_that_another_session_holds(running: World):
+def test_a_slot_that_another_session_holds(running: World) -> None:
     code, line = outhaul(running, "reader", "--no-standby")
     assert code == Exit.SLOT_HELD
     assert "standby" in line
 
 
-def test_a_clickhouse_that_refuses_the_login(world: World):
+def test_a_clickhouse_that_refuses_the_login(world: World) -> None:
     url = world.env["OUTHAUL_CLICKHOUSE_URL"]
     address = url.rsplit("@", 1)[-1]
     code, line = outhaul(world, "reader", OUTHAUL_CLICKHOUSE_URL=f"http://nobody:wrong@{address}")
@@ -108,7 +110,7 @@ def test_a_clickhouse_that_refuses_the_login(world: World):
     assert outhaul(world, "worker", OUTHAUL_CLICKHOUSE_URL=f"http://nobody:wrong@{address}")[0] == Exit.CLICKHOUSE_LOGIN
 
 
-def test_a_clickhouse_that_lacks_the_table(world: World):
+def test_a_clickhouse_that_lacks_the_table(world: World) -> None:
     world.clickhouse.command("DROP TABLE event_log")
     code, line = outhaul(world, "reader")
     assert code == Exit.CLICKHOUSE_TABLE
@@ -116,13 +118,13 @@ def test_a_clickhouse_that_lacks_the_table(world: World):
     assert outhaul(world, "worker")[0] == Exit.CLICKHOUSE_TABLE
 
 
-def test_a_clickhouse_that_does_not_answer(world: World):
+def test_a_clickhouse_that_does_not_answer(world: World) -> None:
     code, line = outhaul(world, "reader", OUTHAUL_CLICKHOUSE_URL="http://127.0.0.1:1/x")
     assert code == Exit.CLICKHOUSE_UNREACHABLE
     assert "OUTHAUL_CLICKHOUSE_URL" in line
 
 
-def test_a_table_that_would_not_deduplicate(world: World):
+def test_a_table_that_would_not_deduplicate(world: World) -> None:
     world.clickhouse.command("DROP TABLE event_log")
     world.clickhouse.command("CREATE TABLE event_log (id Int64) ENGINE = MergeTree ORDER BY id")
     code, line = outhaul(world, "reader")
@@ -130,24 +132,22 @@ def test_a_table_that_would_not_deduplicate(world: World):
     assert "MODIFY SETTING" in line
 
 
-def test_a_redis_that_does_not_answer(world: World):
+def test_a_redis_that_does_not_answer(world: World) -> None:
     code, line = outhaul(world, "reader", OUTHAUL_REDIS_URL="redis://127.0.0.1:1/0")
     assert code == Exit.REDIS_UNREACHABLE
     assert "OUTHAUL_REDIS_URL" in line
 
 
 @pytest.fixture
-def redis_admin(world: World):
-    import redis
-
+def redis_admin(world: World) -> Iterator[redis.Redis]:
     admin = redis.Redis.from_url(world.env["OUTHAUL_REDIS_URL"])
     yield admin
     admin.config_set("maxmemory", 0)
-    admin.execute_command("REPLICAOF", "NO", "ONE")
+    admin.replicaof("NO", "ONE")
     admin.close()
 
 
-def test_a_redis_that_is_full(world: World, redis_admin):
+def test_a_redis_that_is_full(world: World, redis_admin: redis.Redis) -> None:
     redis_admin.config_set("maxmemory-policy", "noeviction")
     redis_admin.config_set("maxmemory", 1)
     code, line = outhaul(world, "reader")
@@ -155,20 +155,20 @@ def test_a_redis_that_is_full(world: World, redis_admin):
     assert "maxmemory" in line
 
 
-def test_a_redis_that_is_read_only(world: World, redis_admin):
-    redis_admin.execute_command("REPLICAOF", "127.0.0.1", "1")
+def test_a_redis_that_is_read_only(world: World, redis_admin: redis.Redis) -> None:
+    redis_admin.replicaof("127.0.0.1", "1")
     code, line = outhaul(world, "reader")
     assert code == Exit.REDIS_READ_ONLY
     assert "primary" in line
 
 
-def test_settings_that_do_not_hold(world: World):
+def test_settings_that_do_not_hold(world: World) -> None:
     code, line = outhaul(world, "reader", OUTHAUL_LINGER_S="soon")
     assert code == Exit.SETTINGS
     assert "linger_s" in line
 
 
-def test_another_history_is_refused_until_it_is_bound(running: World):
+def test_another_history_is_refused_until_it_is_bound(running: World) -> None:
     running.insert(3)
     running.assert_once_each()
     running.pipeline.stop()
@@ -187,7 +187,7 @@ def test_another_history_is_refused_until_it_is_bound(running: World):
     running.assert_once_each()
 
 
-def test_a_table_dropped_under_load_stops_the_reader_with_the_reason_and_loses_nothing(running: World):
+def test_a_table_dropped_under_load_stops_the_reader_with_the_reason_and_loses_nothing(running: World) -> None:
     running.insert(3)
     running.assert_once_each()
     running.clickhouse.command("RENAME TABLE event_log TO hidden")

@@ -1,12 +1,13 @@
 """Memory, WAL and patience have bounds: a huge transaction, an idle outbox, ClickHouse down under load."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from deploy.local.stack import Stack
-from tests.acceptance.test_pipeline import writers
+from tests.acceptance.load import writers
 from tests.conftest import World, until
 
 
@@ -31,7 +32,9 @@ def one_transaction(world: World, rows: int) -> float:
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_a_transaction_of_a_million_rows_needs_no_more_memory_than_a_small_one(make_world):
+def test_a_transaction_of_a_million_rows_needs_no_more_memory_than_a_small_one(
+    make_world: Callable[..., World],
+) -> None:
     world = make_world()
     world.conn.execute("ALTER SYSTEM SET wal_sender_timeout = '5s'")
     world.conn.execute("SELECT pg_reload_conf()")
@@ -50,7 +53,7 @@ def test_a_transaction_of_a_million_rows_needs_no_more_memory_than_a_small_one(m
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_an_idle_outbox_pins_no_wal_on_a_busy_server(running: World):
+def test_an_idle_outbox_pins_no_wal_on_a_busy_server(running: World) -> None:
     running.insert()
     running.assert_once_each()
     running.conn.execute("CREATE TABLE busy (filler text)")
@@ -71,7 +74,9 @@ def test_an_idle_outbox_pins_no_wal_on_a_busy_server(running: World):
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_clickhouse_down_for_a_minute_under_load_loses_nothing_and_drains_by_itself(running: World, stack: Stack):
+def test_clickhouse_down_for_a_minute_under_load_loses_nothing_and_drains_by_itself(
+    running: World, stack: Stack
+) -> None:
     running.insert(10)
     running.assert_once_each()
     with writers(running):

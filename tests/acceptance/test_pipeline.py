@@ -1,31 +1,35 @@
 """The whole way, with reader and worker as the processes they are in production."""
 
-import contextlib
 import json
 import os
 import signal
 import subprocess
-import threading
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
+from deploy.demo.pipeline import Pipeline
 from deploy.local.stack import Stack
+from tests.acceptance.load import wait_for_more, writers
 from tests.conftest import OUTHAUL, World, until
 
 
-def test_a_row_from_bare_psql_arrives_within_two_seconds_and_whole(running: World):
+def test_a_row_from_bare_psql_arrives_within_two_seconds_and_whole(running: World) -> None:
     started = time.monotonic()
     running.conn.execute(
         "INSERT INTO outbox (event_type, event_date_time, environment, event_context, metadata_version) "
-        "VALUES ('user_created', '2026-03-01 12:00:00.123456+02', 'prod', '{\"name\": \"Zoë 🚀\", \"n\": 12345678901234567890}', 7)"
+        "VALUES ('user_created', "
+        "'2026-03-01 12:00:00.123456+02', 'prod', '{\"name\": \"Zoë 🚀\", \"n\": 12345678901234567890}', 7)"
     )
     until(lambda: running.stored() == 1, within_s=2.0)
     assert time.monotonic() - started < 2.0
     row = running.clickhouse.rows(
-        "SELECT id, event_type, toString(event_date_time), environment, event_context, metadata_version, event_key, cdc_source, "
-        "cdc_ordinal, cdc_lsn > 0, cdc_committed_at <= cdc_ingested_at FROM event_log"
+        "SELECT id, event_type, toString(event_date_time), environment, event_context, metadata_version, event_key, "
+        "cdc_source, cdc_ordinal, cdc_lsn > 0, cdc_committed_at <= cdc_ingested_at FROM event_log"
     )[0]
     text = running.sql("SELECT event_context::text FROM outbox")
     assert row == (
@@ -33,7 +37,7 @@ def test_a_row_from_bare_psql_arrives_within_two_seconds_and_whole(running: Worl
     )  # fmt: skip
 
 
-def test_a_rolled_back_row_never_arrives(running: World):
+def test_a_rolled_back_row_never_arrives(running: World) -> None:
     with psycopg.connect(running.dsn) as conn:
         conn.execute("INSERT INTO outbox (event_type, environment, event_context) VALUES ('never', 'test', '{}')")
         conn.rollback()
@@ -47,7 +51,7 @@ def test_a_rolled_back_row_never_arrives(running: World):
     assert running.clickhouse.rows("SELECT event_type FROM event_log ORDER BY id") == [("a",), ("b",)]
 
 
-def test_the_slot_stands_still_while_clickhouse_is_shut_and_moves_when_it_opens(running: World, stack: Stack):
+def test_the_slot_stands_still_while_clickhouse_is_shut_and_moves_when_it_opens(running: World, stack: Stack) -> None:
     running.insert()
     running.assert_once_each()
     front = stack.status()["clickhouse"].pid
@@ -60,7 +64,10 @@ def test_the_slot_stands_still_while_clickhouse_is_shut_and_moves_when_it_opens(
             lambda: (state := running.reader_state()) and state.in_flight_rows == 100,
             what="the reader has sent the rows",
         )
-        held = [running.confirmed() for _ in range(50) if not time.sleep(0.05)]
+        held = []
+        for _ in range(50):
+            time.sleep(0.05)
+            held.append(running.confirmed())
         assert max(held) < end
     finally:
         os.kill(front, signal.SIGCONT)
@@ -68,71 +75,32 @@ def test_the_slot_stands_still_while_clickhouse_is_shut_and_moves_when_it_opens(
     until(lambda: running.confirmed() >= end, what="the slot moves on")
 
 
-@contextlib.contextmanager
-def writers(world: World, count: int = 2):
-    """Write events of mixed transaction sizes, some rolled back, until the block ends."""
-    over = threading.Event()
-    errors = []
-
-    def write(number):
-        try:
-            with psycopg.connect(world.dsn) as conn:
-                turn = number
-                while not over.is_set():
-                    turn += 1
-                    size = (1, 3, 20, 400)[turn % 4]
-                    conn.execute(
-                        "INSERT INTO outbox (event_type, environment, event_context) "
-                        "SELECT 'load', 'test', jsonb_build_object('n', n) FROM generate_series(1, %s) AS n",
-                        [size],
-                    )
-                    if turn % 7:
-                        conn.commit()
-                    else:
-                        conn.rollback()
-                    over.wait(0.005)
-        except psycopg.Error as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=write, args=(n,)) for n in range(count)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        for thread in threads:
-            thread.join()
-    assert not errors
-
-
 @pytest.mark.parametrize("names", [("reader",), ("worker",), ("worker", "reader")], ids=["reader", "worker", "all"])
 @pytest.mark.parametrize("how", ["stop", "kill"])
-def test_stopping_and_starting_under_load_loses_and_repeats_nothing(running: World, names, how):
+def test_stopping_and_starting_under_load_loses_and_repeats_nothing(
+    running: World, names: tuple[str, ...], how: str
+) -> None:
     with writers(running):
         for _ in range(2):
-            before = running.stored()
-            until(lambda seen=before: running.stored() > seen, what="events flow")
+            wait_for_more(running)
             getattr(running.pipeline, how)(*names)
             running.pipeline.start(*names)
     running.assert_once_each()
 
 
 @pytest.mark.parametrize("service", ["redis", "clickhouse"])
-def test_killing_a_server_under_load_loses_and_repeats_nothing(running: World, stack: Stack, service):
+def test_killing_a_server_under_load_loses_and_repeats_nothing(running: World, stack: Stack, service: str) -> None:
     with writers(running):
         for _ in range(2):
             stack.kill(service)
             stack.up([service])
-            before = running.stored()
-            until(lambda seen=before: running.stored() > seen, what=f"events flow after {service} was killed")
+            wait_for_more(running, f"events flow after {service} was killed")
     running.assert_once_each()
 
 
-def test_killing_postgres_under_load_loses_and_repeats_nothing(running: World, stack: Stack):
-    with pytest.raises(AssertionError), writers(running):
-        before = running.stored()
-        until(lambda: running.stored() > before, what="events flow")
+def test_killing_postgres_under_load_loses_and_repeats_nothing(running: World, stack: Stack) -> None:
+    with writers(running, interrupted=True):
+        wait_for_more(running)
         stack.kill("postgres")
         stack.up(["postgres"])
     running.conn.close()
@@ -141,11 +109,11 @@ def test_killing_postgres_under_load_loses_and_repeats_nothing(running: World, s
     running.assert_once_each()
 
 
-def test_status_says_fine_then_names_what_is_wrong(running: World, stack: Stack):
+def test_status_says_fine_then_names_what_is_wrong(running: World, stack: Stack) -> None:
     running.insert(5)
     running.assert_once_each()
 
-    def status():
+    def status() -> tuple[int, Any]:
         done = subprocess.run(
             [OUTHAUL, "status", "--json"],
             env=os.environ | running.env,
@@ -167,11 +135,12 @@ def test_status_says_fine_then_names_what_is_wrong(running: World, stack: Stack)
     assert any("outhaul reader" in line for line in found["wrong"])
 
 
-def test_rows_out_of_range_become_dead_letters_whole_and_the_rest_is_stored(running: World):
+def test_rows_out_of_range_become_dead_letters_whole_and_the_rest_is_stored(running: World) -> None:
     running.conn.execute(
         "INSERT INTO outbox (event_type, event_date_time, environment, event_context) VALUES "
         "('fine', '2026-01-01Z', 'test', '{}'), ('never', 'infinity', 'test', '{\"a\": \"ü\"}'), "
-        "('old', '0044-03-15 00:00:00Z BC', 'test', '{}'), ('late', '12000-01-01Z', 'test', '{}'), ('none', NULL, 'test', '{}')"
+        "('old', '0044-03-15 00:00:00Z BC', 'test', '{}'), ('late', '12000-01-01Z', 'test', '{}'), "
+        "('none', NULL, 'test', '{}')"
     )
     running.assert_once_each(dead=3)
     rows = running.clickhouse.rows("SELECT row, reason, cdc_ordinal FROM event_log_dead_letters ORDER BY cdc_ordinal")
@@ -184,7 +153,7 @@ def test_rows_out_of_range_become_dead_letters_whole_and_the_rest_is_stored(runn
     until(lambda: running.confirmed() >= running.sql("SELECT pg_current_wal_lsn() - '0/0'::pg_lsn") - 500)
 
 
-def test_a_row_that_clickhouse_refuses_is_found_by_halving_and_set_aside(make_world):
+def test_a_row_that_clickhouse_refuses_is_found_by_halving_and_set_aside(make_world: Callable[..., World]) -> None:
     world = make_world(context_type="JSON")
     world.pipeline.start("worker", "reader")
     world.insert(60)
@@ -197,9 +166,7 @@ def test_a_row_that_clickhouse_refuses_is_found_by_halving_and_set_aside(make_wo
     assert reason.startswith("ClickHouse: ")
 
 
-def test_a_second_reader_stands_by_and_takes_over(running: World, tmp_path):
-    from deploy.demo.pipeline import Pipeline
-
+def test_a_second_reader_stands_by_and_takes_over(running: World, tmp_path: Path) -> None:
     logs = tmp_path / "second"
     logs.mkdir()
     second = Pipeline(running.env, logs)
@@ -213,7 +180,7 @@ def test_a_second_reader_stands_by_and_takes_over(running: World, tmp_path):
         second.kill()
 
 
-def test_a_new_column_is_captured_and_added(running: World):
+def test_a_new_column_is_captured_and_added(running: World) -> None:
     running.insert(3)
     running.conn.execute("ALTER TABLE outbox ADD COLUMN tenant uuid, ADD COLUMN amount numeric")
     running.conn.execute(
@@ -226,12 +193,12 @@ def test_a_new_column_is_captured_and_added(running: World):
     assert running.ch("SELECT countIf(tenant IS NULL) FROM event_log") == 3
 
 
-def test_a_legacy_outbox_with_a_processed_flag_is_captured_unchanged(make_world):
+def test_a_legacy_outbox_with_a_processed_flag_is_captured_unchanged(make_world: Callable[..., World]) -> None:
     world = make_world(setup=False)
     world.conn.execute(
-        "CREATE TABLE outbox (id bigserial PRIMARY KEY, event_type varchar(255) NOT NULL, event_date_time timestamptz DEFAULT now(), "
-        "environment varchar(255) NOT NULL, event_context jsonb NOT NULL, metadata_version bigint DEFAULT 1, "
-        "processed boolean NOT NULL DEFAULT false)"
+        "CREATE TABLE outbox (id bigserial PRIMARY KEY, event_type varchar(255) NOT NULL, "
+        "event_date_time timestamptz DEFAULT now(), environment varchar(255) NOT NULL, event_context jsonb NOT NULL, "
+        "metadata_version bigint DEFAULT 1, processed boolean NOT NULL DEFAULT false)"
     )
     subprocess.run([OUTHAUL, "setup"], env=os.environ | world.env, check=True, capture_output=True, timeout=60)
     world.pipeline.start("worker", "reader")
@@ -247,7 +214,7 @@ def test_a_legacy_outbox_with_a_processed_flag_is_captured_unchanged(make_world)
     assert "processed" not in columns
 
 
-def test_setup_is_idempotent_and_printable(make_world):
+def test_setup_is_idempotent_and_printable(make_world: Callable[..., World]) -> None:
     world = make_world(setup=False)
     for _ in range(2):
         subprocess.run([OUTHAUL, "setup"], env=os.environ | world.env, check=True, capture_output=True, timeout=60)

@@ -3,7 +3,7 @@
 from tests.conftest import World, until
 
 
-def test_recovery_streams_only_what_is_missing(world: World):
+def test_recovery_streams_only_what_is_missing(world: World) -> None:
     """The slot stays behind on purpose: the rows of the first reader come again from Postgres and are left out."""
     world.pipeline.start("worker", "reader")
     world.insert(1000)
@@ -22,7 +22,7 @@ def test_recovery_streams_only_what_is_missing(world: World):
     assert left_out <= 30_010
 
 
-def test_an_old_epoch_s_messages_in_the_queue_do_nothing(world: World):
+def test_an_old_epoch_s_messages_in_the_queue_do_nothing(world: World) -> None:
     world.pipeline.start("reader")
     world.insert(500)
     until(lambda: world.payloads.length(world.settings.queue) == 1, what="a message waits, no worker runs")
@@ -34,7 +34,7 @@ def test_an_old_epoch_s_messages_in_the_queue_do_nothing(world: World):
     until(lambda: "batch_stale" in world.pipeline.log("worker"))
 
 
-def test_losing_all_of_redis_costs_a_dispatch_and_nothing_else(running: World):
+def test_losing_all_of_redis_costs_a_dispatch_and_nothing_else(running: World) -> None:
     running.insert(10)
     running.assert_once_each()
     running.pipeline.kill("worker")

@@ -1,0 +1,61 @@
+"""Writers that keep committing while a test does something to the pipeline."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from tests.conftest import World, until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def writers(world: World, count: int = 2, *, interrupted: bool = False) -> Iterator[None]:
+    """Write events of mixed transaction sizes, some rolled back, until the block ends.
+
+    They fail if and only if they are `interrupted`: the block takes Postgres away from them.
+    """
+    over = threading.Event()
+    errors: list[psycopg.Error] = []
+
+    def write(number: int) -> None:
+        try:
+            with psycopg.connect(world.dsn) as conn:
+                turn = number
+                while not over.is_set():
+                    turn += 1
+                    size = (1, 3, 20, 400)[turn % 4]
+                    conn.execute(
+                        "INSERT INTO outbox (event_type, environment, event_context) "
+                        "SELECT 'load', 'test', jsonb_build_object('n', n) FROM generate_series(1, %s) AS n",
+                        [size],
+                    )
+                    if turn % 7:
+                        conn.commit()
+                    else:
+                        conn.rollback()
+                    over.wait(0.005)
+        except psycopg.Error as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=write, args=(n,)) for n in range(count)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+    assert bool(errors) == interrupted, errors
+
+
+def wait_for_more(world: World, what: str = "events flow") -> None:
+    """Wait until ClickHouse holds more rows than it does now."""
+    before = world.stored()
+    until(lambda: world.stored() > before, what=what)
