@@ -70,7 +70,8 @@ def shared_home(account: Account) -> Path:
     """
     for home in _SHARED:
         try:
-            home.mkdir(mode=0o755, exist_ok=True)
+            if not home.exists():
+                open_to_all(home)
             found = home.lstat()
         except OSError:
             continue
@@ -81,6 +82,16 @@ def shared_home(account: Account) -> Path:
         f"found no place for PostgreSQL that its user reaches; tried {', '.join(map(str, _SHARED))}",
         todo="Run as an ordinary user, or make one of them",
     )
+
+
+def open_to_all(directory: Path) -> Path:
+    """Make a directory that everybody may read, whatever our umask is; one that is there stays as it is."""
+    try:
+        directory.mkdir()
+    except FileExistsError:
+        return directory
+    directory.chmod(0o755)
+    return directory
 
 
 def copy_for_all(trees: Iterable[Path], root: Path, target: Path) -> None:

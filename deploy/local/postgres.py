@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import psycopg
 
-from deploy.local.account import Account, copy_for_all, ordinary_account, reaches, shared_home
+from deploy.local.account import Account, copy_for_all, open_to_all, ordinary_account, reaches, shared_home
 from deploy.local.processes import Launch, find
 from sink.errors import FatalError
 
@@ -133,10 +133,9 @@ class Postgres:
             return self._cluster()
         if account.uid is None or reaches(account, self._home.parent):
             return self._home
-        clusters = shared_home(account) / "clusters"
+        clusters = open_to_all(shared_home(account) / "clusters")
         _forget_lost(clusters)
         cluster = clusters / secrets.token_hex(8)
-        clusters.mkdir(exist_ok=True)
         # In this order, or another starter would take the cluster for a lost one.
         self._pointer.write_text(str(cluster), encoding="utf-8")
         (clusters / f"{cluster.name}.owner").write_text(str(self._pointer), encoding="utf-8")

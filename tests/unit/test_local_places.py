@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from deploy.local.account import copy_for_all
 from deploy.local.ports import Ports, free
 from deploy.local.processes import Process, alive, find
 from deploy.local.slots import Slots
@@ -73,6 +74,29 @@ def test_a_turn_goes_to_who_waits_for_it() -> None:
         assert not got.is_set()
     thread.join(30)
     assert got.is_set()
+
+
+def test_a_copy_is_for_everybody_and_made_once(tmp_path: Path) -> None:
+    source = tmp_path / "packages" / "wheel"
+    (source / "bin").mkdir(parents=True)
+    (source / "bin" / "program").write_text("1")
+    (source / "bin" / "program").chmod(0o700)
+    (source / "data").write_text("2")
+    (source / "data").chmod(0o600)
+    (source / "link").symlink_to("data")
+    target = tmp_path / "copy"
+    copy_for_all((source, tmp_path / "packages" / "missing"), source.parent, target)
+    modes = {str(path.relative_to(target)): path.stat().st_mode & 0o777 for path in target.rglob("*")}
+    assert modes == {
+        "wheel": 0o755,
+        "wheel/bin": 0o755,
+        "wheel/bin/program": 0o755,
+        "wheel/data": 0o644,
+        "wheel/link": 0o644,
+    }
+    (source / "data").write_text("3")
+    copy_for_all((source,), source.parent, target)
+    assert (target / "wheel" / "link").read_text() == "2"
 
 
 def test_processes_are_told_by_their_command_line() -> None:
