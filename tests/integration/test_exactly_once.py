@@ -10,10 +10,11 @@ import pytest
 from cdc_reader import recovery
 from cdc_reader.recovery import ask, newest_epoch, raise_epoch, recover
 from cdc_reader.slot import History
-from sink.batch import Message, pack
+from sink import sql
+from sink.batch import Batch, Message, pack
 from sink.clickhouse import ClickHouse
 from sink.codes import POISON, THROW_IF, TRANSIENT
-from sink.errors import Exit, FatalError, PoisonError, TransientError
+from sink.errors import Exit, FatalError, PipelineError, PoisonError, TransientError
 from sink.insert import insert
 from sink.position import Lsn, Position
 from tests.conftest import World, until
@@ -22,7 +23,7 @@ HISTORY = History("7", 1)
 MONTH_US = 31 * 86400 * 1_000_000
 
 
-def field(name, kind, clickhouse):
+def field(name: str, kind: pa.DataType, clickhouse: str) -> pa.Field:
     return pa.field(name, kind, metadata={"clickhouse": clickhouse})
 
 
@@ -40,7 +41,7 @@ SCHEMA = pa.schema(
 )
 
 
-def rows(count, lsn=500, months=3):
+def rows(count: int, lsn: int = 500, months: int = 3) -> pa.RecordBatch:
     columns = [
         pa.array(range(count), pa.int64()),
         pa.array([b"x"] * count),
@@ -54,28 +55,28 @@ def rows(count, lsn=500, months=3):
     return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
 
 
-def batch_of(world, records):
+def batch_of(world: World, records: pa.RecordBatch) -> Batch:
     lsn, ordinal = records.column("cdc_lsn"), records.column("cdc_ordinal")
-    ends = [Position(Lsn(lsn[i].as_py()), ordinal[i].as_py()) for i in (0, -1)]
-    return pack(world.settings.source, "event_log", records, *ends)
+    first, last = (Position(Lsn(lsn[i].as_py()), ordinal[i].as_py()) for i in (0, -1))
+    return pack(world.settings.source, "event_log", records, first, last)
 
 
-def message_of(world, batch, owner="me"):
+def message_of(world: World, batch: Batch, owner: str = "me") -> Message:
     return Message.of(batch, source=world.settings.source, epoch=1, owner=owner, sequence=0, attempt=0)
 
 
-def own(world, owner="me", epoch=1):
+def own(world: World, owner: str = "me", epoch: int = 1) -> None:
     raise_epoch(world.clickhouse, world.settings, HISTORY, Lsn(0), epoch, owner)
 
 
-def send(world, batch, *, again=False, owner="me", token=None):
+def send(world: World, batch: Batch, *, again: bool = False, owner: str = "me", token: str | None = None) -> None:
     message = message_of(world, batch, owner)
     if token:
         message = replace(message, token=token)
     insert(world.clickhouse, message, batch.payload, epochs="event_log_epochs", timeout_s=30, again=again)
 
 
-def test_a_batch_sent_twice_is_stored_once(world: World):
+def test_a_batch_sent_twice_is_stored_once(world: World) -> None:
     own(world)
     batch = batch_of(world, rows(300, months=12))
     for _ in range(3):
@@ -84,12 +85,12 @@ def test_a_batch_sent_twice_is_stored_once(world: World):
     assert world.ch("SELECT uniqExact(toYYYYMM(event_date_time)) FROM event_log") == 12
 
 
-def test_a_batch_sent_twice_at_the_same_time_is_stored_once(world: World):
+def test_a_batch_sent_twice_at_the_same_time_is_stored_once(world: World) -> None:
     own(world)
     batch = batch_of(world, rows(20_000, months=12))
-    errors = []
+    errors: list[PipelineError] = []
 
-    def run():
+    def run() -> None:
         clickhouse = ClickHouse(world.env["OUTHAUL_CLICKHOUSE_URL"], timeout_s=30)
         try:
             insert(
@@ -100,7 +101,7 @@ def test_a_batch_sent_twice_at_the_same_time_is_stored_once(world: World):
                 timeout_s=30,
                 again=False,
             )
-        except Exception as error:
+        except PipelineError as error:
             errors.append(error)
         clickhouse.close()
 
@@ -113,7 +114,7 @@ def test_a_batch_sent_twice_at_the_same_time_is_stored_once(world: World):
     assert world.stored() == 20_000
 
 
-def test_a_batch_whose_token_is_forgotten_is_still_stored_once(world: World):
+def test_a_batch_whose_token_is_forgotten_is_still_stored_once(world: World) -> None:
     own(world)
     batch = batch_of(world, rows(300))
     send(world, batch)
@@ -121,7 +122,7 @@ def test_a_batch_whose_token_is_forgotten_is_still_stored_once(world: World):
     assert world.stored() == 300
 
 
-def test_a_batch_half_of_whose_partitions_landed_is_completed(world: World):
+def test_a_batch_half_of_whose_partitions_landed_is_completed(world: World) -> None:
     own(world)
     records = rows(300)
     whole = batch_of(world, records)
@@ -131,7 +132,7 @@ def test_a_batch_half_of_whose_partitions_landed_is_completed(world: World):
     assert world.stored() == 300
 
 
-def test_a_forgotten_token_without_the_positions_would_repeat_rows(world: World):
+def test_a_forgotten_token_without_the_positions_would_repeat_rows(world: World) -> None:
     """The test above can fail: without looking at positions the same rows are stored again."""
     own(world)
     batch = batch_of(world, rows(300))
@@ -140,7 +141,7 @@ def test_a_forgotten_token_without_the_positions_would_repeat_rows(world: World)
     assert world.stored() == 600
 
 
-def test_an_insert_of_an_older_owner_is_refused_by_clickhouse(world: World):
+def test_an_insert_of_an_older_owner_is_refused_by_clickhouse(world: World) -> None:
     own(world, "old", 1)
     batch = batch_of(world, rows(10))
     own(world, "new", 2)
@@ -152,7 +153,7 @@ def test_an_insert_of_an_older_owner_is_refused_by_clickhouse(world: World):
     assert world.stored() == 10
 
 
-def test_two_readers_that_raise_the_epoch_at_once_have_one_winner(world: World):
+def test_two_readers_that_raise_the_epoch_at_once_have_one_winner(world: World) -> None:
     own(world, "b", 5)
     with pytest.raises(TransientError):
         own(world, "a", 5)
@@ -161,28 +162,27 @@ def test_two_readers_that_raise_the_epoch_at_once_have_one_winner(world: World):
     assert (newest.epoch, newest.owner) == (5, "b")
 
 
-def test_recovery_waits_for_an_insert_that_is_still_running(world: World, monkeypatch):
+def test_recovery_waits_for_an_insert_that_is_still_running(world: World) -> None:
     own(world, "old", 1)
     mark = f"outhaul:{world.settings.source}"
     slow = ClickHouse(world.env["OUTHAUL_CLICKHOUSE_URL"], timeout_s=30)
+    statement = (
+        "INSERT INTO event_log (id, event_type, event_date_time, environment, event_context, cdc_source, cdc_lsn, "
+        f"cdc_ordinal, cdc_committed_at) SELECT 1, 'x', '2026-01-01', 't', '{{}}', '{world.settings.source}', 600, "
+        "sleepEachRow(0.5), '2026-01-01' FROM numbers(4)"
+    )
     running = threading.Thread(
         target=slow.command,
-        args=(
-            "INSERT INTO event_log (id, event_type, event_date_time, environment, event_context, cdc_source, cdc_lsn, cdc_ordinal, "
-            "cdc_committed_at) SELECT 1, 'x', '2026-01-01', 't', '{}', '"
-            + world.settings.source
-            + "', 600, sleepEachRow(0.5), "
-            "'2026-01-01' FROM numbers(4)",
-        ),
+        args=(statement,),
         kwargs={"settings": {"log_comment": mark, "max_block_size": 1, "max_insert_block_size": 1}},
     )
     running.start()
     count = "SELECT count() FROM system.processes WHERE Settings['log_comment'] = {mark:String}"
     until(lambda: world.clickhouse.rows(count, parameters={"mark": mark})[0][0], what="the old insert runs")
-    waits = []
+    waits: list[float] = []
     over = threading.Event()
 
-    def wait(seconds):
+    def wait(seconds: float) -> None:
         waits.append(seconds)
         over.wait(seconds)
 
@@ -195,27 +195,26 @@ def test_recovery_waits_for_an_insert_that_is_still_running(world: World, monkey
     slow.close()
 
 
-def test_recovery_gives_up_on_an_insert_that_never_ends(world: World, monkeypatch):
-    monkeypatch.setattr(
-        recovery, "query", lambda name, **values: "SELECT 1" if name == "running_inserts" else original(name, **values)
-    )
-    waits = []
+def test_recovery_gives_up_on_an_insert_that_never_ends(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def query(name: str, **values: object) -> str:
+        return "SELECT 1" if name == "running_inserts" else sql.query(name, **values)
+
+    monkeypatch.setattr(recovery, "query", query)
+    waits: list[float] = []
     with pytest.raises(TransientError, match="still running"):
         recover(world.clickhouse, world.settings, HISTORY, Lsn(0), "me", waits.append)
     assert sum(waits) == pytest.approx(world.settings.insert_timeout_s + 10, abs=1)
 
 
-original = recovery.query
-
-
-def test_recovery_asks_event_log_and_dead_letters_for_runs_of_positions(world: World):
+def test_recovery_asks_event_log_and_dead_letters_for_runs_of_positions(world: World) -> None:
     own(world)
     records = rows(100, lsn=700)
     kept = [n for n in range(100) if n not in (40, 41, 90)]
     send(world, batch_of(world, records.take(pa.array(kept))))
     world.clickhouse.command(
         "INSERT INTO event_log_dead_letters (row, reason, cdc_source, cdc_lsn, cdc_ordinal, cdc_committed_at) "
-        f"VALUES ('{{}}', 'r', '{world.settings.source}', 700, 90, '2026-01-01'), ('{{}}', 'r', 'someone_else', 700, 40, '2026-01-01')"
+        f"VALUES ('{{}}', 'r', '{world.settings.source}', 700, 90, '2026-01-01'), "
+        "('{}', 'r', 'someone_else', 700, 40, '2026-01-01')"
     )
     held = ask(world.clickhouse, world.settings, Lsn(700))
     assert list(zip(held.lsn.tolist(), held.first.tolist(), held.last.tolist(), strict=True)) == [
@@ -225,14 +224,14 @@ def test_recovery_asks_event_log_and_dead_letters_for_runs_of_positions(world: W
     assert ask(world.clickhouse, world.settings, Lsn(701)).rows == 0
 
 
-def test_another_history_is_refused(world: World):
+def test_another_history_is_refused(world: World) -> None:
     own(world)
     with pytest.raises(FatalError) as caught:
         recover(world.clickhouse, world.settings, History("8", 1), Lsn(0), "me", lambda _: None)
     assert caught.value.exit_code == Exit.OTHER_HISTORY
 
 
-def test_rows_that_clickhouse_cannot_take_are_poison(world: World):
+def test_rows_that_clickhouse_cannot_take_are_poison(world: World) -> None:
     own(world)
     records = rows(3)
     bad = records.set_column(1, field("event_type", pa.binary(), "Nullable(String)"), pa.array([b"x", None, b"x"]))
@@ -241,13 +240,14 @@ def test_rows_that_clickhouse_cannot_take_are_poison(world: World):
     assert world.stored() == 0
 
 
-def test_our_tables_of_codes_have_clickhouse_s_names(world: World):
+def test_our_tables_of_codes_have_clickhouse_s_names(world: World) -> None:
     ours = TRANSIENT | POISON
-    found = dict(world.clickhouse.rows("SELECT number, errorCodeToName(number) FROM numbers(1100)"))
+    names = world.clickhouse.rows("SELECT number, errorCodeToName(number) FROM numbers(1100)")
+    found = {row[0]: row[1] for row in names}
     assert {code: found[code] for code in ours} == ours
 
 
-def test_times_at_both_ends_of_the_range_are_stored_exactly(world: World):
+def test_times_at_both_ends_of_the_range_are_stored_exactly(world: World) -> None:
     """The reader sets aside what lies outside; what lies inside must come back as it was."""
     own(world)
     ends_us = [-2_208_988_800_000_000, 10_413_791_999_999_999]
