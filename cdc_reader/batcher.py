@@ -6,6 +6,7 @@ a piece may fill. Frames are counted for rows, which they bound from above; they
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass, field
 
 
@@ -21,9 +22,13 @@ class Limits:
 
 @dataclass(slots=True)
 class Piece:
-    """Frames that wait to be decoded together; `since` is the clock at the first of them, in seconds."""
+    """Frames that wait to be decoded together; `since` is the clock at the first of them, in seconds.
 
-    frames: list[bytes] = field(default_factory=list)
+    Those of one read are joined at once: kept singly, small frames take twice their size and leave memory in crumbs.
+    """
+
+    runs: list[bytes] = field(default_factory=list)
+    lengths: array[int] = field(default_factory=lambda: array("q"))
     size: int = 0
     since: float = 0.0
 
@@ -31,24 +36,25 @@ class Piece:
         """Append what one read gave."""
         if not frames:
             return
-        if not self.frames:
+        if not self.runs:
             self.since = now
-        self.frames += frames
+        self.runs.append(b"".join(frames))
+        self.lengths.extend(map(len, frames))
         self.size += size
 
 
 def is_full(piece: Piece, limits: Limits) -> bool:
     """Tell whether the piece must not grow any more: the reader stops reading until it can be handed on."""
-    return len(piece.frames) >= limits.max_rows or piece.size >= limits.max_bytes
+    return len(piece.lengths) >= limits.max_rows or piece.size >= limits.max_bytes
 
 
 def due_at(piece: Piece, limits: Limits, in_flight: int) -> float:
     """Return the clock at which the piece is old enough, in seconds; infinity for an empty one."""
-    return piece.since + limits.linger_s * (1 + in_flight) if piece.frames else float("inf")
+    return piece.since + limits.linger_s * (1 + in_flight) if piece.runs else float("inf")
 
 
 def decide_cut(piece: Piece, limits: Limits, in_flight: int, now: float) -> bool:
     """Tell whether to hand the piece on: full or due, and there is room for one more."""
-    if not piece.frames or in_flight >= limits.max_in_flight:
+    if not piece.runs or in_flight >= limits.max_in_flight:
         return False
     return is_full(piece, limits) or now >= due_at(piece, limits, in_flight)

@@ -111,8 +111,8 @@ class Decoder:
         self._open = Open()
         self._usable = True
 
-    def decode(self, frames: Sequence[bytes]) -> Decoded:
-        """Decode the next piece of the stream.
+    def decode(self, frames: Sequence[bytes], lengths: Sequence[int] | None = None) -> Decoded:
+        """Decode the next piece of the stream; `lengths` of the single frames where `frames` are joined runs of them.
 
         Raises:
             FrameError: the bytes or their order are not what the protocol says.
@@ -122,7 +122,7 @@ class Decoder:
         if not self._usable:
             raise FrameError("the decoder has met an error before and cannot go on", todo="Connect again")
         self._usable = False
-        piece = split(frames)
+        piece = split(frames, lengths)
         transactions = follow(piece, self._open)
         changes = _relation_changes(piece, transactions, self._relations)
         rows = np.flatnonzero(piece.tags == INSERT)

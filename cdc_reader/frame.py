@@ -62,28 +62,32 @@ class Frames:
     keepalive_wal_end: Lsns
 
 
-def split(frames: Sequence[bytes]) -> Frames:
+def split(frames: Sequence[bytes], lengths: Sequence[int] | None = None) -> Frames:
     """Join a piece and find its messages.
+
+    Args:
+        frames: one after the other; or runs of them, joined already.
+        lengths: of each single frame in bytes, when they are joined.
 
     Raises:
         FrameError: a frame is neither XLogData with a message in it nor a keepalive of the right length.
     """
-    lengths = np.fromiter(map(len, frames), np.int64, len(frames))
-    if lengths.sum() > MAX_PIECE_BYTES:
+    sizes = np.fromiter(map(len, frames), np.int64, len(frames)) if lengths is None else np.asarray(lengths, np.int64)
+    if sizes.sum() > MAX_PIECE_BYTES:
         raise FrameError("a piece of the stream exceeds 2 GiB", todo="Lower the size at which pieces are cut")
     buffer = b"".join([*frames, _PAD])
-    ends = np.cumsum(lengths)
-    starts = ends - lengths
-    if not lengths.all():
+    ends = np.cumsum(sizes)
+    starts = ends - sizes
+    if not sizes.all():
         raise FrameError("an empty frame was received")
     kinds = np.frombuffer(buffer, np.uint8)[starts]
     data = kinds == XLOG_DATA
     keepalive = kinds == KEEPALIVE
     if not (data | keepalive).all():
         raise FrameError(f"a frame of unknown kind {chr(kinds[~(data | keepalive)][0])!r} was received")
-    if (lengths[data] <= HEADER_BYTES).any():
+    if (sizes[data] <= HEADER_BYTES).any():
         raise FrameError("an XLogData frame is cut short")
-    if (lengths[keepalive] != KEEPALIVE_BYTES).any():
+    if (sizes[keepalive] != KEEPALIVE_BYTES).any():
         raise FrameError("a keepalive frame has the wrong length")
     message_starts = starts[data] + HEADER_BYTES
     return Frames(

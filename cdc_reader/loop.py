@@ -107,7 +107,7 @@ class Session:
         self.begun: Recovered | None = None
         self._decoder = Decoder({settings.table: settings.clickhouse_table}, binary=binary)
         self._piece = Piece()
-        self._pieces: queue.SimpleQueue[list[bytes] | None] = queue.SimpleQueue()
+        self._pieces: queue.SimpleQueue[Piece | None] = queue.SimpleQueue()
         self._batches: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._wire = Wire(tools.link, status_interval_s, settings.receive_timeout_s, tools.clock())
@@ -160,9 +160,9 @@ class Session:
 
     def _hand_on(self, now: float) -> None:
         due = self._has_room() and decide_cut(self._piece, self.limits, self.watermark.in_flight, now)
-        if due or (self._draining_since is not None and self._piece.frames):
+        if due or (self._draining_since is not None and self._piece.runs):
             self.watermark.handed_on()
-            self._pieces.put(self._piece.frames)
+            self._pieces.put(self._piece)
             self._piece = Piece()
 
     def _handle(self, event: Event) -> None:
@@ -266,7 +266,7 @@ class Session:
         quiet_s = now - max(self._draining_since, self._stored_at)
         if self.begun is None or now - self._draining_since > DRAIN_S or quiet_s > DRAIN_QUIET_S:
             return True
-        return not self._piece.frames and not self.watermark.in_flight
+        return not self._piece.runs and not self.watermark.in_flight
 
     def _recover_and_decode(self) -> None:
         found: list[Recovered] = []

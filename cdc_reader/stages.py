@@ -28,6 +28,7 @@ from sink.retry import backoff_s
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cdc_reader.batcher import Piece
     from cdc_reader.decode import Decoder
     from cdc_reader.dispatch import Dispatcher
     from cdc_reader.ledger import Entry
@@ -181,15 +182,15 @@ def persist(
 
 
 def decode_pieces(
-    inbox: queue.SimpleQueue[list[bytes] | None],
+    inbox: queue.SimpleQueue[Piece | None],
     events: Events,
     recovered: Recovered,
     decoder: Decoder,
     settings: Settings,
 ) -> None:
     """Turn pieces into batches, in order, until None comes."""
-    while (frames := inbox.get()) is not None:
-        decoded = decoder.decode(frames)
+    while (piece := inbox.get()) is not None:
+        decoded = decoder.decode(piece.runs, piece.lengths)
         batches: list[Assembled] = []
         rows = 0
         for segment in decoded.segments:
@@ -198,7 +199,7 @@ def decode_pieces(
                 segment, recovered.held, source=settings.source, dead_letters=settings.dead_letters_table
             )
         # Frames and columns are large; they must be free before the next piece is waited for.
-        del frames
+        del piece
         events.put(Decoded(batches, decoded.safe_lsn, rows))
         del batches, decoded
 
