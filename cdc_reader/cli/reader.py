@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from cdc_reader import memory
 from cdc_reader.reader import run
 from sink import logs
 from sink.errors import Exit
@@ -24,6 +25,7 @@ def reader(
     """
     settings = load()
     logs.configure(settings.log_format)
+    memory.bound()
     asked: list[int] = []
 
     def stop(signum: int, _frame: object) -> None:
