@@ -86,6 +86,7 @@ def test_stopping_and_starting_under_load_loses_and_repeats_nothing(
             getattr(running.pipeline, how)(*names)
             running.pipeline.start(*names)
     running.assert_once_each()
+    running.pipeline.check()
 
 
 @pytest.mark.parametrize("service", ["redis", "clickhouse"])
