@@ -116,8 +116,8 @@ def write_batch(self: Any, data: object) -> str:
         raise
     seconds = time.monotonic() - started
     metrics.finished(message, report, seconds)
-    aside = report.dead_letters
-    log.info("batch_done", outcome=report.outcome.value, **_names(message), dead_letters=aside, seconds=round(seconds, 4))
+    counts = {"dead_letters": report.dead_letters, "seconds": round(seconds, 4)}
+    log.info("batch_done", outcome=report.outcome.value, **_names(message), **counts)
     _tell(sink, message, report)
     return report.outcome.value
 
