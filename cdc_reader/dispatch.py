@@ -16,6 +16,7 @@ import kombu.exceptions
 from sink.app import WRITE_BATCH, SinkApp
 from sink.batch import epoch_key
 from sink.errors import Exit, TransientError
+from sink.failpoint import reach
 from sink.schema import ensure_columns
 
 if TYPE_CHECKING:
@@ -56,7 +57,9 @@ class Dispatcher:
         """
         message = entry.message
         self._ensure_columns(entry)
+        reach("dispatch.begin")
         self._payloads.put(message.payload_key, entry.assembled.batch.payload)
+        reach("dispatch.payload")
         try:
             self._app.send_task(
                 WRITE_BATCH,
@@ -71,6 +74,7 @@ class Dispatcher:
             raise TransientError(
                 f"the broker does not answer ({type(error).__name__})", exit_code=Exit.REDIS_UNREACHABLE
             ) from error
+        reach("dispatch.sent")
 
     def close(self) -> None:
         """Close the connections; the broker's belong to the app, which outlives a session."""

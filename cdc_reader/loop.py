@@ -41,6 +41,7 @@ from cdc_reader.watermark import Watermark
 from cdc_reader.wire import Wire
 from sink.batch import Message, reader_key
 from sink.errors import Exit, FatalError, TransientError
+from sink.failpoint import reach
 from sink.report import Outcome, Report
 
 if TYPE_CHECKING:
@@ -244,6 +245,7 @@ class Session:
         if entry is None:
             return
         self.watermark.stored(report.sequence)
+        reach("reader.stored")
         self.progress.stored(entry, report.dead_letters, time.time_ns() // 1000)
         self._stored_at = self.tools.clock()
 

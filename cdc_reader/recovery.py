@@ -24,6 +24,7 @@ from cdc_reader.held import Held
 from cdc_reader.slot import History
 from sink.codes import ACCESS_DENIED
 from sink.errors import Exit, FatalError, PipelineError, TransientError
+from sink.failpoint import reach
 from sink.insert import mark
 from sink.sql import query
 
@@ -75,9 +76,13 @@ def recover(
     if newest is not None and newest.history != history:
         raise _other_history(settings, newest.history, history, confirmed)
     epoch = 1 + (newest.epoch if newest else 0)
+    reach("recovery.bound")
     raise_epoch(clickhouse, settings, history, confirmed, epoch, owner)
+    reach("recovery.fenced")
     _settle(clickhouse, settings, wait)
+    reach("recovery.settled")
     held = ask(clickhouse, settings, confirmed)
+    reach("recovery.asked")
     log.info("recovered", source=settings.source, epoch=epoch, confirmed_lsn=str(confirmed), held_rows=held.rows)
     return Recovered(epoch, held)
 

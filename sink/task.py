@@ -25,6 +25,7 @@ from sink.batch import Message, alive_key, epoch_key, stored_key
 from sink.clickhouse import ClickHouse
 from sink.codes import THROW_IF
 from sink.errors import Exit, FatalError, PoisonError, TransientError
+from sink.failpoint import reach
 from sink.insert import insert
 from sink.payloads import ALIVE_S, Payloads
 from sink.quarantine import set_aside
@@ -91,6 +92,7 @@ def write_batch(self: Any, data: object) -> str:
     started = time.monotonic()
     try:
         _tell(sink, message, Report(Outcome.BEGUN, message.token, message.sequence))
+        reach("task.begun")
         with alive(sink, message):
             report = write(sink, message, again=again)
     except (TransientError, SoftTimeLimitExceeded) as error:
@@ -118,7 +120,9 @@ def write_batch(self: Any, data: object) -> str:
     metrics.finished(message, report, seconds)
     counts = {"dead_letters": report.dead_letters, "seconds": round(seconds, 4)}
     log.info("batch_done", outcome=report.outcome.value, **_names(message), **counts)
+    reach("task.stored")
     _tell(sink, message, report)
+    reach("task.reported")
     return report.outcome.value
 
 
@@ -155,6 +159,7 @@ def write(sink: Sink, message: Message, *, again: bool) -> Report:
     payload = sink.payloads.get(message.payload_key)
     if payload is None or not message.announces(payload):
         return Report(Outcome.MISSING, message.token, message.sequence)
+    reach("task.fetched")
 
     def store(part: Message, rows: bytes, *, again: bool = True) -> None:
         epochs = f"{sink.settings.clickhouse_table}_epochs"
