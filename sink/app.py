@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from celery import Celery
 from celery.signals import setup_logging
 
-from sink import logs
+from sink import logs, sentry
 from sink.payloads import SOCKET_TIMEOUT_S
 from sink.settings import Settings, load
 
@@ -75,7 +75,9 @@ def make_app(settings: Settings) -> SinkApp:
 @setup_logging.connect  # type: ignore[untyped-decorator] # celery has no types
 def _configure_logs(**_: object) -> None:
     # Connected, Celery leaves logging alone, and a worker's lines look like the reader's.
-    logs.configure(load().log_format)
+    settings = load()
+    logs.configure(settings.log_format)
+    sentry.configure(settings, "worker")
 
 
 def __getattr__(name: str) -> object:

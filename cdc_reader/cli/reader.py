@@ -10,7 +10,7 @@ import typer
 
 from cdc_reader import memory
 from cdc_reader.reader import run
-from sink import logs
+from sink import logs, sentry
 from sink.errors import Exit
 from sink.settings import load
 
@@ -26,6 +26,7 @@ def reader(
     settings = load()
     logs.configure(settings.log_format)
     memory.bound()
+    sentry.configure(settings, "reader")
     asked: list[int] = []
 
     def stop(signum: int, _frame: object) -> None:

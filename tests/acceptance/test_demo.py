@@ -50,7 +50,7 @@ def test_a_clean_installation_outside_the_checkout_runs_the_demo(tmp_path: Path)
     ignored = shutil.ignore_patterns(".venv", ".git", ".outhaul", ".*_cache", "tests")
     shutil.copytree(CHECKOUT, source, ignore=ignored)
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
-    pip = [tmp_path / "venv/bin/python", "-m", "pip", "install", "--quiet", f"{source}[local]"]
+    pip = [str(tmp_path / "venv/bin/python"), "-m", "pip", "install", "--quiet", f"{source}[local]"]
     subprocess.run(pip, check=True, timeout=300)
     shutil.rmtree(source)
     demo(str(tmp_path / "venv/bin/outhaul"), tmp_path, 2_000)
