@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def configure(settings: Settings, process: str) -> None:
-    """Start reporting errors of this process (`reader` or `worker`), tagged with its pipeline; nothing without a DSN."""
+    """Report errors of this process (`reader` or `worker`), tagged with its pipeline; do nothing without a DSN."""
     dsn = settings.sentry_dsn.get_secret_value()
     if not dsn:
         return
