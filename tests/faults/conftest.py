@@ -1,0 +1,87 @@
+"""Rigs that live for a module, and the table of the grid at the end of the run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.faults.grid import NOT_APPLICABLE, Outcome, Table
+from tests.faults.rig import Rig
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator
+    from typing import Any
+
+    from deploy.local.stack import Stack
+    from tests.faults.grid import Cell
+
+_TABLE = pytest.StashKey[Table]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_TABLE] = Table()
+    config.addinivalue_line("markers", "fault(edge, action, point): a cell of the fault grid")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    mark = item.get_closest_marker("fault")
+    if mark is not None and (report.when == "call" or report.failed):
+        edge, action, point = mark.args
+        engine = mark.kwargs.get("engine", "ReplacingMergeTree")
+        note = "; ".join(f"{name}: {value}" for name, value in item.user_properties)
+        outcome = Outcome(edge, action, point, engine, report.outcome, report.duration, note)
+        item.config.stash[_TABLE].outcomes.append(outcome)
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    table = config.stash[_TABLE]
+    if not table.outcomes:
+        return
+    table.outcomes += [
+        Outcome(edge, action, point, "", "not applicable", 0.0, why) for edge, action, point, why in NOT_APPLICABLE
+    ]
+    terminalreporter.section("fault grid")
+    for line in table.lines():
+        terminalreporter.write_line(line)
+
+
+def fault(cell: Cell, **where: str) -> Any:
+    """Make a test's parameter of a cell."""
+    return pytest.param(cell, id=cell.name, marks=pytest.mark.fault(cell.edge, cell.action, cell.point, **where))
+
+
+@pytest.fixture(scope="module")
+def make_rig(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Rig]]:
+    """Make rigs that live as long as the module."""
+    rigs: list[Rig] = []
+
+    def make(**options: Any) -> Rig:
+        stack.up()
+        rigs.append(Rig(stack, tmp_path_factory.mktemp("rig"), **options))
+        return rigs[-1]
+
+    yield make
+    for rig in rigs:
+        rig.close()
+
+
+@pytest.fixture(scope="module")
+def rig(make_rig: Callable[..., Rig]) -> Rig:
+    """A running pipeline for fault after fault."""
+    return make_rig()
+
+
+@pytest.fixture(autouse=True)
+def _end_of_logs(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    rigs = [value for value in request.node.funcargs.values() if isinstance(value, Rig)]
+    for rig in rigs:
+        for name in ("reader", "worker"):
+            lines = rig.log(name).splitlines()
+            print(f"--- {name}", *lines[-25:], sep="\n")

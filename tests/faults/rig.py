@@ -1,0 +1,256 @@
+"""One running pipeline between three proxies, with a supervisor and fail points, to which fault after fault is done."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from cdc_reader.setup import apply_clickhouse, apply_postgres
+from deploy.demo.pipeline import Pipeline
+from sink.clickhouse import ClickHouse
+from sink.payloads import Payloads
+from sink.settings import load
+from tests.conftest import World, until
+from tests.faults.proxy import Proxy
+from tests.faults.valkey import OwnValkey
+from tests.faults.watch import Journal, Watch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from deploy.local.stack import Stack
+
+# A fault that was lifted must be forgotten after so many seconds, on a small and busy machine.
+BOUND_S = 45.0
+
+_RESTART_S = 0.3
+_numbers = itertools.count()
+
+# Short, so that a grid fits into minutes; their proportions are those of the defaults.
+SETTINGS: dict[str, object] = {
+    "linger_s": 0.1,
+    "retry_max_s": 1,
+    "redispatch_s": 10,
+    "status_interval_s": 0.5,
+    "receive_timeout_s": 4,
+    "insert_timeout_s": 10,
+    "task_time_limit_s": 40,
+    "visibility_timeout_s": 60,
+    "batch_max_rows": 200,
+    "log_format": "json",
+}
+
+
+class Rig:
+    """Servers, proxies, processes and what was written."""
+
+    def __init__(
+        self,
+        stack: Stack,
+        folder: Path,
+        *,
+        engine: str = "ReplacingMergeTree",
+        env: dict[str, str] | None = None,
+        **settings: object,
+    ) -> None:
+        """Make databases, proxies and processes' settings; start nothing but Valkey.
+
+        Args:
+            stack: Postgres and ClickHouse; both running.
+            folder: for logs, fail points and Valkey's data.
+            engine: of `event_log`.
+            env: more variables for the processes.
+            settings: fields of the settings that differ from `SETTINGS`.
+        """
+        self.stack = stack
+        self.folder = folder
+        self.points = folder / "points"
+        self.points.mkdir()
+        self.journal = Journal()
+        self.restarts: dict[str, int] = {}
+        self.valkey = OwnValkey(folder)
+        self.valkey.start()
+        name = f"f{os.getpid()}_{next(_numbers)}"
+        base = stack.env()
+        with psycopg.connect(base["OUTHAUL_POSTGRES_DSN"], autocommit=True) as admin:
+            admin.execute(f"CREATE DATABASE {name}")
+        url = base["OUTHAUL_CLICKHOUSE_URL"]
+        ClickHouse(url, timeout_s=10).command(f"CREATE DATABASE {name}")
+        direct = {
+            "OUTHAUL_POSTGRES_DSN": make_conninfo(base["OUTHAUL_POSTGRES_DSN"], dbname=name),
+            "OUTHAUL_CLICKHOUSE_URL": url.rsplit("/", 1)[0] + f"/{name}",
+            "OUTHAUL_REDIS_URL": f"redis://127.0.0.1:{self.valkey.port}/0",
+            "OUTHAUL_SLOT": name,
+            "OUTHAUL_SOURCE": name,
+        } | {f"OUTHAUL_{key.upper()}": str(value) for key, value in (SETTINGS | settings).items()}
+        self.postgres = Proxy(int(str(conninfo_to_dict(direct["OUTHAUL_POSTGRES_DSN"])["port"])))
+        self.redis = Proxy(self.valkey.port)
+        self.clickhouse = Proxy(urlsplit(url).port or 0)
+        self.env = direct | {
+            # The walsender gives up a reader that says nothing for so long.
+            "OUTHAUL_POSTGRES_DSN": make_conninfo(
+                direct["OUTHAUL_POSTGRES_DSN"], port=self.postgres.port, options="-c wal_sender_timeout=4s"
+            ),
+            "OUTHAUL_CLICKHOUSE_URL": direct["OUTHAUL_CLICKHOUSE_URL"].replace(
+                f":{self.clickhouse.target}/", f":{self.clickhouse.port}/"
+            ),
+            "OUTHAUL_REDIS_URL": f"redis://127.0.0.1:{self.redis.port}/0",
+            "OUTHAUL_FAILPOINTS": str(self.points),
+        }
+        loaded = load(**{key.removeprefix("OUTHAUL_").lower(): value for key, value in direct.items()})
+        straight = ClickHouse(direct["OUTHAUL_CLICKHOUSE_URL"], timeout_s=30)
+        apply_clickhouse(straight, loaded, lambda _: None)
+        if engine != "ReplacingMergeTree":
+            _other_engine(straight, engine)
+        apply_postgres(loaded, lambda _: None)
+        straight.command("SYSTEM STOP MERGES event_log")
+        self.pipeline = Pipeline(self.env | (env or {}), folder)
+        self.world = World(
+            stack=stack,
+            env=direct,
+            settings=loaded,
+            clickhouse=straight,
+            payloads=Payloads(direct["OUTHAUL_REDIS_URL"]),
+            pipeline=self.pipeline,
+            conn=psycopg.connect(direct["OUTHAUL_POSTGRES_DSN"], autocommit=True),
+            logs=folder,
+        )
+        self.world.conn.execute("CREATE TABLE elsewhere (filler text)")
+        self._wanted: set[str] = set()
+        self._turn = threading.Lock()
+        self._over = threading.Event()
+        self._supervisor = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
+        self._supervisor.start()
+
+    @property
+    def proxies(self) -> tuple[Proxy, Proxy, Proxy]:
+        """All three links."""
+        return self.postgres, self.redis, self.clickhouse
+
+    def up(self, *names: str) -> None:
+        """Start these, and from now on start them again whenever they end."""
+        with self._turn:
+            for name in names:
+                if name not in self._wanted:
+                    self.pipeline.start(name)
+                    self._wanted.add(name)
+
+    def down(self, *names: str) -> None:
+        """Kill these with their children, and leave them dead."""
+        with self._turn:
+            for name in names:
+                if name in self._wanted:
+                    self._wanted.discard(name)
+                    self.pipeline.kill(name)
+
+    def kill(self, name: str) -> None:
+        """Kill one with its children; the supervisor starts it again."""
+        self.signal(name, signal.SIGKILL)
+
+    def signal(self, name: str, number: int) -> None:
+        """Signal a process and its children."""
+        os.killpg(self.pipeline.pid(name), number)
+
+    def lay(self, point: str, action: str) -> None:
+        """Lay an action at a fail point; it acts once."""
+        self.points.joinpath(f"{point}.fired").unlink(missing_ok=True)
+        partial = self.points / f".{point}"
+        partial.write_text(action)
+        partial.rename(self.points / point)
+
+    def fired(self, point: str, within_s: float = 30.0) -> int:
+        """Wait until somebody has met what was laid there; return who."""
+        path = self.points / f"{point}.fired"
+        until(path.exists, within_s=within_s, what=f"{point} is reached")
+        return int(path.read_text())
+
+    def insert(self, count: int = 1, *, kind: str = "tested", months: int = 1, copy: bool = False) -> None:
+        """Commit one transaction."""
+        with psycopg.connect(self.world.dsn) as conn:
+            self.journal.write(conn, count, kind=kind, months=months, copy=copy)
+
+    def flow(self, what: str = "events flow") -> None:
+        """Wait until something more is stored."""
+        before = self.world.stored()
+        until(lambda: self.world.stored() > before, within_s=BOUND_S, what=what)
+
+    def log(self, name: str) -> str:
+        """Return what a process has said since the trial began."""
+        return self.pipeline.log(name)[self._log_from.get(name, 0) :]
+
+    def ready(self) -> None:
+        """Undo all faults, and wait until a row goes all the way."""
+        for path in self.points.iterdir():
+            path.unlink(missing_ok=True)
+        for proxy in self.proxies:
+            proxy.heal()
+        self.up("worker", "reader")
+        self.insert()
+        self._settle()
+        self._log_from = {name: len(self.pipeline.log(name)) for name in ("worker", "reader")}
+
+    @contextlib.contextmanager
+    def trial(self, *, writers: int = 2) -> Iterator[Watch]:
+        """Do something to a running pipeline in the block; all that was committed must be stored once, in time."""
+        self.ready()
+        watch = Watch(self)
+        with watch.running(writers=writers):
+            yield watch
+        self._settle()
+        watch.finish()
+
+    def close(self) -> None:
+        """End everything."""
+        self._over.set()
+        self._supervisor.join()
+        self.pipeline.kill()
+        self.world.conn.close()
+        self.world.clickhouse.close()
+        self.world.payloads.close()
+        for proxy in self.proxies:
+            proxy.close()
+        self.valkey.end()
+
+    _log_from: dict[str, int] = {}  # noqa: RUF012 - replaced, never changed
+
+    def _settle(self) -> None:
+        if self.world.conn.closed or self.world.conn.broken or not _answers(self.world.conn):
+            self.world.conn.close()
+            self.world.conn = psycopg.connect(self.world.dsn, autocommit=True)
+        self.world.assert_once_each(within_s=BOUND_S)
+        end = self.journal.commits[-1][1]
+        until(lambda: self.world.confirmed() >= end, within_s=BOUND_S, what="the slot moves on to the end")
+
+    def _supervise(self) -> None:
+        while not self._over.wait(0.05):
+            with self._turn:
+                for name in self._wanted:
+                    if self.pipeline._processes[name].poll() is not None:
+                        # A process that died may have left children, as it would anywhere.
+                        self.restarts[name] = self.restarts.get(name, 0) + 1
+                        time.sleep(_RESTART_S)
+                        self.pipeline.start(name)
+
+
+def _answers(conn: psycopg.Connection[Any]) -> bool:
+    try:
+        conn.execute("SELECT 1")
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+def _other_engine(clickhouse: ClickHouse, engine: str) -> None:
+    text = str(clickhouse.rows("SHOW CREATE TABLE event_log")[0][0])
+    clickhouse.command("DROP TABLE event_log SYNC")
+    clickhouse.command(text.replace("ReplacingMergeTree", engine))

@@ -1,0 +1,49 @@
+"""Every cell: rows in ClickHouse = rows committed, once each, and the slot at no instant past what is stored."""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.faults import cells_clickhouse, cells_postgres, cells_reader, cells_redis, cells_worker
+from tests.faults.conftest import fault
+from tests.faults.grid import CELLS, EDGES, NOT_APPLICABLE, Cell
+from tests.faults.rig import Rig
+
+# A module of cells that nobody names here would be left out in silence.
+MODULES = (cells_postgres, cells_redis, cells_clickhouse, cells_worker, cells_reader)
+
+pytestmark = pytest.mark.timeout(150)
+
+
+@pytest.fixture(scope="module")
+def plain(make_rig: Callable[..., Rig]) -> Rig:
+    """A pipeline whose `event_log` is a plain MergeTree."""
+    return make_rig(engine="MergeTree")
+
+
+@pytest.mark.parametrize("cell", [fault(cell) for cell in CELLS])
+def test_a_fault_loses_and_repeats_nothing(
+    rig: Rig, cell: Cell, record_property: Callable[[str, object], None]
+) -> None:
+    with rig.trial() as watch:
+        cell.run(rig)
+    record_property("samples", watch.samples)
+
+
+@pytest.mark.parametrize("cell", [fault(cell, engine="MergeTree") for cell in CELLS if cell.core])
+def test_a_fault_loses_and_repeats_nothing_on_a_plain_mergetree(
+    plain: Rig, cell: Cell, record_property: Callable[[str, object], None]
+) -> None:
+    with plain.trial() as watch:
+        cell.run(plain)
+    assert plain.world.ch(
+        "SELECT engine FROM system.tables WHERE database = currentDatabase() AND name = 'event_log'"
+    ) == ("MergeTree")
+    record_property("samples", watch.samples)
+
+
+def test_every_edge_has_cells_and_no_cell_is_twice() -> None:
+    names = [cell.name for cell in CELLS]
+    assert len(names) == len(set(names))
+    assert {cell.edge for cell in CELLS} == set(EDGES)
+    assert all(why for *_, why in NOT_APPLICABLE)
