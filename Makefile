@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help demo test check up down bench clean
+.PHONY: help demo test check up down bench chaos clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this help
@@ -35,6 +35,9 @@ down: $(STAMP)  ## Stop the embedded servers
 
 bench: $(STAMP)  ## Measure, beside pg_recvlogical in the same run
 	$(BIN)/python -m tests.benchmarks
+
+chaos: $(STAMP)  ## Ten minutes of load and random faults, then a count of every event
+	$(BIN)/outhaul chaos --minutes 10
 
 clean:  ## Remove the virtual environment and the embedded servers' data
 	-$(BIN)/outhaul local down

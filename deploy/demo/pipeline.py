@@ -33,11 +33,11 @@ class Pipeline:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, *names: str, **env: str) -> None:
-        """Start `reader`, `worker` or both, with more settings if any."""
+        """Start `reader`, `worker` or more of them (`reader-2`), with more settings if any."""
         for name in names:
             with (self._logs / f"{name}.log").open("ab") as log:
                 self._processes[name] = subprocess.Popen(
-                    [sys.executable, "-m", "cdc_reader", *_COMMANDS[name]],
+                    [sys.executable, "-m", "cdc_reader", *_COMMANDS[name.partition("-")[0]]],
                     env=self._env | env,
                     stdout=log,
                     stderr=log,

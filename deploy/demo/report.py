@@ -1,6 +1,6 @@
-"""Both tables after the demo -> what is missing, what is there twice, how fast it went, and a few answers.
+"""What was counted after the demo -> the report, and a few answers of ClickHouse worth seeing.
 
-Edge: asks Postgres and ClickHouse, each for all of its ids; no FINAL, and merges are stopped while the demo runs.
+Edge: asks ClickHouse.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import psycopg
 from rich.table import Table
+
+from deploy.demo.count import count
 
 if TYPE_CHECKING:
     from deploy.demo.replay import Written
@@ -57,18 +57,14 @@ def compare(
     dsn: str, clickhouse: ClickHouse, written: Written, seconds: float, p50_ms: float | None, p99_ms: float | None
 ) -> Report:
     """Compare the two tables id by id."""
-    with psycopg.connect(dsn) as conn, conn.cursor(binary=True) as cursor:
-        committed = np.array([row[0] for row in cursor.execute("SELECT id FROM outbox")], np.int64)
-    # ClickHouse gives each id once with its count, so this stays small however often one is stored.
-    stored = clickhouse.arrow("SELECT id, count() AS copies FROM event_log GROUP BY id")
-    ids, copies = stored.column("id").to_numpy(), stored.column("copies").to_numpy().astype(np.int64)
+    counted = count(dsn, clickhouse)
     return Report(
-        committed=len(committed),
+        committed=counted.committed,
         rolled_back=written.rolled_back,
-        stored=int(copies.sum()),
-        missing=len(np.setdiff1d(committed, ids)),
-        duplicated=int((copies - 1).sum()),
-        rows_per_s=round(len(committed) / seconds),
+        stored=counted.stored,
+        missing=counted.missing,
+        duplicated=counted.duplicated,
+        rows_per_s=round(counted.committed / seconds),
         p50_ms=p50_ms,
         p99_ms=p99_ms,
     )

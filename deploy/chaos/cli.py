@@ -1,0 +1,49 @@
+"""`outhaul chaos`: load and random faults for some minutes, then a verdict; exit code 1 where the promise broke."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deploy.chaos.run import Options, run
+from deploy.local.stack import Stack
+from sink import logs
+from sink.errors import Exit
+
+
+def chaos(
+    *,
+    minutes: Annotated[float, typer.Option(min=0.1, help="How long faults go on.")] = 2.0,
+    seed: Annotated[int, typer.Option(help="Decides which faults come, and in which order.")] = 1,
+    rows_per_s: Annotated[float, typer.Option(min=1, help="Events a second, of each of three writers.")] = 1000.0,
+    plain: Annotated[bool, typer.Option(help="Use a plain MergeTree for event_log.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the verdict as one JSON object on the last line.")
+    ] = False,
+    data_dir: Annotated[Path, typer.Option(help="Where everything keeps data and logs; emptied first.")] = Path(
+        ".outhaul/chaos"
+    ),
+) -> None:
+    """Break the pipeline in every way we know while it is under load, and count every event.
+
+    Example: outhaul chaos --minutes 10 --seed 3 --json | tail -1
+    """
+    logs.configure("auto")
+    Stack(data_dir).down()
+    shutil.rmtree(data_dir, ignore_errors=True)
+    data_dir.mkdir(parents=True)
+    found = run(Options(minutes, seed, rows_per_s, plain), data_dir, lambda line: typer.echo(line, err=as_json))
+    word = "held" if found.is_clean else "DID NOT HOLD"
+    typer.echo(
+        f"the promise {word}: {found.faults} faults, {found.committed:,} committed, {found.stored:,} stored, missing "
+        f"{found.missing}, duplicated {found.duplicated}, slot overruns {found.slot_overruns}, longest stall "
+        f"{found.longest_stall_s} s (during {found.longest_stall_during})",
+        err=as_json,
+    )
+    if as_json:
+        typer.echo(json.dumps(found.to_json()))
+    raise typer.Exit(Exit.FINE if found.is_clean else Exit.NOT_FINE)

@@ -1,0 +1,142 @@
+"""Fault -> done to the pipeline, and undone.
+
+Edge: signals, the embedded stack, proxies and Redis' own commands. Every fault is over when its function returns:
+whatever was stopped runs again, whatever was killed has been started again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psycopg
+import redis
+
+from deploy.local.proxy import Act, Proxy, Trap
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from deploy.chaos.plan import Fault
+    from deploy.demo.pipeline import Pipeline
+    from deploy.local.stack import Stack
+
+# Inserts are the requests with a token; other questions to ClickHouse are left alone by the traps.
+_AN_INSERT = rb"insert_deduplication_token"
+_SLOW_S = 0.05
+
+_WALSENDER = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s AND active"
+
+
+@dataclass(frozen=True, slots=True)
+class Victims:
+    """What faults are done to; `wait` sleeps for so many seconds."""
+
+    stack: Stack
+    pipeline: Pipeline
+    proxies: Mapping[str, Proxy]
+    slot: str
+    wait: Callable[[float], None]
+
+
+def inflict(fault: Fault, victims: Victims) -> None:
+    """Carry out one fault, from its beginning to its end."""
+    match fault.target:
+        case "reader" | "worker":
+            _process(fault, victims)
+        case service if fault.kind in {"refuse", "cut", "hold", "slow", "cut_request", "lose_answer"}:
+            _link(fault, victims, victims.proxies[service])
+        case _:
+            _server(fault, victims)
+
+
+def _process(fault: Fault, victims: Victims) -> None:
+    pipeline, name = victims.pipeline, fault.target
+    match fault.kind:
+        case "kill":
+            pipeline.kill(name)
+            pipeline.start(name)
+        case "restart":
+            pipeline.stop(name)
+            pipeline.start(name)
+        case "freeze":
+            os.killpg(pipeline.pid(name), signal.SIGSTOP)
+            victims.wait(fault.lasts_s)
+            os.killpg(pipeline.pid(name), signal.SIGCONT)
+        case "kill_child" | "freeze_child":
+            _child(fault, victims)
+
+
+def _child(fault: Fault, victims: Victims) -> None:
+    leader = victims.pipeline.pid(fault.target)
+    children = Path(f"/proc/{leader}/task/{leader}/children").read_text().split()
+    if not children:
+        return
+    child = int(children[int(fault.pick * len(children))])
+    with suppress(ProcessLookupError):
+        if fault.kind == "kill_child":
+            os.kill(child, signal.SIGKILL)
+            return
+        os.kill(child, signal.SIGSTOP)
+        victims.wait(fault.lasts_s)
+        os.kill(child, signal.SIGCONT)
+
+
+def _link(fault: Fault, victims: Victims, proxy: Proxy) -> None:
+    match fault.kind:
+        case "refuse":
+            proxy.refuse()
+        case "cut":
+            proxy.cut()
+        case "hold":
+            proxy.hold()
+        case "slow":
+            proxy.slow(_SLOW_S)
+        case "cut_request":
+            proxy.catch(Trap(Act.CUT_REQUEST, asks=_AN_INSERT, after=int(fault.pick * 20_000), times=3))
+        case "lose_answer":
+            proxy.catch(Trap(Act.LOSE_ANSWER, asks=_AN_INSERT, after=int(fault.pick * 100), times=3))
+    victims.wait(fault.lasts_s)
+    proxy.heal()
+
+
+def _server(fault: Fault, victims: Victims) -> None:
+    stack, name = victims.stack, fault.target
+    match fault.kind:
+        case "kill":
+            stack.kill(name)
+            victims.wait(fault.lasts_s / 2)
+            stack.up([name])
+        case "lose_all":
+            with redis.Redis.from_url(stack.env()["OUTHAUL_REDIS_URL"]) as client:
+                client.flushall()
+        case "lose_all_and_kill":
+            stack.kill(name)
+            shutil.rmtree(stack.data_dir / "redis", ignore_errors=True)
+            stack.up([name])
+        case "end_session" | "freeze":
+            pid = _walsender(victims) if name == "postgres" else stack.pid(name)
+            if pid is None:
+                return
+            if fault.kind == "end_session":
+                _sql(victims, "SELECT pg_terminate_backend(%s)", pid)
+                return
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+                victims.wait(fault.lasts_s)
+                os.kill(pid, signal.SIGCONT)
+
+
+def _walsender(victims: Victims) -> int | None:
+    return _sql(victims, _WALSENDER, victims.slot)
+
+
+def _sql(victims: Victims, query: str, value: object) -> int | None:
+    with psycopg.connect(victims.stack.env()["OUTHAUL_POSTGRES_DSN"], autocommit=True) as conn:
+        row = conn.execute(query.encode(), [value]).fetchone()
+    return row[0] if row else None

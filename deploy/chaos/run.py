@@ -1,0 +1,219 @@
+"""Minutes and seed -> a pipeline under load and faults for so long, then a verdict.
+
+Edge: starts everything, and stops it again. The pipeline reaches its servers through proxies; writers and the watch go
+to them directly, so that a fault of the pipeline's links is none of theirs.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+
+from cdc_reader.setup import apply_clickhouse, apply_postgres
+from deploy.chaos.inflict import Victims, inflict
+from deploy.chaos.load import Writers
+from deploy.chaos.plan import faults
+from deploy.chaos.watch import Watch
+from deploy.demo.count import Counted, count
+from deploy.demo.pipeline import Pipeline
+from deploy.local.proxy import Proxy
+from deploy.local.stack import Stack
+from sink.batch import reader_key
+from sink.clickhouse import ClickHouse
+from sink.errors import FatalError, PipelineError
+from sink.payloads import Payloads
+from sink.settings import Settings, load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+_VARIABLES = {"postgres": "OUTHAUL_POSTGRES_DSN", "redis": "OUTHAUL_REDIS_URL", "clickhouse": "OUTHAUL_CLICKHOUSE_URL"}
+# Ours, so that what a run waits for is noticed within it; the limits agree with each other as the defaults do.
+_SETTINGS = {
+    "OUTHAUL_INSERT_TIMEOUT_S": "15",
+    "OUTHAUL_TASK_TIME_LIMIT_S": "25",
+    "OUTHAUL_VISIBILITY_TIMEOUT_S": "40",
+    "OUTHAUL_RETRY_MAX_S": "5",
+    "OUTHAUL_REDISPATCH_S": "20",
+    "OUTHAUL_RECEIVE_TIMEOUT_S": "10",
+    "OUTHAUL_LOG_FORMAT": "json",
+}
+_WRITERS = 3
+_QUIESCE_S = 240.0
+_POLL_S = 0.5
+_TIMEOUT_S = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a run found; `longest_stall_s` is the longest time in which nothing was stored though events waited."""
+
+    faults: int
+    committed: int
+    stored: int
+    missing: int
+    duplicated: int
+    slot_overruns: int
+    longest_stall_s: float
+    longest_stall_during: str
+    samples: int
+    seconds: float
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether the promise held."""
+        return not (self.missing or self.duplicated or self.slot_overruns) and self.stored == self.committed
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the verdict in JSON types."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How long, which seed, how many events a second and writer, and whether event_log is a plain MergeTree."""
+
+    minutes: float
+    seed: int
+    rows_per_s: float
+    plain_merge_tree: bool
+
+
+def run(options: Options, data_dir: Path, tell: Callable[[str], None]) -> Verdict:
+    """Carry out a run; `tell` hears of every fault.
+
+    Raises:
+        FatalError: the pipeline did not come to rest after the last fault.
+    """
+    started = time.monotonic()
+    stack = Stack(data_dir)
+    stack.up()
+    proxies: dict[str, Proxy] = {}
+    pipeline: Pipeline | None = None
+    try:
+        proxies |= {name: Proxy(port) for name, status in stack.status().items() if (port := status.port)}
+        env = _SETTINGS | {_VARIABLES[name]: _through(url, proxies) for name, url in _urls(stack).items()}
+        settings = load(
+            **{name.removeprefix("OUTHAUL_").lower(): value for name, value in (_SETTINGS | stack.env()).items()}
+        )
+        clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=_TIMEOUT_S)
+        _prepare(settings, clickhouse, plain=options.plain_merge_tree)
+        pipeline = Pipeline(env, data_dir)
+        pipeline.start("worker", "reader", "reader-2")
+        verdict = _storm(
+            options, settings, clickhouse, Victims(stack, pipeline, proxies, settings.slot, time.sleep), tell
+        )
+    finally:
+        if pipeline is not None:
+            pipeline.kill()
+        for proxy in proxies.values():
+            proxy.close()
+        stack.down()
+    seconds = round(time.monotonic() - started, 1)
+    return Verdict(**{**asdict(verdict), "seconds": seconds})
+
+
+def _urls(stack: Stack) -> dict[str, str]:
+    env = stack.env()
+    return {name: env[variable] for name, variable in _VARIABLES.items()}
+
+
+def _through(url: str, proxies: dict[str, Proxy]) -> str:
+    parts = urlsplit(url)
+    (proxy,) = (proxy for proxy in proxies.values() if proxy.target == parts.port)
+    return urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{parts.port}", f":{proxy.port}")))
+
+
+def _prepare(settings: Settings, clickhouse: ClickHouse, *, plain: bool) -> None:
+    apply_clickhouse(clickhouse, settings, lambda _: None)
+    if plain:
+        (ddl,) = clickhouse.rows(f"SHOW CREATE TABLE {settings.clickhouse_table}")[0]
+        clickhouse.command(f"DROP TABLE {settings.clickhouse_table} SYNC")
+        clickhouse.command(ddl.replace("ReplacingMergeTree", "MergeTree"))
+    apply_postgres(settings, lambda _: None)
+    clickhouse.command(f"SYSTEM STOP MERGES {settings.clickhouse_table}")
+    with psycopg.connect(settings.postgres_dsn.get_secret_value(), autocommit=True) as conn:
+        # A reader that is frozen or cut off holds the slot until Postgres gives it up.
+        conn.execute("ALTER SYSTEM SET wal_sender_timeout = '8s'")
+        conn.execute("SELECT pg_reload_conf()")
+
+
+def _storm(
+    options: Options, settings: Settings, clickhouse: ClickHouse, victims: Victims, tell: Callable[[str], None]
+) -> Verdict:
+    dsn = settings.postgres_dsn.get_secret_value()
+    now = ["start"]
+    watch = Watch(dsn, settings.clickhouse_url.get_secret_value(), settings, lambda: now[0])
+    writers = Writers(dsn, _WRITERS, options.seed, options.rows_per_s)
+    _up(settings, victims)
+    watch.start()
+    writers.start()
+    begun, done = time.monotonic(), 0
+    for fault in faults(options.seed):
+        if time.monotonic() - begun >= options.minutes * 60:
+            break
+        now[0] = str(fault)
+        tell(f"{time.monotonic() - begun:7.1f} s  fault {fault.number:4}  {fault}  for {fault.lasts_s:.1f} s")
+        inflict(fault, victims)
+        done += 1
+        time.sleep(fault.pause_s)
+    now[0] = "quiescence"
+    writers.stop()
+    tell(f"{time.monotonic() - begun:7.1f} s  no more faults, waiting for rest")
+    counted = _rest(dsn, settings, clickhouse, victims)
+    watch.stop()
+    return Verdict(
+        faults=done,
+        committed=counted.committed,
+        stored=counted.stored,
+        missing=counted.missing,
+        duplicated=counted.duplicated + counted.extra,
+        slot_overruns=watch.overruns(),
+        longest_stall_s=watch.stall.seconds,
+        longest_stall_during=watch.stall.during,
+        samples=watch.samples,
+        seconds=0.0,
+    )
+
+
+def _up(settings: Settings, victims: Victims) -> None:
+    payloads = Payloads(settings.redis_url.get_secret_value())
+    deadline = time.monotonic() + _TIMEOUT_S
+    while not (line := payloads.text(reader_key(settings.source))) or '"streaming"' not in line:
+        victims.pipeline.check()
+        if time.monotonic() > deadline:
+            raise FatalError(f"no reader streams after {_TIMEOUT_S} s", todo="Read the logs in the data directory")
+        time.sleep(_POLL_S)
+    payloads.close()
+
+
+def _rest(dsn: str, settings: Settings, clickhouse: ClickHouse, victims: Victims) -> Counted:
+    """Wait until the slot is at the end of what was committed, then count."""
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        row = conn.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()
+        end = row[0] if row else "0/0"
+        deadline = time.monotonic() + _QUIESCE_S
+        while True:
+            victims.pipeline.check()
+            query = "SELECT confirmed_flush_lsn >= %s::pg_lsn FROM pg_replication_slots WHERE slot_name = %s"
+            row = conn.execute(query, [end, settings.slot]).fetchone()
+            if row and row[0]:
+                return count(dsn, clickhouse)
+            if time.monotonic() > deadline:
+                raise FatalError(
+                    f"the slot did not reach {end} within {_QUIESCE_S:.0f} s of quiet: {_counts(dsn, clickhouse)}",
+                    todo="Read the logs of reader and worker in the data directory",
+                )
+            time.sleep(_POLL_S)
+
+
+def _counts(dsn: str, clickhouse: ClickHouse) -> str:
+    try:
+        return str(count(dsn, clickhouse))
+    except PipelineError as error:
+        return str(error)
