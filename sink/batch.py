@@ -9,15 +9,30 @@ Source: https://arrow.apache.org/docs/format/Columnar.html#ipc-streaming-format
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
 
-from sink.errors import FatalError
+from sink.errors import FatalError, ForeignMessageError
 from sink.position import Lsn, Position
 
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
 MESSAGE_VERSION = 1
+
+# What our own readers write, and nothing else: these texts become part of Redis keys, statements and logs.
+_FORMS = {
+    "source": re.compile(r"[a-z0-9_]{1,63}"),
+    "owner": re.compile(r"[0-9a-z]{1,64}"),
+    "table": re.compile(r"[a-z0-9_]{1,80}"),
+    "token": re.compile(r"[0-9a-f]{32}"),
+    "first": re.compile(r"[0-9A-F]{1,8}/[0-9A-F]{1,8}#[0-9]{1,18}"),
+    "last": re.compile(r"[0-9A-F]{1,8}/[0-9A-F]{1,8}#[0-9]{1,18}"),
+}
+_END_NUMBER = 1 << 63
 
 _LZ4 = pa.ipc.IpcWriteOptions(compression="lz4")
 
@@ -113,20 +128,33 @@ class Message:
         """Check and read a Celery argument.
 
         Raises:
-            FatalError: not a message of this version.
+            ForeignMessageError: not a message of this version, or with a field that no reader writes.
         """
         if not isinstance(data, dict) or data.get("version") != MESSAGE_VERSION:
-            raise FatalError(
+            raise ForeignMessageError(
                 f"a batch message of version {MESSAGE_VERSION} was expected",
                 todo="Run readers and workers of the same outhaul version",
             )
-        kinds = {"source": str, "owner": str, "table": str, "token": str, "first": str, "last": str}
-        wanted = set(cls.__dataclass_fields__)
-        if set(data) != wanted or any(type(data[name]) is not kinds.get(name, int) for name in wanted):
-            raise FatalError(
-                "a batch message with other fields than ours was received", todo="Look who else writes to this queue"
-            )
+        wanted = cls.__dataclass_fields__
+        if set(data) != set(wanted):
+            raise _foreign("has other fields than ours")
+        for name in wanted:
+            if not _is_well_formed(name, data[name]):
+                raise _foreign(f"has a malformed {name}")
+        if not data["rows"] or not data["size_bytes"]:
+            raise _foreign("announces nothing")
         return cls(**data)
+
+    def check_addressed(self, source: str, tables: Collection[str]) -> None:
+        """Check that the message is for the pipeline of this source, which has these tables.
+
+        Raises:
+            ForeignMessageError: it names another source or table.
+        """
+        if self.source != source:
+            raise _foreign("names another source")
+        if self.table not in tables:
+            raise _foreign("names another table")
 
     def announces(self, payload: bytes) -> bool:
         """Tell whether this is the payload that the token was derived from: whole, unaltered, of these positions."""
@@ -136,6 +164,17 @@ class Message:
     def payload_key(self) -> str:
         """Redis key of the payload (claim check)."""
         return payload_key(self.source, self.token)
+
+
+def _is_well_formed(name: str, value: object) -> bool:
+    form = _FORMS.get(name)
+    if form is not None:
+        return isinstance(value, str) and form.fullmatch(value) is not None
+    return type(value) is int and 0 <= value < _END_NUMBER
+
+
+def _foreign(what: str) -> ForeignMessageError:
+    return ForeignMessageError(f"a batch message that {what} was received", todo="Look who else writes to this queue")
 
 
 def payload_key(source: str, token: str) -> str:

@@ -82,6 +82,10 @@ class FatalError(PipelineError):
     """Stop and keep the slot; `todo` says what goes on from here."""
 
 
+class ForeignMessageError(FatalError):
+    """A message that no reader of this pipeline has sent; it is dropped, and no reader is told of it."""
+
+
 class FrameError(FatalError):
     """The bytes from Postgres are not what the protocol says; nothing was guessed."""
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from sink.batch import parse_position
+from sink.errors import ForeignMessageError
 from sink.sql import identifier, literal, query
 
 if TYPE_CHECKING:
@@ -45,11 +46,26 @@ def insert(
         PipelineError: of the kind that ClickHouse's code says.
     """
     clickhouse.command(
-        statement(message.table, epochs, pa.ipc.open_stream(payload).schema, again=again),
+        statement(message.table, epochs, schema_of(payload), again=again),
         parameters=parameters(message),
         settings=settings(message, timeout_s),
         data=payload,
     )
+
+
+def schema_of(payload: bytes) -> pa.Schema:
+    """Return the schema with which a payload begins.
+
+    Raises:
+        ForeignMessageError: it is no payload of a reader's.
+    """
+    try:
+        schema = pa.ipc.open_stream(payload).schema
+    except (pa.ArrowException, OSError) as error:
+        raise ForeignMessageError(f"a payload is no Arrow stream: {error}") from None
+    if any(b"clickhouse" not in (field.metadata or {}) for field in schema):
+        raise ForeignMessageError("a payload has columns that no reader has typed")
+    return schema
 
 
 def statement(table: str, epochs: str, schema: pa.Schema, *, again: bool) -> str:

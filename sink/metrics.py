@@ -38,6 +38,11 @@ def retried(error: BaseException) -> None:
     _ERRORS.labels("transient", str(getattr(error, "code", None) or "none")).inc()
 
 
+def refused() -> None:
+    """Count a message that no reader of this pipeline has sent."""
+    _ERRORS.labels("foreign", "none").inc()
+
+
 def failed(error: BaseException) -> None:
     """Count a fatal error."""
     _ERRORS.labels("fatal", str(getattr(error, "code", None) or "none")).inc()

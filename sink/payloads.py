@@ -26,6 +26,10 @@ SOCKET_TIMEOUT_S = 5
 # Leftovers of readers that died go by themselves; a live reader sends a payload that has expired again.
 _PAYLOAD_TTL_S = 24 * 3600
 _REPORTS_AT_ONCE = 100
+_MAX_TEXT_BYTES = 64 << 10
+
+# The code of Redis' error for a key that holds another kind of value than the command is for.
+_WRONG_TYPE = "WRONGTYPE"
 
 # A task that has not renewed its sign of life for so many seconds is given up, and its batch sent again.
 ALIVE_S = 5
@@ -60,14 +64,19 @@ class Payloads:
         with _translated():
             self._redis.set(key, payload, ex=_PAYLOAD_TTL_S)
 
-    def get(self, key: str) -> bytes | None:
-        """Return a payload, or None when it is not there.
+    def get(self, key: str, *, max_bytes: int) -> bytes | None:
+        """Return a payload, or None when it is not there; of a longer one, no more than shows that it is longer.
 
         Raises:
             TransientError: Redis did not answer.
         """
         with _translated():
-            return cast("bytes | None", self._redis.get(key))
+            try:
+                return cast("bytes", self._redis.getrange(key, 0, max_bytes)) or None
+            except redis.ResponseError as error:
+                if not str(error).startswith(_WRONG_TYPE):
+                    raise
+                return None
 
     def drop(self, keys: Sequence[str]) -> None:
         """Delete payloads that nobody will ask for any more.
@@ -118,7 +127,14 @@ class Payloads:
             TransientError: Redis did not answer.
         """
         with _translated():
-            first = cast("tuple[bytes, bytes] | None", self._redis.blpop([list_key], timeout=wait_s))
+            try:
+                first = cast("tuple[bytes, bytes] | None", self._redis.blpop([list_key], timeout=wait_s))
+            except redis.ResponseError as error:
+                if not str(error).startswith(_WRONG_TYPE):
+                    raise
+                # Nothing of ours is in it, and as long as it is there, no report can be.
+                self._redis.delete(list_key)
+                return []
             if first is None:
                 return []
             more = cast("list[bytes] | None", self._redis.lpop(list_key, _REPORTS_AT_ONCE))
@@ -139,8 +155,8 @@ class Payloads:
         Raises:
             TransientError: Redis did not answer.
         """
-        value = self.get(key)
-        return None if value is None else value.decode()
+        value = self.get(key, max_bytes=_MAX_TEXT_BYTES)
+        return None if value is None else value.decode(errors="replace")
 
     def length(self, key: str) -> int:
         """Return the length of a list, 0 when it is not there.

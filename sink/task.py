@@ -24,7 +24,7 @@ from sink.app import WRITE_BATCH
 from sink.batch import Message, alive_key, epoch_key, stored_key
 from sink.clickhouse import ClickHouse
 from sink.codes import THROW_IF
-from sink.errors import Exit, FatalError, PoisonError, TransientError
+from sink.errors import Exit, FatalError, ForeignMessageError, PoisonError, TransientError
 from sink.failpoint import reach
 from sink.insert import insert
 from sink.payloads import ALIVE_S, Payloads
@@ -34,7 +34,7 @@ from sink.retry import backoff_s
 from sink.sql import query
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
     from sink.app import SinkApp
     from sink.settings import Settings
@@ -45,6 +45,9 @@ _random = SystemRandom().random
 
 # A report that gets lost costs a whole dispatch, so it is worth some patience; the reader's clock runs meanwhile.
 _REPORT_ATTEMPTS = 5
+
+# Whoever wrote a longer number than an epoch of 64 bits has, it was no reader.
+_MAX_DIGITS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,23 +76,27 @@ def _sink_of(app: SinkApp) -> Sink:
 
 
 @shared_task(name=WRITE_BATCH, bind=True, max_retries=None)  # type: ignore[untyped-decorator] # celery has no types
-def write_batch(self: Any, data: object) -> str:
-    """Store one batch and report it.
+def write_batch(self: Any, *arguments: object, **named: object) -> str:
+    """Store one batch and report it; drop a message that no reader of this pipeline has sent.
 
     Args:
         self: the task, for its number of retries.
-        data: a `sink.batch.Message` as JSON.
+        arguments: one `sink.batch.Message` as JSON; whatever else came is refused.
+        named: nothing.
 
     Raises:
         FatalError: an operator is needed; the reader was told and stops.
         celery.exceptions.Retry: transient; the same message comes again.
     """
     sink = _sink_of(self.app)
-    message = Message.from_json(data)
+    started = time.monotonic()
+    try:
+        message = accept(sink.settings, arguments, named)
+    except ForeignMessageError as error:
+        return _refuse(error)
     again = (
         message.attempt > 0 or self.request.retries > 0 or bool((self.request.delivery_info or {}).get("redelivered"))
     )
-    started = time.monotonic()
     try:
         _tell(sink, message, Report(Outcome.BEGUN, message.token, message.sequence))
         reach("task.begun")
@@ -102,6 +109,8 @@ def write_batch(self: Any, data: object) -> str:
         log.warning("batch_retrying", **_names(message), attempts=attempts, wait_s=round(wait_s, 2), error=str(error))
         _tell(sink, message, Report(Outcome.RETRYING, message.token, message.sequence, error=str(error), wait_s=wait_s))
         raise self.retry(exc=error, countdown=wait_s) from None
+    except ForeignMessageError as error:
+        return _refuse(error)
     except FatalError as error:
         metrics.failed(error)
         log.error("batch_failed", **_names(message), error=str(error), code=error.code)  # noqa: TRY400 - the line is the message
@@ -124,6 +133,26 @@ def write_batch(self: Any, data: object) -> str:
     _tell(sink, message, report)
     reach("task.reported")
     return report.outcome.value
+
+
+def accept(settings: Settings, arguments: Sequence[object], named: Mapping[str, object]) -> Message:
+    """Read a task's arguments.
+
+    Raises:
+        ForeignMessageError: they are not one message of a reader of this pipeline.
+    """
+    if len(arguments) != 1 or named:
+        raise ForeignMessageError("a task with other arguments than ours was received")
+    message = Message.from_json(arguments[0])
+    message.check_addressed(settings.source, (settings.clickhouse_table, settings.dead_letters_table))
+    return message
+
+
+def _refuse(error: ForeignMessageError) -> str:
+    # Whose message it is, is not known, so no reader is told: a stranger's message must not be able to stop one.
+    metrics.refused()
+    log.warning("message_refused", error=str(error))
+    return "refused"
 
 
 @contextmanager
@@ -152,11 +181,12 @@ def write(sink: Sink, message: Message, *, again: bool) -> Report:
 
     Raises:
         TransientError: try the same again.
+        ForeignMessageError: the payload is the one announced, but not one that a reader makes.
         FatalError: an operator is needed.
     """
     if _superseded(sink, message):
         return Report(Outcome.STALE, message.token, message.sequence)
-    payload = sink.payloads.get(message.payload_key)
+    payload = sink.payloads.get(message.payload_key, max_bytes=message.size_bytes)
     if payload is None or not message.announces(payload):
         return Report(Outcome.MISSING, message.token, message.sequence)
     reach("task.fetched")
@@ -188,7 +218,7 @@ def write(sink: Sink, message: Message, *, again: bool) -> Report:
 def _superseded(sink: Sink, message: Message) -> bool:
     # The mirror in Redis saves the trip to ClickHouse where it is there; it is no fence, the insert statement has that.
     mirror = sink.payloads.text(epoch_key(message.source))
-    return mirror is not None and int(mirror) > message.epoch
+    return mirror is not None and mirror.isdecimal() and len(mirror) < _MAX_DIGITS and int(mirror) > message.epoch
 
 
 def _fenced(sink: Sink, message: Message) -> bool:
