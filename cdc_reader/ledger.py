@@ -84,6 +84,11 @@ class Ledger:
         self.entries[message.sequence] = entry
         return entry
 
+    def awaits(self, sequence: int, token: str) -> bool:
+        """Tell whether this very batch is in flight."""
+        entry = self.entries.get(sequence)
+        return entry is not None and entry.message.token == token
+
     def heard(self, sequence: int, phase: Phase, now: float, wait_s: float = 0.0) -> None:
         """Note how far a batch has come; words about a batch that waits to be sent again are of its last sending."""
         entry = self.entries.get(sequence)

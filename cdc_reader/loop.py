@@ -225,6 +225,10 @@ class Session:
         self.progress.captured(decoded.rows, sum(assembled.batch.rows for assembled in decoded.batches))
 
     def _hear(self, report: Report) -> None:
+        if not self.ledger.awaits(report.sequence, report.token):
+            # Of a batch that is stored by now, or nobody's: it must neither move nor stop anything.
+            log.info("report_passed_over", batch=report.sequence, outcome=report.outcome.value)
+            return
         match report.outcome:
             case Outcome.STORED:
                 self._settle(report)

@@ -11,6 +11,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
 
+from sink.errors import Exit
+
+# No line of ours is longer, and no task waits longer; what is, was put on the list by somebody else.
+_MAX_LINE_BYTES = 64 << 10
+_MAX_WAIT_S = 24 * 3600
+
 
 class Outcome(StrEnum):
     """What a task did with a batch."""
@@ -52,17 +58,29 @@ class Report:
     def from_json(cls, line: bytes | str) -> Self | None:
         """Read a line; None when it is none of ours, which a reader may only log."""
         try:
+            if len(line) > _MAX_LINE_BYTES:
+                return None
             data = json.loads(line)
-            return cls(
+            report = cls(
                 Outcome(data["outcome"]),
                 str(data["token"]),
                 int(data["sequence"]),
                 int(data["dead_letters"]),
                 str(data["error"]),
                 str(data["todo"]),
-                int(data["exit_code"]),
+                _known_exit(data["exit_code"]),
                 data["code"],
                 float(data["wait_s"]),
             )
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return None
+        return report if report._is_possible() else None
+
+    def _is_possible(self) -> bool:
+        whole = self.sequence >= 0 and self.dead_letters >= 0
+        return whole and 0 <= self.wait_s <= _MAX_WAIT_S and (self.code is None or type(self.code) is int)
+
+
+def _known_exit(code: int) -> int:
+    # A newer worker may know exit codes that this reader does not; its report must be heard all the same.
+    return int(Exit(code)) if code in set(Exit) else int(Exit.NOT_FINE)
