@@ -28,6 +28,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
     """Return Celery's configuration for one pipeline."""
     return {
         "broker_url": settings.redis_url.get_secret_value(),
+        "broker_transport": "sink.inbox:Transport",
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "broker_transport_options": {

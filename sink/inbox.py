@@ -1,0 +1,113 @@
+"""Items of the queue's Redis list -> Celery's consumer, or refused: what is not one of our messages does not reach it.
+
+Edge: kombu's Redis transport, with a check at its door. Celery reads what it gets in its event loop and in its pool's
+callbacks, where an item it stumbles over ends the worker or keeps one of its few slots for ever; and one that was noted
+as unacked by then comes back to do so again.
+
+Source: https://docs.celeryq.dev/en/stable/internals/protocol.html
+"""
+
+from __future__ import annotations
+
+from queue import Empty
+from typing import TYPE_CHECKING, Any
+
+import redis
+import structlog
+from celery.signals import task_rejected
+from kombu.transport import redis as kombu_redis
+
+from sink import app, metrics
+from sink.errors import ForeignMessageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+log = structlog.get_logger("outhaul.sink")
+
+# The connection's own errors; Celery knows what to do about them.
+_PASSED = (Empty, OSError, redis.ConnectionError, redis.TimeoutError, redis.ResponseError)
+# Ours have about 500 bytes.
+_MAX_BODY_BYTES = 64 << 10
+_MAX_NUMBER = 1 << 31
+_UNUSED_HEADERS = ("expires", "shadow", "group", "group_index", "stamped_headers", "stamps", "compression")
+_SHOWN_CHARACTERS = 200
+
+
+class Channel(kombu_redis.Channel):
+    """Reads the list and lets our messages through; the others are dropped."""
+
+    def basic_consume(
+        self, queue: str, no_ack: bool, callback: Callable[[Any], Any], consumer_tag: str, **kwargs: Any
+    ) -> None:
+        """Consume from a queue, as kombu does."""
+
+        def guarded(message: Any) -> Any:
+            try:
+                if queue in self.active_fanout_queues:
+                    return callback(message)
+                check(message)
+                return callback(message)
+            except _PASSED:
+                raise
+            except Exception as error:  # noqa: BLE001 - the outermost line for a message
+                if not message.acknowledged:
+                    message.reject()
+                _refuse(error)
+
+        super().basic_consume(queue, no_ack, guarded, consumer_tag, **kwargs)  # type: ignore[no-untyped-call]
+
+    def _brpop_read(self, **options: Any) -> Any:
+        try:
+            return super()._brpop_read(**options)  # type: ignore[no-untyped-call]
+        except (ValueError, RecursionError) as error:
+            _refuse(error)
+            return True
+
+
+class Transport(kombu_redis.Transport):
+    """Hands items to the channel's consumer; one that is no envelope at all is dropped."""
+
+    Channel = Channel
+
+    def _deliver(self, message: Any, queue: str) -> None:
+        try:
+            super()._deliver(message, queue)  # type: ignore[no-untyped-call]
+        except _PASSED:
+            raise
+        except Exception as error:  # noqa: BLE001 - the outermost line for an item
+            _refuse(error)
+
+
+def check(message: Any) -> None:
+    """Check that a message is a call of our task as Celery writes it; its arguments are for the task to check.
+
+    Raises:
+        ForeignMessageError: it is not.
+        Exception: its body cannot be read.
+    """
+    match message.headers:
+        case {"task": app.WRITE_BATCH, "id": str(), "retries": int(retries), "timelimit": [None, None]} as headers:
+            known = 0 <= retries < _MAX_NUMBER and not any(headers.get(name) for name in _UNUSED_HEADERS)
+        case _:
+            known = False
+    if not known or message.content_type != "application/json" or not isinstance(message.delivery_info, dict):
+        raise ForeignMessageError("a message that is no call of our task was received")
+    if len(message.body) > _MAX_BODY_BYTES:
+        raise ForeignMessageError(f"a message of {len(message.body)} bytes was received")
+    match message.payload:
+        case [list(), dict(), dict() as embedded] if not any(embedded.values()):
+            pass
+        case _:
+            raise ForeignMessageError("a message with another body than ours was received")
+
+
+def _refuse(error: Exception) -> None:
+    metrics.refused()
+    log.warning("message_refused", error=f"{type(error).__name__}: {error}"[:_SHOWN_CHARACTERS])
+
+
+@task_rejected.connect  # type: ignore[untyped-decorator] # celery has no types
+def _count(**_: object) -> None:
+    # Celery has said which message and why.
+    metrics.refused()
