@@ -34,7 +34,7 @@ from typing import NoReturn
 from deploy.local.answers import Failure, content_type, failure, piecewise
 from deploy.local.body import BodyError, Spool, TruncatedBodyError, pieces
 from deploy.local.codings import CodingError, compressed
-from deploy.local.engine import Engine, EngineError
+from deploy.local.engine import Engine, EngineError, quirks
 from deploy.local.reply import send, whole
 from deploy.local.request import Login, Request, form_fields, login, read_request, refused
 from deploy.local.slots import Slots
@@ -165,8 +165,9 @@ class Handler(BaseHTTPRequestHandler):
         return statement
 
     def _execute(self, request: Request, statement: Plain | DataInsert, spool: Spool) -> None:
-        with self.server.engine.connection(request.database, request.settings) as connection:
-            name = (statement.format if isinstance(statement, Plain) else None) or request.default_format
+        name = (statement.format if isinstance(statement, Plain) else None) or request.default_format
+        settings = (*request.settings, *quirks(name))
+        with self.server.engine.connection(request.database, settings) as connection:
             if isinstance(statement, DataInsert):
                 parts = connection.run(statement.reading(spool.path), name, request.parameters)
             elif statement.selects and piecewise(name):

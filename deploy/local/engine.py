@@ -25,6 +25,16 @@ _SERVER_SETTINGS = "database_atomic_delay_before_drop_table_sec=1"
 _LIKE_A_SERVER = (("implicit_select", "0"),)
 
 
+# The engine in a library stops for ever, now and then, when several of its threads write an answer in these formats
+# (seen with chdb-core-lite 26.5 at one answer in ten of 300,000 rows, never with one thread).
+_ONE_THREAD = frozenset({"arrow", "arrowstream"})
+
+
+def quirks(output_format: str) -> tuple[tuple[str, str], ...]:
+    """Return the settings that an answer in this format needs here and not on a server."""
+    return (("max_threads", "1"),) if output_format.lower() in _ONE_THREAD else ()
+
+
 class EngineError(Exception):
     """The engine refused or gave up; says it as a server would."""
 

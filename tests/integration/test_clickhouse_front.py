@@ -117,6 +117,17 @@ def test_rows_come_back_as_they_were_inserted(url: str, table: str, compress: An
         assert [list(row) for row in found] == rows
 
 
+def test_large_arrow_answers_come_every_time(client: Client) -> None:
+    """The engine's threads stop for ever now and then when they write Arrow together; one in ten did."""
+    client.command("CREATE TABLE many (id Int64) ENGINE = MergeTree ORDER BY id")
+    for start in range(0, 1_000_000, 100_000):
+        client.command(f"INSERT INTO many SELECT number + {start} FROM numbers(100000)")
+    for _ in range(30):
+        found = client.query_arrow("SELECT id, count() AS copies FROM many WHERE id < 300000 GROUP BY id")
+        assert found.num_rows == 300_000
+    client.command("DROP TABLE many SYNC")
+
+
 @pytest.mark.parametrize("value", ["", "tab\tnew\nline", "quote'\"`", "back\\slash\\N", "é𝄞", "{x:String} ; -- FORMAT"])
 def test_parameters_arrive_as_they_are(client: Client, value: str) -> None:
     parameters = {"text": value, "texts": [value, value], "nothing": None, "number": 1 << 63}
