@@ -34,8 +34,26 @@ _UNUSED_HEADERS = ("expires", "shadow", "group", "group_index", "stamped_headers
 _SHOWN_CHARACTERS = 200
 
 
+class QoS(kombu_redis.QoS):
+    """Brings back what was not acknowledged in time; an entry that cannot be read is dropped."""
+
+    def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:
+        """Put one message back on the queue, as kombu does; also called when a worker starts."""
+        try:
+            super().restore_by_tag(tag, client, leftmost)  # type: ignore[no-untyped-call]
+        except _PASSED:
+            raise
+        except Exception as error:  # noqa: BLE001 - the outermost line for an entry
+            with self.channel.conn_or_acquire(client) as connection:
+                connection.zrem(self.unacked_index_key, tag)
+                connection.hdel(self.unacked_key, tag)
+            _refuse(error)
+
+
 class Channel(kombu_redis.Channel):
     """Reads the list and lets our messages through; the others are dropped."""
+
+    QoS = QoS
 
     def basic_consume(
         self, queue: str, no_ack: bool, callback: Callable[[Any], Any], consumer_tag: str, **kwargs: Any
