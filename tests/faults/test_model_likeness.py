@@ -1,0 +1,78 @@
+"""What the model does by itself is what the code does: watermark, held rows, ends of commits, sendings and tokens."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from random import Random
+
+import numpy as np
+import pytest
+
+from cdc_reader.assemble import Assembled
+from cdc_reader.held import Held
+from cdc_reader.ledger import Ledger, Phase
+from cdc_reader.watermark import Watermark
+from sink.position import Lsn
+from tests.faults.model_state import Scope, State, first
+from tests.faults.model_steps import Action, actions, step
+from tests.unit.batches import batch_of, message_of
+
+SCOPE = Scope(transactions=(2, 3, 1, 2), partitions=(0b01011001, 0b10100110), pieces=(1, 2, 3), in_flight=4, sessions=1)
+
+
+def streaming() -> State:
+    state = first(SCOPE)
+    for name in ("open", "raise", "read back", "settle", "ask"):
+        state = step(SCOPE, state, Action(name))
+    return state
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_model_s_watermark_moves_as_ours_does(seed: int) -> None:
+    random, state = Random(seed), streaming()
+    ours, number_of, sequence = Watermark(Lsn(0)), dict[int, int](), 0
+    while options := list(actions(SCOPE, state)):
+        action = random.choice(options)
+        before, state = state, step(SCOPE, state, action)
+        if action.name == "cut":
+            rows = before.readers[0].next + action.choice
+            mask = (1 << rows) - (1 << before.readers[0].next)
+            number_of[mask] = sequence
+            ours.handed_on()
+            ours.decoded([sequence], Lsn(sum(end <= rows for end in SCOPE.first_row[1:])))
+            sequence += 1
+        elif action.name == "hear":
+            ours.stored(number_of[before.reports[action.choice].rows])
+        assert state.readers[0].flush == ours.confirmed
+        assert len(state.readers[0].pieces) == ours.in_flight
+    assert ours.confirmed == len(SCOPE.transactions)
+
+
+@pytest.mark.parametrize("stored", range(0, 1 << SCOPE.rows, 7))
+def test_the_model_s_recovery_leaves_out_what_ours_does(stored: int) -> None:
+    positions = [(lsn, n) for lsn, size in enumerate(SCOPE.transactions) for n in range(size)]
+    held = [position for row, position in enumerate(positions) if stored >> row & 1]
+    lsn, ordinal = (np.array([position[i] for position in held], np.uint64) for i in (0, 1))
+    every_lsn, every_ordinal = (np.array([position[i] for position in positions], np.uint64) for i in (0, 1))
+    missing = Held(lsn, ordinal, ordinal).missing(every_lsn, every_ordinal)
+    ours = sum(1 << row for row in range(SCOPE.rows) if missing[row])
+    state = streaming()
+    reader = state.readers[0]._replace(held=stored)
+    state = state._replace(readers=(reader,))
+    everything = replace(SCOPE, pieces=(SCOPE.rows,))
+    sent = step(everything, state, Action("cut", 0, SCOPE.rows)).queue
+    assert sum(message.rows for message in sent) == ours
+
+
+def test_every_sending_of_a_batch_but_the_first_has_a_higher_attempt_and_the_same_token() -> None:
+    ledger, batch = Ledger(120.0), batch_of([1])
+    ledger.add(message_of(batch, 0), Assembled(batch, None, np.array([0])))
+    sendings = [ledger.entries[0].message]
+    for _ in range(3):
+        ledger.heard(0, Phase.SENT, now=0.0)
+        entry = ledger.again(0)
+        assert entry is not None
+        sendings.append(entry.message)
+    assert all(late.attempt > early.attempt for early, late in pairwise(sendings))
+    assert {message.token for message in sendings} == {batch.token}
