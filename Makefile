@@ -39,6 +39,9 @@ bench: $(STAMP)  ## Measure, beside pg_recvlogical in the same run
 chaos: $(STAMP)  ## Ten minutes of load and random faults, then a count of every event
 	$(BIN)/outhaul chaos --minutes 10
 
+fuzz: $(STAMP)  ## Feed a million damaged streams to the decoder
+	$(BIN)/python -m tests.faults.fuzz_frames --cases 1000000
+
 clean:  ## Remove the virtual environment and the embedded servers' data
 	-$(BIN)/outhaul local down
 	rm -rf .venv .outhaul
