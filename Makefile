@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help demo test check up down bench chaos clean
+.PHONY: help demo test check up down bench chaos fuzz clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this help
