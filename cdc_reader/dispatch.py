@@ -9,6 +9,7 @@ Source: https://docs.celeryq.dev/en/stable/userguide/calling.html
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import kombu.exceptions
@@ -21,6 +22,7 @@ from sink.schema import ensure_columns
 
 if TYPE_CHECKING:
     from cdc_reader.ledger import Entry
+    from sink.batch import Message
     from sink.clickhouse import ClickHouse
     from sink.payloads import Payloads
     from sink.settings import Settings
@@ -58,8 +60,23 @@ class Dispatcher:
         message = entry.message
         self._ensure_columns(entry)
         reach("dispatch.begin")
-        self._payloads.put(message.payload_key, entry.assembled.batch.payload)
-        reach("dispatch.payload")
+        try:
+            self._payloads.put(message.payload_key, entry.assembled.batch.payload)
+            reach("dispatch.payload")
+            self._announce(message)
+        except TransientError:
+            # Where Redis is full, a payload that no message names must not be what fills it.
+            with suppress(TransientError):
+                self._payloads.drop([message.payload_key])
+            raise
+        reach("dispatch.sent")
+
+    def close(self) -> None:
+        """Close the connections; the broker's belong to the app, which outlives a session."""
+        self._payloads.close()
+        self._clickhouse.close()
+
+    def _announce(self, message: Message) -> None:
         try:
             self._app.send_task(
                 WRITE_BATCH,
@@ -74,12 +91,6 @@ class Dispatcher:
             raise TransientError(
                 f"the broker does not answer ({type(error).__name__})", exit_code=Exit.REDIS_UNREACHABLE
             ) from error
-        reach("dispatch.sent")
-
-    def close(self) -> None:
-        """Close the connections; the broker's belong to the app, which outlives a session."""
-        self._payloads.close()
-        self._clickhouse.close()
 
     def _ensure_columns(self, entry: Entry) -> None:
         schema = entry.assembled.schema

@@ -54,7 +54,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "task_send_sent_event": True,
         "worker_send_task_events": True,
         "worker_hijack_root_logger": False,
-        "imports": ["sink.task"],
+        "imports": ["sink.task", "sink.pulse"],
     }
 
 

@@ -192,6 +192,11 @@ def alive_key(source: str, token: str) -> str:
     return f"outhaul:{{{source}}}:alive:{token}"
 
 
+def pulse_key(source: str, worker: str) -> str:
+    """Return the Redis key that a worker renews while it runs a task; `worker` is Celery's name of it."""
+    return f"outhaul:{{{source}}}:pulse:{worker}"
+
+
 def epoch_key(source: str) -> str:
     """Return the Redis key that mirrors the current epoch; its absence means Redis lost its data."""
     return f"outhaul:{{{source}}}:epoch"

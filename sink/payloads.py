@@ -89,16 +89,16 @@ class Payloads:
                 self._redis.delete(*keys)
 
     def report(self, list_key: str, line: str, *, drop: Sequence[str] = (), alive: str | None = None) -> None:
-        """Append a report; delete the keys that it settles and set the sign of life `alive` in the same step.
+        """Delete the keys that a report settles, then append it and set the sign of life `alive` in one step.
 
         Raises:
             TransientError: Redis did not take it.
         """
+        # First, and not in the same step: a Redis that is full of payloads takes nothing more before one is gone.
+        self.drop(drop)
         with _translated(), self._redis.pipeline(transaction=True) as pipe:
             pipe.rpush(list_key, line)
             pipe.expire(list_key, _PAYLOAD_TTL_S)
-            if drop:
-                pipe.delete(*drop)
             if alive is not None:
                 pipe.set(alive, 1, ex=ALIVE_S)
             pipe.execute()

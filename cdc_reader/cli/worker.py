@@ -1,17 +1,18 @@
-"""`outhaul worker`: Celery's worker with the right app and queue; anything else is Celery's own option."""
+"""`outhaul worker`: Celery's worker under a watchdog; options that are not ours are Celery's own."""
 
 from __future__ import annotations
 
-import os
-import sys
+from random import SystemRandom
 from typing import Annotated
 
 import typer
 
 from cdc_reader.preflight import check_clickhouse, check_redis
+from sink import logs
 from sink.clickhouse import ClickHouse
 from sink.payloads import Payloads
 from sink.settings import load
+from sink.watchdog import supervise
 
 
 def worker(
@@ -19,7 +20,7 @@ def worker(
     *,
     concurrency: Annotated[int, typer.Option("--concurrency", "-c", min=1, help="Inserts at once.")] = 2,
 ) -> None:
-    """Store batches in ClickHouse; the same as `celery -A sink.app worker`, and takes its options.
+    """Store batches in ClickHouse: Celery's worker with its options, started again when it ends or goes deaf.
 
     Example: outhaul worker -c 4 --loglevel WARNING
     """
@@ -30,5 +31,6 @@ def worker(
     clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=10)
     check_clickhouse(settings, clickhouse)
     clickhouse.close()
-    command = [sys.executable, "-m", "celery", "-A", "sink.app", "worker", "-c", str(concurrency), *context.args]
-    os.execv(sys.executable, command)  # noqa: S606 - Celery wants to be the process that the supervisor signals
+    logs.configure(settings.log_format)
+    code = supervise(settings, ["-c", str(concurrency), *context.args], SystemRandom().random)
+    raise typer.Exit(code)

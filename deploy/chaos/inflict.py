@@ -65,19 +65,19 @@ def _process(fault: Fault, victims: Victims) -> None:
             pipeline.stop(name)
             pipeline.start(name)
         case "freeze":
-            os.killpg(pipeline.pid(name), signal.SIGSTOP)
+            pipeline.signal(name, signal.SIGSTOP)
             victims.wait(fault.lasts_s)
-            os.killpg(pipeline.pid(name), signal.SIGCONT)
+            pipeline.signal(name, signal.SIGCONT)
         case "kill_child" | "freeze_child":
             _child(fault, victims)
 
 
 def _child(fault: Fault, victims: Victims) -> None:
-    leader = victims.pipeline.pid(fault.target)
-    children = Path(f"/proc/{leader}/task/{leader}/children").read_text().split()
-    if not children:
+    # The watchdog's one child is Celery's main process, whose children insert; either may be hit.
+    family = [pid for leader in _children(victims.pipeline.pid(fault.target)) for pid in (leader, *_children(leader))]
+    if not family:
         return
-    child = int(children[int(fault.pick * len(children))])
+    child = family[int(fault.pick * len(family))]
     with suppress(ProcessLookupError):
         if fault.kind == "kill_child":
             os.kill(child, signal.SIGKILL)
@@ -85,6 +85,12 @@ def _child(fault: Fault, victims: Victims) -> None:
         os.kill(child, signal.SIGSTOP)
         victims.wait(fault.lasts_s)
         os.kill(child, signal.SIGCONT)
+
+
+def _children(pid: int) -> list[int]:
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
 
 
 def _link(fault: Fault, victims: Victims, proxy: Proxy) -> None:

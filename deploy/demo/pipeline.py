@@ -11,13 +11,13 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sink.errors import FatalError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
 _STOP_S = 45.0
 _COMMANDS = {"reader": ["reader"], "worker": ["worker", "--loglevel", "WARNING"]}
@@ -47,6 +47,10 @@ class Pipeline:
     def pid(self, name: str) -> int:
         """Return the process id of `reader` or `worker`."""
         return self._processes[name].pid
+
+    def signal(self, name: str, number: int) -> None:
+        """Signal a process and all of its descendants."""
+        _signal(self.pid(name), number)
 
     def log(self, name: str) -> str:
         """Return all that a process has said."""
@@ -93,10 +97,18 @@ class Pipeline:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    # The group outlives its leader: a worker that is gone may have left children.
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+    # Twice, since one that is about to be killed may start another; and also what a process that is gone has left.
+    for _ in range(2):
+        _signal(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def _signal(session: int, number: int) -> None:
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(ProcessLookupError, FileNotFoundError):
+            # Behind the name in brackets: state, parent, group, session.
+            if int(path.read_text().rpartition(")")[2].split()[3]) == session:
+                os.kill(int(path.parent.name), number)
 
 
 @contextmanager

@@ -1,0 +1,43 @@
+"""`outhaul worker` heals by itself: a Celery worker that dies or goes deaf is started again."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from sink.watchdog import DEAF_S
+from tests.conftest import World, until
+
+
+def celery_of(world: World) -> int:
+    pid = world.pipeline.pid("worker")
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    assert len(children) == 1
+    return int(children[0])
+
+
+def test_a_worker_that_dies_is_started_again(running: World) -> None:
+    running.insert(3)
+    running.assert_once_each()
+    os.killpg(celery_of(running), signal.SIGKILL)
+    running.insert(3)
+    running.assert_once_each()
+    assert "worker_restarting" in running.pipeline.log("worker")
+
+
+@pytest.mark.slow
+def test_a_worker_that_stops_consuming_is_noticed_and_started_again(running: World) -> None:
+    running.insert(3)
+    running.assert_once_each()
+    # Frozen, it is as deaf as can be: its connection stands, and nothing is taken from the queue.
+    os.killpg(celery_of(running), signal.SIGSTOP)
+    running.insert(3)
+    until(lambda: "deaf" in running.pipeline.log("worker"), within_s=DEAF_S + 20, what="the watchdog notices")
+    running.assert_once_each()
+
+
+def test_sigterm_ends_the_watchdog_and_all_of_its_children(running: World) -> None:
+    celery = celery_of(running)
+    running.pipeline.stop("worker")
+    assert not Path(f"/proc/{celery}").exists()
