@@ -159,7 +159,7 @@ class Rig:
 
     def signal(self, name: str, number: int) -> None:
         """Signal a process and its children."""
-        os.killpg(self.pipeline.pid(name), number)
+        self.pipeline.signal(name, number)
 
     def lay(self, point: str, action: str) -> None:
         """Lay an action at a fail point; it acts once."""
@@ -204,9 +204,13 @@ class Rig:
         """Do something to a running pipeline in the block; all that was committed must be stored once, in time."""
         self.ready()
         watch = Watch(self)
-        with watch.running(writers=writers):
-            yield watch
-        self._settle()
+        try:
+            with watch.running(writers=writers):
+                yield watch
+            self._settle()
+        except BaseException:
+            watch.stop()
+            raise
         watch.finish()
 
     def close(self) -> None:
