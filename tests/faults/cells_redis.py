@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tests.faults.rig import Rig
 
 PAYLOAD = rb"\r\nSET\r\n\$\d+\r\n[^\r]*:payload:"
-FETCH = rb"\r\nGET\r\n\$\d+\r\n[^\r]*:payload:"
+FETCH = rb"\r\nGET(?:RANGE)?\r\n\$\d+\r\n[^\r]*:payload:"
 MESSAGE = rb"\r\nLPUSH\r\n\$\d+\r\nouthaul"
 BEGUN = rb'"outcome": "begun"'
 STORED = rb'"outcome": "stored"'

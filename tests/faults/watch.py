@@ -100,10 +100,14 @@ class Watch:
                 if name != "sample":
                     thread.join()
 
-    def finish(self) -> None:
-        """End the sampling and say what it has seen."""
+    def stop(self) -> None:
+        """End the sampling."""
         self._over.set()
         self._threads["sample"].join()
+
+    def finish(self) -> None:
+        """End the sampling and say what it has seen."""
+        self.stop()
         for lsn, count in self._passed.items():
             now = self._ask(f"SELECT count() FROM event_log WHERE cdc_lsn < {lsn}")[0][0]
             if now != count:

@@ -1,0 +1,41 @@
+# ruff: noqa: PLC0415 - only what is to be broken is imported
+"""Takes one of the nets away in every process that has this folder on its path, as OUTHAUL_BROKEN says.
+
+Python imports a module of this name at its start; see test_broken.py.
+"""
+
+import os
+import re
+import sys
+from pathlib import Path
+from secrets import token_hex
+
+sys.path.insert(0, str(Path(__file__).parents[3]))
+
+
+def without_token() -> None:
+    from sink import insert
+
+    real = insert.settings
+    vars(insert)["settings"] = lambda *arguments: real(*arguments) | {"insert_deduplication_token": token_hex(8)}
+
+
+def without_fence() -> None:
+    from sink import sql
+
+    real = sql._template
+
+    vars(sql)["_template"] = lambda path: re.sub(r"throwIf\(.*?\) = 0", "1", real(path), flags=re.DOTALL)
+
+
+def without_question() -> None:
+    from cdc_reader import recovery
+    from cdc_reader.held import NOTHING_HELD
+
+    vars(recovery)["ask"] = lambda *_: NOTHING_HELD
+
+
+BREAK = {"token": without_token, "fence": without_fence, "question": without_question}
+
+if "OUTHAUL_BROKEN" in os.environ:
+    BREAK[os.environ["OUTHAUL_BROKEN"]]()

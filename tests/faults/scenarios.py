@@ -1,0 +1,47 @@
+"""Faults done both to the pipeline as it is and to one that lacks a net: quiet ones, that always go the same way."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING
+
+from tests.conftest import until
+
+if TYPE_CHECKING:
+    from tests.faults.rig import Rig
+
+
+def a_task_sleeps_while_its_batch_is_sent_again(rig: Rig) -> None:
+    """Both carry the same token; the second is stored, then the first wakes up and inserts."""
+    rig.lay("task.fetched", "stop")
+    rig.insert(50)
+    pid = rig.fired("task.fetched")
+    rig.flow("the batch is sent again and stored")
+    _wake(rig, pid)
+
+
+def a_task_sleeps_over_a_change_of_reader(rig: Rig) -> None:
+    """Other rows join its own in the next reader's batch, so no token is the same."""
+    rig.lay("task.fetched", "stop")
+    rig.insert(50)
+    pid = rig.fired("task.fetched")
+    rig.down("reader")
+    rig.insert(50)
+    rig.up("reader")
+    rig.flow("the next reader's batch is stored")
+    _wake(rig, pid)
+
+
+def a_reader_dies_before_feedback(rig: Rig) -> None:
+    """All is stored and reported; what the next reader cuts is another batch, with another token."""
+    rig.lay("reader.stored", "kill")
+    rig.insert(50)
+    rig.fired("reader.stored")
+    rig.insert(50)
+    rig.flow("the next reader goes on")
+
+
+def _wake(rig: Rig, pid: int) -> None:
+    os.kill(pid, signal.SIGCONT)
+    until(lambda: rig.log("worker").count('"batch_done"') == 2, what="the sleeper is done too")
