@@ -23,7 +23,7 @@ def _caught(rig: Rig, trap: Trap) -> None:
     rig.clickhouse.catch(trap).wait()
 
 
-@cell("clickhouse", "refuse", "streaming", core=True)
+@cell("clickhouse", "refuse", "streaming")
 def refuse(rig: Rig) -> None:
     rig.clickhouse.refuse()
     time.sleep(3)
@@ -39,12 +39,12 @@ def refuse_start(rig: Rig) -> None:
     rig.clickhouse.heal()
 
 
-@cell("clickhouse", "cut mid-message", "insert", core=True)
+@cell("clickhouse", "cut mid-message", "insert")
 def cut_insert(rig: Rig) -> None:
     _caught(rig, Trap(Act.CUT_REQUEST, asks=INSERT, after=2000, times=3))
 
 
-@cell("clickhouse", "fail after the effect", "insert sent but unanswered", core=True)
+@cell("clickhouse", "fail after the effect", "insert sent but unanswered")
 def lose_insert(rig: Rig) -> None:
     """The client itself sends the insert again; nobody above it hears of that."""
     _caught(rig, Trap(Act.LOSE_ANSWER, asks=INSERT))
@@ -63,7 +63,7 @@ def lose_fence(rig: Rig) -> None:
     trap.wait()
 
 
-@cell("clickhouse", "cut mid-message", "recovery: question", core=True)
+@cell("clickhouse", "cut mid-message", "recovery: question")
 def cut_question(rig: Rig) -> None:
     trap = rig.clickhouse.catch(Trap(Act.LOSE_ANSWER, asks=QUESTION, after=50, times=2))
     rig.postgres.cut()
@@ -79,7 +79,7 @@ def hold_question(rig: Rig) -> None:
     rig.clickhouse.heal()
 
 
-@cell("clickhouse", "hold", "insert", core=True)
+@cell("clickhouse", "hold", "insert")
 def hold_insert(rig: Rig) -> None:
     """Not yet executed; it arrives when the batch has been sent once more, or not at all."""
     trap = rig.clickhouse.catch(Trap(Act.HOLD_REQUEST, asks=INSERT, times=2))

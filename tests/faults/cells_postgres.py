@@ -24,7 +24,7 @@ def _in_log(rig: Rig, words: str) -> None:
     until(lambda: words in rig.log("reader"), what=f"the reader says {words}")
 
 
-@cell("postgres", "refuse", "streaming", core=True)
+@cell("postgres", "refuse", "streaming")
 def refuse(rig: Rig) -> None:
     rig.postgres.refuse()
     _in_log(rig, "session_ended")
@@ -55,7 +55,7 @@ def cut_start(rig: Rig) -> None:
     trap.wait()
 
 
-@cell("postgres", "fail after the effect", "start of the stream", core=True)
+@cell("postgres", "fail after the effect", "start of the stream")
 def lose_start(rig: Rig) -> None:
     """The walsender has the slot, and nobody listens to it."""
     trap = rig.postgres.catch(Trap(Act.LOSE_ANSWER, asks=b"START_REPLICATION"))
@@ -100,7 +100,7 @@ def deaf_for_long(rig: Rig) -> None:
     until(lambda: rig.log("reader").count("session_ended") > ended, what="the walsender gives up")
 
 
-@cell("postgres", "hold", "streaming", core=True)
+@cell("postgres", "hold", "streaming")
 def hold(rig: Rig) -> None:
     rig.postgres.hold()
     _in_log(rig, "session_ended")

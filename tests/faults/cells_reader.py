@@ -91,7 +91,7 @@ def _sleeping(point: str) -> Callable[[Rig], None]:
 
 
 for _point, _where in STREAMING.items():
-    cell("reader", "SIGKILL", _where, core=True)(_kill(_point))
+    cell("reader", "SIGKILL", _where, core=_point == "reader.stored")(_kill(_point))
 for _point, _where in RECOVERY.items():
     cell("reader", "SIGKILL", _where, core=_point == "recovery.asked")(_kill_recovering(_point))
 for _point in ("dispatch.begin", "dispatch.payload", "dispatch.sent"):
@@ -99,7 +99,7 @@ for _point in ("dispatch.begin", "dispatch.payload", "dispatch.sent"):
 for _point, _where in RECOVERY.items():
     cell("reader", "fail after the effect", f"error: {_where}")(_fail(_point))
 for _point in ("dispatch.payload", "reader.stored"):
-    cell("reader", "SIGSTOP/SIGCONT", STREAMING[_point], core=_point == "dispatch.payload")(_sleeping(_point))
+    cell("reader", "SIGSTOP/SIGCONT", STREAMING[_point])(_sleeping(_point))
 for _point in ("recovery.bound", "recovery.asked"):
     cell("reader", "SIGSTOP/SIGCONT", RECOVERY[_point])(_sleeping(_point))
 
@@ -112,7 +112,7 @@ def hold_recovery(rig: Rig) -> None:
     time.sleep(2)
 
 
-@cell("reader", "SIGKILL", "any, again and again", core=True)
+@cell("reader", "SIGKILL", "any, again and again")
 def kill_often(rig: Rig) -> None:
     for _ in range(3):
         rig.kill("reader")

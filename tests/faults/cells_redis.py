@@ -24,7 +24,7 @@ def _caught(rig: Rig, trap: Trap) -> None:
     rig.redis.catch(trap).wait()
 
 
-@cell("redis", "refuse", "streaming", core=True)
+@cell("redis", "refuse", "streaming")
 def refuse(rig: Rig) -> None:
     rig.redis.refuse()
     time.sleep(3)
@@ -39,7 +39,7 @@ def refuse_start(rig: Rig) -> None:
     rig.redis.heal()
 
 
-@cell("redis", "cut mid-message", "payload, before dispatch", core=True)
+@cell("redis", "cut mid-message", "payload, before dispatch")
 def cut_payload(rig: Rig) -> None:
     _caught(rig, Trap(Act.CUT_REQUEST, asks=PAYLOAD, after=100, times=2))
 
@@ -54,7 +54,7 @@ def cut_begun(rig: Rig) -> None:
     _caught(rig, Trap(Act.CUT_REQUEST, asks=BEGUN, after=60))
 
 
-@cell("redis", "cut mid-message", "insert done, stored not reported", core=True)
+@cell("redis", "cut mid-message", "insert done, stored not reported")
 def cut_stored(rig: Rig) -> None:
     _caught(rig, Trap(Act.CUT_REQUEST, asks=STORED, after=60, times=2))
 
@@ -93,7 +93,7 @@ def lose_hearing(rig: Rig) -> None:
     _caught(rig, Trap(Act.LOSE_ANSWER, answers=STORED, times=2))
 
 
-@cell("redis", "hold", "streaming", core=True)
+@cell("redis", "hold", "streaming")
 def hold(rig: Rig) -> None:
     """Longer than the clients' patience."""
     rig.redis.hold()
@@ -124,7 +124,7 @@ def cut_often(rig: Rig) -> None:
         time.sleep(0.4)
 
 
-@cell("redis", "SIGKILL", "streaming", core=True)
+@cell("redis", "SIGKILL", "streaming")
 def kill_server(rig: Rig) -> None:
     """The append-only file brings back what was there a second before."""
     rig.valkey.end()
@@ -160,7 +160,7 @@ def flush_before_message(rig: Rig) -> None:
     rig.valkey.client().flushall()
 
 
-@cell("redis", "lose all data", "message sent", core=True)
+@cell("redis", "lose all data", "message sent")
 def flush_messages(rig: Rig) -> None:
     """Nobody takes the messages, then they are gone."""
     rig.down("worker")

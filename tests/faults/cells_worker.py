@@ -61,7 +61,7 @@ for _point, _where in POINTS.items():
     cell("worker", "SIGKILL", _where, core=_point == "task.stored")(_kill_child(_point))
 
 for _point in ("task.begun", "task.fetched", "task.stored"):
-    cell("worker", "SIGSTOP/SIGCONT", POINTS[_point], core=_point == "task.fetched")(_sleeping_child(_point))
+    cell("worker", "SIGSTOP/SIGCONT", POINTS[_point])(_sleeping_child(_point))
 
 for _point in ("task.begun", "task.fetched"):
     cell("worker", "fail after the effect", f"error: {POINTS[_point]}")(_failing_child(_point))
@@ -85,7 +85,7 @@ def hold(rig: Rig) -> None:
     time.sleep(4)
 
 
-@cell("worker", "SIGKILL", "all of it", core=True)
+@cell("worker", "SIGKILL", "all of it")
 def kill_all(rig: Rig) -> None:
     for _ in range(2):
         rig.kill("worker")

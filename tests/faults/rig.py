@@ -186,7 +186,9 @@ class Rig:
 
     def log(self, name: str) -> str:
         """Return what a process has said since the trial began."""
-        return self.pipeline.log(name)[self._log_from.get(name, 0) :]
+        if name not in self._log_from:
+            return ""
+        return self.pipeline.log(name)[self._log_from[name] :]
 
     def ready(self) -> None:
         """Undo all faults, and wait until a row goes all the way."""

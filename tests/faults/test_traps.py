@@ -156,6 +156,14 @@ def test_a_redis_with_room_for_less_than_is_in_flight_still_lets_batches_through
         rig.world.assert_once_each()
 
 
+def test_a_report_makes_room_for_itself(rig: Rig) -> None:
+    payloads = rig.world.payloads
+    payloads.put("payload", os.urandom(2_000_000))
+    with _full(rig, "noeviction", -500_000):
+        payloads.report("reports", "stored", drop=["payload"])
+    assert payloads.reports("reports", wait_s=1) == [b"stored"]
+
+
 @pytest.mark.fault("redis", "trap", "full, allkeys-lru evicts")
 def test_a_redis_that_evicts_loses_nothing(rig: Rig) -> None:
     with rig.trial(writers=0), _full(rig, "allkeys-lru", 1_500_000):
