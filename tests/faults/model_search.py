@@ -12,8 +12,9 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tests.faults.model_actions import Action, actions, describe
 from tests.faults.model_state import Left, State, broken, done, first
-from tests.faults.model_steps import Action, actions, describe, step
+from tests.faults.model_steps import step
 
 if TYPE_CHECKING:
     from tests.faults.model_state import Scope

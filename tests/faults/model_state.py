@@ -15,6 +15,10 @@ from typing import Literal, NamedTuple
 
 NOBODY = -1
 
+# Stages of an insert: among the running queries, and over.
+LISTED = frozenset({"listed", "running"})
+ENDED = frozenset({"stored", "refused", "surpassed", "failed"})
+
 
 @dataclass(frozen=True, slots=True)
 class Design:
@@ -147,6 +151,10 @@ class Report(NamedTuple):
     rows: int
 
 
+# Queue, payloads and reports.
+Redis = tuple[tuple[Message, ...], frozenset[int], tuple[Report, ...]]
+
+
 class Piece(NamedTuple):
     """A piece the reader has handed on: rows of its batch, none once they are stored, and what is safe then."""
 
@@ -180,7 +188,7 @@ class State(NamedTuple):
     queue: tuple[Message, ...]
     payloads: frozenset[int]
     reports: tuple[Report, ...]
-    copy: tuple[tuple[Message, ...], frozenset[int], tuple[Report, ...]] | None  # of the three above
+    copy: Redis | None
     # workers
     tasks: tuple[Task, ...]
     # ClickHouse

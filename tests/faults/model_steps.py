@@ -1,121 +1,29 @@
-"""State -> what can happen next; state and action -> the state after it.
+"""State and action -> the state after it.
 
-Pure. One function for each action, named in `STEPS` by what it is called in traces, in the order of an event's way:
+Pure. One function for each action, found in `STEPS` by the name it has in traces, in the order of an event's way:
 reader, Redis, worker, ClickHouse, and back. Some things that the code does in two steps are one here, where nothing
 could tell the difference: a task that has begun and not fetched its payload is a message not delivered yet; a piece
 is cut, decoded and dispatched at once; a worker that died is one that sleeps for ever. The epoch's mirror in Redis is
-not here, since it only spares trips; the model always makes them.
+not here, since it only spares trips; the model always makes them. Dead letters are not here either.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from tests.faults.model_state import NOBODY, Insert, Message, Piece, Reader, Report, State, Task, names
+from tests.faults.model_actions import forgotten, inserts, redis
+from tests.faults.model_state import ENDED, NOBODY, Insert, Message, Piece, Reader, Report, State, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable
 
+    from tests.faults.model_actions import Action
     from tests.faults.model_state import Scope
-
-LISTED = frozenset({"listed", "running"})
-ENDED = frozenset({"stored", "refused", "surpassed", "failed"})
-
-
-class Action(NamedTuple):
-    """What happens; `at` says to which of several, `choice` how."""
-
-    name: str
-    at: int = 0
-    choice: int = 0
 
 
 def step(scope: Scope, state: State, action: Action) -> State:
     """Return the state after an action that `actions` has offered."""
     return STEPS[action.name](scope, state, action.at, action.choice)
-
-
-def actions(scope: Scope, state: State, *, faultless: bool = False) -> Iterator[Action]:
-    """Offer everything that can happen; `faultless` offers no faults, and no end of patience and sessions."""
-    yield from _of_readers(scope, state, faultless)
-    yield from _of_redis(state, faultless)
-    yield from _of_clickhouse(scope, state, faultless)
-    if state.slot == NOBODY and (faultless or state.opened < scope.sessions):
-        yield Action("open")
-
-
-def _of_readers(scope: Scope, state: State, faultless: bool) -> Iterator[Action]:
-    for i, reader in enumerate(state.readers):
-        owns = reader.owner == state.slot
-        if owns and not faultless and state.opened < scope.sessions:
-            yield Action("lose slot", i)
-            if state.left.setbacks and state.confirmed:
-                yield Action("lose slot and position", i)
-        if faultless and not owns:
-            yield Action("end", i)
-        if reader.step == "stream":
-            yield from _of_stream(scope, state, i, faultless)
-        elif reader.step != "settle" or not scope.design.settle or not _running(state):
-            yield Action(reader.step, i)
-
-
-def _of_stream(scope: Scope, state: State, i: int, faultless: bool) -> Iterator[Action]:
-    reader = state.readers[i]
-    if reader.owner == state.slot and reader.flush > state.confirmed:
-        yield Action("feedback", i)
-    if len(reader.pieces) < scope.in_flight:
-        left = scope.rows - reader.next
-        for size in {min(size, left) for size in scope.pieces} - {0}:
-            yield Action("cut", i, size)
-    if scope.design.sends_again and (faultless or state.left.doubts):
-        for n, piece in enumerate(reader.pieces):
-            if piece.rows:
-                yield Action("again", i, n)
-    for n, report in enumerate(state.reports):
-        if report.epoch == reader.epoch and (report.outcome != "missing" or faultless or state.left.doubts):
-            yield Action("hear", i, n)
-
-
-def _of_redis(state: State, faultless: bool) -> Iterator[Action]:
-    for i in _different(state.queue):
-        yield Action("deliver", i)
-        if not faultless and state.left.repeats:
-            yield Action("deliver twice", i)
-    if faultless:
-        return
-    if state.left.losses and (state.queue or state.payloads or state.reports):
-        yield Action("lose redis")
-    if state.left.copies and state.queue:
-        yield Action("save redis")
-    if state.copy and state.copy != _redis(state):
-        yield Action("restore redis")
-
-
-def _of_clickhouse(scope: Scope, state: State, faultless: bool) -> Iterator[Action]:
-    inserts = _inserts(state)
-    for i in _different((*state.tasks, *state.orphans)):
-        insert = inserts[i]
-        if insert.stage in ENDED:
-            yield Action("tell", i)
-        elif insert.stage == "running":
-            for n, partition in enumerate(scope.partitions):
-                if insert.left & partition:
-                    yield Action("land", i, n)
-        else:
-            yield Action("list" if insert.stage == "sent" else "begin", i)
-        if faultless:
-            continue
-        if state.left.breaks and insert.stage in LISTED:
-            yield Action("break", i)
-        if state.left.drops and i < len(state.tasks) and insert.stage != "sent":
-            yield Action("answer lost", i)
-            if not state.tasks[i].resent:
-                yield Action("send hidden", i)
-    if not faultless and state.left.forgets and _forgotten(scope, state):
-        yield Action("forget")
-
-
-# --- reader
 
 
 def _open(scope: Scope, state: State, _index: int, _choice: int) -> State:
@@ -204,14 +112,17 @@ def _hear(scope: Scope, state: State, index: int, number: int) -> State:
     report = state.reports[number]
     state = state._replace(reports=state.reports[:number] + state.reports[number + 1 :])
     reader = state.readers[index]
-    if report.outcome == "stale":
-        return _end(scope, state, index, 0)
     for n, piece in enumerate(reader.pieces):
-        if piece.rows == report.rows:
-            if report.outcome == "missing":
+        if piece.rows != report.rows:
+            continue
+        match report.outcome:
+            case "stale":
+                return _end(scope, state, index, 0)
+            case "missing":
                 return _again(scope, state, index, n)
-            pieces = (*reader.pieces[:n], piece._replace(rows=0), *reader.pieces[n + 1 :])
-            return _with(state, index, _advance(reader, pieces))
+        pieces = (*reader.pieces[:n], piece._replace(rows=0), *reader.pieces[n + 1 :])
+        return _with(state, index, _advance(reader, pieces))
+    # Of a batch that is stored by now, or of another reader's: it moves nothing and stops nobody.
     return state
 
 
@@ -221,9 +132,6 @@ def _advance(reader: Reader, pieces: tuple[Piece, ...]) -> Reader:
         flush = max(flush, pieces[0].safe)
         pieces = pieces[1:]
     return reader._replace(flush=flush, pieces=pieces)
-
-
-# --- Redis
 
 
 def _dispatch(state: State, message: Message) -> State:
@@ -236,16 +144,12 @@ def _lose_redis(_scope: Scope, state: State, _index: int, _choice: int) -> State
     return state._replace(queue=(), payloads=frozenset(), reports=(), left=left)
 
 
-def _redis(state: State) -> tuple[tuple[Message, ...], frozenset[int], tuple[Report, ...]]:
-    return state.queue, state.payloads, state.reports
-
-
 def _save_redis(_scope: Scope, state: State, _index: int, _choice: int) -> State:
-    return state._replace(copy=_redis(state), left=state.left._replace(copies=state.left.copies - 1))
+    return state._replace(copy=redis(state), left=state.left._replace(copies=state.left.copies - 1))
 
 
 def _restore_redis(scope: Scope, state: State, _index: int, _choice: int) -> State:
-    queue, payloads, reports = state.copy or _redis(state)
+    queue, payloads, reports = state.copy or redis(state)
     state = state._replace(queue=queue, payloads=payloads, reports=reports, copy=None)
     return _refuse(scope, _heard_by_somebody(state))
 
@@ -263,9 +167,6 @@ def _heard_by_somebody(state: State) -> State:
     if all(report.epoch in epochs for report in state.reports):
         return state
     return state._replace(reports=tuple(report for report in state.reports if report.epoch in epochs))
-
-
-# --- worker
 
 
 def _deliver(_scope: Scope, state: State, index: int, _choice: int) -> State:
@@ -318,18 +219,15 @@ def _retry(scope: Scope, state: State, task: Task) -> State:
     return _refuse(scope, state._replace(queue=_put(state.queue, message)))
 
 
-# --- ClickHouse
-
-
 def _list(scope: Scope, state: State, index: int, _choice: int) -> State:
-    insert = _inserts(state)[index]
+    insert = inserts(state)[index]
     if scope.design.listed_first:
         return _with_insert(state, index, insert._replace(stage="listed"))
     return _with_insert(state, index, insert._replace(stage=_fenced(scope, state, insert) or "unlisted"))
 
 
 def _begin(scope: Scope, state: State, index: int, _choice: int) -> State:
-    insert = _inserts(state)[index]
+    insert = inserts(state)[index]
     fenced = _fenced(scope, state, insert) if insert.stage == "listed" else None
     if fenced:
         return _with_insert(state, index, insert._replace(stage=fenced))
@@ -347,7 +245,7 @@ def _fenced(scope: Scope, state: State, insert: Insert) -> str | None:
 
 
 def _land(scope: Scope, state: State, index: int, number: int) -> State:
-    insert = _inserts(state)[index]
+    insert = inserts(state)[index]
     part = insert.left & scope.partitions[number]
     left = insert.left & ~part
     token = (insert.rows, number)
@@ -357,24 +255,14 @@ def _land(scope: Scope, state: State, index: int, number: int) -> State:
 
 
 def _break(_scope: Scope, state: State, index: int, _choice: int) -> State:
-    insert = _inserts(state)[index]
+    insert = inserts(state)[index]
     state = state._replace(left=state.left._replace(breaks=state.left.breaks - 1))
     return _with_insert(state, index, insert._replace(stage="failed", left=0))
 
 
 def _forget(scope: Scope, state: State, _index: int, _choice: int) -> State:
     left = state.left._replace(forgets=state.left.forgets - 1)
-    return state._replace(tokens=state.tokens - _forgotten(scope, state), left=left)
-
-
-def _forgotten(scope: Scope, state: State) -> frozenset[tuple[int, int]]:
-    if not scope.design.window_outlasts_inserts:
-        return state.tokens
-    kept = {insert.rows for insert in _inserts(state) if insert.stage in LISTED}
-    if not scope.naps_outlast_window:
-        kept.update(insert.rows for insert in _inserts(state) if not insert.again)
-        kept.update(message.rows for message in (*state.queue, *(state.copy or ((),))[0]) if not message.again)
-    return frozenset(token for token in state.tokens if token[0] not in kept)
+    return state._replace(tokens=state.tokens - forgotten(scope, state), left=left)
 
 
 def _refuse(scope: Scope, state: State) -> State:
@@ -404,17 +292,6 @@ def _refuse(scope: Scope, state: State) -> State:
     return state
 
 
-def _running(state: State) -> bool:
-    return any(insert.stage in LISTED for insert in _inserts(state))
-
-
-# --- tuples
-
-
-def _inserts(state: State) -> tuple[Insert, ...]:
-    return (*(task.insert for task in state.tasks), *state.orphans)
-
-
 def _with_insert(state: State, index: int, insert: Insert) -> State:
     if index < len(state.tasks):
         # What is left matters while the insert runs only; equal ends are to be equal states.
@@ -438,15 +315,6 @@ def _put(items: tuple[Any, ...], item: Any) -> tuple[Any, ...]:
 
 def _without(items: tuple[Any, ...], index: int) -> tuple[Any, ...]:
     return items[:index] + items[index + 1 :]
-
-
-def _different(items: Iterable[object]) -> Iterator[int]:
-    """Number the items that are not like the one before: what can happen to it can happen to this one."""
-    before: object = None
-    for i, item in enumerate(items):
-        if item != before:
-            yield i
-        before = item
 
 
 STEPS: dict[str, Callable[[Scope, State, int, int], State]] = {
@@ -476,30 +344,3 @@ STEPS: dict[str, Callable[[Scope, State, int, int], State]] = {
     "send hidden": _send_hidden,
     "hear": _hear,
 }
-
-
-def describe(state: State, action: Action) -> str:
-    """Say what the action does in this state, for a trace."""
-    index, choice = action.at, action.choice
-    match action.name:
-        case "open" | "lose redis" | "save redis" | "restore redis" | "forget":
-            return action.name
-        case "deliver" | "deliver twice":
-            message = state.queue[index]
-            return f"{action.name}: batch {names(message.rows)} of epoch {message.epoch}, again={message.again}"
-        case "list" | "begin" | "land" | "break" | "tell" | "answer lost" | "send hidden":
-            insert = _inserts(state)[index]
-            what = f"insert of {names(insert.rows)} by owner {insert.owner}, again={insert.again}, {insert.stage}"
-            return f"{action.name}: {what}" + (f", partition {choice}" if action.name == "land" else "")
-        case _:
-            reader = state.readers[index]
-            what = f"{action.name}: owner {reader.owner}, epoch {reader.epoch}"
-            match action.name:
-                case "cut":
-                    return f"{what}, {choice} rows from row {reader.next}"
-                case "again":
-                    return f"{what}, batch {names(reader.pieces[choice].rows)}"
-                case "hear":
-                    report = state.reports[choice]
-                    return f"{what}, {report.outcome} {names(report.rows)}"
-            return what

@@ -1,6 +1,6 @@
 """Recovery and fencing hold in every order of events, in small scopes; and every safeguard is there for a reason.
 
-`MODEL_SCOPES=large` explores larger scopes as well; that takes minutes and gigabytes. Run with `-s` for the counts.
+`MODEL_SCOPES=large` explores larger scopes as well, which takes minutes. Run with `-s` to see counts and traces.
 """
 
 from __future__ import annotations

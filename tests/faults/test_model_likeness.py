@@ -14,8 +14,9 @@ from cdc_reader.held import Held
 from cdc_reader.ledger import Ledger, Phase
 from cdc_reader.watermark import Watermark
 from sink.position import Lsn
+from tests.faults.model_actions import Action, actions
 from tests.faults.model_state import Scope, State, first
-from tests.faults.model_steps import Action, actions, step
+from tests.faults.model_steps import step
 from tests.unit.batches import batch_of, message_of
 
 SCOPE = Scope(transactions=(2, 3, 1, 2), partitions=(0b01011001, 0b10100110), pieces=(1, 2, 3), in_flight=4, sessions=1)

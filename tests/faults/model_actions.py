@@ -1,0 +1,164 @@
+"""State -> everything that can happen next, and each of these in words.
+
+Pure. Faults and whatever needs no cause, such as the end of patience, are offered as often as the scope says.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from tests.faults.model_state import ENDED, LISTED, NOBODY, names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from tests.faults.model_state import Insert, Redis, Scope, State
+
+
+class Action(NamedTuple):
+    """What happens; `at` says to which of several, `choice` how."""
+
+    name: str
+    at: int = 0
+    choice: int = 0
+
+
+def actions(scope: Scope, state: State, *, faultless: bool = False) -> Iterator[Action]:
+    """Offer everything that can happen; `faultless` offers no faults, and no end of patience and sessions."""
+    yield from _of_readers(scope, state, faultless)
+    yield from _of_redis(state, faultless)
+    yield from _of_clickhouse(scope, state, faultless)
+    if state.slot == NOBODY and (faultless or state.opened < scope.sessions):
+        yield Action("open")
+
+
+def _of_readers(scope: Scope, state: State, faultless: bool) -> Iterator[Action]:
+    for i, reader in enumerate(state.readers):
+        owns = reader.owner == state.slot
+        if owns and not faultless and state.opened < scope.sessions:
+            yield Action("lose slot", i)
+            if state.left.setbacks and state.confirmed:
+                yield Action("lose slot and position", i)
+        if faultless and not owns:
+            yield Action("end", i)
+        if reader.step == "stream":
+            yield from _of_stream(scope, state, i, faultless)
+        elif reader.step != "settle" or not scope.design.settle or not _running(state):
+            yield Action(reader.step, i)
+
+
+def _of_stream(scope: Scope, state: State, i: int, faultless: bool) -> Iterator[Action]:
+    reader = state.readers[i]
+    if reader.owner == state.slot and reader.flush > state.confirmed:
+        yield Action("feedback", i)
+    if len(reader.pieces) < scope.in_flight:
+        left = scope.rows - reader.next
+        for size in {min(size, left) for size in scope.pieces} - {0}:
+            yield Action("cut", i, size)
+    if scope.design.sends_again and (faultless or state.left.doubts):
+        for n, piece in enumerate(reader.pieces):
+            if piece.rows:
+                yield Action("again", i, n)
+    for n, report in enumerate(state.reports):
+        if report.epoch == reader.epoch and (report.outcome != "missing" or faultless or state.left.doubts):
+            yield Action("hear", i, n)
+
+
+def _of_redis(state: State, faultless: bool) -> Iterator[Action]:
+    for i in _different(state.queue):
+        yield Action("deliver", i)
+        if not faultless and state.left.repeats:
+            yield Action("deliver twice", i)
+    if faultless:
+        return
+    if state.left.losses and (state.queue or state.payloads or state.reports):
+        yield Action("lose redis")
+    if state.left.copies and state.queue:
+        yield Action("save redis")
+    if state.copy and state.copy != redis(state):
+        yield Action("restore redis")
+
+
+def _of_clickhouse(scope: Scope, state: State, faultless: bool) -> Iterator[Action]:
+    found = inserts(state)
+    for i in _different((*state.tasks, *state.orphans)):
+        insert = found[i]
+        if insert.stage in ENDED:
+            yield Action("tell", i)
+        elif insert.stage == "running":
+            for n, partition in enumerate(scope.partitions):
+                if insert.left & partition:
+                    yield Action("land", i, n)
+        else:
+            yield Action("list" if insert.stage == "sent" else "begin", i)
+        if faultless:
+            continue
+        if state.left.breaks and insert.stage in LISTED:
+            yield Action("break", i)
+        if state.left.drops and i < len(state.tasks) and insert.stage != "sent":
+            yield Action("answer lost", i)
+            if not state.tasks[i].resent:
+                yield Action("send hidden", i)
+    if not faultless and state.left.forgets and forgotten(scope, state):
+        yield Action("forget")
+
+
+def describe(state: State, action: Action) -> str:
+    """Say what the action does in this state, for a trace."""
+    index, choice = action.at, action.choice
+    match action.name:
+        case "open" | "lose redis" | "save redis" | "restore redis" | "forget":
+            return action.name
+        case "deliver" | "deliver twice":
+            message = state.queue[index]
+            return f"{action.name}: batch {names(message.rows)} of epoch {message.epoch}, again={message.again}"
+        case "list" | "begin" | "land" | "break" | "tell" | "answer lost" | "send hidden":
+            insert = inserts(state)[index]
+            what = f"insert of {names(insert.rows)} by owner {insert.owner}, again={insert.again}, {insert.stage}"
+            return f"{action.name}: {what}" + (f", partition {choice}" if action.name == "land" else "")
+        case _:
+            reader = state.readers[index]
+            what = f"{action.name}: owner {reader.owner}, epoch {reader.epoch}"
+            match action.name:
+                case "cut":
+                    return f"{what}, {choice} rows from row {reader.next}"
+                case "again":
+                    return f"{what}, batch {names(reader.pieces[choice].rows)}"
+                case "hear":
+                    report = state.reports[choice]
+                    return f"{what}, {report.outcome} {names(report.rows)}"
+            return what
+
+
+def forgotten(scope: Scope, state: State) -> frozenset[tuple[int, int]]:
+    """Return the tokens that the window may forget."""
+    if not scope.design.window_outlasts_inserts:
+        return state.tokens
+    kept = {insert.rows for insert in inserts(state) if insert.stage in LISTED}
+    if not scope.naps_outlast_window:
+        kept.update(insert.rows for insert in inserts(state) if not insert.again)
+        kept.update(message.rows for message in (*state.queue, *(state.copy or ((),))[0]) if not message.again)
+    return frozenset(token for token in state.tokens if token[0] not in kept)
+
+
+def inserts(state: State) -> tuple[Insert, ...]:
+    """Return all inserts: those of tasks, in their order, then those that nobody waits for."""
+    return (*(task.insert for task in state.tasks), *state.orphans)
+
+
+def redis(state: State) -> Redis:
+    """Return what would be in a copy of Redis."""
+    return state.queue, state.payloads, state.reports
+
+
+def _running(state: State) -> bool:
+    return any(insert.stage in LISTED for insert in inserts(state))
+
+
+def _different(items: Iterable[object]) -> Iterator[int]:
+    """Number the items that are not like the one before: what can happen to it can happen to this one."""
+    before: object = None
+    for i, item in enumerate(items):
+        if item != before:
+            yield i
+        before = item
