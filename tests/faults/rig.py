@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 BOUND_S = 45.0
 
 _RESTART_S = 0.3
+# Questions take the longer the more there are, and a small machine has other things to do.
+_MANY_PARTS = 60
 _numbers = itertools.count()
 
 # Short, so that a grid fits into minutes; their proportions are those of the defaults.
@@ -199,6 +201,7 @@ class Rig:
         self.up("worker", "reader")
         self.insert()
         self._settle()
+        self._tidy()
         self._log_from = {name: len(self.pipeline.log(name)) for name in ("worker", "reader")}
 
     @contextlib.contextmanager
@@ -236,6 +239,14 @@ class Rig:
         self.world.assert_once_each(within_s=BOUND_S)
         end = self.journal.commits[-1][1]
         until(lambda: self.world.confirmed() >= end, within_s=BOUND_S, what="the slot moves on to the end")
+
+    def _tidy(self) -> None:
+        """Merge what the trials before have left, and was counted then; during a trial nothing is ever merged."""
+        parts = "SELECT count() FROM system.parts WHERE active AND database = currentDatabase() AND table = 'event_log'"
+        if self.world.ch(parts) > _MANY_PARTS:
+            for statement in ("SYSTEM START MERGES", "OPTIMIZE TABLE", "SYSTEM STOP MERGES"):
+                final = " FINAL" if statement == "OPTIMIZE TABLE" else ""
+                self.world.clickhouse.command(f"{statement} event_log{final}")
 
     def _supervise(self) -> None:
         while not self._over.wait(0.05):

@@ -135,7 +135,7 @@ class Watch:
                 with psycopg.connect(self._rig.world.dsn) as conn:
                     while not self._quiet.is_set():
                         self._turn(conn, next(turns))
-                        self._quiet.wait(0.02)
+                        self._quiet.wait(0.05)
             except psycopg.OperationalError:
                 # Postgres was taken away; whether the last commit was made, the table itself tells at the end.
                 self._quiet.wait(0.1)
@@ -160,7 +160,7 @@ class Watch:
                 conn.commit()
                 self._journal.committed(conn, ids)
             case kind:
-                self._journal.write(conn, _SIZES[turn % 4], kind="load", months=1 + 11 * (kind == 3), copy=kind == 5)
+                self._journal.write(conn, _SIZES[turn % 4], kind="load", months=1 + 2 * (kind == 3), copy=kind == 5)
 
     def _sample(self) -> None:
         while not self._over.is_set():
