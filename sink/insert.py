@@ -30,7 +30,14 @@ def mark(source: str) -> str:
 
 
 def insert(
-    clickhouse: ClickHouse, message: Message, payload: bytes, *, epochs: str, timeout_s: float, again: bool
+    clickhouse: ClickHouse,
+    message: Message,
+    payload: bytes,
+    *,
+    epochs: str,
+    timeout_s: float,
+    again: bool,
+    dead_letters: str = "",
 ) -> None:
     """Store a batch.
 
@@ -41,12 +48,13 @@ def insert(
         epochs: name of the table that holds the fence.
         timeout_s: ClickHouse ends the statement after so many seconds.
         again: this batch may have been sent before; rows that are there already are left out.
+        dead_letters: name of the table in which rows of this batch may be, too.
 
     Raises:
         PipelineError: of the kind that ClickHouse's code says.
     """
     clickhouse.command(
-        statement(message.table, epochs, schema_of(payload), again=again),
+        statement(message.table, epochs, schema_of(payload), again=again, dead_letters=dead_letters),
         parameters=parameters(message),
         settings=settings(message, timeout_s),
         data=payload,
@@ -68,8 +76,9 @@ def schema_of(payload: bytes) -> pa.Schema:
     return schema
 
 
-def statement(table: str, epochs: str, schema: pa.Schema, *, again: bool) -> str:
+def statement(table: str, epochs: str, schema: pa.Schema, *, again: bool, dead_letters: str = "") -> str:
     """Return the INSERT for rows of this schema."""
+    holders = {table, dead_letters or table} if again else set()
     names = [identifier(field.name) for field in schema]
     expressions = [_EXPRESSIONS.get(field.name, name) for field, name in zip(schema, names, strict=True)]
     structure = ", ".join(f"{name} {column_type(field)}" for field, name in zip(schema, names, strict=True))
@@ -80,7 +89,7 @@ def statement(table: str, epochs: str, schema: pa.Schema, *, again: bool) -> str
         columns=", ".join(names),
         expressions=", ".join(expressions),
         structure=literal(structure),
-        unless_held=query("unless_held", table=table) if again else "",
+        unless_held="\n".join(query("unless_held", table=holder) for holder in sorted(holders)),
     )
 
 

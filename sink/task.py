@@ -193,7 +193,16 @@ def write(sink: Sink, message: Message, *, again: bool) -> Report:
 
     def store(part: Message, rows: bytes, *, again: bool = True) -> None:
         epochs = f"{sink.settings.clickhouse_table}_epochs"
-        insert(sink.clickhouse, part, rows, epochs=epochs, timeout_s=sink.settings.insert_timeout_s, again=again)
+        insert(
+            sink.clickhouse,
+            part,
+            rows,
+            epochs=epochs,
+            timeout_s=sink.settings.insert_timeout_s,
+            again=again,
+            # What an attempt that ran out of time had set aside is not tried again, or none would come to the end.
+            dead_letters=sink.settings.dead_letters_table,
+        )
 
     aside = 0
     try:
