@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import time
 from typing import TYPE_CHECKING
 
-from deploy.demo.pipeline import Pipeline
 from tests.conftest import until
 from tests.faults.grid import cell
+from tests.faults.rig import beside
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from tests.faults.rig import Rig
 
@@ -58,24 +57,10 @@ def _fail(point: str) -> Callable[[Rig], None]:
     return run
 
 
-@contextlib.contextmanager
-def second_reader(rig: Rig) -> Iterator[Pipeline]:
-    """Run another reader beside the rig's own."""
-    logs = rig.folder / "second"
-    logs.mkdir(exist_ok=True)
-    (logs / "reader.log").unlink(missing_ok=True)
-    second = Pipeline(rig.env, logs)
-    second.start("reader")
-    try:
-        yield second
-    finally:
-        second.kill()
-
-
 def _sleeping(point: str) -> Callable[[Rig], None]:
     def run(rig: Rig) -> None:
         """A standby takes over; then the sleeper wakes up and goes on where it was."""
-        with second_reader(rig) as second:
+        with beside(rig, "reader") as second:
             until(lambda: "standing_by" in second.log("reader"), what="a standby")
             rig.lay(point, "stop")
             if point in RECOVERY:

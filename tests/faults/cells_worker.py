@@ -92,7 +92,7 @@ def kill_all(rig: Rig) -> None:
         rig.flow()
 
 
-@cell("worker", "SIGKILL", "parent only, children go on")
+@cell("worker", "SIGKILL", "watchdog only, while a task runs")
 def kill_parent(rig: Rig) -> None:
     rig.lay("task.fetched", "hold:2")
     rig.fired("task.fetched")

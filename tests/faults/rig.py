@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -26,7 +27,6 @@ from tests.faults.watch import Journal, Watch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from deploy.local.stack import Stack
 
@@ -223,6 +223,12 @@ class Rig:
         self._over.set()
         self._supervisor.join()
         self.pipeline.kill()
+        # Children of processes that died alone are nobody's; they are known by the folder of their fail points.
+        mark = f"OUTHAUL_FAILPOINTS={self.points}".encode()
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                if entry.name.isdigit() and mark in (entry / "environ").read_bytes().split(b"\0"):
+                    os.kill(int(entry.name), signal.SIGKILL)
         self.world.conn.close()
         self.world.clickhouse.close()
         self.world.payloads.close()
@@ -257,6 +263,20 @@ class Rig:
                         self.restarts[name] = self.restarts.get(name, 0) + 1
                         time.sleep(_RESTART_S)
                         self.pipeline.start(name)
+
+
+@contextlib.contextmanager
+def beside(rig: Rig, name: str) -> Iterator[Pipeline]:
+    """Run another reader or worker beside the rig's own."""
+    logs = rig.folder / "beside"
+    logs.mkdir(exist_ok=True)
+    (logs / f"{name}.log").unlink(missing_ok=True)
+    second = Pipeline(rig.env, logs)
+    second.start(name)
+    try:
+        yield second
+    finally:
+        second.kill()
 
 
 def _answers(conn: psycopg.Connection[Any]) -> bool:

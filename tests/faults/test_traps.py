@@ -13,6 +13,7 @@ import pytest
 from tests.conftest import until
 from tests.faults import scenarios
 from tests.faults.proxy import Act, Trap
+from tests.faults.rig import beside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -183,6 +184,27 @@ def _wide(rig: Rig, count: int) -> None:
         "FROM generate_series(1, %s) AS n",
         [count],
     )
+
+
+@pytest.mark.fault("worker", "trap", "redelivered past the visibility timeout, the first run still inserts")
+def test_a_redelivery_while_the_first_run_still_inserts_stores_nothing_twice(make_rig: Callable[..., Rig]) -> None:
+    """The reader sends the batch again, Redis does, and the first insert arrives last of the three."""
+    rig = make_rig(insert_timeout_s=2, task_time_limit_s=3, visibility_timeout_s=4)
+    try:
+        with rig.trial(writers=0):
+            trap = rig.clickhouse.catch(Trap(Act.HOLD_REQUEST, asks=INSERT))
+            rig.insert(50)
+            trap.wait()
+            rig.signal("worker", signal.SIGSTOP)
+            with beside(rig, "worker") as second:
+                done = '"batch_done"'
+                until(lambda: second.log("worker").count(done) >= 2, within_s=45, what="sent again, and redelivered")
+                rig.clickhouse.heal()
+                rig.signal("worker", signal.SIGCONT)
+                rig.insert(10)
+                rig.flow()
+    finally:
+        rig.down("worker", "reader")
 
 
 @pytest.fixture(scope="module")
