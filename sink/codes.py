@@ -111,6 +111,8 @@ _FATAL = {
     497: _GRANT,
     516: _LOGIN,
 }
+# Reasons are stored with each dead letter, logged, and sent to the reader.
+_MAX_CHARACTERS = 2000
 _UNKNOWN = (Exit.CLICKHOUSE_REFUSED, "The slot is kept; mend what the message names, then start the reader again")
 
 
@@ -119,9 +121,11 @@ def error_of(code: int | None, message: str) -> PipelineError:
 
     Args:
         code: ClickHouse's error code; None when there was no answer, which is transient.
-        message: ClickHouse's text, first line is kept.
+        message: ClickHouse's text; its first line is kept, or both ends of it where it quotes a value of megabytes.
     """
-    text = message.strip().splitlines()[0] if message.strip() else "no answer"
+    text = message.strip().split("\n", 1)[0].rstrip() or "no answer"
+    if len(text) > _MAX_CHARACTERS:
+        text = f"{text[: _MAX_CHARACTERS // 2]} … {text[-_MAX_CHARACTERS // 2 :]}"
     if code is None or code in TRANSIENT:
         return TransientError(f"ClickHouse: {text}", code=code, exit_code=Exit.CLICKHOUSE_UNREACHABLE)
     if code in POISON:

@@ -33,7 +33,9 @@ DEAD_LETTER_SCHEMA = pa.schema(
 )
 
 
-def set_aside(message: Message, payload: bytes, store: Store, *, dead_letters: str) -> int:
+def set_aside(
+    message: Message, payload: bytes, store: Store, *, dead_letters: str, refused: PoisonError | None = None
+) -> int:
     """Store what can be stored, set the rest aside; return how many rows were.
 
     Args:
@@ -41,6 +43,7 @@ def set_aside(message: Message, payload: bytes, store: Store, *, dead_letters: s
         payload: its rows.
         store: inserts rows under a message; raises PoisonError when ClickHouse refuses them.
         dead_letters: name of the table for the refused rows.
+        refused: how the whole was refused, if it was tried; a single row of megabytes is not worth a second time.
 
     Raises:
         PipelineError: whatever else `store` raises; everything done so far is kept and will be left out next time.
@@ -52,6 +55,8 @@ def set_aside(message: Message, payload: bytes, store: Store, *, dead_letters: s
         start, end = ranges.pop()
         part = replace(message, token=f"{message.token}-{start}-{end}", rows=end - start)
         try:
+            if refused is not None and end - start == records.num_rows:
+                raise refused
             store(part, encode(records.slice(start, end - start)))
         except PoisonError as error:
             if end - start > 1:

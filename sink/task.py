@@ -208,8 +208,9 @@ def write(sink: Sink, message: Message, *, again: bool) -> Report:
     try:
         try:
             store(message, payload, again=again)
-        except PoisonError:
-            aside = set_aside(message, payload, store, dead_letters=sink.settings.dead_letters_table)
+        except PoisonError as error:
+            letters = sink.settings.dead_letters_table
+            aside = set_aside(message, payload, store, dead_letters=letters, refused=error)
     except FatalError as error:
         if error.code == THROW_IF and _fenced(sink, message):
             return Report(Outcome.STALE, message.token, message.sequence)

@@ -19,9 +19,11 @@ from cdc_reader.ledger import Phase
 from cdc_reader.loop import Session, Tools
 from sink.app import WRITE_BATCH, make_app
 from sink.batch import Message
-from sink.errors import FatalError, ForeignMessageError, TransientError
+from sink.codes import error_of
+from sink.errors import FatalError, ForeignMessageError, PoisonError, TransientError
 from sink.insert import schema_of
 from sink.position import Lsn
+from sink.quarantine import set_aside
 from sink.report import Outcome, Report
 from sink.settings import load
 from sink.task import accept
@@ -269,3 +271,25 @@ def test_no_forged_line_raises_anything_that_the_reader_does_not_know(changes: d
         session()._handle(report)
     except (FatalError, TransientError):
         assert (report.token, report.sequence) == (TOKEN, 0)
+
+
+def test_an_error_that_quotes_megabytes_is_kept_short_at_both_ends() -> None:
+    error = error_of(117, "Cannot read: [" + "x" * (8 << 20) + "]: while converting event_context\nstack")
+    assert isinstance(error, PoisonError)
+    assert len(str(error)) < 3000
+    assert str(error).startswith("ClickHouse: Cannot read: [xxx")
+    assert str(error).endswith("xxx]: while converting event_context")
+
+
+def test_a_row_that_was_refused_alone_is_not_tried_again_before_it_is_set_aside() -> None:
+    batch = batch_of([1])
+    stored: list[Message] = []
+    count = set_aside(
+        message_of(batch),
+        batch.payload,
+        lambda message, _: stored.append(message),
+        dead_letters="event_log_dead_letters",
+        refused=PoisonError("no"),
+    )
+    assert count == 1
+    assert [message.table for message in stored] == ["event_log_dead_letters"]
