@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help demo test check up down bench chaos fuzz clean
+.PHONY: help demo test faults check up down bench chaos fuzz clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this help
@@ -17,8 +17,15 @@ $(STAMP): pyproject.toml
 demo: $(STAMP)  ## Replay a year of real events through the whole pipeline and report
 	$(BIN)/outhaul demo
 
-test: $(STAMP)  ## Run all tests, on real servers that the tests start themselves
-	$(BIN)/pytest
+# The fault grid and its neighbours break real servers for a quarter of an hour, so they have a target of their own.
+LONG := $(addprefix --ignore=tests/faults/, test_grid.py test_traps.py test_broken.py test_hostile_redis.py \
+	test_hostile_contract.py test_hostile_rows.py test_failpoint.py)
+
+test: $(STAMP)  ## Run the tests, on real servers that they start themselves
+	$(BIN)/pytest $(LONG)
+
+faults: $(STAMP)  ## Run the fault grid: every edge, every way to break it, at every point
+	$(BIN)/pytest tests/faults
 
 check: $(STAMP)  ## Lint, types and import rules
 	$(BIN)/ruff check .
