@@ -27,6 +27,7 @@ log = structlog.get_logger("outhaul.sink")
 
 # The connection's own errors; Celery knows what to do about them.
 _PASSED = (Empty, OSError, redis.ConnectionError, redis.TimeoutError, redis.ResponseError)
+_OUR_QUEUES = "outhaul."
 # Ours have about 500 bytes.
 _MAX_BODY_BYTES = 64 << 10
 _MAX_NUMBER = 1 << 31
@@ -62,9 +63,9 @@ class Channel(kombu_redis.Channel):
 
         def guarded(message: Any) -> Any:
             try:
-                if queue in self.active_fanout_queues:
-                    return callback(message)
-                check(message)
+                # Remote control and its replies come by other queues; they are Celery's own.
+                if queue.startswith(_OUR_QUEUES):
+                    check(message)
                 return callback(message)
             except _PASSED:
                 raise
