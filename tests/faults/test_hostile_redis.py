@@ -9,10 +9,11 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import pytest
 import redis
 
-from sink.batch import Message, epoch_key, stored_key, token_of
+from sink.batch import Message, encode, epoch_key, payload_key, stored_key, token_of
 from sink.report import Outcome, Report
 from tests.conftest import World, until
 
@@ -126,6 +127,14 @@ def forged_messages(world: World, real: Envelope) -> dict[str, Envelope]:
     }
 
 
+def announced(db: redis.Redis, real: Envelope, payload: bytes) -> dict[str, object]:
+    """Put a stranger's payload into Redis; return the fields of a message that announces it."""
+    source = message(real).source
+    token = token_of(source, "event_log", "0/1#0", "0/1#0", 1, payload)
+    db.set(payload_key(source, token), payload)
+    return {"token": token, "first": "0/1#0", "last": "0/1#0", "rows": 1, "size_bytes": len(payload)}
+
+
 def worker_lines(world: World, event: str) -> list[dict[str, Any]]:
     lines = (json.loads(line) for line in world.pipeline.log("worker").splitlines() if line.startswith("{"))
     return [line for line in lines if line["event"] == event]
@@ -170,20 +179,19 @@ def test_forged_messages_insert_nothing_and_stop_neither_worker_nor_reader(world
 def test_forged_messages_about_a_batch_in_flight_do_not_stop_its_reader(world: World, db: redis.Redis) -> None:
     world.pipeline.start("reader")
     real = queued(world, db)[0]
-    key, token = message(real).payload_key, message(real).token
-    rows = db.get(key)
-    assert rows is not None
-    forged_token = token_of(world.settings.source, "event_log", "0/1#0", "0/1#0", 1, b"garbage")
-    db.set(key.replace(token, forged_token), b"garbage")
-    announced = {"token": forged_token, "first": "0/1#0", "last": "0/1#0", "rows": 1, "size_bytes": 7}
+    garbage = announced(db, real, b"garbage")
+    column = pa.field("nowhere", pa.int64(), metadata={"clickhouse": "Int64"})
+    no_column = announced(db, real, encode(pa.record_batch([pa.array([1], pa.int64())], pa.schema([column]))))
     forged = {
         "other positions": with_fields(real, first="0/1#0"),
         "another count": with_fields(real, rows=77),
         "the dead letters": with_fields(real, table="event_log_dead_letters"),
         "another sequence": with_fields(real, sequence=99),
         "an epoch to come": with_fields(real, epoch=2**40),
-        "an announced payload that is no Arrow": with_fields(real, **announced),
-        "the same of another owner": with_fields(real, **announced, owner="stranger"),
+        "an announced payload that is no Arrow": with_fields(real, **garbage),
+        "the same of another owner": with_fields(real, **garbage, owner="stranger"),
+        "an announced payload of another owner": with_fields(real, **no_column, owner="stranger"),
+        "an announced payload that ClickHouse refuses for good": with_fields(real, **no_column),
     }
     push(db, world, forged)
     world.pipeline.start("worker")
@@ -191,6 +199,7 @@ def test_forged_messages_about_a_batch_in_flight_do_not_stop_its_reader(world: W
     world.assert_once_each()
     until(lambda: not db.llen(world.settings.queue) and not db.hlen("unacked"), what="all are done with")
     assert len(worker_lines(world, "message_refused")) == 2
+    assert len(worker_lines(world, "batch_failed")) >= 1
     assert world.ch("SELECT count() FROM event_log_dead_letters") == 0
     world.pipeline.check()
     assert "session_ended" not in world.pipeline.log("reader")
