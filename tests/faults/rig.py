@@ -196,6 +196,7 @@ class Rig:
         """Undo all faults, and wait until a row goes all the way."""
         for path in self.points.iterdir():
             path.unlink(missing_ok=True)
+        self.stack.up()
         for proxy in self.proxies:
             proxy.heal()
         self.up("worker", "reader")
