@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from cdc_reader.dispatch import Dispatcher
     from cdc_reader.slot import Link
     from sink.payloads import Payloads
+    from sink.settings import Settings
 
 BATCH = batch_of([1, 2, 3])
 MESSAGE = message_of(BATCH)
@@ -85,6 +87,12 @@ FORGERIES: dict[str, Any] = {
 }
 
 
+@functools.cache
+def defaults() -> Settings:
+    """The settings of a pipeline named outhaul; read in a test, where the environment is clean."""
+    return load()
+
+
 def forged(changes: dict[str, Any]) -> dict[str, Any]:
     return MESSAGE.to_json() | changes
 
@@ -95,14 +103,14 @@ def refused() -> float:
 
 def run(*arguments: object, **named: object) -> str:
     """Run the task as a worker does, but here; nothing of what is refused needs a server."""
-    task = make_app(load()).tasks[WRITE_BATCH]
+    task = make_app(defaults()).tasks[WRITE_BATCH]
     return str(task.apply(args=arguments, kwargs=named, throw=True).get())
 
 
 def test_our_own_message_is_accepted() -> None:
-    assert accept(load(), (MESSAGE.to_json(),), {}) == MESSAGE
+    assert accept(defaults(), (MESSAGE.to_json(),), {}) == MESSAGE
     dead = replace(MESSAGE, table="event_log_dead_letters")
-    assert accept(load(), (dead.to_json(),), {}) == dead
+    assert accept(defaults(), (dead.to_json(),), {}) == dead
 
 
 @pytest.mark.parametrize("changes", FORGERIES.values(), ids=FORGERIES)
@@ -137,7 +145,7 @@ def test_no_json_at_all_passes_for_a_message(data: object) -> None:
 @given(st.sampled_from(sorted(MESSAGE.to_json())), JSON)
 def test_a_message_with_a_forged_field_is_refused_or_well_formed(name: str, value: object) -> None:
     try:
-        message = accept(load(), (forged({name: value}),), {})
+        message = accept(defaults(), (forged({name: value}),), {})
     except ForeignMessageError:
         return
     assert message.source == "outhaul"
@@ -187,7 +195,8 @@ def session() -> Session:
         recover=cast("Callable[..., Any]", None),
         random=lambda: 0.0,
     )
-    made = Session(load(), tools, Lsn(0), owner="me", binary=True, status_interval_s=1.0)
+    made = Session(defaults(), tools, Lsn(0), owner="me", binary=True, status_interval_s=1.0)
+    made.events.close()
     made.watermark.handed_on()
     made.watermark.decoded([0], Lsn(9))
     entry = made.ledger.add(MESSAGE, Assembled(BATCH, None, np.zeros(3, np.int64)))
