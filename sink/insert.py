@@ -8,9 +8,11 @@ Source: https://clickhouse.com/docs/sql-reference/table-functions/input
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from sink.batch import parse_position
 from sink.errors import ForeignMessageError
@@ -22,6 +24,19 @@ if TYPE_CHECKING:
 
 # NULL is kept everywhere but here: a partition key cannot be NULL, so the commit time stands in.
 _EXPRESSIONS = {"event_date_time": "coalesce(event_date_time, cdc_committed_at)"}
+
+# What that expression is made of; every row lies at one of these times.
+_TIMES = ("event_date_time", "cdc_committed_at")
+_MICROSECONDS = pa.timestamp("us", "UTC")
+
+# Rows of a batch can only be held where its times are, so ClickHouse looks at few parts, mostly at none. A second more
+# on both sides: a table that somebody made may keep whole seconds only.
+_WHEN = (
+    "AND event_date_time BETWEEN fromUnixTimestamp64Micro({from_us:Int64}) AND fromUnixTimestamp64Micro({to_us:Int64})"
+)
+_SECOND_US = 1_000_000
+
+_MAX_UINT64 = (1 << 64) - 1
 
 
 def mark(source: str) -> str:
@@ -36,10 +51,9 @@ def insert(
     *,
     epochs: str,
     timeout_s: float,
-    again: bool,
-    dead_letters: str = "",
+    dead_letters: str,
 ) -> None:
-    """Store a batch.
+    """Store a batch, but for those of its rows that are there already.
 
     Args:
         clickhouse: where to.
@@ -47,41 +61,62 @@ def insert(
         payload: Arrow IPC stream.
         epochs: name of the table that holds the fence.
         timeout_s: ClickHouse ends the statement after so many seconds.
-        again: this batch may have been sent before; rows that are there already are left out.
         dead_letters: name of the table in which rows of this batch may be, too.
 
     Raises:
         PipelineError: of the kind that ClickHouse's code says.
     """
+    contents = contents_of(payload)
     clickhouse.command(
-        statement(message.table, epochs, schema_of(payload), again=again, dead_letters=dead_letters),
-        parameters=parameters(message),
+        statement(message.table, epochs, contents, dead_letters=dead_letters),
+        parameters=parameters(message, contents),
         settings=settings(message, timeout_s),
         data=payload,
     )
 
 
-def schema_of(payload: bytes) -> pa.Schema:
-    """Return the schema with which a payload begins.
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What the insert must know of a payload: its columns, and between which times (Unix µs) its events lie.
+
+    Both times are None where events have no time of a kind that can be compared.
+    """
+
+    schema: pa.Schema
+    from_us: int | None = None
+    to_us: int | None = None
+
+
+def contents_of(payload: bytes) -> Contents:
+    """Look into a payload; of its rows only the times are unpacked.
 
     Raises:
         ForeignMessageError: it is no payload of a reader's.
     """
     try:
         schema = pa.ipc.open_stream(payload).schema
-    except (pa.ArrowException, OSError) as error:
+        if any(b"clickhouse" not in (field.metadata or {}) for field in schema):
+            raise ForeignMessageError("a payload has columns that no reader has typed")
+        wanted = [schema.get_field_index(name) for name in _TIMES]
+        if any(index < 0 or schema.field(index).type != _MICROSECONDS for index in wanted):
+            return Contents(schema)
+        options = pa.ipc.IpcReadOptions(included_fields=wanted)
+        times = pa.ipc.open_stream(payload, options=options).read_next_batch()
+        ends = pc.min_max(pc.coalesce(*(times.column(name).cast(pa.int64()) for name in _TIMES)))
+    except (pa.ArrowException, OSError, StopIteration) as error:
         raise ForeignMessageError(f"a payload is no Arrow stream: {error}") from None
-    if any(b"clickhouse" not in (field.metadata or {}) for field in schema):
-        raise ForeignMessageError("a payload has columns that no reader has typed")
-    return schema
+    return Contents(schema, ends["min"].as_py(), ends["max"].as_py())
 
 
-def statement(table: str, epochs: str, schema: pa.Schema, *, again: bool, dead_letters: str = "") -> str:
-    """Return the INSERT for rows of this schema."""
-    holders = {table, dead_letters or table} if again else set()
+def statement(table: str, epochs: str, contents: Contents, *, dead_letters: str) -> str:
+    """Return the INSERT for rows like these."""
+    schema = contents.schema
     names = [identifier(field.name) for field in schema]
     expressions = [_EXPRESSIONS.get(field.name, name) for field, name in zip(schema, names, strict=True)]
     structure = ", ".join(f"{name} {column_type(field)}" for field, name in zip(schema, names, strict=True))
+    held = [query("unless_held", table=table, when=_WHEN if contents.from_us is not None else "")]
+    if dead_letters != table:
+        held.append(query("unless_held", table=dead_letters, when=""))
     return query(
         "insert",
         table=table,
@@ -89,7 +124,7 @@ def statement(table: str, epochs: str, schema: pa.Schema, *, again: bool, dead_l
         columns=", ".join(names),
         expressions=", ".join(expressions),
         structure=literal(structure),
-        unless_held="\n".join(query("unless_held", table=holder) for holder in sorted(holders)),
+        unless_held="\n".join(held),
     )
 
 
@@ -99,14 +134,22 @@ def column_type(field: pa.Field) -> str:
     return kind.decode()
 
 
-def parameters(message: Message) -> dict[str, Any]:
+def parameters(message: Message, contents: Contents) -> dict[str, Any]:
     """Return what the statement binds."""
-    return {
+    first, last = parse_position(message.first), parse_position(message.last)
+    within_one = first.lsn == last.lsn
+    bound = {
         "source": message.source,
         "owner": message.owner,
-        "first_lsn": int(parse_position(message.first).lsn),
-        "last_lsn": int(parse_position(message.last).lsn),
+        "first_lsn": int(first.lsn),
+        "last_lsn": int(last.lsn),
+        # Pieces of one long transaction share the LSN; without this each would read the positions of all before it.
+        "first_ordinal": first.ordinal if within_one else 0,
+        "last_ordinal": last.ordinal if within_one else _MAX_UINT64,
     }
+    if contents.from_us is not None and contents.to_us is not None:
+        bound |= {"from_us": contents.from_us - _SECOND_US, "to_us": contents.to_us + _SECOND_US}
+    return bound
 
 
 def settings(message: Message, timeout_s: float) -> dict[str, Any]:

@@ -94,14 +94,11 @@ def write_batch(self: Any, *arguments: object, **named: object) -> str:
         message = accept(sink.settings, arguments, named)
     except ForeignMessageError as error:
         return _refuse(error)
-    again = (
-        message.attempt > 0 or self.request.retries > 0 or bool((self.request.delivery_info or {}).get("redelivered"))
-    )
     try:
         _tell(sink, message, Report(Outcome.BEGUN, message.token, message.sequence))
         reach("task.begun")
         with alive(sink, message):
-            report = write(sink, message, again=again)
+            report = write(sink, message)
     except (TransientError, SoftTimeLimitExceeded) as error:
         attempts = self.request.retries + 1
         wait_s = backoff_s(attempts, max_s=sink.settings.retry_max_s, random=_random())
@@ -176,7 +173,7 @@ def alive(sink: Sink, message: Message) -> Iterator[None]:
         thread.join()
 
 
-def write(sink: Sink, message: Message, *, again: bool) -> Report:
+def write(sink: Sink, message: Message) -> Report:
     """Store one batch; return what became of it.
 
     Raises:
@@ -191,7 +188,7 @@ def write(sink: Sink, message: Message, *, again: bool) -> Report:
         return Report(Outcome.MISSING, message.token, message.sequence)
     reach("task.fetched")
 
-    def store(part: Message, rows: bytes, *, again: bool = True) -> None:
+    def store(part: Message, rows: bytes) -> None:
         epochs = f"{sink.settings.clickhouse_table}_epochs"
         insert(
             sink.clickhouse,
@@ -199,7 +196,6 @@ def write(sink: Sink, message: Message, *, again: bool) -> Report:
             rows,
             epochs=epochs,
             timeout_s=sink.settings.insert_timeout_s,
-            again=again,
             # What an attempt that ran out of time had set aside is not tried again, or none would come to the end.
             dead_letters=sink.settings.dead_letters_table,
         )
@@ -207,7 +203,7 @@ def write(sink: Sink, message: Message, *, again: bool) -> Report:
     aside = 0
     try:
         try:
-            store(message, payload, again=again)
+            store(message, payload)
         except PoisonError as error:
             letters = sink.settings.dead_letters_table
             aside = set_aside(message, payload, store, dead_letters=letters, refused=error)

@@ -1,6 +1,6 @@
 -- One row for each committed event. Queries need no FINAL: rows are stored once; the Replacing engine is only a net.
 -- non_replicated_deduplication_window makes ClickHouse remember the tokens of past inserts, so that sending a batch
--- again stores nothing twice. The minmax index lets a recovering reader find the newest positions quickly.
+-- again stores nothing twice. The minmax index lets inserts and recovering readers find positions quickly.
 CREATE TABLE IF NOT EXISTS ${table} (
     id               Int64 CODEC(Delta, ZSTD(1)),
     event_type       LowCardinality(String),
@@ -14,7 +14,7 @@ CREATE TABLE IF NOT EXISTS ${table} (
     cdc_ordinal      UInt64 CODEC(Delta, ZSTD(1)),
     cdc_committed_at DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)),
     cdc_ingested_at  DateTime64(6, 'UTC') DEFAULT now64(6, 'UTC') CODEC(Delta, ZSTD(1)),
-    INDEX cdc_lsn_minmax cdc_lsn TYPE minmax GRANULARITY 1
+    INDEX cdc_position_minmax (cdc_lsn, cdc_ordinal) TYPE minmax GRANULARITY 1
 )
 ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(event_date_time)

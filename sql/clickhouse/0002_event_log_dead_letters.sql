@@ -7,7 +7,7 @@ CREATE TABLE IF NOT EXISTS ${table}_dead_letters (
     cdc_ordinal      UInt64,
     cdc_committed_at DateTime64(6, 'UTC'),
     cdc_ingested_at  DateTime64(6, 'UTC') DEFAULT now64(6, 'UTC'),
-    INDEX cdc_lsn_minmax cdc_lsn TYPE minmax GRANULARITY 1
+    INDEX cdc_position_minmax (cdc_lsn, cdc_ordinal) TYPE minmax GRANULARITY 1
 )
 ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(cdc_ingested_at)

@@ -111,10 +111,10 @@ def describe(state: State, action: Action) -> str:
             return action.name
         case "deliver" | "deliver twice":
             message = state.queue[index]
-            return f"{action.name}: batch {names(message.rows)} of epoch {message.epoch}, again={message.again}"
+            return f"{action.name}: batch {names(message.rows)} of epoch {message.epoch}"
         case "list" | "begin" | "land" | "break" | "tell" | "answer lost" | "send hidden":
             insert = inserts(state)[index]
-            what = f"insert of {names(insert.rows)} by owner {insert.owner}, again={insert.again}, {insert.stage}"
+            what = f"insert of {names(insert.rows)} by owner {insert.owner}, {insert.stage}"
             return f"{action.name}: {what}" + (f", partition {choice}" if action.name == "land" else "")
         case _:
             reader = state.readers[index]
@@ -135,9 +135,6 @@ def forgotten(scope: Scope, state: State) -> frozenset[tuple[int, int]]:
     if not scope.design.window_outlasts_inserts:
         return state.tokens
     kept = {insert.rows for insert in inserts(state) if insert.stage in LISTED}
-    if not scope.naps_outlast_window:
-        kept.update(insert.rows for insert in inserts(state) if not insert.again)
-        kept.update(message.rows for message in (*state.queue, *(state.copy or ((),))[0]) if not message.again)
     return frozenset(token for token in state.tokens if token[0] not in kept)
 
 

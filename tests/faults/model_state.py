@@ -17,16 +17,16 @@ NOBODY = -1
 
 # Stages of an insert: among the running queries, and over.
 LISTED = frozenset({"listed", "running"})
-ENDED = frozenset({"stored", "refused", "surpassed", "failed"})
+ENDED = frozenset({"stored", "refused", "failed"})
 
 
 @dataclass(frozen=True, slots=True)
 class Design:
-    """What the code does; every field that is not as by default is a mutation, or a remedy."""
+    """What the code does; every field that is not as by default is a mutation."""
 
     token: bool = True
-    # Which sendings leave out the rows that are there: those whose message says it may not be the first, or all.
-    again: Literal["never", "but first", "always"] = "but first"
+    # An insert leaves out the rows that are there when it begins.
+    looks: bool = True
     fence: bool = True
     # The insert is listed among the running queries before it asks for the newest owner.
     listed_first: bool = True
@@ -39,8 +39,6 @@ class Design:
     sends_again: bool = True
     # Tokens outlive the inserts that are running with them.
     window_outlasts_inserts: bool = True
-    # A remedy to try: before a batch is sent again its attempt is written to ClickHouse, which refuses lower ones.
-    attempt_fence: bool = False
 
 
 class Left(NamedTuple):
@@ -70,8 +68,6 @@ class Scope:
     owners: tuple[int, ...] = (0, 1, 2, 3)
     # A reader that loses the slot goes on with what it has read; without, it dies. (Dying is going on never.)
     zombies: bool = True
-    # A first sending (asleep in its worker, or restored with all of Redis) may come later than the window remembers.
-    naps_outlast_window: bool = True
     # What the fence will refuse ends at once, and with it the reader without a slot that it is of: the owner never
     # becomes the newest again, so only the time of the refusal differs. Spares nine states of ten.
     refused_at_once: bool = True
@@ -106,13 +102,11 @@ class Scope:
 
 
 class Message(NamedTuple):
-    """A Celery message; `again` is what the task will make of attempt, retries and the redelivered flag."""
+    """A Celery message."""
 
     epoch: int
     owner: int
     rows: int
-    again: bool
-    attempt: int = 0
 
 
 class Insert(NamedTuple):
@@ -124,14 +118,12 @@ class Insert(NamedTuple):
     - unlisted: has asked for the owner and is not listed yet; in a mutation only
     - listed: among the running queries, nothing asked yet
     - running: has asked for owner and positions; the parts of `left` are to land
-    - stored, refused, surpassed, failed: at its end, its worker has not heard
+    - stored, refused, failed: at its end, its worker has not heard
     """
 
     stage: str
     owner: int
     rows: int
-    again: bool
-    attempt: int = 0
     left: int = 0
 
 
@@ -160,7 +152,6 @@ class Piece(NamedTuple):
 
     rows: int
     safe: int
-    attempt: int = 0
 
 
 class Reader(NamedTuple):
@@ -193,7 +184,6 @@ class State(NamedTuple):
     tasks: tuple[Task, ...]
     # ClickHouse
     newest: tuple[int, int]  # epoch, owner
-    attempts: tuple[tuple[int, int], ...]
     orphans: tuple[Insert, ...]  # inserts nobody waits for any more
     stored: int
     doubled: int
@@ -215,7 +205,6 @@ def first(scope: Scope) -> State:
         copy=None,
         tasks=(),
         newest=(0, NOBODY),
-        attempts=(),
         orphans=(),
         stored=0,
         doubled=0,

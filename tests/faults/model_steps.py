@@ -83,7 +83,7 @@ def _cut(scope: Scope, state: State, index: int, size: int) -> State:
     rows = ((1 << end) - (1 << reader.next)) & ~reader.held
     reader = reader._replace(next=end)
     if rows:
-        state = _dispatch(state, Message(reader.epoch, reader.owner, rows, again=False))
+        state = _dispatch(state, Message(reader.epoch, reader.owner, rows))
     accepted = scope.design.moves_on == "accepted"
     pieces = (*reader.pieces, Piece(0 if accepted else rows, scope.safe[end]))
     return _refuse(scope, _with(state, index, _advance(reader, pieces)))
@@ -93,15 +93,7 @@ def _again(scope: Scope, state: State, index: int, number: int) -> State:
     state = state._replace(left=state.left._replace(doubts=max(0, state.left.doubts - 1)))
     reader = state.readers[index]
     piece = reader.pieces[number]
-    if scope.design.attempt_fence:
-        piece = piece._replace(attempt=piece.attempt + 1)
-        highest = dict(state.attempts)
-        highest[piece.rows] = max(highest.get(piece.rows, 0), piece.attempt)
-        state = state._replace(attempts=tuple(sorted(highest.items())))
-        pieces = (*reader.pieces[:number], piece, *reader.pieces[number + 1 :])
-        state = _with(state, index, reader._replace(pieces=pieces))
-    message = Message(reader.epoch, reader.owner, piece.rows, again=True, attempt=piece.attempt)
-    return _refuse(scope, _dispatch(state, message))
+    return _refuse(scope, _dispatch(state, Message(reader.epoch, reader.owner, piece.rows)))
 
 
 def _feedback(_scope: Scope, state: State, index: int, _choice: int) -> State:
@@ -174,15 +166,15 @@ def _deliver(_scope: Scope, state: State, index: int, _choice: int) -> State:
     state = state._replace(queue=_without(state.queue, index))
     if message.rows not in state.payloads:
         return _report(state, Report(message.epoch, "missing", message.rows))
-    insert = Insert("sent", message.owner, message.rows, message.again, message.attempt)
+    insert = Insert("sent", message.owner, message.rows)
     return state._replace(tasks=_put(state.tasks, Task(message.epoch, resent=False, insert=insert)))
 
 
 def _deliver_twice(scope: Scope, state: State, index: int, _choice: int) -> State:
-    flagged = state.queue[index]._replace(again=True)
+    message = state.queue[index]
     state = state._replace(left=state.left._replace(repeats=state.left.repeats - 1))
     state = _deliver(scope, state, index, 0)
-    return state._replace(queue=_put(state.queue, flagged))
+    return state._replace(queue=_put(state.queue, message))
 
 
 def _tell(scope: Scope, state: State, index: int, _choice: int) -> State:
@@ -214,8 +206,7 @@ def _send_hidden(scope: Scope, state: State, index: int, _choice: int) -> State:
 
 
 def _retry(scope: Scope, state: State, task: Task) -> State:
-    insert = task.insert
-    message = Message(task.epoch, insert.owner, insert.rows, again=True, attempt=insert.attempt)
+    message = Message(task.epoch, task.insert.owner, task.insert.rows)
     return _refuse(scope, state._replace(queue=_put(state.queue, message)))
 
 
@@ -231,16 +222,13 @@ def _begin(scope: Scope, state: State, index: int, _choice: int) -> State:
     fenced = _fenced(scope, state, insert) if insert.stage == "listed" else None
     if fenced:
         return _with_insert(state, index, insert._replace(stage=fenced))
-    unless_held = scope.design.again == "always" or (scope.design.again == "but first" and insert.again)
-    left = insert.rows & ~state.stored if unless_held else insert.rows
+    left = insert.rows & ~state.stored if scope.design.looks else insert.rows
     return _with_insert(state, index, insert._replace(stage="running" if left else "stored", left=left))
 
 
 def _fenced(scope: Scope, state: State, insert: Insert) -> str | None:
     if scope.design.fence and state.newest[1] != insert.owner:
         return "refused"
-    if any(rows == insert.rows and attempt > insert.attempt for rows, attempt in state.attempts):
-        return "surpassed"
     return None
 
 

@@ -22,7 +22,7 @@ from sink.app import WRITE_BATCH, make_app
 from sink.batch import Message
 from sink.codes import error_of
 from sink.errors import FatalError, ForeignMessageError, PoisonError, TransientError
-from sink.insert import schema_of
+from sink.insert import contents_of
 from sink.position import Lsn
 from sink.quarantine import set_aside
 from sink.report import Outcome, Report
@@ -174,7 +174,7 @@ def test_a_payload_that_no_reader_made_is_refused(payload: Any) -> None:
             pass
         payload = out.getvalue().to_pybytes()
     with pytest.raises(ForeignMessageError):
-        schema_of(payload)
+        contents_of(payload)
 
 
 @given(st.integers(0, len(BATCH.payload) - 1), st.integers(1, 255))
@@ -183,7 +183,7 @@ def test_a_payload_with_one_byte_flipped_is_refused_or_read(at: int, flip: int) 
     damaged[at] ^= flip
     assert not MESSAGE.announces(bytes(damaged))
     with contextlib.suppress(ForeignMessageError):
-        assert isinstance(schema_of(bytes(damaged)), pa.Schema)
+        assert isinstance(contents_of(bytes(damaged)).schema, pa.Schema)
 
 
 def session() -> Session:

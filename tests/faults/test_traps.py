@@ -232,7 +232,6 @@ def test_a_batch_sent_again_after_its_token_was_forgotten_is_stored_once(forgetf
         os.kill(pid, signal.SIGKILL)
 
 
-@pytest.mark.xfail(reason="the first sending leaves out no positions: only its token protects it", strict=True)
 @pytest.mark.fault("worker", "trap", "wakes up when its token is forgotten")
 def test_a_task_that_wakes_up_after_its_token_was_forgotten_stores_nothing_twice(make_rig: Callable[..., Rig]) -> None:
     """As after a pause of a machine that was longer than the window of tokens, in one and the same reader's life."""

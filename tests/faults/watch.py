@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from tests.faults.rig import Rig
 
+_ENOUGH = 3
 _EVERY_S = 0.05
 _ANSWER_S = 60.0
 _SIZES = (1, 3, 20, 120)
@@ -106,7 +107,10 @@ class Watch:
         self._threads["sample"].join()
 
     def finish(self) -> None:
-        """End the sampling and say what it has seen."""
+        """End the sampling and say what it has seen; it may have waited for what was taken away until now."""
+        deadline = time.monotonic() + _ANSWER_S
+        while self.samples < _ENOUGH and not self.errors and time.monotonic() < deadline:
+            time.sleep(_EVERY_S)
         self.stop()
         for lsn, count in self._passed.items():
             now = self._ask(f"SELECT count() FROM event_log WHERE cdc_lsn < {lsn}")[0][0]
@@ -116,7 +120,7 @@ class Watch:
         if self.errors:
             raise self.errors[0]
         assert not self.violations, self.violations[:5]
-        assert self.samples > 2, "the slot was hardly looked at"
+        assert self.samples >= _ENOUGH, "the slot was hardly looked at"
 
     def _start(self, name: str, run: Any) -> None:
         def guarded() -> None:

@@ -1,7 +1,9 @@
 """Token, positions and fence against the real engine: each of them alone keeps a row from being stored twice."""
 
+import re
 import threading
 from dataclasses import replace
+from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +17,7 @@ from sink.batch import Batch, Message, pack
 from sink.clickhouse import ClickHouse
 from sink.codes import POISON, THROW_IF, TRANSIENT
 from sink.errors import Exit, FatalError, PipelineError, PoisonError, TransientError
-from sink.insert import insert
+from sink.insert import _WHEN, contents_of, insert, parameters
 from sink.position import Lsn, Position
 from tests.conftest import World, until
 
@@ -69,11 +71,16 @@ def own(world: World, owner: str = "me", epoch: int = 1) -> None:
     raise_epoch(world.clickhouse, world.settings, HISTORY, Lsn(0), epoch, owner)
 
 
-def send(world: World, batch: Batch, *, again: bool = False, owner: str = "me", token: str | None = None) -> None:
+def send(world: World, batch: Batch, *, owner: str = "me", token: str | None = None) -> None:
     message = message_of(world, batch, owner)
     if token:
         message = replace(message, token=token)
-    insert(world.clickhouse, message, batch.payload, epochs="event_log_epochs", timeout_s=30, again=again)
+    put(world.clickhouse, message, batch)
+
+
+def put(clickhouse: ClickHouse, message: Message, batch: Batch) -> None:
+    names = {"epochs": "event_log_epochs", "dead_letters": "event_log_dead_letters"}
+    insert(clickhouse, message, batch.payload, timeout_s=30, **names)
 
 
 def test_a_batch_sent_twice_is_stored_once(world: World) -> None:
@@ -93,14 +100,7 @@ def test_a_batch_sent_twice_at_the_same_time_is_stored_once(world: World) -> Non
     def run() -> None:
         clickhouse = ClickHouse(world.env["OUTHAUL_CLICKHOUSE_URL"], timeout_s=30)
         try:
-            insert(
-                clickhouse,
-                message_of(world, batch),
-                batch.payload,
-                epochs="event_log_epochs",
-                timeout_s=30,
-                again=False,
-            )
+            put(clickhouse, message_of(world, batch), batch)
         except PipelineError as error:
             errors.append(error)
         clickhouse.close()
@@ -118,7 +118,7 @@ def test_a_batch_whose_token_is_forgotten_is_still_stored_once(world: World) -> 
     own(world)
     batch = batch_of(world, rows(300))
     send(world, batch)
-    send(world, batch, again=True, token="another")
+    send(world, batch, token="another")
     assert world.stored() == 300
 
 
@@ -128,16 +128,69 @@ def test_a_batch_half_of_whose_partitions_landed_is_completed(world: World) -> N
     whole = batch_of(world, records)
     half = batch_of(world, records.filter(pa.array([n % 3 == 0 for n in range(300)])))
     send(world, half)
-    send(world, whole, again=True)
+    send(world, whole)
     assert world.stored() == 300
 
 
-def test_a_forgotten_token_without_the_positions_would_repeat_rows(world: World) -> None:
-    """The test above can fail: without looking at positions the same rows are stored again."""
+@pytest.mark.parametrize("at", ["1900-01-01T00:00:00+00:00", "2299-12-31T23:59:59+00:00", None])
+def test_a_forgotten_token_is_no_matter_at_the_ends_of_time(world: World, at: str | None) -> None:
+    own(world)
+    time = pa.array([datetime.fromisoformat(at) if at else None] * 3, SCHEMA.field("event_date_time").type)
+    batch = batch_of(world, rows(3).set_column(2, SCHEMA.field("event_date_time"), time))
+    send(world, batch)
+    send(world, batch, token="another")
+    assert world.stored() == 3
+
+
+def test_a_forgotten_token_is_no_matter_in_a_table_of_whole_seconds(world: World) -> None:
+    own(world)
+    text = str(world.clickhouse.rows("SHOW CREATE TABLE event_log")[0][0])
+    world.clickhouse.command("DROP TABLE event_log SYNC")
+    coarse = text.replace("`event_date_time` DateTime64(6, 'UTC')", "`event_date_time` DateTime('UTC')")
+    assert coarse != text
+    world.clickhouse.command(coarse)
+    time = pa.array([n * 333_333 for n in range(9)], SCHEMA.field("event_date_time").type)
+    batch = batch_of(world, rows(9).set_column(2, SCHEMA.field("event_date_time"), time))
+    send(world, batch)
+    send(world, batch, token="another")
+    assert world.stored() == 9
+
+
+def test_pieces_of_one_transaction_are_told_apart_by_their_ordinals(world: World) -> None:
+    own(world)
+    records = rows(300)
+    for start in (0, 100, 200, 100):
+        send(world, batch_of(world, records.slice(start, 100)), token=f"piece {start}")
+    assert world.stored() == 300
+
+
+def test_what_is_asked_for_is_read_from_few_parts(world: World) -> None:
+    """The question costs little beside a table of many parts: of those of other times not even an index is read."""
+    own(world)
+    for month in range(24):
+        time = pa.array([month * MONTH_US] * 10, SCHEMA.field("event_date_time").type)
+        records = rows(10, lsn=500 + month).set_column(2, SCHEMA.field("event_date_time"), time)
+        send(world, batch_of(world, records))
+    batch = batch_of(world, rows(10, lsn=900, months=1))
+    contents = contents_of(batch.payload)
+    question = sql.query("unless_held", table="event_log", when=_WHEN)
+    select = question[question.index("SELECT") : question.rindex(")")]
+    bound = parameters(message_of(world, batch), contents)
+    plan = "\n".join(line for (line,) in world.clickhouse.rows(f"EXPLAIN indexes = 1 {select}", parameters=bound))
+    assert re.search(r"Min-?Max.*?Parts: 1/24", plan, re.DOTALL), plan
+
+
+def test_a_forgotten_token_without_the_positions_would_repeat_rows(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tests above can fail: without looking at positions the same rows are stored again."""
+    real = sql.query
+    blind = lambda name, **values: "" if name == "unless_held" else real(name, **values)  # noqa: E731
+    monkeypatch.setattr("sink.insert.query", blind)
     own(world)
     batch = batch_of(world, rows(300))
     send(world, batch)
-    send(world, batch, again=False, token="another")
+    send(world, batch, token="another")
     assert world.stored() == 600
 
 

@@ -1,25 +1,62 @@
-"""The text of the one INSERT, and the settings that go with it."""
+"""The text of the one INSERT, what it binds, and the settings that go with it."""
 
 import pyarrow as pa
+import pytest
 
-from sink.insert import settings, statement
+from sink.batch import encode
+from sink.errors import ForeignMessageError
+from sink.insert import Contents, contents_of, parameters, settings, statement
 from tests.unit.batches import batch_of, message_of
 
+TIME = pa.timestamp("us", "UTC")
 
-def test_the_statement_names_columns_fence_and_what_is_held_only_when_sent_again() -> None:
-    schema = pa.schema(
-        [
-            pa.field("id", pa.int64(), metadata={"clickhouse": "Int64"}),
-            pa.field("odd `name'", pa.binary(), metadata={"clickhouse": "Nullable(String)"}),
-            pa.field("event_date_time", pa.timestamp("us"), metadata={"clickhouse": "Nullable(DateTime64(6, 'UTC'))"}),
-        ]
-    )
-    first = statement("event_log", "event_log_epochs", schema, again=False)
-    assert "INSERT INTO event_log (`id`, `odd \\`name'`, `event_date_time`, cdc_source)" in first
-    assert "coalesce(event_date_time, cdc_committed_at)" in first
-    assert "throwIf" in first
-    assert "NOT IN" not in first
-    assert "NOT IN" in statement("event_log", "event_log_epochs", schema, again=True)
+
+def records(times: list[int | None], committed: int = 5, kind: pa.DataType = TIME) -> pa.RecordBatch:
+    fields = [
+        pa.field("odd `name'", pa.binary(), metadata={"clickhouse": "Nullable(String)"}),
+        pa.field("event_date_time", kind, metadata={"clickhouse": "Nullable(DateTime64(6, 'UTC'))"}),
+        pa.field("cdc_committed_at", TIME, metadata={"clickhouse": "DateTime64(6, 'UTC')"}),
+    ]
+    columns = [pa.array([b"x"] * len(times)), pa.array(times, kind), pa.array([committed] * len(times), TIME)]
+    return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))
+
+
+def test_the_statement_names_columns_fence_and_what_is_held() -> None:
+    text = statement("event_log", "event_log_epochs", contents_of(encode(records([1]))), dead_letters="letters")
+    assert "INSERT INTO event_log (`odd \\`name'`, `event_date_time`, `cdc_committed_at`, cdc_source)" in text
+    assert "coalesce(event_date_time, cdc_committed_at)" in text
+    assert "throwIf" in text
+    assert text.count("NOT IN") == 2
+    assert text.count("AND event_date_time BETWEEN") == 1
+    letters = statement("letters", "event_log_epochs", Contents(records([1]).schema), dead_letters="letters")
+    assert letters.count("NOT IN") == 1
+
+
+@pytest.mark.parametrize(("times", "ends"), [([3, 1, 2], (1, 3)), ([7, None], (5, 7)), ([None, None], (5, 5))])
+def test_events_lie_between_the_least_and_the_greatest_time_they_will_have(
+    times: list[int | None], ends: tuple[int, int]
+) -> None:
+    contents = contents_of(encode(records(times)))
+    assert (contents.from_us, contents.to_us) == ends
+
+
+def test_times_of_another_kind_are_not_compared() -> None:
+    contents = contents_of(encode(records([1], kind=pa.int64())))
+    assert contents.from_us is None
+    assert "AND event_date_time BETWEEN" not in statement("a", "b", contents, dead_letters="c")
+
+
+@pytest.mark.parametrize("length", [0, 40, -60])
+def test_a_damaged_payload_is_foreign(length: int) -> None:
+    with pytest.raises(ForeignMessageError):
+        contents_of(encode(records(list(range(100))))[:length])
+
+
+def test_ordinals_are_bound_within_one_transaction_only() -> None:
+    message, contents = message_of(batch_of([1, 2, 3])), Contents(records([]).schema)
+    bound = parameters(message, contents)
+    assert (bound["first_ordinal"], bound["last_ordinal"]) == (0, 2)
+    assert "from_us" not in bound
 
 
 def test_an_insert_is_synchronous_deduplicated_and_bounded() -> None:

@@ -13,7 +13,7 @@ CREATE TABLE IF NOT EXISTS ${table} ON CLUSTER ${cluster} (
     cdc_ordinal      UInt64 CODEC(Delta, ZSTD(1)),
     cdc_committed_at DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)),
     cdc_ingested_at  DateTime64(6, 'UTC') DEFAULT now64(6, 'UTC') CODEC(Delta, ZSTD(1)),
-    INDEX cdc_lsn_minmax cdc_lsn TYPE minmax GRANULARITY 1
+    INDEX cdc_position_minmax (cdc_lsn, cdc_ordinal) TYPE minmax GRANULARITY 1
 )
 ENGINE = ReplicatedReplacingMergeTree
 PARTITION BY toYYYYMM(event_date_time)
