@@ -6,14 +6,35 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
+from sink.insert import mark
+from sink.sql import query
 from tests.conftest import until
 
 if TYPE_CHECKING:
     from tests.faults.rig import Rig
 
 
+def two_sendings_of_a_batch_insert_at_once(rig: Rig) -> None:
+    """Both carry the same token, and neither sees a row of the other's when it asks."""
+    rig.lay("task.fetched", "stop")
+    rig.insert(50)
+    pid = rig.fired("task.fetched")
+    _wake_during_an_insert(rig, pid)
+
+
+def two_readers_batches_insert_at_once(rig: Rig) -> None:
+    """Other rows join its own in the next reader's batch, so no token is the same; neither sees the other's."""
+    rig.lay("task.fetched", "stop")
+    rig.insert(50)
+    pid = rig.fired("task.fetched")
+    rig.down("reader")
+    rig.insert(50)
+    rig.up("reader")
+    _wake_during_an_insert(rig, pid)
+
+
 def a_task_sleeps_while_its_batch_is_sent_again(rig: Rig) -> None:
-    """Both carry the same token; the second is stored, then the first wakes up and inserts."""
+    """The second is stored, then the first wakes up and inserts."""
     rig.lay("task.fetched", "stop")
     rig.insert(50)
     pid = rig.fired("task.fetched")
@@ -45,3 +66,10 @@ def a_reader_dies_before_feedback(rig: Rig) -> None:
 def _wake(rig: Rig, pid: int) -> None:
     os.kill(pid, signal.SIGCONT)
     until(lambda: rig.log("worker").count('"batch_done"') == 2, what="the sleeper is done too")
+
+
+def _wake_during_an_insert(rig: Rig, pid: int) -> None:
+    running = query("running_inserts")
+    bound = {"mark": mark(rig.world.settings.source)}
+    until(lambda: rig.world.clickhouse.rows(running, parameters=bound)[0][0], what="the other insert runs")
+    _wake(rig, pid)

@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from secrets import token_hex
 
+SECONDS_A_ROW = 0.02
+
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
 
@@ -41,7 +43,16 @@ def without_question() -> None:
     vars(insert)["query"] = lambda name, **values: "" if name == "unless_held" else real(name, **values)
 
 
-BREAK = {"token": without_token, "fence": without_fence, "question": without_question}
+def slowly() -> None:
+    """Every insert takes its time after it has asked, so that two of them can be made to overlap."""
+    from sink import insert
 
-if "OUTHAUL_BROKEN" in os.environ:
-    BREAK[os.environ["OUTHAUL_BROKEN"]]()
+    real = insert.query
+    sleep = f"AND sleepEachRow({SECONDS_A_ROW}) = 0\n"
+    vars(insert)["query"] = lambda name, **values: real(name, **values).replace("FORMAT", sleep + "FORMAT")
+
+
+BREAK = {"token": without_token, "fence": without_fence, "question": without_question, "speed": slowly}
+
+for net in os.environ.get("OUTHAUL_BROKEN", "").split():
+    BREAK[net]()
