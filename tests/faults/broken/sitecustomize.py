@@ -38,7 +38,7 @@ def without_question() -> None:
     from cdc_reader.held import NOTHING_HELD
     from sink import insert
 
-    real = insert.query
+    real = vars(insert)["query"]
     vars(recovery)["ask"] = lambda *_: NOTHING_HELD
     vars(insert)["query"] = lambda name, **values: "" if name == "unless_held" else real(name, **values)
 
@@ -47,7 +47,7 @@ def slowly() -> None:
     """Every insert takes its time after it has asked, so that two of them can be made to overlap."""
     from sink import insert
 
-    real = insert.query
+    real = vars(insert)["query"]
     sleep = f"AND sleepEachRow({SECONDS_A_ROW}) = 0\n"
     vars(insert)["query"] = lambda name, **values: real(name, **values).replace("FORMAT", sleep + "FORMAT")
 
