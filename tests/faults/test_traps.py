@@ -189,13 +189,16 @@ def _wide(rig: Rig, count: int) -> None:
 @pytest.mark.fault("worker", "trap", "redelivered past the visibility timeout, the first run still inserts")
 def test_a_redelivery_while_the_first_run_still_inserts_stores_nothing_twice(make_rig: Callable[..., Rig]) -> None:
     """The reader sends the batch again, Redis does, and the first insert arrives last of the three."""
-    rig = make_rig(insert_timeout_s=2, task_time_limit_s=3, visibility_timeout_s=4)
+    visibility_s = 4
+    rig = make_rig(insert_timeout_s=2, task_time_limit_s=3, visibility_timeout_s=visibility_s)
     try:
         with rig.trial(writers=0):
             trap = rig.clickhouse.catch(Trap(Act.HOLD_REQUEST, asks=INSERT))
             rig.insert(50)
             trap.wait()
             rig.signal("worker", signal.SIGSTOP)
+            # A worker looks for what has become visible when it starts, and then only every other minute.
+            time.sleep(visibility_s + 1)
             with beside(rig, "worker") as second:
                 done = '"batch_done"'
                 until(lambda: second.log("worker").count(done) >= 2, within_s=45, what="sent again, and redelivered")
