@@ -17,14 +17,11 @@ $(STAMP): pyproject.toml
 demo: $(STAMP)  ## Replay a year of real events through the whole pipeline and report
 	$(BIN)/outhaul demo
 
-# The fault grid and its neighbours break real servers for a quarter of an hour, so they have a target of their own.
-LONG := $(addprefix --ignore=tests/faults/, test_grid.py test_traps.py test_broken.py test_hostile_redis.py \
-	test_hostile_contract.py test_hostile_rows.py test_failpoint.py)
-
+# Tests wait more than they compute, so two run at a time; each of the two has servers of its own.
 test: $(STAMP)  ## Run the tests, on real servers that they start themselves
-	$(BIN)/pytest $(LONG)
+	$(BIN)/pytest -n 2 --dist worksteal
 
-faults: $(STAMP)  ## Run the fault grid: every edge, every way to break it, at every point
+faults: $(STAMP)  ## Run the fault grid alone: every edge, every way to break it, at every point
 	$(BIN)/pytest tests/faults
 
 check: $(STAMP)  ## Lint, types and import rules

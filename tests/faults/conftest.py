@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from tests.faults.grid import Cell
 
 _TABLE = pytest.StashKey[Table]()
+_CELL = "cell"
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_TABLE] = Table()
+    config.pluginmanager.register(Collector(config.stash[_TABLE]))
     config.addinivalue_line("markers", "fault(edge, action, point): a cell of the fault grid")
 
 
@@ -31,12 +33,25 @@ def pytest_runtest_makereport(
     report = yield
     mark = item.get_closest_marker("fault")
     if mark is not None and (report.when == "call" or report.failed):
-        edge, action, point = mark.args
-        engine = mark.kwargs.get("engine", "ReplacingMergeTree")
-        note = "; ".join(f"{name}: {value}" for name, value in item.user_properties)
-        outcome = Outcome(edge, action, point, engine, report.outcome, report.duration, note)
-        item.config.stash[_TABLE].outcomes.append(outcome)
+        # A property goes along with the report, from the process that ran the test to the one that prints the table.
+        report.user_properties.append((_CELL, [*mark.args, mark.kwargs.get("engine", "ReplacingMergeTree")]))
     return report
+
+
+class Collector:
+    """Puts every cell that was run into the table."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        properties = dict(report.user_properties)
+        where: Any = properties.pop(_CELL, None)
+        if where is not None:
+            note = "; ".join(f"{name}: {value}" for name, value in properties.items())
+            edge, action, point, engine = where
+            outcome = Outcome(edge, action, point, engine, report.outcome, report.duration, note)
+            self._table.outcomes.append(outcome)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import subprocess
 import time
@@ -14,7 +15,14 @@ from deploy.local.ports import free
 from deploy.local.valkey import Valkey
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+
+def _ports() -> Iterator[int]:
+    # At random, since other runs look for one at the same moment.
+    while True:
+        yield random.randrange(32_100, 32_700)
 
 
 class OwnValkey:
@@ -24,7 +32,7 @@ class OwnValkey:
         """Choose a port; nothing is started yet."""
         self._folder = folder
         self._service = Valkey(folder)
-        self.port = next(port for port in range(32_100, 32_700) if free(port))
+        self.port = next(port for port in _ports() if free(port))
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
