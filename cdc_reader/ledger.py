@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sink.batch import Message
 
 # Seconds after which an unanswered message is doubted; doubles with every sending.
-_PATIENCE_S = 5.0
+PATIENCE_S = 5.0
 # A task reports that it has begun just before its sign of life can be looked for.
 _GRACE_S = 2.0
 
@@ -124,7 +124,7 @@ class Ledger:
 
     def _doubt(self, entry: Entry, now: float, health: Health) -> bool:
         silent_s = now - entry.since
-        patience_s: float = min(self._patience_max_s, _PATIENCE_S * 2 ** min(entry.message.attempt, 16))
+        patience_s: float = min(self._patience_max_s, PATIENCE_S * 2 ** min(entry.message.attempt, 16))
         match entry.phase:
             case Phase.WAITING:
                 return False

@@ -18,7 +18,7 @@ from cdc_reader.slot import conninfo
 from cdc_reader.sqlstate import error_of, slot_missing
 from sink import schema
 from sink.batch import payload_key
-from sink.errors import Exit, FatalError, TransientError
+from sink.errors import Exit, FatalError, PipelineError, TransientError
 
 if TYPE_CHECKING:
     from sink.clickhouse import ClickHouse
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from sink.settings import Settings
 
 _OLDEST_VERSION = 140000
+
+_NOT_NOW, _LOGIN_REFUSED = "57P03", "28000"
+# Starting up, shutting down, in recovery, not yet accepting connections; too many clients, slots kept for others.
+_NOT_NOW_WORDS = ("the database system is", "too many", "connection slots are reserved")
 
 _SERVER: LiteralString = """
     SELECT current_setting('server_version_num')::int AS version, current_setting('wal_level') AS wal_level,
@@ -64,16 +68,15 @@ def connect(dsn: str) -> psycopg.Connection[dict[str, Any]]:
     try:
         return psycopg.connect(conninfo(dsn), autocommit=True, row_factory=dict_row)
     except psycopg.Error as error:
-        raise _connection_error(error) from error
+        raise connection_error(error) from error
 
 
-def _connection_error(error: psycopg.Error) -> Exception:
-    # libpq gives no SQLSTATE for a connection that was refused by the server, but the server's own words are in the
-    # text.
+def connection_error(error: psycopg.Error) -> PipelineError:
+    """Return what a failed connection means; libpq gives no SQLSTATE for it, but the server's words are in the text."""
     text = str(error)
     state = error.sqlstate
     if state is None and "FATAL:" in text:
-        state = "57P03" if "starting up" in text or "shutting down" in text or "too many" in text else "28000"
+        state = _NOT_NOW if any(words in text for words in _NOT_NOW_WORDS) else _LOGIN_REFUSED
     return error_of(state, text)
 
 

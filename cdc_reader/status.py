@@ -11,11 +11,15 @@ from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
 
+from cdc_reader.ledger import PATIENCE_S
 from cdc_reader.preflight import connect
 from cdc_reader.sqlstate import error_of
 from cdc_reader.state import ReaderState
-from sink.batch import reader_key
+from sink.batch import pulse_key, reader_key
 from sink.errors import PipelineError
+from sink.payloads import ALIVE_S, SOCKET_TIMEOUT_S
+from sink.pulse import ANY, PULSE_S
+from sink.watchdog import DEAF_S
 
 if TYPE_CHECKING:
     from sink.clickhouse import ClickHouse
@@ -38,6 +42,8 @@ _PARTS = """
 
 # A stored batch older than this while rows wait is worth a word, in seconds.
 _STUCK_S = 60.0
+# A message that has just come is no sign of trouble, in seconds.
+_SECOND_LOOK_S = 1.0
 
 
 @dataclass(slots=True)
@@ -52,6 +58,8 @@ class Status:
     parts: int | None = None
     bytes_on_disk: int | None = None
     last_stored_at: float | None = None
+    # How long each of these can go on before it is noticed and acted upon, in seconds.
+    noticed_within_s: dict[str, float] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
@@ -61,7 +69,7 @@ class Status:
 
 def gather(settings: Settings, payloads: Payloads, clickhouse: ClickHouse) -> Status:
     """Ask all three servers; none of them can make it fail."""
-    status = Status()
+    status = Status(noticed_within_s=bounds(settings))
     for ask in (_ask_postgres, _ask_redis, _ask_clickhouse):
         try:
             ask(status, settings, payloads, clickhouse)
@@ -69,6 +77,26 @@ def gather(settings: Settings, payloads: Payloads, clickhouse: ClickHouse) -> St
             status.wrong.append(str(error))
     _judge(status, settings)
     return status
+
+
+def bounds(settings: Settings) -> dict[str, float]:
+    """Return for each kind of silence how long it can last before it is noticed, in seconds.
+
+    - postgres: no byte on the wire, though a reply was asked for; the reader opens a new session
+    - redis: no answer to a command; it is repeated, and feedback to Postgres goes on meanwhile
+    - worker: messages wait and no task begins; the watchdog starts Celery again
+    - batch: its task shows no sign of life; the batch is sent again
+    - clickhouse: no answer to an insert; the same batch is tried again
+    - stored: events wait and nothing is stored; this page says so
+    """
+    return {
+        "postgres": settings.receive_timeout_s,
+        "redis": SOCKET_TIMEOUT_S,
+        "worker": DEAF_S + PULSE_S,
+        "batch": PATIENCE_S + ALIVE_S,
+        "clickhouse": settings.insert_timeout_s,
+        "stored": _STUCK_S,
+    }
 
 
 def _ask_postgres(status: Status, settings: Settings, _payloads: Payloads, _clickhouse: ClickHouse) -> None:
@@ -85,8 +113,18 @@ def _ask_redis(status: Status, settings: Settings, payloads: Payloads, _clickhou
     line = payloads.text(reader_key(settings.source))
     status.reader = ReaderState.from_json(line) if line else None
     status.queue_length = payloads.length(settings.queue)
-    if status.reader is None:
-        status.wrong.append("no reader runs. Start one with `outhaul reader`")
+    if status.queue_length and not _works(settings, payloads):
+        status.wrong.append(
+            f"{status.queue_length} messages wait and no worker takes them. Start one: `outhaul worker`"
+        )
+
+
+def _works(settings: Settings, payloads: Payloads) -> bool:
+    for wait_s in (0.0, _SECOND_LOOK_S):
+        time.sleep(wait_s)
+        if payloads.text(pulse_key(settings.source, ANY)) or not payloads.length(settings.queue):
+            return True
+    return False
 
 
 def _ask_clickhouse(status: Status, settings: Settings, _payloads: Payloads, clickhouse: ClickHouse) -> None:
@@ -100,6 +138,13 @@ def _ask_clickhouse(status: Status, settings: Settings, _payloads: Payloads, cli
 
 def _judge(status: Status, settings: Settings) -> None:
     slot, reader = status.slot, status.reader
+    if reader is None and slot and slot["active"]:
+        status.wrong.append(
+            f"the session that streams from slot {settings.slot!r} (process {slot['active_pid']} of Postgres) says "
+            "nothing in Redis: does its reader reach Redis, is it asleep, is it one of `outhaul reader`?"
+        )
+    elif reader is None:
+        status.wrong.append("no reader runs. Start one with `outhaul reader`")
     if slot and slot["wal_status"] in {"unreserved", "lost"}:
         status.wrong.append(
             f"slot {settings.slot!r} has wal_status {slot['wal_status']}: its WAL is about to go, or gone"

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # How long a worker counts as busy after its last task began or went on, in seconds.
 PULSE_S = 10
+# In the place of a worker's name: whichever it is, for `outhaul status`.
+ANY = "any"
 _RENEW_S = 3.0
 
 _over: dict[str, threading.Event] = {}
@@ -34,10 +36,10 @@ def _begin(task_id: str, task: Any, **_: object) -> None:
     app: SinkApp = task.app
     over = _over[task_id] = threading.Event()
     # Also for a task that takes no time: the watchdog asks whether any task begins at all.
-    key = pulse_key(app.settings.source, str(task.request.hostname))
+    keys = [pulse_key(app.settings.source, name) for name in (str(task.request.hostname), ANY)]
     if id(app) not in _payloads:
         _payloads[id(app)] = Payloads(app.settings.redis_url.get_secret_value())
-    threading.Thread(target=_renew, args=(_payloads[id(app)], key, over), name="outhaul-pulse", daemon=True).start()
+    threading.Thread(target=_renew, args=(_payloads[id(app)], keys, over), name="outhaul-pulse", daemon=True).start()
 
 
 @task_postrun.connect(weak=False)  # type: ignore[untyped-decorator]
@@ -46,10 +48,11 @@ def _end(task_id: str, **_: object) -> None:
         over.set()
 
 
-def _renew(payloads: Payloads, key: str, over: threading.Event) -> None:
+def _renew(payloads: Payloads, keys: list[str], over: threading.Event) -> None:
     while True:
         # A Redis that is away has no queue either, so the watchdog has nothing to compare.
         with suppress(PipelineError):
-            payloads.set(key, "1", ttl_s=PULSE_S)
+            for key in keys:
+                payloads.set(key, "1", ttl_s=PULSE_S)
         if over.wait(_RENEW_S):
             return

@@ -82,9 +82,15 @@ def screen(found: Status) -> Table:
             f"{found.rows:,} rows in {found.parts} parts, {_bytes(found.bytes_on_disk)}, "
             f"{found.dead_letters:,} dead letters",
         )
+    silences = ", ".join(f"{what} {_short(seconds)}" for what, seconds in found.noticed_within_s.items())
+    table.add_row("noticed", f"within: {silences}")
     for line in found.wrong or ["nothing is wrong"]:
         table.add_row("[red]wrong[/]" if found.wrong else "[green]fine[/]", line)
     return table
+
+
+def _short(seconds: float) -> str:
+    return f"{seconds:g} s"
 
 
 def _bytes(size: int | None) -> str:
