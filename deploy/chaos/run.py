@@ -158,6 +158,8 @@ def _storm(
         if time.monotonic() - begun >= options.minutes * 60:
             break
         now[0] = str(fault)
+        for name in victims.pipeline.supervise():
+            tell(f"{time.monotonic() - begun:7.1f} s  {name} found a server away as it started, and is started again")
         tell(f"{time.monotonic() - begun:7.1f} s  fault {fault.number:4}  {fault}  for {fault.lasts_s:.1f} s")
         inflict(fault, victims)
         done += 1
@@ -199,7 +201,7 @@ def _rest(dsn: str, settings: Settings, clickhouse: ClickHouse, victims: Victims
         end = row[0] if row else "0/0"
         deadline = time.monotonic() + _QUIESCE_S
         while True:
-            victims.pipeline.check()
+            victims.pipeline.supervise()
             query = "SELECT confirmed_flush_lsn >= %s::pg_lsn FROM pg_replication_slots WHERE slot_name = %s"
             row = conn.execute(query, [end, settings.slot]).fetchone()
             if row and row[0]:

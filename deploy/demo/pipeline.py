@@ -14,12 +14,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sink.errors import FatalError
+from sink.errors import Exit, FatalError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _STOP_S = 45.0
+# Start-up asks each server once and gives up with these.
+_SERVER_AWAY = {Exit.POSTGRES_UNREACHABLE, Exit.CLICKHOUSE_UNREACHABLE, Exit.REDIS_UNREACHABLE}
 _COMMANDS = {"reader": ["reader"], "worker": ["worker", "--loglevel", "WARNING"]}
 
 
@@ -66,6 +68,17 @@ class Pipeline:
             if process.poll() is not None:
                 tail = "\n".join(self.log(name).splitlines()[-20:])
                 raise FatalError(f"the {name} ended with exit code {process.returncode}:\n{tail}")
+
+    def supervise(self) -> list[str]:
+        """Start again what gave up because a server was away, as any supervisor does; return the names.
+
+        Raises:
+            FatalError: one has ended for another reason, with the end of its log.
+        """
+        gone = [name for name, process in self._processes.items() if process.poll() in _SERVER_AWAY]
+        self.start(*gone)
+        self.check()
+        return gone
 
     def stop(self, *names: str) -> None:
         """Let these, or all, drain and end; kill what has not ended in time, with its children."""
