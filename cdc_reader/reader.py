@@ -7,8 +7,12 @@ way back from anything (cdc_reader/recovery.py), so nothing of a failed session 
 from __future__ import annotations
 
 import functools
+import math
+import os
 import secrets
+import socket
 import time
+from contextlib import suppress
 from random import SystemRandom
 from typing import TYPE_CHECKING
 
@@ -23,6 +27,7 @@ from cdc_reader.recovery import recover
 from cdc_reader.slot import confirmed_lsn, open_link
 from cdc_reader.sqlstate import SlotHeldError
 from sink.app import SinkApp, make_app
+from sink.batch import reconnecting_key
 from sink.clickhouse import ClickHouse
 from sink.errors import TransientError
 from sink.payloads import Payloads
@@ -41,6 +46,8 @@ _random = SystemRandom().random
 _STANDBY_S = 1.0
 # Recovery's question may read many rows; it is not bound by the limit for inserts.
 _ASK_TIMEOUT_S = 300.0
+# Two connections are made one after the other, ten seconds at most each; a little more for the rest.
+_ATTEMPT_S = 25.0
 
 
 def check(settings: Settings) -> Server:
@@ -105,6 +112,7 @@ def run(settings: Settings, stopping: Callable[[], bool], *, standby: bool = Tru
             log.warning(
                 "session_ended", slot=settings.slot, error=str(error), failures=failures, wait_s=round(wait_s, 2)
             )
+            _say_why(settings, error, wait_s)
             _sleep(wait_s, stopping)
 
 
@@ -135,6 +143,15 @@ def _open(app: SinkApp, status_interval_s: float, *, binary: bool) -> Session:
         random=_random,
     )
     return Session(settings, tools, confirmed, owner=owner, binary=binary, status_interval_s=status_interval_s)
+
+
+def _say_why(settings: Settings, error: TransientError, wait_s: float) -> None:
+    """Tell `outhaul status` until the attempt after this one has ended, too; a session's own state goes before it."""
+    payloads = Payloads(settings.redis_url.get_secret_value())
+    line = f"the reader on {socket.gethostname()} (process {os.getpid()}) has no session and tries again: {error}"
+    with suppress(TransientError):
+        payloads.set(reconnecting_key(settings.source), line, ttl_s=math.ceil(wait_s + _ATTEMPT_S))
+    payloads.close()
 
 
 def _sleep(seconds: float, stopping: Callable[[], bool]) -> None:

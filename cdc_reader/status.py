@@ -15,7 +15,7 @@ from cdc_reader.ledger import PATIENCE_S
 from cdc_reader.preflight import connect
 from cdc_reader.sqlstate import error_of
 from cdc_reader.state import ReaderState
-from sink.batch import pulse_key, reader_key
+from sink.batch import pulse_key, reader_key, reconnecting_key
 from sink.errors import PipelineError
 from sink.payloads import ALIVE_S, SOCKET_TIMEOUT_S
 from sink.pulse import ANY, PULSE_S
@@ -52,6 +52,8 @@ class Status:
 
     slot: dict[str, Any] | None = None
     reader: ReaderState | None = None
+    # Why a reader has no session just now, in its own words.
+    reconnecting: str | None = None
     queue_length: int | None = None
     rows: int | None = None
     dead_letters: int | None = None
@@ -112,6 +114,7 @@ def _ask_postgres(status: Status, settings: Settings, _payloads: Payloads, _clic
 def _ask_redis(status: Status, settings: Settings, payloads: Payloads, _clickhouse: ClickHouse) -> None:
     line = payloads.text(reader_key(settings.source))
     status.reader = ReaderState.from_json(line) if line else None
+    status.reconnecting = payloads.text(reconnecting_key(settings.source)) if status.reader is None else None
     status.queue_length = payloads.length(settings.queue)
     if status.queue_length and not _works(settings, payloads):
         status.wrong.append(
@@ -138,13 +141,8 @@ def _ask_clickhouse(status: Status, settings: Settings, _payloads: Payloads, cli
 
 def _judge(status: Status, settings: Settings) -> None:
     slot, reader = status.slot, status.reader
-    if reader is None and slot and slot["active"]:
-        status.wrong.append(
-            f"the session that streams from slot {settings.slot!r} (process {slot['active_pid']} of Postgres) says "
-            "nothing in Redis: does its reader reach Redis, is it asleep, is it one of `outhaul reader`?"
-        )
-    elif reader is None:
-        status.wrong.append("no reader runs. Start one with `outhaul reader`")
+    if reader is None:
+        _judge_silence(status, settings)
     if slot and slot["wal_status"] in {"unreserved", "lost"}:
         status.wrong.append(
             f"slot {settings.slot!r} has wal_status {slot['wal_status']}: its WAL is about to go, or gone"
@@ -155,3 +153,19 @@ def _judge(status: Status, settings: Settings) -> None:
         status.wrong.append(f"the reader waits: {reader.trouble}")
     if reader and reader.lag_s > _STUCK_S and (reader.last_stored_at or 0) < time.time() - _STUCK_S:
         status.wrong.append(f"nothing has been stored for {_STUCK_S:.0f} s though events wait: is a worker running?")
+
+
+def _judge_silence(status: Status, settings: Settings) -> None:
+    slot = status.slot
+    if status.queue_length is None:
+        # Redis does not answer, which has been said; whether a reader runs is not known.
+        return
+    if status.reconnecting:
+        status.wrong.append(status.reconnecting)
+    elif slot and slot["active"]:
+        status.wrong.append(
+            f"the session that streams from slot {settings.slot!r} (process {slot['active_pid']} of Postgres) says "
+            "nothing in Redis: does its reader reach Redis, is it asleep, is it one of `outhaul reader`?"
+        )
+    else:
+        status.wrong.append("no reader runs. Start one with `outhaul reader`")

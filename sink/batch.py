@@ -207,6 +207,11 @@ def reader_key(source: str) -> str:
     return f"outhaul:{{{source}}}:reader"
 
 
+def reconnecting_key(source: str) -> str:
+    """Return the Redis key under which a reader without a session says why, for `outhaul status`."""
+    return f"outhaul:{{{source}}}:reconnecting"
+
+
 def parse_position(text: str) -> Position:
     """Read what `str(Position)` wrote.
 

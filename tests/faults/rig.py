@@ -62,6 +62,7 @@ class Rig:
         folder: Path,
         *,
         engine: str = "ReplacingMergeTree",
+        wal_sender_timeout: str = "4s",
         env: dict[str, str] | None = None,
         **settings: object,
     ) -> None:
@@ -71,6 +72,7 @@ class Rig:
             stack: Postgres and ClickHouse; both running.
             folder: for logs, fail points and Valkey's data.
             engine: of `event_log`.
+            wal_sender_timeout: how long the walsender waits for a reader that says nothing.
             env: more variables for the processes.
             settings: fields of the settings that differ from `SETTINGS`.
         """
@@ -99,9 +101,10 @@ class Rig:
         self.redis = Proxy(self.valkey.port)
         self.clickhouse = Proxy(urlsplit(url).port or 0)
         self.env = direct | {
-            # The walsender gives up a reader that says nothing for so long.
             "OUTHAUL_POSTGRES_DSN": make_conninfo(
-                direct["OUTHAUL_POSTGRES_DSN"], port=self.postgres.port, options="-c wal_sender_timeout=4s"
+                direct["OUTHAUL_POSTGRES_DSN"],
+                port=self.postgres.port,
+                options=f"-c wal_sender_timeout={wal_sender_timeout}",
             ),
             "OUTHAUL_CLICKHOUSE_URL": direct["OUTHAUL_CLICKHOUSE_URL"].replace(
                 f":{self.clickhouse.target}/", f":{self.clickhouse.port}/"

@@ -16,8 +16,7 @@ _PREFIX = 'connection failed: connection to server at "127.0.0.1", port 5432 fai
         "FATAL:  the database system is starting up",
         "FATAL:  the database system is shutting down",
         "FATAL:  the database system is in recovery mode",
-        "FATAL:  the database system is not yet accepting connections\nDETAIL:  Consistent recovery state has not "
-        "been yet reached.",
+        "FATAL:  the database system is not yet accepting connections\nDETAIL:  Consistent state has not been reached.",
         "FATAL:  the database system is not accepting connections\nDETAIL:  Hot standby mode is disabled.",
         "FATAL:  sorry, too many clients already",
         "FATAL:  remaining connection slots are reserved for roles with the SUPERUSER attribute",
