@@ -19,6 +19,8 @@ from sink.errors import ForeignMessageError
 from sink.sql import identifier, literal, query
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sink.batch import Message
     from sink.clickhouse import ClickHouse
 
@@ -51,7 +53,7 @@ def insert(
     *,
     epochs: str,
     timeout_s: float,
-    dead_letters: str,
+    tables: Sequence[str],
 ) -> None:
     """Store a batch, but for those of its rows that are there already.
 
@@ -61,14 +63,14 @@ def insert(
         payload: Arrow IPC stream.
         epochs: name of the table that holds the fence.
         timeout_s: ClickHouse ends the statement after so many seconds.
-        dead_letters: name of the table in which rows of this batch may be, too.
+        tables: names of all tables in which rows of this batch may be: events and dead letters.
 
     Raises:
         PipelineError: of the kind that ClickHouse's code says.
     """
     contents = contents_of(payload)
     clickhouse.command(
-        statement(message.table, epochs, contents, dead_letters=dead_letters),
+        statement(message.table, epochs, contents, tables),
         parameters=parameters(message, contents),
         settings=settings(message, timeout_s),
         data=payload,
@@ -108,15 +110,15 @@ def contents_of(payload: bytes) -> Contents:
     return Contents(schema, ends["min"].as_py(), ends["max"].as_py())
 
 
-def statement(table: str, epochs: str, contents: Contents, *, dead_letters: str) -> str:
-    """Return the INSERT for rows like these."""
+def statement(table: str, epochs: str, contents: Contents, tables: Sequence[str]) -> str:
+    """Return the INSERT into `table` for rows like these, which may be in any of `tables`."""
     schema = contents.schema
     names = [identifier(field.name) for field in schema]
     expressions = [_EXPRESSIONS.get(field.name, name) for field, name in zip(schema, names, strict=True)]
     structure = ", ".join(f"{name} {column_type(field)}" for field, name in zip(schema, names, strict=True))
-    held = [query("unless_held", table=table, when=_WHEN if contents.from_us is not None else "")]
-    if dead_letters != table:
-        held.append(query("unless_held", table=dead_letters, when=""))
+    # Only a table that events go to has their times, and only their batches tell between which these lie.
+    when = _WHEN if contents.from_us is not None else ""
+    held = [query("unless_held", table=one, when=when if one == table else "") for one in tables]
     return query(
         "insert",
         table=table,

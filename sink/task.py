@@ -188,16 +188,18 @@ def write(sink: Sink, message: Message) -> Report:
         return Report(Outcome.MISSING, message.token, message.sequence)
     reach("task.fetched")
 
+    events, letters = sink.settings.clickhouse_table, sink.settings.dead_letters_table
+
     def store(part: Message, rows: bytes) -> None:
-        epochs = f"{sink.settings.clickhouse_table}_epochs"
         insert(
             sink.clickhouse,
             part,
             rows,
-            epochs=epochs,
+            epochs=f"{events}_epochs",
             timeout_s=sink.settings.insert_timeout_s,
-            # What an attempt that ran out of time had set aside is not tried again, or none would come to the end.
-            dead_letters=sink.settings.dead_letters_table,
+            # What an attempt that ran out of time had set aside is not tried again, or none would come to the end; and
+            # what another task of the same batch could store is not set aside.
+            tables=(events, letters),
         )
 
     aside = 0
@@ -205,7 +207,6 @@ def write(sink: Sink, message: Message) -> Report:
         try:
             store(message, payload)
         except PoisonError as error:
-            letters = sink.settings.dead_letters_table
             aside = set_aside(message, payload, store, dead_letters=letters, refused=error)
     except FatalError as error:
         if error.code == THROW_IF and _fenced(sink, message):

@@ -19,6 +19,7 @@ from sink.codes import POISON, THROW_IF, TRANSIENT
 from sink.errors import Exit, FatalError, PipelineError, PoisonError, TransientError
 from sink.insert import _WHEN, contents_of, insert, parameters
 from sink.position import Lsn, Position
+from sink.quarantine import dead_letter
 from tests.conftest import World, until
 
 HISTORY = History("7", 1)
@@ -79,8 +80,8 @@ def send(world: World, batch: Batch, *, owner: str = "me", token: str | None = N
 
 
 def put(clickhouse: ClickHouse, message: Message, batch: Batch) -> None:
-    names = {"epochs": "event_log_epochs", "dead_letters": "event_log_dead_letters"}
-    insert(clickhouse, message, batch.payload, timeout_s=30, **names)
+    tables = ("event_log", "event_log_dead_letters")
+    insert(clickhouse, message, batch.payload, epochs="event_log_epochs", timeout_s=30, tables=tables)
 
 
 def test_a_batch_sent_twice_is_stored_once(world: World) -> None:
@@ -178,6 +179,17 @@ def test_what_is_asked_for_is_read_from_few_parts(world: World) -> None:
     bound = parameters(message_of(world, batch), contents)
     plan = "\n".join(line for (line,) in world.clickhouse.rows(f"EXPLAIN indexes = 1 {select}", parameters=bound))
     assert re.search(r"Min-?Max.*?Parts: 1/24", plan, re.DOTALL), plan
+
+
+def test_what_is_stored_does_not_become_a_dead_letter_too(world: World) -> None:
+    """Another task of the batch stored it, after the table was mended and before this one gave up on it."""
+    own(world)
+    records = rows(3)
+    send(world, batch_of(world, records))
+    dead = pa.concat_batches([dead_letter(records.slice(n, 1), "refused") for n in range(3)])
+    batch = batch_of(world, dead)
+    put(world.clickhouse, replace(message_of(world, batch), table="event_log_dead_letters"), batch)
+    assert world.ch("SELECT count() FROM event_log_dead_letters") == 0
 
 
 def test_a_forgotten_token_without_the_positions_would_repeat_rows(

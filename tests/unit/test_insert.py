@@ -21,15 +21,19 @@ def records(times: list[int | None], committed: int = 5, kind: pa.DataType = TIM
     return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))
 
 
+TABLES = ("event_log", "letters")
+
+
 def test_the_statement_names_columns_fence_and_what_is_held() -> None:
-    text = statement("event_log", "event_log_epochs", contents_of(encode(records([1]))), dead_letters="letters")
+    text = statement("event_log", "event_log_epochs", contents_of(encode(records([1]))), TABLES)
     assert "INSERT INTO event_log (`odd \\`name'`, `event_date_time`, `cdc_committed_at`, cdc_source)" in text
     assert "coalesce(event_date_time, cdc_committed_at)" in text
     assert "throwIf" in text
     assert text.count("NOT IN") == 2
     assert text.count("AND event_date_time BETWEEN") == 1
-    letters = statement("letters", "event_log_epochs", Contents(records([1]).schema), dead_letters="letters")
-    assert letters.count("NOT IN") == 1
+    letters = statement("letters", "event_log_epochs", Contents(records([1]).schema), TABLES)
+    assert letters.count("NOT IN") == 2
+    assert "AND event_date_time BETWEEN" not in letters
 
 
 @pytest.mark.parametrize(("times", "ends"), [([3, 1, 2], (1, 3)), ([7, None], (5, 7)), ([None, None], (5, 5))])
@@ -43,7 +47,7 @@ def test_events_lie_between_the_least_and_the_greatest_time_they_will_have(
 def test_times_of_another_kind_are_not_compared() -> None:
     contents = contents_of(encode(records([1], kind=pa.int64())))
     assert contents.from_us is None
-    assert "AND event_date_time BETWEEN" not in statement("a", "b", contents, dead_letters="c")
+    assert "AND event_date_time BETWEEN" not in statement("a", "b", contents, ("a", "c"))
 
 
 @pytest.mark.parametrize("length", [0, 40, -60])
