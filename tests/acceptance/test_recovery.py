@@ -1,7 +1,9 @@
 """A reader that takes over streams what ClickHouse lacks, and nothing else."""
 
 from collections.abc import Callable
+from pathlib import Path
 
+from deploy.demo.pipeline import Pipeline
 from tests.conftest import World, until
 
 
@@ -43,3 +45,25 @@ def test_losing_all_of_redis_costs_a_dispatch_and_nothing_else(running: World) -
     running.pipeline.start("worker")
     running.assert_once_each()
     assert "session_ended" not in running.pipeline.log("reader")
+
+
+def test_two_pipelines_of_one_source_fence_each_other_and_say_so(running: World, tmp_path: Path) -> None:
+    """Two slots, so neither stands by; both stream every row, and ClickHouse has it once."""
+    running.insert(10)
+    running.assert_once_each()
+    other = f"{running.settings.slot}_other"
+    running.conn.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (other,))
+    logs = tmp_path / "other"
+    logs.mkdir()
+    second = Pipeline(running.env | {"OUTHAUL_SLOT": other}, logs)
+    try:
+        second.start("reader")
+        for _ in range(20):
+            running.insert(50)
+        said = "a newer reader has taken over this source"
+        until(lambda: said in running.pipeline.log("reader") + second.log("reader"), what="one of them says so")
+        running.assert_once_each()
+    finally:
+        second.kill()
+    running.insert(10)
+    running.assert_once_each()

@@ -95,7 +95,8 @@ def test_messages_that_no_worker_takes_show(rig: Rig) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(HOLD_S + 240)
 def test_clickhouse_held_costs_no_session_though_postgres_is_impatient(stack: Stack, tmp_path: Path) -> None:
-    rig = Rig(stack, tmp_path, wal_sender_timeout="2s")
+    # Batches of the usual size: what gathers in five minutes would be too many parts for a table that never merges.
+    rig = Rig(stack, tmp_path, wal_sender_timeout="2s", batch_max_rows=20_000)
     try:
         with rig.trial(writers=2):
             assert rig.world.sql("SELECT count(*) FROM pg_stat_replication WHERE application_name = 'outhaul'") >= 1
