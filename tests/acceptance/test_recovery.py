@@ -58,10 +58,13 @@ def test_two_pipelines_of_one_source_fence_each_other_and_say_so(running: World,
     second = Pipeline(running.env | {"OUTHAUL_SLOT": other}, logs)
     try:
         second.start("reader")
-        for _ in range(20):
-            running.insert(50)
         said = "a newer reader has taken over this source"
-        until(lambda: said in running.pipeline.log("reader") + second.log("reader"), what="one of them says so")
+
+        def both_said() -> bool:
+            running.insert(50)
+            return said in running.pipeline.log("reader") and said in second.log("reader")
+
+        until(both_said, within_s=60, what="both say so")
         running.assert_once_each()
     finally:
         second.kill()
