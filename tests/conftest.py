@@ -22,6 +22,7 @@ from sink.batch import reader_key
 from sink.clickhouse import ClickHouse
 from sink.payloads import Payloads
 from sink.settings import Settings, load
+from tests.faults import table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
 OUTHAUL = str(Path(sys.executable).with_name("outhaul"))
 
 _numbers = itertools.count()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(table)
 
 
 @pytest.fixture(scope="session")
