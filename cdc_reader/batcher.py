@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cdc_reader.frame import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,25 +26,22 @@ class Limits:
 
 @dataclass(slots=True)
 class Piece:
-    """Frames that wait to be decoded together; `since` is the clock at the first of them, in seconds.
+    """Frames that wait to be decoded together; `since` is the clock at the first of them, in seconds."""
 
-    Those of one read are joined at once: kept singly, small frames take twice their size and leave memory in crumbs.
-    """
-
-    runs: list[bytes] = field(default_factory=list)
+    runs: list[bytearray] = field(default_factory=list)
     lengths: array[int] = field(default_factory=lambda: array("q"))
     size: int = 0
     since: float = 0.0
 
-    def add(self, frames: list[bytes], size: int, now: float) -> None:
+    def add(self, run: Run, now: float) -> None:
         """Append what one read gave."""
-        if not frames:
+        if not run.lengths:
             return
         if not self.runs:
             self.since = now
-        self.runs.append(b"".join(frames))
-        self.lengths.extend(map(len, frames))
-        self.size += size
+        self.runs.append(run.data)
+        self.lengths.extend(run.lengths)
+        self.size += len(run.data)
 
 
 def is_full(piece: Piece, limits: Limits) -> bool:

@@ -111,7 +111,7 @@ class Decoder:
         self._open = Open()
         self._usable = True
 
-    def decode(self, frames: Sequence[bytes], lengths: Sequence[int] | None = None) -> Decoded:
+    def decode(self, frames: Sequence[bytes | bytearray], lengths: Sequence[int] | None = None) -> Decoded:
         """Decode the next piece of the stream; `lengths` of the single frames where `frames` are joined runs of them.
 
         Raises:

@@ -9,7 +9,8 @@ Source: https://www.postgresql.org/docs/current/protocol-replication.html
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from array import array
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -46,6 +47,18 @@ class Keepalive:
     reply_requested: bool
 
 
+@dataclass(slots=True)
+class Run:
+    """Frames of one read, joined, and the length of each in bytes.
+
+    Kept singly they would be objects by the million: small ones take twice their size, leave memory in crumbs, and
+    keep the garbage collector busy.
+    """
+
+    data: bytearray = field(default_factory=bytearray)
+    lengths: array[int] = field(default_factory=lambda: array("q"))
+
+
 @dataclass(frozen=True, slots=True)
 class Frames:
     """One piece of the stream, joined; `starts[i]:ends[i]` of `buffer` is message i, its tag byte first.
@@ -62,7 +75,7 @@ class Frames:
     keepalive_wal_end: Lsns
 
 
-def split(frames: Sequence[bytes], lengths: Sequence[int] | None = None) -> Frames:
+def split(frames: Sequence[bytes | bytearray], lengths: Sequence[int] | None = None) -> Frames:
     """Join a piece and find its messages.
 
     Args:
@@ -124,6 +137,20 @@ def parse_keepalive(frame: bytes) -> Keepalive:
         raise FrameError("a keepalive frame is malformed")
     _, wal_end_lsn, _, reply_requested = _KEEPALIVE.unpack(frame)
     return Keepalive(Lsn(wal_end_lsn), reply_requested)
+
+
+def heard(run: Run) -> Keepalive:
+    """Return how far the server has sent by the end of a run, and whether a keepalive in it wants an answer.
+
+    Raises:
+        FrameError: the last frame, or one as short as a keepalive, is malformed.
+    """
+    lengths = np.frombuffer(run.lengths, np.int64)
+    ends = np.cumsum(lengths)
+    short = [parse_keepalive(bytes(run.data[end - KEEPALIVE_BYTES : end])) for end in ends[lengths == KEEPALIVE_BYTES]]
+    last = bytes(run.data[len(run.data) - lengths[-1] :])
+    end = parse_keepalive(last).wal_end if is_keepalive(last) else wal_end(last)
+    return Keepalive(end, any(one.reply_requested for one in short))
 
 
 def wal_end(frame: bytes) -> Lsn:

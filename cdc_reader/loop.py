@@ -139,9 +139,11 @@ class Session:
     def _turn(self) -> None:
         reading = self._draining_since is None and not is_full(self._piece, self.limits)
         deadline = self._deadline()
-        frames, size = self._wire.wait(self.events, deadline, self.limits.max_bytes if reading else 0)
+        run = self._wire.wait(
+            self.events, deadline, self.limits.max_bytes if reading else 0, patient=bool(self._piece.runs)
+        )
         now = self.tools.clock()
-        self._piece.add(frames, size, now)
+        self._piece.add(run, now)
         for event in self.events.take():
             self._handle(event)
         self._hand_on(now)

@@ -8,6 +8,8 @@ Source: https://www.postgresql.org/docs/current/protocol-replication.html
 
 from __future__ import annotations
 
+import os
+import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ import psycopg
 from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from cdc_reader.frame import Run
 from cdc_reader.sqlstate import error_of
 from sink.position import NO_LSN, Lsn
 
@@ -36,6 +39,10 @@ _DEFAULTS: dict[str, str | int] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
 }
+
+# libpq grows its buffer for a large row and never shrinks it; as it starts, it takes no more than 16 KiB at a time.
+_BUFFER_BYTES = 1 << 20
+_ROW_BYTES = _BUFFER_BYTES - 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +76,9 @@ class Link:
         self._pgconn = pgconn
         self._slot = slot
         self._publication = publication
+        # A second descriptor of the same socket, since libpq has no call for its options.
+        self._socket = socket.socket(fileno=os.dup(pgconn.socket))
+        self._wake_at_bytes = 1
         self.unsent = False
 
     def fileno(self) -> int:
@@ -92,32 +102,41 @@ class Link:
             SlotHeldError: another session has the slot.
             PipelineError: the server refuses or does not answer.
         """
+        self._execute(f"SELECT repeat(' ', {_ROW_BYTES})")
         options = f"proto_version '1', publication_names '{self._publication}'" + (", binary 'true'" if binary else "")
         self._execute(f"START_REPLICATION SLOT {self._slot} LOGICAL 0/0 ({options})", expect=pq.ExecStatus.COPY_BOTH)
         self._pgconn.nonblocking = 1
 
-    def read(self, max_bytes: int) -> tuple[list[bytes], int]:
-        """Return the frames that are here already, in order, and their size in bytes; stop past `max_bytes`.
+    def wake_at(self, size: int) -> None:
+        """Let the socket count as readable from `size` bytes on; a link that was cut is so anyway.
+
+        Source: https://man7.org/linux/man-pages/man7/socket.7.html (SO_RCVLOWAT)
+        """
+        if size != self._wake_at_bytes:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
+            self._wake_at_bytes = size
+
+    def read(self, max_bytes: int) -> Run:
+        """Return the frames that are here already, in order; stop past `max_bytes`.
 
         Raises:
             PipelineError: the link is gone, or the server ended the stream, with its reason.
         """
-        frames: list[bytes] = []
-        size = 0
-        get, keep = self._pgconn.get_copy_data, frames.append
+        run = Run()
+        data, note, get = run.data, run.lengths.append, self._pgconn.get_copy_data
         try:
             self._pgconn.consume_input()
-            while size < max_bytes:
+            while len(data) < max_bytes:
                 length, frame = get(1)
                 if length <= 0:
                     if length < 0:
                         raise self._ended()
                     break
-                keep(frame)  # type: ignore[arg-type] # a read-only view of bytes; nobody needs more of it
-                size += length
+                data += frame
+                note(length)
         except psycopg.Error as error:
             raise self._ended(str(error)) from error
-        return frames, size
+        return run
 
     def send(self, message: bytes) -> None:
         """Queue a message and send what the socket takes; `unsent` tells whether some is left.
@@ -144,6 +163,7 @@ class Link:
 
     def close(self) -> None:
         """End the session; the slot is free as soon as the server notices."""
+        self._socket.close()
         self._pgconn.finish()
 
     def _execute(self, command: str, expect: int = pq.ExecStatus.TUPLES_OK) -> PGresult:

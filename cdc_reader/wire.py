@@ -12,7 +12,7 @@ import select
 import time
 from typing import TYPE_CHECKING
 
-from cdc_reader.frame import is_keepalive, parse_keepalive, standby_status, wal_end
+from cdc_reader.frame import Run, heard, standby_status
 from sink.errors import Exit, TransientError
 from sink.position import NO_LSN, Lsn
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from cdc_reader.stages import Events
 
 _POSTGRES_EPOCH_US = 946_684_800_000_000
+# Rows that come while others wait for company may wait with them: a wake-up for each costs both sides several times the
+# work itself. So many bytes are worth one; whoever waits for less is woken by the deadline of the piece.
+_CROWD_BYTES = 64 << 10
 _GONE = select.POLLERR | select.POLLHUP | select.POLLRDHUP | select.POLLNVAL
 
 
@@ -43,8 +46,12 @@ class Wire:
         """Return the clock at which the next feedback is due."""
         return self._said_at + self._interval_s
 
-    def wait(self, events: Events, deadline: float, max_bytes: int) -> tuple[list[bytes], int]:
-        """Wait for the socket, an event or the deadline; return the frames that came, none when `max_bytes` is 0."""
+    def wait(self, events: Events, deadline: float, max_bytes: int, *, patient: bool = False) -> Run:
+        """Wait for the socket, an event or the deadline; return the frames that came, none when `max_bytes` is 0.
+
+        A patient caller has something already, and waits for many bytes or the deadline.
+        """
+        self._link.wake_at(_CROWD_BYTES if patient else 1)
         poll = select.poll()
         poll.register(events.fileno(), select.POLLIN)
         want = select.POLLRDHUP | (select.POLLIN if max_bytes else 0) | (select.POLLOUT if self._link.unsent else 0)
@@ -57,23 +64,17 @@ class Wire:
         if not max_bytes:
             if flags & _GONE:
                 raise TransientError("Postgres closed the link", exit_code=Exit.POSTGRES_UNREACHABLE)
-            return [], 0
-        if not flags & (select.POLLIN | _GONE) and not self._more:
-            return [], 0
-        frames, size = self._link.read(max_bytes)
-        self._more = size >= max_bytes
-        if frames:
+            return Run()
+        if not flags & (select.POLLIN | _GONE) and not self._more and not patient:
+            return Run()
+        run = self._link.read(max_bytes)
+        self._more = len(run.data) >= max_bytes
+        if run.lengths:
             self._heard_at, self._asked = time.monotonic(), False
-            self._note(frames)
-        return frames, size
-
-    def _note(self, frames: list[bytes]) -> None:
-        for frame in frames:
-            if is_keepalive(frame) and parse_keepalive(frame).reply_requested:
-                self._reply_due = True
-        last = frames[-1]
-        end = parse_keepalive(last).wal_end if is_keepalive(last) else wal_end(last)
-        self.received = max(self.received, end)
+            said = heard(run)
+            self._reply_due |= said.reply_requested
+            self.received = max(self.received, said.wal_end)
+        return run
 
     def keep_up(self, confirmed: Lsn, now: float, *, listening: bool) -> None:
         """Send feedback when it is due, asked for, or has news; ask a silent server for a sign of life.

@@ -1,13 +1,20 @@
 """Small pieces when idle, large ones under load, and never more in flight than allowed."""
 
+from array import array
+
 from cdc_reader.batcher import Limits, Piece, decide_cut, due_at, is_full
+from cdc_reader.frame import Run
 
 LIMITS = Limits(max_rows=10, max_bytes=1000, linger_s=0.2, max_in_flight=3)
 
 
+def run(frames: int, size: int) -> Run:
+    return Run(bytearray(size), array("q", [size // frames] * frames))
+
+
 def piece(frames: int = 1, size: int = 10, since: float = 0.0) -> Piece:
     made = Piece()
-    made.add([b"x"] * frames, size, since)
+    made.add(run(frames, size), since)
     return made
 
 
@@ -18,7 +25,7 @@ def test_a_lone_row_is_handed_on_after_the_linger() -> None:
 
 def test_age_counts_from_the_first_frame() -> None:
     made = piece(since=1.0)
-    made.add([b"y"], 10, 1.15)
+    made.add(run(1, 10), 1.15)
     assert due_at(made, LIMITS, 0) == 1.2
 
 

@@ -1,13 +1,24 @@
 from __future__ import annotations
 
 import struct
+from array import array
 from typing import cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc_reader.frame import MAX_PIECE_BYTES, is_keepalive, parse_keepalive, split, standby_status, wal_end
+from cdc_reader.frame import (
+    MAX_PIECE_BYTES,
+    Keepalive,
+    Run,
+    heard,
+    is_keepalive,
+    parse_keepalive,
+    split,
+    standby_status,
+    wal_end,
+)
 from sink.errors import FrameError
 from sink.position import Lsn
 from tests.unit import pgoutput_frames as pg
@@ -93,3 +104,21 @@ def test_read_only_views_serve_as_well_as_bytes() -> None:
     assert is_keepalive(frames[0])
     assert parse_keepalive(frames[0]).wal_end == 7
     assert wal_end(frames[1]) == 9
+
+
+def run_of(*frames: bytes) -> Run:
+    return Run(bytearray(b"".join(frames)), array("q", map(len, frames)))
+
+
+def test_a_run_tells_how_far_the_server_has_sent_and_whether_it_asked() -> None:
+    asking, silent, row = pg.keepalive(5, reply_requested=True), pg.keepalive(7), pg.data(b"B", 5, 9)
+    assert heard(run_of(row)) == Keepalive(Lsn(9), reply_requested=False)
+    assert heard(run_of(row, silent)) == Keepalive(Lsn(7), reply_requested=False)
+    assert heard(run_of(asking, row, row)) == Keepalive(Lsn(9), reply_requested=True)
+    assert heard(run_of(row, asking, silent)) == Keepalive(Lsn(7), reply_requested=True)
+
+
+@pytest.mark.parametrize("frame", [b"", b"x" * 18, b"w" * 18, pg.keepalive(1)[:-1], pg.keepalive(1) + b"\0"])
+def test_a_malformed_end_of_a_run_is_refused(frame: bytes) -> None:
+    with pytest.raises(FrameError):
+        heard(run_of(pg.data(b"B", 5, 9), frame))
