@@ -52,7 +52,9 @@ class Segment:
         return len(self.lsn)
 
     def take(self, keep: Bools) -> Segment:
-        """Return the rows that the mask keeps."""
+        """Return the rows that the mask keeps; a copy only where it keeps not all."""
+        if keep.all():
+            return self
         places = np.cumsum(keep) - 1
         return Segment(
             table=self.table,

@@ -1,0 +1,81 @@
+"""What the reader does for a row, counted: Python calls do not depend on the machine, so a regression fails here.
+
+Each count is taken for a few rows and for many; what grows with the rows is what a row costs.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from cdc_reader.assemble import assemble
+from cdc_reader.batcher import Piece
+from cdc_reader.decode import Decoder
+from cdc_reader.frame import Run, heard
+from cdc_reader.held import Held
+from tests.unit import pgoutput_frames as pg
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FEW, MANY = 1_000, 20_000
+
+# Arrow and NumPy may take another way for small inputs; a call a row would be twenty thousand.
+SLACK_CALLS = 50
+
+
+def calls(work: Callable[[], object]) -> int:
+    """Count the calls of Python and C functions."""
+    count = 0
+
+    def note(_frame: object, event: str, _argument: Any) -> None:
+        nonlocal count
+        count += event in {"call", "c_call"}
+
+    sys.setprofile(note)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def run_of(rows: int, *, transactions: int) -> Run:
+    """Give the frames of so many rows in so many transactions, as one read returns them."""
+    each = [range(start, rows, transactions) for start in range(transactions)]
+    frames = [pg.begin(1), pg.relation(), pg.commit(1)]
+    for number, ids in enumerate(each, 2):
+        frames += [pg.begin(number * 100), *(pg.event(one) for one in ids), pg.commit(number * 100)]
+    return Run(bytearray(b"".join(frames)), array("q", map(len, frames)))
+
+
+def read_to_batches(run: Run) -> int:
+    """Do all that is done between the socket and Redis; return the rows."""
+    heard(run)
+    piece = Piece()
+    piece.add(run, 0.0)
+    decoded = Decoder(pg.TABLES, binary=True).decode(piece.runs, piece.lengths)
+    empty = np.array([], np.uint64)
+    rows = 0
+    for segment in decoded.segments:
+        for one in assemble(segment, Held(empty, empty, empty), source="outhaul", dead_letters="letters"):
+            rows += one.batch.rows
+    return rows
+
+
+@pytest.mark.parametrize("rows_each", [1, 100], ids=["single rows", "transactions of a hundred"])
+def test_no_call_is_made_for_a_row_or_a_transaction(rows_each: int) -> None:
+    few, many = (run_of(rows, transactions=rows // rows_each) for rows in (FEW, MANY))
+    assert read_to_batches(few) == FEW  # and imports, caches and tables of types are there
+    less = calls(lambda: read_to_batches(few))
+    more = calls(lambda: read_to_batches(many))
+    assert less > 0
+    assert more - less <= SLACK_CALLS
+
+
+def test_a_call_for_each_row_would_be_noticed() -> None:
+    assert calls(lambda: [len(str(number)) for number in range(MANY)]) >= MANY
