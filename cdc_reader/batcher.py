@@ -44,9 +44,14 @@ class Piece:
         self.size += len(run.data)
 
 
+def room(piece: Piece, limits: Limits) -> tuple[int, int]:
+    """Return how many bytes and frames the piece may still take, both 0 or less when it is full."""
+    return limits.max_bytes - piece.size, limits.max_rows - len(piece.lengths)
+
+
 def is_full(piece: Piece, limits: Limits) -> bool:
     """Tell whether the piece must not grow any more: the reader stops reading until it can be handed on."""
-    return len(piece.lengths) >= limits.max_rows or piece.size >= limits.max_bytes
+    return min(room(piece, limits)) <= 0
 
 
 def due_at(piece: Piece, limits: Limits, in_flight: int) -> float:

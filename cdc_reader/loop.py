@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from cdc_reader import metrics
-from cdc_reader.batcher import Limits, Piece, decide_cut, due_at, is_full
+from cdc_reader.batcher import Limits, Piece, decide_cut, due_at, is_full, room
 from cdc_reader.decode import Decoder
 from cdc_reader.ledger import Entry, Ledger, Phase
 from cdc_reader.progress import Progress
@@ -139,9 +139,8 @@ class Session:
     def _turn(self) -> None:
         reading = self._draining_since is None and not is_full(self._piece, self.limits)
         deadline = self._deadline()
-        run = self._wire.wait(
-            self.events, deadline, self.limits.max_bytes if reading else 0, patient=bool(self._piece.runs)
-        )
+        bytes_left, frames_left = room(self._piece, self.limits) if reading else (0, 0)
+        run = self._wire.wait(self.events, deadline, bytes_left, frames_left, patient=bool(self._piece.runs))
         now = self.tools.clock()
         self._piece.add(run, now)
         for event in self.events.take():

@@ -116,8 +116,8 @@ class Link:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
             self._wake_at_bytes = size
 
-    def read(self, max_bytes: int) -> Run:
-        """Return the frames that are here already, in order; stop past `max_bytes`.
+    def read(self, max_bytes: int, max_frames: int) -> Run:
+        """Return the frames that are here already, in order; stop at `max_frames`, or past `max_bytes`.
 
         Raises:
             PipelineError: the link is gone, or the server ended the stream, with its reason.
@@ -126,7 +126,7 @@ class Link:
         data, note, get = run.data, run.lengths.append, self._pgconn.get_copy_data
         try:
             self._pgconn.consume_input()
-            while len(data) < max_bytes:
+            for _ in range(max_frames):
                 length, frame = get(1)
                 if length <= 0:
                     if length < 0:
@@ -134,6 +134,8 @@ class Link:
                     break
                 data += frame
                 note(length)
+                if len(data) >= max_bytes:
+                    break
         except psycopg.Error as error:
             raise self._ended(str(error)) from error
         return run

@@ -46,7 +46,7 @@ class Wire:
         """Return the clock at which the next feedback is due."""
         return self._said_at + self._interval_s
 
-    def wait(self, events: Events, deadline: float, max_bytes: int, *, patient: bool = False) -> Run:
+    def wait(self, events: Events, deadline: float, max_bytes: int, max_frames: int, *, patient: bool = False) -> Run:
         """Wait for the socket, an event or the deadline; return the frames that came, none when `max_bytes` is 0.
 
         A patient caller has something already, and waits for many bytes or the deadline.
@@ -67,8 +67,8 @@ class Wire:
             return Run()
         if not flags & (select.POLLIN | _GONE) and not self._more and not patient:
             return Run()
-        run = self._link.read(max_bytes)
-        self._more = len(run.data) >= max_bytes
+        run = self._link.read(max_bytes, max_frames)
+        self._more = len(run.data) >= max_bytes or len(run.lengths) >= max_frames
         if run.lengths:
             self._heard_at, self._asked = time.monotonic(), False
             said = heard(run)

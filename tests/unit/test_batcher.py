@@ -2,7 +2,7 @@
 
 from array import array
 
-from cdc_reader.batcher import Limits, Piece, decide_cut, due_at, is_full
+from cdc_reader.batcher import Limits, Piece, decide_cut, due_at, is_full, room
 from cdc_reader.frame import Run
 
 LIMITS = Limits(max_rows=10, max_bytes=1000, linger_s=0.2, max_in_flight=3)
@@ -44,3 +44,10 @@ def test_a_full_piece_goes_at_once_while_there_is_room() -> None:
 def test_an_empty_piece_is_never_handed_on() -> None:
     assert due_at(Piece(), LIMITS, 0) == float("inf")
     assert not decide_cut(Piece(), LIMITS, in_flight=0, now=99.0)
+
+
+def test_a_piece_takes_no_more_than_is_left() -> None:
+    """One read may return thousands of frames: what it may take is told beforehand."""
+    assert room(Piece(), LIMITS) == (1000, 10)
+    assert room(piece(frames=4, size=40), LIMITS) == (960, 6)
+    assert min(room(piece(frames=10), LIMITS)) == 0
