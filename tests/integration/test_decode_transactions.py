@@ -14,6 +14,7 @@ from cdc_reader.frame import is_keepalive, parse_keepalive, standby_status
 from cdc_reader.slot import conninfo
 from sink.errors import FatalError
 from sink.position import Lsn
+from tests.conftest import until as wait_until
 
 if TYPE_CHECKING:
     from tests.integration.postgres_oracle import Oracle
@@ -168,6 +169,9 @@ def _stream(oracle: Oracle, until: Lsn, deadline_s: float = 20.0) -> list[bytes]
             conn.consume_input()
     finally:
         conn.finish()
+        # The walsender hears of it a moment later, and until then the slot can be neither read nor dropped.
+        free = "SELECT count(*) = 1 FROM pg_replication_slots WHERE slot_name = %s AND NOT active"
+        wait_until(lambda: oracle.conn.execute(free, [oracle.name]).fetchone() == (True,), what="the slot is free")
 
 
 def test_the_stream_cut_anywhere_gives_what_the_slot_function_gives(notes: Oracle) -> None:
