@@ -45,7 +45,7 @@ class Piece:
 
 
 def room(piece: Piece, limits: Limits) -> tuple[int, int]:
-    """Return how many bytes and frames the piece may still take, both 0 or less when it is full."""
+    """Return how many bytes and how many frames the piece may still take; 0 or less of either when it is full."""
     return limits.max_bytes - piece.size, limits.max_rows - len(piece.lengths)
 
 

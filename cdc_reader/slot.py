@@ -79,6 +79,7 @@ class Link:
         # A second descriptor of the same socket, since libpq has no call for its options.
         self._socket = socket.socket(fileno=os.dup(pgconn.socket))
         self._wake_at_bytes = 1
+        self.more = False
         self.unsent = False
 
     def fileno(self) -> int:
@@ -102,7 +103,7 @@ class Link:
             SlotHeldError: another session has the slot.
             PipelineError: the server refuses or does not answer.
         """
-        self._execute(f"SELECT repeat(' ', {_ROW_BYTES})")
+        self._grow_buffer()
         options = f"proto_version '1', publication_names '{self._publication}'" + (", binary 'true'" if binary else "")
         self._execute(f"START_REPLICATION SLOT {self._slot} LOGICAL 0/0 ({options})", expect=pq.ExecStatus.COPY_BOTH)
         self._pgconn.nonblocking = 1
@@ -119,18 +120,24 @@ class Link:
     def read(self, max_bytes: int, max_frames: int) -> Run:
         """Return the frames that are here already, in order; stop at `max_frames`, or past `max_bytes`.
 
+        `more` then tells whether some may be left that the socket knows nothing of.
+
         Raises:
             PipelineError: the link is gone, or the server ended the stream, with its reason.
         """
         run = Run()
         data, note, get = run.data, run.lengths.append, self._pgconn.get_copy_data
         try:
-            self._pgconn.consume_input()
+            # What is left goes first: libpq's buffer grows for what does not fit, and would take in the whole stream.
+            if not self.more:
+                self._pgconn.consume_input()
+            self.more = True
             for _ in range(max_frames):
                 length, frame = get(1)
                 if length <= 0:
                     if length < 0:
                         raise self._ended()
+                    self.more = False
                     break
                 data += frame
                 note(length)
@@ -167,6 +174,9 @@ class Link:
         """End the session; the slot is free as soon as the server notices."""
         self._socket.close()
         self._pgconn.finish()
+
+    def _grow_buffer(self) -> None:
+        self._execute(f"SELECT repeat(' ', {_ROW_BYTES})")
 
     def _execute(self, command: str, expect: int = pq.ExecStatus.TUPLES_OK) -> PGresult:
         try:

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 _POSTGRES_EPOCH_US = 946_684_800_000_000
 # Rows that come while others wait for company may wait with them: a wake-up for each costs both sides several times the
-# work itself. So many bytes are worth one; whoever waits for less is woken by the deadline of the piece.
+# work itself. So many bytes are worth one, and so long, in seconds, may a keepalive that wants an answer go unread.
 _CROWD_BYTES = 64 << 10
+_PATIENCE_S = 0.2
 _GONE = select.POLLERR | select.POLLHUP | select.POLLRDHUP | select.POLLNVAL
 
 
@@ -38,7 +39,6 @@ class Wire:
         self._said_at = float("-inf")
         self._asked = False
         self._said = NO_LSN
-        self._more = False
         self._reply_due = False
         self.received = NO_LSN
 
@@ -49,14 +49,16 @@ class Wire:
     def wait(self, events: Events, deadline: float, max_bytes: int, max_frames: int, *, patient: bool = False) -> Run:
         """Wait for the socket, an event or the deadline; return the frames that came, none when `max_bytes` is 0.
 
-        A patient caller has something already, and waits for many bytes or the deadline.
+        A patient caller has something already, and waits for many bytes or the deadline, a moment at most.
         """
         self._link.wake_at(_CROWD_BYTES if patient else 1)
+        if patient:
+            deadline = min(deadline, time.monotonic() + _PATIENCE_S)
         poll = select.poll()
         poll.register(events.fileno(), select.POLLIN)
         want = select.POLLRDHUP | (select.POLLIN if max_bytes else 0) | (select.POLLOUT if self._link.unsent else 0)
         poll.register(self._link.fileno(), want)
-        timeout_s = 0.0 if max_bytes and self._more else max(0.0, deadline - time.monotonic())
+        timeout_s = 0.0 if max_bytes and self._link.more else max(0.0, deadline - time.monotonic())
         ready = dict(poll.poll(timeout_s * 1000))
         flags = ready.get(self._link.fileno(), 0)
         if flags & select.POLLOUT:
@@ -65,10 +67,9 @@ class Wire:
             if flags & _GONE:
                 raise TransientError("Postgres closed the link", exit_code=Exit.POSTGRES_UNREACHABLE)
             return Run()
-        if not flags & (select.POLLIN | _GONE) and not self._more and not patient:
+        if not flags & (select.POLLIN | _GONE) and not self._link.more and not patient:
             return Run()
         run = self._link.read(max_bytes, max_frames)
-        self._more = len(run.data) >= max_bytes or len(run.lengths) >= max_frames
         if run.lengths:
             self._heard_at, self._asked = time.monotonic(), False
             said = heard(run)
