@@ -50,6 +50,10 @@ class Pipeline:
         """Return the process id of `reader` or `worker`."""
         return self._processes[name].pid
 
+    def pids(self, kind: str) -> dict[str, int]:
+        """Return the process ids of all that run a command (`worker`, `worker-2` ...), by their names."""
+        return {name: one.pid for name, one in self._processes.items() if name.partition("-")[0] == kind}
+
     def signal(self, name: str, number: int) -> None:
         """Signal a process and all of its descendants."""
         _signal(self.pid(name), number)

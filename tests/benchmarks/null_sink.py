@@ -1,0 +1,101 @@
+"""The reader with a sink that stores everything at once: `python -m tests.benchmarks.null_sink`.
+
+What is measured with it is capture alone: all that the reader does, but for Redis, worker and ClickHouse.
+"""
+
+from __future__ import annotations
+
+import queue
+import random
+import signal
+from typing import TYPE_CHECKING, cast
+
+import psycopg
+
+from cdc_reader import memory
+from cdc_reader.held import NOTHING_HELD
+from cdc_reader.loop import Session, Tools
+from cdc_reader.recovery import Recovered
+from cdc_reader.slot import confirmed_lsn, open_link
+from sink import logs
+from sink.report import Outcome, Report
+from sink.settings import load
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cdc_reader.dispatch import Dispatcher
+    from cdc_reader.ledger import Entry
+    from sink.payloads import Payloads
+
+_EPOCH = 1
+
+
+class NullSink:
+    """Takes the place of dispatcher and Redis: what is sent is stored, and reported so."""
+
+    def __init__(self) -> None:
+        self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+
+    def announce_epoch(self, epoch: int) -> None:
+        """Nobody asks."""
+
+    def send(self, entry: Entry) -> None:
+        """Report the batch as stored."""
+        report = Report(Outcome.STORED, entry.message.token, entry.message.sequence)
+        self._lines.put(report.to_json().encode())
+
+    def reports(self, _key: str, *, wait_s: int) -> list[bytes]:
+        """Return the next report."""
+        try:
+            return [self._lines.get(timeout=wait_s)]
+        except queue.Empty:
+            return []
+
+    def text(self, _key: str) -> str:
+        """Give the epoch, as whoever asks for its mirror expects."""
+        return str(_EPOCH)
+
+    def present(self, keys: Sequence[str]) -> list[bool]:
+        """All are alive."""
+        return [True for _ in keys]
+
+    def set(self, key: str, text: str, *, ttl_s: int | None = None) -> None:
+        """Nobody asks."""
+
+    def length(self, _key: str) -> int:
+        """Nothing ever waits."""
+        return 0
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def main() -> None:
+    """Stream until SIGTERM."""
+    settings = load()
+    logs.configure("json")
+    memory.bound()
+    asked: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
+    dsn = settings.postgres_dsn.get_secret_value()
+    link = open_link(dsn, settings.slot, settings.publication)
+    link.identify()
+    link.start(binary=True)
+    with psycopg.connect(dsn, row_factory=psycopg.rows.dict_row) as conn:
+        confirmed = confirmed_lsn(conn, settings.slot)
+    sink = NullSink()
+    tools = Tools(
+        link=link,
+        dispatcher=cast("Dispatcher", sink),
+        payloads=cast("Payloads", sink),
+        recover=lambda _wait: Recovered(_EPOCH, NOTHING_HELD),
+        random=random.random,
+    )
+    session = Session(settings, tools, confirmed, owner="null", binary=True, status_interval_s=1.0)
+    session.run(lambda: bool(asked))
+    link.close()
+
+
+if __name__ == "__main__":
+    main()
