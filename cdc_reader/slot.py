@@ -19,6 +19,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from cdc_reader.frame import Run
 from cdc_reader.sqlstate import error_of
+from cdc_reader.window import Window
 from sink.position import NO_LSN, Lsn
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class Link:
         self._publication = publication
         # A second descriptor of the same socket, since libpq has no call for its options.
         self._socket = socket.socket(fileno=os.dup(pgconn.socket))
-        self._wake_at_bytes = 1
+        self._window = Window(self._socket)
         self.more = False
         self.unsent = False
 
@@ -104,18 +105,14 @@ class Link:
             PipelineError: the server refuses or does not answer.
         """
         self._grow_buffer()
+        self._window.fit()
         options = f"proto_version '1', publication_names '{self._publication}'" + (", binary 'true'" if binary else "")
         self._execute(f"START_REPLICATION SLOT {self._slot} LOGICAL 0/0 ({options})", expect=pq.ExecStatus.COPY_BOTH)
         self._pgconn.nonblocking = 1
 
     def wake_at(self, size: int) -> None:
-        """Let the socket count as readable from `size` bytes on; a link that was cut is so anyway.
-
-        Source: https://man7.org/linux/man-pages/man7/socket.7.html (SO_RCVLOWAT)
-        """
-        if size != self._wake_at_bytes:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
-            self._wake_at_bytes = size
+        """Let the socket count as readable from `size` bytes on."""
+        self._window.wake_at(size)
 
     def read(self, max_bytes: int, max_frames: int) -> Run:
         """Return the frames that are here already, in order; stop at `max_frames`, or past `max_bytes`.

@@ -23,8 +23,12 @@ if TYPE_CHECKING:
 _POSTGRES_EPOCH_US = 946_684_800_000_000
 # Rows that come while others wait for company may wait with them: a wake-up for each costs both sides several times the
 # work itself. So many bytes are worth one, and so long, in seconds, may a keepalive that wants an answer go unread.
-_CROWD_BYTES = 64 << 10
+_CROWD_BYTES = 16 << 10
 _PATIENCE_S = 0.2
+# When all that had come was read, more is not looked at for so long, in seconds, and gathers in the server's socket
+# (cdc_reader/window.py). Kernels give that some megabytes, which a walsender does not fill in this time.
+_REST_S = 0.01
+_PLENTY_BYTES = 512 << 10
 _GONE = select.POLLERR | select.POLLHUP | select.POLLRDHUP | select.POLLNVAL
 
 
@@ -40,6 +44,7 @@ class Wire:
         self._asked = False
         self._said = NO_LSN
         self._reply_due = False
+        self._rest_until = float("-inf")
         self.received = NO_LSN
 
     def due_at(self) -> float:
@@ -51,25 +56,31 @@ class Wire:
 
         A patient caller has something already, and waits for many bytes or the deadline, a moment at most.
         """
+        now = time.monotonic()
+        looking = bool(max_bytes)
+        if patient and looking:
+            deadline = min(deadline, now + _PATIENCE_S)
+            if now < self._rest_until:
+                looking, deadline = False, min(deadline, self._rest_until)
         self._link.wake_at(_CROWD_BYTES if patient else 1)
-        if patient:
-            deadline = min(deadline, time.monotonic() + _PATIENCE_S)
         poll = select.poll()
         poll.register(events.fileno(), select.POLLIN)
-        want = select.POLLRDHUP | (select.POLLIN if max_bytes else 0) | (select.POLLOUT if self._link.unsent else 0)
+        want = select.POLLRDHUP | (select.POLLIN if looking else 0) | (select.POLLOUT if self._link.unsent else 0)
         poll.register(self._link.fileno(), want)
-        timeout_s = 0.0 if max_bytes and self._link.more else max(0.0, deadline - time.monotonic())
+        timeout_s = 0.0 if looking and self._link.more else max(0.0, deadline - now)
         ready = dict(poll.poll(timeout_s * 1000))
         flags = ready.get(self._link.fileno(), 0)
         if flags & select.POLLOUT:
             self._link.flush()
-        if not max_bytes:
+        if not looking:
             if flags & _GONE:
                 raise TransientError("Postgres closed the link", exit_code=Exit.POSTGRES_UNREACHABLE)
             return Run()
         if not flags & (select.POLLIN | _GONE) and not self._link.more and not patient:
             return Run()
         run = self._link.read(max_bytes, max_frames)
+        if len(run.data) < _PLENTY_BYTES and not self._link.more:
+            self._rest_until = time.monotonic() + _REST_S
         if run.lengths:
             self._heard_at, self._asked = time.monotonic(), False
             said = heard(run)
