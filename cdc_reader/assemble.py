@@ -1,6 +1,7 @@
-"""Decoded rows of one table -> batches: those ClickHouse lacks, and dead letters for those it cannot hold.
+"""Decoded rows, piece by piece -> batches: those ClickHouse lacks, and dead letters for those it cannot hold.
 
-Pure. Adds the cdc_* columns, which make every stored row say where it came from.
+Pure. Adds the cdc_* columns, which make every stored row say where it came from. Rows are packed as soon as they are
+decoded, so that a batch of any size costs its packed bytes and no more.
 """
 
 from __future__ import annotations
@@ -8,14 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 
-from sink.batch import Batch, pack
+from sink.batch import Batch, Packer
 from sink.position import Lsn, Position
 from sink.quarantine import DEAD_LETTER_SCHEMA
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
 
     from cdc_reader.decode import Segment
@@ -33,35 +34,77 @@ class Assembled:
     committed_at_us: npt.NDArray[np.int64]
 
 
-def assemble(segment: Segment, held: Held, *, source: str, dead_letters: str) -> list[Assembled]:
-    """Build the batches of one segment; none when ClickHouse holds all of it."""
-    segment = segment.take(held.missing(segment.lsn, segment.ordinal))
-    if not len(segment.lsn):
-        return []
-    batches = []
-    good = segment.take(~segment.refused)
-    if len(good.lsn):
-        records = pa.RecordBatch.from_arrays(
-            [*good.columns.columns, *_cdc_columns(good)], schema=pa.schema([*good.columns.schema, *_CDC_FIELDS])
-        )
-        batch = pack(source, good.table, records, *_ends(good))
-        batches.append(Assembled(batch, good.columns.schema, good.committed_at_us))
-    bad = segment.take(segment.refused)
-    if len(bad.lsn):
-        rows = pa.array([text.encode() for _, text, _ in bad.refused_rows], pa.binary())
-        reasons = pa.array([reason.encode() for _, _, reason in bad.refused_rows], pa.binary())
-        records = pa.RecordBatch.from_arrays([rows, reasons, *_cdc_columns(bad)], schema=DEAD_LETTER_SCHEMA)
-        batch = pack(source, dead_letters, records, *_ends(bad))
-        batches.append(Assembled(batch, None, bad.committed_at_us))
-    return batches
+class _Open:
+    """A batch that may still grow: its packer, the columns of the outbox, and the commit times of its rows."""
+
+    def __init__(self, packer: Packer, schema: pa.Schema | None) -> None:
+        self.packer = packer
+        self.schema = schema
+        self._committed_at_us: list[npt.NDArray[np.int64]] = []
+
+    def add(self, records: pa.RecordBatch, segment: Segment) -> None:
+        self.packer.add(records, *_ends(segment))
+        self._committed_at_us.append(segment.committed_at_us)
+
+    def finish(self) -> Assembled:
+        return Assembled(self.packer.finish(), self.schema, np.concatenate(self._committed_at_us))
+
+
+class Assembly:
+    """Batches that fill, by table; rows of another shape than those before them begin another batch of their table."""
+
+    def __init__(self, held: Held, *, source: str, dead_letters: str) -> None:
+        """Leave out what is `held`; `dead_letters` is the table for rows that ClickHouse cannot hold."""
+        self._held = held
+        self._source = source
+        self._dead_letters = dead_letters
+        self._open: dict[str, _Open] = {}
+        self._full: list[Assembled] = []
+
+    def add(self, segment: Segment) -> int:
+        """Append the rows of a segment that ClickHouse lacks; return how many it holds."""
+        rows = len(segment)
+        segment = segment.take(self._held.missing(segment.lsn, segment.ordinal))
+        good = segment.take(~segment.refused)
+        if len(good):
+            schema = good.columns.schema
+            batch = self._batch(good.table, pa.schema([*schema, *_CDC_FIELDS]), schema)
+            columns = [*good.columns.columns, *_cdc_columns(good)]
+            batch.add(pa.RecordBatch.from_arrays(columns, schema=batch.packer.schema), good)
+        bad = segment.take(segment.refused)
+        if len(bad):
+            texts = ([text for _, text, _ in bad.refused_rows], [reason for _, _, reason in bad.refused_rows])
+            columns = [pa.array([text.encode() for text in one], pa.binary()) for one in texts]
+            records = pa.RecordBatch.from_arrays([*columns, *_cdc_columns(bad)], schema=DEAD_LETTER_SCHEMA)
+            self._batch(self._dead_letters, DEAD_LETTER_SCHEMA, None).add(records, bad)
+        return rows - len(segment)
+
+    def finish(self) -> list[Assembled]:
+        """Return all batches, each in stream order, and begin anew."""
+        finished = [*self._full, *(batch.finish() for batch in self._open.values())]
+        self._full, self._open = [], {}
+        return finished
+
+    def _batch(self, table: str, packed: pa.Schema, schema: pa.Schema | None) -> _Open:
+        batch = self._open.get(table)
+        if batch is not None and not batch.packer.schema.equals(packed, check_metadata=True):
+            self._full.append(self._open.pop(table).finish())
+            batch = None
+        if batch is None:
+            batch = self._open[table] = _Open(Packer(self._source, table, packed), schema)
+        return batch
 
 
 def _cdc_columns(segment: Segment) -> list[pa.Array]:
     return [
-        pa.array(segment.lsn, pa.uint64()),
-        pa.array(segment.ordinal, pa.uint64()),
-        pa.array(segment.committed_at_us, pa.timestamp("us", "UTC")),
+        _wrapped(segment.lsn, pa.uint64()),
+        _wrapped(segment.ordinal, pa.uint64()),
+        _wrapped(segment.committed_at_us, pa.timestamp("us", "UTC")),
     ]
+
+
+def _wrapped(numbers: npt.NDArray[np.uint64] | npt.NDArray[np.int64], kind: pa.DataType) -> pa.Array:
+    return pa.Array.from_buffers(kind, len(numbers), [None, pa.py_buffer(np.ascontiguousarray(numbers))])
 
 
 def _ends(segment: Segment) -> tuple[Position, Position]:

@@ -1,22 +1,31 @@
-"""Frames, one read after the other -> pieces, each of which becomes a batch.
+"""Frames, one read after the other -> pieces to decode, and where one batch ends and the next begins.
 
-Pure. Small when idle, for latency; large under load, for throughput and few parts: the more is in flight, the longer
-a piece may fill. Frames are counted for rows, which they bound from above; they are not looked into here.
+Pure. A piece is what is decoded at a time: small enough for the processor's caches, whatever the size of the batch. A
+batch is small at rest, for latency, and large under load, for throughput and few parts: the more is in flight, and the
+later its rows are already, the longer it may fill. Frames are counted for rows, which they bound from above; they are
+not looked into here.
 """
 
 from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cdc_reader.frame import Run
 
+PIECE_BYTES = 4 << 20
+
+# Rows that are late already may wait for so much of that time again; under a backlog this makes batches large.
+_SHARE_OF_LAG = 0.25
+_MAX_WAIT_S = 2.0
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """When a piece is full or old enough."""
+    """When a batch is full or old enough."""
 
     max_rows: int
     max_bytes: int
@@ -24,43 +33,94 @@ class Limits:
     max_in_flight: int
 
 
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What is going on: batches in flight, how late the newest rows were (seconds), and whether more crowd in."""
+
+    in_flight: int = 0
+    lag_s: float = 0.0
+    crowded: bool = False
+
+
 @dataclass(slots=True)
 class Piece:
-    """Frames that wait to be decoded together; `since` is the clock at the first of them, in seconds."""
+    """Frames that are decoded together; `ends_batch` says that what comes next belongs to another batch."""
 
     runs: list[bytearray] = field(default_factory=list)
     lengths: array[int] = field(default_factory=lambda: array("q"))
     size: int = 0
+    ends_batch: bool = False
+
+
+@dataclass(slots=True)
+class Filling:
+    """The batch that fills: its newest piece, what was handed on before that, and the clock at its first frame."""
+
+    piece: Piece = field(default_factory=Piece)
+    handed_frames: int = 0
+    handed_bytes: int = 0
     since: float = 0.0
+
+    @property
+    def frames(self) -> int:
+        """Frames of the batch so far."""
+        return self.handed_frames + len(self.piece.lengths)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the batch so far, as they came."""
+        return self.handed_bytes + self.piece.size
 
     def add(self, run: Run, now: float) -> None:
         """Append what one read gave."""
         if not run.lengths:
             return
-        if not self.runs:
+        if not self.frames:
             self.since = now
-        self.runs.append(run.data)
-        self.lengths.extend(run.lengths)
-        self.size += len(run.data)
+        self.piece.runs.append(run.data)
+        self.piece.lengths.extend(run.lengths)
+        self.piece.size += len(run.data)
+
+    def hand_on(self) -> Piece:
+        """Return the piece and begin another one of the same batch."""
+        piece, self.piece = self.piece, Piece()
+        self.handed_frames += len(piece.lengths)
+        self.handed_bytes += piece.size
+        return piece
 
 
-def room(piece: Piece, limits: Limits) -> tuple[int, int]:
-    """Return how many bytes and how many frames the piece may still take; 0 or less of either when it is full."""
-    return limits.max_bytes - piece.size, limits.max_rows - len(piece.lengths)
+class Cut(Enum):
+    """What to do with the newest piece."""
+
+    NOTHING = auto()
+    PIECE = auto()  # hand it on, the batch goes on filling
+    BATCH = auto()  # hand it on, and the batch ends with it
 
 
-def is_full(piece: Piece, limits: Limits) -> bool:
-    """Tell whether the piece must not grow any more: the reader stops reading until it can be handed on."""
-    return min(room(piece, limits)) <= 0
+def room(filling: Filling, limits: Limits) -> tuple[int, int]:
+    """Return how many bytes and frames the next read may take; 0 or less of either when the reader must wait."""
+    size = min(PIECE_BYTES - filling.piece.size, limits.max_bytes - filling.size)
+    return size, limits.max_rows - filling.frames
 
 
-def due_at(piece: Piece, limits: Limits, in_flight: int) -> float:
-    """Return the clock at which the piece is old enough, in seconds; infinity for an empty one."""
-    return piece.since + limits.linger_s * (1 + in_flight) if piece.runs else float("inf")
+def is_full(filling: Filling, limits: Limits) -> bool:
+    """Tell whether the batch must not grow any more."""
+    return filling.size >= limits.max_bytes or filling.frames >= limits.max_rows
 
 
-def decide_cut(piece: Piece, limits: Limits, in_flight: int, now: float) -> bool:
-    """Tell whether to hand the piece on: full or due, and there is room for one more."""
-    if not piece.runs or in_flight >= limits.max_in_flight:
-        return False
-    return is_full(piece, limits) or now >= due_at(piece, limits, in_flight)
+def due_at(filling: Filling, limits: Limits, load: Load) -> float:
+    """Return the clock at which the batch is old enough, in seconds; infinity for an empty one."""
+    if not filling.frames:
+        return float("inf")
+    late_s = min(load.lag_s * _SHARE_OF_LAG, _MAX_WAIT_S) if load.crowded else 0.0
+    return filling.since + max(limits.linger_s * (1 + load.in_flight), late_s)
+
+
+def decide_cut(filling: Filling, limits: Limits, load: Load, now: float, *, decoder_has_room: bool) -> Cut:
+    """Decide whether the piece is handed on, and whether its batch ends: full or due, with room for one more."""
+    if not filling.frames or not decoder_has_room:
+        return Cut.NOTHING
+    due = is_full(filling, limits) or now >= due_at(filling, limits, load)
+    if due and load.in_flight < limits.max_in_flight:
+        return Cut.BATCH
+    return Cut.PIECE if filling.piece.size >= PIECE_BYTES else Cut.NOTHING

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from cdc_reader import metrics
-from cdc_reader.batcher import Limits, Piece, decide_cut, due_at, is_full, room
+from cdc_reader.batcher import Cut, Filling, Limits, Load, Piece, decide_cut, due_at, is_full, room
 from cdc_reader.decode import Decoder
 from cdc_reader.ledger import Entry, Ledger, Phase
 from cdc_reader.progress import Progress
@@ -27,6 +27,7 @@ from cdc_reader.stages import (
     Events,
     Failed,
     Looked,
+    Packed,
     RedisLost,
     Sent,
     Trouble,
@@ -62,7 +63,11 @@ DRAIN_S = 30.0
 # … and how long it goes on waiting when nothing more gets stored: no worker may be left to store it.
 DRAIN_QUIET_S = 5.0
 _JOIN_S = 12.0
-_UNDECODED = 2
+# What waits to be decoded is the largest thing in memory but for packed batches, so little of it may.
+_MAX_UNDECODED_PIECES = 3
+_MAX_UNPACKED_BATCHES = 2
+# However large a batch may grow: packed batches in flight are kept in memory, in bytes.
+_MAX_IN_FLIGHT_BYTES = 96 << 20
 # The published state is at most this old, in seconds; making it at every turn would cost more than it tells.
 _LOOK_BACK_S = 0.5
 
@@ -107,7 +112,9 @@ class Session:
         self.progress = Progress(settings.dead_letters_table)
         self.begun: Recovered | None = None
         self._decoder = Decoder({settings.table: settings.clickhouse_table}, binary=binary)
-        self._piece = Piece()
+        self._filling = Filling()
+        self._undecoded_pieces = 0
+        self._lag_s = 0.0
         self._pieces: queue.SimpleQueue[Piece | None] = queue.SimpleQueue()
         self._batches: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
@@ -137,41 +144,64 @@ class Session:
             self._close()
 
     def _turn(self) -> None:
-        reading = self._draining_since is None and not is_full(self._piece, self.limits)
+        reading = self._draining_since is None and self._decoder_has_room() and not is_full(self._filling, self.limits)
         deadline = self._deadline()
-        bytes_left, frames_left = room(self._piece, self.limits) if reading else (0, 0)
-        run = self._wire.wait(self.events, deadline, bytes_left, frames_left, patient=bool(self._piece.runs))
+        bytes_left, frames_left = room(self._filling, self.limits) if reading else (0, 0)
+        run = self._wire.wait(self.events, deadline, bytes_left, frames_left, patient=bool(self._filling.frames))
         now = self.tools.clock()
-        self._piece.add(run, now)
+        self._filling.add(run, now)
         for event in self.events.take():
             self._handle(event)
         self._hand_on(now)
         self._wire.keep_up(self.watermark.confirmed, now, listening=reading)
         self._look_back(now)
 
-    def _deadline(self) -> float:
-        cut = due_at(self._piece, self.limits, self.watermark.in_flight)
-        if not self._has_room():
-            cut = float("inf")
-        return min(cut, self._wire.due_at(), self.tools.clock() + 1.0)
+    def _load(self) -> Load:
+        return Load(self._in_flight(), self._lag_s, self._wire.is_crowded(self.tools.clock()))
 
-    def _has_room(self) -> bool:
-        # Pieces that wait to be decoded are the largest thing in memory, so few of them may.
-        in_flight, undecoded = self.watermark.in_flight, self.watermark.undecoded
-        return in_flight < self.limits.max_in_flight and undecoded < _UNDECODED
+    def _in_flight(self) -> int:
+        # Whatever keeps another batch from being begun counts as if all places were taken.
+        unpacked = self.watermark.undecoded >= _MAX_UNPACKED_BATCHES
+        full = self.ledger.size >= _MAX_IN_FLIGHT_BYTES
+        return self.limits.max_in_flight if unpacked or full else self.watermark.in_flight
+
+    def _decoder_has_room(self) -> bool:
+        return self._undecoded_pieces < _MAX_UNDECODED_PIECES
+
+    def _deadline(self) -> float:
+        load = self._load()
+        cut = due_at(self._filling, self.limits, load)
+        if load.in_flight >= self.limits.max_in_flight or not self._decoder_has_room():
+            cut = float("inf")
+        now = self.tools.clock()
+        # A crowd that ends changes when the batch is due.
+        change = self._wire.crowded_until if load.crowded else float("inf")
+        return min(cut, change, self._wire.due_at(), now + 1.0)
 
     def _hand_on(self, now: float) -> None:
-        due = self._has_room() and decide_cut(self._piece, self.limits, self.watermark.in_flight, now)
-        if due or (self._draining_since is not None and self._piece.runs):
+        cut = decide_cut(self._filling, self.limits, self._load(), now, decoder_has_room=self._decoder_has_room())
+        if self._draining_since is not None and self._filling.frames:
+            cut = Cut.BATCH
+        if cut is Cut.NOTHING:
+            return
+        piece = self._filling.hand_on()
+        if cut is Cut.BATCH:
+            piece.ends_batch = True
+            self._filling = Filling()
             self.watermark.handed_on()
-            self._pieces.put(self._piece)
-            self._piece = Piece()
+        self._undecoded_pieces += 1
+        self._pieces.put(piece)
 
     def _handle(self, event: Event) -> None:
         match event:
             case Begun(recovered):
                 self._begin(recovered)
             case Decoded():
+                self._undecoded_pieces -= 1
+                self.progress.captured(event.rows, event.left_out)
+                if event.committed_at_us is not None:
+                    self._lag_s = time.time() - event.committed_at_us / 1e6
+            case Packed():
                 self._register(event)
             case Sent(sequence):
                 self.ledger.heard(sequence, Phase.SENT, self.tools.clock())
@@ -207,11 +237,11 @@ class Session:
             start("hear", events, lambda: hear_reports(events, tools.payloads, epoch, begun, settings, tools.random))
         )
 
-    def _register(self, decoded: Decoded) -> None:
+    def _register(self, packed: Packed) -> None:
         if self.begun is None:
             raise FatalError("a piece was decoded before recovery", exit_code=Exit.STREAM_BROKEN)
         first = self._sequence
-        for assembled in decoded.batches:
+        for assembled in packed.batches:
             message = Message.of(
                 assembled.batch,
                 source=self.settings.source,
@@ -222,8 +252,7 @@ class Session:
             )
             self._sequence += 1
             self._batches.put(self.ledger.add(message, assembled))
-        self.watermark.decoded(list(range(first, self._sequence)), decoded.safe_lsn)
-        self.progress.captured(decoded.rows, sum(assembled.batch.rows for assembled in decoded.batches))
+        self.watermark.decoded(list(range(first, self._sequence)), packed.safe_lsn)
 
     def _hear(self, report: Report) -> None:
         if not self.ledger.awaits(report.sequence, report.token):
@@ -273,7 +302,7 @@ class Session:
         quiet_s = now - max(self._draining_since, self._stored_at)
         if self.begun is None or now - self._draining_since > DRAIN_S or quiet_s > DRAIN_QUIET_S:
             return True
-        return not self._piece.runs and not self.watermark.in_flight
+        return not self._filling.frames and not self.watermark.in_flight
 
     def _recover_and_decode(self) -> None:
         found: list[Recovered] = []

@@ -14,8 +14,9 @@ import ctypes
 import pyarrow as pa
 
 _M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
 _M_ARENA_MAX = -8
-_TRIM_BYTES = 1_000_000
+_TRIM_BYTES = 32 << 20
 
 
 def bound() -> None:
@@ -24,4 +25,5 @@ def bound() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, 2)
+        mallopt(_M_MMAP_THRESHOLD, 32 << 20)
         mallopt(_M_TRIM_THRESHOLD, _TRIM_BYTES)

@@ -31,12 +31,12 @@ class Progress:
         self._captured = self._stored = self._left_out = self._dead_letters = 0
         self._last_stored_at: float | None = None
 
-    def captured(self, rows: int, sent: int) -> None:
-        """Count the rows of a piece, and those of them that go on; the others are held already."""
+    def captured(self, rows: int, left_out: int) -> None:
+        """Count the rows of a piece, and those of them that go no further, since ClickHouse holds them already."""
         self._captured += rows
-        self._left_out += rows - sent
+        self._left_out += left_out
         metrics.CAPTURED.inc(rows)
-        metrics.LEFT_OUT.inc(rows - sent)
+        metrics.LEFT_OUT.inc(left_out)
 
     def stored(self, entry: Entry, dead_letters: int, now_us: int) -> None:
         """Count a stored batch at Unix time `now_us`; the sink set `dead_letters` of its rows aside."""

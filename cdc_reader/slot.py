@@ -80,6 +80,8 @@ class Link:
         # A second descriptor of the same socket, since libpq has no call for its options.
         self._socket = socket.socket(fileno=os.dup(pgconn.socket))
         self._window = Window(self._socket)
+        # Before anything large is asked for: what the server was once promised room for must find it.
+        self._window.fit()
         self.more = False
         self.unsent = False
 
@@ -105,7 +107,6 @@ class Link:
             PipelineError: the server refuses or does not answer.
         """
         self._grow_buffer()
-        self._window.fit()
         options = f"proto_version '1', publication_names '{self._publication}'" + (", binary 'true'" if binary else "")
         self._execute(f"START_REPLICATION SLOT {self._slot} LOGICAL 0/0 ({options})", expect=pq.ExecStatus.COPY_BOTH)
         self._pgconn.nonblocking = 1

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from cdc_reader.assemble import Assembled, assemble
+from cdc_reader.assemble import Assembled, Assembly
 from cdc_reader.ledger import Health
 from cdc_reader.state import TTL_S
 from sink.batch import alive_key, epoch_key, stored_key
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cdc_reader.batcher import Piece
+    from cdc_reader.decode import Decoded as DecodedPiece
     from cdc_reader.decode import Decoder
     from cdc_reader.dispatch import Dispatcher
     from cdc_reader.ledger import Entry
@@ -49,11 +50,19 @@ class Begun:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """What one piece held."""
+    """A piece was decoded: its rows, those among them that are held, when the last was committed (Unix µs, or None)."""
+
+    rows: int
+    left_out: int
+    committed_at_us: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """All pieces up to the end of a batch: what they became, and what may be confirmed when that is stored."""
 
     batches: list[Assembled]
     safe_lsn: Lsn | None
-    rows: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +99,7 @@ class Failed:
     error: Exception
 
 
-Event = Begun | Decoded | Sent | Report | Looked | RedisLost | Trouble | Failed
+Event = Begun | Decoded | Packed | Sent | Report | Looked | RedisLost | Trouble | Failed
 
 
 class SessionOverError(Exception):
@@ -189,19 +198,23 @@ def decode_pieces(
     settings: Settings,
 ) -> None:
     """Turn pieces into batches, in order, until None comes."""
+    assembly = Assembly(recovered.held, source=settings.source, dead_letters=settings.dead_letters_table)
+    safe_lsn: Lsn | None = None
     while (piece := inbox.get()) is not None:
         decoded = decoder.decode(piece.runs, piece.lengths)
-        batches: list[Assembled] = []
-        rows = 0
-        for segment in decoded.segments:
-            rows += len(segment.lsn)
-            batches += assemble(
-                segment, recovered.held, source=settings.source, dead_letters=settings.dead_letters_table
-            )
+        safe_lsn = decoded.safe_lsn or safe_lsn
+        left_out = sum(assembly.add(segment) for segment in decoded.segments)
+        events.put(Decoded(sum(map(len, decoded.segments)), left_out, _last_commit_us(decoded)))
+        ends_batch = piece.ends_batch
         # Frames and columns are large; they must be free before the next piece is waited for.
-        del piece
-        events.put(Decoded(batches, decoded.safe_lsn, rows))
-        del batches, decoded
+        del piece, decoded
+        if ends_batch:
+            events.put(Packed(assembly.finish(), safe_lsn))
+            safe_lsn = None
+
+
+def _last_commit_us(decoded: DecodedPiece) -> int | None:
+    return int(decoded.segments[-1].committed_at_us[-1]) if decoded.segments else None
 
 
 def send_batches(

@@ -26,9 +26,12 @@ _POSTGRES_EPOCH_US = 946_684_800_000_000
 _CROWD_BYTES = 16 << 10
 _PATIENCE_S = 0.2
 # When all that had come was read, more is not looked at for so long, in seconds, and gathers in the server's socket
-# (cdc_reader/window.py). Kernels give that some megabytes, which a walsender does not fill in this time.
+# (cdc_reader/window.py). Kernels give that some megabytes, which a walsender does not fill in this time. Where there was
+# plenty to read, in bytes, reading it took as long.
 _REST_S = 0.01
 _PLENTY_BYTES = 512 << 10
+# A walsender that shares its processor with others pauses for a moment; a crowd does not end with that, in seconds.
+_CROWD_LASTS_S = 0.05
 _GONE = select.POLLERR | select.POLLHUP | select.POLLRDHUP | select.POLLNVAL
 
 
@@ -45,7 +48,13 @@ class Wire:
         self._said = NO_LSN
         self._reply_due = False
         self._rest_until = float("-inf")
+        self._look_bytes = 0
+        self.crowded_until = float("-inf")
         self.received = NO_LSN
+
+    def is_crowded(self, now: float) -> bool:
+        """Tell whether more rows keep coming than are worth a look each."""
+        return now < self.crowded_until
 
     def due_at(self) -> float:
         """Return the clock at which the next feedback is due."""
@@ -79,8 +88,13 @@ class Wire:
         if not flags & (select.POLLIN | _GONE) and not self._link.more and not patient:
             return Run()
         run = self._link.read(max_bytes, max_frames)
-        if len(run.data) < _PLENTY_BYTES and not self._link.more:
-            self._rest_until = time.monotonic() + _REST_S
+        self._look_bytes += len(run.data)
+        if not self._link.more:
+            if self._look_bytes >= _CROWD_BYTES:
+                self.crowded_until = time.monotonic() + _CROWD_LASTS_S
+            if self._look_bytes < _PLENTY_BYTES:
+                self._rest_until = time.monotonic() + _REST_S
+            self._look_bytes = 0
         if run.lengths:
             self._heard_at, self._asked = time.monotonic(), False
             said = heard(run)

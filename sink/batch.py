@@ -9,6 +9,7 @@ Source: https://arrow.apache.org/docs/format/Columnar.html#ipc-streaming-format
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -41,7 +42,7 @@ _LZ4 = pa.ipc.IpcWriteOptions(compression="lz4")
 class Batch:
     """Rows of one ClickHouse table in stream order, ready to be sent.
 
-    `payload` is an Arrow IPC stream of one record batch, LZ4; `token` names its contents.
+    `payload` is an Arrow IPC stream of one record batch or several, LZ4; `token` names its contents.
     """
 
     table: str
@@ -52,28 +53,63 @@ class Batch:
     token: str
 
 
-def pack(source: str, table: str, records: pa.RecordBatch, first: Position, last: Position) -> Batch:
-    """Serialise the rows and derive the token.
+class Packer:
+    """Packs the rows of one batch as they come, so that no more than the packed ones are kept."""
 
-    Args:
-        source: name of the pipeline, part of the token.
-        table: ClickHouse table, without its database.
-        records: the rows, in stream order, at least one; each field's metadata `clickhouse` names its column type.
-        first: position of the first row.
-        last: position of the last row.
-    """
-    payload = encode(records)
-    rows = records.num_rows
-    return Batch(table, first, last, rows, payload, token_of(source, table, str(first), str(last), rows, payload))
+    def __init__(self, source: str, table: str, schema: pa.Schema) -> None:
+        """Begin a batch.
+
+        Args:
+            source: name of the pipeline, part of the token.
+            table: ClickHouse table, without its database.
+            schema: of all rows; each field's metadata `clickhouse` names its column type.
+        """
+        self._source = source
+        self.table = table
+        self.schema = schema
+        self.rows = 0
+        self._out = io.BytesIO()
+        self._stream = pa.ipc.new_stream(self._out, schema, options=_LZ4)
+        self._first: Position | None = None
+        self._last: Position | None = None
+
+    def add(self, records: pa.RecordBatch, first: Position, last: Position) -> None:
+        """Append rows in stream order, at least one; `first` and `last` are the positions of their ends."""
+        self._stream.write_batch(records)
+        self.rows += records.num_rows
+        self._first, self._last = self._first or first, last
+
+    def finish(self) -> Batch:
+        """Return the batch; nothing may be added afterwards.
+
+        Raises:
+            ValueError: nothing was added.
+        """
+        if self._first is None or self._last is None:
+            raise ValueError("a batch without rows")
+        self._stream.close()
+        payload = self._out.getvalue()
+        self._out = io.BytesIO()
+        token = token_of(self._source, self.table, str(self._first), str(self._last), self.rows, payload)
+        return Batch(self.table, self._first, self._last, self.rows, payload, token)
 
 
 def encode(records: pa.RecordBatch) -> bytes:
-    """Write an Arrow IPC stream of one record batch, LZ4: ClickHouse reads it as FORMAT ArrowStream, as one block."""
-    out = pa.BufferOutputStream()
-    with pa.ipc.new_stream(out, records.schema, options=_LZ4) as writer:
-        writer.write_batch(records)
-    payload: bytes = out.getvalue().to_pybytes()
-    return payload
+    """Write an Arrow IPC stream of one record batch, LZ4: ClickHouse reads it as FORMAT ArrowStream."""
+    out = io.BytesIO()
+    with pa.ipc.new_stream(out, records.schema, options=_LZ4) as stream:
+        stream.write_batch(records)
+    return out.getvalue()
+
+
+def decode(payload: bytes) -> pa.RecordBatch:
+    """Read all rows of a payload as one record batch.
+
+    Raises:
+        pyarrow.ArrowException: it is no Arrow stream.
+    """
+    table = pa.ipc.open_stream(payload).read_all()
+    return pa.RecordBatch.from_arrays([column.combine_chunks() for column in table.columns], schema=table.schema)
 
 
 def token_of(source: str, table: str, first: str, last: str, rows: int, payload: bytes) -> str:

@@ -103,7 +103,7 @@ def contents_of(payload: bytes) -> Contents:
         if any(index < 0 or schema.field(index).type != _MICROSECONDS for index in wanted):
             return Contents(schema)
         options = pa.ipc.IpcReadOptions(included_fields=wanted)
-        times = pa.ipc.open_stream(payload, options=options).read_next_batch()
+        times = pa.ipc.open_stream(payload, options=options).read_all()
         ends = pc.min_max(pc.coalesce(*(times.column(name).cast(pa.int64()) for name in _TIMES)))
     except (pa.ArrowException, OSError, StopIteration) as error:
         raise ForeignMessageError(f"a payload is no Arrow stream: {error}") from None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from sink.batch import Message, encode
+from sink.batch import Message, decode, encode
 from sink.errors import PoisonError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def set_aside(
     Raises:
         PipelineError: whatever else `store` raises; everything done so far is kept and will be left out next time.
     """
-    records = pa.ipc.open_stream(payload).read_next_batch()
+    records = decode(payload)
     aside = 0
     ranges = [(0, records.num_rows)]
     while ranges:

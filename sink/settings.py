@@ -42,8 +42,8 @@ class Settings(BaseSettings):
     context_type: Literal["String", "JSON"] = "String"
 
     linger_s: Seconds = 0.2
-    batch_max_rows: Annotated[int, Field(ge=1, le=1_000_000)] = 65_536
-    batch_max_bytes: Annotated[int, Field(ge=1024, le=256 << 20)] = 16 << 20
+    batch_max_rows: Annotated[int, Field(ge=1, le=1_000_000)] = 131_072
+    batch_max_bytes: Annotated[int, Field(ge=1024, le=256 << 20)] = 32 << 20
     max_in_flight: Annotated[int, Field(ge=1, le=64)] = 8
 
     status_interval_s: Seconds = 1.0

@@ -1,53 +1,96 @@
-"""Small pieces when idle, large ones under load, and never more in flight than allowed."""
+"""Small batches at rest, large ones under load, and never more in flight than allowed; pieces of one size."""
 
 from array import array
 
-from cdc_reader.batcher import Limits, Piece, decide_cut, due_at, is_full, room
+import pytest
+
+from cdc_reader.batcher import PIECE_BYTES, Cut, Filling, Limits, Load, decide_cut, due_at, is_full, room
 from cdc_reader.frame import Run
 
 LIMITS = Limits(max_rows=10, max_bytes=1000, linger_s=0.2, max_in_flight=3)
+WIDE = Limits(max_rows=10**6, max_bytes=16 * PIECE_BYTES, linger_s=0.2, max_in_flight=3)
 
 
 def run(frames: int, size: int) -> Run:
     return Run(bytearray(size), array("q", [size // frames] * frames))
 
 
-def piece(frames: int = 1, size: int = 10, since: float = 0.0) -> Piece:
-    made = Piece()
+def filling(frames: int = 1, size: int = 10, since: float = 0.0) -> Filling:
+    made = Filling()
     made.add(run(frames, size), since)
     return made
 
 
+def cut(made: Filling, load: Load, now: float, limits: Limits = LIMITS, *, room: bool = True) -> Cut:
+    return decide_cut(made, limits, load, now, decoder_has_room=room)
+
+
 def test_a_lone_row_is_handed_on_after_the_linger() -> None:
-    assert not decide_cut(piece(), LIMITS, in_flight=0, now=0.19)
-    assert decide_cut(piece(), LIMITS, in_flight=0, now=0.2)
+    assert cut(filling(), Load(), now=0.19) is Cut.NOTHING
+    assert cut(filling(), Load(), now=0.2) is Cut.BATCH
 
 
 def test_age_counts_from_the_first_frame() -> None:
-    made = piece(since=1.0)
+    made = filling(since=1.0)
     made.add(run(1, 10), 1.15)
-    assert due_at(made, LIMITS, 0) == 1.2
+    assert due_at(made, LIMITS, Load()) == 1.2
 
 
-def test_the_more_is_in_flight_the_longer_a_piece_fills() -> None:
-    assert not decide_cut(piece(), LIMITS, in_flight=2, now=0.59)
-    assert decide_cut(piece(), LIMITS, in_flight=2, now=0.61)
+def test_age_counts_from_the_first_frame_of_the_first_piece() -> None:
+    made = filling(since=1.0)
+    made.hand_on()
+    made.add(run(1, 10), 1.15)
+    assert due_at(made, LIMITS, Load()) == 1.2
 
 
-def test_a_full_piece_goes_at_once_while_there_is_room() -> None:
-    for full in (piece(frames=10), piece(size=1000)):
+def test_the_more_is_in_flight_the_longer_a_batch_fills() -> None:
+    assert cut(filling(), Load(in_flight=2), now=0.59) is Cut.NOTHING
+    assert cut(filling(), Load(in_flight=2), now=0.61) is Cut.BATCH
+
+
+@pytest.mark.parametrize(
+    ("load", "wait_s"),
+    [
+        (Load(lag_s=4.0, crowded=True), 1.0),
+        (Load(lag_s=3600.0, crowded=True), 2.0),  # a bound for whoever watches
+        (Load(lag_s=0.5, crowded=True), 0.2),  # a burst of fresh rows
+        (Load(lag_s=4.0), 0.2),  # the end of a backlog: nothing more comes, so nothing is waited for
+        (Load(lag_s=-60.0, crowded=True), 0.2),  # a clock that is behind
+    ],
+)
+def test_rows_that_are_late_wait_for_company_while_more_crowd_in(load: Load, wait_s: float) -> None:
+    assert due_at(filling(), LIMITS, load) == wait_s
+
+
+def test_a_full_batch_goes_at_once_while_there_is_room() -> None:
+    for full in (filling(frames=10), filling(size=1000)):
         assert is_full(full, LIMITS)
-        assert decide_cut(full, LIMITS, in_flight=2, now=0.0)
-        assert not decide_cut(full, LIMITS, in_flight=3, now=99.0)
+        assert cut(full, Load(in_flight=2), now=0.0) is Cut.BATCH
+        assert cut(full, Load(in_flight=3), now=99.0) is Cut.NOTHING
+        assert cut(full, Load(), now=99.0, room=False) is Cut.NOTHING
 
 
-def test_an_empty_piece_is_never_handed_on() -> None:
-    assert due_at(Piece(), LIMITS, 0) == float("inf")
-    assert not decide_cut(Piece(), LIMITS, in_flight=0, now=99.0)
+def test_an_empty_batch_is_never_handed_on() -> None:
+    assert due_at(Filling(), LIMITS, Load()) == float("inf")
+    assert cut(Filling(), Load(), now=99.0) is Cut.NOTHING
 
 
-def test_a_piece_takes_no_more_than_is_left() -> None:
+def test_a_read_takes_no_more_than_piece_and_batch_have_room_for() -> None:
     """One read may return thousands of frames: what it may take is told beforehand."""
-    assert room(Piece(), LIMITS) == (1000, 10)
-    assert room(piece(frames=4, size=40), LIMITS) == (960, 6)
-    assert min(room(piece(frames=10), LIMITS)) == 0
+    assert room(Filling(), LIMITS) == (1000, 10)
+    assert room(filling(frames=4, size=40), LIMITS) == (960, 6)
+    assert min(room(filling(frames=10), LIMITS)) == 0
+    assert room(Filling(), WIDE) == (PIECE_BYTES, 10**6)
+    made = filling(size=PIECE_BYTES)
+    assert min(room(made, WIDE)) == 0
+    made.hand_on()
+    assert room(made, WIDE) == (PIECE_BYTES, 10**6 - 1)
+
+
+def test_a_batch_of_many_pieces_hands_each_on_and_ends_with_the_last() -> None:
+    made = filling(size=PIECE_BYTES)
+    assert cut(made, Load(in_flight=3), now=99.0, limits=WIDE) is Cut.PIECE
+    made.hand_on()
+    assert cut(made, Load(in_flight=3), now=99.0, limits=WIDE) is Cut.NOTHING
+    assert cut(made, Load(), now=99.0, limits=WIDE) is Cut.BATCH
+    assert (made.frames, made.size) == (1, PIECE_BYTES)
