@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from cdc_reader import arrow
 from sink.batch import Batch, Packer
 from sink.position import Lsn, Position
 from sink.quarantine import DEAD_LETTER_SCHEMA
@@ -74,7 +75,7 @@ class Assembly:
         bad = segment.take(segment.refused)
         if len(bad):
             texts = ([text for _, text, _ in bad.refused_rows], [reason for _, _, reason in bad.refused_rows])
-            columns = [pa.array([text.encode() for text in one], pa.binary()) for one in texts]
+            columns = [arrow.texts([text.encode() for text in one]) for one in texts]
             records = pa.RecordBatch.from_arrays([*columns, *_cdc_columns(bad)], schema=DEAD_LETTER_SCHEMA)
             self._batch(self._dead_letters, DEAD_LETTER_SCHEMA, None).add(records, bad)
         return rows - len(segment)
@@ -97,14 +98,10 @@ class Assembly:
 
 def _cdc_columns(segment: Segment) -> list[pa.Array]:
     return [
-        _wrapped(segment.lsn, pa.uint64()),
-        _wrapped(segment.ordinal, pa.uint64()),
-        _wrapped(segment.committed_at_us, pa.timestamp("us", "UTC")),
+        arrow.numbers(segment.lsn, pa.uint64()),
+        arrow.numbers(segment.ordinal, pa.uint64()),
+        arrow.numbers(segment.committed_at_us, pa.timestamp("us", "UTC")),
     ]
-
-
-def _wrapped(numbers: npt.NDArray[np.uint64] | npt.NDArray[np.int64], kind: pa.DataType) -> pa.Array:
-    return pa.Array.from_buffers(kind, len(numbers), [None, pa.py_buffer(np.ascontiguousarray(numbers))])
 
 
 def _ends(segment: Segment) -> tuple[Position, Position]:

@@ -8,13 +8,10 @@ not looked into here.
 
 from __future__ import annotations
 
-from array import array
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from cdc_reader.frame import Run
+from cdc_reader.frame import Run
 
 PIECE_BYTES = 4 << 20
 
@@ -42,21 +39,19 @@ class Load:
     crowded: bool = False
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Piece:
     """Frames that are decoded together; `ends_batch` says that what comes next belongs to another batch."""
 
-    runs: list[bytearray] = field(default_factory=list)
-    lengths: array[int] = field(default_factory=lambda: array("q"))
-    size: int = 0
-    ends_batch: bool = False
+    run: Run
+    ends_batch: bool
 
 
 @dataclass(slots=True)
 class Filling:
     """The batch that fills: its newest piece, what was handed on before that, and the clock at its first frame."""
 
-    piece: Piece = field(default_factory=Piece)
+    run: Run = field(default_factory=Run)
     handed_frames: int = 0
     handed_bytes: int = 0
     since: float = 0.0
@@ -64,29 +59,19 @@ class Filling:
     @property
     def frames(self) -> int:
         """Frames of the batch so far."""
-        return self.handed_frames + len(self.piece.lengths)
+        return self.handed_frames + len(self.run.lengths)
 
     @property
     def size(self) -> int:
         """Bytes of the batch so far, as they came."""
-        return self.handed_bytes + self.piece.size
+        return self.handed_bytes + len(self.run.data)
 
-    def add(self, run: Run, now: float) -> None:
-        """Append what one read gave."""
-        if not run.lengths:
-            return
-        if not self.frames:
-            self.since = now
-        self.piece.runs.append(run.data)
-        self.piece.lengths.extend(run.lengths)
-        self.piece.size += len(run.data)
-
-    def hand_on(self) -> Piece:
-        """Return the piece and begin another one of the same batch."""
-        piece, self.piece = self.piece, Piece()
-        self.handed_frames += len(piece.lengths)
-        self.handed_bytes += piece.size
-        return piece
+    def hand_on(self) -> Run:
+        """Return the newest piece's frames and begin another piece of the same batch."""
+        run, self.run = self.run, Run()
+        self.handed_frames += len(run.lengths)
+        self.handed_bytes += len(run.data)
+        return run
 
 
 class Cut(Enum):
@@ -99,7 +84,7 @@ class Cut(Enum):
 
 def room(filling: Filling, limits: Limits) -> tuple[int, int]:
     """Return how many bytes and frames the next read may take; 0 or less of either when the reader must wait."""
-    size = min(PIECE_BYTES - filling.piece.size, limits.max_bytes - filling.size)
+    size = min(PIECE_BYTES - len(filling.run.data), limits.max_bytes - filling.size)
     return size, limits.max_rows - filling.frames
 
 
@@ -123,4 +108,4 @@ def decide_cut(filling: Filling, limits: Limits, load: Load, now: float, *, deco
     due = is_full(filling, limits) or now >= due_at(filling, limits, load)
     if due and load.in_flight < limits.max_in_flight:
         return Cut.BATCH
-    return Cut.PIECE if filling.piece.size >= PIECE_BYTES else Cut.NOTHING
+    return Cut.PIECE if len(filling.run.data) >= PIECE_BYTES else Cut.NOTHING

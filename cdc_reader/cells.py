@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from cdc_reader import arrow
 from cdc_reader.frame import Bools, Bytes, Frames, Ints, gather
 from sink.errors import FrameError
 
@@ -36,7 +37,7 @@ class Cells:
     row is NULL, as is most common and cheapest.
     """
 
-    buffer: bytes
+    buffer: bytes | bytearray
     start: Ints
     length: Ints
     valid: Bools
@@ -45,7 +46,7 @@ class Cells:
     def raw(self, row: int) -> bytes | None:
         """Return one value; for the few rows that need a closer look."""
         start = int(self.start[row])
-        return self.buffer[start : start + int(self.length[row])] if self.valid[row] else None
+        return bytes(self.buffer[start : start + int(self.length[row])]) if self.valid[row] else None
 
     def only(self, keep: Bools) -> Cells:
         """Take the other rows for NULL."""
@@ -101,32 +102,25 @@ class Cells:
         offsets = np.empty(2 * count, np.int32)
         offsets[0::2] = self.start
         offsets[1::2] = self.start + self.length
-        wanted = pa.array(np.arange(0, 2 * count, 2), mask=None if self.dense else ~self.valid)
-        parts = [None, pa.py_buffer(offsets), pa.py_buffer(self.buffer)]
-        return pa.Array.from_buffers(kind or pa.binary(), max(2 * count - 1, 0), parts).take(wanted)
+        wanted = arrow.numbers(np.arange(0, 2 * count, 2), pa.int64(), self._valid_or_none())
+        return arrow.spans(offsets, self.buffer, kind or pa.binary()).take(wanted)
 
     def array(self, values: npt.NDArray[Any], kind: pa.DataType, valid: Bools | None = None) -> pa.Array:
         """Wrap computed fixed-width values, NULL where the cells are; their memory is shared, the buffer's is not."""
-        bits = self._validity() if valid is None else _bitmap(valid)
-        return pa.Array.from_buffers(kind, len(values), [bits, pa.py_buffer(values)])
+        return arrow.numbers(values, kind, self._valid_or_none() if valid is None else valid)
 
     def bools(self, values: Bools) -> pa.Array:
         """Wrap truth values, NULL where the cells are."""
-        return pa.Array.from_buffers(pa.bool_(), len(values), [self._validity(), _bitmap(values)])
+        return arrow.bools(values, self._valid_or_none())
 
     def array_of_width(self, rows: Bytes) -> pa.Array:
         """Wrap a matrix of bytes, one row for each value that is not NULL, as `binary`."""
         offsets = np.zeros(len(self.valid) + 1, np.int32)
         np.cumsum(self.valid * rows.shape[1], dtype=np.int32, out=offsets[1:])
-        parts = [self._validity(), pa.py_buffer(offsets), pa.py_buffer(rows)]
-        return pa.Array.from_buffers(pa.binary(), len(self.valid), parts)
+        return arrow.spans(offsets, rows, pa.binary(), self._valid_or_none())
 
-    def _validity(self) -> pa.Buffer | None:
-        return None if self.dense else _bitmap(self.valid)
-
-
-def _bitmap(bits: Bools) -> pa.Buffer:
-    return pa.py_buffer(np.packbits(bits, bitorder="little"))
+    def _valid_or_none(self) -> Bools | None:
+        return None if self.dense else self.valid
 
 
 def walk(frames: Frames, rows: Ints, relation: Relation, *, binary: bool) -> list[Cells]:
@@ -155,7 +149,7 @@ def walk(frames: Frames, rows: Ints, relation: Relation, *, binary: bool) -> lis
     return columns
 
 
-def _column(buffer: bytes, at: Ints, ends: Ints, value: int) -> Cells:
+def _column(buffer: bytes | bytearray, at: Ints, ends: Ints, value: int) -> Cells:
     kinds = np.frombuffer(buffer, np.uint8).take(at)
     valid = kinds == value
     dense = bool(valid.all())

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from cdc_reader import arrow
 from cdc_reader.column_types import Oid, column_type
 from cdc_reader.message import END_TIMESTAMP, MIN_TIMESTAMP, POSTGRES_EPOCH_US
 from sink.errors import FrameError
@@ -37,8 +38,8 @@ _FIRST_DAY, _LAST_DAY = -36_524, 109_572
 _JSONB_VERSION = 1
 _HEX = np.frombuffer(b"".join(b"%02x" % byte for byte in range(256)), np.uint8).reshape(256, 2)
 _UUID_HEX_AT = np.array([at for at in range(36) if at not in {8, 13, 18, 23}])
-_CHARS = pa.array(
-    [b"", *(bytes([byte]) for byte in range(1, 128)), *(b"\\%03o" % byte for byte in range(128, 256))], pa.binary()
+_CHARS = arrow.texts(
+    [b"", *(bytes([byte]) for byte in range(1, 128)), *(b"\\%03o" % byte for byte in range(128, 256))]
 )
 """The type "char" as Postgres 16 and later print it."""
 
@@ -126,7 +127,7 @@ def _jsonb(cells: Cells, _: Oid) -> Coded:
 
 
 def _char(cells: Cells, _: Oid) -> Coded:
-    return Coded(_CHARS.take(pa.array(cells.numbers(np.uint8), mask=~cells.valid)))
+    return Coded(_CHARS.take(cells.array(cells.numbers(np.uint8), pa.uint8())))
 
 
 def _uuid(cells: Cells, _: Oid) -> Coded:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import pyarrow as pa
 
+from cdc_reader import arrow
 from cdc_reader.columns import RefusedRow, decode_rows
 from cdc_reader.frame import Bools, Frames, Ints, Lsns, gather, split
 from cdc_reader.message import BEGIN, COMMIT, INSERT, RELATION, Reader, Relation, check_other, parse_relation
@@ -59,7 +60,7 @@ class Segment:
         return Segment(
             table=self.table,
             relation=self.relation,
-            columns=self.columns.filter(pa.array(keep)),
+            columns=self.columns.filter(arrow.bools(keep)),
             lsn=self.lsn[keep],
             ordinal=self.ordinal[keep],
             committed_at_us=self.committed_at_us[keep],

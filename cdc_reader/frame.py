@@ -49,10 +49,10 @@ class Keepalive:
 
 @dataclass(slots=True)
 class Run:
-    """Frames of one read, joined, and the length of each in bytes.
+    """Frames, joined as they come, and the length of each in bytes.
 
     Kept singly they would be objects by the million: small ones take twice their size, leave memory in crumbs, and
-    keep the garbage collector busy.
+    keep the garbage collector busy. What is read goes to its place at once, and is decoded there.
     """
 
     data: bytearray = field(default_factory=bytearray)
@@ -67,7 +67,7 @@ class Frames:
     message, so that a fixed-width value may be looked at before it is known to lie inside its message.
     """
 
-    buffer: bytes
+    buffer: bytes | bytearray
     starts: Ints
     ends: Ints
     tags: Bytes
@@ -79,7 +79,7 @@ def split(frames: Sequence[bytes | bytearray], lengths: Sequence[int] | None = N
     """Join a piece and find its messages.
 
     Args:
-        frames: one after the other; or runs of them, joined already.
+        frames: one after the other; or runs of them, joined already. A single run is taken over, and padded.
         lengths: of each single frame in bytes, when they are joined.
 
     Raises:
@@ -88,7 +88,7 @@ def split(frames: Sequence[bytes | bytearray], lengths: Sequence[int] | None = N
     sizes = np.fromiter(map(len, frames), np.int64, len(frames)) if lengths is None else np.asarray(lengths, np.int64)
     if sizes.sum() > MAX_PIECE_BYTES:
         raise FrameError("a piece of the stream exceeds 2 GiB", todo="Lower the size at which pieces are cut")
-    buffer = b"".join([*frames, _PAD])
+    buffer = _joined(frames)
     ends = np.cumsum(sizes)
     starts = ends - sizes
     if not sizes.all():
@@ -113,7 +113,14 @@ def split(frames: Sequence[bytes | bytearray], lengths: Sequence[int] | None = N
     )
 
 
-def gather(buffer: bytes, positions: Ints, kind: type[np.number[Any]]) -> npt.NDArray[Any]:
+def _joined(frames: Sequence[bytes | bytearray]) -> bytes | bytearray:
+    if len(frames) == 1 and isinstance(frames[0], bytearray):
+        frames[0].extend(_PAD)
+        return frames[0]
+    return b"".join([*frames, _PAD])
+
+
+def gather(buffer: bytes | bytearray, positions: Ints, kind: type[np.number[Any]]) -> npt.NDArray[Any]:
     """Read a big-endian number at each position, aligned or not; the caller has checked the bounds."""
     dtype = np.dtype(kind)
     views = np.ndarray(
@@ -139,14 +146,18 @@ def parse_keepalive(frame: bytes) -> Keepalive:
     return Keepalive(Lsn(wal_end_lsn), reply_requested)
 
 
-def heard(run: Run) -> Keepalive:
+def heard(run: Run, first: int = 0) -> Keepalive:
     """Return how far the server has sent by the end of a run, and whether a keepalive in it wants an answer.
+
+    Args:
+        run: what was read, at least one frame from `first` on.
+        first: how many frames were there before.
 
     Raises:
         FrameError: the last frame, or one as short as a keepalive, is malformed.
     """
-    lengths = np.frombuffer(run.lengths, np.int64)
-    ends = np.cumsum(lengths)
+    lengths = np.frombuffer(run.lengths, np.int64)[first:]
+    ends = len(run.data) - lengths.sum() + np.cumsum(lengths)
     short = [parse_keepalive(bytes(run.data[end - KEEPALIVE_BYTES : end])) for end in ends[lengths == KEEPALIVE_BYTES]]
     last = bytes(run.data[len(run.data) - lengths[-1] :])
     end = parse_keepalive(last).wal_end if is_keepalive(last) else wal_end(last)

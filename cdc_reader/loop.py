@@ -147,9 +147,11 @@ class Session:
         reading = self._draining_since is None and self._decoder_has_room() and not is_full(self._filling, self.limits)
         deadline = self._deadline()
         bytes_left, frames_left = room(self._filling, self.limits) if reading else (0, 0)
-        run = self._wire.wait(self.events, deadline, bytes_left, frames_left, patient=bool(self._filling.frames))
+        before = self._filling.frames
+        self._wire.wait(self.events, deadline, self._filling.run, bytes_left, frames_left, patient=bool(before))
         now = self.tools.clock()
-        self._filling.add(run, now)
+        if not before:
+            self._filling.since = now
         for event in self.events.take():
             self._handle(event)
         self._hand_on(now)
@@ -184,13 +186,11 @@ class Session:
             cut = Cut.BATCH
         if cut is Cut.NOTHING:
             return
-        piece = self._filling.hand_on()
+        self._pieces.put(Piece(self._filling.hand_on(), ends_batch=cut is Cut.BATCH))
+        self._undecoded_pieces += 1
         if cut is Cut.BATCH:
-            piece.ends_batch = True
             self._filling = Filling()
             self.watermark.handed_on()
-        self._undecoded_pieces += 1
-        self._pieces.put(piece)
 
     def _handle(self, event: Event) -> None:
         match event:

@@ -1,22 +1,28 @@
-"""Allocators as they come -> allocators that give memory back.
+"""Allocators and garbage collector as they come -> such as suit a process that makes large buffers all the time.
 
 Edge: glibc's malloc and Arrow's default pool keep what each thread has freed, for reuse by that thread. The reader's
-buffers are large, short-lived and freed by another thread than the one that made them, so what is kept grows to many
-times what is used. Measured over a transaction of 1,000,000 rows: peak memory 276 MB before, 200 MB with this.
+buffers are short-lived and freed by another thread than the one that made them, so what is kept would grow to many
+times what is used. On the other hand, what is given back to the kernel comes back as page faults: a third of the
+reader's time, where every buffer of more than 128 KB was mapped anew.
 
-Source: https://man7.org/linux/man-pages/man3/mallopt.3.html
+Source: https://man7.org/linux/man-pages/man3/mallopt.3.html, https://docs.python.org/3/library/gc.html
 """
 
 from __future__ import annotations
 
 import ctypes
+import gc
 
 import pyarrow as pa
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _M_ARENA_MAX = -8
-_TRIM_BYTES = 32 << 20
+# What is larger is mapped, and what lies free beyond it given back; a piece and its columns stay below (cdc_reader/batcher.py).
+_KEPT_BYTES = 32 << 20
+
+# A read makes two tracked objects a row; the young ones were looked through a thousand times a second, to no avail.
+_YOUNG_OBJECTS = 50_000
 
 
 def bound() -> None:
@@ -25,5 +31,12 @@ def bound() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, 2)
-        mallopt(_M_MMAP_THRESHOLD, 32 << 20)
-        mallopt(_M_TRIM_THRESHOLD, _TRIM_BYTES)
+        mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+
+
+def settle() -> None:
+    """Take what lives by now for what lives for ever: modules and classes are not looked through any more."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_YOUNG_OBJECTS, 10, 10)

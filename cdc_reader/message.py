@@ -40,7 +40,7 @@ class Reader:
 
     __slots__ = ("_at", "_data", "_end")
 
-    def __init__(self, data: bytes, start: int = 0, end: int | None = None) -> None:
+    def __init__(self, data: bytes | bytearray, start: int = 0, end: int | None = None) -> None:
         """Look at `data[start:end]`."""
         self._data = data
         self._at = start
@@ -55,7 +55,7 @@ class Reader:
         if not 0 <= count <= self._end - self._at:
             raise FrameError("a message is cut short")
         self._at += count
-        return self._data[self._at - count : self._at]
+        return bytes(self._data[self._at - count : self._at])
 
     def byte(self) -> int:
         """Return the next byte."""

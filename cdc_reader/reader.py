@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from cdc_reader import metrics
+from cdc_reader import memory, metrics
 from cdc_reader.columns import UnsupportedBinary
 from cdc_reader.dispatch import Dispatcher
 from cdc_reader.loop import Session, Tools
@@ -83,7 +83,7 @@ def run(settings: Settings, stopping: Callable[[], bool], *, standby: bool = Tru
         status_interval_s = min(status_interval_s, server.wal_sender_timeout_s / 4)
     metrics.serve(settings.metrics_port)
     app = make_app(settings)
-    import gc; gc.collect(); gc.freeze(); gc.set_threshold(20000, 50, 100)
+    memory.settle()
     binary, failures, waiting = True, 0, False
     while not stopping():
         begun_at = time.monotonic()

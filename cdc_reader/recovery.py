@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import structlog
 
+from cdc_reader import arrow
 from cdc_reader.held import Held
 from cdc_reader.slot import History
 from sink.codes import ACCESS_DENIED
@@ -172,7 +173,7 @@ def ask(clickhouse: ClickHouse, settings: Settings, confirmed: Lsn) -> Held:
     """
     held = query("held", table=settings.clickhouse_table)
     table = clickhouse.arrow(held, parameters={"source": settings.source, "from_lsn": int(confirmed)})
-    columns = (table.column(name).to_numpy().astype(np.uint64, copy=False) for name in ("cdc_lsn", "first", "last"))
+    columns = (arrow.values(table.column(name), np.uint64) for name in ("cdc_lsn", "first", "last"))
     return Held(*columns)
 
 

@@ -17,7 +17,6 @@ import psycopg
 from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from cdc_reader.frame import Run
 from cdc_reader.sqlstate import error_of
 from cdc_reader.window import Window
 from sink.position import NO_LSN, Lsn
@@ -25,6 +24,7 @@ from sink.position import NO_LSN, Lsn
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn, PGresult
 
+    from cdc_reader.frame import Run
     from sink.errors import PipelineError
 
 # Text tuples must read the same whatever the role's or the database's settings are.
@@ -115,16 +115,16 @@ class Link:
         """Let the socket count as readable from `size` bytes on."""
         self._window.wake_at(size)
 
-    def read(self, max_bytes: int, max_frames: int) -> Run:
-        """Return the frames that are here already, in order; stop at `max_frames`, or past `max_bytes`.
+    def read(self, run: Run, max_bytes: int, max_frames: int) -> None:
+        """Append the frames that are here already to `run`, in order; stop at `max_frames`, or past `max_bytes`.
 
         `more` then tells whether some may be left that the socket knows nothing of.
 
         Raises:
             PipelineError: the link is gone, or the server ended the stream, with its reason.
         """
-        run = Run()
         data, note, get = run.data, run.lengths.append, self._pgconn.get_copy_data
+        full = len(data) + max_bytes
         try:
             # What is left goes first: libpq's buffer grows for what does not fit, and would take in the whole stream.
             if not self.more:
@@ -139,11 +139,10 @@ class Link:
                     break
                 data += frame
                 note(length)
-                if len(data) >= max_bytes:
+                if len(data) >= full:
                     break
         except psycopg.Error as error:
             raise self._ended(str(error)) from error
-        return run
 
     def send(self, message: bytes) -> None:
         """Queue a message and send what the socket takes; `unsent` tells whether some is left.

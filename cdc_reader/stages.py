@@ -201,7 +201,7 @@ def decode_pieces(
     assembly = Assembly(recovered.held, source=settings.source, dead_letters=settings.dead_letters_table)
     safe_lsn: Lsn | None = None
     while (piece := inbox.get()) is not None:
-        decoded = decoder.decode(piece.runs, piece.lengths)
+        decoded = decoder.decode([piece.run.data], piece.run.lengths)
         safe_lsn = decoded.safe_lsn or safe_lsn
         left_out = sum(assembly.add(segment) for segment in decoded.segments)
         events.put(Decoded(sum(map(len, decoded.segments)), left_out, _last_commit_us(decoded)))

@@ -12,11 +12,12 @@ import select
 import time
 from typing import TYPE_CHECKING
 
-from cdc_reader.frame import Run, heard, standby_status
+from cdc_reader.frame import heard, standby_status
 from sink.errors import Exit, TransientError
 from sink.position import NO_LSN, Lsn
 
 if TYPE_CHECKING:
+    from cdc_reader.frame import Run
     from cdc_reader.slot import Link
     from cdc_reader.stages import Events
 
@@ -60,47 +61,55 @@ class Wire:
         """Return the clock at which the next feedback is due."""
         return self._said_at + self._interval_s
 
-    def wait(self, events: Events, deadline: float, max_bytes: int, max_frames: int, *, patient: bool = False) -> Run:
-        """Wait for the socket, an event or the deadline; return the frames that came, none when `max_bytes` is 0.
+    def wait(
+        self, events: Events, deadline: float, run: Run, max_bytes: int, max_frames: int, *, patient: bool = False
+    ) -> None:
+        """Wait for the socket, an event or the deadline, and append what came to `run`; nothing when `max_bytes` is 0.
 
         A patient caller has something already, and waits for many bytes or the deadline, a moment at most.
+
+        Raises:
+            PipelineError: the link is gone, or what came is not what the protocol says.
         """
         now = time.monotonic()
-        looking = bool(max_bytes)
+        looking = max_bytes > 0
         if patient and looking:
             deadline = min(deadline, now + _PATIENCE_S)
             if now < self._rest_until:
                 looking, deadline = False, min(deadline, self._rest_until)
         self._link.wake_at(_CROWD_BYTES if patient else 1)
+        flags = self._poll(events, 0.0 if looking and self._link.more else max(0.0, deadline - now), looking=looking)
+        if looking and (flags & (select.POLLIN | _GONE) or self._link.more or patient):
+            self._look(run, max_bytes, max_frames)
+        elif flags & _GONE:
+            raise TransientError("Postgres closed the link", exit_code=Exit.POSTGRES_UNREACHABLE)
+
+    def _poll(self, events: Events, timeout_s: float, *, looking: bool) -> int:
         poll = select.poll()
         poll.register(events.fileno(), select.POLLIN)
         want = select.POLLRDHUP | (select.POLLIN if looking else 0) | (select.POLLOUT if self._link.unsent else 0)
         poll.register(self._link.fileno(), want)
-        timeout_s = 0.0 if looking and self._link.more else max(0.0, deadline - now)
-        ready = dict(poll.poll(timeout_s * 1000))
-        flags = ready.get(self._link.fileno(), 0)
+        flags = dict(poll.poll(timeout_s * 1000)).get(self._link.fileno(), 0)
         if flags & select.POLLOUT:
             self._link.flush()
-        if not looking:
-            if flags & _GONE:
-                raise TransientError("Postgres closed the link", exit_code=Exit.POSTGRES_UNREACHABLE)
-            return Run()
-        if not flags & (select.POLLIN | _GONE) and not self._link.more and not patient:
-            return Run()
-        run = self._link.read(max_bytes, max_frames)
-        self._look_bytes += len(run.data)
+        return flags
+
+    def _look(self, run: Run, max_bytes: int, max_frames: int) -> None:
+        frames, size = len(run.lengths), len(run.data)
+        self._link.read(run, max_bytes, max_frames)
+        now = time.monotonic()
+        self._look_bytes += len(run.data) - size
         if not self._link.more:
             if self._look_bytes >= _CROWD_BYTES:
-                self.crowded_until = time.monotonic() + _CROWD_LASTS_S
+                self.crowded_until = now + _CROWD_LASTS_S
             if self._look_bytes < _PLENTY_BYTES:
-                self._rest_until = time.monotonic() + _REST_S
+                self._rest_until = now + _REST_S
             self._look_bytes = 0
-        if run.lengths:
-            self._heard_at, self._asked = time.monotonic(), False
-            said = heard(run)
+        if len(run.lengths) > frames:
+            self._heard_at, self._asked = now, False
+            said = heard(run, frames)
             self._reply_due |= said.reply_requested
             self.received = max(self.received, said.wal_end)
-        return run
 
     def keep_up(self, confirmed: Lsn, now: float, *, listening: bool) -> None:
         """Send feedback when it is due, asked for, or has news; ask a silent server for a sign of life.

@@ -162,6 +162,11 @@ def settings(message: Message, timeout_s: float) -> dict[str, Any]:
         # An asynchronous insert is acknowledged before it is stored, or deduplicated by other rules.
         "async_insert": 0,
         "wait_end_of_query": 1,
+        # A batch comes in pieces; it becomes one block, and so one part a month, of as many rows as a batch may have.
+        "min_insert_block_size_rows": 1 << 20,
+        "min_insert_block_size_bytes": 0,
+        # Rows of a batch are never versions of each other, so nothing is gained by looking for that.
+        "optimize_on_insert": 0,
         # Events of many months in one batch are no error.
         "max_partitions_per_insert_block": 0,
         # A NULL where the table has none is refused and set aside, not turned into an empty value.

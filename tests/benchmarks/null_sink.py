@@ -93,6 +93,7 @@ def main() -> None:
         random=random.random,
     )
     session = Session(settings, tools, confirmed, owner="null", binary=True, status_interval_s=1.0)
+    memory.settle()
     session.run(lambda: bool(asked))
     link.close()
 

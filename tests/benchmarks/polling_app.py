@@ -1,0 +1,108 @@
+"""Unprocessed rows of an outbox -> ClickHouse, and marked as processed: one batch a task, the next one sent at once.
+
+Edge: the worker of the polling baseline; `celery -A tests.benchmarks.polling_app worker` starts here. The design is the
+one that outhaul replaces, without what makes it slow for no reason: no beat, connections that stay open, no JSON
+parsed, no DESCRIBE before an insert, no compression on a loopback link. A crash between the insert and the commit
+stores a batch twice; that is the design, too.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import clickhouse_connect
+import psycopg
+from celery import Celery, shared_task
+from celery.signals import task_failure
+
+if TYPE_CHECKING:
+    from clickhouse_connect.driver.client import Client
+
+OPEN = "polling.open"
+POLL = "polling.poll"
+
+_TYPES = {
+    "id": "Int64",
+    "event_type": "LowCardinality(String)",
+    "event_date_time": "DateTime64(6, 'UTC')",
+    "environment": "LowCardinality(String)",
+    "event_context": "String",
+    "metadata_version": "Nullable(Int64)",
+}
+
+# Binary, and the context as text: what costs the least to turn into tuples.
+_UNPROCESSED = """
+    SELECT id, event_type, event_date_time, environment, event_context::text, metadata_version
+    FROM polled_outbox WHERE NOT processed ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED"""
+_MARK = "UPDATE polled_outbox SET processed = true WHERE id = ANY(%s::bigint[])"
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a worker process keeps from task to task."""
+
+    conn: psycopg.Connection[tuple[Any, ...]]
+    client: Client
+    rows_a_batch: int
+
+
+def make_app(broker_url: str) -> Celery:
+    """Build the app; the benchmark uses it to send the first task, the worker to run it and send the others."""
+    app = Celery("polling")
+    app.conf.update(
+        broker_url=broker_url,
+        result_backend=broker_url,
+        task_default_queue="polling",
+        worker_prefetch_multiplier=1,
+        worker_hijack_root_logger=False,
+    )
+    return app
+
+
+@shared_task(name=OPEN)  # type: ignore[untyped-decorator] # celery has no types
+def _open() -> bool:
+    """Open the connections, so that no batch has to."""
+    _work()
+    return True
+
+
+@shared_task(name=POLL, ignore_result=True)  # type: ignore[untyped-decorator] # celery has no types
+def _poll() -> None:
+    """Bring one batch to ClickHouse, and go on if there was any."""
+    work = _work()
+    with work.conn.transaction():
+        rows = work.conn.execute(_UNPROCESSED, [work.rows_a_batch], binary=True).fetchall()
+        if rows:
+            work.client.insert(
+                "polled_event_log", rows, column_names=list(_TYPES), column_type_names=list(_TYPES.values())
+            )
+            work.conn.execute(_MARK, [[row[0] for row in rows]])
+    if rows:
+        _poll.apply_async()
+
+
+@cache
+def _work() -> Work:
+    return Work(
+        conn=psycopg.connect(os.environ["BENCH_POSTGRES_DSN"], autocommit=True),
+        client=clickhouse_connect.get_client(dsn=os.environ["BENCH_CLICKHOUSE_URL"], compress=False),
+        rows_a_batch=int(os.environ["BENCH_ROWS_A_BATCH"]),
+    )
+
+
+@task_failure.connect  # type: ignore[untyped-decorator] # celery has no types
+def _end_worker(**_: object) -> None:
+    # A task that fails sends no other; nobody should wait for one.
+    os.kill(os.getppid(), signal.SIGTERM)
+
+
+def __getattr__(name: str) -> object:
+    # Celery's command line looks for `app`; the benchmark imports this module without an environment.
+    if name == "app":
+        globals()["app"] = make_app(os.environ["BENCH_BROKER_URL"])
+        return globals()["app"]
+    raise AttributeError(name)
