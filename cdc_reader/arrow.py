@@ -50,7 +50,9 @@ def texts(values: Sequence[bytes]) -> pa.Array:
 
 def values(column: pa.ChunkedArray, kind: type[np.number[Any]]) -> npt.NDArray[Any]:
     """Return the fixed-width values of a column without NULLs, as wide as `kind` is."""
-    views = [np.frombuffer(chunk.buffers()[1], kind)[chunk.offset :][: len(chunk)] for chunk in column.chunks if len(chunk)]
+    views = [
+        np.frombuffer(chunk.buffers()[1], kind)[chunk.offset :][: len(chunk)] for chunk in column.chunks if len(chunk)
+    ]
     return np.concatenate(views) if views else np.empty(0, kind)
 
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-import pyarrow as pa
 
 from cdc_reader import arrow
 from cdc_reader.columns import RefusedRow, decode_rows
@@ -24,6 +23,8 @@ from sink.errors import FatalError, FrameError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
+    import pyarrow as pa
 
     from sink.position import Lsn
 

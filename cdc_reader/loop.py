@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 import structlog
 
 from cdc_reader import metrics
-from cdc_reader.batcher import Cut, Filling, Limits, Load, Piece, decide_cut, due_at, is_full, room
+from cdc_reader.batcher import Limits, Load, Piece
 from cdc_reader.decode import Decoder
+from cdc_reader.intake import Intake
 from cdc_reader.ledger import Entry, Ledger, Phase
 from cdc_reader.progress import Progress
 from cdc_reader.stages import (
@@ -63,11 +64,9 @@ DRAIN_S = 30.0
 # … and how long it goes on waiting when nothing more gets stored: no worker may be left to store it.
 DRAIN_QUIET_S = 5.0
 _JOIN_S = 12.0
-# What waits to be decoded is the largest thing in memory but for packed batches, so little of it may.
-_MAX_UNDECODED_PIECES = 3
-_MAX_UNPACKED_BATCHES = 2
 # However large a batch may grow: packed batches in flight are kept in memory, in bytes.
 _MAX_IN_FLIGHT_BYTES = 96 << 20
+_MAX_UNPACKED = 2
 # The published state is at most this old, in seconds; making it at every turn would cost more than it tells.
 _LOOK_BACK_S = 0.5
 
@@ -112,9 +111,7 @@ class Session:
         self.progress = Progress(settings.dead_letters_table)
         self.begun: Recovered | None = None
         self._decoder = Decoder({settings.table: settings.clickhouse_table}, binary=binary)
-        self._filling = Filling()
-        self._undecoded_pieces = 0
-        self._lag_s = 0.0
+        self._intake = Intake(self.limits)
         self._pieces: queue.SimpleQueue[Piece | None] = queue.SimpleQueue()
         self._batches: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
@@ -144,63 +141,43 @@ class Session:
             self._close()
 
     def _turn(self) -> None:
-        reading = self._draining_since is None and self._decoder_has_room() and not is_full(self._filling, self.limits)
-        deadline = self._deadline()
-        bytes_left, frames_left = room(self._filling, self.limits) if reading else (0, 0)
-        before = self._filling.frames
-        self._wire.wait(self.events, deadline, self._filling.run, bytes_left, frames_left, patient=bool(before))
+        max_bytes, max_frames = (0, 0) if self._draining else self._intake.room()
+        patient = not self._intake.is_empty
+        self._wire.wait(self.events, self._deadline(), self._intake.run, max_bytes, max_frames, patient=patient)
         now = self.tools.clock()
-        if not before:
-            self._filling.since = now
+        if not patient:
+            self._intake.begin(now)
         for event in self.events.take():
             self._handle(event)
         self._hand_on(now)
-        self._wire.keep_up(self.watermark.confirmed, now, listening=reading)
+        self._wire.keep_up(self.watermark.confirmed, now, listening=max_bytes > 0)
         self._look_back(now)
 
-    def _load(self) -> Load:
-        return Load(self._in_flight(), self._lag_s, self._wire.is_crowded(self.tools.clock()))
-
-    def _in_flight(self) -> int:
-        # Whatever keeps another batch from being begun counts as if all places were taken.
-        unpacked = self.watermark.undecoded >= _MAX_UNPACKED_BATCHES
-        full = self.ledger.size >= _MAX_IN_FLIGHT_BYTES
-        return self.limits.max_in_flight if unpacked or full else self.watermark.in_flight
-
-    def _decoder_has_room(self) -> bool:
-        return self._undecoded_pieces < _MAX_UNDECODED_PIECES
-
     def _deadline(self) -> float:
-        load = self._load()
-        cut = due_at(self._filling, self.limits, load)
-        if load.in_flight >= self.limits.max_in_flight or not self._decoder_has_room():
-            cut = float("inf")
-        now = self.tools.clock()
+        load, now = self._load(), self.tools.clock()
         # A crowd that ends changes when the batch is due.
         change = self._wire.crowded_until if load.crowded else float("inf")
-        return min(cut, change, self._wire.due_at(), now + 1.0)
+        return min(self._intake.due_at(load), change, self._wire.due_at(), now + 1.0)
+
+    def _load(self) -> Load:
+        # Whatever keeps another batch from being begun counts as if all places were taken.
+        is_full = self.watermark.undecoded >= _MAX_UNPACKED or self.ledger.size >= _MAX_IN_FLIGHT_BYTES
+        in_flight = self.limits.max_in_flight if is_full else self.watermark.in_flight
+        return Load(in_flight, self._intake.lag_s, self._wire.is_crowded(self.tools.clock()))
 
     def _hand_on(self, now: float) -> None:
-        cut = decide_cut(self._filling, self.limits, self._load(), now, decoder_has_room=self._decoder_has_room())
-        if self._draining_since is not None and self._filling.frames:
-            cut = Cut.BATCH
-        if cut is Cut.NOTHING:
-            return
-        self._pieces.put(Piece(self._filling.hand_on(), ends_batch=cut is Cut.BATCH))
-        self._undecoded_pieces += 1
-        if cut is Cut.BATCH:
-            self._filling = Filling()
-            self.watermark.handed_on()
+        piece = self._intake.hand_on(self._load(), now, draining=self._draining)
+        if piece is not None:
+            self._pieces.put(piece)
+            if piece.ends_batch:
+                self.watermark.handed_on()
 
     def _handle(self, event: Event) -> None:
         match event:
             case Begun(recovered):
                 self._begin(recovered)
             case Decoded():
-                self._undecoded_pieces -= 1
-                self.progress.captured(event.rows, event.left_out)
-                if event.committed_at_us is not None:
-                    self._lag_s = time.time() - event.committed_at_us / 1e6
+                self._note_decoded(event)
             case Packed():
                 self._register(event)
             case Sent(sequence):
@@ -219,6 +196,11 @@ class Session:
                 self.progress.trouble[where] = str(error)
             case Failed(error):
                 raise error
+
+    def _note_decoded(self, decoded: Decoded) -> None:
+        at_us = decoded.committed_at_us
+        self._intake.decoded(None if at_us is None else time.time() - at_us / 1e6)
+        self.progress.captured(decoded.rows, decoded.left_out)
 
     def _begin(self, recovered: Recovered) -> None:
         self.begun = recovered
@@ -302,7 +284,11 @@ class Session:
         quiet_s = now - max(self._draining_since, self._stored_at)
         if self.begun is None or now - self._draining_since > DRAIN_S or quiet_s > DRAIN_QUIET_S:
             return True
-        return not self._filling.frames and not self.watermark.in_flight
+        return self._intake.is_empty and not self.watermark.in_flight
+
+    @property
+    def _draining(self) -> bool:
+        return self._draining_since is not None
 
     def _recover_and_decode(self) -> None:
         found: list[Recovered] = []

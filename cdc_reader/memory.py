@@ -18,7 +18,7 @@ import pyarrow as pa
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _M_ARENA_MAX = -8
-# What is larger is mapped, and what lies free beyond it given back; a piece and its columns stay below (cdc_reader/batcher.py).
+# What is larger is mapped, and what lies free beyond it given back; a piece and its columns are smaller.
 _KEPT_BYTES = 32 << 20
 
 # A read makes two tracked objects a row; the young ones were looked through a thousand times a second, to no avail.

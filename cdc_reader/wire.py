@@ -27,8 +27,8 @@ _POSTGRES_EPOCH_US = 946_684_800_000_000
 _CROWD_BYTES = 16 << 10
 _PATIENCE_S = 0.2
 # When all that had come was read, more is not looked at for so long, in seconds, and gathers in the server's socket
-# (cdc_reader/window.py). Kernels give that some megabytes, which a walsender does not fill in this time. Where there was
-# plenty to read, in bytes, reading it took as long.
+# (cdc_reader/window.py). Kernels give that some megabytes, which a walsender does not fill in this time. Where there
+# was plenty to read, in bytes, reading it took as long.
 _REST_S = 0.01
 _PLENTY_BYTES = 512 << 10
 # A walsender that shares its processor with others pauses for a moment; a crowd does not end with that, in seconds.

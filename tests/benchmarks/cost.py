@@ -1,7 +1,6 @@
 """Processes -> processor seconds and peak memory, by what they are.
 
-Edge: reads /proc. A process that has ended and was waited for is counted by its parent; one that is gone without a trace
-between two looks is not missed, since all of ours have parents that wait.
+Edge: reads /proc. What a process has used that ended between two looks is counted by the parent that waited for it.
 
 Source: https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html
 """

@@ -90,29 +90,44 @@ class _Worker:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-20:])
 
 
-def fill(bed: Bed, rows: int) -> None:
-    """Make both tables anew, and commit a backlog of events that are like those of `Bed.write`."""
+def fill(bed: Bed, rows: int, *, old: bool = True) -> None:
+    """Make both tables anew, and commit a backlog of events that are like those of `Bed.write`.
+
+    From here on, WAL has two row locks an event (the query's, and that of an update that needs another page), the new
+    version of the row, its entry in the primary key, and commits. With `old`, the backlog is older than the last
+    checkpoint, as when polling lags behind: WAL also has an image of each page that is touched for the first time
+    since. Without, pages were written to a moment ago, as when polling keeps up, and there are next to no images. What
+    is true of a system in use lies between.
+    """
     bed.clickhouse.command("DROP TABLE IF EXISTS polled_event_log SYNC")
     bed.clickhouse.command(_EVENT_LOG)
     bed.conn.execute("DROP TABLE IF EXISTS polled_outbox")
     bed.conn.execute(_OUTBOX)
     bed.conn.execute(_INDEX)
+    # So that none comes by itself for a while.
+    bed.conn.execute("CHECKPOINT")
     for start in range(0, rows, _ROWS_A_TRANSACTION):
         bed.conn.execute(_INSERT, [_CONTEXT_BYTES, min(_ROWS_A_TRANSACTION, rows - start)])
+    # Before the checkpoint: VACUUM touches pages, too, and the images would be its own.
     bed.conn.execute("VACUUM ANALYZE polled_outbox")
-    # What is counted from here on: row locks, new versions of the rows, their entries in the primary key, commits, and
-    # an image of every page that is touched for the first time. VACUUM touches pages, too, so it must come before.
-    bed.conn.execute("CHECKPOINT")
+    if old:
+        bed.conn.execute("CHECKPOINT")
 
 
-def poll(bed: Bed, rows: int, rows_a_batch: int) -> Polled:
+def poll(bed: Bed, rows: int, rows_a_batch: int, *, old: bool = True) -> Polled:
     """Let a worker, started for this, bring a backlog into ClickHouse; the clock runs from the first task.
+
+    Args:
+        bed: where; nothing else may be writing there, since all WAL counts.
+        rows: size of the backlog.
+        rows_a_batch: how many rows a task takes at most.
+        old: whether the backlog is older than the last checkpoint, see `fill`.
 
     Raises:
         RuntimeError: the worker ended, or ClickHouse does not hold what the outbox does.
         TimeoutError: something was not in time.
     """
-    fill(bed, rows)
+    fill(bed, rows, old=old)
     broker_url = urlsplit(bed.settings.redis_url.get_secret_value())._replace(path="/1").geturl()
     env = {
         "BENCH_POSTGRES_DSN": bed.dsn,

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from cdc_reader.assemble import assemble
+from cdc_reader.assemble import Assembly
 from cdc_reader.column_types import Oid
 from cdc_reader.decode import Decoder
 from cdc_reader.frame import Run, heard
@@ -260,13 +260,19 @@ def feed(frames: Sequence[bytes], cuts: Sequence[int], *, binary: bool, joined: 
         some = frames[at : at + _A_READ]
         heard(Run(bytearray(b"".join(some)), array("q", map(len, some))))
     decoder = Decoder(pg.TABLES, binary=binary)
+    assembly = Assembly(NOTHING_HELD, source="outhaul", dead_letters="event_log_dead_letters")
     rows = 0
     for piece in pieces(frames, cuts):
-        decoded = decoder.decode([b"".join(piece)], [len(one) for one in piece]) if joined else decoder.decode(piece)
+        decoded = (
+            decoder.decode([bytearray(b"".join(piece))], [len(one) for one in piece])
+            if joined
+            else decoder.decode(piece)
+        )
         for segment in decoded.segments:
             rows += len(segment)
             if packed:
-                assemble(segment, NOTHING_HELD, source="outhaul", dead_letters="event_log_dead_letters")
+                assembly.add(segment)
+    assembly.finish()
     return rows
 
 

@@ -13,7 +13,7 @@ from cdc_reader import recovery
 from cdc_reader.recovery import ask, newest_epoch, raise_epoch, recover
 from cdc_reader.slot import History
 from sink import sql
-from sink.batch import Batch, Message, pack
+from sink.batch import Batch, Message
 from sink.clickhouse import ClickHouse
 from sink.codes import POISON, THROW_IF, TRANSIENT
 from sink.errors import Exit, FatalError, PipelineError, PoisonError, TransientError
@@ -21,6 +21,7 @@ from sink.insert import _WHEN, contents_of, insert, parameters
 from sink.position import Lsn, Position
 from sink.quarantine import dead_letter
 from tests.conftest import World, until
+from tests.unit.batches import pack
 
 HISTORY = History("7", 1)
 MONTH_US = 31 * 86400 * 1_000_000

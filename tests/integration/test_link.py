@@ -41,6 +41,12 @@ def readable(link: Link, within_s: float) -> bool:
     return bool(poll.poll(within_s * 1000))
 
 
+def read(link: Link, max_bytes: int = EVERYTHING, max_frames: int = EVERYTHING) -> Run:
+    run = Run()
+    link.read(run, max_bytes, max_frames)
+    return run
+
+
 def runs(link: Link, end: Lsn, *, max_bytes: int = EVERYTHING, max_frames: int = EVERYTHING) -> Iterator[Run]:
     """Read until the server has sent everything up to `end`."""
     deadline = time.monotonic() + 30
@@ -49,7 +55,7 @@ def runs(link: Link, end: Lsn, *, max_bytes: int = EVERYTHING, max_frames: int =
         assert time.monotonic() < deadline
         if not link.more:
             readable(link, 0.2)
-        run = link.read(max_bytes, max_frames)
+        run = read(link, max_bytes, max_frames)
         if run.lengths:
             reached = max(reached, heard(run).wal_end)
             yield run
@@ -92,7 +98,7 @@ def test_what_is_not_asked_for_waits_in_the_kernel_and_not_in_memory(oracle: Ora
     before = resident_bytes()
     for _ in range(500):
         readable(link, 0.01)
-        link.read(EVERYTHING, 1)
+        read(link, max_frames=1)
     assert resident_bytes() - before < 8 << 20
 
 
@@ -101,16 +107,16 @@ def test_a_patient_link_counts_as_readable_from_many_bytes_on_and_is_read_whenev
 ) -> None:
     link.start(binary=True)
     while readable(link, 0.5):
-        link.read(EVERYTHING, EVERYTHING)
+        read(link)
     link.wake_at(CROWD_BYTES)
     oracle.run("INSERT INTO note (body) VALUES ('alone')")
     assert not readable(link, 1.0)
-    assert b"alone" in link.read(EVERYTHING, EVERYTHING).data
+    assert b"alone" in read(link).data
     oracle.run(f"INSERT INTO note (body) VALUES (repeat('x', {2 * CROWD_BYTES}))")
     assert readable(link, 10)
     link.wake_at(1)
     while readable(link, 0.5):
-        link.read(EVERYTHING, EVERYTHING)
+        read(link)
     oracle.run("INSERT INTO note (body) VALUES ('alone')")
     assert readable(link, 10)
 

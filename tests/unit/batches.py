@@ -6,12 +6,19 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from sink.batch import Batch, Message, pack
+from sink.batch import Batch, Message, Packer
 from sink.position import Lsn, Position
 from sink.quarantine import DEAD_LETTER_SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+def pack(source: str, table: str, records: pa.RecordBatch, first: Position, last: Position) -> Batch:
+    """Pack rows that come in one piece."""
+    packer = Packer(source, table, records.schema)
+    packer.add(records, first, last)
+    return packer.finish()
 
 
 def batch_of(values: Sequence[int]) -> Batch:

@@ -11,14 +11,8 @@ LIMITS = Limits(max_rows=10, max_bytes=1000, linger_s=0.2, max_in_flight=3)
 WIDE = Limits(max_rows=10**6, max_bytes=16 * PIECE_BYTES, linger_s=0.2, max_in_flight=3)
 
 
-def run(frames: int, size: int) -> Run:
-    return Run(bytearray(size), array("q", [size // frames] * frames))
-
-
 def filling(frames: int = 1, size: int = 10, since: float = 0.0) -> Filling:
-    made = Filling()
-    made.add(run(frames, size), since)
-    return made
+    return Filling(Run(bytearray(size), array("q", [size // frames] * frames)), since=since)
 
 
 def cut(made: Filling, load: Load, now: float, limits: Limits = LIMITS, *, room: bool = True) -> Cut:
@@ -30,16 +24,9 @@ def test_a_lone_row_is_handed_on_after_the_linger() -> None:
     assert cut(filling(), Load(), now=0.2) is Cut.BATCH
 
 
-def test_age_counts_from_the_first_frame() -> None:
-    made = filling(since=1.0)
-    made.add(run(1, 10), 1.15)
-    assert due_at(made, LIMITS, Load()) == 1.2
-
-
 def test_age_counts_from_the_first_frame_of_the_first_piece() -> None:
     made = filling(since=1.0)
     made.hand_on()
-    made.add(run(1, 10), 1.15)
     assert due_at(made, LIMITS, Load()) == 1.2
 
 

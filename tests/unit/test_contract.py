@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sink.batch import Batch, Message, encode, pack, parse_position
+from sink.batch import Batch, Message, Packer, decode, encode, parse_position
 from sink.errors import Exit, FatalError, FrameError, PipelineError, PoisonError, TransientError
 from sink.position import Lsn, Position
 from sink.report import Outcome, Report
+from tests.unit.batches import pack
 
 FIRST = Position(Lsn(1), 0)
 LAST = Position(Lsn(2), 0)
@@ -53,6 +54,21 @@ def test_what_is_no_lsn_is_refused(text: str) -> None:
 def test_a_position_reads_back_what_it_prints(lsn: int, ordinal: int) -> None:
     position = Position(Lsn(lsn), ordinal)
     assert parse_position(str(position)) == position
+
+
+def test_a_batch_packed_in_pieces_is_one_batch_of_all_rows_and_positions() -> None:
+    packer = Packer("outhaul", "event_log", records(1).schema)
+    packer.add(records(1, 2), FIRST, FIRST)
+    packer.add(records(3), LAST, LAST)
+    made = packer.finish()
+    assert (made.first, made.last, made.rows) == (FIRST, LAST, 3)
+    assert decode(made.payload).equals(records(1, 2, 3))
+    assert Message.of(made, source="outhaul", epoch=1, owner="a", sequence=0, attempt=0).announces(made.payload)
+
+
+def test_there_is_no_batch_without_rows() -> None:
+    with pytest.raises(ValueError, match="without rows"):
+        Packer("outhaul", "event_log", records(1).schema).finish()
 
 
 def test_the_token_depends_on_everything_that_names_the_batch() -> None:

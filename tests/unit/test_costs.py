@@ -9,14 +9,12 @@ import sys
 from array import array
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
 
-from cdc_reader.assemble import assemble
-from cdc_reader.batcher import Piece
+from cdc_reader.assemble import Assembly
 from cdc_reader.decode import Decoder
 from cdc_reader.frame import Run, heard
-from cdc_reader.held import Held
+from cdc_reader.held import NOTHING_HELD
 from tests.unit import pgoutput_frames as pg
 
 if TYPE_CHECKING:
@@ -56,15 +54,11 @@ def run_of(rows: int, *, transactions: int) -> Run:
 def read_to_batches(run: Run) -> int:
     """Do all that is done between the socket and Redis; return the rows."""
     heard(run)
-    piece = Piece()
-    piece.add(run, 0.0)
-    decoded = Decoder(pg.TABLES, binary=True).decode(piece.runs, piece.lengths)
-    empty = np.array([], np.uint64)
-    rows = 0
+    decoded = Decoder(pg.TABLES, binary=True).decode([run.data[:]], run.lengths)
+    assembly = Assembly(NOTHING_HELD, source="outhaul", dead_letters="letters")
     for segment in decoded.segments:
-        for one in assemble(segment, Held(empty, empty, empty), source="outhaul", dead_letters="letters"):
-            rows += one.batch.rows
-    return rows
+        assembly.add(segment)
+    return sum(one.batch.rows for one in assembly.finish())
 
 
 @pytest.mark.parametrize("rows_each", [1, 100], ids=["single rows", "transactions of a hundred"])
