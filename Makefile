@@ -37,8 +37,8 @@ up: $(STAMP)  ## Start the embedded Postgres, Valkey and ClickHouse and leave th
 down: $(STAMP)  ## Stop the embedded servers
 	$(BIN)/outhaul local down
 
-bench: $(STAMP)  ## Measure, beside pg_recvlogical in the same run
-	$(BIN)/python -m tests.benchmarks
+bench: $(STAMP)  ## Measure on servers of its own, beside pg_recvlogical in the same run (half an hour; `outhaul bench --quick`: two minutes)
+	$(BIN)/outhaul bench
 
 chaos: $(STAMP)  ## Ten minutes of load and random faults, then a count of every event
 	$(BIN)/outhaul chaos --minutes 10

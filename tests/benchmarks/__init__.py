@@ -1,1 +1,1 @@
-"""Benchmarks: not part of the test run; started by `make bench`."""
+"""Benchmarks: not run by pytest, and no figure of theirs decides a test. `make bench`, or `outhaul bench --help`."""

@@ -16,6 +16,7 @@ import psycopg
 from cdc_reader.setup import apply_clickhouse, apply_postgres
 from deploy.demo.pipeline import Pipeline
 from deploy.local.stack import NAMES, Stack
+from sink.app import make_app
 from sink.clickhouse import ClickHouse
 from sink.settings import Settings, load
 
@@ -119,6 +120,10 @@ class Bed:
     def roots(self) -> dict[str, int]:
         """Return the pid of each server."""
         return {name: pid for name in NAMES if (pid := self.stack.pid(name)) is not None}
+
+    def workers(self) -> int:
+        """Count the Celery workers that answer; takes a second."""
+        return len(make_app(self.settings).control.ping(timeout=1.0))
 
     def stored(self) -> int:
         """Count what ClickHouse has."""

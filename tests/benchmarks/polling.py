@@ -1,7 +1,7 @@
 """An outbox with a `processed` flag -> how fast a Celery task that polls it drains it, and what it costs Postgres.
 
-Edge: starts a worker. The baseline is the design that outhaul replaces, done as well as it can be done: see
-tests/benchmarks/polling_app.py for the task, and `fill` for the tables.
+Edge: starts a worker. The baseline is the design that outhaul replaces, as it is mostly written
+and as well as it can be: see tests/benchmarks/polling_app.py for the task, and `fill` for the tables.
 """
 
 from __future__ import annotations
@@ -114,13 +114,14 @@ def fill(bed: Bed, rows: int, *, old: bool = True) -> None:
         bed.conn.execute("CHECKPOINT")
 
 
-def poll(bed: Bed, rows: int, rows_a_batch: int, *, old: bool = True) -> Polled:
+def poll(bed: Bed, rows: int, rows_a_batch: int, *, tuned: bool = False, old: bool = True) -> Polled:
     """Let a worker, started for this, bring a backlog into ClickHouse; the clock runs from the first task.
 
     Args:
         bed: where; nothing else may be writing there, since all WAL counts.
         rows: size of the backlog.
         rows_a_batch: how many rows a task takes at most.
+        tuned: whether the task leaves out all that can be, see tests/benchmarks/polling_app.py.
         old: whether the backlog is older than the last checkpoint, see `fill`.
 
     Raises:
@@ -134,6 +135,7 @@ def poll(bed: Bed, rows: int, rows_a_batch: int, *, old: bool = True) -> Polled:
         "BENCH_CLICKHOUSE_URL": bed.settings.clickhouse_url.get_secret_value(),
         "BENCH_BROKER_URL": broker_url,
         "BENCH_ROWS_A_BATCH": str(rows_a_batch),
+        "BENCH_TUNED": "1" if tuned else "",
     }
     with make_app(broker_url) as app:
         app.control.purge()
