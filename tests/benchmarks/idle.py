@@ -52,4 +52,4 @@ def rest(bed: Bed, pipeline: Pipeline, seconds: float) -> Idle:
 
 
 def _commands(client: redis.Redis) -> int:
-    return int(client.info("stats")["total_commands_processed"])  # type: ignore[index] # sync client
+    return int(client.info("stats")["total_commands_processed"])

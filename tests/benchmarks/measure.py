@@ -197,18 +197,17 @@ def spread(values: list[float]) -> dict[str, float]:
 
 
 def _machine() -> Figures:
-    memory_kb = next(line.split()[1] for line in Path("/proc/meminfo").read_text().splitlines() if "MemTotal" in line)
-    model = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if "model name" in line
-    ]
     return {
         "cpus": os.cpu_count(),
-        "model": model[0] if model else platform.machine(),
-        "memory_gib": round(int(memory_kb) / (1 << 20), 1),
+        "model": _line("/proc/cpuinfo", "model name"),
+        "memory": _line("/proc/meminfo", "MemTotal"),
         "platform": platform.platform(),
     }
+
+
+def _line(path: str, name: str) -> str:
+    lines = (line.partition(":") for line in Path(path).read_text(encoding="utf-8").splitlines())
+    return next((value.strip() for key, _, value in lines if key.strip() == name), "")
 
 
 def _versions(bed: Bed) -> Figures:

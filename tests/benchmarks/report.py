@@ -86,9 +86,8 @@ def _latency(figures: Figures) -> Table:
     table = Table(*columns, title="Commit to visible, ms, single-row transactions")
     for one in figures["latency"].values():
         times = (f"{one[name]:.0f}" for name in ("p50_ms", "p95_ms", "p99_ms", "max_ms"))
-        table.add_row(
-            f"{one['written_per_s']:,.0f}", one["synchronous_commit"], *times, f"{one['new_parts_per_s']:.1f}"
-        )
+        rate, parts = f"{one['written_per_s']:,.0f}", f"{one['new_parts_per_s']:.1f}"
+        table.add_row(rate, one["synchronous_commit"], *times, parts)
     return table
 
 
