@@ -165,6 +165,8 @@ def settings(message: Message, timeout_s: float) -> dict[str, Any]:
         # A batch comes in pieces; it becomes one block, and so one part a month, of as many rows as a batch may have.
         "min_insert_block_size_rows": 1 << 20,
         "min_insert_block_size_bytes": 0,
+        # One stream of rows comes in and one part goes out; more threads than that only have to be begun and ended.
+        "max_threads": 1,
         # Rows of a batch are never versions of each other, so nothing is gained by looking for that.
         "optimize_on_insert": 0,
         # Events of many months in one batch are no error.
