@@ -51,7 +51,6 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "task_time_limit": settings.task_time_limit_s,
         "task_soft_time_limit": (settings.insert_timeout_s + settings.task_time_limit_s) / 2,
         "task_annotations": {WRITE_BATCH: {"rate_limit": settings.rate_limit or None}},
-        "worker_send_task_events": True,
         "worker_hijack_root_logger": False,
         "imports": ["sink.task", "sink.pulse"],
     }

@@ -6,8 +6,9 @@ Each count is taken for a few rows and for many; what grows with the rows is wha
 from __future__ import annotations
 
 import sys
+import tracemalloc
 from array import array
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -15,10 +16,14 @@ from cdc_reader.assemble import Assembly
 from cdc_reader.decode import Decoder
 from cdc_reader.frame import Run, heard
 from cdc_reader.held import NOTHING_HELD
+from cdc_reader.wire import Wire
+from sink.position import Lsn
 from tests.unit import pgoutput_frames as pg
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from cdc_reader.slot import Link
 
 FEW, MANY = 1_000, 20_000
 
@@ -69,6 +74,37 @@ def test_no_call_is_made_for_a_row_or_a_transaction(rows_each: int) -> None:
     more = calls(lambda: read_to_batches(many))
     assert less > 0
     assert more - less <= SLACK_CALLS
+
+
+def test_rows_are_copied_once_on_their_way_to_a_batch() -> None:
+    """Counted by what is allocated at the peak: positions of every value, and one column at a time."""
+    run = run_of(MANY, transactions=MANY // 100)
+    read_to_batches(run_of(FEW, transactions=1))
+    tracemalloc.start()
+    try:
+        read_to_batches(run)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 6 * len(run.data)
+
+
+class Deaf:
+    """A link that takes what is sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+
+    def send(self, message: bytes) -> None:
+        self.sent.append(message)
+
+
+def test_feedback_goes_out_once_an_interval_and_once_for_each_step_of_the_watermark() -> None:
+    link = Deaf()
+    wire = Wire(cast("Link", link), status_interval_s=1.0, receive_timeout_s=60.0, now=0.0)
+    for millisecond in range(10_000):
+        wire.keep_up(Lsn(1 + millisecond // 2000), millisecond / 1000, listening=True)
+    assert 10 <= len(link.sent) <= 15
 
 
 def test_a_call_for_each_row_would_be_noticed() -> None:

@@ -1,0 +1,117 @@
+"""What a batch costs on its way, counted on the real servers: Redis commands, messages, requests to ClickHouse.
+
+Counts do not depend on the machine, so one that grows fails here; how long things take is the benchmark's business.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import redis
+import urllib3
+
+from cdc_reader.assemble import Assembled
+from cdc_reader.dispatch import Dispatcher
+from cdc_reader.ledger import Ledger
+from sink.app import make_app
+from sink.batch import Message
+from tests.conftest import World, until
+from tests.integration.test_exactly_once import batch_of, message_of, own, put, rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# What goes on at any time, batch or not: both sides' signs of life, and waiting for messages and reports.
+_BY_THE_CLOCK = {"BRPOP", "BLPOP", "LLEN", "MGET", "PUBLISH", "SUBSCRIBE", "PING", "INFO", "MONITOR", "CLIENT", "HELLO"}
+_BATCHES = 8
+
+
+@pytest.fixture
+def commands(world: World) -> Iterator[list[str]]:
+    """Everything that anybody asks this test's Redis database from now on."""
+    seen: list[str] = []
+    url = world.env["OUTHAUL_REDIS_URL"]
+    database = int(url.rsplit("/", 1)[1])
+    client = redis.Redis.from_url(url, socket_timeout=1)
+    over = threading.Event()
+
+    def listen() -> None:
+        with client.monitor() as monitor:  # type: ignore[no-untyped-call]
+            while not over.is_set():
+                try:
+                    command: dict[str, Any] = monitor.next_command()
+                except redis.TimeoutError:
+                    continue
+                if command["db"] == database:
+                    seen.append(command["command"])
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    until(lambda: (client.ping(), seen)[1], what="the monitor listens")
+    yield seen
+    over.set()
+    thread.join()
+    client.close()
+
+
+def test_a_dispatch_is_two_redis_commands(world: World, commands: list[str]) -> None:
+    dispatcher = Dispatcher(make_app(world.settings), world.payloads, world.clickhouse)
+    ledger = Ledger(patience_max_s=60)
+    entries = []
+    for number in range(_BATCHES):
+        batch = batch_of(world, rows(2, lsn=100 + number))
+        message = Message.of(batch, source=world.settings.source, epoch=1, owner="me", sequence=number, attempt=0)
+        entries.append(ledger.add(message, Assembled(batch, None, np.zeros(2, np.int64))))
+    # The first also opens connections and declares the queue.
+    dispatcher.send(entries[0])
+    until(lambda: any(line.startswith("LPUSH") for line in commands), what="the first message is seen")
+    commands.clear()
+    for entry in entries[1:]:
+        dispatcher.send(entry)
+    until(lambda: sum(line.startswith("LPUSH") for line in commands) == _BATCHES - 1, what="all messages are seen")
+    assert Counter(line.split()[0] for line in commands) == {"SET": _BATCHES - 1, "LPUSH": _BATCHES - 1}
+
+
+def test_a_batch_from_the_slot_to_clickhouse_is_one_message_and_few_redis_commands(
+    world: World, commands: list[str]
+) -> None:
+    world.pipeline.start("worker", "reader")
+    until(lambda: (state := world.reader_state()) and state.phase == "streaming", what="the reader streams")
+    # Each of the worker's two processes opens its connections with its first batch.
+    for number in range(4):
+        world.insert()
+        until(lambda wanted=number + 1: world.stored() == wanted, what="the event is stored")  # type: ignore[misc]
+    before = world.stored()
+    commands.clear()
+    for number in range(_BATCHES):
+        world.insert()
+        until(lambda wanted=before + number + 1: world.stored() == wanted, what="the event is stored")  # type: ignore[misc]
+    until(lambda: not (state := world.reader_state()) or not state.in_flight_batches, what="all is reported")
+    seen = [line for line in commands if line.split()[0] not in _BY_THE_CLOCK and ":reader " not in line]
+    assert sum(line.startswith(f"LPUSH {world.settings.queue}") for line in seen) == _BATCHES
+    per_batch = len(seen) / _BATCHES
+    print(f"{per_batch:.1f} Redis commands a batch", Counter(line.split()[0] for line in seen))
+    # 29 here, a third of them Celery's own, which are transactions of four.
+    assert per_batch <= 34
+
+
+def test_an_insert_is_one_request(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    own(world)
+    batch = batch_of(world, rows(100))
+    put(world.clickhouse, message_of(world, batch), batch)
+    requests: list[str] = []
+    urlopen = urllib3.HTTPConnectionPool.urlopen
+
+    def counting(pool: urllib3.HTTPConnectionPool, method: str, url: str, *args: Any, **kwargs: Any) -> Any:
+        requests.append(f"{method} {url}")
+        return urlopen(pool, method, url, *args, **kwargs)
+
+    monkeypatch.setattr(urllib3.HTTPConnectionPool, "urlopen", counting)
+    other = batch_of(world, rows(100, lsn=501))
+    put(world.clickhouse, message_of(world, other), other)
+    assert len(requests) == 1
+    assert world.stored() == 200
