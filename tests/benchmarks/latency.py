@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _SCRIPT = """\\set n :n + 1
 INSERT INTO outbox (event_type, environment, event_context)
-VALUES ('bench_live', 'bench', jsonb_build_object('client', :client_id::int, 'n', :n::int, 'text', repeat('x', 150)));
+VALUES ('live_{label}', 'bench', jsonb_build_object('client', :client_id::int, 'n', :n::int, 'text', repeat('x', 150)));
 """
 # A session commits some hundred times a second, since each commit waits for the disk.
 _EVENTS_A_CLIENT = 100
@@ -71,11 +71,11 @@ def live(bed: Bed, pipeline: Pipeline, rate: int, seconds: float, *, synchronous
     Raises:
         TimeoutError: not all of them became visible.
     """
+    label = f"{rate}_{'on' if synchronous_commit else 'off'}"
     bed.wait(lambda: _is_idle(bed), "the pipeline is at rest", within_s=_IDLE_S)
-    bed.clickhouse.command("TRUNCATE TABLE event_log")
     roots = bed.roots() | pipeline.pids("worker") | {"reader": pipeline.pid("reader")}
-    before, watch = look(roots), _Watch(bed.settings.clickhouse_url.get_secret_value())
-    with _pgbench(bed, rate, seconds, synchronous_commit=synchronous_commit) as writing:
+    before, watch = look(roots), _Watch(bed.settings.clickhouse_url.get_secret_value(), bed.stored())
+    with _pgbench(bed, label, rate, seconds, synchronous_commit=synchronous_commit) as writing:
         while writing.poll() is None:
             time.sleep(_PAUSE_S if watch.ask() else _ASK_S)
     if writing.returncode:
@@ -83,7 +83,7 @@ def live(bed: Bed, pipeline: Pipeline, rate: int, seconds: float, *, synchronous
     committed = _committed(bed.folder)
     bed.wait(lambda: watch.sees(len(committed)), "all events are visible", within_s=_VISIBLE_S)
     after = look(roots)
-    took_ms, stored_ms, parts_per_s = _times(bed, watch.answers, committed)
+    took_ms, stored_ms, parts_per_s = _times(bed, label, watch.answers, committed)
     return Live(
         events_per_s=rate,
         written_per_s=round(len(committed) / seconds, 1),
@@ -99,11 +99,11 @@ def live(bed: Bed, pipeline: Pipeline, rate: int, seconds: float, *, synchronous
     )
 
 
-def _pgbench(bed: Bed, rate: int, seconds: float, *, synchronous_commit: bool) -> subprocess.Popen[bytes]:
+def _pgbench(bed: Bed, label: str, rate: int, seconds: float, *, synchronous_commit: bool) -> subprocess.Popen[bytes]:
     for log in bed.folder.glob("live.*"):
         log.unlink()
     script = bed.folder / "event.sql"
-    script.write_text(_SCRIPT, encoding="utf-8")
+    script.write_text(_SCRIPT.format(label=label), encoding="utf-8")
     clients = min(max(1, rate // _EVENTS_A_CLIENT), _MAX_CLIENTS)
     command = [
         str(program("pgbench")),
@@ -137,8 +137,9 @@ def _committed(folder: Path) -> dict[tuple[int, int], float]:
 class _Watch:
     """Asks how many rows there are, over and over on one connection, without a driver's work around it."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, before: int) -> None:
         parts = urlsplit(url)
+        self._before = before
         self.answers: list[tuple[float, int]] = [(time.time(), 0)]
         self._connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=_VISIBLE_S)
         login = base64.b64encode(unquote(f"{parts.username}:{parts.password}").encode()).decode()
@@ -148,7 +149,7 @@ class _Watch:
     def ask(self) -> bool:
         """Ask, and note when the answer was there; tell whether it counts more rows than the one before."""
         self._connection.request("GET", self._path, headers=self._headers)
-        count = int(json.loads(self._connection.getresponse().read())["data"][0][0])
+        count = int(json.loads(self._connection.getresponse().read())["data"][0][0]) - self._before
         self.answers.append((time.time(), count))
         return count > self.answers[-2][1]
 
@@ -159,7 +160,7 @@ class _Watch:
 
 
 def _times(
-    bed: Bed, seen: list[tuple[float, int]], committed: dict[tuple[int, int], float]
+    bed: Bed, label: str, seen: list[tuple[float, int]], committed: dict[tuple[int, int], float]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], float]:
     """Return for each event the milliseconds from its commit until it was seen, and until its insert ran; and parts/s.
 
@@ -168,7 +169,8 @@ def _times(
     """
     rows = bed.clickhouse.rows(
         "SELECT JSONExtractInt(event_context, 'client'), JSONExtractInt(event_context, 'n'), "
-        "toUnixTimestamp64Micro(cdc_ingested_at) FROM event_log"
+        "toUnixTimestamp64Micro(cdc_ingested_at) FROM event_log WHERE event_type = {label:String}",
+        parameters={"label": f"live_{label}"},
     )
     commit_s = np.array([committed[int(client), int(number)] for client, number, _ in rows])
     ran_s, insert, sizes = np.unique(
