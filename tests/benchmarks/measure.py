@@ -29,6 +29,10 @@ Figures = dict[str, Any]
 
 _PACKAGES = ("outhaul", "psycopg", "pyarrow", "numpy", "celery", "redis", "clickhouse-connect", "chdb-core-lite")
 _WORKER_START_S = 60.0
+# What a row has on the wire beside its context, roughly: so backlogs of different contexts are of one size.
+_ROW_BYTES = 180
+# The first batch of each of a worker's processes also opens its connections.
+_WARM_UP_RATE, _WARM_UP_S = 50, 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +116,7 @@ def _at_work(bed: Bed, options: Options, tell: Tell) -> Figures:
     pipeline.start("worker", "reader")
     try:
         bed.wait(lambda: bed.workers() >= 1, "the worker is ready", within_s=_WORKER_START_S)
+        live(bed, pipeline, _WARM_UP_RATE, _WARM_UP_S)
         latency = {}
         for rate in (100, 1000, 10_000):
             tell(f"{rate:,} events a second for {options.live_s:g} s")
@@ -155,7 +160,8 @@ def _growth(bed: Bed, options: Options, tell: Tell) -> Figures:
         rows = options.rows if size == options.rows else few * 3
         found["rows_in_transaction"][str(size)] = _grown(bed, tell, rows, in_transaction=size)
     for size in (150, 2_000, 20_000):
-        found["context_bytes"][str(size)] = _grown(bed, tell, max(few * 150 // size, 1000) * 3, context_bytes=size)
+        rows = max(options.rows * _ROW_BYTES // (size + _ROW_BYTES), 1000)
+        found["context_bytes"][str(size)] = _grown(bed, tell, rows, context_bytes=size)
     for workers in (1, 2):
         found["workers"][str(workers)] = _grown(bed, tell, options.rows, workers=workers)
     return found
@@ -169,6 +175,7 @@ def _grown(
     peer = rows / receive(bed, end)
     drained = _stored(bed, end, rows, workers=workers)
     rate = rows / drained.seconds
+    tell(f"  {rate:,.0f} rows/s, {rate / peer:.2f} × pg_recvlogical")
     return {
         "rows": rows,
         "rows_per_s": round(rate),
