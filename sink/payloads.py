@@ -72,11 +72,23 @@ class Payloads:
         """
         with _translated():
             try:
-                return cast("bytes", self._redis.getrange(key, 0, max_bytes)) or None
+                answer: object = self._redis.getrange(key, 0, max_bytes)
             except redis.ResponseError as error:
-                if not str(error).startswith(_WRONG_TYPE):
-                    raise
-                return None
+                answer = error
+            return _value(answer)
+
+    def get_with_text(self, text_key: str, key: str, *, max_bytes: int) -> tuple[str | None, bytes | None]:
+        """Return a short text and a payload, as `text` and `get` would, in one trip.
+
+        Raises:
+            TransientError: Redis did not answer.
+        """
+        with _translated(), self._redis.pipeline(transaction=False) as pipe:
+            pipe.getrange(text_key, 0, _MAX_TEXT_BYTES)
+            pipe.getrange(key, 0, max_bytes)
+            answers = [_value(answer) for answer in pipe.execute(raise_on_error=False)]
+        text = answers[0]
+        return (None if text is None else text.decode(errors="replace")), answers[1]
 
     def drop(self, keys: Sequence[str]) -> None:
         """Delete payloads that nobody will ask for any more.
@@ -170,6 +182,13 @@ class Payloads:
     def close(self) -> None:
         """Close the connections."""
         self._redis.close()
+
+
+def _value(answer: object) -> bytes | None:
+    """Return what a key holds; nothing where it is empty, or holds what none of ours does."""
+    if isinstance(answer, Exception) and not str(answer).startswith(_WRONG_TYPE):
+        raise answer
+    return answer or None if isinstance(answer, bytes) else None
 
 
 @contextmanager

@@ -181,9 +181,11 @@ def write(sink: Sink, message: Message) -> Report:
         ForeignMessageError: the payload is the one announced, but not one that a reader makes.
         FatalError: an operator is needed.
     """
-    if _superseded(sink, message):
+    mirror, payload = sink.payloads.get_with_text(
+        epoch_key(message.source), message.payload_key, max_bytes=message.size_bytes
+    )
+    if _superseded(message, mirror):
         return Report(Outcome.STALE, message.token, message.sequence)
-    payload = sink.payloads.get(message.payload_key, max_bytes=message.size_bytes)
     if payload is None or not message.announces(payload):
         return Report(Outcome.MISSING, message.token, message.sequence)
     reach("task.fetched")
@@ -222,9 +224,8 @@ def write(sink: Sink, message: Message) -> Report:
     return Report(Outcome.STORED, message.token, message.sequence, dead_letters=aside)
 
 
-def _superseded(sink: Sink, message: Message) -> bool:
+def _superseded(message: Message, mirror: str | None) -> bool:
     # The mirror in Redis saves the trip to ClickHouse where it is there; it is no fence, the insert statement has that.
-    mirror = sink.payloads.text(epoch_key(message.source))
     return mirror is not None and mirror.isdecimal() and len(mirror) < _MAX_DIGITS and int(mirror) > message.epoch
 
 

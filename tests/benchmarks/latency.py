@@ -43,8 +43,8 @@ _IDLE_S = 60.0
 _VISIBLE_S = 60.0
 # A question every so often, in seconds; each costs the engine some milliseconds, which are missed elsewhere. Where
 # something new was seen just now, the next batch is not asked for at once.
-_ASK_S = 0.006
-_PAUSE_S = 0.12
+_ASK_S = 0.004
+_PAUSE_S = 0.16
 _COUNT = "SELECT count() FROM event_log FORMAT JSONCompact"
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from tests.benchmarks.polling_app import OPEN, POLL, make_app
+from tests.benchmarks.polling_app import OPEN, POLL, is_done, make_app
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,8 +60,6 @@ _INSERT = """
     INSERT INTO polled_outbox (event_type, environment, event_context)
     SELECT 'bench_' || n %% 7, 'bench', jsonb_build_object('n', n, 'text', repeat('x', %s))
     FROM generate_series(1, %s) AS n"""
-# In the order of the partial index, so that it is the one that is read.
-_NEXT = "SELECT id FROM polled_outbox WHERE NOT processed ORDER BY id LIMIT 1"
 _UPDATED = "SELECT n_tup_upd FROM pg_stat_user_tables WHERE relname = 'polled_outbox'"
 
 
@@ -90,7 +88,7 @@ class _Worker:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-20:])
 
 
-def fill(bed: Bed, rows: int, *, old: bool = True) -> None:
+def fill(bed: Bed, rows: int, *, tuned: bool = False, old: bool = True) -> None:
     """Make both tables anew, and commit a backlog of events that are like those of `Bed.write`.
 
     From here on, WAL has two row locks an event (the query's, and that of an update that needs another page), the new
@@ -103,7 +101,8 @@ def fill(bed: Bed, rows: int, *, old: bool = True) -> None:
     bed.clickhouse.command(_EVENT_LOG)
     bed.conn.execute("DROP TABLE IF EXISTS polled_outbox")
     bed.conn.execute(_OUTBOX)
-    bed.conn.execute(_INDEX)
+    if tuned:
+        bed.conn.execute(_INDEX)
     # So that none comes by itself for a while.
     bed.conn.execute("CHECKPOINT")
     for start in range(0, rows, _ROWS_A_TRANSACTION):
@@ -128,7 +127,7 @@ def poll(bed: Bed, rows: int, rows_a_batch: int, *, tuned: bool = False, old: bo
         RuntimeError: the worker ended, or ClickHouse does not hold what the outbox does.
         TimeoutError: something was not in time.
     """
-    fill(bed, rows, old=old)
+    fill(bed, rows, tuned=tuned, old=old)
     broker_url = urlsplit(bed.settings.redis_url.get_secret_value())._replace(path="/1").geturl()
     env = {
         "BENCH_POSTGRES_DSN": bed.dsn,
@@ -144,7 +143,7 @@ def poll(bed: Bed, rows: int, rows_a_batch: int, *, tuned: bool = False, old: bo
             bed.wait(lambda: worker.runs() and opened.ready(), "the polling worker is ready", within_s=_START_S)
             wal_start, started = bed.end(), time.monotonic()
             app.send_task(POLL)
-            bed.wait(lambda: worker.runs() and bed.value(_NEXT) is None, "all rows are processed", within_s=_DRAIN_S)
+            bed.wait(lambda: worker.runs() and is_done(broker_url), "all rows are processed", within_s=_DRAIN_S)
             seconds, wal_end = time.monotonic() - started, bed.end()
     _check_stored(bed, rows)
     return Polled(

@@ -11,23 +11,29 @@ LIMITS = Limits(max_rows=10, max_bytes=1000, linger_s=0.2, max_in_flight=3)
 WIDE = Limits(max_rows=10**6, max_bytes=16 * PIECE_BYTES, linger_s=0.2, max_in_flight=3)
 
 
-def filling(frames: int = 1, size: int = 10, since: float = 0.0) -> Filling:
-    return Filling(Run(bytearray(size), array("q", [size // frames] * frames)), since=since)
+def filling(frames: int = 1, size: int = 10, since: float = 0.0, begun_at: float = 0.0) -> Filling:
+    run = Run(bytearray(size), array("q", [size // frames] * frames))
+    return Filling(run, begun_at=begun_at, since=since)
 
 
 def cut(made: Filling, load: Load, now: float, limits: Limits = LIMITS, *, room: bool = True) -> Cut:
     return decide_cut(made, limits, load, now, decoder_has_room=room)
 
 
-def test_a_lone_row_is_handed_on_after_the_linger() -> None:
-    assert cut(filling(), Load(), now=0.19) is Cut.NOTHING
-    assert cut(filling(), Load(), now=0.2) is Cut.BATCH
+def test_batches_end_a_linger_apart() -> None:
+    assert cut(filling(since=0.1), Load(), now=0.19) is Cut.NOTHING
+    assert cut(filling(since=0.1), Load(), now=0.2) is Cut.BATCH
+
+
+def test_a_row_that_comes_after_a_rest_waits_only_for_the_rest_of_its_transaction() -> None:
+    assert due_at(filling(since=7.0), LIMITS, Load()) == pytest.approx(7.02)
+    assert due_at(Filling(filling().run, since=7.0), LIMITS, Load()) == pytest.approx(7.02)
 
 
 def test_age_counts_from_the_first_frame_of_the_first_piece() -> None:
     made = filling(since=1.0)
     made.hand_on()
-    assert due_at(made, LIMITS, Load()) == 1.2
+    assert due_at(made, LIMITS, Load()) == pytest.approx(1.02)
 
 
 def test_the_more_is_in_flight_the_longer_a_batch_fills() -> None:
