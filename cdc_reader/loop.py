@@ -41,7 +41,7 @@ from cdc_reader.stages import (
 )
 from cdc_reader.watermark import Watermark
 from cdc_reader.wire import Wire
-from sink.batch import Message, reader_key
+from sink.batch import Message
 from sink.errors import Exit, FatalError, TransientError
 from sink.failpoint import reach
 from sink.report import Outcome, Report
@@ -298,7 +298,7 @@ class Session:
         decode_pieces(self._pieces, events, found[-1], self._decoder, settings)
 
     def _publish(self) -> None:
-        publish_state(self.events, self.tools.payloads, reader_key(self.settings.source), lambda: self._snapshot)
+        publish_state(self.events, self.tools.payloads, self.settings.source, lambda: self._snapshot)
 
     def _look_back(self, now: float) -> None:
         if now - self._looked_back_at < _LOOK_BACK_S:

@@ -20,7 +20,7 @@ import structlog
 from cdc_reader.assemble import Assembled, Assembly
 from cdc_reader.ledger import Health
 from cdc_reader.state import TTL_S
-from sink.batch import alive_key, epoch_key, stored_key
+from sink.batch import alive_key, epoch_key, reader_key, reconnecting_key, stored_key
 from sink.errors import PipelineError, TransientError
 from sink.report import Report
 from sink.retry import backoff_s
@@ -283,9 +283,13 @@ def _look(
     events.put(Looked(Health(payloads.length(settings.queue), alive)))
 
 
-def publish_state(events: Events, payloads: Payloads, key: str, snapshot: Callable[[], str]) -> None:
+def publish_state(events: Events, payloads: Payloads, source: str, snapshot: Callable[[], str]) -> None:
     """Publish the reader's state once a second; where Redis does not take it, the other stages have said so."""
+    outdated = [reconnecting_key(source)]
     while True:
         with contextlib.suppress(TransientError):
-            payloads.set(key, snapshot(), ttl_s=TTL_S)
+            payloads.set(reader_key(source), snapshot(), ttl_s=TTL_S)
+            # Why the session before this one ended must not be told when this one falls silent.
+            payloads.drop(outdated)
+            outdated = []
         events.wait(1.0)

@@ -43,7 +43,7 @@ class Settings(BaseSettings):
 
     linger_s: Seconds = 0.2
     batch_max_rows: Annotated[int, Field(ge=1, le=1_000_000)] = 131_072
-    batch_max_bytes: Annotated[int, Field(ge=1024, le=256 << 20)] = 32 << 20
+    batch_max_bytes: Annotated[int, Field(ge=1024, le=256 << 20)] = 24 << 20
     max_in_flight: Annotated[int, Field(ge=1, le=64)] = 8
 
     status_interval_s: Seconds = 1.0

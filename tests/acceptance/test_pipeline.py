@@ -125,10 +125,10 @@ def test_status_says_fine_then_names_what_is_wrong(running: World, stack: Stack)
         )
         return done.returncode, json.loads(done.stdout)
 
-    until(lambda: status()[0] == 0, what="status is fine")
+    # The reader publishes its state once a second.
+    until(lambda: (shown := status())[0] == 0 and shown[1]["reader"]["events_stored"] == 5, what="status is fine")
     code, found = status()
     assert (code, found["wrong"], found["rows"], found["slot"]["active"]) == (0, [], 5, True)
-    assert found["reader"]["events_stored"] == 5
     running.pipeline.stop()
     until(lambda: running.reader_state() is None, what="the reader's state expires")
     code, found = status()

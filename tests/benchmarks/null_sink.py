@@ -63,6 +63,9 @@ class NullSink:
     def set(self, key: str, text: str, *, ttl_s: int | None = None) -> None:
         """Nobody asks."""
 
+    def drop(self, keys: Sequence[str]) -> None:
+        """Nothing is kept."""
+
     def length(self, _key: str) -> int:
         """Nothing ever waits."""
         return 0

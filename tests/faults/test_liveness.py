@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from sink.batch import reconnecting_key
 from tests.conftest import OUTHAUL, until
 from tests.faults.rig import Rig
 
@@ -66,6 +67,8 @@ def test_a_postgres_that_answers_nothing_is_noticed_within_the_receive_timeout(r
         until(lambda: says(rig, "has no session and tries again"), what="status tells")
         rig.postgres.heal()
     until(lambda: not status(rig)["wrong"], what="all is well again")
+    told = reconnecting_key(rig.world.settings.source)
+    assert rig.world.payloads.text(told) is None, "what is over would be told again when the reader falls silent"
 
 
 @pytest.mark.slow
