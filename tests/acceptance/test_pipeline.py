@@ -144,6 +144,8 @@ def test_rows_out_of_range_become_dead_letters_whole_and_the_rest_is_stored(runn
         "('none', NULL, 'test', '{}')"
     )
     running.assert_once_each(dead=3)
+    # They are a batch of their own.
+    until(lambda: running.ch("SELECT count() FROM event_log_dead_letters") == 3, what="the dead letters are stored")
     rows = running.clickhouse.rows("SELECT row, reason, cdc_ordinal FROM event_log_dead_letters ORDER BY cdc_ordinal")
     values = [json.loads(row[0])["event_date_time"] for row in rows]
     assert values == ["infinity", "0044-03-15 00:00:00+00 BC", "12000-01-01 00:00:00+00"]
