@@ -77,11 +77,10 @@ def test_a_task_that_slept_over_a_change_of_reader_is_refused_by_clickhouse(rig:
 
 @pytest.mark.fault("reader", "trap", "dies before feedback, batches are cut otherwise")
 def test_a_reader_that_died_before_feedback_is_followed_by_one_that_leaves_out_what_is_stored(rig: Rig) -> None:
-    before = len(rig.log("reader"))
     with rig.trial(writers=0):
         scenarios.a_reader_dies_before_feedback(rig)
     # A transaction that comes slowly is more than one batch, and the reader died after the first.
-    assert re.search(r'"held_rows": [1-9]', rig.log("reader")[before:])
+    assert re.search(r'"held_rows": [1-9]', rig.log("reader"))
 
 
 @pytest.mark.fault("reader", "trap", "rows that share one WAL record, cut by a restart")
