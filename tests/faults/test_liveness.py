@@ -75,11 +75,11 @@ def test_a_postgres_that_answers_nothing_is_noticed_within_the_receive_timeout(r
 def test_a_reader_wedged_on_redis_shows_and_goes_on_answering_postgres(rig: Rig) -> None:
     with rig.trial(writers=1):
         rig.redis.hold()
-        until(lambda: says(rig, "says nothing in Redis"), what="status tells")
+        until(lambda: says(rig, "says nothing in Redis"), within_s=60, what="status tells")
         # Three times what the walsender would wait for an answer.
         time.sleep(12)
         assert "session_ended" not in rig.log("reader")
-        assert status(rig)["slot"]["active"]
+        until(lambda: status(rig)["slot"]["active"], what="the slot is held")
         rig.redis.heal()
     assert "session_ended" not in rig.log("reader")
     until(lambda: not status(rig)["wrong"], what="all is well again")
