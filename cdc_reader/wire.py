@@ -79,8 +79,8 @@ class Wire:
         wake_at = now if reading and not resting and self._link.more else deadline
         self._link.wake_at(_CROWD_BYTES if patient else 1)
         flags = self._poll(events, min(wake_at, self._rest_until) if resting else wake_at, reading and not resting)
-        # Whoever was patient takes along what is there when the time is over.
-        due = patient and time.monotonic() >= deadline
+        # Whoever was patient takes along what is there at every turn, but while it rests only when the time is over.
+        due = patient and (not resting or time.monotonic() >= deadline)
         if reading and (flags & (select.POLLIN | _GONE) or (self._link.more and not resting) or due):
             self._look(run, max_bytes, max_frames)
         elif flags & _GONE:
