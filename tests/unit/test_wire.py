@@ -26,10 +26,10 @@ class FewBytes:
     def fileno(self) -> int:
         return self._silent
 
-    def wake_at(self, size: int) -> None:
+    def wake_at(self, _size: int) -> None:
         """Whatever it is, less is there."""
 
-    def read(self, run: Run, max_bytes: int, max_frames: int) -> None:
+    def read(self, _run: Run, _max_bytes: int, _max_frames: int) -> None:
         self.looks += 1
 
     def close(self) -> None:
