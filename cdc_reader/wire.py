@@ -76,9 +76,9 @@ class Wire:
         if patient and reading:
             deadline = min(deadline, now + _PATIENCE_S)
         resting = patient and now < self._rest_until
-        wake_at = now if reading and not resting and self._link.more else deadline
+        until = now if reading and not resting and self._link.more else deadline
         self._link.wake_at(_CROWD_BYTES if patient else 1)
-        flags = self._poll(events, min(wake_at, self._rest_until) if resting else wake_at, reading and not resting)
+        flags = self._poll(events, min(until, self._rest_until) if resting else until, looking=reading and not resting)
         # Whoever was patient takes along what is there at every turn, but while it rests only when the time is over.
         due = patient and (not resting or time.monotonic() >= deadline)
         if reading and (flags & (select.POLLIN | _GONE) or (self._link.more and not resting) or due):
@@ -86,7 +86,7 @@ class Wire:
         elif flags & _GONE:
             raise TransientError("Postgres closed the link", exit_code=Exit.POSTGRES_UNREACHABLE)
 
-    def _poll(self, events: Events, deadline: float, looking: bool) -> int:
+    def _poll(self, events: Events, deadline: float, *, looking: bool) -> int:
         poll = select.poll()
         poll.register(events.fileno(), select.POLLIN)
         want = select.POLLRDHUP | (select.POLLIN if looking else 0) | (select.POLLOUT if self._link.unsent else 0)
