@@ -1,9 +1,10 @@
 """Socket of a stream -> how much may wait in it before the server has to hold its rows back.
 
 Edge: socket options. The walsender hands every row to its kernel by itself. While the receiver's window is open, each
-goes out as a packet of its own, which costs the sender of one host twice what decoding the row does (docs/performance.md).
-Where the window is shut, rows gather in the server's socket and cross in one go as soon as it opens. So the window is
-made no larger than the path needs, and cdc_reader/wire.py leaves it shut for a moment between two looks.
+goes out as a packet of its own, which costs the sender on one host twice what decoding the row does
+(docs/performance.md). Where the window is shut, rows gather in the server's socket and cross in one go as soon as it
+opens. So the window is made no larger than the path needs, and cdc_reader/wire.py leaves it shut for a moment between
+two looks.
 
 Source: https://man7.org/linux/man-pages/man7/tcp.7.html (TCP_INFO, SO_RCVBUF, SO_RCVLOWAT)
 """

@@ -99,6 +99,37 @@ def test_a_batch_from_the_slot_to_clickhouse_is_one_message_and_few_redis_comman
     assert per_batch <= 34
 
 
+def test_a_pipeline_at_rest_asks_redis_less_than_twenty_times_a_second(world: World, commands: list[str]) -> None:
+    world.pipeline.start("worker", "reader")
+    until(lambda: (state := world.reader_state()) and state.phase == "streaming", what="the reader streams")
+    world.insert()
+    until(lambda: world.stored() == 1, what="the event is stored")
+    commands.clear()
+    # The reader publishes its state once a second.
+    seconds = 6
+    states = f"SET outhaul:{{{world.settings.source}}}:reader "
+    until(lambda: sum(line.startswith(states) for line in commands) >= seconds, what="time passes")
+    assert len(commands) < 20 * seconds
+
+
+def test_task_events_are_off_until_somebody_asks_for_them(world: World) -> None:
+    with redis.Redis.from_url(world.env["OUTHAUL_REDIS_URL"]) as client, client.pubsub() as heard:
+        heard.psubscribe(f"/{world.env['OUTHAUL_REDIS_URL'].rsplit('/', 1)[1]}.celeryev/task*")
+        assert heard.get_message(timeout=5)["type"] == "psubscribe"
+        world.pipeline.start("worker", "reader")
+        world.insert()
+        until(lambda: not (state := world.reader_state()) or state.events_stored == 1, what="the event is reported")
+        until(lambda: world.stored() == 1, what="the event is stored")
+        assert heard.get_message(timeout=1) is None
+        # A worker hears of it once it has started; Flower, too, asks again and again.
+        asking = make_app(world.settings).control
+        until(lambda: asking.broadcast("enable_events", reply=True, timeout=1), what="the worker answers")
+        world.insert()
+        message = heard.get_message(timeout=30)
+        assert message is not None
+        assert b"celeryev/task" in message["channel"]
+
+
 def test_an_insert_is_one_request(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     own(world)
     batch = batch_of(world, rows(100))

@@ -13,7 +13,7 @@ from cdc_reader import recovery
 from cdc_reader.recovery import ask, newest_epoch, raise_epoch, recover
 from cdc_reader.slot import History
 from sink import sql
-from sink.batch import Batch, Message
+from sink.batch import Batch, Message, Packer
 from sink.clickhouse import ClickHouse
 from sink.codes import POISON, THROW_IF, TRANSIENT
 from sink.errors import Exit, FatalError, PipelineError, PoisonError, TransientError
@@ -92,6 +92,23 @@ def test_a_batch_sent_twice_is_stored_once(world: World) -> None:
         send(world, batch)
     assert world.stored() == 300
     assert world.ch("SELECT uniqExact(toYYYYMM(event_date_time)) FROM event_log") == 12
+
+
+def test_a_batch_of_many_pieces_is_one_part_a_month_and_is_stored_once(world: World) -> None:
+    own(world)
+    whole = rows(3000, months=2)
+    packer = Packer(world.settings.source, "event_log", whole.schema)
+    for start in range(0, 3000, 500):
+        packer.add(whole.slice(start, 500), Position(Lsn(500), start), Position(Lsn(500), start + 499))
+    batch = packer.finish()
+    for _ in range(2):
+        send(world, batch)
+    assert world.stored() == 3000
+    # Another token, so it is the positions that keep it out.
+    send(world, batch, token="0" * 32)
+    assert world.stored() == 3000
+    query = "SELECT count() FROM system.parts WHERE active AND database = currentDatabase() AND table = 'event_log'"
+    assert world.ch(query) == 2
 
 
 def test_a_batch_sent_twice_at_the_same_time_is_stored_once(world: World) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from sink.batch import Batch, Message, Packer
+from sink.batch import Batch, Message, Packer, decode
 from sink.position import Lsn, Position
 from sink.quarantine import DEAD_LETTER_SCHEMA
 
@@ -32,6 +32,17 @@ def batch_of(values: Sequence[int]) -> Batch:
     ]
     records = pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))
     return pack("outhaul", "event_log", records, Position(Lsn(9), 0), Position(Lsn(9), count - 1))
+
+
+def batch_in_pieces(values: Sequence[int], pieces: int) -> Batch:
+    """Give the rows of `batch_of` as so many record batches, at most one a row."""
+    whole = decode(batch_of(values).payload)
+    packer = Packer("outhaul", "event_log", whole.schema)
+    size = -(-len(values) // pieces)
+    for start in range(0, len(values), size):
+        part = whole.slice(start, size)
+        packer.add(part, Position(Lsn(9), start), Position(Lsn(9), start + part.num_rows - 1))
+    return packer.finish()
 
 
 def message_of(batch: Batch, sequence: int = 0) -> Message:

@@ -3,9 +3,10 @@
 import pyarrow as pa
 import pytest
 
-from sink.batch import encode
+from sink.batch import Packer, encode
 from sink.errors import ForeignMessageError
 from sink.insert import Contents, contents_of, parameters, settings, statement
+from sink.position import Lsn, Position
 from tests.unit.batches import batch_of, message_of
 
 TIME = pa.timestamp("us", "UTC")
@@ -42,6 +43,15 @@ def test_events_lie_between_the_least_and_the_greatest_time_they_will_have(
 ) -> None:
     contents = contents_of(encode(records(times)))
     assert (contents.from_us, contents.to_us) == ends
+
+
+def test_the_times_of_all_pieces_of_a_batch_count() -> None:
+    """A row at a time that is not looked at would not be found where it is held, and be stored again."""
+    packer = Packer("outhaul", "event_log", records([]).schema)
+    for number, times in enumerate(([5], [1, 9], [7])):
+        packer.add(records(list(times)), Position(Lsn(number + 1), 0), Position(Lsn(number + 1), len(times) - 1))
+    contents = contents_of(packer.finish().payload)
+    assert (contents.from_us, contents.to_us) == (1, 9)
 
 
 def test_times_of_another_kind_are_not_compared() -> None:

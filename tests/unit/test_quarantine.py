@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sink.batch import Message
 from sink.errors import PoisonError, TransientError
 from sink.quarantine import set_aside
-from tests.unit.batches import batch_of, message_of
+from tests.unit.batches import batch_in_pieces, batch_of, message_of
 
 
 @dataclass
@@ -28,9 +28,11 @@ class Refuser:
         self.taken[message.token] = (message.table, records)
 
 
-@given(st.integers(1, 40), st.sets(st.integers(0, 39), max_size=6))
-def test_quarantine_stores_every_good_row_and_sets_aside_every_bad_one(count: int, poison: set[int]) -> None:
-    batch = batch_of(list(range(count)))
+@given(st.integers(1, 40), st.sets(st.integers(0, 39), max_size=6), st.integers(1, 3))
+def test_quarantine_stores_every_good_row_and_sets_aside_every_bad_one(
+    count: int, poison: set[int], pieces: int
+) -> None:
+    batch = batch_in_pieces(list(range(count)), pieces)
     refuser = Refuser(poison)
     bad = poison & set(range(count))
     assert set_aside(message_of(batch), batch.payload, refuser, dead_letters="event_log_dead_letters") == len(bad)
