@@ -79,9 +79,8 @@ class Link:
         self._publication = publication
         # A second descriptor of the same socket, since libpq has no call for its options.
         self._socket = socket.socket(fileno=os.dup(pgconn.socket))
-        self._window = Window(self._socket)
         # Before anything large is asked for: what the server was once promised room for must find it.
-        self._window.fit()
+        self.window = Window(self._socket)
         self.more = False
         self.unsent = False
 
@@ -110,10 +109,6 @@ class Link:
         options = f"proto_version '1', publication_names '{self._publication}'" + (", binary 'true'" if binary else "")
         self._execute(f"START_REPLICATION SLOT {self._slot} LOGICAL 0/0 ({options})", expect=pq.ExecStatus.COPY_BOTH)
         self._pgconn.nonblocking = 1
-
-    def wake_at(self, size: int) -> None:
-        """Let the socket count as readable from `size` bytes on."""
-        self._window.wake_at(size)
 
     def read(self, run: Run, max_bytes: int, max_frames: int) -> None:
         """Append the frames that are here already to `run`, in order; stop at `max_frames`, or past `max_bytes`.
@@ -166,6 +161,11 @@ class Link:
             self.unsent = bool(self._pgconn.flush())
         except psycopg.Error as error:
             raise self._ended(str(error)) from error
+
+    def broken_by(self) -> str:
+        """Return what the kernel says of a socket that is no longer good, once; `closed by the server` if nothing."""
+        number = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        return os.strerror(number).lower() if number else "closed by the server"
 
     def close(self) -> None:
         """End the session; the slot is free as soon as the server notices."""

@@ -33,6 +33,8 @@ _REST_S = 0.01
 _PLENTY_BYTES = 512 << 10
 # A walsender that shares its processor with others pauses for a moment; a crowd does not end with that, in seconds.
 _CROWD_LASTS_S = 0.05
+# Whoever has not read for so long, in seconds, is not just waiting for its decoder.
+_PAUSE_S = 0.5
 _GONE = select.POLLERR | select.POLLHUP | select.POLLRDHUP | select.POLLNVAL
 
 
@@ -44,6 +46,7 @@ class Wire:
         self._interval_s = status_interval_s
         self._timeout_s = receive_timeout_s
         self._heard_at = now
+        self._read_at = now
         self._said_at = float("-inf")
         self._asked = False
         self._said = NO_LSN
@@ -75,16 +78,31 @@ class Wire:
         reading = max_bytes > 0
         if patient and reading:
             deadline = min(deadline, now + _PATIENCE_S)
+        deadline = min(deadline, self._fit_window(now, reading=reading))
         resting = patient and now < self._rest_until
         until = now if reading and not resting and self._link.more else deadline
-        self._link.wake_at(_CROWD_BYTES if patient else 1)
+        self._link.window.wake_at(_CROWD_BYTES if patient else 1)
         flags = self._poll(events, min(until, self._rest_until) if resting else until, looking=reading and not resting)
         # Whoever was patient takes along what is there at every turn, but while it rests only when the time is over.
         due = patient and (not resting or time.monotonic() >= deadline)
         if reading and (flags & (select.POLLIN | _GONE) or (self._link.more and not resting) or due):
             self._look(run, max_bytes, max_frames)
         elif flags & _GONE:
-            raise TransientError("Postgres closed the link", exit_code=Exit.POSTGRES_UNREACHABLE)
+            raise TransientError(
+                f"the link to Postgres is gone: {self._link.broken_by()}", exit_code=Exit.POSTGRES_UNREACHABLE
+            )
+
+    def _fit_window(self, now: float, *, reading: bool) -> float:
+        """Narrow the window where it is read from, widen it in a pause; return the clock at which to ask again."""
+        if reading:
+            # Before the first look after a pause, as the window is full then, and nothing more was promised.
+            self._link.window.narrow()
+            self._read_at = now
+        elif now - self._read_at >= _PAUSE_S:
+            self._link.window.widen()
+        elif self._link.window.is_narrow:
+            return self._read_at + _PAUSE_S
+        return float("inf")
 
     def _poll(self, events: Events, deadline: float, *, looking: bool) -> int:
         poll = select.poll()

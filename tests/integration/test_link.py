@@ -108,13 +108,13 @@ def test_a_patient_link_counts_as_readable_from_many_bytes_on_and_is_read_whenev
     link.start(binary=True)
     while readable(link, 0.5):
         read(link)
-    link.wake_at(CROWD_BYTES)
+    link.window.wake_at(CROWD_BYTES)
     oracle.run("INSERT INTO note (body) VALUES ('alone')")
     assert not readable(link, 1.0)
     assert b"alone" in read(link).data
     oracle.run(f"INSERT INTO note (body) VALUES (repeat('x', {2 * CROWD_BYTES}))")
     assert readable(link, 10)
-    link.wake_at(1)
+    link.window.wake_at(1)
     while readable(link, 0.5):
         read(link)
     oracle.run("INSERT INTO note (body) VALUES ('alone')")
@@ -126,7 +126,7 @@ def test_a_read_takes_many_frames_where_many_are_there(oracle: Oracle, link: Lin
     oracle.run("INSERT INTO note (body) SELECT repeat('x', 100) FROM generate_series(1, 20000)")
     end = end_of(oracle)
     link.start(binary=True)
-    link.wake_at(CROWD_BYTES)
+    link.window.wake_at(CROWD_BYTES)
     assert readable(link, 10)
     time.sleep(0.5)
     assert len(next(runs(link, end)).lengths) > 500

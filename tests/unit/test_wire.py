@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
 from cdc_reader.frame import Run
@@ -11,7 +12,24 @@ from cdc_reader.stages import Events, RedisLost
 from cdc_reader.wire import Wire
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cdc_reader.slot import Link
+
+
+class SomeWindow:
+    """A window that remembers what was done to it."""
+
+    is_narrow = True
+
+    def wake_at(self, _size: int) -> None:
+        """Whatever it is, less is there."""
+
+    def narrow(self) -> None:
+        self.is_narrow = True
+
+    def widen(self) -> None:
+        self.is_narrow = False
 
 
 class FewBytes:
@@ -21,13 +39,11 @@ class FewBytes:
 
     def __init__(self) -> None:
         self.looks = 0
+        self.window = SomeWindow()
         self._silent, self._other = os.pipe()
 
     def fileno(self) -> int:
         return self._silent
-
-    def wake_at(self, _size: int) -> None:
-        """Whatever it is, less is there."""
 
     def read(self, _run: Run, _max_bytes: int, _max_frames: int) -> None:
         self.looks += 1
@@ -37,16 +53,33 @@ class FewBytes:
         os.close(self._other)
 
 
+@contextmanager
+def wired() -> Iterator[tuple[Wire, FewBytes, Events]]:
+    link, events = FewBytes(), Events()
+    try:
+        yield Wire(cast("Link", link), status_interval_s=1.0, receive_timeout_s=4.0, now=time.monotonic()), link, events
+    finally:
+        events.close()
+        link.close()
+
+
 def test_a_patient_reader_whom_events_keep_waking_still_looks() -> None:
     """Postgres' answer to a question is short; unread, it would be taken for silence."""
-    link, events = FewBytes(), Events()
-    wire = Wire(cast("Link", link), status_interval_s=1.0, receive_timeout_s=4.0, now=time.monotonic())
-    try:
+    with wired() as (wire, link, events):
         for _ in range(20):
             events.put(RedisLost())
             wire.wait(events, time.monotonic() + 60, Run(), 1000, 10, patient=True)
             events.take()
         assert link.looks > 0
-    finally:
-        events.close()
-        link.close()
+
+
+def test_a_pause_widens_the_window_and_the_next_look_narrows_it() -> None:
+    with wired() as (wire, link, events):
+        wire.wait(events, time.monotonic(), Run(), 0, 0)
+        seen = [link.window.is_narrow]
+        over = time.monotonic() + 2
+        while link.window.is_narrow and time.monotonic() < over:
+            wire.wait(events, time.monotonic() + 0.1, Run(), 0, 0)
+        seen.append(link.window.is_narrow)
+        wire.wait(events, time.monotonic(), Run(), 1000, 10)
+        assert [*seen, link.window.is_narrow] == [True, False, True]
