@@ -83,6 +83,11 @@ class Packer:
         self.rows += records.num_rows
         self._first, self._last = self._first or first, last
 
+    @property
+    def packed_bytes(self) -> int:
+        """How large the payload is by now."""
+        return self._out.tell()
+
     def finish(self) -> Batch:
         """Return the batch; nothing may be added afterwards.
 
