@@ -101,6 +101,7 @@ def _other_history(settings: Settings, known: History, found: History, confirmed
         f"but slot {settings.slot!r} at {confirmed} belongs to system {found.system_identifier}, timeline "
         f"{found.timeline}: positions of one mean nothing in the other, and events between what is stored and where "
         "the slot begins may be missing",
-        todo="Check OUTHAUL_POSTGRES_DSN; if this is the new primary, go on with `outhaul setup --rebind`",
+        todo="Check OUTHAUL_POSTGRES_DSN; if this is the new primary, go on with `outhaul slot reset --recreate`: what "
+        "is missing is copied from the outbox",
         exit_code=Exit.OTHER_HISTORY,
     )

@@ -89,13 +89,16 @@ class Comparison:
         self._letters = self._ours.letters()
 
     def bounds(self) -> tuple[int, int] | None:
-        """Return the least and greatest id of the table's share; None where it has no rows.
+        """Return the first and last id to compare; None where the table's share has no rows.
+
+        What is stored and older than all of the table was pruned from it, and is no surplus; what is newer is.
 
         Raises:
-            PipelineError: Postgres refuses or does not answer.
+            PipelineError: a server refuses or does not answer.
         """
         with self._line.look() as conn:
-            return self._theirs.bounds(conn)
+            bounds = self._theirs.bounds(conn)
+        return None if bounds is None else (bounds[0], max(bounds[1], self._ours.last_id()))
 
     def ranges(self, first: int, last: int) -> Iterator[Compared]:
         """Compare ids from `first` to `last`, both included, in order; ranges without rows are left out.

@@ -146,7 +146,7 @@ def heal(
             for found in comparison.ranges(*bounds) if bounds else ():
                 tally.add(found)
                 on_range(found, bounds[1] if bounds else 0)
-                yield from _loads(found, settings.batch_max_rows)
+                yield from _loads(found, settings.batch_max_rows, whole=scope.is_whole)
 
         def read(load: Wanted) -> Iterator[Assembled]:
             with line.look() as conn:
@@ -160,10 +160,10 @@ def heal(
     return Healed(tally, delivery.stored_rows, delivery.dead_letters, seconds)
 
 
-def _loads(found: Compared, max_rows: int) -> Iterator[Wanted]:
+def _loads(found: Compared, max_rows: int, *, whole: bool) -> Iterator[Wanted]:
     """Cut what is missing into reads; a range that is missing whole needs no list of its ids."""
     ids = found.missing
-    whole = len(ids) == found.rows
+    whole &= len(ids) == found.rows
     for start in range(0, len(ids), max_rows):
         yield Wanted(ids[start : start + max_rows], whole=whole)
 

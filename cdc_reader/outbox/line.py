@@ -98,6 +98,20 @@ def behind_the_slot(
         yield Line(dsn, snapshot, mark)
 
 
+@contextmanager
+def now(settings: Settings) -> Iterator[Line]:
+    """Hold what is committed now, without a word about the stream: good for counting, not for copying.
+
+    Raises:
+        PipelineError: Postgres refuses or does not answer.
+    """
+    dsn = settings.postgres_dsn.get_secret_value()
+    with connect(dsn) as holder:
+        _execute(holder, _BEGIN)
+        snapshot = _text(holder, "SELECT pg_export_snapshot() AS lsn")
+        yield Line(dsn, snapshot, Lsn.parse(_text(holder, "SELECT pg_current_wal_insert_lsn()::text AS lsn")))
+
+
 def _wait_for_slot(
     conn: psycopg.Connection[dict[str, Any]],
     settings: Settings,

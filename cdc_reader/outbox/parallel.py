@@ -32,7 +32,9 @@ class _Pool(Generic[Work, Result]):
         self._make = make
         self._lock = threading.Lock()
         self._over = threading.Event()
-        self._threads = [threading.Thread(target=self._run, name=f"outhaul-copy-{n}") for n in range(threads)]
+        self._threads = [
+            threading.Thread(target=self._run, name=f"outhaul-copy-{n}", daemon=True) for n in range(threads)
+        ]
         for thread in self._threads:
             thread.start()
 

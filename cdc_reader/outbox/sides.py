@@ -38,11 +38,17 @@ Sums: TypeAlias = dict[int, tuple[int, int]]
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What is compared: contents too or ids only, and events of which time; `until` is exclusive."""
+    """What is compared: contents too or ids only; events of which time (`until` is exclusive), and from which id on."""
 
     deep: bool = False
     since: datetime | None = None
     until: datetime | None = None
+    from_id: int | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no row is left out."""
+        return self.since is None and self.until is None and self.from_id is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +83,9 @@ class TableSide:
         Raises:
             PipelineError: Postgres refuses or does not answer.
         """
-        row = fetch(conn, f"SELECT min(id) AS first, max(id) AS last FROM {self._table}", [])[0]
+        where = "" if self._scope.from_id is None else "WHERE id >= %s"
+        bound = [] if self._scope.from_id is None else [self._scope.from_id]
+        row = fetch(conn, f"SELECT min(id) AS first, max(id) AS last FROM {self._table} {where}", bound)[0]
         return None if row["first"] is None else (row["first"], row["last"])
 
     def sums(self, conn: Connection, first: int, last: int) -> Sums:
@@ -170,6 +178,15 @@ class StoredSide:
         table = self._clickhouse.arrow(text, parameters=self._bound(first, last))
         ids, whole, rest = (arrow.values(table.column(name), np.int64) for name in ("number", "whole", "rest"))
         return Rows(ids, whole, rest, np.zeros(len(ids), np.bool_))
+
+    def last_id(self) -> int:
+        """Return the greatest id that is stored; 0 where none is.
+
+        Raises:
+            PipelineError: ClickHouse refuses or does not answer.
+        """
+        text = f"SELECT max(id) FROM {self._table} WHERE cdc_source = {{source:String}}"
+        return int(self._clickhouse.rows(text, parameters={"source": self._settings.source})[0][0] or 0)
 
     def letters(self) -> Ints:
         """Return the ids of all dead letters, ascending.

@@ -47,8 +47,8 @@ def mutate(world: World, change: str) -> None:
 def test_both_sides_agree_to_the_byte_on_what_was_streamed(running: World) -> None:
     running.insert(3000)
     running.conn.execute(
-        "INSERT INTO outbox (event_type, environment, event_context, event_date_time, metadata_version, event_key) VALUES"
-        "('ä\\n\"', '', '{\"a\": [1, null, \"Zoë 🚀\"]}', '1999-12-31 23:59:59.999999+00', NULL, ''),"
+        "INSERT INTO outbox (event_type, environment, event_context, event_date_time, metadata_version, event_key) "
+        "VALUES ('ä\\n\"', '', '{\"a\": [1, null, \"Zoë 🚀\"]}', '1999-12-31 23:59:59.999999+00', NULL, ''),"
         "('x', ' ', '\"\"', NULL, -1, 'k')"
     )
     running.assert_once_each()
@@ -99,7 +99,8 @@ def test_what_is_missing_is_stored_once_and_as_the_stream_would_have(running: Wo
 def test_rows_that_clickhouse_cannot_hold_are_set_aside_by_a_copy_too(running: World) -> None:
     running.insert(5)
     running.conn.execute(
-        "INSERT INTO outbox (event_type, environment, event_context, event_date_time) VALUES ('x', 'y', '{}', 'infinity')"
+        "INSERT INTO outbox (event_type, environment, event_context, event_date_time) "
+        "VALUES ('x', 'y', '{}', 'infinity')"
     )
     running.assert_once_each(dead=1)
     assert figures(checked(running)) == EVERYTHING_AGREES
