@@ -11,6 +11,7 @@ from importlib.metadata import entry_points, version
 
 import typer
 
+from cdc_reader.cli.backfill import backfill
 from cdc_reader.cli.reader import reader
 from cdc_reader.cli.setup import setup
 from cdc_reader.cli.slot import slot
@@ -34,6 +35,7 @@ app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options"
 app.command()(status)
 app.add_typer(slot, name="slot")
 app.command()(verify)
+app.command()(backfill)
 
 
 def _show_version(value: bool) -> None:

@@ -31,11 +31,11 @@ def outhaul(world: World, *arguments: str, code: int = 0, **env: str) -> str:
     )
     assert done.returncode == code, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
     assert "Traceback" not in done.stderr
-    return done.stdout or done.stderr
+    return f"{done.stdout}\n{done.stderr}".strip()
 
 
 def asked(world: World, *arguments: str, code: int = 0, **env: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(outhaul(world, *arguments, "--json", code=code, **env))
+    found: dict[str, Any] = json.loads(outhaul(world, *arguments, "--json", code=code, **env).splitlines()[0])
     return found
 
 
@@ -184,5 +184,52 @@ def test_a_reader_parks_before_the_log_fills_the_disk_and_goes_on_when_clickhous
     finally:
         running.stack.up()
     until(lambda: "healed" in running.pipeline.log("reader"), within_s=90)
+    running.assert_once_each()
+    assert_verified(running)
+
+
+def test_a_backfill_that_is_killed_twice_under_load_stores_everything_once(running: World) -> None:
+    running.pipeline.stop("reader")
+    running.conn.execute("SELECT pg_drop_replication_slot(%s)", [running.settings.slot])
+    for _ in range(3):
+        running.insert(100_000)
+    said = outhaul(running, "setup")
+    assert "300000 events (ids 1 to 300000)" in said
+    assert "outhaul backfill" in said
+    running.pipeline.start("reader")
+    with writers(running):
+        until(lambda: running.stored() > 0)
+        for rows in (1, 100_000):
+            process = subprocess.Popen(
+                [OUTHAUL, "backfill"], env={**os.environ, **running.env}, stderr=subprocess.DEVNULL
+            )
+            until(lambda: running.ch("SELECT count() FROM event_log WHERE cdc_lsn % 8 = 7") > rows)  # noqa: B023
+            process.kill()
+            process.wait()
+        done = asked(running, "backfill")
+        assert 0 < done["copied"] < 300_000
+    running.assert_once_each()
+    assert_verified(running)
+
+
+def test_a_heal_that_died_stays_due_and_says_so_nowhere_but_finds_all(running: World) -> None:
+    running.insert(10)
+    running.assert_once_each()
+    running.pipeline.stop("reader")
+    running.insert(1000)
+    running.pipeline.stop("worker")
+    env = {"OUTHAUL_RETRY_MAX_S": "1"}
+    process = subprocess.Popen(
+        [OUTHAUL, "slot", "reset", "--to", "now", "--yes"],
+        env={**os.environ, **running.env, **env},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    until(lambda: running.payloads.length(running.settings.queue) > 0)
+    process.kill()
+    process.wait()
+    running.pipeline.start("worker")
+    running.pipeline.start("reader", OUTHAUL_HEAL="auto")
+    until(lambda: '"healed"' in running.pipeline.log("reader"), within_s=60)
     running.assert_once_each()
     assert_verified(running)
