@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 
 from tests.acceptance.load import writers
@@ -184,6 +186,69 @@ def test_a_reader_parks_before_the_log_fills_the_disk_and_goes_on_when_clickhous
     finally:
         running.stack.up()
     until(lambda: "healed" in running.pipeline.log("reader"), within_s=90)
+    running.assert_once_each()
+    assert_verified(running)
+
+
+def test_a_slot_that_postgres_invalidated_is_made_anew_and_nothing_is_lost(running: World) -> None:
+    with writers(running):
+        until(lambda: running.stored() > 500)
+        running.pipeline.stop("reader")
+        running.conn.execute("ALTER SYSTEM SET max_slot_wal_keep_size = '16MB'")
+        running.conn.execute("SELECT pg_reload_conf()")
+        try:
+            running.conn.execute("CREATE TABLE ballast (t text)")
+            for _ in range(4):
+                running.conn.execute(
+                    "INSERT INTO ballast SELECT repeat(md5(n::text), 30) FROM generate_series(1, 20000) AS n"
+                )
+                running.conn.execute("SELECT pg_switch_wal()")
+                running.conn.execute("CHECKPOINT")
+            until(
+                lambda: (
+                    running.sql("SELECT wal_status FROM pg_replication_slots WHERE slot_name = current_database()")
+                    == "lost"
+                )
+            )
+            said = outhaul(running, "reader", code=18)
+            assert "outhaul slot reset --recreate" in said
+            assert "are committed and not in ClickHouse" in said
+        finally:
+            running.conn.execute("ALTER SYSTEM RESET max_slot_wal_keep_size")
+            running.conn.execute("SELECT pg_reload_conf()")
+        asked(running, "slot", "reset", "--recreate", "--yes")
+        running.pipeline.start("reader")
+        stored = running.stored()
+        until(lambda: running.stored() > stored + 100)
+    running.assert_once_each()
+    assert_verified(running)
+
+
+@pytest.mark.parametrize("slot_survives", [True, False])
+def test_a_promoted_standby_goes_on_where_the_primary_ended(running: World, slot_survives: bool) -> None:
+    with writers(running):
+        until(lambda: running.stored() > 500)
+        running.pipeline.stop("reader")
+    running.insert(200)
+    data = Path(running.sql("SHOW data_directory"))
+    running.conn.close()
+    running.stack.down(["postgres"])
+    (data / "standby.signal").touch()
+    running.stack.up()
+    running.conn = psycopg.connect(running.dsn, autocommit=True)
+    running.conn.execute("SELECT pg_promote()")
+    until(lambda: not running.sql("SELECT pg_is_in_recovery()"))
+    if not slot_survives:
+        running.conn.execute("SELECT pg_drop_replication_slot(%s)", [running.settings.slot])
+    running.insert(300)
+    said = outhaul(running, "reader", code=19 if slot_survives else 16)
+    assert "outhaul slot reset --recreate" in said
+    assert "are committed and not in ClickHouse" in said
+    with writers(running):
+        assert asked(running, "slot", "reset", "--recreate", "--yes")["stored"] >= 500
+        running.pipeline.start("reader")
+        stored = running.stored()
+        until(lambda: running.stored() > stored + 100)
     running.assert_once_each()
     assert_verified(running)
 
