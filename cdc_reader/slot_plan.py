@@ -110,8 +110,7 @@ def count_unread(settings: Settings, clickhouse: ClickHouse) -> Unread:
     with now(settings) as line, line.look() as conn:
         shape = describe(conn, settings)
         comparison = Comparison(line, shape, clickhouse, settings, Scope())
-        bounds = comparison.bounds()
-        for found in comparison.ranges(*bounds) if bounds else ():
+        for found in comparison.ranges(comparison.intervals(Scope())):
             tally.add(found)
             if len(found.missing):
                 first = int(found.missing[0]) if first is None else first

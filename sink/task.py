@@ -141,7 +141,8 @@ def accept(settings: Settings, arguments: Sequence[object], named: Mapping[str, 
     if len(arguments) != 1 or named:
         raise ForeignMessageError("a task with other arguments than ours was received")
     message = Message.from_json(arguments[0])
-    message.check_addressed(settings.source, (settings.clickhouse_table, settings.dead_letters_table))
+    events = settings.clickhouse_table
+    message.check_addressed(settings.source, (events, settings.dead_letters_table), never=f"{events}_epochs")
     return message
 
 
@@ -199,9 +200,10 @@ def write(sink: Sink, message: Message) -> Report:
             rows,
             epochs=f"{events}_epochs",
             timeout_s=sink.settings.insert_timeout_s,
+            # A copy into a table of another name has nothing to do with what event_log holds.
             # What an attempt that ran out of time had set aside is not tried again, or none would come to the end; and
             # what another task of the same batch could store is not set aside.
-            tables=(events, letters),
+            tables=(events if message.table == letters else message.table, letters),
         )
 
     aside = 0

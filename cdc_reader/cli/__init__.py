@@ -13,6 +13,7 @@ import typer
 
 from cdc_reader.cli.backfill import backfill
 from cdc_reader.cli.reader import reader
+from cdc_reader.cli.replay import replay
 from cdc_reader.cli.setup import setup
 from cdc_reader.cli.slot import slot
 from cdc_reader.cli.status import status
@@ -36,6 +37,7 @@ app.command()(status)
 app.add_typer(slot, name="slot")
 app.command()(verify)
 app.command()(backfill)
+app.command()(replay)
 
 
 def _show_version(value: bool) -> None:

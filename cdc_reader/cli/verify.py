@@ -18,6 +18,7 @@ from sink.clickhouse import ClickHouse
 from sink.errors import Exit
 from sink.settings import Settings, load
 
+_LAST_ID = (1 << 63) - 1
 _KINDS = ("missing", "extra", "differing", "repeated")
 
 
@@ -36,9 +37,9 @@ def verify(
     Example: outhaul verify --deep --repair
     """
     settings = load()
-    scope = Scope(deep, _utc(since), _utc(until), from_id)
+    scope = Scope(deep, _utc(since), _utc(until), intervals=() if from_id is None else ((from_id, _LAST_ID),))
     started = time.monotonic()
-    number = _due(settings) if repair and scope.is_whole else None
+    number = _due(settings) if repair and scope.is_whole and not scope.intervals else None
     last_id = from_id
     try:
         with behind_the_slot(settings, within_s=wait_s) as line, paper.range_bar("comparing") as show:

@@ -15,7 +15,7 @@ from cdc_reader.outbox.sides import RANGE_IDS, Rows, Scope, StoredSide, TableSid
 from cdc_reader.preflight import connect
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from cdc_reader.frame import Ints
     from cdc_reader.outbox.line import Line
@@ -88,8 +88,8 @@ class Comparison:
         self._theirs = TableSide(shape, scope, self._ours.types)
         self._letters = self._ours.letters()
 
-    def bounds(self) -> tuple[int, int] | None:
-        """Return the first and last id to compare; None where the table's share has no rows.
+    def intervals(self, scope: Scope) -> tuple[tuple[int, int], ...]:
+        """Return the first and last ids to compare: those of the scope, or all; none where the share has no rows.
 
         What is stored and older than all of the table was pruned from it, and is no surplus; what is newer is.
 
@@ -98,18 +98,23 @@ class Comparison:
         """
         with self._line.look() as conn:
             bounds = self._theirs.bounds(conn)
-        return None if bounds is None else (bounds[0], max(bounds[1], self._ours.last_id()))
+        if bounds is None:
+            return ()
+        least, last = bounds[0], max(bounds[1], self._ours.last_id())
+        wanted = [(max(first, least), min(end, last)) for first, end in scope.intervals or ((least, last),)]
+        return tuple((first, end) for first, end in wanted if first <= end)
 
-    def ranges(self, first: int, last: int) -> Iterator[Compared]:
-        """Compare ids from `first` to `last`, both included, in order; ranges without rows are left out.
+    def ranges(self, intervals: Iterable[tuple[int, int]]) -> Iterator[Compared]:
+        """Compare the ids of some intervals, in order; ranges without rows are left out.
 
         Raises:
             PipelineError: a server refuses or does not answer.
         """
         stride = RANGE_IDS * _STRIDE_RANGES
         with self._line.look() as conn:
-            for start in range(first // RANGE_IDS * RANGE_IDS, last + 1, stride):
-                yield from self._stride(conn, max(first, start), min(last, start + stride - 1))
+            for first, last in intervals:
+                for start in range(first // RANGE_IDS * RANGE_IDS, last + 1, stride):
+                    yield from self._stride(conn, max(first, start), min(last, start + stride - 1))
 
     def _stride(self, conn: Connection, first: int, last: int) -> Iterator[Compared]:
         theirs, ours = self._theirs.sums(conn, first, last), self._ours.sums(first, last)

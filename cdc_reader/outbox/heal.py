@@ -89,25 +89,28 @@ class Healed:
     seconds: float
 
 
-def verify(settings: Settings, line: Line, scope: Scope, on_range: Callable[[Compared, int], None]) -> Tally:
-    """Compare the table's share with event_log.
+def verify(
+    settings: Settings, line: Line, scope: Scope, on_range: Callable[[Compared, int], None], *, into: str = ""
+) -> Tally:
+    """Compare the table's share with a table of ClickHouse.
 
     Args:
         settings: names and addresses.
         line: draws the share.
         scope: what is compared.
         on_range: hears each range, and the last id of all.
+        into: name of the table in ClickHouse; event_log where none is said.
 
     Raises:
         PipelineError: a server refuses or does not answer.
     """
     tally = Tally()
     with _asking(settings) as clickhouse:
-        comparison = Comparison(line, _shape(settings), clickhouse, settings, scope)
-        bounds = comparison.bounds()
-        for found in comparison.ranges(*bounds) if bounds else ():
+        comparison = Comparison(line, _shape(settings), clickhouse, settings, scope, into)
+        intervals = comparison.intervals(scope)
+        for found in comparison.ranges(intervals):
             tally.add(found)
-            on_range(found, bounds[1] if bounds else 0)
+            on_range(found, intervals[-1][1])
     return tally
 
 
@@ -119,8 +122,9 @@ def heal(
     *,
     patience_s: float,
     threads: int = 2,
+    into: str = "",
 ) -> Healed:
-    """Store what ClickHouse lacks of the table's share.
+    """Store what a table of ClickHouse lacks of the table's share.
 
     Args:
         settings: names and addresses.
@@ -129,28 +133,29 @@ def heal(
         on_range: hears each range, and the last id of all, before its rows are stored.
         patience_s: how long nothing may get stored before this gives up, in seconds.
         threads: how many read from Postgres at a time.
+        into: name of the table in ClickHouse; event_log where none is said.
 
     Raises:
         FatalError: another copy runs, or an operator is needed.
         TransientError: nothing gets stored.
     """
-    started, tally = time.monotonic(), Tally()
+    started, tally, table = time.monotonic(), Tally(), into or settings.clickhouse_table
     with ExitStack() as stack:
         clickhouse = stack.enter_context(_asking(settings))
         delivery = stack.enter_context(_own_lane(settings, line, clickhouse, patience_s))
         shape = _shape(settings)
-        comparison = Comparison(line, shape, clickhouse, settings, scope)
-        bounds = comparison.bounds()
+        comparison = Comparison(line, shape, clickhouse, settings, scope, table)
+        intervals = comparison.intervals(scope)
 
         def wanted() -> Iterator[Wanted]:
-            for found in comparison.ranges(*bounds) if bounds else ():
+            for found in comparison.ranges(intervals):
                 tally.add(found)
-                on_range(found, bounds[1] if bounds else 0)
+                on_range(found, intervals[-1][1])
                 yield from _loads(found, settings.batch_max_rows, whole=scope.is_whole)
 
         def read(load: Wanted) -> Iterator[Assembled]:
             with line.look() as conn:
-                yield from batches(conn, shape, load, line.copied_lsn, settings, settings.clickhouse_table)
+                yield from batches(conn, shape, load, line.copied_lsn, settings, table)
 
         for assembled in in_parallel(wanted(), read, threads):
             delivery.send(assembled)

@@ -41,17 +41,21 @@ Sums: TypeAlias = dict[int, tuple[int, int]]
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What is compared: contents too or ids only; events of which time (`until` is exclusive), and from which id on."""
+    """What is compared: contents too or ids only; events of which time (`until` is exclusive) and types.
+
+    `intervals` are first and last ids, both included, in order; none means all that there are.
+    """
 
     deep: bool = False
     since: datetime | None = None
     until: datetime | None = None
-    from_id: int | None = None
+    types: tuple[str, ...] = ()
+    intervals: tuple[tuple[int, int], ...] = ()
 
     @property
     def is_whole(self) -> bool:
-        """Whether no row is left out."""
-        return self.since is None and self.until is None and self.from_id is None
+        """Whether no row between two ids is left out."""
+        return self.since is None and self.until is None and not self.types
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +90,7 @@ class TableSide:
         Raises:
             PipelineError: Postgres refuses or does not answer.
         """
-        where = "" if self._scope.from_id is None else "WHERE id >= %s"
-        bound = [] if self._scope.from_id is None else [self._scope.from_id]
-        row = fetch(conn, f"SELECT min(id) AS first, max(id) AS last FROM {self._table} {where}", bound)[0]
+        row = fetch(conn, f"SELECT min(id) AS first, max(id) AS last FROM {self._table}", [])[0]
         return None if row["first"] is None else (row["first"], row["last"])
 
     def sums(self, conn: Connection, first: int, last: int) -> Sums:
@@ -101,7 +103,7 @@ class TableSide:
             conn,
             f"SELECT id / {RANGE_IDS} AS number, count(*) AS rows, sum({self._whole}) AS sum "
             f"FROM {self._table} WHERE {self._where()} GROUP BY 1",
-            [first, last, *self._times()],
+            [first, last, *self._bound()],
         )
         return {row["number"]: (row["rows"], int(row["sum"]) % _WRAP) for row in rows}
 
@@ -116,7 +118,7 @@ class TableSide:
             conn,
             f"SELECT id::int8, {self._whole}, {rest}::int8, ({_TIME} IS NULL)::int::int8 "
             f"FROM {self._table} WHERE {self._where()} ORDER BY id",
-            [first, last, *self._times()],
+            [first, last, *self._bound()],
         )
         ids, whole, rest_, timeless = numbers.T
         return Rows(ids, whole, whole if rest == "0" else rest_, timeless.astype(np.bool_))
@@ -133,10 +135,12 @@ class TableSide:
     def _where(self) -> str:
         since = f" AND {_TIME} >= %s" if self._scope.since else ""
         until = f" AND {_TIME} < %s" if self._scope.until else ""
-        return f"id BETWEEN %s AND %s{since}{until} AND {self._condition.replace('%', '%%')}"
+        types = " AND event_type = ANY(%s)" if self._scope.types else ""
+        return f"id BETWEEN %s AND %s{since}{until}{types} AND {self._condition.replace('%', '%%')}"
 
-    def _times(self) -> list[datetime]:
-        return [time for time in (self._scope.since, self._scope.until) if time is not None]
+    def _bound(self) -> list[Any]:
+        times = [time for time in (self._scope.since, self._scope.until) if time is not None]
+        return [*times, *([list(self._scope.types)] if self._scope.types else [])]
 
 
 class StoredSide:
@@ -168,7 +172,7 @@ class StoredSide:
         Raises:
             PipelineError: ClickHouse refuses or does not answer.
         """
-        text = query("compare_sums", table=self._table, number=self._whole, times=self._times(), range=RANGE_IDS)
+        text = query("compare_sums", table=self._table, number=self._whole, those=self._those(), range=RANGE_IDS)
         rows = self._clickhouse.rows(text, parameters=self._bound(first, last))
         return {number: (count, total % _WRAP) for number, count, total in rows}
 
@@ -178,7 +182,7 @@ class StoredSide:
         Raises:
             PipelineError: ClickHouse refuses or does not answer.
         """
-        text = query("compare_rows", table=self._table, whole=self._whole, rest=self._rest, times=self._times())
+        text = query("compare_rows", table=self._table, whole=self._whole, rest=self._rest, those=self._those())
         table = self._clickhouse.arrow(text, parameters=self._bound(first, last))
         ids, whole, rest = (arrow.values(table.column(name), np.int64) for name in ("number", "whole", "rest"))
         return Rows(ids, whole, rest, np.zeros(len(ids), np.bool_))
@@ -202,15 +206,17 @@ class StoredSide:
         rows = self._clickhouse.rows(text, parameters={"source": self._settings.source})
         return np.array([row[0] for row in rows], np.int64)
 
-    def _times(self) -> str:
+    def _those(self) -> str:
         since = f"AND {_TIME} >= {{since:DateTime64(6, 'UTC')}}" if self._scope.since else ""
         until = f"AND {_TIME} < {{until:DateTime64(6, 'UTC')}}" if self._scope.until else ""
-        return f"{since} {until}"
+        types = "AND event_type IN {types:Array(String)}" if self._scope.types else ""
+        return f"{since} {until} {types}"
 
     def _bound(self, first: int, last: int) -> dict[str, Any]:
         bound: dict[str, Any] = {"source": self._settings.source, "first": first, "last": last}
         times = {"since": self._scope.since, "until": self._scope.until}
-        return bound | {name: time for name, time in times.items() if time is not None}
+        types = {"types": list(self._scope.types)} if self._scope.types else {}
+        return bound | {name: time for name, time in times.items() if time is not None} | types
 
 
 def _fetch_numbers(conn: Connection, statement: str, bound: list[Any]) -> npt.NDArray[np.int64]:

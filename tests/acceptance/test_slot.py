@@ -2,43 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 
 from tests.acceptance.load import writers
+from tests.acceptance.operator import asked, outhaul
 from tests.conftest import OUTHAUL, World, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-LIMIT_S = 90
-
-
-def outhaul(world: World, *arguments: str, code: int = 0, **env: str) -> str:
-    """Run a command as an operator would; return what it prints."""
-    done = subprocess.run(
-        [OUTHAUL, *arguments],
-        env={**os.environ, **world.env, **env},
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        check=False,
-        stdin=subprocess.DEVNULL,
-    )
-    assert done.returncode == code, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-    assert "Traceback" not in done.stderr
-    return f"{done.stdout}\n{done.stderr}".strip()
-
-
-def asked(world: World, *arguments: str, code: int = 0, **env: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(outhaul(world, *arguments, "--json", code=code, **env).splitlines()[0])
-    return found
 
 
 def assert_verified(world: World) -> None:

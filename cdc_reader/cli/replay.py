@@ -1,0 +1,106 @@
+"""`outhaul replay`: chosen rows of the outbox, stored where they are missing, or into another table for a rebuild."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from cdc_reader.cli import paper
+from cdc_reader.outbox import heal as healing
+from cdc_reader.outbox.line import behind_the_slot
+from cdc_reader.outbox.sides import Scope
+from sink import schema
+from sink.clickhouse import ClickHouse
+from sink.errors import Exit, FatalError
+from sink.position import Lsn
+from sink.settings import Settings, load
+from sink.sql import identifier
+
+_NAME = re.compile(r"[a-z0-9_]{1,63}")
+_INTERVAL = re.compile(r"(\d{1,18})(?:-(\d{1,18}))?")
+
+
+def replay(
+    *,
+    since: Annotated[datetime | None, typer.Option(help="Events from this time on, UTC.")] = None,
+    until: Annotated[datetime | None, typer.Option(help="Events before this time, UTC.")] = None,
+    lsn: Annotated[str, typer.Option(help="From the first event that event_log has from this position on.")] = "",
+    ids: Annotated[str, typer.Option(help="Ids and ranges of them, such as 7,100-200.")] = "",
+    kind: Annotated[list[str] | None, typer.Option("--type", help="Events of this type; may be repeated.")] = None,
+    into: Annotated[str, typer.Option(help="Another table, made like event_log where it is missing.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count, store nothing.")] = False,
+    wait_s: Annotated[float, typer.Option("--wait", help="Seconds for the slot to come past what is committed.")] = 60,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Store chosen rows of the outbox that ClickHouse lacks; what is there already stays as it is.
+
+    Example: outhaul replay --since 2026-11-01 --type user_created --into event_log_rebuilt
+    """
+    settings = load()
+    if into and not _NAME.fullmatch(into):
+        raise FatalError(f"{into!r} is no table name", todo="Use a-z, 0-9 and _", exit_code=Exit.USAGE)
+    clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=healing.ASK_TIMEOUT_S)
+    schema.check(clickhouse, settings)
+    scope = Scope(
+        since=_utc(since),
+        until=_utc(until),
+        types=tuple(kind or ()),
+        intervals=_intervals(ids) if ids else _from_lsn(clickhouse, settings, lsn),
+    )
+    if into and not dry_run:
+        clickhouse.command(f"CREATE TABLE IF NOT EXISTS {identifier(into)} AS {identifier(settings.clickhouse_table)}")
+    with behind_the_slot(settings, within_s=wait_s) as line, paper.range_bar("replaying") as on_range:
+        if dry_run:
+            tally, stored = healing.verify(settings, line, scope, on_range, into=into), 0
+        else:
+            done = healing.heal(settings, line, scope, on_range, patience_s=120.0, into=into)
+            tally, stored = done.tally, done.stored
+    clickhouse.close()
+    found = {"rows": tally.rows, "missing": tally.missing, "stored": stored, "into": into or settings.clickhouse_table}
+    if as_json:
+        typer.echo(json.dumps(found))
+    else:
+        paper.facts([(name, str(value)) for name, value in found.items()])
+
+
+def _utc(time: datetime | None) -> datetime | None:
+    return time.replace(tzinfo=UTC) if time is not None and time.tzinfo is None else time
+
+
+def _intervals(text: str) -> tuple[tuple[int, int], ...]:
+    found: list[tuple[int, int]] = []
+    for part in text.replace(" ", "").split(","):
+        match = _INTERVAL.fullmatch(part)
+        if match is None:
+            raise FatalError(f"{part!r} is neither an id nor a range of ids", exit_code=Exit.USAGE)
+        found.append((int(match[1]), int(match[2] or match[1])))
+    merged: list[tuple[int, int]] = []
+    for first, last in sorted(found):
+        # An id that is named twice is one row all the same.
+        if merged and first <= merged[-1][1] + 1:
+            merged[-1] = merged[-1][0], max(merged[-1][1], last)
+        else:
+            merged.append((first, last))
+    return tuple(merged)
+
+
+def _from_lsn(clickhouse: ClickHouse, settings: Settings, text: str) -> tuple[tuple[int, int], ...]:
+    if not text:
+        return ()
+    try:
+        lsn = Lsn.parse(text)
+    except ValueError as error:
+        raise FatalError(str(error), exit_code=Exit.USAGE) from None
+    rows = clickhouse.rows(
+        f"SELECT count(), min(id), max(id) FROM {settings.clickhouse_table} "  # noqa: S608 - a checked name
+        "WHERE cdc_source = {source:String} AND cdc_lsn >= {lsn:UInt64} AND cdc_lsn % 8 != 7",
+        parameters={"source": settings.source, "lsn": int(lsn)},
+    )
+    count, first, last = rows[0]
+    if not count:
+        raise FatalError(f"event_log has no event from {lsn} on", todo="Name --ids or --since", exit_code=Exit.USAGE)
+    return ((first, last),)

@@ -1,0 +1,36 @@
+"""Commands, run as an operator would."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+from tests.conftest import OUTHAUL
+
+if TYPE_CHECKING:
+    from tests.conftest import World
+
+LIMIT_S = 90
+
+
+def outhaul(world: World, *arguments: str, code: int = 0, **env: str) -> str:
+    """Run a command as an operator would; return what it prints."""
+    done = subprocess.run(
+        [OUTHAUL, *arguments],
+        env={**os.environ, **world.env, **env},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == code, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+    assert "Traceback" not in done.stderr
+    return f"{done.stdout}\n{done.stderr}".strip()
+
+
+def asked(world: World, *arguments: str, code: int = 0, **env: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(outhaul(world, *arguments, "--json", code=code, **env).splitlines()[0])
+    return found
