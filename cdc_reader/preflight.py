@@ -37,15 +37,17 @@ _SERVER: LiteralString = """
            current_database() AS database, rolreplication OR rolsuper AS may_replicate, rolname
     FROM pg_roles WHERE rolname = current_user"""
 
+# By names: a cast to regclass would be tried for tables in schemas that a plain role may not look into.
 PUBLICATION: LiteralString = """
+    WITH wanted AS (
+        SELECT nspname AS schemaname, relname AS tablename
+        FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace WHERE pg_class.oid = to_regclass(%(table)s)),
+    held AS (SELECT schemaname, tablename FROM pg_publication_tables WHERE pubname = %(publication)s)
     SELECT pubinsert, pubupdate OR pubdelete OR pubtruncate AS more_than_inserts, puballtables, pubviaroot,
            pubviaroot OR NOT EXISTS (
                SELECT FROM pg_partitioned_table WHERE partrelid = to_regclass(%(table)s)) AS via_root,
-           EXISTS (SELECT FROM pg_publication_tables WHERE pubname = %(publication)s
-                   AND to_regclass(format('%%I.%%I', schemaname, tablename)) = to_regclass(%(table)s)) AS has_table,
-           ARRAY(SELECT format('%%I.%%I', schemaname, tablename) FROM pg_publication_tables
-                 WHERE pubname = %(publication)s AND to_regclass(format('%%I.%%I', schemaname, tablename)) IS DISTINCT
-                 FROM to_regclass(%(table)s)) AS others
+           EXISTS (SELECT FROM held NATURAL JOIN wanted) AS has_table,
+           ARRAY(SELECT format('%%I.%%I', schemaname, tablename) FROM (TABLE held EXCEPT TABLE wanted) AS t) AS others
     FROM pg_publication WHERE pubname = %(publication)s"""
 
 _SLOT: LiteralString = (

@@ -73,11 +73,10 @@ _SLOT: LiteralString = """
 _COLUMNS: LiteralString = """
     SELECT attname AS name, atttypid::bigint AS type_oid, format_type(atttypid, atttypmod) AS type,
            NOT attnotnull AS nullable,
-           coalesce(published.names ? attname, true) AS published
-    FROM pg_attribute, LATERAL (
-        SELECT (SELECT to_jsonb(p) -> 'attnames' FROM pg_publication_tables AS p
-                WHERE pubname = %(publication)s
-                  AND to_regclass(format('%%I.%%I', schemaname, tablename)) = attrelid) AS names) AS published
+           coalesce((SELECT to_jsonb(held) -> 'attnames' ? attname FROM pg_publication_tables AS held
+                     WHERE pubname = %(publication)s AND schemaname = nspname AND tablename = relname),
+                    true) AS published
+    FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid JOIN pg_namespace ON pg_namespace.oid = relnamespace
     WHERE attrelid = to_regclass(%(table)s) AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
     ORDER BY attnum"""
 
