@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kombu.exceptions import OperationalError
+from redis import RedisError
 
 from cdc_reader.doctor.finding import Finding, fail, fine, warn
 from sink.app import WRITE_BATCH, configuration, make_app
@@ -62,7 +63,7 @@ def ask(settings: Settings) -> Answer:
     with make_app(settings) as app:
         try:
             return Answer(queued, _workers(app, settings.queue))
-        except (OperationalError, OSError) as error:
+        except (OperationalError, RedisError, OSError) as error:
             raise TransientError(f"Redis does not answer Celery ({error})", exit_code=Exit.REDIS_UNREACHABLE) from error
 
 

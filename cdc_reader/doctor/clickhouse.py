@@ -17,6 +17,7 @@ from cdc_reader.doctor.clocks import Offset, measured
 from cdc_reader.doctor.columns import StoredColumn
 from cdc_reader.doctor.finding import Finding, broken
 from cdc_reader.preflight import clickhouse_away
+from cdc_reader.recovery import Epoch, newest_epoch
 from sink import schema
 from sink.clickhouse import ClickHouse
 from sink.codes import ACCESS_DENIED
@@ -51,6 +52,7 @@ class Stored:
     consistency: tables.Consistency | None
     ends: dict[str, str]
     dead_letters: int | None
+    epoch: Epoch | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +144,7 @@ def _stored(clickhouse: ClickHouse, settings: Settings) -> Stored | PipelineErro
         _consistency(clickhouse, events) if events.is_replicated else None,
         _ends(clickhouse, stored),
         _dead_letters(clickhouse, settings),
+        _epoch(clickhouse, settings),
     )
 
 
@@ -188,6 +191,15 @@ def _text(moment: datetime) -> str:
 def _dead_letters(clickhouse: ClickHouse, settings: Settings) -> int | None:
     rows = _visible(clickhouse, _DEAD_LETTERS.format(table=settings.dead_letters_table), source=settings.source)
     return None if rows is None else int(rows[0][0])
+
+
+def _epoch(clickhouse: ClickHouse, settings: Settings) -> Epoch | None:
+    try:
+        return newest_epoch(clickhouse, settings)
+    except PipelineError as error:
+        if error.code == ACCESS_DENIED:
+            return None
+        raise
 
 
 def _visible(clickhouse: ClickHouse, text: str, **parameters: Any) -> Sequence[Sequence[Any]] | None:

@@ -11,7 +11,7 @@ import time
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, TypeVar
 
-from cdc_reader.doctor import beside, celery, clickhouse, clocks, columns, postgres, redis
+from cdc_reader.doctor import celery, clickhouse, clocks, columns, history, monitoring, postgres, redis
 from cdc_reader.doctor.finding import Finding, Section, broken, warn
 from sink.errors import PipelineError, TransientError
 
@@ -34,7 +34,7 @@ def examine(settings: Settings, *, within_s: float = WITHIN_S) -> list[Section]:
         begin(lambda: clickhouse.ask(settings)),
         begin(lambda: redis.ask(settings)),
         begin(lambda: celery.ask(settings)),
-        begin(lambda: beside.ask(settings)),
+        begin(lambda: monitoring.ask(settings)),
     )
     pg = answer(asked[0], "Postgres", deadline, within_s)
     ch = answer(asked[1], "ClickHouse", deadline, within_s)
@@ -43,12 +43,12 @@ def examine(settings: Settings, *, within_s: float = WITHIN_S) -> list[Section]:
     others = answer(asked[4], "Sentry or the metrics port", deadline, within_s)
     return [
         _section("Postgres", pg, lambda found: postgres.judge(found, settings)),
-        Section("Columns", tuple(_columns(pg, ch))),
+        Section("Both sides", tuple(_both(pg, ch))),
         _section("ClickHouse", ch, lambda found: clickhouse.judge(found, settings)),
         _section("Redis", rd, redis.judge),
         _section("Celery", workers, lambda found: celery.judge(found, settings)),
         Section("Clocks", (_clocks(Postgres=pg, ClickHouse=ch, Redis=rd),)),
-        *([_section("Beside", others, tuple)] if others else []),
+        *([_section("Monitoring", others, tuple)] if others else []),
     ]
 
 
@@ -82,12 +82,15 @@ def _section(group: str, found: _Answer | PipelineError, judge: Callable[[_Answe
     return Section(group, tuple(judge(found)))
 
 
-def _columns(pg: postgres.Postgres | PipelineError, ch: clickhouse.Answer | PipelineError) -> Iterable[Finding]:
+def _both(pg: postgres.Postgres | PipelineError, ch: clickhouse.Answer | PipelineError) -> Iterable[Finding]:
     if isinstance(pg, PipelineError) or isinstance(ch, PipelineError):
-        return [warn("columns", "not compared: a server does not answer")]
+        return [warn("comparison", "not made: a server does not answer")]
     if pg.outbox is None or isinstance(ch.stored, PipelineError):
-        return [warn("columns", "not compared: a table is missing", "outhaul setup")]
-    return columns.judge(pg.columns, ch.stored.columns, ch.stored.events)
+        return [warn("comparison", "not made: a table is missing", "outhaul setup")]
+    compared = columns.judge(pg.columns, ch.stored.columns, ch.stored.events)
+    if isinstance(pg.link, PipelineError):
+        return compared
+    return [history.judge(pg.link, ch.stored.epoch), *compared]
 
 
 def _clocks(**answers: postgres.Postgres | clickhouse.Answer | redis.Answer | PipelineError) -> Finding:

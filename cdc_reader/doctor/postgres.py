@@ -7,6 +7,7 @@ Source: https://www.postgresql.org/docs/current/catalogs.html
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, LiteralString, TypeVar
 
@@ -18,7 +19,7 @@ from cdc_reader.doctor import capture, role, server
 from cdc_reader.doctor.clocks import Offset, measured
 from cdc_reader.doctor.columns import OutboxColumn
 from cdc_reader.preflight import PUBLICATION, connect
-from cdc_reader.slot import open_link
+from cdc_reader.slot import History, open_link
 from cdc_reader.sqlstate import error_of
 from sink.errors import PipelineError
 
@@ -88,7 +89,7 @@ class Postgres:
     server: server.Server
     role: role.Role
     database: str
-    link_refused: PipelineError | None
+    link: History | PipelineError
     outbox: capture.Outbox | None
     publication: dict[str, Any] | None
     slot: dict[str, Any] | None
@@ -122,13 +123,14 @@ def ask(settings: Settings) -> Postgres:
             raise error_of(error.sqlstate, str(error), slot=settings.slot, publication=settings.publication) from error
 
 
-def try_link(dsn: str, settings: Settings) -> PipelineError | None:
-    """Open a replication connection and close it again; return what went wrong."""
+def try_link(dsn: str, settings: Settings) -> History | PipelineError:
+    """Open a replication connection and close it again; return the server's history, or what went wrong."""
     try:
-        open_link(make_conninfo(dsn, connect_timeout=_CONNECT_S), settings.slot, settings.publication).close()
+        link = open_link(make_conninfo(dsn, connect_timeout=_CONNECT_S), settings.slot, settings.publication)
+        with closing(link):
+            return link.identify()
     except PipelineError as error:
         return error
-    return None
 
 
 def judge(answer: Postgres, settings: Settings) -> Iterator[Finding]:
@@ -137,7 +139,8 @@ def judge(answer: Postgres, settings: Settings) -> Iterator[Finding]:
     yield from server.judge(
         answer.server, settings, has_slot=slot is not None, streams=slot is not None and slot["active"]
     )
-    yield from role.judge(answer.role, settings, answer.link_refused)
+    refused = answer.link if isinstance(answer.link, PipelineError) else None
+    yield from role.judge(answer.role, settings, refused)
     yield from capture.outbox(answer.outbox, settings.table)
     if answer.outbox is not None:
         yield from capture.publication(settings, answer.publication, answer.outbox)

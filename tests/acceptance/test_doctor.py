@@ -9,13 +9,14 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from tests.conftest import OUTHAUL, World, until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-GROUPS = ["Postgres", "Columns", "ClickHouse", "Redis", "Celery", "Clocks"]
+GROUPS = ["Postgres", "Both sides", "ClickHouse", "Redis", "Celery", "Clocks"]
 # Nobody listens there.
 DEAD = {
     "OUTHAUL_POSTGRES_DSN": "postgresql://app:very-secret@127.0.0.1:1/app",
@@ -56,7 +57,7 @@ def test_a_running_pipeline_is_fine_and_its_warnings_alone_are_exit_code_0(runni
         ("Postgres", "max_slot_wal_keep_size"),
         ("Postgres", "least privilege"),
     }
-    assert {("Postgres", "slot in use"), ("Celery", "task"), ("Celery", "limits"), ("Columns", "types")} <= in_state(
+    assert {("Postgres", "slot in use"), ("Celery", "task"), ("Celery", "limits"), ("Both sides", "types")} <= in_state(
         done, "pass"
     )
     assert list(dict.fromkeys(line["group"] for line in lines(done))) == GROUPS
@@ -73,6 +74,24 @@ def test_the_screen_has_every_server_and_each_fix_in_one_piece(running: World) -
     fixes = [line["fix"] for line in lines(run(running.env, "--json")) if line["check"] == "max_slot_wal_keep_size"]
     assert fixes[0] in printed
     assert printed[-1].endswith(" warn, 0 fail")
+
+
+def test_a_role_with_replication_and_one_grant_is_all_that_the_reader_needs(world: World) -> None:
+    name = f"r_{world.settings.slot}"
+    world.conn.execute(f"CREATE ROLE {name} LOGIN REPLICATION".encode())
+    world.conn.execute(f"GRANT outhaul_reader TO {name}".encode())
+    plain = {"OUTHAUL_POSTGRES_DSN": make_conninfo(world.dsn, user=name)}
+    try:
+        world.pipeline.start("worker", "reader", **plain)
+        world.insert(5)
+        world.assert_once_each()
+        done = run(world.env | plain, "--json")
+        assert done.returncode == 0
+        assert ("Postgres", "least privilege") in in_state(done, "pass")
+        assert ("Postgres", "SELECT") in in_state(done, "pass")
+    finally:
+        world.pipeline.stop()
+        world.conn.execute(f"DROP ROLE {name}".encode())
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,17 @@ import redis as redis_client
 from psycopg.conninfo import make_conninfo
 from pydantic import SecretStr
 
-from cdc_reader.doctor import beside, celery, clickhouse, columns, examine, postgres, redis
+from cdc_reader.doctor import celery, clickhouse, columns, examine, monitoring, postgres, redis
 from cdc_reader.doctor.finding import Finding, State
 from cdc_reader.doctor.takes import takes
 from cdc_reader.preflight import check_postgres
-from cdc_reader.setup import apply_postgres
+from cdc_reader.recovery import raise_epoch
+from cdc_reader.setup import apply_postgres, rebind
+from cdc_reader.slot import History
 from deploy.demo.pipeline import Pipeline
+from sink import schema
 from sink.errors import PipelineError
+from sink.position import NO_LSN
 from tests.conftest import World, until
 
 if TYPE_CHECKING:
@@ -315,6 +319,22 @@ def test_a_column_that_the_publication_leaves_out_is_named(world: World) -> None
     assert found["not published"].found.startswith("event_key:")
 
 
+def test_positions_of_another_cluster_fail_before_a_reader_stops_on_them(world: World) -> None:
+    def history() -> Finding:
+        return sections(world.settings)["Both sides"]["history"]
+
+    assert history().found == "no reader has run yet"
+    link = postgres.ask(world.settings).link
+    assert isinstance(link, History)
+    for epoch, known in enumerate((link, History("7000000000000000000", 1), History(link.system_identifier, 2))):
+        raise_epoch(world.clickhouse, world.settings, known, NO_LSN, epoch, f"owner{epoch}")
+        found = history()
+        assert found.state is (State.PASS if known == link else State.FAIL)
+    assert found.fix.startswith("outhaul setup --rebind")
+    rebind(world.clickhouse, world.settings)
+    assert history().state is State.PASS
+
+
 # Both ends, and where there is one, the first number that a double does not have.
 _TELLING = {
     "Int16": ["-32768", "32767"],
@@ -359,19 +379,15 @@ def test_the_ends_of_time_are_what_the_server_makes_of_them(
 def make_tables(
     world: World, engine: str = "ReplacingMergeTree", event_date_time: str = "DateTime64(6, 'UTC')"
 ) -> None:
-    """The three tables as somebody else might make them."""
+    """The tables of a pipeline whose `event_log` somebody else has made."""
     world.clickhouse.command(
         f"CREATE TABLE event_log (id Int64, event_type String, event_date_time {event_date_time}, environment String, "
         "event_context String, metadata_version Nullable(Int64), cdc_source String, cdc_lsn UInt64, "
         "cdc_ordinal UInt64, cdc_committed_at DateTime64(6, 'UTC'), cdc_ingested_at DateTime64(6, 'UTC')) "
         f"ENGINE = {engine} PARTITION BY toYYYYMM(event_date_time) ORDER BY (event_type, event_date_time, id)"
     )
-    for name in ("event_log_dead_letters", "event_log_epochs"):
-        world.clickhouse.command(
-            f"CREATE TABLE {name} (cdc_source String, cdc_lsn UInt64, cdc_ordinal UInt64) "
-            "ENGINE = ReplacingMergeTree ORDER BY (cdc_source, cdc_lsn, cdc_ordinal) "
-            "SETTINGS non_replicated_deduplication_window = 10000"
-        )
+    # What is there is left as it is.
+    schema.apply(world.clickhouse, world.settings)
 
 
 def test_a_table_that_forgets_tokens_is_mended_by_the_statement_it_names(make_world: Callable[..., World]) -> None:
@@ -504,15 +520,15 @@ def listening() -> Iterator[int]:
 
 
 def test_sentry_and_the_metrics_port_are_tried_where_they_are_set(world: World) -> None:
-    assert beside.ask(world.settings) == ()
+    assert monitoring.ask(world.settings) == ()
     with listening() as port:
-        assert beside.sentry(f"http://key@127.0.0.1:{port}/1").state is State.PASS
-        assert beside.metrics(port).state is State.WARN
-    refused = beside.sentry(f"http://very-secret@127.0.0.1:{port}/1")
+        assert monitoring.sentry(f"http://key@127.0.0.1:{port}/1").state is State.PASS
+        assert monitoring.metrics(port).state is State.WARN
+    refused = monitoring.sentry(f"http://very-secret@127.0.0.1:{port}/1")
     assert (refused.state, "very-secret" in f"{refused}") == (State.WARN, False)
-    assert beside.sentry("http://very-secret").found == "the DSN is malformed"
+    assert monitoring.sentry("http://very-secret").found == "the DSN is malformed"
     settings = world.settings.model_copy(update={"sentry_dsn": SecretStr("x"), "metrics_port": port})
-    assert [finding.check for finding in beside.ask(settings)] == ["Sentry", "metrics"]
+    assert [finding.check for finding in monitoring.ask(settings)] == ["Sentry", "metrics"]
 
 
 def sections(settings: Settings, **options: Any) -> dict[str, dict[str, Finding]]:
@@ -532,7 +548,7 @@ def test_a_server_that_never_answers_costs_its_section_and_a_bounded_time(world:
         assert (found[group].keys() == {"answers"}) is (group in silent), group
     for group in silent:
         assert found[group]["answers"].state is State.FAIL
-    assert found["Columns"].keys() != {"columns"} or silent & {"Postgres", "ClickHouse"}
+    assert (found["Both sides"].keys() == {"comparison"}) is bool(silent & {"Postgres", "ClickHouse"})
     assert "measured from here" in found["Clocks"]["clocks"].found
 
 
