@@ -81,7 +81,7 @@ def publication(settings: Settings, found: dict[str, Any] | None, table: Outbox)
     if found["puballtables"]:
         yield warn(
             "all tables",
-            f"{name!r} is FOR ALL TABLES: the next table that anybody creates stops the reader",
+            f"{name!r} is FOR ALL TABLES: once there is another table, no reader starts",
             f"DROP PUBLICATION {name}; CREATE PUBLICATION {name} FOR TABLE {settings.table} "
             "WITH (publish = 'insert', publish_via_partition_root = true);  -- with the reader drained",
         )

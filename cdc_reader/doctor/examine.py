@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sink.settings import Settings
 
 # Each answer has limits of its own, of a few seconds; this bounds all of them together.
-WITHIN_S = 15.0
+WITHIN_S = 10.0
 
 _Answer = TypeVar("_Answer")
 

@@ -235,6 +235,19 @@ def test_a_role_that_is_no_superuser_is_enough_for_the_reader_and_for_setup(worl
         world.conn.execute(f"REASSIGN OWNED BY {name} TO CURRENT_USER".encode())
 
 
+def test_the_group_role_is_enough_for_an_outbox_in_a_schema_of_its_own(make_world: Callable[..., World]) -> None:
+    world = make_world(setup=False, table="app.outbox")
+    world.conn.execute("CREATE SCHEMA app")
+    apply_postgres(world.settings, lambda _: None)
+    with role_of(world, "LOGIN REPLICATION") as name:
+        settings = changed(world, postgres_dsn=make_conninfo(world.dsn, user=name))
+        with pytest.raises(PipelineError, match="permission denied for schema app"):
+            postgres.ask(settings)
+        world.conn.execute(f"GRANT outhaul_reader TO {name}".encode())
+        check_postgres(settings)
+        assert of_postgres(world, settings)["SELECT"].state is State.PASS
+
+
 def test_a_wrong_password_is_one_line_that_does_not_hold_it(world: World) -> None:
     with role_of(world, "LOGIN PASSWORD 'right'") as name, asking_for_passwords(world, name):
         settings = changed(world, postgres_dsn=make_conninfo(world.dsn, user=name, password="wrong-secret"))
@@ -529,6 +542,14 @@ def test_sentry_and_the_metrics_port_are_tried_where_they_are_set(world: World) 
     assert monitoring.sentry("http://very-secret").found == "the DSN is malformed"
     settings = world.settings.model_copy(update={"sentry_dsn": SecretStr("x"), "metrics_port": port})
     assert [finding.check for finding in monitoring.ask(settings)] == ["Sentry", "metrics"]
+
+
+def test_the_metrics_port_of_a_reader_answers(world: World) -> None:
+    with listening() as port:
+        pass
+    world.pipeline.start("reader", OUTHAUL_METRICS_PORT=str(port))
+    until(world.reader_state, what="the reader runs")
+    assert monitoring.metrics(port).state is State.PASS
 
 
 def sections(settings: Settings, **options: Any) -> dict[str, dict[str, Finding]]:
