@@ -80,6 +80,12 @@ class Assembly:
             self._batch(self._dead_letters, DEAD_LETTER_SCHEMA, None).add(records, bad)
         return rows - len(segment)
 
+    @property
+    def packed_bytes(self) -> int:
+        """How large all batches together are by now."""
+        full = sum(len(one.batch.payload) for one in self._full)
+        return full + sum(batch.packer.packed_bytes for batch in self._open.values())
+
     def finish(self) -> list[Assembled]:
         """Return all batches, each in stream order, and begin anew."""
         finished = [*self._full, *(batch.finish() for batch in self._open.values())]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import kombu.exceptions
 
 from sink.app import WRITE_BATCH, SinkApp
-from sink.batch import epoch_key
+from sink.batch import STREAM, epoch_key, fence
 from sink.errors import Exit, TransientError
 from sink.failpoint import reach
 from sink.schema import ensure_columns
@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 class Dispatcher:
     """Sends batches of one epoch; for one thread."""
 
-    def __init__(self, app: SinkApp, payloads: Payloads, clickhouse: ClickHouse) -> None:
+    def __init__(self, app: SinkApp, payloads: Payloads, clickhouse: ClickHouse, lane: str = STREAM) -> None:
         """Keep the connections; nothing is opened yet."""
+        self._lane = lane
         self._app = app
         self._payloads = payloads
         self._clickhouse = clickhouse
@@ -48,7 +49,7 @@ class Dispatcher:
         Raises:
             TransientError: Redis did not take it.
         """
-        self._payloads.set(epoch_key(self._settings.source), str(epoch))
+        self._payloads.set(epoch_key(fence(self._settings.source, self._lane)), str(epoch))
 
     def send(self, entry: Entry) -> None:
         """Dispatch a batch; its table has all of its columns by then.

@@ -15,7 +15,8 @@ import psycopg
 from psycopg.rows import dict_row
 
 from cdc_reader.slot import conninfo
-from cdc_reader.sqlstate import error_of, slot_missing
+from cdc_reader.slot_facts import slot_facts
+from cdc_reader.sqlstate import error_of, slot_missing, slot_unusable
 from sink import schema
 from sink.batch import payload_key
 from sink.errors import Exit, FatalError, PipelineError, TransientError
@@ -50,10 +51,6 @@ PUBLICATION: LiteralString = """
            ARRAY(SELECT format('%%I.%%I', schemaname, tablename) FROM (TABLE held EXCEPT TABLE wanted) AS t) AS others
     FROM pg_publication WHERE pubname = %(publication)s"""
 
-_SLOT: LiteralString = (
-    "SELECT plugin, slot_type, database, active, wal_status FROM pg_replication_slots WHERE slot_name = %(slot)s"
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Server:
@@ -84,18 +81,17 @@ def connection_error(error: psycopg.Error) -> PipelineError:
 
 
 def check_postgres(settings: Settings) -> Server:
-    """Check version, settings, role, table, publication and slot.
+    """Check version, settings, role, table and publication.
 
     Raises:
         PipelineError: the first of them that is not as it must be.
     """
-    names = {"table": settings.table, "publication": settings.publication, "slot": settings.slot}
+    names = {"table": settings.table, "publication": settings.publication}
     with connect(settings.postgres_dsn.get_secret_value()) as conn:
         try:
             server = check_server(conn)
             table = conn.execute("SELECT to_regclass(%(table)s) IS NOT NULL AS there", names).fetchone() or {}
             publication = conn.execute(PUBLICATION, names).fetchone()
-            slot = conn.execute(_SLOT, names).fetchone()
         except psycopg.Error as error:
             raise error_of(error.sqlstate, str(error), slot=settings.slot, publication=settings.publication) from error
     if not table["there"]:
@@ -105,7 +101,6 @@ def check_postgres(settings: Settings) -> Server:
             exit_code=Exit.TABLE_MISSING,
         )
     check_publication(settings, publication)
-    check_slot(settings, slot, server["database"])
     return Server(server["wal_sender_timeout_ms"] / 1000)
 
 
@@ -193,34 +188,18 @@ def check_publication(settings: Settings, publication: dict[str, Any] | None) ->
     raise FatalError(problem, todo=todo, exit_code=Exit.PUBLICATION_MISSING)
 
 
-def check_slot(settings: Settings, slot: dict[str, Any] | None, database: str) -> None:
-    """Check a row of pg_replication_slots: plugin, slot_type, database, wal_status.
+def check_slot(conn: psycopg.Connection[dict[str, Any]], settings: Settings) -> None:
+    """Check that the slot is there, ours, and can be streamed from.
 
     Raises:
-        FatalError: there is none, or it cannot be streamed from.
+        FatalError: it is not.
+        PipelineError: Postgres refuses or does not answer.
     """
-    if slot is None:
+    facts = slot_facts(conn, settings)
+    if facts is None:
         raise slot_missing(settings.slot)
-    if slot["slot_type"] != "logical" or slot["plugin"] != "pgoutput":
-        raise FatalError(
-            f"slot {settings.slot!r} is {slot['slot_type']} with plugin {slot['plugin']}, not logical with pgoutput",
-            todo="Name another slot in OUTHAUL_SLOT and run `outhaul setup`",
-            exit_code=Exit.SLOT_UNUSABLE,
-        )
-    if slot["database"] != database:
-        raise FatalError(
-            f"slot {settings.slot!r} belongs to database {slot['database']!r}, not {database!r}",
-            todo="Name another slot in OUTHAUL_SLOT and run `outhaul setup`, "
-            "or the other database in OUTHAUL_POSTGRES_DSN",
-            exit_code=Exit.SLOT_UNUSABLE,
-        )
-    if slot["wal_status"] == "lost":
-        raise FatalError(
-            f"slot {settings.slot!r} is lost: Postgres has removed WAL that it still needed",
-            todo=f"SELECT pg_drop_replication_slot('{settings.slot}'), then `outhaul setup`; "
-            "events committed in between are not streamed",
-            exit_code=Exit.SLOT_UNUSABLE,
-        )
+    if facts.problem:
+        raise slot_unusable(settings.slot, facts.problem)
 
 
 def check_redis(settings: Settings, payloads: Payloads) -> None:

@@ -22,14 +22,16 @@ from cdc_reader import memory, metrics
 from cdc_reader.columns import UnsupportedBinary
 from cdc_reader.dispatch import Dispatcher
 from cdc_reader.loop import Session, Tools
-from cdc_reader.preflight import Server, check_clickhouse, check_postgres, check_redis, connect
+from cdc_reader.preflight import Server, check_clickhouse, check_postgres, check_redis, check_slot, connect
 from cdc_reader.recovery import recover
+from cdc_reader.self_heal import Guard, is_about_the_slot, mend, park, remake
 from cdc_reader.slot import confirmed_lsn, open_link
+from cdc_reader.slot_hold import check_free
 from cdc_reader.sqlstate import SlotHeldError
 from sink.app import SinkApp, make_app
 from sink.batch import reconnecting_key
 from sink.clickhouse import ClickHouse
-from sink.errors import TransientError
+from sink.errors import Exit, FatalError, TransientError
 from sink.payloads import Payloads
 from sink.retry import backoff_s
 
@@ -48,6 +50,8 @@ _STANDBY_S = 1.0
 _ASK_TIMEOUT_S = 300.0
 # Two connections are made one after the other, ten seconds at most each; a little more for the rest.
 _ATTEMPT_S = 25.0
+# How often a parked reader looks whether the servers are well, in seconds.
+_PARKED_S = 5.0
 
 
 def check(settings: Settings) -> Server:
@@ -84,14 +88,22 @@ def run(settings: Settings, stopping: Callable[[], bool], *, standby: bool = Tru
     metrics.serve(settings.metrics_port)
     app = make_app(settings)
     memory.settle()
+    guard = Guard(settings, stopping)
     binary, failures, waiting = True, 0, False
+    broken: FatalError | None = None
     while not stopping():
         begun_at = time.monotonic()
         try:
+            if guard.must_park:
+                _park(settings, guard, stopping)
+                continue
+            if broken is not None:
+                mend(settings, broken)
+                broken = None
             session = _open(app, status_interval_s, binary=binary)
             waiting = False
             try:
-                session.run(stopping)
+                session.run(lambda: stopping() or guard.must_park)
             finally:
                 session.tools.link.close()
                 session.tools.dispatcher.close()
@@ -105,6 +117,10 @@ def run(settings: Settings, stopping: Callable[[], bool], *, standby: bool = Tru
                 log.info("standing_by", slot=settings.slot, reason=error.message)
             waiting = True
             _sleep(_STANDBY_S, stopping)
+        except FatalError as error:
+            if broken is not None or not is_about_the_slot(error):
+                raise
+            broken = error
         except TransientError as error:
             # A session that had run for a while failed for a new reason.
             failures = 1 if time.monotonic() - begun_at > settings.retry_max_s else failures + 1
@@ -121,6 +137,9 @@ def _open(app: SinkApp, status_interval_s: float, *, binary: bool) -> Session:
     settings = app.settings
     dsn = settings.postgres_dsn.get_secret_value()
     owner = secrets.token_hex(8)
+    with connect(dsn) as conn:
+        check_free(conn, settings)
+        check_slot(conn, settings)
     link = open_link(dsn, settings.slot, settings.publication)
     try:
         history = link.identify()
@@ -144,6 +163,26 @@ def _open(app: SinkApp, status_interval_s: float, *, binary: bool) -> Session:
         random=_random,
     )
     return Session(settings, tools, confirmed, owner=owner, binary=binary, status_interval_s=status_interval_s)
+
+
+def _park(settings: Settings, guard: Guard, stopping: Callable[[], bool]) -> None:
+    """Give the slot up; make it anew when all three servers answer again.
+
+    Raises:
+        PipelineError: a server refuses or does not answer; the slot may still be there.
+    """
+    park(settings)
+    error = FatalError("the slot was given up before its log filled the disk", exit_code=Exit.SLOT_MISSING)
+    while not stopping():
+        try:
+            check(settings)
+        except TransientError as reason:
+            _say_why(settings, reason, _PARKED_S)
+            _sleep(_PARKED_S, stopping)
+            continue
+        remake(settings, error)
+        guard.must_park = False
+        return
 
 
 def _say_why(settings: Settings, error: TransientError, wait_s: float) -> None:

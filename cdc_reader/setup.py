@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
+from cdc_reader.fence import newest_epoch, raise_epoch
 from cdc_reader.preflight import check_server, connect
-from cdc_reader.recovery import newest_epoch, raise_epoch
 from cdc_reader.slot import confirmed_lsn, open_link
 from cdc_reader.sqlstate import error_of
 from sink import schema

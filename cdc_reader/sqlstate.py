@@ -70,11 +70,7 @@ def error_of(sqlstate: str | None, message: str, *, slot: str = "", publication:
             exit_code=Exit.PUBLICATION_MISSING,
         )
     if sqlstate == _NOT_IN_STATE:
-        return FatalError(
-            f"Postgres: {text}",
-            todo=f"Slot {slot!r} cannot be streamed from; drop it and run `outhaul setup` to make a new one",
-            exit_code=Exit.SLOT_UNUSABLE,
-        )
+        return slot_unusable(slot, text)
     return FatalError(
         f"Postgres ({sqlstate}): {text}",
         todo="The slot is kept; mend what the message names",
@@ -86,6 +82,17 @@ def slot_missing(slot: str) -> FatalError:
     """Return the error for a slot that does not exist."""
     return FatalError(
         f"slot {slot!r} does not exist",
-        todo="Create it with `outhaul setup`; events committed before that are not streamed",
+        todo="Create it with `outhaul slot reset --recreate`: what it missed is copied from the outbox. On a database "
+        "that outhaul has never seen: `outhaul setup`",
         exit_code=Exit.SLOT_MISSING,
+    )
+
+
+def slot_unusable(slot: str, why: str) -> FatalError:
+    """Return the error for a slot that cannot be streamed from."""
+    return FatalError(
+        f"slot {slot!r} cannot be streamed from: {why}",
+        todo="Make it anew: `outhaul slot reset --recreate`; what it skips is copied from the outbox. Or name another "
+        "one in OUTHAUL_SLOT",
+        exit_code=Exit.SLOT_UNUSABLE,
     )

@@ -22,11 +22,15 @@ from sink.position import Lsn, Position
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-MESSAGE_VERSION = 1
+MESSAGE_VERSION = 2
+
+STREAM = "stream"
+COPY = "copy"
 
 # What our own readers write, and nothing else: these texts become part of Redis keys, statements and logs.
 _FORMS = {
     "source": re.compile(r"[a-z0-9_]{1,63}"),
+    "lane": re.compile(f"{STREAM}|{COPY}"),
     "owner": re.compile(r"[0-9a-z]{1,64}"),
     "table": re.compile(r"[a-z0-9_]{1,80}"),
     "token": re.compile(r"[0-9a-f]{32}"),
@@ -79,6 +83,11 @@ class Packer:
         self.rows += records.num_rows
         self._first, self._last = self._first or first, last
 
+    @property
+    def packed_bytes(self) -> int:
+        """How large the payload is by now."""
+        return self._out.tell()
+
     def finish(self) -> Batch:
         """Return the batch; nothing may be added afterwards.
 
@@ -122,10 +131,12 @@ def token_of(source: str, table: str, first: str, last: str, rows: int, payload:
 class Message:
     """What the Celery message says of a batch: names, counts and positions, never rows.
 
-    `epoch` and `owner` name the reader that sent it; `attempt` counts its dispatches of the batch, from 0.
+    `epoch` and `owner` name who sent it; `attempt` counts the dispatches of the batch, from 0. The rows of a source
+    come in two lanes, each with a fence of its own: the stream's, and that of rows copied from the outbox itself.
     """
 
     source: str
+    lane: str
     epoch: int
     owner: str
     sequence: int
@@ -139,10 +150,13 @@ class Message:
     version: int = MESSAGE_VERSION
 
     @classmethod
-    def of(cls, batch: Batch, *, source: str, epoch: int, owner: str, sequence: int, attempt: int) -> Self:
+    def of(
+        cls, batch: Batch, *, source: str, lane: str = STREAM, epoch: int, owner: str, sequence: int, attempt: int
+    ) -> Self:
         """Announce a batch."""
         return cls(
             source=source,
+            lane=lane,
             epoch=epoch,
             owner=owner,
             sequence=sequence,
@@ -197,6 +211,11 @@ class Message:
         return self.token == token_of(self.source, self.table, self.first, self.last, self.rows, payload)
 
     @property
+    def fence(self) -> str:
+        """Name under which the epochs of the message's lane are counted."""
+        return fence(self.source, self.lane)
+
+    @property
     def payload_key(self) -> str:
         """Redis key of the payload (claim check)."""
         return payload_key(self.source, self.token)
@@ -213,14 +232,19 @@ def _foreign(what: str) -> ForeignMessageError:
     return ForeignMessageError(f"a batch message that {what} was received", todo="Look who else writes to this queue")
 
 
+def fence(source: str, lane: str) -> str:
+    """Return the name under which the epochs of a lane are counted, in ClickHouse and in Redis."""
+    return source if lane == STREAM else f"{source}/{lane}"
+
+
 def payload_key(source: str, token: str) -> str:
     """Return the Redis key under which a batch's payload waits."""
     return f"outhaul:{{{source}}}:payload:{token}"
 
 
-def stored_key(source: str, epoch: int) -> str:
-    """Return the Redis list on which the sink reports to the reader of one epoch."""
-    return f"outhaul:{{{source}}}:stored:{epoch}"
+def stored_key(fence: str, epoch: int) -> str:
+    """Return the Redis list on which the sink reports to the owner of one epoch."""
+    return f"{_tagged(fence)}:stored:{epoch}"
 
 
 def alive_key(source: str, token: str) -> str:
@@ -233,9 +257,9 @@ def pulse_key(source: str, worker: str) -> str:
     return f"outhaul:{{{source}}}:pulse:{worker}"
 
 
-def epoch_key(source: str) -> str:
+def epoch_key(fence: str) -> str:
     """Return the Redis key that mirrors the current epoch; its absence means Redis lost its data."""
-    return f"outhaul:{{{source}}}:epoch"
+    return f"{_tagged(fence)}:epoch"
 
 
 def reader_key(source: str) -> str:
@@ -246,6 +270,12 @@ def reader_key(source: str) -> str:
 def reconnecting_key(source: str) -> str:
     """Return the Redis key under which a reader without a session says why, for `outhaul status`."""
     return f"outhaul:{{{source}}}:reconnecting"
+
+
+def _tagged(fence: str) -> str:
+    # The hash tag is the source's in both lanes: what one command names must be in one place of a Redis cluster.
+    source, slash, lane = fence.partition("/")
+    return f"outhaul:{{{source}}}{slash}{lane}"
 
 
 def parse_position(text: str) -> Position:

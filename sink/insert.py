@@ -41,9 +41,9 @@ _SECOND_US = 1_000_000
 _MAX_UINT64 = (1 << 64) - 1
 
 
-def mark(source: str) -> str:
-    """Return the log_comment by which the inserts of one source are found among the running queries."""
-    return f"outhaul:{source}"
+def mark(fence: str) -> str:
+    """Return the log_comment by which the inserts behind one fence are found among the running queries."""
+    return f"outhaul:{fence}"
 
 
 def insert(
@@ -142,6 +142,7 @@ def parameters(message: Message, contents: Contents) -> dict[str, Any]:
     within_one = first.lsn == last.lsn
     bound = {
         "source": message.source,
+        "fence": message.fence,
         "owner": message.owner,
         "first_lsn": int(first.lsn),
         "last_lsn": int(last.lsn),
@@ -175,5 +176,5 @@ def settings(message: Message, timeout_s: float) -> dict[str, Any]:
         "insert_null_as_default": 0,
         "input_format_null_as_default": 0,
         "max_execution_time": int(timeout_s),
-        "log_comment": mark(message.source),
+        "log_comment": mark(message.fence),
     }

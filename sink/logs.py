@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from structlog.typing import Processor
 
 
-def configure(log_format: Literal["auto", "json", "console"]) -> None:
+def configure(log_format: Literal["auto", "json", "console"], *, level: int = logging.INFO) -> None:
     """Set up logging for this process; `auto` means colours on a terminal and JSON elsewhere."""
     json_lines = log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
     shared: list[Processor] = [
@@ -45,7 +45,7 @@ def configure(log_format: Literal["auto", "json", "console"]) -> None:
     )
     root = logging.getLogger()
     root.handlers = [handler]
-    root.setLevel(logging.INFO)
+    root.setLevel(level)
     # One line a task and one a connection attempt say nothing that ours do not.
     for chatty in ("celery.app.trace", "celery.worker.strategy", "celery.redirected", "kombu"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

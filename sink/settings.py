@@ -56,6 +56,9 @@ class Settings(BaseSettings):
     retry_max_s: Seconds = 30.0
     rate_limit: Annotated[str, StringConstraints(pattern=r"^(\d+/[smh])?$")] = ""
 
+    heal: Literal["off", "auto"] = "off"
+    park_wal_bytes: Annotated[int, Field(ge=0)] = 0
+
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
     sentry_dsn: SecretStr = SecretStr("")
     log_format: Literal["auto", "json", "console"] = "auto"

@@ -182,7 +182,7 @@ def write(sink: Sink, message: Message) -> Report:
         FatalError: an operator is needed.
     """
     mirror, payload = sink.payloads.get_with_text(
-        epoch_key(message.source), message.payload_key, max_bytes=message.size_bytes
+        epoch_key(message.fence), message.payload_key, max_bytes=message.size_bytes
     )
     if _superseded(message, mirror):
         return Report(Outcome.STALE, message.token, message.sequence)
@@ -231,7 +231,7 @@ def _superseded(message: Message, mirror: str | None) -> bool:
 
 def _fenced(sink: Sink, message: Message) -> bool:
     newest = query("latest_epoch", table=sink.settings.clickhouse_table)
-    rows = sink.clickhouse.rows(newest, parameters={"source": message.source})
+    rows = sink.clickhouse.rows(newest, parameters={"source": message.fence})
     return bool(rows) and rows[0][1] != message.owner
 
 
@@ -241,7 +241,7 @@ def _tell(sink: Sink, message: Message, report: Report) -> None:
     begun = sign if report.outcome is Outcome.BEGUN else None
     for attempt in range(1, _REPORT_ATTEMPTS + 1):
         try:
-            sink.payloads.report(stored_key(message.source, message.epoch), report.to_json(), drop=drop, alive=begun)
+            sink.payloads.report(stored_key(message.fence, message.epoch), report.to_json(), drop=drop, alive=begun)
         except TransientError as error:
             log.warning(
                 "report_lost", **_names(message), outcome=report.outcome.value, attempt=attempt, error=str(error)

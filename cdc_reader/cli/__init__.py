@@ -5,6 +5,7 @@ Edge: the outermost line. An error of ours becomes one line on standard error an
 
 from __future__ import annotations
 
+import logging
 import sys
 from importlib.metadata import entry_points, version
 
@@ -13,8 +14,11 @@ import typer
 from cdc_reader.cli.doctor import doctor
 from cdc_reader.cli.reader import reader
 from cdc_reader.cli.setup import setup
+from cdc_reader.cli.slot import slot
 from cdc_reader.cli.status import status
+from cdc_reader.cli.verify import verify
 from cdc_reader.cli.worker import worker
+from sink import logs
 from sink.errors import Exit, PipelineError
 
 app = typer.Typer(
@@ -30,6 +34,8 @@ app.command()(reader)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(worker)
 app.command()(status)
 app.command()(doctor)
+app.add_typer(slot, name="slot")
+app.command()(verify)
 
 
 def _show_version(value: bool) -> None:
@@ -46,6 +52,8 @@ def _options(
     ),
 ) -> None:
     del show
+    # What an operator asks for is printed; the log of a command is for what goes wrong. Processes set up their own.
+    logs.configure("auto", level=logging.WARNING)
 
 
 def _join_commands() -> None:

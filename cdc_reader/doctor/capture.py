@@ -10,12 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cdc_reader.doctor.finding import Finding, fail, fine, size, tried, warn
-from cdc_reader.preflight import check_publication, check_slot
+from cdc_reader.doctor.finding import Finding, broken, fail, fine, size, tried, warn
+from cdc_reader.preflight import check_publication
+from cdc_reader.sqlstate import slot_missing, slot_unusable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from cdc_reader.slot_facts import SlotFacts
     from sink.settings import Settings
 
 _FAILOVER_SINCE = 170000
@@ -33,20 +35,13 @@ class Outbox:
 
 
 @dataclass(frozen=True, slots=True)
-class Slot:
-    """What the slot says of itself; None where its version has no such column, sizes in bytes."""
+class Prospect:
+    """What may become of the slot; None where its version has no such column, sizes in bytes."""
 
-    plugin: str | None
-    slot_type: str
-    database: str | None
-    active: bool
-    wal_status: str | None
     safe_wal_size: int | None
+    behind_bytes: int | None
     failover: bool | None
     synced: bool | None
-    invalidation_reason: str | None
-    kept_bytes: int | None
-    behind_bytes: int | None
 
 
 def outbox(table: Outbox | None, name: str) -> Iterator[Finding]:
@@ -114,34 +109,32 @@ def partitions(settings: Settings, table: Outbox, *, via_root: bool) -> Finding:
     return fine("partitions", f"all {table.partitions} are captured, and new ones will be")
 
 
-def slot(settings: Settings, found: dict[str, Any] | None, *, database: str, version: int) -> Iterator[Finding]:
+def slot(settings: Settings, facts: SlotFacts | None, prospect: Prospect | None, *, version: int) -> Iterator[Finding]:
     """Judge the slot; None where there is none. `version` is server_version_num."""
-    yield tried("slot", f"{settings.slot}, pgoutput", lambda: check_slot(settings, found, database))
-    if found is None:
+    if facts is None or prospect is None:
+        yield broken("slot", slot_missing(settings.slot))
         return
-    facts = Slot(**found)
-    if facts.invalidation_reason:
-        yield fail(
-            "slot validity",
-            f"Postgres has invalidated the slot: {facts.invalidation_reason}",
-            f"SELECT pg_drop_replication_slot('{settings.slot}');  -- then: outhaul setup",
-        )
-    yield wal(facts)
+    if facts.problem:
+        yield broken("slot", slot_unusable(settings.slot, facts.problem))
+    else:
+        yield fine("slot", f"{facts.name}, {facts.plugin}")
+    yield wal(facts, prospect)
     yield active(facts)
-    if facts.synced:
+    if prospect.synced:
         yield fail(
             "slot synced",
             "the slot is a standby's copy: nobody can stream from it before the standby is promoted",
             "Point OUTHAUL_POSTGRES_DSN at the primary",
         )
     if version >= _FAILOVER_SINCE:
-        yield failover(facts, settings.slot)
+        yield failover(prospect, settings.slot)
 
 
-def wal(facts: Slot) -> Finding:
+def wal(facts: SlotFacts, prospect: Prospect) -> Finding:
     """Judge how much WAL the slot keeps, and whether it may be about to lose it."""
-    found = f"{size(facts.kept_bytes or 0)} kept, {size(facts.behind_bytes or 0)} behind, {facts.wal_status}"
-    left = facts.safe_wal_size
+    kept = facts.retained_bytes or 0
+    found = f"{size(kept)} kept, {size(prospect.behind_bytes or 0)} behind, {facts.wal_status}"
+    left = prospect.safe_wal_size
     if left is not None:
         found += f", {size(max(0, left))} left until the limit"
     if facts.wal_status in {"unreserved", "lost"}:
@@ -150,21 +143,21 @@ def wal(facts: Slot) -> Finding:
             f"{found}: its WAL is about to go, or gone",
             "outhaul status  # what holds it up; or raise max_slot_wal_keep_size at once",
         )
-    if facts.wal_status == "extended" or (left is not None and left < (facts.kept_bytes or 0)):
+    if facts.wal_status == "extended" or (left is not None and left < kept):
         return warn("slot WAL", f"{found}: more than is usual", "outhaul status  # what holds it up")
     return fine("slot WAL", found)
 
 
-def active(facts: Slot) -> Finding:
+def active(facts: SlotFacts) -> Finding:
     """Judge whether somebody streams."""
-    if facts.active:
+    if facts.active_pid is not None:
         return fine("slot in use", "a reader streams from it")
     return warn("slot in use", "nobody streams from it, and it keeps WAL", "outhaul reader")
 
 
-def failover(facts: Slot, name: str) -> Finding:
+def failover(prospect: Prospect, name: str) -> Finding:
     """Judge whether the slot follows to a standby."""
-    if facts.failover:
+    if prospect.failover:
         return fine("slot failover", "on, for standbys that sync slots")
     return warn(
         "slot failover",

@@ -16,8 +16,8 @@ from cdc_reader.doctor import rights, tables
 from cdc_reader.doctor.clocks import Offset, measured
 from cdc_reader.doctor.columns import StoredColumn
 from cdc_reader.doctor.finding import Finding, broken
+from cdc_reader.fence import Epoch, newest_epoch
 from cdc_reader.preflight import clickhouse_away
-from cdc_reader.recovery import Epoch, newest_epoch
 from sink import schema
 from sink.clickhouse import ClickHouse
 from sink.codes import ACCESS_DENIED

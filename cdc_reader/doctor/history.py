@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from cdc_reader.doctor.finding import Finding, fail, fine
 
 if TYPE_CHECKING:
-    from cdc_reader.recovery import Epoch
+    from cdc_reader.fence import Epoch
     from cdc_reader.slot import History
 
 
@@ -26,5 +26,5 @@ def judge(found: History, newest: Epoch | None) -> Finding:
         check,
         f"ClickHouse has positions of system {known.system_identifier}, timeline {known.timeline}; this is "
         f"{found.system_identifier}, timeline {found.timeline}",
-        "outhaul setup --rebind  # if this is the new primary, else mend OUTHAUL_POSTGRES_DSN",
+        "outhaul slot reset --recreate  # if this is the new primary, else mend OUTHAUL_POSTGRES_DSN",
     )

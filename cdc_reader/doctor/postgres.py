@@ -20,6 +20,7 @@ from cdc_reader.doctor.clocks import Offset, measured
 from cdc_reader.doctor.columns import OutboxColumn
 from cdc_reader.preflight import PUBLICATION, connect
 from cdc_reader.slot import History, open_link
+from cdc_reader.slot_facts import SlotFacts, slot_facts
 from cdc_reader.sqlstate import error_of
 from sink.errors import PipelineError
 
@@ -61,12 +62,9 @@ _OUTBOX: LiteralString = """
     WHERE outbox.oid = to_regclass(%(table)s)"""
 
 # By way of JSON: a column that this version does not have is NULL instead of an error.
-_SLOT: LiteralString = """
-    SELECT plugin, slot_type, database, active, wal_status, safe_wal_size,
-           (to_jsonb(slot) ->> 'failover')::boolean AS failover, (to_jsonb(slot) ->> 'synced')::boolean AS synced,
-           to_jsonb(slot) ->> 'invalidation_reason' AS invalidation_reason,
-           pg_wal_lsn_diff(wal.lsn, restart_lsn)::bigint AS kept_bytes,
-           pg_wal_lsn_diff(wal.lsn, confirmed_flush_lsn)::bigint AS behind_bytes
+_PROSPECT: LiteralString = """
+    SELECT safe_wal_size, pg_wal_lsn_diff(wal.lsn, confirmed_flush_lsn)::bigint AS behind_bytes,
+           (to_jsonb(slot) ->> 'failover')::boolean AS failover, (to_jsonb(slot) ->> 'synced')::boolean AS synced
     FROM pg_replication_slots AS slot, LATERAL (
         SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_receive_lsn() ELSE pg_current_wal_lsn() END AS lsn) AS wal
     WHERE slot_name = %(slot)s"""
@@ -88,11 +86,11 @@ class Postgres:
 
     server: server.Server
     role: role.Role
-    database: str
     link: History | PipelineError
     outbox: capture.Outbox | None
     publication: dict[str, Any] | None
-    slot: dict[str, Any] | None
+    slot: SlotFacts | None
+    prospect: capture.Prospect | None
     columns: tuple[OutboxColumn, ...]
     clock: Offset
 
@@ -111,11 +109,11 @@ def ask(settings: Settings) -> Postgres:
             return Postgres(
                 _one(conn, server.Server, _SERVER, names),
                 _one(conn, role.Role, _ROLE, names),
-                conn.info.dbname,
                 try_link(dsn, settings),
                 conn.cursor(row_factory=class_row(capture.Outbox)).execute(_OUTBOX, names).fetchone(),
                 conn.execute(PUBLICATION, names).fetchone(),
-                conn.execute(_SLOT, names).fetchone(),
+                slot_facts(conn, settings),
+                conn.cursor(row_factory=class_row(capture.Prospect)).execute(_PROSPECT, names).fetchone(),
                 tuple(conn.cursor(row_factory=class_row(OutboxColumn)).execute(_COLUMNS, names).fetchall()),
                 measured(lambda: _clock(conn)),
             )
@@ -137,14 +135,14 @@ def judge(answer: Postgres, settings: Settings) -> Iterator[Finding]:
     """Judge all that was answered."""
     slot = answer.slot
     yield from server.judge(
-        answer.server, settings, has_slot=slot is not None, streams=slot is not None and slot["active"]
+        answer.server, settings, has_slot=slot is not None, streams=slot is not None and slot.active_pid is not None
     )
     refused = answer.link if isinstance(answer.link, PipelineError) else None
     yield from role.judge(answer.role, settings, refused)
     yield from capture.outbox(answer.outbox, settings.table)
     if answer.outbox is not None:
         yield from capture.publication(settings, answer.publication, answer.outbox)
-    yield from capture.slot(settings, slot, database=answer.database, version=answer.server.version)
+    yield from capture.slot(settings, slot, answer.prospect, version=answer.server.version)
 
 
 def _one(conn: psycopg.Connection[Any], kind: type[_Facts], query: LiteralString, names: dict[str, str]) -> _Facts:

@@ -178,7 +178,7 @@ def test_another_history_is_refused_until_it_is_bound(running: World) -> None:
     )
     code, line = outhaul(running, "reader")
     assert code == Exit.OTHER_HISTORY
-    assert "outhaul setup --rebind" in line
+    assert "outhaul slot reset --recreate" in line
     subprocess.run(
         [OUTHAUL, "setup", "--rebind"], env=os.environ | running.env, check=True, capture_output=True, timeout=60
     )

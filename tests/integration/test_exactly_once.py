@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cdc_reader import recovery
-from cdc_reader.recovery import ask, newest_epoch, raise_epoch, recover
+from cdc_reader import fence
+from cdc_reader.fence import newest_epoch, raise_epoch
+from cdc_reader.recovery import ask, recover
 from cdc_reader.slot import History
 from sink import sql
 from sink.batch import Batch, Message, Packer
@@ -282,7 +283,7 @@ def test_recovery_gives_up_on_an_insert_that_never_ends(world: World, monkeypatc
     def query(name: str, **values: object) -> str:
         return "SELECT 1" if name == "running_inserts" else sql.query(name, **values)
 
-    monkeypatch.setattr(recovery, "query", query)
+    monkeypatch.setattr(fence, "query", query)
     waits: list[float] = []
     with pytest.raises(TransientError, match="still running"):
         recover(world.clickhouse, world.settings, HISTORY, Lsn(0), "me", waits.append)

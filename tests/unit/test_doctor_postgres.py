@@ -7,6 +7,7 @@ import pytest
 
 from cdc_reader.doctor import capture, role, server
 from cdc_reader.doctor.finding import Finding, State
+from cdc_reader.slot_facts import SlotFacts
 from sink.errors import TransientError
 from sink.settings import Settings
 
@@ -33,19 +34,19 @@ PUBLICATION: dict[str, Any] = {
     "has_table": True,
     "others": [],
 }
-SLOT: dict[str, Any] = {
-    "plugin": "pgoutput",
-    "slot_type": "logical",
-    "database": "app",
-    "active": True,
-    "wal_status": "reserved",
-    "safe_wal_size": None,
-    "failover": True,
-    "synced": False,
-    "invalidation_reason": None,
-    "kept_bytes": 1000,
-    "behind_bytes": 10,
-}
+SLOT = SlotFacts(
+    name="outhaul",
+    plugin="pgoutput",
+    slot_type="logical",
+    database="app",
+    here=True,
+    active_pid=42,
+    confirmed=None,
+    retained_bytes=1000,
+    wal_status="reserved",
+    invalidation_reason=None,
+)
+PROSPECT = capture.Prospect(safe_wal_size=None, behind_bytes=10, failover=True, synced=False)
 TABLE = capture.Outbox("r", "p", 0, [])
 
 
@@ -53,8 +54,10 @@ def states(findings: Any) -> dict[str, State]:
     return {finding.check: finding.state for finding in findings}
 
 
-def slot(*, version: int = 180000, database: str = "app", **changes: Any) -> dict[str, Finding]:
-    findings = capture.slot(SETTINGS, SLOT | changes, database=database, version=version)
+def slot(*, version: int = 180000, **changes: Any) -> dict[str, Finding]:
+    prospect = {name: value for name, value in changes.items() if hasattr(PROSPECT, name)}
+    facts = {name: value for name, value in changes.items() if name not in prospect}
+    findings = capture.slot(SETTINGS, replace(SLOT, **facts), replace(PROSPECT, **prospect), version=version)
     return {finding.check: finding for finding in findings}
 
 
@@ -204,15 +207,15 @@ def test_a_slot_that_streams_has_nothing_to_mend() -> None:
     [
         ({"plugin": "test_decoding"}, "slot", State.FAIL),
         ({"slot_type": "physical", "plugin": None}, "slot", State.FAIL),
-        ({"database": "other"}, "slot", State.FAIL),
+        ({"here": False, "database": "other"}, "slot", State.FAIL),
         ({"wal_status": "lost"}, "slot", State.FAIL),
         ({"wal_status": "lost"}, "slot WAL", State.FAIL),
         ({"wal_status": "unreserved"}, "slot WAL", State.FAIL),
         ({"wal_status": "extended"}, "slot WAL", State.WARN),
         ({"safe_wal_size": 2000}, "slot WAL", State.PASS),
         ({"safe_wal_size": 999}, "slot WAL", State.WARN),
-        ({"invalidation_reason": "idle_timeout"}, "slot validity", State.FAIL),
-        ({"active": False}, "slot in use", State.WARN),
+        ({"invalidation_reason": "idle_timeout"}, "slot", State.FAIL),
+        ({"active_pid": None}, "slot in use", State.WARN),
         ({"synced": True}, "slot synced", State.FAIL),
         ({"failover": False}, "slot failover", State.WARN),
     ],
@@ -224,7 +227,7 @@ def test_a_slot_that_is_lost_or_may_be_is_named(changes: dict[str, Any], check: 
 
 
 def test_a_missing_slot_is_made_by_setup_and_failover_is_asked_of_17_and_later() -> None:
-    (found,) = capture.slot(SETTINGS, None, database="app", version=180000)
+    (found,) = capture.slot(SETTINGS, None, None, version=180000)
     assert found.state is State.FAIL
     assert "outhaul setup" in found.fix
     assert "slot failover" in slot(version=170000)

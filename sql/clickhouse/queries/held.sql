@@ -1,12 +1,13 @@
 -- Which positions from here on are stored, as runs of neighbouring ordinals within a transaction.
+-- Those that end in 7 are of rows copied from the table: no record of the log begins there.
 SELECT cdc_lsn, min(cdc_ordinal) AS first, max(cdc_ordinal) AS last
 FROM (
     SELECT cdc_lsn, cdc_ordinal, cdc_ordinal - row_number() OVER (PARTITION BY cdc_lsn ORDER BY cdc_ordinal) AS run
     FROM (
         SELECT DISTINCT cdc_lsn, cdc_ordinal FROM (
-            SELECT cdc_lsn, cdc_ordinal FROM ${table} WHERE cdc_source = {source:String} AND cdc_lsn >= {from_lsn:UInt64}
+            SELECT cdc_lsn, cdc_ordinal FROM ${table} WHERE cdc_source = {source:String} AND cdc_lsn >= {from_lsn:UInt64} AND cdc_lsn % 8 != 7
             UNION ALL
-            SELECT cdc_lsn, cdc_ordinal FROM ${table}_dead_letters WHERE cdc_source = {source:String} AND cdc_lsn >= {from_lsn:UInt64}
+            SELECT cdc_lsn, cdc_ordinal FROM ${table}_dead_letters WHERE cdc_source = {source:String} AND cdc_lsn >= {from_lsn:UInt64} AND cdc_lsn % 8 != 7
         )
     )
 )

@@ -4,7 +4,7 @@ INSERT INTO ${table} (${columns}, cdc_source)
 SELECT ${expressions}, {source:String}
 FROM input(${structure})
 WHERE throwIf(
-    (SELECT argMax(owner, (epoch, owner)) FROM ${epochs} WHERE source = {source:String}) != {owner:String},
+    (SELECT argMax(owner, (epoch, owner)) FROM ${epochs} WHERE source = {fence:String}) != {owner:String},
     'outhaul: a newer reader has taken over'
 ) = 0
 ${unless_held}

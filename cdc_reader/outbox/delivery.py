@@ -1,0 +1,174 @@
+"""Batches of copied rows -> the sink, and its word that they are stored.
+
+Edge: Redis, by the reader's own dispatcher and ledger, in the lane for copies. One thread: it sends, hears, and sends
+again what seems to be lost. No more batches than the settings allow are in flight, and whoever waits for the sink
+longer than was agreed is told so.
+"""
+
+from __future__ import annotations
+
+import time
+from random import SystemRandom
+from typing import TYPE_CHECKING
+
+import structlog
+
+from cdc_reader import metrics
+from cdc_reader.dispatch import Dispatcher
+from cdc_reader.ledger import Health, Ledger, Phase
+from sink.batch import COPY, Message, alive_key, fence, stored_key
+from sink.errors import Exit, FatalError, TransientError
+from sink.report import Outcome, Report
+from sink.retry import backoff_s
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cdc_reader.assemble import Assembled
+    from sink.app import SinkApp
+    from sink.clickhouse import ClickHouse
+    from sink.payloads import Payloads
+
+log = structlog.get_logger("outhaul.copy")
+
+_random = SystemRandom().random
+_LOOK_S = 1.0
+
+
+class Delivery:
+    """Sends the batches of one epoch of the lane for copies."""
+
+    def __init__(
+        self, app: SinkApp, payloads: Payloads, clickhouse: ClickHouse, epoch: int, owner: str, *, patience_s: float
+    ) -> None:
+        """Begin; nothing is sent yet.
+
+        Args:
+            app: to send tasks with; it has the settings.
+            payloads: Redis.
+            clickhouse: to add columns that the table lacks.
+            epoch: of the lane, ours.
+            owner: name under which the epoch was raised.
+            patience_s: how long nothing may get stored while something is in flight, in seconds.
+        """
+        self.stored_rows = 0
+        self.dead_letters = 0
+        self._settings = app.settings
+        self._payloads = payloads
+        self._dispatcher = Dispatcher(app, payloads, clickhouse, lane=COPY)
+        self._epoch = epoch
+        self._owner = owner
+        self._patience_s = patience_s
+        self._ledger = Ledger(self._settings.redispatch_s)
+        self._sequence = 0
+        self._moved_at = time.monotonic()
+        self._looked_at = self._moved_at
+        self._trouble = ""
+        self._announced = False
+
+    def send(self, assembled: Assembled) -> None:
+        """Send a batch, as soon as there is room for it.
+
+        Raises:
+            TransientError: the sink stores nothing; whatever was stored stays, and another run goes on from there.
+            FatalError: an operator is needed, or another copy has taken over.
+        """
+        self._wait_until(lambda: len(self._ledger.entries) < self._settings.max_in_flight)
+        if not self._ledger.entries:
+            self._moved_at = time.monotonic()
+        message = Message.of(
+            assembled.batch,
+            source=self._settings.source,
+            lane=COPY,
+            epoch=self._epoch,
+            owner=self._owner,
+            sequence=self._sequence,
+            attempt=0,
+        )
+        self._sequence += 1
+        self._ledger.add(message, assembled)
+        self._send(message.sequence)
+
+    def drain(self) -> None:
+        """Wait until all that was sent is stored.
+
+        Raises:
+            PipelineError: as `send`.
+        """
+        self._wait_until(lambda: not self._ledger.entries)
+
+    def _wait_until(self, enough: Callable[[], bool]) -> None:
+        while not enough():
+            if time.monotonic() - self._moved_at > self._patience_s:
+                raise TransientError(
+                    f"nothing was stored for {self._patience_s:g} s: {self._trouble or 'no worker has said anything'}",
+                    todo="Check `outhaul status` (is a worker running?) and run this again: what is stored stays",
+                )
+            self._turn()
+
+    def _turn(self) -> None:
+        """Hear what there is within a second, and look after what is silent; a Redis that is away is waited for."""
+        try:
+            for line in self._payloads.reports(stored_key(fence(self._settings.source, COPY), self._epoch), wait_s=1):
+                report = Report.from_json(line)
+                if report is not None and self._ledger.awaits(report.sequence, report.token):
+                    self._hear(report)
+            if time.monotonic() - self._looked_at >= _LOOK_S:
+                self._look()
+        except TransientError as error:
+            self._trouble = str(error)
+            log.warning("copy_waits", source=self._settings.source, epoch=self._epoch, error=str(error))
+            for sequence in self._ledger.on_their_way():
+                self._ledger.again(sequence)
+            time.sleep(backoff_s(3, max_s=self._settings.retry_max_s, random=_random()))
+
+    def _look(self) -> None:
+        self._looked_at = time.monotonic()
+        tokens = self._ledger.begun_tokens()
+        present = self._payloads.present([alive_key(self._settings.source, token) for token in tokens])
+        alive = frozenset(token for token, is_there in zip(tokens, present, strict=True) if is_there)
+        health = Health(self._payloads.length(self._settings.queue), alive)
+        for sequence in self._ledger.decide_again(self._looked_at, health):
+            self._ledger.again(sequence)
+        for sequence, entry in list(self._ledger.entries.items()):
+            if entry.phase is Phase.WAITING:
+                self._send(sequence)
+
+    def _hear(self, report: Report) -> None:
+        now = time.monotonic()
+        match report.outcome:
+            case Outcome.STORED:
+                entry = self._ledger.settle(report.sequence, report.token)
+                if entry is not None:
+                    self.stored_rows += entry.message.rows
+                    letters = self._settings.dead_letters_table
+                    self.dead_letters += entry.message.rows if entry.message.table == letters else report.dead_letters
+                    self._moved_at, self._trouble = now, ""
+            case Outcome.BEGUN:
+                self._ledger.heard(report.sequence, Phase.BEGUN, now)
+            case Outcome.RETRYING:
+                self._ledger.heard(report.sequence, Phase.RETRYING, now, report.wait_s)
+                self._trouble = report.error
+            case Outcome.MISSING:
+                self._ledger.again(report.sequence)
+                self._send(report.sequence)
+            case Outcome.STALE:
+                raise FatalError("another copy from this outbox has taken over", todo="Let it finish")
+            case Outcome.FATAL:
+                raise FatalError(report.error, code=report.code, todo=report.todo, exit_code=Exit(report.exit_code))
+
+    def _send(self, sequence: int) -> None:
+        """Send what waits to be sent; where Redis does not take it, it goes on waiting."""
+        entry = self._ledger.entries[sequence]
+        if entry.message.attempt:
+            metrics.REDISPATCHES.labels("copy").inc()
+        try:
+            if not self._announced:
+                self._dispatcher.announce_epoch(self._epoch)
+                self._announced = True
+            self._dispatcher.send(entry)
+        except TransientError as error:
+            self._trouble = str(error)
+            log.warning("copy_waits", source=self._settings.source, batch=sequence, error=str(error))
+        else:
+            self._ledger.heard(sequence, Phase.SENT, time.monotonic())

@@ -1,0 +1,122 @@
+"""Columns of the outbox -> SQL for both sides that boils a row down to the same 64-bit number.
+
+Pure. Each side computes its own, over what it holds, and only the numbers travel. A row's text is each value with its
+length before it, so that no two rows share one; the number is the first half of its MD5, which both sides have.
+
+Source: https://clickhouse.com/docs/sql-reference/functions/hash-functions#md5
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, TypeAlias
+
+from cdc_reader.column_types import Oid
+from cdc_reader.outbox.shape import quoted
+from sink.sql import identifier
+
+if TYPE_CHECKING:
+    from cdc_reader.message import Column
+    from cdc_reader.outbox.shape import Shape
+
+_Sql: TypeAlias = Callable[[str], str]
+
+# A table of ours that keeps contexts as JSON has parsed them: their text is not what Postgres prints any more.
+_INCOMPARABLE = "JSON"
+
+
+def compared(shape: Shape, types: Mapping[str, str], *, without: str = "") -> list[Column]:
+    """Return the columns whose contents both sides can spell alike; `types` are ClickHouse's, by name."""
+    return [
+        column
+        for column in shape.columns
+        if column.name in types and _INCOMPARABLE not in types[column.name] and column.name != without
+    ]
+
+
+def postgres_id() -> str:
+    """Return the number for a row's id alone."""
+    return _postgres_number("id::text")
+
+
+def clickhouse_id() -> str:
+    """Return the number for a row's id alone."""
+    return _clickhouse_number("toString(id)")
+
+
+def postgres_row(columns: list[Column], encoding: str) -> str:
+    """Return the number for a row's contents; `encoding` is the server's."""
+    # Bytes of a SQL_ASCII database have no encoding, and stay as they are.
+    target = "SQL_ASCII" if encoding == "SQL_ASCII" else "UTF8"
+
+    def spelled(column: Column) -> str:
+        name = quoted(column.name)
+        text = _POSTGRES.get(column.type_oid, _cast)(name)
+        value = text if column.type_oid in _BYTES else f"convert_to({text}, '{target}')"
+        return f"coalesce(convert_to(octet_length({value})::text || ':', 'UTF8') || {value}, '-'::bytea)"
+
+    return _postgres_number(" || ".join(spelled(column) for column in columns))
+
+
+def clickhouse_row(columns: list[Column]) -> str:
+    """Return the number for a row's contents."""
+
+    def spelled(column: Column) -> str:
+        name = identifier(column.name)
+        value = _CLICKHOUSE.get(column.type_oid, _to_string)(f"assumeNotNull({name})")
+        return f"if(isNull({name}), '-', concat(toString(length({value})), ':', {value}))"
+
+    return _clickhouse_number("concat('', " + ", ".join(spelled(column) for column in columns) + ")")
+
+
+def _postgres_number(text: str) -> str:
+    return f"('x' || substr(md5({text}), 1, 16))::bit(64)::bigint"
+
+
+def _clickhouse_number(text: str) -> str:
+    return f"reinterpretAsInt64(reverse(substring(MD5({text}), 1, 8)))"
+
+
+def _cast(value: str) -> str:
+    return f"{value}::text"
+
+
+def _to_string(value: str) -> str:
+    return f"toString({value})"
+
+
+def _finite(spelled: _Sql) -> _Sql:
+    # Infinite dates are dead letters; arithmetic with them would be an error.
+    return lambda value: (
+        f"CASE WHEN isfinite({value}) THEN ({spelled(value)})::text WHEN {value} IS NOT NULL THEN '-' END"
+    )
+
+
+_MICROSECONDS = _finite(lambda value: f"(extract(epoch from {value}) * 1000000)::bigint")
+_BYTES = {Oid.BYTEA, Oid.BPCHAR}
+_POSTGRES: dict[int, _Sql] = {
+    Oid.BOOL: lambda value: f"CASE WHEN {value} THEN '1' WHEN NOT {value} THEN '0' END",
+    Oid.BYTEA: lambda value: value,
+    # Cast to text it would lose the blanks at its end.
+    Oid.BPCHAR: lambda value: f"bpcharsend({value})",
+    Oid.FLOAT4: lambda value: f"encode(float4send({value}), 'hex')",
+    Oid.FLOAT8: lambda value: f"encode(float8send({value}), 'hex')",
+    Oid.DATE: _finite(lambda value: f"{value} - '1970-01-01'::date"),
+    Oid.TIMESTAMP: _MICROSECONDS,
+    Oid.TIMESTAMPTZ: _MICROSECONDS,
+}
+
+
+def _hex_of(kind: str) -> _Sql:
+    # Big-endian, as Postgres sends it; a number in memory is the other way round.
+    return lambda value: f"lower(hex(reverse(CAST(reinterpretAsFixedString(to{kind}({value})) AS String))))"
+
+
+_CLICKHOUSE: dict[int, _Sql] = {
+    Oid.BOOL: lambda value: f"toString(toUInt8({value}))",
+    Oid.FLOAT4: _hex_of("Float32"),
+    Oid.FLOAT8: _hex_of("Float64"),
+    Oid.DATE: lambda value: f"toString(toInt32({value}))",
+    Oid.TIMESTAMP: lambda value: f"toString(toUnixTimestamp64Micro(toDateTime64({value}, 6, 'UTC')))",
+    Oid.TIMESTAMPTZ: lambda value: f"toString(toUnixTimestamp64Micro(toDateTime64({value}, 6, 'UTC')))",
+}

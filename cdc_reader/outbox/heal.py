@@ -1,0 +1,210 @@
+"""A line -> the rows of the table's share that ClickHouse lacks, stored by the sink, once.
+
+Edge: joins this folder's files. What one run has stored, the next finds stored, so a run may end anywhere and be begun
+again. One copy of a source runs at a time: the lock says so to whoever asks, and the fence makes sure of it. That is
+raised, and older inserts are at rest, before ClickHouse is asked what it lacks.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, LiteralString
+
+import structlog
+
+from cdc_reader.fence import newest_epoch, raise_epoch, settle
+from cdc_reader.outbox.compare import Comparison
+from cdc_reader.outbox.delivery import Delivery
+from cdc_reader.outbox.parallel import in_parallel
+from cdc_reader.outbox.rows import Wanted, batches
+from cdc_reader.outbox.shape import describe
+from cdc_reader.outbox.sides import Scope, fetch
+from cdc_reader.preflight import connect
+from cdc_reader.slot import History
+from sink.app import make_app
+from sink.batch import COPY
+from sink.clickhouse import ClickHouse
+from sink.errors import FatalError
+from sink.payloads import Payloads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from cdc_reader.assemble import Assembled
+    from cdc_reader.frame import Ints
+    from cdc_reader.outbox.compare import Compared
+    from cdc_reader.outbox.line import Line
+    from cdc_reader.outbox.shape import Shape
+    from sink.settings import Settings
+
+log = structlog.get_logger("outhaul.copy")
+
+# Questions over whole tables may take long; they are not bound by the limit for inserts, in seconds.
+ASK_TIMEOUT_S = 600.0
+_SAMPLE = 100
+_LOCK: LiteralString = "SELECT pg_try_advisory_lock(hashtextextended(%s, 0)) AS ours"
+_HOLDER: LiteralString = """
+    SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted
+    AND (classid::int8 << 32 | objid::int8) = hashtextextended(%s, 0)"""
+
+
+@dataclass(slots=True)
+class Tally:
+    """How both sides differ so far; of the ids, the first hundred of each kind."""
+
+    rows: int = 0
+    missing: int = 0
+    extra: int = 0
+    differing: int = 0
+    repeated: int = 0
+    dead_letters: int = 0
+    ids: dict[str, list[int]] = field(default_factory=dict)
+
+    def add(self, found: Compared) -> None:
+        """Count a range."""
+        self.rows += found.rows
+        self.dead_letters += found.aside
+        for kind in ("missing", "extra", "differing", "repeated"):
+            ids: Ints = getattr(found, kind)
+            setattr(self, kind, getattr(self, kind) + len(ids))
+            sample = self.ids.setdefault(kind, [])
+            sample.extend(ids[: max(0, _SAMPLE - len(sample))].tolist())
+
+    @property
+    def agrees(self) -> bool:
+        """Whether both sides have the same rows, once each."""
+        return not (self.missing or self.extra or self.differing or self.repeated)
+
+
+@dataclass(frozen=True, slots=True)
+class Healed:
+    """What a run has done: how the sides differed, rows stored (dead letters among them), and seconds."""
+
+    tally: Tally
+    stored: int
+    dead_letters: int
+    seconds: float
+
+
+def verify(settings: Settings, line: Line, scope: Scope, on_range: Callable[[Compared, int], None]) -> Tally:
+    """Compare the table's share with event_log.
+
+    Args:
+        settings: names and addresses.
+        line: draws the share.
+        scope: what is compared.
+        on_range: hears each range, and the last id of all.
+
+    Raises:
+        PipelineError: a server refuses or does not answer.
+    """
+    tally = Tally()
+    with _asking(settings) as clickhouse:
+        comparison = Comparison(line, _shape(settings), clickhouse, settings, scope)
+        bounds = comparison.bounds()
+        for found in comparison.ranges(*bounds) if bounds else ():
+            tally.add(found)
+            on_range(found, bounds[1] if bounds else 0)
+    return tally
+
+
+def heal(
+    settings: Settings,
+    line: Line,
+    scope: Scope,
+    on_range: Callable[[Compared, int], None] = lambda _found, _last: None,
+    *,
+    patience_s: float,
+    threads: int = 2,
+) -> Healed:
+    """Store what ClickHouse lacks of the table's share.
+
+    Args:
+        settings: names and addresses.
+        line: draws the share.
+        scope: what is compared.
+        on_range: hears each range, and the last id of all, before its rows are stored.
+        patience_s: how long nothing may get stored before this gives up, in seconds.
+        threads: how many read from Postgres at a time.
+
+    Raises:
+        FatalError: another copy runs, or an operator is needed.
+        TransientError: nothing gets stored.
+    """
+    started, tally = time.monotonic(), Tally()
+    with ExitStack() as stack:
+        clickhouse = stack.enter_context(_asking(settings))
+        delivery = stack.enter_context(_own_lane(settings, line, clickhouse, patience_s))
+        shape = _shape(settings)
+        comparison = Comparison(line, shape, clickhouse, settings, scope)
+        bounds = comparison.bounds()
+
+        def wanted() -> Iterator[Wanted]:
+            for found in comparison.ranges(*bounds) if bounds else ():
+                tally.add(found)
+                on_range(found, bounds[1] if bounds else 0)
+                yield from _loads(found, settings.batch_max_rows, whole=scope.is_whole)
+
+        def read(load: Wanted) -> Iterator[Assembled]:
+            with line.look() as conn:
+                yield from batches(conn, shape, load, line.copied_lsn, settings, settings.clickhouse_table)
+
+        for assembled in in_parallel(wanted(), read, threads):
+            delivery.send(assembled)
+        delivery.drain()
+    seconds = time.monotonic() - started
+    log.info("copied", source=settings.source, rows=tally.rows, missing=tally.missing, stored=delivery.stored_rows)
+    return Healed(tally, delivery.stored_rows, delivery.dead_letters, seconds)
+
+
+def _loads(found: Compared, max_rows: int, *, whole: bool) -> Iterator[Wanted]:
+    """Cut what is missing into reads; a range that is missing whole needs no list of its ids."""
+    ids = found.missing
+    whole &= len(ids) == found.rows
+    for start in range(0, len(ids), max_rows):
+        yield Wanted(ids[start : start + max_rows], whole=whole)
+
+
+def _shape(settings: Settings) -> Shape:
+    with connect(settings.postgres_dsn.get_secret_value()) as conn:
+        return describe(conn, settings)
+
+
+@contextmanager
+def _asking(settings: Settings) -> Iterator[ClickHouse]:
+    clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=ASK_TIMEOUT_S)
+    try:
+        yield clickhouse
+    finally:
+        clickhouse.close()
+
+
+@contextmanager
+def _own_lane(settings: Settings, line: Line, clickhouse: ClickHouse, patience_s: float) -> Iterator[Delivery]:
+    """Take the lane for copies: the lock, a newer epoch, and older inserts at rest."""
+    name = f"outhaul copy {settings.source}"
+    payloads = Payloads(settings.redis_url.get_secret_value())
+    with connect(settings.postgres_dsn.get_secret_value()) as conn:
+        # The lock is the connection's, and goes with it.
+        if not fetch(conn, _LOCK, [name])[0]["ours"]:
+            holder = fetch(conn, _HOLDER, [name])
+            who = f" (process {holder[0]['pid']} of Postgres)" if holder else ""
+            raise FatalError(
+                f"another copy from the outbox of source {settings.source!r} is running{who}",
+                todo="Wait for it to end, or end it; it goes on from where it was when it is begun again",
+            )
+        owner = secrets.token_hex(8)
+        newest, stream = newest_epoch(clickhouse, settings, COPY), newest_epoch(clickhouse, settings)
+        epoch = 1 + (newest.epoch if newest else 0)
+        history = stream.history if stream else History("", 0)
+        raise_epoch(clickhouse, settings, history, line.lsn, epoch, owner, lane=COPY)
+        settle(clickhouse, settings, time.sleep, lane=COPY)
+        delivering = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=settings.insert_timeout_s)
+        try:
+            yield Delivery(make_app(settings), payloads, delivering, epoch, owner, patience_s=patience_s)
+        finally:
+            payloads.close()
+            delivering.close()

@@ -1,0 +1,152 @@
+"""Which rows of the outbox are the table's share, and which the stream's: no row is both, none is neither.
+
+Edge: Postgres' snapshots. There are two ways to draw the line:
+
+- *at the creation of a slot*: Postgres exports the snapshot of that very moment. What it shows, the slot will never
+  stream; what commits later, it will.
+- *behind a running pipeline*: take a snapshot, mark the log after it, and wait until the slot has passed the mark. All
+  that the snapshot shows has had its turn in the stream by then, and what ClickHouse lacks of it will not come.
+
+The second needs no slot of its own, and can be drawn again after a crash.
+
+Source: https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-SNAPSHOT-SYNCHRONIZATION
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, LiteralString
+
+import psycopg
+from psycopg import sql
+
+from cdc_reader.preflight import connect
+from cdc_reader.slot import confirmed_lsn
+from cdc_reader.sqlstate import error_of
+from sink.errors import Exit, FatalError, TransientError
+from sink.position import Lsn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from sink.settings import Settings
+
+# Records of the log begin at multiples of eight, so a position one below such a multiple is no commit's.
+_ALIGNMENT = 8
+_POLL_S = 0.1
+
+_BEGIN: LiteralString = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+# A record of a few bytes that no plugin of ours is asked for; what was visible before it was written before it.
+_MARK: LiteralString = "SELECT pg_logical_emit_message(false, 'outhaul', '')::text AS lsn"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A snapshot that is held open, by its name, and where in the log it lies."""
+
+    dsn: str
+    snapshot: str
+    lsn: Lsn
+
+    @property
+    def copied_lsn(self) -> Lsn:
+        """LSN that stands in the positions of rows that are copied from the table: no commit has it."""
+        return copied_lsn(self.lsn)
+
+    @contextmanager
+    def look(self) -> Iterator[psycopg.Connection[dict[str, Any]]]:
+        """Open a connection that sees the table's share, and nothing else.
+
+        Raises:
+            PipelineError: Postgres refuses or does not answer, or the snapshot is gone.
+        """
+        with connect(self.dsn) as conn:
+            _execute(conn, _BEGIN)
+            _execute(conn, sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(self.snapshot)))
+            yield conn
+
+
+def copied_lsn(lsn: Lsn) -> Lsn:
+    """Return the LSN for copies under a line at `lsn`."""
+    return Lsn(max(lsn // _ALIGNMENT * _ALIGNMENT, _ALIGNMENT) - 1)
+
+
+@contextmanager
+def behind_the_slot(
+    settings: Settings, *, within_s: float, waiting: Callable[[Lsn, Lsn], None] = lambda _at, _to: None
+) -> Iterator[Line]:
+    """Draw the line where the running pipeline is, and hold it.
+
+    Args:
+        settings: name the slot.
+        within_s: how long the slot may take to pass what is committed now, in seconds.
+        waiting: hears where the slot is, and where it has to come to.
+
+    Raises:
+        TransientError: the slot did not get there in time.
+        FatalError: there is no such slot.
+        PipelineError: Postgres refuses or does not answer.
+    """
+    dsn = settings.postgres_dsn.get_secret_value()
+    with connect(dsn) as holder, connect(dsn) as other:
+        _execute(holder, _BEGIN)
+        snapshot = _text(holder, "SELECT pg_export_snapshot() AS lsn")
+        mark = Lsn.parse(_text(other, _MARK))
+        _wait_for_slot(other, settings, mark, within_s, waiting)
+        yield Line(dsn, snapshot, mark)
+
+
+@contextmanager
+def now(settings: Settings) -> Iterator[Line]:
+    """Hold what is committed now, without a word about the stream: good for counting, not for copying.
+
+    Raises:
+        PipelineError: Postgres refuses or does not answer.
+    """
+    dsn = settings.postgres_dsn.get_secret_value()
+    with connect(dsn) as holder:
+        _execute(holder, _BEGIN)
+        snapshot = _text(holder, "SELECT pg_export_snapshot() AS lsn")
+        yield Line(dsn, snapshot, Lsn.parse(_text(holder, "SELECT pg_current_wal_insert_lsn()::text AS lsn")))
+
+
+def _wait_for_slot(
+    conn: psycopg.Connection[dict[str, Any]],
+    settings: Settings,
+    mark: Lsn,
+    within_s: float,
+    waiting: Callable[[Lsn, Lsn], None],
+) -> None:
+    deadline = time.monotonic() + within_s
+    while (at := confirmed_lsn(conn, settings.slot)) < mark:
+        if not at:
+            raise FatalError(
+                f"slot {settings.slot!r} does not exist, so nothing says which rows the stream will bring",
+                todo="Make it anew: `outhaul slot reset --recreate`",
+                exit_code=Exit.SLOT_MISSING,
+            )
+        if time.monotonic() > deadline:
+            raise TransientError(
+                f"slot {settings.slot!r} is at {at} and did not pass {mark} within {within_s:g} s, so rows that are "
+                "not stored may still come by the stream",
+                todo="Check `outhaul status`: the reader and a worker must run; or give it more time with --wait",
+            )
+        waiting(at, mark)
+        time.sleep(_POLL_S)
+
+
+def _execute(conn: psycopg.Connection[dict[str, Any]], statement: LiteralString | sql.Composed) -> None:
+    try:
+        conn.execute(statement)
+    except psycopg.Error as error:
+        raise error_of(error.sqlstate, str(error)) from error
+
+
+def _text(conn: psycopg.Connection[dict[str, Any]], query: LiteralString) -> str:
+    try:
+        row = conn.execute(query).fetchone()
+    except psycopg.Error as error:
+        raise error_of(error.sqlstate, str(error)) from error
+    return str(next(iter((row or {}).values())))

@@ -1,0 +1,146 @@
+"""Ids of outbox rows -> batches of them, as the stream would have made them but for their positions.
+
+Edge: a binary COPY from Postgres. A copied row's position is (the line's LSN, its id): the same in every attempt under
+one line, and never that of a row which was streamed.
+
+Source: https://www.postgresql.org/docs/current/sql-copy.html
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import psycopg
+
+from cdc_reader.assemble import Assembly
+from cdc_reader.column_types import Oid
+from cdc_reader.columns import build
+from cdc_reader.decode import Segment
+from cdc_reader.frame import Run
+from cdc_reader.held import NOTHING_HELD
+from cdc_reader.message import Column
+from cdc_reader.outbox.cells import is_trailer, strip_header, walk
+from cdc_reader.outbox.shape import is_binary, quoted
+from cdc_reader.sqlstate import error_of
+from sink.errors import FatalError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cdc_reader.assemble import Assembled
+    from cdc_reader.frame import Ints
+    from cdc_reader.outbox.shape import Shape
+    from sink.position import Lsn
+    from sink.settings import Settings
+
+_PIECE_BYTES = 4 << 20
+_ID = "id"
+_INTEGERS: dict[int, type[np.signedinteger[Any]]] = {Oid.INT2: np.int16, Oid.INT4: np.int32, Oid.INT8: np.int64}
+# What the sink's messages can name.
+_END_ID = 10**18
+
+# The log's own time of the commit is not kept in the table: the event's time stands in, where it is a plausible one.
+_COMMITTED_AT = """(extract(epoch from CASE WHEN event_date_time BETWEEN '1970-01-01' AND now() + interval '1 day'
+    THEN event_date_time ELSE now() END) * 1000000)::bigint"""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Ids to copy, ascending; `whole` says that these are all there are between the first and the last."""
+
+    ids: Ints
+    whole: bool
+
+
+def batches(
+    conn: psycopg.Connection[dict[str, Any]], shape: Shape, wanted: Wanted, lsn: Lsn, settings: Settings, table: str
+) -> Iterator[Assembled]:
+    """Read rows and yield them as batches, each within the bounds of the settings.
+
+    Args:
+        conn: a connection that sees the table's share.
+        shape: of the outbox.
+        wanted: which rows.
+        lsn: the line's, for their positions.
+        settings: bounds and names.
+        table: ClickHouse table that they go to.
+
+    Raises:
+        PipelineError: Postgres refuses or does not answer, or a value is none that its type can have.
+    """
+    assembly = Assembly(NOTHING_HELD, source=settings.source, dead_letters=settings.dead_letters_table)
+    rows = 0
+    for run in _runs(conn, _statement(shape, wanted)):
+        rows += len(run.lengths)
+        size = assembly.packed_bytes + len(run.data)
+        assembly.add(_segment(run, shape, lsn, table))
+        if rows >= settings.batch_max_rows or size >= settings.batch_max_bytes:
+            yield from assembly.finish()
+            rows = 0
+    yield from assembly.finish()
+
+
+def _statement(shape: Shape, wanted: Wanted) -> bytes:
+    """Return the COPY; it binds no parameters, and its numbers are ours."""
+    columns = [quoted(column.name) + ("" if is_binary(column) else "::text") for column in shape.columns]
+    if wanted.whole:
+        which = f"id BETWEEN {wanted.ids[0]} AND {wanted.ids[-1]}"
+    else:
+        which = f"id = ANY('{{{','.join(map(str, wanted.ids.tolist()))}}}'::bigint[])"
+    query = (
+        f"SELECT {', '.join(columns)}, {_COMMITTED_AT} FROM {shape.quoted_table} "
+        f"WHERE {which} AND {shape.condition} ORDER BY id"
+    )
+    return f"COPY ({query}) TO STDOUT (FORMAT binary)".encode()
+
+
+def _runs(conn: psycopg.Connection[dict[str, Any]], statement: bytes) -> Iterator[Run]:
+    """Carry out the COPY; a row is a message of the protocol, and is told from its neighbours by that."""
+    run, first = Run(), True
+    try:
+        with conn.cursor() as cursor, cursor.copy(statement) as copy:
+            for chunk in copy:
+                message = bytes(chunk)
+                if first:
+                    message, first = strip_header(message), False
+                if not message or is_trailer(message):
+                    continue
+                run.data += message
+                run.lengths.append(len(message))
+                if len(run.data) >= _PIECE_BYTES:
+                    yield run
+                    run = Run()
+    except psycopg.Error as error:
+        raise error_of(error.sqlstate, str(error)) from error
+    if run.lengths:
+        yield run
+
+
+def _segment(run: Run, shape: Shape, lsn: Lsn, table: str) -> Segment:
+    # Read as text, a type that we do not decode is a text.
+    columns = [
+        *(column if is_binary(column) else Column(column.name, Oid.TEXT) for column in shape.columns),
+        Column("outhaul committed at", Oid.INT8),
+    ]
+    cells = walk(run, len(columns))
+    ids = cells[[column.name for column in columns].index(_ID)]
+    key = columns[[column.name for column in columns].index(_ID)]
+    ordinal = ids.numbers(_INTEGERS[key.type_oid]).astype(np.int64)
+    if len(ordinal) and not 0 <= int(ordinal.min()) <= int(ordinal.max()) < _END_ID:
+        raise FatalError(
+            f"{shape.table} has rows whose id is negative or beyond 10^18, which cannot be copied",
+            todo="The stream takes them; give the rows that are missing other ids, and insert them again",
+        )
+    decoded = build(columns[:-1], cells[:-1], binary=True)
+    return Segment(
+        table=table,
+        relation=shape.relation,
+        columns=decoded.columns,
+        lsn=np.full(len(ordinal), int(lsn), np.uint64),
+        ordinal=ordinal.astype(np.uint64),
+        committed_at_us=cells[-1].numbers(np.int64),
+        refused=decoded.refused,
+        refused_rows=decoded.refused_rows,
+    )

@@ -1,0 +1,105 @@
+"""Settings -> what the captured table looks like: its published columns, how each is read, which rows are published.
+
+Edge: Postgres' catalogue.
+
+Source: https://www.postgresql.org/docs/current/view-pg-publication-tables.html
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, LiteralString, cast
+
+import psycopg
+
+from cdc_reader.column_types import IGNORED, Oid
+from cdc_reader.message import Column, Relation
+from cdc_reader.sqlstate import error_of
+from sink.errors import Exit, FatalError
+
+if TYPE_CHECKING:
+    from sink.settings import Settings
+
+_KEY = "id"
+_INTEGERS = {Oid.INT2, Oid.INT4, Oid.INT8}
+_BINARY_TYPES = frozenset(Oid)
+_FIRST_WITH_LISTS = 150000
+
+_COLUMNS: LiteralString = """
+    SELECT attname AS name, atttypid::int8 AS oid, current_setting('server_encoding') AS encoding
+    FROM pg_attribute WHERE attrelid = to_regclass(%(table)s) AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
+    ORDER BY attnum"""
+
+_PUBLISHED: LiteralString = """
+    SELECT attnames::text[] AS names, rowfilter FROM pg_publication_tables
+    WHERE pubname = %(publication)s
+      AND to_regclass(format('%%I.%%I', schemaname, tablename)) = to_regclass(%(table)s)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The captured table.
+
+    `columns` are those that reach ClickHouse; `condition` is SQL that holds for the rows
+    that are published.
+    """
+
+    table: str
+    columns: tuple[Column, ...]
+    condition: str
+    encoding: str
+
+    @property
+    def relation(self) -> Relation:
+        """Return the table as the stream would announce it."""
+        schema, _, name = self.table.partition(".")
+        return Relation(0, schema, name, "d", self.columns)
+
+    @property
+    def quoted_table(self) -> str:
+        """Return the table's name for a statement."""
+        return ".".join(quoted(part) for part in self.table.split("."))
+
+
+def quoted(name: str) -> str:
+    """Quote a Postgres identifier, whatever it holds."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def is_binary(column: Column) -> bool:
+    """Tell whether we decode the binary form of the column's type; others are read as text, as the stream does."""
+    return column.type_oid in _BINARY_TYPES
+
+
+def describe(conn: psycopg.Connection[dict[str, Any]], settings: Settings) -> Shape:
+    """Ask the catalogue.
+
+    Raises:
+        FatalError: the table is missing, or its `id` is no integer, by which rows are compared.
+        PipelineError: Postgres refuses or does not answer.
+    """
+    names = {"table": settings.table, "publication": settings.publication}
+    try:
+        found = conn.execute(_COLUMNS, names).fetchall()
+        published = None
+        if conn.info.server_version >= _FIRST_WITH_LISTS:
+            published = conn.execute(_PUBLISHED, names).fetchone()
+    except psycopg.Error as error:
+        raise error_of(error.sqlstate, str(error), publication=settings.publication) from error
+    if not found:
+        raise FatalError(
+            f"Postgres has no table {settings.table}",
+            todo="Create it with `outhaul setup`, or name yours in OUTHAUL_TABLE as schema.table",
+            exit_code=Exit.TABLE_MISSING,
+        )
+    listed = set(published["names"]) if published and published["names"] else {row["name"] for row in found}
+    kept = [row for row in found if row["name"] in listed and row["name"] not in IGNORED]
+    if not any(row["name"] == _KEY and row["oid"] in _INTEGERS for row in kept):
+        raise FatalError(
+            f"{settings.table} has no published integer column `{_KEY}`, by which its rows are told apart",
+            todo="Rows of this table can be streamed, but not compared, healed or pruned",
+            exit_code=Exit.TABLE_MISSING,
+        )
+    columns = tuple(Column(row["name"], cast("int", row["oid"])) for row in kept)
+    condition = (published or {}).get("rowfilter") or "true"
+    return Shape(settings.table, columns, f"({condition})", found[0]["encoding"])

@@ -1,0 +1,221 @@
+"""A range of ids -> what each side says of it: counts and sums, or every row by its number.
+
+Edge: Postgres, in the line's snapshot, and ClickHouse. Neither sends a row's contents.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import psycopg
+
+from cdc_reader import arrow
+from cdc_reader.outbox import fingerprint
+from cdc_reader.sqlstate import error_of
+from sink.sql import identifier, query
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from cdc_reader.frame import Bools, Ints
+    from cdc_reader.outbox.shape import Shape
+    from sink.clickhouse import ClickHouse
+    from sink.settings import Settings
+
+    Connection: TypeAlias = psycopg.Connection[dict[str, Any]]
+
+RANGE_IDS = 1 << 16
+_TIME = "event_date_time"
+# ClickHouse's sums of 64-bit numbers wrap, Postgres' do not.
+_WRAP = 1 << 64
+
+Sums: TypeAlias = dict[int, tuple[int, int]]
+"""Number of rows, and the sum of their numbers modulo 2^64, for each range of RANGE_IDS ids, by its number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What is compared: contents too or ids only; events of which time (`until` is exclusive), and from which id on."""
+
+    deep: bool = False
+    since: datetime | None = None
+    until: datetime | None = None
+    from_id: int | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no row is left out."""
+        return self.since is None and self.until is None and self.from_id is None
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """One side's rows: ids ascending, a number for the contents of each, and one that leaves out its time.
+
+    `timeless` rows have no time of their own in Postgres; ClickHouse has put in that of their commit.
+    """
+
+    ids: Ints
+    whole: Ints
+    rest: Ints
+    timeless: Bools
+
+
+class TableSide:
+    """The outbox."""
+
+    def __init__(self, shape: Shape, scope: Scope, types: Mapping[str, str]) -> None:
+        """Prepare the questions; `types` are ClickHouse's of the columns, by name."""
+        self._table = shape.quoted_table
+        self._condition = shape.condition
+        self._scope = scope
+        self._whole = self._rest = fingerprint.postgres_id()
+        if scope.deep:
+            self._whole = fingerprint.postgres_row(fingerprint.compared(shape, types), shape.encoding)
+            self._rest = fingerprint.postgres_row(fingerprint.compared(shape, types, without=_TIME), shape.encoding)
+
+    def bounds(self, conn: Connection) -> tuple[int, int] | None:
+        """Return the least and greatest id; None where there are no rows.
+
+        Raises:
+            PipelineError: Postgres refuses or does not answer.
+        """
+        where = "" if self._scope.from_id is None else "WHERE id >= %s"
+        bound = [] if self._scope.from_id is None else [self._scope.from_id]
+        row = fetch(conn, f"SELECT min(id) AS first, max(id) AS last FROM {self._table} {where}", bound)[0]
+        return None if row["first"] is None else (row["first"], row["last"])
+
+    def sums(self, conn: Connection, first: int, last: int) -> Sums:
+        """Boil ids `first` to `last` down.
+
+        Raises:
+            PipelineError: Postgres refuses or does not answer.
+        """
+        rows = fetch(
+            conn,
+            f"SELECT id / {RANGE_IDS} AS number, count(*) AS rows, sum({self._whole}) AS sum "
+            f"FROM {self._table} WHERE {self._where()} GROUP BY 1",
+            [first, last, *self._times()],
+        )
+        return {row["number"]: (row["rows"], int(row["sum"]) % _WRAP) for row in rows}
+
+    def rows(self, conn: Connection, first: int, last: int) -> Rows:
+        """Name every row of ids `first` to `last`.
+
+        Raises:
+            PipelineError: Postgres refuses or does not answer.
+        """
+        rows = fetch(
+            conn,
+            f"SELECT id, {self._whole} AS whole, {self._rest} AS rest, {_TIME} IS NULL AS timeless "
+            f"FROM {self._table} WHERE {self._where()} ORDER BY id",
+            [first, last, *self._times()],
+        )
+        ids, whole, rest = (np.array([row[name] for row in rows], np.int64) for name in ("id", "whole", "rest"))
+        return Rows(ids, whole, rest, np.array([row["timeless"] for row in rows], np.bool_))
+
+    def those_there(self, conn: Connection, ids: Ints) -> Ints:
+        """Return those of the ids that the table has, as the connection sees it.
+
+        Raises:
+            PipelineError: Postgres refuses or does not answer.
+        """
+        rows = fetch(conn, f"SELECT id FROM {self._table} WHERE id = ANY(%s) ORDER BY id", [ids.tolist()])
+        return np.array([row["id"] for row in rows], np.int64)
+
+    def _where(self) -> str:
+        since = f" AND {_TIME} >= %s" if self._scope.since else ""
+        until = f" AND {_TIME} < %s" if self._scope.until else ""
+        return f"id BETWEEN %s AND %s{since}{until} AND {self._condition.replace('%', '%%')}"
+
+    def _times(self) -> list[datetime]:
+        return [time for time in (self._scope.since, self._scope.until) if time is not None]
+
+
+class StoredSide:
+    """One table of ClickHouse."""
+
+    def __init__(self, clickhouse: ClickHouse, settings: Settings, shape: Shape, scope: Scope, table: str) -> None:
+        """Ask for the table's columns, and prepare the questions.
+
+        Raises:
+            PipelineError: ClickHouse refuses or does not answer.
+        """
+        self._clickhouse = clickhouse
+        self._settings = settings
+        self._table = identifier(table)
+        self._scope = scope
+        columns = clickhouse.rows(
+            "SELECT name, type FROM system.columns WHERE database = currentDatabase() AND table = {table:String}",
+            parameters={"table": table},
+        )
+        self.types: dict[str, str] = {name: kind for name, kind in columns}  # noqa: C416 - says what the columns are
+        self._whole = self._rest = fingerprint.clickhouse_id()
+        if scope.deep:
+            self._whole = fingerprint.clickhouse_row(fingerprint.compared(shape, self.types))
+            self._rest = fingerprint.clickhouse_row(fingerprint.compared(shape, self.types, without=_TIME))
+
+    def sums(self, first: int, last: int) -> Sums:
+        """Boil ids `first` to `last` down.
+
+        Raises:
+            PipelineError: ClickHouse refuses or does not answer.
+        """
+        text = query("compare_sums", table=self._table, number=self._whole, times=self._times(), range=RANGE_IDS)
+        rows = self._clickhouse.rows(text, parameters=self._bound(first, last))
+        return {number: (count, total % _WRAP) for number, count, total in rows}
+
+    def rows(self, first: int, last: int) -> Rows:
+        """Name every row of ids `first` to `last`; an id is there as often as it is stored.
+
+        Raises:
+            PipelineError: ClickHouse refuses or does not answer.
+        """
+        text = query("compare_rows", table=self._table, whole=self._whole, rest=self._rest, times=self._times())
+        table = self._clickhouse.arrow(text, parameters=self._bound(first, last))
+        ids, whole, rest = (arrow.values(table.column(name), np.int64) for name in ("number", "whole", "rest"))
+        return Rows(ids, whole, rest, np.zeros(len(ids), np.bool_))
+
+    def last_id(self) -> int:
+        """Return the greatest id that is stored; 0 where none is.
+
+        Raises:
+            PipelineError: ClickHouse refuses or does not answer.
+        """
+        text = f"SELECT max(id) FROM {self._table} WHERE cdc_source = {{source:String}}"
+        return int(self._clickhouse.rows(text, parameters={"source": self._settings.source})[0][0] or 0)
+
+    def letters(self) -> Ints:
+        """Return the ids of all dead letters, ascending.
+
+        Raises:
+            PipelineError: ClickHouse refuses or does not answer.
+        """
+        text = query("letter_ids", table=identifier(self._settings.dead_letters_table))
+        rows = self._clickhouse.rows(text, parameters={"source": self._settings.source})
+        return np.array([row[0] for row in rows], np.int64)
+
+    def _times(self) -> str:
+        since = f"AND {_TIME} >= {{since:DateTime64(6, 'UTC')}}" if self._scope.since else ""
+        until = f"AND {_TIME} < {{until:DateTime64(6, 'UTC')}}" if self._scope.until else ""
+        return f"{since} {until}"
+
+    def _bound(self, first: int, last: int) -> dict[str, Any]:
+        bound: dict[str, Any] = {"source": self._settings.source, "first": first, "last": last}
+        times = {"since": self._scope.since, "until": self._scope.until}
+        return bound | {name: time for name, time in times.items() if time is not None}
+
+
+def fetch(conn: Connection, statement: str, bound: list[Any]) -> list[dict[str, Any]]:
+    """Return the rows of a query of ours.
+
+    Raises:
+        PipelineError: Postgres refuses or does not answer.
+    """
+    try:
+        return conn.execute(statement.encode(), bound or None).fetchall()
+    except psycopg.Error as error:
+        raise error_of(error.sqlstate, str(error)) from error

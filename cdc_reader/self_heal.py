@@ -1,0 +1,188 @@
+"""A slot that is lost, or costs too much -> given up or made anew, and what it skipped copied; by the reader itself.
+
+Edge: Postgres, ClickHouse, one thread. Without OUTHAUL_HEAL=auto nothing is changed: the reader stops, and says what
+is missing and which command goes on. With OUTHAUL_PARK_WAL_BYTES the slot is given up before the log that it keeps
+fills the primary's disk; what it would have brought is in the outbox.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import closing
+from random import SystemRandom
+from typing import TYPE_CHECKING
+
+import structlog
+
+from cdc_reader import metrics
+from cdc_reader.fence import newest_epoch
+from cdc_reader.outbox.due import due, note_done, note_due
+from cdc_reader.outbox.heal import ASK_TIMEOUT_S, heal
+from cdc_reader.outbox.line import behind_the_slot
+from cdc_reader.outbox.sides import Scope
+from cdc_reader.preflight import connect
+from cdc_reader.slot_change import drop, identify, make_anew
+from cdc_reader.slot_facts import slot_facts
+from cdc_reader.slot_hold import check_free, hold
+from cdc_reader.slot_plan import count_unread
+from sink.clickhouse import ClickHouse
+from sink.errors import Exit, FatalError, PipelineError
+from sink.position import NO_LSN
+from sink.retry import backoff_s
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sink.settings import Settings
+
+log = structlog.get_logger("outhaul.reader")
+
+_random = SystemRandom().random
+_ABOUT_THE_SLOT = {Exit.SLOT_MISSING, Exit.SLOT_UNUSABLE, Exit.OTHER_HISTORY}
+_LOOK_S = 2.0
+# The stream may have a backlog before it; a heal waits for it, and is begun again after this, in seconds.
+_CATCH_UP_S = 3600.0
+_PATIENCE_S = 600.0
+
+
+def is_about_the_slot(error: FatalError) -> bool:
+    """Tell whether a new slot, and a copy of what it skips, would mend the error."""
+    return error.exit_code in _ABOUT_THE_SLOT
+
+
+def mend(settings: Settings, error: FatalError) -> None:
+    """Make the slot anew, if the settings say so; the heal is then due.
+
+    Raises:
+        FatalError: they do not, or the slot is not ours to change; the message says what is missing and what to type.
+        SlotHeldError: an operator is about it; stand by.
+        PipelineError: a server refuses or does not answer.
+    """
+    with connect(settings.postgres_dsn.get_secret_value()) as conn:
+        check_free(conn, settings)
+        facts = slot_facts(conn, settings)
+    problem = facts.problem if facts else None
+    if error.exit_code is not Exit.OTHER_HISTORY and facts is not None and problem is None:
+        # Somebody has mended it meanwhile.
+        return
+    ours = facts is None or (facts.plugin == "pgoutput" and facts.here)
+    with closing(_asking(settings)) as clickhouse:
+        if settings.heal != "auto" or not ours or not _same_cluster(settings, clickhouse):
+            raise _with_gap(settings, clickhouse, error)
+    remake(settings, error)
+
+
+def remake(settings: Settings, reason: FatalError) -> None:
+    """Make the slot anew; what it skips is copied by the guard.
+
+    Raises:
+        PipelineError: a server refuses or does not answer.
+    """
+    log.warning("slot_made_anew", slot=settings.slot, reason=reason.message)
+    with (
+        closing(_asking(settings)) as clickhouse,
+        make_anew(settings, clickhouse, accept_loss=False, waiting=_say_waiting),
+    ):
+        metrics.SLOT_CHANGES.labels(reason.exit_code.name.lower()).inc()
+
+
+def park(settings: Settings) -> None:
+    """Give the slot up, and with it the log that it keeps.
+
+    Raises:
+        PipelineError: a server refuses or does not answer; the slot is kept then.
+    """
+    with closing(_asking(settings)) as clickhouse, hold(settings) as conn:
+        facts = slot_facts(conn, settings)
+        if facts is None:
+            return
+        note_due(clickhouse, settings, facts.confirmed or NO_LSN)
+        drop(conn, settings)
+    metrics.SLOT_CHANGES.labels("parked").inc()
+    log.warning(
+        "parked",
+        slot=settings.slot,
+        confirmed_lsn=str(facts.confirmed),
+        retained_bytes=facts.retained_bytes,
+        limit_bytes=settings.park_wal_bytes,
+    )
+
+
+class Guard:
+    """Looks after the slot beside the session: heals what is due, and says when the slot has to be given up."""
+
+    def __init__(self, settings: Settings, stopping: Callable[[], bool]) -> None:
+        """Start the thread, where the settings give it something to do."""
+        self.must_park = False
+        self._settings = settings
+        self._stopping = stopping
+        if settings.heal == "auto" or settings.park_wal_bytes:
+            for act in (self._heal_what_is_due, self._watch_the_log):
+                threading.Thread(target=self._run, args=(act,), name="outhaul-guard", daemon=True).start()
+
+    def _run(self, act: Callable[[], None]) -> None:
+        failures = 0
+        while not self._stopping():
+            wait_s = _LOOK_S
+            try:
+                act()
+                failures = 0
+            except PipelineError as error:
+                failures += 1
+                wait_s = backoff_s(failures, max_s=self._settings.retry_max_s, random=_random())
+                log.warning("guard_waits", slot=self._settings.slot, error=str(error), wait_s=round(wait_s, 2))
+            time.sleep(max(wait_s, _LOOK_S))
+
+    def _heal_what_is_due(self) -> None:
+        settings = self._settings
+        with closing(_asking(settings)) as clickhouse:
+            number = due(clickhouse, settings)
+            if number is None or self.must_park:
+                return
+            log.info("healing", source=settings.source, note=number)
+            try:
+                with behind_the_slot(settings, within_s=_CATCH_UP_S) as line:
+                    done = heal(settings, line, Scope(), patience_s=_PATIENCE_S, threads=1)
+            except PipelineError:
+                metrics.HEALS.labels("failed").inc()
+                raise
+            note_done(clickhouse, settings, number)
+        metrics.HEALS.labels("done").inc()
+        metrics.HEALED_ROWS.inc(done.stored)
+        log.info("healed", source=settings.source, note=number, rows=done.stored, seconds=round(done.seconds, 1))
+
+    def _watch_the_log(self) -> None:
+        limit = self._settings.park_wal_bytes
+        if not limit:
+            return
+        with connect(self._settings.postgres_dsn.get_secret_value()) as conn:
+            facts = slot_facts(conn, self._settings)
+        if facts is not None and (facts.retained_bytes or 0) > limit:
+            self.must_park = True
+
+
+def _with_gap(settings: Settings, clickhouse: ClickHouse, error: FatalError) -> FatalError:
+    """Say what is missing, too."""
+    try:
+        unread = count_unread(settings, clickhouse)
+    except PipelineError as other:
+        gap = f"how much is missing cannot be said: {other.message}"
+    else:
+        ids = f" (ids {unread.first_id} to {unread.last_id})" if unread.events else ""
+        gap = f"{unread.events} events{ids} are committed and not in ClickHouse; they are in the outbox, none is lost"
+    return FatalError(f"{error.message}. {gap}", code=error.code, todo=error.todo, exit_code=error.exit_code)
+
+
+def _same_cluster(settings: Settings, clickhouse: ClickHouse) -> bool:
+    """Tell whether the server is of the cluster that ClickHouse knows: another one may be a mistake in the DSN."""
+    newest = newest_epoch(clickhouse, settings)
+    return newest is None or newest.history.system_identifier == identify(settings).system_identifier
+
+
+def _asking(settings: Settings) -> ClickHouse:
+    return ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=ASK_TIMEOUT_S)
+
+
+def _say_waiting() -> None:
+    log.warning("slot_waits_for_open_transactions")

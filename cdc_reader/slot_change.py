@@ -1,0 +1,210 @@
+"""A plan that was agreed to -> the slot made anew, moved or dropped, and nothing lost on the way.
+
+Edge: the order of things is all there is to it. The note that a heal is due comes before anything is skipped; the
+fence is raised and older inserts are at rest before ClickHouse is asked what it lacks; readers stand by meanwhile.
+
+Dying after the note: a heal is due, which finds nothing or little to do. After the slot was dropped: the reader stops
+and says which command goes on. After it was created: the reader streams on, and the heal is still due.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import structlog
+
+from cdc_reader.fence import newest_epoch, raise_epoch, settle
+from cdc_reader.outbox.due import note_accepted, note_due
+from cdc_reader.outbox.sides import fetch
+from cdc_reader.slot import History, open_link
+from cdc_reader.slot_create import create
+from cdc_reader.slot_facts import slot_facts
+from cdc_reader.slot_hold import hold
+from cdc_reader.sqlstate import error_of
+from sink.errors import Exit, FatalError
+from sink.failpoint import reach
+from sink.position import NO_LSN, Lsn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from cdc_reader.outbox.line import Line
+    from sink.clickhouse import ClickHouse
+    from sink.settings import Settings
+
+log = structlog.get_logger("outhaul.slot")
+
+CREATES_WITHIN_S = 600.0
+# A new primary may be behind the old one's tail by so much; a segment of the log is skipped at a time, in bytes.
+_MAX_TAIL_BYTES = 1 << 30
+_POLL_S = 0.1
+
+
+@contextmanager
+def make_anew(
+    settings: Settings, clickhouse: ClickHouse, *, accept_loss: bool, waiting: Callable[[], None]
+) -> Iterator[Line]:
+    """Drop the slot, if there is one, and create it where the log ends now; the block has the line at which it begins.
+
+    Readers go on as soon as the slot is there, while the block runs.
+
+    Raises:
+        PipelineError: a server refuses or does not answer; the error says how far it came.
+    """
+    with ExitStack() as until_the_end:
+        with hold(settings) as conn:
+            facts = slot_facts(conn, settings)
+            at = facts.confirmed if facts and facts.confirmed else NO_LSN
+            (note_accepted if accept_loss else note_due)(clickhouse, settings, at)
+            reach("slot.noted")
+            _take_over(conn, settings, clickhouse, at)
+            if facts is not None:
+                drop(conn, settings)
+            reach("slot.dropped")
+            line = until_the_end.enter_context(create(settings, within_s=CREATES_WITHIN_S, waiting=waiting))
+        log.info("slot_created", slot=settings.slot, lsn=str(line.lsn), before=str(at))
+        reach("slot.created")
+        yield line
+
+
+def restart(settings: Settings, clickhouse: ClickHouse) -> Lsn:
+    """End the session and let the reader begin anew from what the slot has confirmed; return that position.
+
+    On another timeline or server than ClickHouse knows, that is where the source goes on.
+
+    Raises:
+        PipelineError: a server refuses or does not answer.
+    """
+    with hold(settings) as conn:
+        at = _usable(conn, settings)
+        _take_over(conn, settings, clickhouse, at)
+    return at
+
+
+def advance(settings: Settings, clickhouse: ClickHouse, target: Lsn, *, accept_loss: bool) -> Lsn:
+    """Move the slot forward to `target`, or as near as a commit allows; return where it is then.
+
+    Raises:
+        FatalError: the target lies behind the slot, or beyond the end of the log.
+        PipelineError: a server refuses or does not answer.
+    """
+    with hold(settings) as conn:
+        at = check_target(conn, settings, target)
+        (note_accepted if accept_loss else note_due)(clickhouse, settings, at)
+        _take_over(conn, settings, clickhouse, at)
+        fetch(conn, "SELECT pg_replication_slot_advance(%s, %s::pg_lsn)::text AS moved", [settings.slot, str(target)])
+        return _usable(conn, settings)
+
+
+def check_target(conn: psycopg.Connection[dict[str, Any]], settings: Settings, target: Lsn) -> Lsn:
+    """Check that the slot can be moved to `target`; return where it is.
+
+    Raises:
+        FatalError: it cannot be used, or the target lies behind it or beyond the end of the log.
+        PipelineError: Postgres refuses or does not answer.
+    """
+    at, end = _usable(conn, settings), _end_of_log(conn)
+    if not at < target <= end:
+        raise FatalError(
+            f"slot {settings.slot!r} can only go forward, from {at} to {end} at most, not to {target}",
+            todo="To store events again that lie behind it: `outhaul verify --repair`",
+            exit_code=Exit.USAGE,
+        )
+    return at
+
+
+def drop(conn: psycopg.Connection[dict[str, Any]], settings: Settings) -> None:
+    """Drop the slot, which nobody streams from.
+
+    Raises:
+        PipelineError: Postgres refuses or does not answer.
+    """
+    try:
+        conn.execute("SELECT pg_drop_replication_slot(%s)", [settings.slot])
+    except psycopg.Error as error:
+        raise error_of(error.sqlstate, str(error), slot=settings.slot) from error
+    log.info("slot_dropped", slot=settings.slot)
+
+
+def _usable(conn: psycopg.Connection[dict[str, Any]], settings: Settings) -> Lsn:
+    facts = slot_facts(conn, settings)
+    problem = "it does not exist" if facts is None else facts.problem
+    if problem or facts is None or facts.confirmed is None:
+        raise FatalError(
+            f"slot {settings.slot!r} cannot be used: {problem}",
+            todo="Make it anew: `outhaul slot reset --recreate`; what it skips is copied from the outbox",
+            exit_code=Exit.SLOT_UNUSABLE,
+        )
+    return facts.confirmed
+
+
+def _take_over(conn: psycopg.Connection[dict[str, Any]], settings: Settings, clickhouse: ClickHouse, at: Lsn) -> None:
+    """Fence older readers out, bind the source to this server's history, and see older inserts come to rest."""
+    history = identify(settings)
+    newest = newest_epoch(clickhouse, settings)
+    if newest is not None and newest.history != history:
+        _pass_the_tail(conn, settings, clickhouse, newest.history, history)
+    epoch = 1 + (newest.epoch if newest else 0)
+    raise_epoch(clickhouse, settings, history, at, epoch, secrets.token_hex(8))
+    settle(clickhouse, settings, time.sleep)
+
+
+def identify(settings: Settings) -> History:
+    """Ask which history the server writes.
+
+    Raises:
+        PipelineError: Postgres refuses or does not answer.
+    """
+    link = open_link(settings.postgres_dsn.get_secret_value(), settings.slot, settings.publication)
+    try:
+        return link.identify()
+    finally:
+        link.close()
+
+
+def _pass_the_tail(
+    conn: psycopg.Connection[dict[str, Any]],
+    settings: Settings,
+    clickhouse: ClickHouse,
+    known: History,
+    found: History,
+) -> None:
+    """Bring the log past every position that ClickHouse holds of another history, so that none is given twice.
+
+    What an old primary wrote after its standby's last word may be stored, under positions that the new one would use
+    again.
+    """
+    rows = clickhouse.rows(
+        f"SELECT max(cdc_lsn) FROM {settings.clickhouse_table} "  # noqa: S608 - a checked name
+        "WHERE cdc_source = {source:String} AND cdc_lsn % 8 != 7",
+        parameters={"source": settings.source},
+    )
+    tail = Lsn(int(rows[0][0] or 0))
+    end = _end_of_log(conn)
+    if tail >= end + _MAX_TAIL_BYTES:
+        raise FatalError(
+            f"ClickHouse holds positions of source {settings.source!r} up to {tail} from system "
+            f"{known.system_identifier}, and the log of system {found.system_identifier} ends at {end}: its positions "
+            "would be taken for those",
+            todo="Go on under another name: OUTHAUL_SOURCE; events that both hold are then stored under both",
+            exit_code=Exit.OTHER_HISTORY,
+        )
+    while _end_of_log(conn) <= tail:
+        try:
+            conn.execute("SELECT pg_switch_wal(), pg_logical_emit_message(false, 'outhaul', '')")
+        except psycopg.Error as error:
+            raise FatalError(
+                f"ClickHouse holds events of the old primary up to {tail}, past the end of this one's log ({end})",
+                todo=f"As a superuser, repeat SELECT pg_switch_wal() until pg_current_wal_lsn() is past {tail}; "
+                "then run this again",
+                exit_code=Exit.OTHER_HISTORY,
+            ) from error
+        time.sleep(_POLL_S)
+
+
+def _end_of_log(conn: psycopg.Connection[dict[str, Any]]) -> Lsn:
+    return Lsn.parse(fetch(conn, "SELECT pg_current_wal_lsn()::text AS lsn", [])[0]["lsn"])

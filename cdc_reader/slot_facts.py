@@ -1,0 +1,79 @@
+"""Name of a slot -> what Postgres says of it, and who must not be disturbed before it is changed.
+
+Edge: Postgres' views. Columns that a server does not have are left out.
+
+Source: https://www.postgresql.org/docs/current/view-pg-replication-slots.html
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from cdc_reader.sqlstate import error_of
+from sink.position import Lsn
+
+if TYPE_CHECKING:
+    from sink.settings import Settings
+
+_MINE = "pgoutput"
+
+
+@dataclass(frozen=True, slots=True)
+class SlotFacts:
+    """A slot as it is now; sizes in bytes, None where Postgres says nothing."""
+
+    name: str
+    plugin: str | None
+    slot_type: str
+    database: str | None
+    here: bool
+    active_pid: int | None
+    confirmed: Lsn | None
+    retained_bytes: int | None
+    wal_status: str | None
+    invalidation_reason: str | None
+
+    @property
+    def problem(self) -> str | None:
+        """Why nobody can stream from it, or None."""
+        if self.slot_type != "logical" or self.plugin != _MINE:
+            return f"it is {self.slot_type} with plugin {self.plugin}, not logical with {_MINE}"
+        if not self.here:
+            return f"it belongs to database {self.database!r}"
+        if self.wal_status == "lost" or self.invalidation_reason:
+            return f"Postgres has invalidated it ({self.invalidation_reason or 'its WAL was removed'})"
+        return None
+
+
+def slot_facts(conn: psycopg.Connection[dict[str, Any]], settings: Settings) -> SlotFacts | None:
+    """Ask for the slot; None where there is none.
+
+    Raises:
+        PipelineError: Postgres refuses or does not answer.
+    """
+    try:
+        row = conn.execute(
+            "SELECT *, database = current_database() AS here, "
+            "CASE WHEN pg_is_in_recovery() THEN NULL ELSE (pg_current_wal_lsn() - restart_lsn)::int8 END AS retained "
+            "FROM pg_replication_slots WHERE slot_name = %s",
+            [settings.slot],
+        ).fetchone()
+    except psycopg.Error as error:
+        raise error_of(error.sqlstate, str(error), slot=settings.slot) from error
+    if row is None:
+        return None
+    return SlotFacts(
+        name=row["slot_name"],
+        plugin=row["plugin"],
+        slot_type=row["slot_type"],
+        database=row["database"],
+        here=bool(row["here"]),
+        active_pid=row["active_pid"],
+        confirmed=Lsn.parse(row["confirmed_flush_lsn"]) if row["confirmed_flush_lsn"] else None,
+        retained_bytes=row["retained"],
+        wal_status=row["wal_status"],
+        invalidation_reason=row.get("invalidation_reason"),
+    )

@@ -1,0 +1,98 @@
+"""A slot that is about to be changed -> nobody streams from it, and no reader begins to.
+
+Edge: an advisory lock in Postgres. It goes with the connection, so whoever holds it and dies blocks nobody. A reader
+that meets it stands by, and streams on by itself when it is gone.
+
+Source: https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, LiteralString
+
+import psycopg
+
+from cdc_reader.preflight import connect
+from cdc_reader.slot_facts import slot_facts
+from cdc_reader.sqlstate import SlotHeldError, error_of
+from sink.errors import Exit, FatalError, TransientError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sink.settings import Settings
+
+_TAKE: LiteralString = "SELECT pg_try_advisory_lock(hashtextextended(%s, 0)) AS ours"
+_LOOK: LiteralString = "SELECT pg_try_advisory_lock_shared(hashtextextended(%s, 0)) AS free"
+_END: LiteralString = "SELECT pg_terminate_backend(%s)"
+# A walsender that is told to end does so between two messages.
+_ENDS_WITHIN_S = 20.0
+_TAKES_WITHIN_S = 5.0
+_POLL_S = 0.1
+
+
+@contextmanager
+def hold(settings: Settings) -> Iterator[psycopg.Connection[dict[str, Any]]]:
+    """End the session that streams from the slot, and keep readers off it for the block.
+
+    Raises:
+        FatalError: another command changes the slot, or the role may not end the session.
+        TransientError: the session does not end.
+        PipelineError: Postgres refuses or does not answer.
+    """
+    with connect(settings.postgres_dsn.get_secret_value()) as conn:
+        _take(conn, settings)
+        _end_session(conn, settings)
+        yield conn
+
+
+def check_free(conn: psycopg.Connection[dict[str, Any]], settings: Settings) -> None:
+    """Look whether the slot is being changed; the connection is closed soon, and its look with it.
+
+    Raises:
+        SlotHeldError: it is; stand by.
+        PipelineError: Postgres refuses or does not answer.
+    """
+    if not _ask(conn, _LOOK, _name(settings))["free"]:
+        raise SlotHeldError(
+            f"slot {settings.slot!r} is being changed by a command of an operator's", exit_code=Exit.SLOT_HELD
+        )
+
+
+def _take(conn: psycopg.Connection[dict[str, Any]], settings: Settings) -> None:
+    # A reader that looks holds the lock for a moment.
+    deadline = time.monotonic() + _TAKES_WITHIN_S
+    while not _ask(conn, _TAKE, _name(settings))["ours"]:
+        if time.monotonic() > deadline:
+            raise FatalError(
+                f"another command is changing slot {settings.slot!r}",
+                todo="Wait for it to end",
+                exit_code=Exit.SLOT_HELD,
+            )
+        time.sleep(_POLL_S)
+
+
+def _end_session(conn: psycopg.Connection[dict[str, Any]], settings: Settings) -> None:
+    deadline = time.monotonic() + _ENDS_WITHIN_S
+    while (facts := slot_facts(conn, settings)) is not None and facts.active_pid is not None:
+        if time.monotonic() > deadline:
+            raise TransientError(
+                f"process {facts.active_pid} of Postgres keeps slot {settings.slot!r} and does not end",
+                todo="Look what it does in pg_stat_replication; nothing was changed",
+                exit_code=Exit.SLOT_HELD,
+            )
+        _ask(conn, _END, facts.active_pid)
+        time.sleep(_POLL_S)
+
+
+def _name(settings: Settings) -> str:
+    return f"outhaul slot {settings.slot}"
+
+
+def _ask(conn: psycopg.Connection[dict[str, Any]], query: LiteralString, value: object) -> dict[str, Any]:
+    try:
+        return conn.execute(query, [value]).fetchone() or {}
+    except psycopg.Error as error:
+        raise error_of(error.sqlstate, str(error)) from error

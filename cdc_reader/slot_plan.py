@@ -1,0 +1,140 @@
+"""Slot, outbox and ClickHouse as they are -> what changing the slot would skip, store again or lose.
+
+Edge: asks all sides, changes nothing. The table says what is committed, ClickHouse what is stored; what lies between
+is what the slot still has to bring.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from cdc_reader.fence import newest_epoch
+from cdc_reader.outbox.compare import Comparison
+from cdc_reader.outbox.heal import ASK_TIMEOUT_S, Tally
+from cdc_reader.outbox.line import now
+from cdc_reader.outbox.shape import describe
+from cdc_reader.outbox.sides import Scope, fetch
+from cdc_reader.preflight import connect
+from cdc_reader.recovery import ask
+from cdc_reader.slot_facts import SlotFacts, slot_facts
+from sink.clickhouse import ClickHouse
+from sink.position import NO_LSN, Lsn
+
+if TYPE_CHECKING:
+    from sink.settings import Settings
+
+# Transactions that write and are open; Postgres waits for them before a new slot is ready.
+_OPEN = (
+    "SELECT pid, extract(epoch FROM now() - xact_start)::int AS seconds, left(query, 60) AS query "
+    "FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid() ORDER BY xact_start LIMIT 5"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """Events that are committed and that ClickHouse lacks; times as ISO 8601, ids of the first and last, or None."""
+
+    events: int = 0
+    first_id: int | None = None
+    last_id: int | None = None
+    first_time: str | None = None
+    last_time: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is there, and what a change would do.
+
+    `stored_ahead` counts events past the slot's position that ClickHouse has already; `lost` those that would never
+    come; `open_transactions` are what a new slot has to wait for.
+    """
+
+    action: str
+    slot: dict[str, Any] | None
+    problem: str | None
+    confirmed: str | None
+    unread: Unread
+    stored_ahead: int
+    healed: int
+    lost: int
+    open_transactions: list[dict[str, Any]] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan in JSON types."""
+        return asdict(self)
+
+
+def make_plan(settings: Settings, action: str, *, skips: bool, heals: bool) -> Plan:
+    """Look at all sides.
+
+    Args:
+        settings: names and addresses.
+        action: what would be done, in words.
+        skips: the slot would go past events that it has not brought yet.
+        heals: what is skipped is copied from the outbox.
+
+    Raises:
+        PipelineError: a server refuses or does not answer: without its word nothing can be said.
+    """
+    clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=ASK_TIMEOUT_S)
+    try:
+        with connect(settings.postgres_dsn.get_secret_value()) as conn:
+            facts = slot_facts(conn, settings)
+            unread = count_unread(settings, clickhouse)
+            open_transactions = fetch(conn, _OPEN, []) if skips else []
+        ahead = _stored_ahead(settings, clickhouse, facts)
+    finally:
+        clickhouse.close()
+    skipped = unread.events if skips else 0
+    return Plan(
+        action=action,
+        slot=_slot_json(facts),
+        problem=facts.problem if facts else "it does not exist",
+        confirmed=str(facts.confirmed) if facts and facts.confirmed else None,
+        unread=unread,
+        stored_ahead=ahead,
+        healed=skipped if heals else 0,
+        lost=0 if heals else skipped,
+        open_transactions=open_transactions,
+    )
+
+
+def count_unread(settings: Settings, clickhouse: ClickHouse) -> Unread:
+    """Count what is committed in the outbox and not in ClickHouse.
+
+    Raises:
+        PipelineError: a server refuses or does not answer.
+    """
+    tally, first, last = Tally(), None, None
+    with now(settings) as line, line.look() as conn:
+        shape = describe(conn, settings)
+        comparison = Comparison(line, shape, clickhouse, settings, Scope())
+        bounds = comparison.bounds()
+        for found in comparison.ranges(*bounds) if bounds else ():
+            tally.add(found)
+            if len(found.missing):
+                first = int(found.missing[0]) if first is None else first
+                last = int(found.missing[-1])
+        if first is None:
+            return Unread()
+        times = fetch(
+            conn,
+            f"SELECT min(event_date_time)::text AS first, max(event_date_time)::text AS last "  # noqa: S608 - names are quoted
+            f"FROM {shape.quoted_table} WHERE id BETWEEN %s AND %s",
+            [first, last],
+        )[0]
+    return Unread(tally.missing, first, last, times["first"], times["last"])
+
+
+def _stored_ahead(settings: Settings, clickhouse: ClickHouse, facts: SlotFacts | None) -> int:
+    if facts is None or facts.confirmed is None or newest_epoch(clickhouse, settings) is None:
+        return 0
+    return ask(clickhouse, settings, Lsn(facts.confirmed) or NO_LSN).rows
+
+
+def _slot_json(facts: SlotFacts | None) -> dict[str, Any] | None:
+    if facts is None:
+        return None
+    found = asdict(facts)
+    return found | {"confirmed": str(facts.confirmed) if facts.confirmed else None}

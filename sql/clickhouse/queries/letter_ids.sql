@@ -1,0 +1,5 @@
+-- Ids of the rows that could not be stored as they are.
+SELECT DISTINCT toInt64OrNull(JSONExtractString(row, 'id')) AS number
+FROM ${table}
+WHERE cdc_source = {source:String} AND number IS NOT NULL
+ORDER BY number
