@@ -17,7 +17,7 @@ import structlog
 
 from cdc_reader import metrics
 from cdc_reader.fence import newest_epoch
-from cdc_reader.outbox.due import due, note_done, note_due
+from cdc_reader.outbox.due import due, note_done
 from cdc_reader.outbox.heal import ASK_TIMEOUT_S, heal
 from cdc_reader.outbox.line import behind_the_slot
 from cdc_reader.outbox.sides import Scope
@@ -28,7 +28,6 @@ from cdc_reader.slot_hold import check_free, hold
 from cdc_reader.slot_plan import count_unread
 from sink.clickhouse import ClickHouse
 from sink.errors import Exit, FatalError, PipelineError
-from sink.position import NO_LSN
 from sink.retry import backoff_s
 
 if TYPE_CHECKING:
@@ -90,14 +89,15 @@ def remake(settings: Settings, reason: FatalError) -> None:
 def park(settings: Settings) -> None:
     """Give the slot up, and with it the log that it keeps.
 
+    That a heal is due is noted when the slot is made anew: ClickHouse may be what is down.
+
     Raises:
-        PipelineError: a server refuses or does not answer; the slot is kept then.
+        PipelineError: Postgres refuses or does not answer; the slot is kept then.
     """
-    with closing(_asking(settings)) as clickhouse, hold(settings) as conn:
+    with hold(settings) as conn:
         facts = slot_facts(conn, settings)
         if facts is None:
             return
-        note_due(clickhouse, settings, facts.confirmed or NO_LSN)
         drop(conn, settings)
     metrics.SLOT_CHANGES.labels("parked").inc()
     log.warning(

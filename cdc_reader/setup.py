@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from cdc_reader.fence import newest_epoch, raise_epoch
+from cdc_reader.outbox.due import note_due
 from cdc_reader.preflight import check_server, connect
 from cdc_reader.slot import confirmed_lsn, open_link
+from cdc_reader.slot_facts import slot_facts
 from cdc_reader.sqlstate import error_of
 from sink import schema
+from sink.position import NO_LSN
 from sink.sql import names, statement
 
 if TYPE_CHECKING:
@@ -64,6 +67,18 @@ def apply_clickhouse(clickhouse: ClickHouse, settings: Settings, tell: Callable[
     for name, text in schema.ddl(settings):
         clickhouse.command(text)
         tell(name)
+
+
+def note_if_skipping(clickhouse: ClickHouse, settings: Settings) -> None:
+    """Note that a heal is due where a pipeline that has run before is about to get a new slot.
+
+    Raises:
+        PipelineError: a server refuses or does not answer.
+    """
+    with connect(settings.postgres_dsn.get_secret_value()) as conn:
+        is_there = slot_facts(conn, settings) is not None
+    if not is_there and newest_epoch(clickhouse, settings) is not None:
+        note_due(clickhouse, settings, NO_LSN)
 
 
 def rebind(clickhouse: ClickHouse, settings: Settings) -> str:

@@ -11,6 +11,7 @@ from importlib.metadata import entry_points, version
 
 import typer
 
+from cdc_reader.cli.backfill import backfill
 from cdc_reader.cli.doctor import doctor
 from cdc_reader.cli.reader import reader
 from cdc_reader.cli.setup import setup
@@ -36,6 +37,7 @@ app.command()(status)
 app.command()(doctor)
 app.add_typer(slot, name="slot")
 app.command()(verify)
+app.command()(backfill)
 
 
 def _show_version(value: bool) -> None:

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from cdc_reader.setup import apply_clickhouse, apply_postgres, print_sql, rebind
+from cdc_reader.setup import apply_clickhouse, apply_postgres, note_if_skipping, print_sql, rebind
+from cdc_reader.slot_plan import count_unread
 from sink.clickhouse import ClickHouse
 from sink.settings import load
 
@@ -32,6 +33,13 @@ def setup(
     clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=_TIMEOUT_S)
     # ClickHouse first: a slot keeps WAL from its creation on, so it comes last, when everything else is known to work.
     apply_clickhouse(clickhouse, settings, typer.echo)
+    note_if_skipping(clickhouse, settings)
     apply_postgres(settings, typer.echo)
     if anew:
         typer.echo(rebind(clickhouse, settings))
+    unread = count_unread(settings, clickhouse)
+    if unread.events:
+        typer.echo(
+            f"{unread.events} events (ids {unread.first_id} to {unread.last_id}) are in the outbox and not in "
+            "ClickHouse. Those from before the slot are copied by `outhaul backfill`, when reader and worker run"
+        )

@@ -196,7 +196,7 @@ def _print(plan: Plan, *, as_json: bool) -> None:
     found, unread = plan.slot, plan.unread
     rows = [("slot", _in_words(found) if found else "none")]
     rows.append(("problem", f"[red]{plan.problem}[/]" if plan.problem else "none"))
-    where = f": ids {unread.first_id:,} to {unread.last_id:,}, {unread.first_time} to {unread.last_time}"
+    where = f": ids {unread.first_id} to {unread.last_id}, {unread.first_time} to {unread.last_time}"
     rows.append(("unread", f"{unread.events:,} events that ClickHouse lacks" + (where if unread.events else "")))
     rows.append(("stored ahead", f"{plan.stored_ahead:,} events past the slot's position"))
     if plan.action != "none":

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import psycopg
+from psycopg.rows import tuple_row
 
 from cdc_reader import arrow
 from cdc_reader.outbox import fingerprint
@@ -19,6 +20,8 @@ from sink.sql import identifier, query
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
+
+    import numpy.typing as npt
 
     from cdc_reader.frame import Bools, Ints
     from cdc_reader.outbox.shape import Shape
@@ -108,14 +111,15 @@ class TableSide:
         Raises:
             PipelineError: Postgres refuses or does not answer.
         """
-        rows = fetch(
+        rest = "0" if self._rest == self._whole else self._rest
+        numbers = _fetch_numbers(
             conn,
-            f"SELECT id, {self._whole} AS whole, {self._rest} AS rest, {_TIME} IS NULL AS timeless "
+            f"SELECT id::int8, {self._whole}, {rest}::int8, ({_TIME} IS NULL)::int::int8 "
             f"FROM {self._table} WHERE {self._where()} ORDER BY id",
             [first, last, *self._times()],
         )
-        ids, whole, rest = (np.array([row[name] for row in rows], np.int64) for name in ("id", "whole", "rest"))
-        return Rows(ids, whole, rest, np.array([row["timeless"] for row in rows], np.bool_))
+        ids, whole, rest_, timeless = numbers.T
+        return Rows(ids, whole, whole if rest == "0" else rest_, timeless.astype(np.bool_))
 
     def those_there(self, conn: Connection, ids: Ints) -> Ints:
         """Return those of the ids that the table has, as the connection sees it.
@@ -207,6 +211,15 @@ class StoredSide:
         bound: dict[str, Any] = {"source": self._settings.source, "first": first, "last": last}
         times = {"since": self._scope.since, "until": self._scope.until}
         return bound | {name: time for name, time in times.items() if time is not None}
+
+
+def _fetch_numbers(conn: Connection, statement: str, bound: list[Any]) -> npt.NDArray[np.int64]:
+    """Return the rows of a query whose four columns are 64-bit numbers; of these there may be many."""
+    try:
+        cursor = conn.cursor(binary=True, row_factory=tuple_row)
+        return np.array(cursor.execute(statement.encode(), bound).fetchall(), np.int64).reshape(-1, 4)
+    except psycopg.Error as error:
+        raise error_of(error.sqlstate, str(error)) from error
 
 
 def fetch(conn: Connection, statement: str, bound: list[Any]) -> list[dict[str, Any]]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 
 from tests.acceptance.load import writers
@@ -31,11 +33,11 @@ def outhaul(world: World, *arguments: str, code: int = 0, **env: str) -> str:
     )
     assert done.returncode == code, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
     assert "Traceback" not in done.stderr
-    return done.stdout or done.stderr
+    return f"{done.stdout}\n{done.stderr}".strip()
 
 
 def asked(world: World, *arguments: str, code: int = 0, **env: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(outhaul(world, *arguments, "--json", code=code, **env))
+    found: dict[str, Any] = json.loads(outhaul(world, *arguments, "--json", code=code, **env).splitlines()[0])
     return found
 
 
@@ -172,17 +174,127 @@ def test_a_reader_parks_before_the_log_fills_the_disk_and_goes_on_when_clickhous
     running.assert_once_each()
     running.pipeline.stop("reader")
     running.pipeline.start("reader", OUTHAUL_HEAL="auto", OUTHAUL_PARK_WAL_BYTES=str(4 << 20))
-    until(lambda: (state := running.reader_state()) and state.phase == "streaming")
+    until(lambda: running.pipeline.log("reader").count('"recovered"') == 2)
     running.stack.kill("clickhouse")
     try:
         running.conn.execute("CREATE TABLE ballast (t text)")
         for _ in range(3):
             running.insert(100)
             running.conn.execute("INSERT INTO ballast SELECT repeat(md5(n::text), 30) FROM generate_series(1, 5000) n")
-        until(lambda: "guard_waits" in running.pipeline.log("reader"), within_s=60)
+        until(lambda: '"parked"' in running.pipeline.log("reader"), within_s=60)
+        assert running.sql("SELECT count(*) FROM pg_replication_slots WHERE slot_name = %s", running.settings.slot) == 0
     finally:
         running.stack.up()
     until(lambda: "healed" in running.pipeline.log("reader"), within_s=90)
-    assert running.pipeline.log("reader").count("parked") >= 1
+    running.assert_once_each()
+    assert_verified(running)
+
+
+def test_a_slot_that_postgres_invalidated_is_made_anew_and_nothing_is_lost(running: World) -> None:
+    with writers(running):
+        until(lambda: running.stored() > 500)
+        running.pipeline.stop("reader")
+        running.conn.execute("ALTER SYSTEM SET max_slot_wal_keep_size = '16MB'")
+        running.conn.execute("SELECT pg_reload_conf()")
+        try:
+            running.conn.execute("CREATE TABLE ballast (t text)")
+            for _ in range(4):
+                running.conn.execute(
+                    "INSERT INTO ballast SELECT repeat(md5(n::text), 30) FROM generate_series(1, 20000) AS n"
+                )
+                running.conn.execute("SELECT pg_switch_wal()")
+                running.conn.execute("CHECKPOINT")
+            until(
+                lambda: (
+                    running.sql("SELECT wal_status FROM pg_replication_slots WHERE slot_name = current_database()")
+                    == "lost"
+                )
+            )
+            said = outhaul(running, "reader", code=18)
+            assert "outhaul slot reset --recreate" in said
+            assert "are committed and not in ClickHouse" in said
+        finally:
+            running.conn.execute("ALTER SYSTEM RESET max_slot_wal_keep_size")
+            running.conn.execute("SELECT pg_reload_conf()")
+        asked(running, "slot", "reset", "--recreate", "--yes")
+        running.pipeline.start("reader")
+        stored = running.stored()
+        until(lambda: running.stored() > stored + 100)
+    running.assert_once_each()
+    assert_verified(running)
+
+
+@pytest.mark.parametrize("slot_survives", [True, False])
+def test_a_promoted_standby_goes_on_where_the_primary_ended(running: World, slot_survives: bool) -> None:
+    with writers(running):
+        until(lambda: running.stored() > 500)
+        running.pipeline.stop("reader")
+    running.insert(200)
+    data = Path(running.sql("SHOW data_directory"))
+    running.conn.close()
+    running.stack.down(["postgres"])
+    (data / "standby.signal").touch()
+    running.stack.up()
+    running.conn = psycopg.connect(running.dsn, autocommit=True)
+    running.conn.execute("SELECT pg_promote()")
+    until(lambda: not running.sql("SELECT pg_is_in_recovery()"))
+    if not slot_survives:
+        running.conn.execute("SELECT pg_drop_replication_slot(%s)", [running.settings.slot])
+    running.insert(300)
+    said = outhaul(running, "reader", code=19 if slot_survives else 16)
+    assert "outhaul slot reset --recreate" in said
+    assert "are committed and not in ClickHouse" in said
+    with writers(running):
+        assert asked(running, "slot", "reset", "--recreate", "--yes")["stored"] >= 500
+        running.pipeline.start("reader")
+        stored = running.stored()
+        until(lambda: running.stored() > stored + 100)
+    running.assert_once_each()
+    assert_verified(running)
+
+
+def test_a_backfill_that_is_killed_twice_under_load_stores_everything_once(running: World) -> None:
+    running.pipeline.stop("reader")
+    running.conn.execute("SELECT pg_drop_replication_slot(%s)", [running.settings.slot])
+    for _ in range(3):
+        running.insert(100_000)
+    said = outhaul(running, "setup")
+    assert "300000 events (ids 1 to 300000)" in said
+    assert "outhaul backfill" in said
+    running.pipeline.start("reader")
+    with writers(running):
+        until(lambda: running.stored() > 0)
+        for rows in (1, 100_000):
+            process = subprocess.Popen(
+                [OUTHAUL, "backfill"], env={**os.environ, **running.env}, stderr=subprocess.DEVNULL
+            )
+            until(lambda: running.ch("SELECT count() FROM event_log WHERE cdc_lsn % 8 = 7") > rows)  # noqa: B023
+            process.kill()
+            process.wait()
+        done = asked(running, "backfill")
+        assert 0 < done["copied"] < 300_000
+    running.assert_once_each()
+    assert_verified(running)
+
+
+def test_a_heal_that_died_stays_due_and_says_so_nowhere_but_finds_all(running: World) -> None:
+    running.insert(10)
+    running.assert_once_each()
+    running.pipeline.stop("reader")
+    running.insert(1000)
+    running.pipeline.stop("worker")
+    env = {"OUTHAUL_RETRY_MAX_S": "1"}
+    process = subprocess.Popen(
+        [OUTHAUL, "slot", "reset", "--to", "now", "--yes"],
+        env={**os.environ, **running.env, **env},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    until(lambda: running.payloads.length(running.settings.queue) > 0)
+    process.kill()
+    process.wait()
+    running.pipeline.start("worker")
+    running.pipeline.start("reader", OUTHAUL_HEAL="auto")
+    until(lambda: '"healed"' in running.pipeline.log("reader"), within_s=60)
     running.assert_once_each()
     assert_verified(running)
