@@ -32,7 +32,7 @@ END_DATE = 2_145_031_949
 """4714-11-24 BC and the first day of the year 5874898, in days since 2000."""
 
 _DAY_US = 86_400_000_000
-_FIRST_DAY, _LAST_DAY = -36_524, 109_572
+FIRST_DAY, LAST_DAY = -36_524, 109_572
 """1900-01-01 and 2299-12-31 in days since 2000: what Date32 and DateTime64 of ClickHouse hold."""
 
 _JSONB_VERSION = 1
@@ -62,13 +62,13 @@ def decode(cells: Cells, type_oid: int) -> Coded:
 
 def days(cells: Cells, since_2000: Ints, infinite: Bools) -> Coded:
     """Build a Date32 column from days since 2000; `infinite` rows have none."""
-    held = (since_2000 >= _FIRST_DAY) & (since_2000 <= _LAST_DAY) & ~infinite
+    held = (since_2000 >= FIRST_DAY) & (since_2000 <= LAST_DAY) & ~infinite
     return _timely(cells, (since_2000 + POSTGRES_EPOCH_DAYS).astype(np.int32), held, Oid.DATE)
 
 
 def moments(cells: Cells, since_2000: Ints, infinite: Bools) -> Coded:
     """Build a DateTime64 column from microseconds since 2000; `infinite` rows have none."""
-    held = (since_2000 >= _FIRST_DAY * _DAY_US) & (since_2000 < (_LAST_DAY + 1) * _DAY_US) & ~infinite
+    held = (since_2000 >= FIRST_DAY * _DAY_US) & (since_2000 < (LAST_DAY + 1) * _DAY_US) & ~infinite
     # Whatever wraps here is not held.
     return _timely(cells, since_2000 + POSTGRES_EPOCH_US, held, Oid.TIMESTAMPTZ)
 

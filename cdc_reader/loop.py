@@ -65,7 +65,7 @@ DRAIN_S = 30.0
 DRAIN_QUIET_S = 5.0
 _JOIN_S = 12.0
 # However large a batch may grow: packed batches in flight are kept in memory, in bytes.
-_MAX_IN_FLIGHT_BYTES = 96 << 20
+MAX_IN_FLIGHT_BYTES = 96 << 20
 _MAX_UNPACKED = 2
 # The published state is at most this old, in seconds; making it at every turn would cost more than it tells.
 _LOOK_BACK_S = 0.5
@@ -161,7 +161,7 @@ class Session:
 
     def _load(self) -> Load:
         # Whatever keeps another batch from being begun counts as if all places were taken.
-        is_full = self.watermark.undecoded >= _MAX_UNPACKED or self.ledger.size >= _MAX_IN_FLIGHT_BYTES
+        is_full = self.watermark.undecoded >= _MAX_UNPACKED or self.ledger.size >= MAX_IN_FLIGHT_BYTES
         in_flight = self.limits.max_in_flight if is_full else self.watermark.in_flight
         return Load(in_flight, self._intake.lag_s, self._wire.is_crowded(self.tools.clock()))
 

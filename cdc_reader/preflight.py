@@ -38,14 +38,17 @@ _SERVER: LiteralString = """
            current_database() AS database, rolreplication OR rolsuper AS may_replicate, rolname
     FROM pg_roles WHERE rolname = current_user"""
 
-_PUBLICATION: LiteralString = """
-    SELECT pubinsert, pubviaroot OR NOT EXISTS (
+# By names: a cast to regclass would be tried for tables in schemas that a plain role may not look into.
+PUBLICATION: LiteralString = """
+    WITH wanted AS (
+        SELECT nspname AS schemaname, relname AS tablename
+        FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace WHERE pg_class.oid = to_regclass(%(table)s)),
+    held AS (SELECT schemaname, tablename FROM pg_publication_tables WHERE pubname = %(publication)s)
+    SELECT pubinsert, pubupdate OR pubdelete OR pubtruncate AS more_than_inserts, puballtables, pubviaroot,
+           pubviaroot OR NOT EXISTS (
                SELECT FROM pg_partitioned_table WHERE partrelid = to_regclass(%(table)s)) AS via_root,
-           EXISTS (SELECT FROM pg_publication_tables WHERE pubname = %(publication)s
-                   AND to_regclass(format('%%I.%%I', schemaname, tablename)) = to_regclass(%(table)s)) AS has_table,
-           ARRAY(SELECT format('%%I.%%I', schemaname, tablename) FROM pg_publication_tables
-                 WHERE pubname = %(publication)s AND to_regclass(format('%%I.%%I', schemaname, tablename)) IS DISTINCT
-                 FROM to_regclass(%(table)s)) AS others
+           EXISTS (SELECT FROM held NATURAL JOIN wanted) AS has_table,
+           ARRAY(SELECT format('%%I.%%I', schemaname, tablename) FROM (TABLE held EXCEPT TABLE wanted) AS t) AS others
     FROM pg_publication WHERE pubname = %(publication)s"""
 
 
@@ -56,14 +59,14 @@ class Server:
     wal_sender_timeout_s: float
 
 
-def connect(dsn: str) -> psycopg.Connection[dict[str, Any]]:
-    """Open an ordinary connection, autocommit, rows as dicts.
+def connect(dsn: str, **extra: str) -> psycopg.Connection[dict[str, Any]]:
+    """Open an ordinary connection, autocommit, rows as dicts; `extra` are parameters of libpq that win over the DSN's.
 
     Raises:
         PipelineError: no answer, or the login is refused.
     """
     try:
-        return psycopg.connect(conninfo(dsn), autocommit=True, row_factory=dict_row)
+        return psycopg.connect(conninfo(dsn, **extra), autocommit=True, row_factory=dict_row)
     except psycopg.Error as error:
         raise connection_error(error) from error
 
@@ -88,7 +91,7 @@ def check_postgres(settings: Settings) -> Server:
         try:
             server = check_server(conn)
             table = conn.execute("SELECT to_regclass(%(table)s) IS NOT NULL AS there", names).fetchone() or {}
-            publication = conn.execute(_PUBLICATION, names).fetchone()
+            publication = conn.execute(PUBLICATION, names).fetchone()
         except psycopg.Error as error:
             raise error_of(error.sqlstate, str(error), slot=settings.slot, publication=settings.publication) from error
     if not table["there"]:
@@ -97,7 +100,7 @@ def check_postgres(settings: Settings) -> Server:
             todo="Create it with `outhaul setup`, or name yours in OUTHAUL_TABLE as schema.table",
             exit_code=Exit.TABLE_MISSING,
         )
-    _check_publication(settings, publication)
+    check_publication(settings, publication)
     return Server(server["wal_sender_timeout_ms"] / 1000)
 
 
@@ -108,31 +111,67 @@ def check_server(conn: psycopg.Connection[dict[str, Any]]) -> dict[str, Any]:
         FatalError: logical replication is not possible.
     """
     server = conn.execute(_SERVER).fetchone() or {}
-    if server["version"] < _OLDEST_VERSION:
-        raise FatalError(
-            f"Postgres {server['version'] // 10000} is too old",
-            todo="Use Postgres 14 or later",
-            exit_code=Exit.WAL_LEVEL,
-        )
-    if server["wal_level"] != "logical":
-        raise FatalError(
-            f"Postgres runs with wal_level = {server['wal_level']}, which keeps too little for logical replication",
-            todo="ALTER SYSTEM SET wal_level = 'logical', then restart Postgres",
-            exit_code=Exit.WAL_LEVEL,
-        )
-    if not server["may_replicate"]:
-        raise FatalError(
-            f"role {server['rolname']!r} has no REPLICATION attribute",
-            todo=f'ALTER ROLE "{server["rolname"]}" REPLICATION',
-            exit_code=Exit.ROLE,
-        )
+    check_version(server["version"])
+    check_wal_level(server["wal_level"])
+    check_role(server["rolname"], may_replicate=server["may_replicate"])
     return server
 
 
-def _check_publication(settings: Settings, publication: dict[str, Any] | None) -> None:
+def check_version(number: int) -> None:
+    """Check `server_version_num`.
+
+    Raises:
+        FatalError: it is too old.
+    """
+    if number < _OLDEST_VERSION:
+        raise FatalError(
+            f"Postgres {number // 10000} is too old",
+            todo="Use Postgres 14 or later",
+            exit_code=Exit.WAL_LEVEL,
+        )
+
+
+def check_wal_level(level: str) -> None:
+    """Check that the WAL has what logical replication needs.
+
+    Raises:
+        FatalError: it has not.
+    """
+    if level != "logical":
+        raise FatalError(
+            f"Postgres runs with wal_level = {level}, which keeps too little for logical replication",
+            todo="ALTER SYSTEM SET wal_level = 'logical', then restart Postgres",
+            exit_code=Exit.WAL_LEVEL,
+        )
+
+
+def check_role(name: str, *, may_replicate: bool) -> None:
+    """Check the role's attributes.
+
+    Raises:
+        FatalError: it may not replicate.
+    """
+    if not may_replicate:
+        raise FatalError(
+            f"role {name!r} has no REPLICATION attribute",
+            todo=f'ALTER ROLE "{name}" REPLICATION',
+            exit_code=Exit.ROLE,
+        )
+
+
+def check_publication(settings: Settings, publication: dict[str, Any] | None) -> None:
+    """Check a row of `PUBLICATION`.
+
+    Raises:
+        FatalError: there is none, or the reader would not get the outbox' inserts, and those alone.
+    """
     name, table = settings.publication, settings.table
     if publication is None:
         problem, todo = f"publication {name!r} does not exist", "Create it with `outhaul setup`"
+    elif not publication["via_root"]:
+        # Asked first: such a publication does not list the table itself, though it holds it.
+        problem = f"publication {name!r} would publish the partitions of {table}, not the table"
+        todo = f"ALTER PUBLICATION {name} SET (publish_via_partition_root = true)"
     elif not publication["has_table"]:
         problem, todo = f"publication {name!r} does not hold {table}", f"ALTER PUBLICATION {name} ADD TABLE {table}"
     elif not publication["pubinsert"]:
@@ -140,9 +179,6 @@ def _check_publication(settings: Settings, publication: dict[str, Any] | None) -
             f"publication {name!r} publishes no inserts",
             f"ALTER PUBLICATION {name} SET (publish = 'insert')",
         )
-    elif not publication["via_root"]:
-        problem = f"publication {name!r} would publish the partitions of {table}, not the table"
-        todo = f"ALTER PUBLICATION {name} SET (publish_via_partition_root = true)"
     elif publication["others"]:
         problem = f"publication {name!r} holds tables that nobody asked to capture: {', '.join(publication['others'])}"
         others = ", ".join(publication["others"])
@@ -186,9 +222,14 @@ def check_clickhouse(settings: Settings, clickhouse: ClickHouse) -> None:
     try:
         schema.check(clickhouse, settings)
     except TransientError as error:
-        raise TransientError(
-            error.message,
-            code=error.code,
-            todo="Check that it runs and that OUTHAUL_CLICKHOUSE_URL reaches it",
-            exit_code=Exit.CLICKHOUSE_UNREACHABLE,
-        ) from error
+        raise clickhouse_away(error) from error
+
+
+def clickhouse_away(error: TransientError) -> TransientError:
+    """Return the error with what to do about it where nobody tries again."""
+    return TransientError(
+        error.message,
+        code=error.code,
+        todo="Check that it runs and that OUTHAUL_CLICKHOUSE_URL reaches it",
+        exit_code=Exit.CLICKHOUSE_UNREACHABLE,
+    )

@@ -179,6 +179,25 @@ class Payloads:
         with _translated():
             return self._redis.llen(key)
 
+    def info(self) -> dict[str, str | int | float]:
+        """Return what the server says of itself.
+
+        Raises:
+            PipelineError: Redis did not answer.
+        """
+        with _translated():
+            return cast("dict[str, str | int | float]", self._redis.info())
+
+    def clock(self) -> float:
+        """Return the server's time, in Unix seconds.
+
+        Raises:
+            PipelineError: Redis did not answer.
+        """
+        with _translated():
+            seconds, microseconds = self._redis.time()
+            return seconds + microseconds / 1e6
+
     def close(self) -> None:
         """Close the connections."""
         self._redis.close()

@@ -8,6 +8,8 @@ Source: https://clickhouse.com/docs/sql-reference/statements/alter/column
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger("outhaul.sink")
 
 _TABLES = ("", "_dead_letters", "_epochs")
+# What a Replicated table remembers where nothing is set; newer servers remember more.
+_REPLICATED_WINDOW = 1000
 
 
 def ddl(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -61,29 +65,77 @@ def check(clickhouse: ClickHouse, settings: Settings) -> None:
         FatalError: a table is missing, or would not deduplicate.
         PipelineError: ClickHouse does not answer.
     """
+    found = tables(clickhouse, settings)
+    for name in table_names(settings):
+        if name not in found:
+            raise missing(name, clickhouse)
+    for name in table_names(settings)[:2]:
+        if not found[name].token_window:
+            raise FatalError(
+                f"ClickHouse table {name!r} does not remember insert tokens, so a retry would repeat rows",
+                todo=widen(name),
+                exit_code=Exit.CLICKHOUSE_TABLE,
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of ours, as ClickHouse describes it."""
+
+    name: str
+    engine: str
+    definition: str  # the engine with its arguments, keys and settings
+    partition_key: str
+    sorting_key: str
+
+    @property
+    def is_replicated(self) -> bool:
+        """Whether other servers have the table, too."""
+        return self.engine.startswith(("Replicated", "Shared"))
+
+    @property
+    def token_window(self) -> int:
+        """How many tokens of past inserts are remembered; 0 where none is."""
+        name = "replicated_deduplication_window" if self.is_replicated else "non_replicated_deduplication_window"
+        return self.setting(name, _REPLICATED_WINDOW if self.is_replicated else 0)
+
+    def setting(self, name: str, default: int) -> int:
+        """Return a whole number among the table's own settings, or the default."""
+        found = re.search(rf"\b{name} = (\d+)", self.definition)
+        return int(found[1]) if found else default
+
+
+def table_names(settings: Settings) -> tuple[str, ...]:
+    """Return the names of the pipeline's tables: events, dead letters, epochs."""
+    return tuple(settings.clickhouse_table + suffix for suffix in _TABLES)
+
+
+def tables(clickhouse: ClickHouse, settings: Settings) -> dict[str, Table]:
+    """Return those of the pipeline's three tables that exist, by name.
+
+    Raises:
+        PipelineError: ClickHouse does not answer.
+    """
     rows = clickhouse.rows(
-        "SELECT name, create_table_query FROM system.tables "
-        "WHERE database = currentDatabase() AND startsWith(name, {table:String})",
-        parameters={"table": settings.clickhouse_table},
+        "SELECT name, engine, engine_full, partition_key, sorting_key FROM system.tables "
+        "WHERE database = currentDatabase() AND name IN {names:Array(String)}",
+        parameters={"names": list(table_names(settings))},
     )
-    found: dict[str, str] = {name: query for name, query in rows}  # noqa: C416 - says what the columns are
-    for suffix in _TABLES:
-        if settings.clickhouse_table + suffix not in found:
-            raise FatalError(
-                f"ClickHouse has no table {settings.clickhouse_table + suffix!r} in {clickhouse.address}",
-                todo="Create it with `outhaul setup`",
-                exit_code=Exit.CLICKHOUSE_TABLE,
-            )
-    for suffix in _TABLES[:2]:
-        query = found[settings.clickhouse_table + suffix]
-        if "Replicated" not in query and "non_replicated_deduplication_window" not in query:
-            raise FatalError(
-                f"ClickHouse table {settings.clickhouse_table + suffix!r} does not remember insert tokens, "
-                "so a retry would repeat rows",
-                todo=f"ALTER TABLE {settings.clickhouse_table + suffix} MODIFY SETTING "
-                f"non_replicated_deduplication_window = {DEDUPLICATION_WINDOW}",
-                exit_code=Exit.CLICKHOUSE_TABLE,
-            )
+    return {row[0]: Table(*row) for row in rows}
+
+
+def missing(table: str, clickhouse: ClickHouse) -> FatalError:
+    """Return the error for a table that does not exist."""
+    return FatalError(
+        f"ClickHouse has no table {table!r} in {clickhouse.address}",
+        todo="Create it with `outhaul setup`",
+        exit_code=Exit.CLICKHOUSE_TABLE,
+    )
+
+
+def widen(table: str) -> str:
+    """Return the statement that makes a table remember enough tokens."""
+    return f"ALTER TABLE {table} MODIFY SETTING non_replicated_deduplication_window = {DEDUPLICATION_WINDOW}"
 
 
 def ensure_columns(clickhouse: ClickHouse, table: str, schema: pa.Schema) -> None:

@@ -12,6 +12,7 @@ from importlib.metadata import entry_points, version
 import typer
 
 from cdc_reader.cli.backfill import backfill
+from cdc_reader.cli.doctor import doctor
 from cdc_reader.cli.reader import reader
 from cdc_reader.cli.replay import replay
 from cdc_reader.cli.setup import setup
@@ -34,6 +35,7 @@ app.command()(setup)
 app.command()(reader)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(worker)
 app.command()(status)
+app.command()(doctor)
 app.add_typer(slot, name="slot")
 app.command()(verify)
 app.command()(backfill)

@@ -7,7 +7,8 @@ BEGIN
             WITH (publish = 'insert', publish_via_partition_root = true);
     ELSIF NOT EXISTS (
         SELECT FROM pg_publication_tables
-        WHERE pubname = '${publication}' AND format('%I.%I', schemaname, tablename)::regclass = '${table}'::regclass
+        JOIN pg_namespace ON nspname = schemaname JOIN pg_class ON relname = tablename AND relnamespace = pg_namespace.oid
+        WHERE pubname = '${publication}' AND pg_class.oid = '${table}'::regclass
     ) THEN
         ALTER PUBLICATION ${publication} ADD TABLE ${table};
     END IF;

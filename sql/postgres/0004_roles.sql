@@ -5,6 +5,7 @@
 DO $$do$$
 DECLARE
     sequence text := pg_get_serial_sequence('${table}', 'id');
+    schema oid := (SELECT relnamespace FROM pg_class WHERE oid = '${table}'::regclass);
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'outhaul_app') THEN
         CREATE ROLE outhaul_app NOLOGIN;
@@ -16,6 +17,10 @@ BEGIN
     GRANT SELECT ON ${table} TO outhaul_reader;
     IF sequence IS NOT NULL THEN
         EXECUTE format('GRANT USAGE ON SEQUENCE %s TO outhaul_app', sequence);
+    END IF;
+    -- Everybody may look into `public`, nobody into a schema of one's own.
+    IF NOT (has_schema_privilege('outhaul_app', schema, 'USAGE') AND has_schema_privilege('outhaul_reader', schema, 'USAGE')) THEN
+        EXECUTE format('GRANT USAGE ON SCHEMA %s TO outhaul_app, outhaul_reader', schema::regnamespace);
     END IF;
 EXCEPTION WHEN insufficient_privilege THEN
     RAISE NOTICE 'outhaul: no right to create roles or to grant; apply 0004_roles.sql as a role that may';

@@ -1,0 +1,167 @@
+"""Outbox, publication and slot -> findings: whether every insert is captured, and how much WAL that keeps.
+
+Pure.
+
+Source: https://www.postgresql.org/docs/current/view-pg-replication-slots.html
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cdc_reader.doctor.finding import Finding, broken, fail, fine, size, tried, warn
+from cdc_reader.preflight import check_publication
+from cdc_reader.sqlstate import slot_missing, slot_unusable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cdc_reader.slot_facts import SlotFacts
+    from sink.settings import Settings
+
+_FAILOVER_SINCE = 170000
+_KINDS = {"v": "a view", "m": "a materialised view", "f": "a foreign table", "S": "a sequence", "i": "an index"}
+
+
+@dataclass(frozen=True, slots=True)
+class Outbox:
+    """The table: relkind, relpersistence, number of its partitions, and the names of those that the WAL lacks."""
+
+    kind: str
+    persistence: str
+    partitions: int
+    uncaptured: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Prospect:
+    """What may become of the slot; None where its version has no such column, sizes in bytes."""
+
+    safe_wal_size: int | None
+    behind_bytes: int | None
+    failover: bool | None
+    synced: bool | None
+
+
+def outbox(table: Outbox | None, name: str) -> Iterator[Finding]:
+    """Judge the table; None where there is none."""
+    if table is None:
+        yield fail("outbox", f"Postgres has no table {name}", "outhaul setup  # or name yours in OUTHAUL_TABLE")
+    elif table.kind not in {"r", "p"}:
+        yield fail(
+            "outbox", f"{name} is {_KINDS.get(table.kind, 'no table')}", "Name the table itself in OUTHAUL_TABLE"
+        )
+    elif table.persistence != "p":
+        yield fail("outbox", f"{name} is unlogged: its inserts are not in the WAL", f"ALTER TABLE {name} SET LOGGED;")
+    else:
+        yield fine("outbox", f"{name} is a table" if table.kind == "r" else f"{name} is a partitioned table")
+
+
+def publication(settings: Settings, found: dict[str, Any] | None, table: Outbox) -> Iterator[Finding]:
+    """Judge a row of preflight's PUBLICATION; None where there is none."""
+    name = settings.publication
+    verdict = tried("publication", f"{name} holds {settings.table} alone", lambda: check_publication(settings, found))
+    yield verdict
+    if found is None:
+        return
+    if found["more_than_inserts"]:
+        yield warn(
+            "insert only",
+            f"{name!r} publishes updates, deletes or truncates too, which are read and dropped",
+            f"ALTER PUBLICATION {name} SET (publish = 'insert');",
+        )
+    else:
+        yield fine("insert only", "nothing else is published")
+    if found["puballtables"]:
+        yield warn(
+            "all tables",
+            f"{name!r} is FOR ALL TABLES: once there is another table, no reader starts",
+            f"DROP PUBLICATION {name}; CREATE PUBLICATION {name} FOR TABLE {settings.table} "
+            "WITH (publish = 'insert', publish_via_partition_root = true);  -- with the reader drained",
+        )
+    if table.kind == "p":
+        yield partitions(settings, table, via_root=found["pubviaroot"])
+    elif not found["pubviaroot"]:
+        yield warn(
+            "via root",
+            f"{name!r} would miss the partitions of {settings.table}, were it ever partitioned",
+            f"ALTER PUBLICATION {name} SET (publish_via_partition_root = true);",
+        )
+    else:
+        yield fine("via root", "partitions would be captured")
+
+
+def partitions(settings: Settings, table: Outbox, *, via_root: bool) -> Finding:
+    """Judge whether inserts into all partitions, and into coming ones, reach the reader."""
+    if not via_root:
+        return fail(
+            "partitions",
+            f"{settings.publication!r} publishes partitions by their own names: the reader knows none of them",
+            f"ALTER PUBLICATION {settings.publication} SET (publish_via_partition_root = true);",
+        )
+    if table.uncaptured:
+        return fail(
+            "partitions",
+            f"inserts into {', '.join(table.uncaptured)} are not in the WAL: unlogged, or foreign",
+            f"ALTER TABLE {table.uncaptured[0]} SET LOGGED;  -- a foreign one: copy it into a table",
+        )
+    return fine("partitions", f"all {table.partitions} are captured, and new ones will be")
+
+
+def slot(settings: Settings, facts: SlotFacts | None, prospect: Prospect | None, *, version: int) -> Iterator[Finding]:
+    """Judge the slot; None where there is none. `version` is server_version_num."""
+    if facts is None or prospect is None:
+        yield broken("slot", slot_missing(settings.slot))
+        return
+    if facts.problem:
+        yield broken("slot", slot_unusable(settings.slot, facts.problem))
+    else:
+        yield fine("slot", f"{facts.name}, {facts.plugin}")
+    yield wal(facts, prospect)
+    yield active(facts)
+    if prospect.synced:
+        yield fail(
+            "slot synced",
+            "the slot is a standby's copy: nobody can stream from it before the standby is promoted",
+            "Point OUTHAUL_POSTGRES_DSN at the primary",
+        )
+    if version >= _FAILOVER_SINCE:
+        yield failover(prospect, settings.slot)
+
+
+def wal(facts: SlotFacts, prospect: Prospect) -> Finding:
+    """Judge how much WAL the slot keeps, and whether it may be about to lose it."""
+    kept = facts.retained_bytes or 0
+    found = f"{size(kept)} kept, {size(prospect.behind_bytes or 0)} behind, {facts.wal_status}"
+    left = prospect.safe_wal_size
+    if left is not None:
+        found += f", {size(max(0, left))} left until the limit"
+    if facts.wal_status in {"unreserved", "lost"}:
+        return fail(
+            "slot WAL",
+            f"{found}: its WAL is about to go, or gone",
+            "outhaul status  # what holds it up; or raise max_slot_wal_keep_size at once",
+        )
+    if facts.wal_status == "extended" or (left is not None and left < kept):
+        return warn("slot WAL", f"{found}: more than is usual", "outhaul status  # what holds it up")
+    return fine("slot WAL", found)
+
+
+def active(facts: SlotFacts) -> Finding:
+    """Judge whether somebody streams."""
+    if facts.active_pid is not None:
+        return fine("slot in use", "a reader streams from it")
+    return warn("slot in use", "nobody streams from it, and it keeps WAL", "outhaul reader")
+
+
+def failover(prospect: Prospect, name: str) -> Finding:
+    """Judge whether the slot follows to a standby."""
+    if prospect.failover:
+        return fine("slot failover", "on, for standbys that sync slots")
+    return warn(
+        "slot failover",
+        "off: the slot is lost when a standby is promoted",
+        f"psql 'dbname=... replication=database' -c 'ALTER_REPLICATION_SLOT {name} (FAILOVER true)'  "
+        "# while no reader runs",
+    )

@@ -1,0 +1,212 @@
+"""Settings -> what ClickHouse says of itself, our rights and tables; and the findings of that.
+
+Edge: asks only; no table is written to.
+
+Source: https://clickhouse.com/docs/operations/system-tables
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from cdc_reader.codec_binary import FIRST_DAY, LAST_DAY, POSTGRES_EPOCH_DAYS
+from cdc_reader.doctor import rights, tables
+from cdc_reader.doctor.clocks import Offset, measured
+from cdc_reader.doctor.columns import StoredColumn
+from cdc_reader.doctor.finding import Finding, broken
+from cdc_reader.fence import Epoch, newest_epoch
+from cdc_reader.preflight import clickhouse_away
+from sink import schema
+from sink.clickhouse import ClickHouse
+from sink.codes import ACCESS_DENIED
+from sink.errors import PipelineError, TransientError
+from sink.sql import query
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from sink.settings import Settings
+
+_ANSWER_S = 5
+_SYNTAX_ERROR = 62
+_DEAD_LETTERS = "SELECT count() FROM {table} WHERE cdc_source = {{source:String}}"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+# The first and the last moment that the reader takes for one that ClickHouse holds.
+_ENDS = (
+    _EPOCH + timedelta(days=POSTGRES_EPOCH_DAYS + FIRST_DAY),
+    _EPOCH + timedelta(days=POSTGRES_EPOCH_DAYS + LAST_DAY + 1) - _MICROSECOND,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What is known of the tables once all three are there."""
+
+    events: schema.Table
+    letters: schema.Table
+    columns: tuple[StoredColumn, ...]
+    parts: tables.Parts | None
+    consistency: tables.Consistency | None
+    ends: dict[str, str]
+    dead_letters: int | None
+    epoch: Epoch | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """All that was answered; `stored` is an error where a table is missing."""
+
+    version: str
+    rights: rights.Rights
+    stored: Stored | PipelineError
+    clock: Offset
+
+
+def ask(settings: Settings) -> Answer:
+    """Ask everything.
+
+    Raises:
+        PipelineError: ClickHouse refuses or does not answer.
+    """
+    clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=_ANSWER_S)
+    try:
+        version = clickhouse.rows("SELECT version()")[0][0]
+        clock = measured(lambda: float(clickhouse.rows("SELECT toUnixTimestamp64Micro(now64(6)) / 1e6")[0][0]))
+        return Answer(version, _rights(clickhouse, settings), _stored(clickhouse, settings), clock)
+    except TransientError as error:
+        raise clickhouse_away(error) from error
+    finally:
+        clickhouse.close()
+
+
+def judge(answer: Answer, settings: Settings) -> Iterator[Finding]:
+    """Judge all that was answered."""
+    yield tables.version(answer.version, settings.context_type)
+    yield from rights.judge(answer.rights)
+    stored = answer.stored
+    if isinstance(stored, PipelineError):
+        yield broken("tables", stored)
+        return
+    yield from tables.engines(stored.events, stored.letters, settings)
+    if stored.consistency is not None:
+        yield tables.consistency(stored.consistency)
+    yield tables.parts(stored.parts)
+    if stored.ends:
+        kind = next(column.type for column in stored.columns if column.name == "event_date_time")
+        yield tables.time_range(kind, stored.ends)
+    yield tables.dead_letters(stored.dead_letters, stored.letters.name)
+
+
+def granted(clickhouse: ClickHouse, privilege: str, on: str) -> bool | None:
+    """Tell whether our user has a privilege; None where the server is too old to say.
+
+    Raises:
+        PipelineError: ClickHouse does not answer.
+    """
+    try:
+        return bool(clickhouse.rows(f"CHECK GRANT {privilege} ON {on}")[0][0])
+    except PipelineError as error:
+        if error.code == _SYNTAX_ERROR:
+            return None
+        raise
+
+
+def _rights(clickhouse: ClickHouse, settings: Settings) -> rights.Rights:
+    user, database, readonly = clickhouse.rows("SELECT currentUser(), currentDatabase(), getSetting('readonly')")[0]
+    return rights.Rights(
+        user,
+        database,
+        bool(readonly),
+        {wanted: granted(clickhouse, *wanted) for wanted in rights.wanted(schema.table_names(settings))},
+    )
+
+
+def _stored(clickhouse: ClickHouse, settings: Settings) -> Stored | PipelineError:
+    found = schema.tables(clickhouse, settings)
+    for name in schema.table_names(settings):
+        if name not in found:
+            return schema.missing(name, clickhouse)
+    events, letters = found[settings.clickhouse_table], found[settings.dead_letters_table]
+    columns = clickhouse.rows(
+        "SELECT name, type, default_kind FROM system.columns "
+        "WHERE database = currentDatabase() AND table = {table:String} ORDER BY position",
+        parameters={"table": events.name},
+    )
+    stored = tuple(StoredColumn(*row) for row in columns)
+    return Stored(
+        events,
+        letters,
+        stored,
+        _parts(clickhouse, events),
+        _consistency(clickhouse, events) if events.is_replicated else None,
+        _ends(clickhouse, stored),
+        _dead_letters(clickhouse, settings),
+        _epoch(clickhouse, settings),
+    )
+
+
+def _parts(clickhouse: ClickHouse, events: schema.Table) -> tables.Parts | None:
+    rows = _visible(clickhouse, query("parts"), table=events.name)
+    if rows is None:
+        return None
+    most, delay_at, throw_at = rows[0]
+    return tables.Parts(
+        int(most or 0),
+        events.setting("parts_to_delay_insert", int(delay_at)),
+        events.setting("parts_to_throw_insert", int(throw_at)),
+    )
+
+
+def _consistency(clickhouse: ClickHouse, events: schema.Table) -> tables.Consistency | None:
+    rows = _visible(clickhouse, query("consistency"), table=events.name)
+    if rows is None:
+        return None
+    replicas, quorum, sequential = rows[0]
+    return tables.Consistency(int(replicas or 1), quorum, sequential == "1")
+
+
+def _ends(clickhouse: ClickHouse, columns: Sequence[StoredColumn]) -> dict[str, str]:
+    """Return what becomes of the first and the last time, by what was sent; where events have a time of day."""
+    kind = next((column.type for column in columns if column.name == "event_date_time"), "")
+    return {_text(end): _end(clickhouse, kind, end) for end in _ENDS} if "DateTime" in kind else {}
+
+
+def _end(clickhouse: ClickHouse, kind: str, moment: datetime) -> str:
+    microseconds = (moment - _EPOCH) // _MICROSECOND
+    try:
+        return str(clickhouse.rows(query("stored_time", type=kind), parameters={"us": microseconds})[0][0])
+    except PipelineError as error:
+        if error.code is None:
+            raise
+        return f"an error (code {error.code})"
+
+
+def _text(moment: datetime) -> str:
+    return moment.replace(tzinfo=None).isoformat(" ", "microseconds")
+
+
+def _dead_letters(clickhouse: ClickHouse, settings: Settings) -> int | None:
+    rows = _visible(clickhouse, _DEAD_LETTERS.format(table=settings.dead_letters_table), source=settings.source)
+    return None if rows is None else int(rows[0][0])
+
+
+def _epoch(clickhouse: ClickHouse, settings: Settings) -> Epoch | None:
+    try:
+        return newest_epoch(clickhouse, settings)
+    except PipelineError as error:
+        if error.code == ACCESS_DENIED:
+            return None
+        raise
+
+
+def _visible(clickhouse: ClickHouse, text: str, **parameters: Any) -> Sequence[Sequence[Any]] | None:
+    """Return the rows of a query, or None where our user may not ask it."""
+    try:
+        return clickhouse.rows(text, parameters=parameters)
+    except PipelineError as error:
+        if error.code == ACCESS_DENIED:
+            return None
+        raise

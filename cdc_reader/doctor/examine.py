@@ -1,0 +1,97 @@
+"""Settings -> all findings, by server.
+
+Edge: asks all servers at once, each in a thread of its own and for a bounded time; one that does not answer fails its
+own section in one line, and the others are judged all the same.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, TypeVar
+
+from cdc_reader.doctor import celery, clickhouse, clocks, columns, history, monitoring, postgres, redis
+from cdc_reader.doctor.finding import Finding, Section, broken, warn
+from sink.errors import PipelineError, TransientError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from sink.settings import Settings
+
+# Each answer has limits of its own, of a few seconds; this bounds all of them together.
+WITHIN_S = 10.0
+
+_Answer = TypeVar("_Answer")
+
+
+def examine(settings: Settings, *, within_s: float = WITHIN_S) -> list[Section]:
+    """Ask and judge everything; takes `within_s` seconds at most, and raises nothing that a server can cause."""
+    deadline = time.monotonic() + within_s
+    asked = (
+        begin(lambda: postgres.ask(settings)),
+        begin(lambda: clickhouse.ask(settings)),
+        begin(lambda: redis.ask(settings)),
+        begin(lambda: celery.ask(settings)),
+        begin(lambda: monitoring.ask(settings)),
+    )
+    pg = answer(asked[0], "Postgres", deadline, within_s)
+    ch = answer(asked[1], "ClickHouse", deadline, within_s)
+    rd = answer(asked[2], "Redis", deadline, within_s)
+    workers = answer(asked[3], "Celery", deadline, within_s)
+    others = answer(asked[4], "Sentry or the metrics port", deadline, within_s)
+    return [
+        _section("Postgres", pg, lambda found: postgres.judge(found, settings)),
+        Section("Both sides", tuple(_both(pg, ch))),
+        _section("ClickHouse", ch, lambda found: clickhouse.judge(found, settings)),
+        _section("Redis", rd, redis.judge),
+        _section("Celery", workers, lambda found: celery.judge(found, settings)),
+        Section("Clocks", (_clocks(Postgres=pg, ClickHouse=ch, Redis=rd),)),
+        *([_section("Monitoring", others, tuple)] if others else []),
+    ]
+
+
+def begin(ask: Callable[[], _Answer]) -> Future[_Answer]:
+    """Run a question in a thread that nobody has to wait for."""
+    future: Future[_Answer] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(ask())
+        except BaseException as error:  # noqa: BLE001 - it is raised where the answer is looked at
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
+
+
+def answer(asked: Future[_Answer], who: str, deadline: float, within_s: float) -> _Answer | PipelineError:
+    """Return the answer, or the error of ours that came of it; waits until `deadline` by the monotonic clock."""
+    try:
+        return asked.result(max(0.0, deadline - time.monotonic()))
+    except TimeoutError:
+        return TransientError(f"{who} has not answered within {within_s:g} s", todo="Ask again when it is less busy")
+    except PipelineError as error:
+        return error
+
+
+def _section(group: str, found: _Answer | PipelineError, judge: Callable[[_Answer], Iterable[Finding]]) -> Section:
+    if isinstance(found, PipelineError):
+        return Section(group, (broken("answers", found),))
+    return Section(group, tuple(judge(found)))
+
+
+def _both(pg: postgres.Postgres | PipelineError, ch: clickhouse.Answer | PipelineError) -> Iterable[Finding]:
+    if isinstance(pg, PipelineError) or isinstance(ch, PipelineError):
+        return [warn("comparison", "not made: a server does not answer")]
+    if pg.outbox is None or isinstance(ch.stored, PipelineError):
+        return [warn("comparison", "not made: a table is missing", "outhaul setup")]
+    compared = columns.judge(pg.columns, ch.stored.columns, ch.stored.events)
+    if isinstance(pg.link, PipelineError):
+        return compared
+    return [history.judge(pg.link, ch.stored.epoch), *compared]
+
+
+def _clocks(**answers: postgres.Postgres | clickhouse.Answer | redis.Answer | PipelineError) -> Finding:
+    return clocks.judge({name: one.clock for name, one in answers.items() if not isinstance(one, PipelineError)})

@@ -1,0 +1,30 @@
+"""History that Postgres writes, history that ClickHouse has positions of -> whether they are the same.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cdc_reader.doctor.finding import Finding, fail, fine
+
+if TYPE_CHECKING:
+    from cdc_reader.fence import Epoch
+    from cdc_reader.slot import History
+
+
+def judge(found: History, newest: Epoch | None) -> Finding:
+    """Compare them; `newest` is None before the first reader."""
+    check = "history"
+    if newest is None:
+        return fine(check, "no reader has run yet")
+    if newest.history == found:
+        return fine(check, f"system {found.system_identifier}, timeline {found.timeline}")
+    known = newest.history
+    return fail(
+        check,
+        f"ClickHouse has positions of system {known.system_identifier}, timeline {known.timeline}; this is "
+        f"{found.system_identifier}, timeline {found.timeline}",
+        "outhaul slot reset --recreate  # if this is the new primary, else mend OUTHAUL_POSTGRES_DSN",
+    )

@@ -1,0 +1,62 @@
+"""Settings -> whether Sentry and the metrics port can be reached, where they are set.
+
+Edge: opens a connection to each and closes it; Sentry is sent nothing.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from sentry_sdk.utils import BadDsn, Dsn
+
+from cdc_reader.doctor.finding import Finding, fine, warn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sink.settings import Settings
+
+_CONNECT_S = 3.0
+
+
+def ask(settings: Settings) -> tuple[Finding, ...]:
+    """Try what is set; neither is needed for events to arrive, so neither fails."""
+    return tuple(_tried(settings))
+
+
+def _tried(settings: Settings) -> Iterator[Finding]:
+    dsn = settings.sentry_dsn.get_secret_value()
+    if dsn:
+        yield sentry(dsn)
+    if settings.metrics_port:
+        yield metrics(settings.metrics_port)
+
+
+def sentry(dsn: str) -> Finding:
+    """Connect to the host of a DSN; its key is part of no message."""
+    try:
+        found = Dsn(dsn)
+    except BadDsn:
+        return warn("Sentry", "the DSN is malformed", "OUTHAUL_SENTRY_DSN=https://key@host/project")
+    host, port = found.host, found.port
+    try:
+        socket.create_connection((host, port), _CONNECT_S).close()
+    except OSError as error:
+        return warn("Sentry", f"{host}:{port} does not answer ({error})", "Check OUTHAUL_SENTRY_DSN and the firewall")
+    return fine("Sentry", f"{host}:{port} answers")
+
+
+def metrics(port: int) -> Finding:
+    """Ask the reader's metrics port on this machine."""
+    address = f"http://127.0.0.1:{port}/metrics"
+    try:
+        with urlopen(address, timeout=_CONNECT_S) as answer:
+            if b"outhaul_" in answer.read():
+                return fine("metrics", f"{address} answers")
+    except (URLError, OSError) as error:
+        reason = getattr(error, "reason", error)
+        return warn("metrics", f"{address} does not answer ({reason})", "outhaul reader  # or is it another machine's?")
+    return warn("metrics", f"{address} is answered by somebody else", "Set another OUTHAUL_METRICS_PORT")

@@ -1,0 +1,157 @@
+"""Settings -> what Postgres says of itself, our role, outbox, publication and slot; and the findings of that.
+
+Edge: one ordinary connection, one for replication that is closed again. Nothing is changed.
+
+Source: https://www.postgresql.org/docs/current/catalogs.html
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, LiteralString, TypeVar
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+from psycopg.rows import class_row
+
+from cdc_reader.doctor import capture, role, server
+from cdc_reader.doctor.clocks import Offset, measured
+from cdc_reader.doctor.columns import OutboxColumn
+from cdc_reader.preflight import PUBLICATION, connect
+from cdc_reader.slot import History, open_link
+from cdc_reader.slot_facts import SlotFacts, slot_facts
+from cdc_reader.sqlstate import error_of
+from sink.errors import PipelineError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cdc_reader.doctor.finding import Finding
+    from sink.settings import Settings
+
+_CONNECT_S = 5
+_Facts = TypeVar("_Facts")
+
+_SERVER: LiteralString = """
+    SELECT current_setting('server_version_num')::int AS version, current_setting('wal_level') AS wal_level,
+           current_setting('effective_wal_level', true) AS effective_wal_level,
+           current_setting('max_replication_slots')::int AS max_slots,
+           (SELECT count(*)::int FROM pg_replication_slots) AS used_slots,
+           current_setting('max_wal_senders')::int AS max_senders,
+           (SELECT count(*)::int FROM pg_stat_replication) AS used_senders,
+           (SELECT setting::float / 1000 FROM pg_settings WHERE name = 'wal_sender_timeout') AS wal_sender_timeout_s,
+           (SELECT setting::int FROM pg_settings WHERE name = 'max_slot_wal_keep_size') AS slot_keep_mb,
+           (SELECT setting::int FROM pg_settings WHERE name = 'idle_replication_slot_timeout') AS idle_slot_timeout_s,
+           current_setting('track_commit_timestamp') = 'on' AS commit_timestamps"""
+
+_ROLE: LiteralString = """
+    SELECT rolname AS name, rolsuper AS superuser, rolreplication AS replication,
+           (SELECT has_schema_privilege(relnamespace, 'USAGE') AND has_table_privilege(oid, 'SELECT')
+            FROM pg_class WHERE oid = to_regclass(%(table)s)) AS may_select
+    FROM pg_roles WHERE rolname = current_user"""
+
+_OUTBOX: LiteralString = """
+    SELECT relkind::text AS kind, relpersistence::text AS persistence, partitions, uncaptured
+    FROM pg_class AS outbox, LATERAL (
+        SELECT count(*)::int AS partitions,
+               coalesce(array_agg(leaf.oid::regclass::text ORDER BY leaf.relname)
+                        FILTER (WHERE leaf.relkind = 'f' OR leaf.relpersistence <> 'p'), '{}') AS uncaptured
+        FROM pg_partition_tree(outbox.oid) AS tree JOIN pg_class AS leaf ON leaf.oid = tree.relid
+        WHERE tree.isleaf AND leaf.oid <> outbox.oid) AS leaves
+    WHERE outbox.oid = to_regclass(%(table)s)"""
+
+# By way of JSON: a column that this version does not have is NULL instead of an error.
+_PROSPECT: LiteralString = """
+    SELECT safe_wal_size, pg_wal_lsn_diff(wal.lsn, confirmed_flush_lsn)::bigint AS behind_bytes,
+           (to_jsonb(slot) ->> 'failover')::boolean AS failover, (to_jsonb(slot) ->> 'synced')::boolean AS synced
+    FROM pg_replication_slots AS slot, LATERAL (
+        SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_receive_lsn() ELSE pg_current_wal_lsn() END AS lsn) AS wal
+    WHERE slot_name = %(slot)s"""
+
+_COLUMNS: LiteralString = """
+    SELECT attname AS name, atttypid::bigint AS type_oid, format_type(atttypid, atttypmod) AS type,
+           NOT attnotnull AS nullable,
+           coalesce((SELECT to_jsonb(held) -> 'attnames' ? attname FROM pg_publication_tables AS held
+                     WHERE pubname = %(publication)s AND schemaname = nspname AND tablename = relname),
+                    true) AS published
+    FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid JOIN pg_namespace ON pg_namespace.oid = relnamespace
+    WHERE attrelid = to_regclass(%(table)s) AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
+    ORDER BY attnum"""
+
+
+@dataclass(frozen=True, slots=True)
+class Postgres:
+    """All that was answered."""
+
+    server: server.Server
+    role: role.Role
+    link: History | PipelineError
+    outbox: capture.Outbox | None
+    publication: dict[str, Any] | None
+    slot: SlotFacts | None
+    prospect: capture.Prospect | None
+    columns: tuple[OutboxColumn, ...]
+    clock: Offset
+
+
+def ask(settings: Settings) -> Postgres:
+    """Ask everything.
+
+    Raises:
+        PipelineError: Postgres refuses or does not answer.
+    """
+    names = {"table": settings.table, "publication": settings.publication, "slot": settings.slot}
+    dsn = settings.postgres_dsn.get_secret_value()
+    with connect(dsn, connect_timeout=str(_CONNECT_S)) as conn:
+        try:
+            conn.execute("SET statement_timeout = '5s'")
+            return Postgres(
+                _one(conn, server.Server, _SERVER, names),
+                _one(conn, role.Role, _ROLE, names),
+                try_link(dsn, settings),
+                conn.cursor(row_factory=class_row(capture.Outbox)).execute(_OUTBOX, names).fetchone(),
+                conn.execute(PUBLICATION, names).fetchone(),
+                slot_facts(conn, settings),
+                conn.cursor(row_factory=class_row(capture.Prospect)).execute(_PROSPECT, names).fetchone(),
+                tuple(conn.cursor(row_factory=class_row(OutboxColumn)).execute(_COLUMNS, names).fetchall()),
+                measured(lambda: _clock(conn)),
+            )
+        except psycopg.Error as error:
+            raise error_of(error.sqlstate, str(error), slot=settings.slot, publication=settings.publication) from error
+
+
+def try_link(dsn: str, settings: Settings) -> History | PipelineError:
+    """Open a replication connection and close it again; return the server's history, or what went wrong."""
+    try:
+        link = open_link(make_conninfo(dsn, connect_timeout=_CONNECT_S), settings.slot, settings.publication)
+        with closing(link):
+            return link.identify()
+    except PipelineError as error:
+        return error
+
+
+def judge(answer: Postgres, settings: Settings) -> Iterator[Finding]:
+    """Judge all that was answered."""
+    slot = answer.slot
+    yield from server.judge(
+        answer.server, settings, has_slot=slot is not None, streams=slot is not None and slot.active_pid is not None
+    )
+    refused = answer.link if isinstance(answer.link, PipelineError) else None
+    yield from role.judge(answer.role, settings, refused)
+    yield from capture.outbox(answer.outbox, settings.table)
+    if answer.outbox is not None:
+        yield from capture.publication(settings, answer.publication, answer.outbox)
+    yield from capture.slot(settings, slot, answer.prospect, version=answer.server.version)
+
+
+def _one(conn: psycopg.Connection[Any], kind: type[_Facts], query: LiteralString, names: dict[str, str]) -> _Facts:
+    row = conn.cursor(row_factory=class_row(kind)).execute(query, names).fetchone()
+    if row is None:
+        raise error_of("28000", "the role is gone")
+    return row
+
+
+def _clock(conn: psycopg.Connection[dict[str, Any]]) -> float:
+    row = conn.execute("SELECT extract(epoch FROM clock_timestamp())::float AS now").fetchone() or {}
+    return float(row["now"])

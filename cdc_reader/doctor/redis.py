@@ -1,0 +1,175 @@
+"""Settings -> what Redis says of itself; and the findings of that.
+
+Edge: INFO, TIME, and the payload of 1 kB that the preflight check puts and drops.
+
+Source: https://redis.io/docs/latest/commands/info/
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING
+
+from cdc_reader.doctor.clocks import Offset, measured
+from cdc_reader.doctor.finding import Finding, broken, fail, fine, size, warn
+from cdc_reader.loop import MAX_IN_FLIGHT_BYTES
+from cdc_reader.preflight import check_redis
+from sink.errors import PipelineError
+from sink.payloads import Payloads
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from sink.settings import Settings
+
+_OLDEST = (6, 2)
+_TRIPS = 5
+# A batch needs some thirty commands, one after another.
+_SLOW_S = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Info:
+    """What INFO says, sizes in bytes; `max_memory` is 0 where there is no limit."""
+
+    product: str
+    version: str
+    compatible: str
+    role: str
+    cluster: bool
+    policy: str
+    max_memory: int
+    used_memory: int
+    persistence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """All that was answered; `refused` is what became of a payload, None where Redis took it."""
+
+    info: Info
+    refused: PipelineError | None
+    trip_s: float
+    clock: Offset
+
+
+def ask(settings: Settings) -> Answer:
+    """Ask everything.
+
+    Raises:
+        PipelineError: Redis refuses or does not answer.
+    """
+    payloads = Payloads(settings.redis_url.get_secret_value())
+    try:
+        info = read(payloads.info())
+        return Answer(info, _put(settings, payloads), _trip_s(payloads), measured(payloads.clock))
+    finally:
+        payloads.close()
+
+
+def read(info: Mapping[str, str | int | float]) -> Info:
+    """Pick from INFO; Valkey tells its own version beside the one it is compatible with."""
+    compatible = str(info.get("redis_version", "0"))
+    product = str(info.get("server_name", "redis"))
+    kept = [
+        name
+        for name, is_on in (("append-only file", info.get("aof_enabled")), ("snapshots", info.get("rdb_saves")))
+        if is_on
+    ]
+    return Info(
+        product=product,
+        version=str(info.get(f"{product}_version", compatible)),
+        compatible=compatible,
+        role=str(info.get("role", "master")),
+        cluster=bool(info.get("cluster_enabled", 0)),
+        policy=str(info.get("maxmemory_policy", "noeviction")),
+        max_memory=int(info.get("maxmemory", 0)),
+        used_memory=int(info.get("used_memory", 0)),
+        persistence=" and ".join(kept) or "none seen",
+    )
+
+
+def judge(answer: Answer) -> Iterator[Finding]:
+    """Judge all that was answered."""
+    info = answer.info
+    yield version(info)
+    if info.role != "master" or info.cluster:
+        yield place(info)
+    yield policy(info.policy, info.max_memory)
+    yield memory(info)
+    if answer.refused is not None:
+        yield broken("takes a payload", answer.refused)
+    yield fine("persistence", f"{info.persistence}, not needed")
+    yield latency(answer.trip_s)
+
+
+def version(info: Info) -> Finding:
+    """Judge the version that the server is compatible with."""
+    found = f"{info.product} {info.version}"
+    numbers = tuple(int(part) for part in re.findall(r"\d+", info.compatible)[:2])
+    if numbers < _OLDEST:
+        return fail("version", f"{found} is too old", "Use Redis 6.2 or later, or Valkey")
+    return fine("version", found)
+
+
+def place(info: Info) -> Finding:
+    """Say why this server cannot be a broker."""
+    if info.cluster:
+        return fail("role", "a cluster's node: Celery cannot use it", "Point OUTHAUL_REDIS_URL at a single server")
+    return fail("role", f"a {info.role}: it takes no messages", "Point OUTHAUL_REDIS_URL at the primary")
+
+
+def policy(name: str, max_memory: int) -> Finding:
+    """Judge maxmemory-policy; what it would evict is sent again, late, or not at all while it goes on."""
+    check = "maxmemory-policy"
+    todo = "CONFIG SET maxmemory-policy noeviction  -- and the same in its configuration"
+    if name == "noeviction":
+        return fine(check, name)
+    victims = "payloads" if name.startswith("volatile") else "messages and payloads"
+    if not max_memory:
+        return warn(check, f"{name} would throw away {victims}, were a maxmemory set", todo)
+    how = warn if name.startswith("volatile") else fail
+    return how(check, f"{name} throws away {victims} that are on their way: batches stall and are sent again", todo)
+
+
+def memory(info: Info) -> Finding:
+    """Judge the memory that is left, beside what batches in flight may take."""
+    if not info.max_memory:
+        return fine("memory", f"{size(info.used_memory)} used, no limit set")
+    left = info.max_memory - info.used_memory
+    found = f"{size(max(0, left))} of {size(info.max_memory)} left, {size(MAX_IN_FLIGHT_BYTES)} needed"
+    todo = f"CONFIG SET maxmemory {info.used_memory + 4 * MAX_IN_FLIGHT_BYTES}"
+    if left < MAX_IN_FLIGHT_BYTES:
+        return fail("memory", f"{found}: under load Redis fills up, and batches stall", todo)
+    if left < 2 * MAX_IN_FLIGHT_BYTES:
+        return warn("memory", f"{found}: a second reader, or others, would fill it", todo)
+    return fine("memory", found)
+
+
+def latency(trip_s: float) -> Finding:
+    """Judge the time of a round trip, in seconds."""
+    found = f"{trip_s * 1000:.1f} ms a round trip"
+    if trip_s > _SLOW_S:
+        return warn("latency", f"{found}: each batch needs some thirty", "Run reader and workers near Redis")
+    return fine("latency", found)
+
+
+def _put(settings: Settings, payloads: Payloads) -> PipelineError | None:
+    try:
+        check_redis(settings, payloads)
+    except PipelineError as error:
+        return error
+    return None
+
+
+def _trip_s(payloads: Payloads) -> float:
+    """Return the median time of a few commands."""
+    times = []
+    for _ in range(_TRIPS):
+        begun = time.perf_counter()
+        payloads.clock()
+        times.append(time.perf_counter() - begun)
+    return median(times)

@@ -1,0 +1,68 @@
+"""What ClickHouse lets our user do -> findings: enough for reader and workers?
+
+Pure.
+
+Source: https://clickhouse.com/docs/sql-reference/statements/grant
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cdc_reader.doctor.finding import Finding, fail, fine, warn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+_PROCESSES = ("SELECT", "system.processes")
+_ADD_COLUMN = "ALTER ADD COLUMN"
+
+Right = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """Who we are, and by (privilege, table) whether we have it; None where the server cannot say."""
+
+    user: str
+    database: str
+    readonly: bool
+    held: Mapping[Right, bool | None]
+
+
+def wanted(names: Sequence[str]) -> tuple[Right, ...]:
+    """Return all that reader and workers use; `names` are the pipeline's tables, events first."""
+    on_tables = [(privilege, name) for name in names for privilege in ("INSERT", "SELECT")]
+    return (*on_tables, _PROCESSES, (_ADD_COLUMN, names[0]))
+
+
+def judge(rights: Rights) -> Iterator[Finding]:
+    """Judge all of them."""
+    if rights.readonly:
+        todo = f"ALTER USER {rights.user} SETTINGS readonly = 0"
+        yield fail("read-only", f"user {rights.user!r} may only read: readonly is set in its profile", todo)
+    own = [right for right in rights.held if right[0] in {"INSERT", "SELECT"} and right != _PROCESSES]
+    yield _judge("read and write", own, rights, fail, "no batch can be stored without")
+    yield _judge("running inserts", [_PROCESSES], rights, warn, "without, a reader that takes over waits a minute")
+    added = [right for right in rights.held if right[0] == _ADD_COLUMN]
+    yield _judge("add columns", added, rights, warn, "a new column of the outbox would stop the worker")
+
+
+def _judge(
+    check: str, asked: Sequence[Right], rights: Rights, otherwise: Callable[[str, str, str], Finding], why: str
+) -> Finding:
+    missing = [right for right in asked if rights.held[right] is False]
+    if missing:
+        named = ", ".join(f"{privilege} on {name}" for privilege, name in missing)
+        todo = " ".join(f"GRANT {right[0]} ON {_qualified(right[1], rights)} TO {rights.user};" for right in missing)
+        return otherwise(check, f"user {rights.user!r} lacks {named}: {why}", todo)
+    if any(rights.held[right] is None for right in asked):
+        return warn(check, "this server is too old to tell", f"SHOW GRANTS FOR {rights.user}")
+    privileges = " and ".join(dict.fromkeys(privilege for privilege, _ in asked))
+    names = ", ".join(dict.fromkeys(name for _, name in asked))
+    return fine(check, f"{privileges} on {names if len(asked) == 1 else 'all tables'}")
+
+
+def _qualified(name: str, rights: Rights) -> str:
+    return name if "." in name else f"{rights.database}.{name}"

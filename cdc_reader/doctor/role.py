@@ -1,0 +1,76 @@
+"""Postgres' role and what it may do -> findings: enough for the reader, and not more.
+
+Pure.
+
+Source: https://www.postgresql.org/docs/current/logical-replication-security.html
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cdc_reader.doctor.finding import Finding, fail, fine, tried, warn
+from cdc_reader.preflight import check_role
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sink.errors import PipelineError
+    from sink.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """Who we are; `may_select` is None where there is no outbox."""
+
+    name: str
+    superuser: bool
+    replication: bool
+    may_select: bool | None
+
+
+def judge(role: Role, settings: Settings, refused: PipelineError | None) -> Iterator[Finding]:
+    """Judge attributes and grants; `refused` is what became of a replication connection, None where it opened."""
+    yield tried(
+        "REPLICATION",
+        f"role {role.name} has it",
+        lambda: check_role(role.name, may_replicate=role.replication or role.superuser),
+    )
+    yield connection(refused)
+    if role.may_select is not None:
+        yield select(role, settings.table)
+    yield superuser(role)
+
+
+def connection(refused: PipelineError | None) -> Finding:
+    """Judge a replication connection that was tried."""
+    if refused is None:
+        return fine("replication connection", "opens")
+    return fail(
+        "replication connection",
+        refused.message,
+        "Let pg_hba.conf admit this role to its database, then SELECT pg_reload_conf(); see max_wal_senders, too",
+    )
+
+
+def select(role: Role, table: str) -> Finding:
+    """Judge the right to read the outbox; the stream does not ask for it."""
+    if role.may_select:
+        return fine("SELECT", f"on {table}")
+    return warn(
+        "SELECT",
+        f"role {role.name!r} may not read {table}: it streams without, but cannot backfill or compare",
+        f'GRANT outhaul_reader TO "{role.name}";  -- or: GRANT SELECT ON {table} TO "{role.name}";',
+    )
+
+
+def superuser(role: Role) -> Finding:
+    """Judge whether the role may do more than it needs."""
+    if not role.superuser:
+        return fine("least privilege", f"{role.name} is no superuser")
+    return warn(
+        "least privilege",
+        f"role {role.name!r} is a superuser, which the reader does not need",
+        "CREATE ROLE outhaul_login LOGIN REPLICATION PASSWORD '...'; GRANT outhaul_reader TO outhaul_login;",
+    )

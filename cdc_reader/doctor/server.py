@@ -1,0 +1,137 @@
+"""Postgres' settings and what is in use -> findings about the server.
+
+Pure.
+
+Source: https://www.postgresql.org/docs/current/runtime-config-replication.html
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cdc_reader.doctor.finding import Finding, fail, fine, size, tried, warn
+from cdc_reader.preflight import check_version, check_wal_level
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sink.settings import Settings
+
+_NEWEST = 18
+# A machine that swaps, or a garbage collection, can keep a reader quiet for so long, in seconds.
+_SHORT_S = 5.0
+# A reader that is told its timeout answers so often in it (cdc_reader/reader.py).
+_ANSWERS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What Postgres says of itself; None where its version has no such setting."""
+
+    version: int  # server_version_num
+    wal_level: str
+    effective_wal_level: str | None
+    max_slots: int
+    used_slots: int
+    max_senders: int
+    used_senders: int
+    wal_sender_timeout_s: float
+    slot_keep_mb: int  # max_slot_wal_keep_size; -1 without a limit
+    idle_slot_timeout_s: int | None
+    commit_timestamps: bool
+
+
+def judge(server: Server, settings: Settings, *, has_slot: bool, streams: bool) -> Iterator[Finding]:
+    """Judge all; `has_slot` and `streams` tell whether our slot exists, and whether it has a session already."""
+    yield version(server.version)
+    yield wal_level(server.wal_level, server.effective_wal_level)
+    yield slots(server.used_slots, server.max_slots, has_slot=has_slot)
+    yield senders(server.used_senders, server.max_senders, streams=streams)
+    yield sender_timeout(server.wal_sender_timeout_s, settings)
+    yield slot_keep(server.slot_keep_mb)
+    if server.idle_slot_timeout_s is not None:
+        yield idle_slot_timeout(server.idle_slot_timeout_s)
+    stamps = "on" if server.commit_timestamps else "off"
+    yield fine("track_commit_timestamp", f"{stamps}, not needed")
+
+
+def version(number: int) -> Finding:
+    """Judge `server_version_num`."""
+    major = number // 10000
+    name = f"{major}.{number % 10000}"
+    if major > _NEWEST:
+        return warn("version", f"{name} is newer than {_NEWEST}, the newest that outhaul was tried with")
+    return tried("version", name, lambda: check_version(number))
+
+
+def wal_level(level: str, effective: str | None) -> Finding:
+    """Judge wal_level; Postgres 19 raises its effective level by itself with the first logical slot."""
+    found = level if effective is None else f"{level}, effective {effective}"
+    if effective is not None and level == "replica" != effective:
+        return fine("wal_level", found)
+    if effective is not None and level == "replica":
+        todo = "ALTER SYSTEM SET wal_level = 'logical', then restart Postgres"
+        return warn("wal_level", f"{found}; it becomes logical with the first logical slot", todo)
+    return tried("wal_level", found, lambda: check_wal_level(level))
+
+
+def slots(used: int, most: int, *, has_slot: bool) -> Finding:
+    """Judge max_replication_slots."""
+    found = f"{max(0, most - used)} of {most} free"
+    todo = f"ALTER SYSTEM SET max_replication_slots = {most + 10}, then restart Postgres"
+    if used < most:
+        return fine("max_replication_slots", found)
+    if has_slot:
+        return warn("max_replication_slots", f"{found}: no second slot can be made", todo)
+    return fail("max_replication_slots", f"{found}: none is left for ours", todo)
+
+
+def senders(used: int, most: int, *, streams: bool) -> Finding:
+    """Judge max_wal_senders."""
+    found = f"{max(0, most - used)} of {most} free"
+    todo = f"ALTER SYSTEM SET max_wal_senders = {most + 10}, then restart Postgres"
+    if used < most:
+        return fine("max_wal_senders", found)
+    if streams:
+        return warn("max_wal_senders", f"{found}: a reader that takes over would find no place", todo)
+    return fail("max_wal_senders", f"{found}: none is left for the reader", todo)
+
+
+def sender_timeout(timeout_s: float, settings: Settings) -> Finding:
+    """Judge wal_sender_timeout beside the reader's own pace; both in seconds."""
+    check = "wal_sender_timeout"
+    todo = f"ALTER SYSTEM SET {check} = '60s'; SELECT pg_reload_conf();"
+    if not timeout_s:
+        return warn(check, "0: Postgres never gives up a reader that vanished, and its slot stays held", todo)
+    if timeout_s < max(_SHORT_S, _ANSWERS * settings.status_interval_s):
+        interval_s = min(settings.status_interval_s, timeout_s / _ANSWERS)
+        return warn(
+            check, f"{timeout_s:g} s is short: the reader has to answer every {interval_s:g} s, come what may", todo
+        )
+    return fine(check, f"{timeout_s:g} s; the reader answers every {settings.status_interval_s:g} s")
+
+
+def slot_keep(limit_mb: int) -> Finding:
+    """Judge max_slot_wal_keep_size, in MB; -1 is no limit."""
+    check = "max_slot_wal_keep_size"
+    if limit_mb < 0:
+        return warn(
+            check,
+            "no limit: while ClickHouse is away, the slot may fill the primary's disk",
+            f"ALTER SYSTEM SET {check} = '50GB'; SELECT pg_reload_conf();  -- less than is free; beyond it the slot "
+            "is lost",
+        )
+    return fine(check, f"{size(limit_mb << 20)}: a slot that keeps more is lost")
+
+
+def idle_slot_timeout(timeout_s: int) -> Finding:
+    """Judge idle_replication_slot_timeout, in seconds."""
+    check = "idle_replication_slot_timeout"
+    if timeout_s:
+        return warn(
+            check,
+            f"{timeout_s} s: a slot whose reader is paused for longer is lost",
+            f"ALTER SYSTEM SET {check} = 0; SELECT pg_reload_conf();",
+        )
+    return fine(check, "0: a slot may rest")

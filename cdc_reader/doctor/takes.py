@@ -1,0 +1,91 @@
+"""Type of a column on its way, type of the ClickHouse column -> whether every value arrives as it is.
+
+Pure. ClickHouse converts what an INSERT ... SELECT gives it as CAST does: a number that does not fit wraps without a
+word, a text that it cannot read is an error, and its row becomes a dead letter.
+
+Source: https://clickhouse.com/docs/sql-reference/functions/type-conversion-functions#cast
+"""
+
+from __future__ import annotations
+
+import re
+
+from cdc_reader.doctor.finding import State
+
+_WRAPPED = re.compile(r"(?:Nullable|LowCardinality)\((.*)\)", re.DOTALL)
+_INTEGER = re.compile(r"(U?)Int(\d+)")
+_MOMENT = re.compile(r"DateTime64\((\d+)")
+# Every digit of a double counts up to here.
+_EXACT_BITS = {"Float32": 24, "Float64": 53}
+_TEXTS = ("JSON", "Object", "Enum", "FixedString", "Decimal", "Array", "Tuple", "Map", "IPv4", "IPv6", "UUID")
+_MICROSECONDS, _NANOSECONDS = 6, 9
+
+Verdict = tuple[State, str]
+TAKES: Verdict = (State.PASS, "")
+
+
+def bare(kind: str) -> str:
+    """Strip Nullable and LowCardinality."""
+    while found := _WRAPPED.fullmatch(kind):
+        kind = found[1]
+    return kind
+
+
+def takes(source: str, target: str) -> Verdict:
+    """Judge one column: `source` as the reader sends it, `target` as the table has it; and what would go wrong."""
+    source, target = bare(source), bare(target)
+    if target in {source, "String"}:
+        return TAKES
+    if _INTEGER.fullmatch(source) or source == "Bool":
+        return _integer(source, target)
+    if source.startswith("Float"):
+        return TAKES if target == "Float64" else _changed(target)
+    if source.startswith(("DateTime64", "Date32")):
+        return _moment(source, target)
+    return _text(source, target)
+
+
+def _integer(source: str, target: str) -> Verdict:
+    signed, bits = _bits(source)
+    if target in _EXACT_BITS:
+        return TAKES if bits <= _EXACT_BITS[target] else _changed(target)
+    if not _INTEGER.fullmatch(target):
+        return TAKES if source == target else _changed(target)
+    target_signed, target_bits = _bits(target)
+    if signed and not target_signed:
+        if target_bits < bits:
+            return _changed(target)
+        return State.WARN, f"{target} has no negative numbers: they would be stored as huge ones"
+    room = target_bits - (1 if target_signed and not signed else 0)
+    return TAKES if room >= bits else _changed(target)
+
+
+def _bits(kind: str) -> tuple[bool, int]:
+    if kind == "Bool":
+        return False, 1
+    found = _INTEGER.fullmatch(kind)
+    return (not found[1], int(found[2])) if found else (True, 256)
+
+
+def _moment(source: str, target: str) -> Verdict:
+    found = _MOMENT.match(target)
+    if found is None:
+        return State.FAIL, f"{target} has not the range of {source}: other times would be changed without a word"
+    if source == "Date32":
+        return TAKES
+    digits = int(found[1])
+    if digits < _MICROSECONDS:
+        return State.WARN, f"{target} keeps {digits} of the six digits of a second"
+    if digits >= _NANOSECONDS:
+        return State.WARN, f"{target} ends in 2262: later events become dead letters"
+    return TAKES
+
+
+def _text(source: str, target: str) -> Verdict:
+    if target.startswith(_TEXTS) or _INTEGER.fullmatch(target) or target in {"Bool", *_EXACT_BITS}:
+        return State.WARN, f"{target} is read from {source}: values that it cannot read become dead letters"
+    return State.WARN, f"whether {target} takes a {source} is for the server to say: what it refuses is a dead letter"
+
+
+def _changed(target: str) -> Verdict:
+    return State.FAIL, f"{target} is too small: values that do not fit would be changed without a word"

@@ -1,0 +1,5 @@
+-- How many replicas a table has, and what our user's statements ask of them.
+SELECT
+    (SELECT max(total_replicas) FROM system.replicas WHERE database = currentDatabase() AND table = {table:String}),
+    (SELECT any(value) FROM system.settings WHERE name = 'insert_quorum'),
+    (SELECT any(value) FROM system.settings WHERE name = 'select_sequential_consistency')

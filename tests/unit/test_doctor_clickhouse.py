@@ -1,0 +1,195 @@
+"""What the doctor says of ClickHouse: each judgement on both sides of its bound."""
+
+from dataclasses import replace
+
+import pytest
+
+from cdc_reader.doctor import rights, tables
+from cdc_reader.doctor.finding import State
+from sink.schema import Table
+from sink.settings import Settings
+
+EVENTS = Table(
+    name="event_log",
+    engine="ReplacingMergeTree",
+    definition="ReplacingMergeTree PARTITION BY toYYYYMM(event_date_time) ORDER BY (event_type, event_date_time, id) "
+    "SETTINGS non_replicated_deduplication_window = 10000, index_granularity = 8192",
+    partition_key="toYYYYMM(event_date_time)",
+    sorting_key="event_type, event_date_time, id",
+)
+FIRST, LAST = "1900-01-01 00:00:00.000000", "2299-12-31 23:59:59.999999"
+NAMES = ("event_log", "event_log_dead_letters", "event_log_epochs")
+
+
+@pytest.mark.parametrize(
+    ("version", "context", "state"),
+    [
+        ("22.7.4.16", "String", State.FAIL),
+        ("22.8.1.1", "String", State.PASS),
+        ("26.5.1.1", "String", State.PASS),
+        ("25.2.1.1", "JSON", State.FAIL),
+        ("25.3.1.1", "JSON", State.PASS),
+    ],
+)
+def test_a_version_has_the_types_that_are_asked_of_it(version: str, context: str, state: State) -> None:
+    assert tables.version(version, context).state is state
+
+
+@pytest.mark.parametrize(
+    ("engine", "sorting_key", "state"),
+    [
+        ("ReplacingMergeTree", "event_type, event_date_time, id", State.PASS),
+        ("ReplicatedReplacingMergeTree", "id", State.PASS),
+        ("SharedReplacingMergeTree", "cdc_source, cdc_lsn, cdc_ordinal", State.PASS),
+        ("ReplacingMergeTree", "event_type, event_date_time", State.FAIL),
+        ("ReplacingMergeTree", "cdc_source, cdc_lsn", State.FAIL),
+        ("MergeTree", "event_type, event_date_time", State.WARN),
+        ("ReplicatedMergeTree", "id", State.WARN),
+        ("SummingMergeTree", "id", State.FAIL),
+        ("ReplicatedAggregatingMergeTree", "id", State.FAIL),
+        ("Distributed", "", State.FAIL),
+        ("Null", "", State.FAIL),
+        ("Buffer", "", State.FAIL),
+    ],
+)
+def test_an_engine_keeps_every_event_by_itself(engine: str, sorting_key: str, state: State) -> None:
+    assert tables.engine(replace(EVENTS, engine=engine, sorting_key=sorting_key)).state is state
+
+
+@pytest.mark.parametrize(
+    ("engine", "setting", "state"),
+    [
+        ("ReplacingMergeTree", "", State.FAIL),
+        ("ReplacingMergeTree", "non_replicated_deduplication_window = 0", State.FAIL),
+        ("ReplacingMergeTree", "non_replicated_deduplication_window = 8", State.FAIL),
+        ("ReplacingMergeTree", "non_replicated_deduplication_window = 9", State.WARN),
+        ("ReplacingMergeTree", "non_replicated_deduplication_window = 800", State.PASS),
+        ("ReplicatedReplacingMergeTree", "", State.PASS),
+        ("ReplicatedReplacingMergeTree", "replicated_deduplication_window = 0", State.FAIL),
+        ("ReplicatedReplacingMergeTree", "non_replicated_deduplication_window = 0", State.PASS),
+        ("ReplacingMergeTree", "replicated_deduplication_window = 800", State.FAIL),
+    ],
+)
+def test_more_tokens_are_remembered_than_batches_are_in_flight(engine: str, setting: str, state: State) -> None:
+    definition = f"{engine} ORDER BY id SETTINGS {setting}, index_granularity = 8192"
+    found = tables.window(replace(EVENTS, engine=engine, definition=definition), max_in_flight=8)
+    assert found.state is state
+    if state is State.FAIL:
+        own = "replicated_" if engine.startswith("Replicated") else "non_replicated_"
+        assert found.fix == f"ALTER TABLE event_log MODIFY SETTING {own}deduplication_window = 10000"
+
+
+@pytest.mark.parametrize(
+    ("key", "state"),
+    [
+        ("toYYYYMM(event_date_time)", State.PASS),
+        ("toYear(event_date_time)", State.PASS),
+        ("", State.PASS),
+        ("toDate(event_date_time)", State.WARN),
+        ("event_type, toYYYYMM(event_date_time)", State.WARN),
+        ("toYYYYMM(cdc_ingested_at)", State.WARN),
+    ],
+)
+def test_a_partition_is_a_month_and_the_same_for_every_sending(key: str, state: State) -> None:
+    assert tables.partition_key(replace(EVENTS, partition_key=key)).state is state
+
+
+def test_both_tables_are_judged_and_told_apart() -> None:
+    letters = replace(EVENTS, name="event_log_dead_letters", engine="Log", definition="Log")
+    found = {one.check: one.state for one in tables.engines(EVENTS, letters, Settings())}
+    assert found == {
+        "engine": State.PASS,
+        "tokens": State.PASS,
+        "dead letters' engine": State.FAIL,
+        "dead letters' tokens": State.FAIL,
+        "partition key": State.PASS,
+    }
+
+
+@pytest.mark.parametrize(
+    ("most", "state"),
+    [(0, State.PASS), (999, State.PASS), (1000, State.WARN), (2999, State.WARN), (3000, State.FAIL)],
+)
+def test_parts_are_far_from_where_inserts_are_refused(most: int, state: State) -> None:
+    assert tables.parts(tables.Parts(most, 1000, 3000)).state is state
+
+
+def test_half_the_limit_is_near_enough_where_inserts_are_never_delayed() -> None:
+    assert tables.parts(tables.Parts(149, 1000, 300)).state is State.PASS
+    assert tables.parts(tables.Parts(150, 1000, 300)).state is State.WARN
+    assert tables.parts(None).state is State.WARN
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "state"),
+    [
+        (FIRST, LAST, State.PASS),
+        (FIRST + "0", LAST + "0", State.PASS),
+        (FIRST[:-3], LAST[:-3], State.WARN),
+        (FIRST, "an error (code 407)", State.WARN),
+        (FIRST, "2299-12-31 23:59:60.000000", State.FAIL),
+        ("1970-01-01 00:00:00", "2106-02-07 06:28:15", State.FAIL),
+        ("an error (code 407)", "2027-10-18 10:43:27", State.FAIL),
+    ],
+)
+def test_a_time_is_kept_cut_or_refused_but_never_another(first: str, last: str, state: State) -> None:
+    assert tables.time_range("DateTime64", {FIRST: first, LAST: last}).state is state
+
+
+@pytest.mark.parametrize(
+    ("replicas", "quorum", "sequential", "state"),
+    [
+        (1, "0", False, State.PASS),
+        (2, "auto", True, State.PASS),
+        (3, "2", True, State.PASS),
+        (2, "0", True, State.WARN),
+        (2, "1", True, State.WARN),
+        (2, "auto", False, State.WARN),
+    ],
+)
+def test_replicas_see_what_the_others_have(replicas: int, quorum: str, sequential: bool, state: State) -> None:
+    assert tables.consistency(tables.Consistency(replicas, quorum, sequential)).state is state
+
+
+def test_dead_letters_are_worth_a_look() -> None:
+    assert tables.dead_letters(0, "letters").state is State.PASS
+    assert tables.dead_letters(1, "letters").state is State.WARN
+    assert tables.dead_letters(None, "letters").state is State.WARN
+
+
+def judged(**changes: bool | None) -> dict[str, tuple[State, str]]:
+    """Judge a user who has all rights, but for those named by their privilege and table."""
+    held = {
+        right: changes.get("_".join(right).replace(" ", "_").replace(".", "_"), True) for right in rights.wanted(NAMES)
+    }
+    found = rights.judge(rights.Rights("app", "logs", bool(changes.get("readonly")), held))
+    return {one.check: (one.state, one.fix) for one in found}
+
+
+def test_a_user_with_all_rights_has_nothing_to_mend() -> None:
+    assert judged() == {
+        "read and write": (State.PASS, ""),
+        "running inserts": (State.PASS, ""),
+        "add columns": (State.PASS, ""),
+    }
+
+
+def test_a_right_that_is_missing_comes_with_its_grant() -> None:
+    assert judged(INSERT_event_log_epochs=False)["read and write"] == (
+        State.FAIL,
+        "GRANT INSERT ON logs.event_log_epochs TO app;",
+    )
+    assert judged(SELECT_event_log=False)["read and write"][0] is State.FAIL
+    assert judged(SELECT_system_processes=False)["running inserts"] == (
+        State.WARN,
+        "GRANT SELECT ON system.processes TO app;",
+    )
+    assert judged(ALTER_ADD_COLUMN_event_log=False)["add columns"] == (
+        State.WARN,
+        "GRANT ALTER ADD COLUMN ON logs.event_log TO app;",
+    )
+
+
+def test_a_server_that_cannot_tell_and_a_profile_that_only_reads_are_named() -> None:
+    assert judged(INSERT_event_log=None)["read and write"] == (State.WARN, "SHOW GRANTS FOR app")
+    assert judged(readonly=True)["read-only"][0] is State.FAIL

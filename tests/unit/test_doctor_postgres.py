@@ -1,0 +1,234 @@
+"""What the doctor says of Postgres: each judgement on both sides of its bound."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from cdc_reader.doctor import capture, role, server
+from cdc_reader.doctor.finding import Finding, State
+from cdc_reader.slot_facts import SlotFacts
+from sink.errors import TransientError
+from sink.settings import Settings
+
+SETTINGS = Settings()
+SERVER = server.Server(
+    version=180001,
+    wal_level="logical",
+    effective_wal_level=None,
+    max_slots=10,
+    used_slots=1,
+    max_senders=10,
+    used_senders=1,
+    wal_sender_timeout_s=60.0,
+    slot_keep_mb=51200,
+    idle_slot_timeout_s=0,
+    commit_timestamps=False,
+)
+PUBLICATION: dict[str, Any] = {
+    "pubinsert": True,
+    "more_than_inserts": False,
+    "puballtables": False,
+    "pubviaroot": True,
+    "via_root": True,
+    "has_table": True,
+    "others": [],
+}
+SLOT = SlotFacts(
+    name="outhaul",
+    plugin="pgoutput",
+    slot_type="logical",
+    database="app",
+    here=True,
+    active_pid=42,
+    confirmed=None,
+    retained_bytes=1000,
+    wal_status="reserved",
+    invalidation_reason=None,
+)
+PROSPECT = capture.Prospect(safe_wal_size=None, behind_bytes=10, failover=True, synced=False)
+TABLE = capture.Outbox("r", "p", 0, [])
+
+
+def states(findings: Any) -> dict[str, State]:
+    return {finding.check: finding.state for finding in findings}
+
+
+def slot(*, version: int = 180000, **changes: Any) -> dict[str, Finding]:
+    prospect = {name: value for name, value in changes.items() if hasattr(PROSPECT, name)}
+    facts = {name: value for name, value in changes.items() if name not in prospect}
+    findings = capture.slot(SETTINGS, replace(SLOT, **facts), replace(PROSPECT, **prospect), version=version)
+    return {finding.check: finding for finding in findings}
+
+
+def publication(table: capture.Outbox = TABLE, **changes: Any) -> dict[str, Finding]:
+    findings = capture.publication(SETTINGS, PUBLICATION | changes, table)
+    return {finding.check: finding for finding in findings}
+
+
+def test_a_server_as_it_should_be_has_nothing_to_mend() -> None:
+    findings = list(server.judge(SERVER, SETTINGS, has_slot=True, streams=True))
+    assert set(states(findings).values()) == {State.PASS}
+    assert len(findings) == 8
+
+
+@pytest.mark.parametrize(
+    ("number", "state"),
+    [(130012, State.FAIL), (140000, State.PASS), (180006, State.PASS), (190000, State.WARN)],
+)
+def test_postgres_14_to_18_are_what_outhaul_was_tried_with(number: int, state: State) -> None:
+    assert server.version(number).state is state
+
+
+@pytest.mark.parametrize(
+    ("level", "effective", "state"),
+    [
+        ("logical", None, State.PASS),
+        ("logical", "logical", State.PASS),
+        ("replica", "logical", State.PASS),
+        ("replica", "replica", State.WARN),
+        ("replica", None, State.FAIL),
+        ("minimal", None, State.FAIL),
+        ("minimal", "minimal", State.FAIL),
+    ],
+)
+def test_wal_must_be_logical_by_itself_or_in_effect(level: str, effective: str | None, state: State) -> None:
+    found = server.wal_level(level, effective)
+    assert found.state is state
+    assert ("wal_level = 'logical'" in found.fix) is (state is not State.PASS)
+
+
+@pytest.mark.parametrize(
+    ("used", "ours", "state"), [(9, False, State.PASS), (10, True, State.WARN), (10, False, State.FAIL)]
+)
+def test_the_last_slot_and_the_last_sender_matter_to_whoever_has_none(used: int, ours: bool, state: State) -> None:
+    slots = server.slots(used, 10, has_slot=ours)
+    senders = server.senders(used, 10, streams=ours)
+    assert (slots.state, senders.state) == (state, state)
+    assert slots.found.startswith(f"{10 - used} of 10 free")
+    if state is not State.PASS:
+        assert "max_replication_slots = 20" in slots.fix
+        assert "max_wal_senders = 20" in senders.fix
+
+
+@pytest.mark.parametrize(
+    ("timeout_s", "interval_s", "state"),
+    [
+        (60, 1, State.PASS),
+        (5, 1, State.PASS),
+        (4.9, 1, State.WARN),
+        (0, 1, State.WARN),
+        (39, 10, State.WARN),
+        (40, 10, State.PASS),
+    ],
+)
+def test_a_sender_timeout_leaves_time_for_four_answers(timeout_s: float, interval_s: float, state: State) -> None:
+    found = server.sender_timeout(timeout_s, Settings(status_interval_s=interval_s))
+    assert found.state is state
+    assert bool(found.fix) is (state is State.WARN)
+
+
+def test_a_slot_without_a_limit_may_fill_the_disk_and_one_that_times_out_may_be_lost() -> None:
+    assert server.slot_keep(-1).state is State.WARN
+    assert server.slot_keep(1024).state is State.PASS
+    assert server.idle_slot_timeout(60).state is State.WARN
+    older = list(server.judge(replace(SERVER, idle_slot_timeout_s=None), SETTINGS, has_slot=True, streams=True))
+    assert "idle_replication_slot_timeout" not in states(older)
+
+
+def test_commit_timestamps_are_told_and_not_judged() -> None:
+    for is_on in (True, False):
+        findings = server.judge(replace(SERVER, commit_timestamps=is_on), SETTINGS, has_slot=True, streams=True)
+        assert states(findings)["track_commit_timestamp"] is State.PASS
+
+
+def test_a_role_has_what_the_reader_needs_and_no_more() -> None:
+    plain = role.Role("reader", superuser=False, replication=True, may_select=True)
+
+    def judged(one: role.Role, refused: TransientError | None = None) -> dict[str, State]:
+        return states(role.judge(one, SETTINGS, refused))
+
+    assert set(judged(plain).values()) == {State.PASS}
+    assert judged(replace(plain, replication=False))["REPLICATION"] is State.FAIL
+    assert judged(replace(plain, superuser=True, replication=False)) == {
+        "REPLICATION": State.PASS,
+        "replication connection": State.PASS,
+        "SELECT": State.PASS,
+        "least privilege": State.WARN,
+    }
+    assert judged(replace(plain, may_select=False))["SELECT"] is State.WARN
+    assert "SELECT" not in judged(replace(plain, may_select=None))
+    assert judged(plain, TransientError("no pg_hba.conf entry"))["replication connection"] is State.FAIL
+
+
+@pytest.mark.parametrize(
+    ("table", "state"),
+    [
+        (None, State.FAIL),
+        (TABLE, State.PASS),
+        (capture.Outbox("p", "p", 3, []), State.PASS),
+        (capture.Outbox("v", "p", 0, []), State.FAIL),
+        (capture.Outbox("r", "u", 0, []), State.FAIL),
+    ],
+)
+def test_an_outbox_is_a_table_whose_inserts_are_in_the_wal(table: capture.Outbox | None, state: State) -> None:
+    (found,) = capture.outbox(table, "public.outbox")
+    assert found.state is state
+
+
+def test_a_publication_has_the_inserts_of_the_outbox_and_those_alone() -> None:
+    assert {finding.state for finding in publication().values()} == {State.PASS}
+    (found,) = capture.publication(SETTINGS, None, TABLE)
+    assert (found.state, found.fix) == (State.FAIL, "Create it with `outhaul setup`")
+    assert publication(has_table=False)["publication"].state is State.FAIL
+    assert publication(pubinsert=False)["publication"].state is State.FAIL
+    assert publication(others=["public.users"])["publication"].state is State.FAIL
+    assert publication(more_than_inserts=True)["insert only"].state is State.WARN
+    assert publication(puballtables=True)["all tables"].state is State.WARN
+
+
+def test_partitions_are_captured_through_the_root() -> None:
+    table = capture.Outbox("p", "p", 12, [])
+    assert publication(table)["partitions"].found == "all 12 are captured, and new ones will be"
+    hidden = publication(table, pubviaroot=False, via_root=False)["partitions"]
+    assert hidden.state is State.FAIL
+    assert "publish_via_partition_root = true" in hidden.fix
+    unlogged = publication(capture.Outbox("p", "p", 12, ["outbox_7"]))["partitions"]
+    assert (unlogged.state, "outbox_7" in unlogged.found) == (State.FAIL, True)
+    assert publication(pubviaroot=False)["via root"].state is State.WARN
+
+
+def test_a_slot_that_streams_has_nothing_to_mend() -> None:
+    assert {finding.state for finding in slot().values()} == {State.PASS}
+
+
+@pytest.mark.parametrize(
+    ("changes", "check", "state"),
+    [
+        ({"plugin": "test_decoding"}, "slot", State.FAIL),
+        ({"slot_type": "physical", "plugin": None}, "slot", State.FAIL),
+        ({"here": False, "database": "other"}, "slot", State.FAIL),
+        ({"wal_status": "lost"}, "slot", State.FAIL),
+        ({"wal_status": "lost"}, "slot WAL", State.FAIL),
+        ({"wal_status": "unreserved"}, "slot WAL", State.FAIL),
+        ({"wal_status": "extended"}, "slot WAL", State.WARN),
+        ({"safe_wal_size": 2000}, "slot WAL", State.PASS),
+        ({"safe_wal_size": 999}, "slot WAL", State.WARN),
+        ({"invalidation_reason": "idle_timeout"}, "slot", State.FAIL),
+        ({"active_pid": None}, "slot in use", State.WARN),
+        ({"synced": True}, "slot synced", State.FAIL),
+        ({"failover": False}, "slot failover", State.WARN),
+    ],
+)
+def test_a_slot_that_is_lost_or_may_be_is_named(changes: dict[str, Any], check: str, state: State) -> None:
+    found = slot(**changes)[check]
+    assert found.state is state
+    assert bool(found.fix) is (state is not State.PASS)
+
+
+def test_a_missing_slot_is_made_by_setup_and_failover_is_asked_of_17_and_later() -> None:
+    (found,) = capture.slot(SETTINGS, None, None, version=180000)
+    assert found.state is State.FAIL
+    assert "outhaul setup" in found.fix
+    assert "slot failover" in slot(version=170000)
+    assert "slot failover" not in slot(version=160004, failover=None)
