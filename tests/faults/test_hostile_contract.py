@@ -19,7 +19,7 @@ from cdc_reader.assemble import Assembled
 from cdc_reader.ledger import Phase
 from cdc_reader.loop import Session, Tools
 from sink.app import WRITE_BATCH, make_app
-from sink.batch import Message
+from sink.batch import MESSAGE_VERSION, Message
 from sink.codes import error_of
 from sink.errors import FatalError, ForeignMessageError, PoisonError, TransientError
 from sink.insert import contents_of
@@ -81,7 +81,7 @@ FORGERIES: dict[str, Any] = {
     "a number with a point": {"rows": 3.0},
     "a text that is a list": {"table": ["event_log"]},
     "a text that is nothing": {"source": None},
-    "another version": {"version": 2},
+    "another version": {"version": MESSAGE_VERSION + 1},
     "a version that is a truth": {"version": True},
     "one field more": {"extra": 1},
 }

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 import redis
 
-from sink.batch import Message, encode, epoch_key, payload_key, stored_key, token_of
+from sink.batch import MESSAGE_VERSION, Message, encode, epoch_key, payload_key, stored_key, token_of
 from sink.report import Outcome, Report
 from tests.conftest import World, until
 
@@ -119,7 +119,7 @@ def forged_messages(world: World, real: Envelope) -> dict[str, Envelope]:
         "another source": with_fields(real, source="someone_else"),
         "a token that is a path": with_fields(real, token="../../x"),
         "negative rows": with_fields(real, rows=-1),
-        "another version": with_fields(real, version=2),
+        "another version": with_fields(real, version=MESSAGE_VERSION + 1),
         "one field more": with_fields(real, more=1),
         "no arguments": with_body(real, [[], {}, {}]),
         "a named argument": with_body(real, [body(real)[0], {"data": 1}, {}]),
