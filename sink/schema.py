@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("outhaul.sink")
 
-_TABLES = ("", "_dead_letters", "_epochs")
+_TABLES = ("", "_dead_letters", "_epochs", "_pauses")
 # What a Replicated table remembers where nothing is set; newer servers remember more.
 _REPLICATED_WINDOW = 1000
 
