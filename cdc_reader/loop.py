@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from cdc_reader import metrics
+from cdc_reader import metrics, pause_wish
 from cdc_reader.batcher import Limits, Load, Piece
 from cdc_reader.decode import Decoder
 from cdc_reader.intake import Intake
 from cdc_reader.ledger import Entry, Ledger, Phase
+from cdc_reader.pause import Gate, Wished
 from cdc_reader.progress import Progress
 from cdc_reader.stages import (
     Begun,
@@ -39,6 +40,7 @@ from cdc_reader.stages import (
     send_batches,
     start,
 )
+from cdc_reader.state import phase
 from cdc_reader.watermark import Watermark
 from cdc_reader.wire import Wire
 from sink.batch import Message
@@ -79,6 +81,7 @@ class Tools:
     dispatcher: Dispatcher
     payloads: Payloads
     recover: Callable[[Callable[[float], None]], Recovered]
+    wished: Callable[[], Wished]
     random: Callable[[], float]
     clock: Callable[[], float] = time.monotonic
 
@@ -112,6 +115,7 @@ class Session:
         self.begun: Recovered | None = None
         self._decoder = Decoder({settings.table: settings.clickhouse_table}, binary=binary)
         self._intake = Intake(self.limits)
+        self._gate = Gate()
         self._pieces: queue.SimpleQueue[Piece | None] = queue.SimpleQueue()
         self._batches: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
@@ -133,6 +137,7 @@ class Session:
         self._look_back(self.tools.clock())
         self._threads.append(start("decode", self.events, self._recover_and_decode))
         self._threads.append(start("state", self.events, self._publish))
+        self._threads.append(start("pause", self.events, self._heed))
         try:
             while not self._done(stopping()):
                 self._turn()
@@ -141,7 +146,8 @@ class Session:
             self._close()
 
     def _turn(self) -> None:
-        max_bytes, max_frames = (0, 0) if self._draining else self._intake.room()
+        is_shut = self._draining or not self._gate.is_open(self.tools.clock())
+        max_bytes, max_frames = (0, 0) if is_shut else self._intake.room()
         patient = not self._intake.is_empty
         self._wire.wait(self.events, self._deadline(), self._intake.run, max_bytes, max_frames, patient=patient)
         now = self.tools.clock()
@@ -190,6 +196,8 @@ class Session:
             case RedisLost():
                 for sequence in self.ledger.on_their_way():
                     self._send_again(sequence, "redis")
+            case Wished():
+                self._gate.heard(event, self.tools.clock())
             case Trouble(where, None):
                 self.progress.trouble.pop(where, None)
             case Trouble(where, error):
@@ -284,6 +292,10 @@ class Session:
         quiet_s = now - max(self._draining_since, self._stored_at)
         if self.begun is None or now - self._draining_since > DRAIN_S or quiet_s > DRAIN_QUIET_S:
             return True
+        return self._is_at_rest
+
+    @property
+    def _is_at_rest(self) -> bool:
         return self._intake.is_empty and not self.watermark.in_flight
 
     @property
@@ -300,20 +312,24 @@ class Session:
     def _publish(self) -> None:
         publish_state(self.events, self.tools.payloads, self.settings.source, lambda: self._snapshot)
 
+    def _heed(self) -> None:
+        pause_wish.heed(self.events, self.tools.payloads, self.settings.source, self.tools.wished)
+
     def _look_back(self, now: float) -> None:
         if now - self._looked_back_at < _LOOK_BACK_S:
             return
         self._looked_back_at = now
         epoch = self.begun.epoch if self.begun else 0
-        state = self.progress.state(self._phase(), epoch, self._wire.received, self.watermark, self.ledger)
+        pause = self._gate.pause(now)
+        doing = phase(
+            is_draining=self._draining,
+            is_recovering=self.begun is None or self._gate.is_unsure,
+            is_paused=pause is not None,
+            is_at_rest=self._is_at_rest,
+            is_troubled=bool(self.progress.trouble),
+        )
+        state = self.progress.state(doing, epoch, self._wire.received, self.watermark, self.ledger, pause)
         self._snapshot = state.to_json()
-
-    def _phase(self) -> str:
-        if self._draining_since is not None:
-            return "draining"
-        if self.begun is None:
-            return "recovering"
-        return "waiting" if self.progress.trouble else "streaming"
 
     def _close(self) -> None:
         self.events.over.set()

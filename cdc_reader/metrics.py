@@ -33,6 +33,7 @@ HEALED_ROWS = Counter("outhaul_reader_healed_rows", "Rows copied from the outbox
 SLOT_CHANGES = Counter("outhaul_reader_slot_changes", "Slots given up or made anew by the reader", ["reason"])
 IN_FLIGHT = Gauge("outhaul_reader_in_flight_batches", "Batches handed on and not stored")
 LAG_SECONDS = Gauge("outhaul_reader_lag_seconds", "Age of the oldest commit that is not stored")
+PAUSED = Gauge("outhaul_reader_paused", "1 while `outhaul pause` keeps the reader from taking rows")
 LAG_BYTES = Gauge("outhaul_reader_lag_bytes", "WAL between what was received and what is confirmed")
 
 

@@ -17,6 +17,7 @@ from cdc_reader.state import ReaderState
 
 if TYPE_CHECKING:
     from cdc_reader.ledger import Entry, Ledger
+    from cdc_reader.pause import Pause
     from cdc_reader.watermark import Watermark
     from sink.position import Lsn
 
@@ -52,12 +53,15 @@ class Progress:
         metrics.BATCHES.inc()
         metrics.DEAD_LETTERS.inc(dead_letters)
 
-    def state(self, phase: str, epoch: int, received: Lsn, watermark: Watermark, ledger: Ledger) -> ReaderState:
+    def state(
+        self, phase: str, epoch: int, received: Lsn, watermark: Watermark, ledger: Ledger, pause: Pause | None
+    ) -> ReaderState:
         """Return the snapshot to publish, and set the gauges by the way."""
         oldest_us = ledger.oldest_commit_us()
         lag_s = max(0.0, time.time() - oldest_us / 1e6) if oldest_us is not None else 0.0
         metrics.IN_FLIGHT.set(watermark.in_flight)
         metrics.LAG_SECONDS.set(lag_s)
+        metrics.PAUSED.set(pause is not None)
         metrics.LAG_BYTES.set(max(0, received - watermark.confirmed))
         p50_s, p99_s = (metrics.COMMIT_TO_STORED.latencies.quantile(q) for q in (0.5, 0.99))
         return ReaderState(
@@ -79,4 +83,5 @@ class Progress:
             p99_ms=None if p99_s is None else round(p99_s * 1000, 1),
             last_stored_at=self._last_stored_at,
             trouble="; ".join(self.trouble.values()),
+            pause=pause,
         )

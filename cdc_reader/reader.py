@@ -22,6 +22,7 @@ from cdc_reader import memory, metrics
 from cdc_reader.columns import UnsupportedBinary
 from cdc_reader.dispatch import Dispatcher
 from cdc_reader.loop import Session, Tools
+from cdc_reader.pause_wish import ask
 from cdc_reader.preflight import Server, check_clickhouse, check_postgres, check_redis, check_slot, connect
 from cdc_reader.recovery import recover
 from cdc_reader.self_heal import Guard, is_about_the_slot, mend, park, remake
@@ -48,6 +49,8 @@ _random = SystemRandom().random
 _STANDBY_S = 1.0
 # Recovery's question may read many rows; it is not bound by the limit for inserts.
 _ASK_TIMEOUT_S = 300.0
+# A word about pausing is one row; who waits for it holds up the end of a session.
+_WISH_TIMEOUT_S = 5.0
 # Two connections are made one after the other, ten seconds at most each; a little more for the rest.
 _ATTEMPT_S = 25.0
 # How often a parked reader looks whether the servers are well, in seconds.
@@ -153,6 +156,7 @@ def _open(app: SinkApp, status_interval_s: float, *, binary: bool) -> Session:
     url = settings.clickhouse_url.get_secret_value()
     asking = ClickHouse(url, timeout_s=_ASK_TIMEOUT_S)
     payloads = Payloads(settings.redis_url.get_secret_value())
+    wishing = ClickHouse(url, timeout_s=_WISH_TIMEOUT_S)
     dispatcher = Dispatcher(app, payloads, ClickHouse(url, timeout_s=settings.insert_timeout_s))
     log.info("streaming", slot=settings.slot, confirmed_lsn=str(confirmed), owner=owner, binary=binary)
     tools = Tools(
@@ -160,6 +164,7 @@ def _open(app: SinkApp, status_interval_s: float, *, binary: bool) -> Session:
         dispatcher=dispatcher,
         payloads=payloads,
         recover=functools.partial(recover, asking, settings, history, confirmed, owner),
+        wished=functools.partial(ask, wishing, settings),
         random=_random,
     )
     return Session(settings, tools, confirmed, owner=owner, binary=binary, status_interval_s=status_interval_s)

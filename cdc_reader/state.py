@@ -9,7 +9,23 @@ import json
 from dataclasses import asdict, dataclass, fields
 from typing import Self
 
+from cdc_reader.pause import Pause
+
 TTL_S = 5
+
+
+def phase(*, is_draining: bool, is_recovering: bool, is_paused: bool, is_at_rest: bool, is_troubled: bool) -> str:
+    """Return the one word for what a reader does.
+
+    A pause is `pausing` until all that was taken before it is stored (`is_at_rest`), then `paused`.
+    """
+    if is_draining:
+        return "draining"
+    if is_recovering:
+        return "recovering"
+    if is_paused:
+        return "paused" if is_at_rest else "pausing"
+    return "waiting" if is_troubled else "streaming"
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +34,7 @@ class ReaderState:
 
     pid: int
     host: str
-    phase: str  # recovering | streaming | waiting | draining
+    phase: str  # see `phase`
     epoch: int
     received_lsn: str
     confirmed_lsn: str
@@ -34,6 +50,7 @@ class ReaderState:
     p99_ms: float | None
     last_stored_at: float | None
     trouble: str
+    pause: Pause | None
 
     def to_json(self) -> str:
         """Return the line."""
@@ -44,6 +61,8 @@ class ReaderState:
         """Read a line; None when another version wrote it."""
         try:
             data = json.loads(text)
-            return cls(**{field.name: data[field.name] for field in fields(cls)})
+            pause = data["pause"]
+            values = {field.name: data[field.name] for field in fields(cls)}
+            return cls(**values | {"pause": None if pause is None else Pause(**pause)})
         except (ValueError, KeyError, TypeError):
             return None

@@ -6,14 +6,14 @@ Edge: asks; a server that does not answer is part of the answer.
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, LiteralString
+from typing import TYPE_CHECKING, Any
 
-import psycopg
-
+from cdc_reader import retained
 from cdc_reader.ledger import PATIENCE_S
+from cdc_reader.pause_wish import ask
 from cdc_reader.preflight import connect
-from cdc_reader.sqlstate import error_of
 from cdc_reader.state import ReaderState
 from sink.batch import pulse_key, reader_key, reconnecting_key
 from sink.errors import PipelineError
@@ -22,15 +22,11 @@ from sink.pulse import ANY, PULSE_S
 from sink.watchdog import DEAF_S
 
 if TYPE_CHECKING:
+    from cdc_reader.pause import Pause
+    from cdc_reader.retained import Slot
     from sink.clickhouse import ClickHouse
     from sink.payloads import Payloads
     from sink.settings import Settings
-
-_SLOT: LiteralString = """
-    SELECT active, active_pid, plugin, database, confirmed_flush_lsn::text AS confirmed_lsn, wal_status, safe_wal_size,
-           pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint AS retained_bytes,
-           pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn)::bigint AS behind_bytes
-    FROM pg_replication_slots WHERE slot_name = %s"""
 
 _STORED = """
     SELECT count(), max(cdc_ingested_at), toUnixTimestamp64Micro(max(cdc_ingested_at)) / 1e6
@@ -50,8 +46,10 @@ _SECOND_LOOK_S = 1.0
 class Status:
     """A snapshot; `wrong` names, in plain words, all that is not as it should be."""
 
-    slot: dict[str, Any] | None = None
+    slot: Slot | None = None
     reader: ReaderState | None = None
+    # The pause that an operator asked for, whether or not a reader runs.
+    pause: Pause | None = None
     # Why a reader has no session just now, in its own words.
     reconnecting: str | None = None
     queue_length: int | None = None
@@ -69,14 +67,17 @@ class Status:
         return asdict(self)
 
 
-def gather(settings: Settings, payloads: Payloads, clickhouse: ClickHouse) -> Status:
-    """Ask all three servers; none of them can make it fail."""
+def gather(settings: Settings, payloads: Payloads, clickhouse: ClickHouse, *, with_growth: bool = False) -> Status:
+    """Ask all three servers; none of them can make it fail. For `with_growth` the slot is watched for some seconds."""
     status = Status(noticed_within_s=bounds(settings))
-    for ask in (_ask_postgres, _ask_redis, _ask_clickhouse):
+    for ask_server in (_ask_postgres, _ask_redis, _ask_clickhouse):
         try:
-            ask(status, settings, payloads, clickhouse)
+            ask_server(status, settings, payloads, clickhouse)
         except PipelineError as error:
             status.wrong.append(str(error))
+    if with_growth and status.slot is not None:
+        with suppress(PipelineError):
+            status.slot = retained.watch(status.slot, lambda: _slot(settings), time.sleep)
     _judge(status, settings)
     return status
 
@@ -102,18 +103,20 @@ def bounds(settings: Settings) -> dict[str, float]:
 
 
 def _ask_postgres(status: Status, settings: Settings, _payloads: Payloads, _clickhouse: ClickHouse) -> None:
-    with connect(settings.postgres_dsn.get_secret_value()) as conn:
-        try:
-            status.slot = conn.execute(_SLOT, [settings.slot]).fetchone()
-        except psycopg.Error as error:
-            raise error_of(error.sqlstate, str(error), slot=settings.slot) from error
+    status.slot = _slot(settings)
     if status.slot is None:
         status.wrong.append(f"slot {settings.slot!r} does not exist. Create it with `outhaul setup`")
+
+
+def _slot(settings: Settings) -> Slot | None:
+    with connect(settings.postgres_dsn.get_secret_value()) as conn:
+        return retained.look(conn, settings.slot)
 
 
 def _ask_redis(status: Status, settings: Settings, payloads: Payloads, _clickhouse: ClickHouse) -> None:
     line = payloads.text(reader_key(settings.source))
     status.reader = ReaderState.from_json(line) if line else None
+    status.pause = status.reader.pause if status.reader else None
     status.reconnecting = payloads.text(reconnecting_key(settings.source)) if status.reader is None else None
     status.queue_length = payloads.length(settings.queue)
     if status.queue_length and not _works(settings, payloads):
@@ -137,17 +140,17 @@ def _ask_clickhouse(status: Status, settings: Settings, _payloads: Payloads, cli
     parts, size = clickhouse.rows(_PARTS, parameters={"table": settings.clickhouse_table})[0]
     status.rows, status.dead_letters, status.parts, status.bytes_on_disk = rows, dead, parts, size
     status.last_stored_at = float(last) if rows else None
+    # Asked last: it knows of a pause also where no reader does, and without an answer the reader's own word stands.
+    status.pause = ask(clickhouse, settings).pause
 
 
 def _judge(status: Status, settings: Settings) -> None:
     slot, reader = status.slot, status.reader
     if reader is None:
         _judge_silence(status, settings)
-    if slot and slot["wal_status"] in {"unreserved", "lost"}:
-        status.wrong.append(
-            f"slot {settings.slot!r} has wal_status {slot['wal_status']}: its WAL is about to go, or gone"
-        )
-    if slot and not slot["active"] and reader is not None:
+    if slot:
+        status.wrong += retained.judge(slot, settings.slot)
+    if slot and not slot.active and reader is not None:
         status.wrong.append(f"nobody streams from slot {settings.slot!r}; the reader is reconnecting")
     if reader and reader.trouble:
         status.wrong.append(f"the reader waits: {reader.trouble}")
@@ -162,9 +165,9 @@ def _judge_silence(status: Status, settings: Settings) -> None:
         return
     if status.reconnecting:
         status.wrong.append(status.reconnecting)
-    elif slot and slot["active"]:
+    elif slot and slot.active:
         status.wrong.append(
-            f"the session that streams from slot {settings.slot!r} (process {slot['active_pid']} of Postgres) says "
+            f"the session that streams from slot {settings.slot!r} (process {slot.active_pid} of Postgres) says "
             "nothing in Redis: does its reader reach Redis, is it asleep, is it one of `outhaul reader`?"
         )
     else:

@@ -13,8 +13,10 @@ import typer
 
 from cdc_reader.cli.backfill import backfill
 from cdc_reader.cli.doctor import doctor
+from cdc_reader.cli.pause import pause
 from cdc_reader.cli.reader import reader
 from cdc_reader.cli.replay import replay
+from cdc_reader.cli.resume import resume
 from cdc_reader.cli.setup import setup
 from cdc_reader.cli.slot import slot
 from cdc_reader.cli.status import status
@@ -40,6 +42,8 @@ app.add_typer(slot, name="slot")
 app.command()(verify)
 app.command()(backfill)
 app.command()(replay)
+app.command()(pause)
+app.command()(resume)
 
 
 def _show_version(value: bool) -> None:

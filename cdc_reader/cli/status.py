@@ -5,26 +5,34 @@ from __future__ import annotations
 import json
 import time
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
+from cdc_reader.retained import duration, size
 from cdc_reader.status import Status, gather
 from sink.clickhouse import ClickHouse
 from sink.errors import Exit
 from sink.payloads import Payloads
 from sink.settings import load
 
+if TYPE_CHECKING:
+    from cdc_reader.pause import Pause
+    from cdc_reader.retained import Slot
+
 _TIMEOUT_S = 5
+# The rate at which WAL grows is watched for a second before each refresh, too.
+_REFRESH_S = 1.0
 
 
 def status(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Refresh every second until Ctrl-C.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh every few seconds until Ctrl-C.")] = False,
 ) -> None:
     """Show slot, reader, sink and ClickHouse in one screen; exit 1 where something is wrong.
 
@@ -33,12 +41,12 @@ def status(
     settings = load()
     payloads = Payloads(settings.redis_url.get_secret_value())
     clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=_TIMEOUT_S)
-    found = gather(settings, payloads, clickhouse)
+    found = gather(settings, payloads, clickhouse, with_growth=True)
     if watch:
         with Live(screen(found), auto_refresh=False) as live:
             while True:
-                time.sleep(1.0)
-                live.update(screen(gather(settings, payloads, clickhouse)), refresh=True)
+                time.sleep(_REFRESH_S)
+                live.update(screen(gather(settings, payloads, clickhouse, with_growth=True)), refresh=True)
     if as_json:
         typer.echo(json.dumps(found.to_json()))
     else:
@@ -55,31 +63,31 @@ def screen(found: Status) -> Table:
     if slot:
         table.add_row(
             "slot",
-            f"{'active' if slot['active'] else 'inactive'}, confirmed {slot['confirmed_lsn']}, "
-            f"{_bytes(slot['retained_bytes'])} of WAL kept, wal_status {slot['wal_status']}",
+            f"{'active' if slot.active else 'inactive'}, confirmed {slot.confirmed_lsn}, "
+            f"wal_status {slot.wal_status}"
+            + (f", inactive since {slot.inactive_since}" if slot.inactive_since else ""),
         )
+        table.add_row("WAL kept", _kept(slot))
+    if found.pause:
+        table.add_row("paused", escape(_paused(found.pause)))
     if reader:
         table.add_row(
             "reader",
-            f"{reader.phase}, epoch {reader.epoch}, {_bytes(slot['behind_bytes']) if slot else '?'} and "
+            f"{reader.phase}, epoch {reader.epoch}, {size(slot.behind_bytes) if slot else '?'} and "
             f"{reader.lag_s:.1f} s behind, received {reader.received_lsn}",
         )
         table.add_row(
             "in flight",
-            f"{reader.in_flight_batches} batches, {reader.in_flight_rows:,} rows, {_bytes(reader.in_flight_bytes)}",
+            f"{reader.in_flight_batches} batches, {reader.in_flight_rows:,} rows, {size(reader.in_flight_bytes)}",
         )
         table.add_row("latency", f"commit to stored p50 {_ms(reader.p50_ms)}, p99 {_ms(reader.p99_ms)}")
     if found.queue_length is not None:
-        stored = (
-            datetime.fromtimestamp(found.last_stored_at, UTC).isoformat(timespec="seconds")
-            if found.last_stored_at
-            else "never"
-        )
+        stored = _utc(found.last_stored_at) if found.last_stored_at else "never"
         table.add_row("sink", f"{found.queue_length} messages queued, last stored {stored}")
     if found.rows is not None:
         table.add_row(
             "ClickHouse",
-            f"{found.rows:,} rows in {found.parts} parts, {_bytes(found.bytes_on_disk)}, "
+            f"{found.rows:,} rows in {found.parts} parts, {size(found.bytes_on_disk)}, "
             f"{found.dead_letters:,} dead letters",
         )
     silences = ", ".join(f"{what} {_short(seconds)}" for what, seconds in found.noticed_within_s.items())
@@ -93,13 +101,23 @@ def _short(seconds: float) -> str:
     return f"{seconds:g} s"
 
 
-def _bytes(size: int | None) -> str:
-    value = float(size or 0)
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(value) < 1000:  # noqa: PLR2004 - the next unit
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"
+def _kept(slot: Slot) -> str:
+    text = size(slot.retained_bytes)
+    if slot.growth_bytes_s is not None:
+        text += f", growing {size(slot.growth_bytes_s)} a second" if slot.growth_bytes_s > 0 else ", not growing"
+    if slot.max_slot_wal_keep_size is None:
+        return f"{text}; no limit (max_slot_wal_keep_size = -1)"
+    text += f"; {size(slot.safe_wal_size)} left of max_slot_wal_keep_size = {size(slot.max_slot_wal_keep_size)}"
+    return text if slot.time_to_trouble_s is None else f"{text}, for {duration(slot.time_to_trouble_s)} at this rate"
+
+
+def _paused(pause: Pause) -> str:
+    ends = f"until {_utc(pause.until)}" if pause.until else "until `outhaul resume`"
+    return f"since {_utc(pause.since)} by {pause.by}, {ends}" + (f": {pause.reason}" if pause.reason else "")
+
+
+def _utc(unix_s: float) -> str:
+    return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="seconds")
 
 
 def _ms(value: float | None) -> str:

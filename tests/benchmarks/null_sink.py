@@ -15,6 +15,7 @@ import psycopg
 from cdc_reader import memory
 from cdc_reader.held import NOTHING_HELD
 from cdc_reader.loop import Session, Tools
+from cdc_reader.pause import Wished
 from cdc_reader.recovery import Recovered
 from cdc_reader.slot import confirmed_lsn, open_link
 from sink import logs
@@ -93,6 +94,7 @@ def main() -> None:
         dispatcher=cast("Dispatcher", sink),
         payloads=cast("Payloads", sink),
         recover=lambda _wait: Recovered(_EPOCH, NOTHING_HELD),
+        wished=Wished,
         random=random.random,
     )
     session = Session(settings, tools, confirmed, owner="null", binary=True, status_interval_s=1.0)

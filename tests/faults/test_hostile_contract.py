@@ -18,6 +18,7 @@ from prometheus_client import REGISTRY
 from cdc_reader.assemble import Assembled
 from cdc_reader.ledger import Phase
 from cdc_reader.loop import Session, Tools
+from cdc_reader.pause import Wished
 from sink.app import WRITE_BATCH, make_app
 from sink.batch import MESSAGE_VERSION, Message
 from sink.codes import error_of
@@ -193,6 +194,7 @@ def session() -> Session:
         dispatcher=cast("Dispatcher", None),
         payloads=cast("Payloads", None),
         recover=cast("Callable[..., Any]", None),
+        wished=Wished,
         random=lambda: 0.0,
     )
     made = Session(defaults(), tools, Lsn(0), owner="me", binary=True, status_interval_s=1.0)

@@ -1,0 +1,65 @@
+"""`outhaul pause`: the reader takes no rows, and keeps its session; exit code 1 if it does not say so."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from cdc_reader import pause_command
+from cdc_reader.pause import parse_duration
+from cdc_reader.pause_command import Reader, Told
+from sink.clickhouse import ClickHouse
+from sink.errors import Exit
+from sink.payloads import Payloads
+from sink.settings import load
+
+_TIMEOUT_S = 10
+_WAIT_S = 30.0
+
+
+def pause(
+    *,
+    lasting: Annotated[
+        str, typer.Option("--for", metavar="DURATION", help="End by itself: 90s, 30m, 2h, 1h30m, 1d.")
+    ] = "",
+    reason: Annotated[str, typer.Option(help="What `outhaul status` shows.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Let the reader take no rows; session and slot are kept, and what is in flight is stored. WAL piles up meanwhile.
+
+    Holds across restarts until `outhaul resume`. Waits up to 30 s until nothing is in flight; exit 1 if that fails.
+
+    Example: outhaul pause --for 2h --reason "ClickHouse upgrade"
+    """
+    try:
+        for_s = parse_duration(lasting) if lasting else 0
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--for") from error
+    settings = load()
+    payloads = Payloads(settings.redis_url.get_secret_value())
+    clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=_TIMEOUT_S)
+    told = pause_command.pause(settings, payloads, clickhouse, for_s=for_s, reason=reason, wait_s=_WAIT_S)
+    typer.echo(json.dumps(told.to_json()) if as_json else _words(told))
+    raise typer.Exit(Exit.FINE if told.reader in {Reader.PAUSED, Reader.NONE} else Exit.NOT_FINE)
+
+
+def _words(told: Told) -> str:
+    ends = "until `outhaul resume`"
+    if told.pause and told.pause.until:
+        ends = f"until {datetime.fromtimestamp(told.pause.until, UTC).isoformat(timespec='seconds')}"
+    match told.reader:
+        case Reader.PAUSED:
+            return f"paused {ends}: the reader takes no rows, and nothing is in flight"
+        case Reader.NONE:
+            return f"paused {ends}: no reader runs, so this holds for the next one"
+        case Reader.FINISHING:
+            return (
+                f"pausing: the reader takes no rows, but {told.in_flight_batches} batches in flight are not stored yet"
+            )
+        case _:
+            return (
+                f"the pause is kept, but the reader has not said within {_WAIT_S:.0f} s that it heard: `outhaul status`"
+            )

@@ -1,0 +1,40 @@
+"""`outhaul resume`: the reader goes on where it paused; exit 1 if it does not say so."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from cdc_reader import pause_command
+from cdc_reader.pause_command import Reader
+from sink.clickhouse import ClickHouse
+from sink.errors import Exit
+from sink.payloads import Payloads
+from sink.settings import load
+
+_TIMEOUT_S = 10
+_WAIT_S = 15.0
+
+_WORDS = {
+    Reader.RUNNING: "resumed: the reader takes rows",
+    Reader.NONE: "resumed: no reader runs, the next one will take rows at once",
+}
+
+
+def resume(
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Let a paused reader go on at once; harmless where nothing is paused. Exit 1 if it has not said so within 15 s.
+
+    Example: outhaul resume
+    """
+    settings = load()
+    payloads = Payloads(settings.redis_url.get_secret_value())
+    clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=_TIMEOUT_S)
+    told = pause_command.resume(settings, payloads, clickhouse, wait_s=_WAIT_S)
+    late = f"the word is kept, but the reader has not said within {_WAIT_S:.0f} s that it heard it: `outhaul status`"
+    typer.echo(json.dumps(told.to_json()) if as_json else _WORDS.get(told.reader, late))
+    raise typer.Exit(Exit.FINE if told.reader in _WORDS else Exit.NOT_FINE)

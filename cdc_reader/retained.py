@@ -1,0 +1,188 @@
+"""Two looks at a slot -> how much WAL it keeps, how fast that grows, when it is in trouble, and that in words.
+
+The judgement is pure; `look` is an edge: one query. A slot keeps WAL on the primary for as long as its reader does not
+confirm it. Without `max_slot_wal_keep_size` that ends with the disk, with it the slot ends and its events are lost to
+the stream.
+
+Source: https://www.postgresql.org/docs/current/view-pg-replication-slots.html
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, LiteralString
+
+import psycopg
+
+from cdc_reader.sqlstate import error_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# Less than this share of the limit left is worth a word, and so is a limit that will be reached within so many seconds.
+_LITTLE = 0.2
+_SOON_S = 3600.0
+# Without a limit the disk is one; nobody's disk is known here, so this many bytes are worth a look.
+_MUCH_BYTES = 10 << 30
+# What grows in the first, short look may be one batch on its way; so trouble is looked at for longer, in seconds.
+_SHORT_S, _LONG_S = 1.0, 4.0
+
+_LIMIT_UNIT_BYTES = 1 << 20
+
+_VERSION_17 = 170000
+
+_LOOK: LiteralString = """
+    SELECT active, active_pid, plugin, database, confirmed_flush_lsn::text AS confirmed_lsn, wal_status, safe_wal_size,
+           pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint AS retained_bytes,
+           pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn)::bigint AS behind_bytes,
+           (SELECT setting::bigint FROM pg_settings WHERE name = 'max_slot_wal_keep_size') AS limit_mb,
+           extract(epoch FROM clock_timestamp())::float8 AS looked_at,
+           {since_17}
+    FROM pg_replication_slots WHERE slot_name = %s"""
+_SINCE_17: LiteralString = "invalidation_reason, inactive_since::text AS inactive_since"
+_BEFORE_17: LiteralString = "NULL AS invalidation_reason, NULL AS inactive_since"
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One look at a slot; sizes in bytes, named as Postgres names them where it does.
+
+    `retained_bytes` and `behind_bytes` count from restart_lsn and from the confirmed position to the end of the WAL.
+    `max_slot_wal_keep_size` and `safe_wal_size` are None without a limit. `looked_at` is the server's clock in seconds.
+    `growth_bytes_s` is None until there were two looks; `time_to_trouble_s` also where nothing grows or limits.
+    """
+
+    active: bool
+    active_pid: int | None
+    plugin: str
+    database: str
+    confirmed_lsn: str | None
+    wal_status: str | None
+    safe_wal_size: int | None
+    retained_bytes: int | None
+    behind_bytes: int | None
+    max_slot_wal_keep_size: int | None
+    invalidation_reason: str | None
+    inactive_since: str | None
+    looked_at: float
+    growth_bytes_s: float | None = None
+    time_to_trouble_s: float | None = None
+
+
+def look(conn: psycopg.Connection[dict[str, Any]], name: str) -> Slot | None:
+    """Look at a slot; None where it does not exist.
+
+    Raises:
+        PipelineError: Postgres refuses or does not answer.
+    """
+    since_17 = _SINCE_17 if conn.info.server_version >= _VERSION_17 else _BEFORE_17
+    try:
+        row = conn.execute(_LOOK.format(since_17=since_17), [name]).fetchone()
+    except psycopg.Error as error:
+        raise error_of(error.sqlstate, str(error), slot=name) from error
+    if row is None:
+        return None
+    limit_mb = row.pop("limit_mb")
+    return Slot(**row, max_slot_wal_keep_size=None if limit_mb < 0 else limit_mb * _LIMIT_UNIT_BYTES)
+
+
+def watch(first: Slot, again: Callable[[], Slot | None], wait: Callable[[float], None]) -> Slot:
+    """Look a second time, and a third time later if that shows trouble ahead; return the last look with its rate.
+
+    Raises:
+        PipelineError: Postgres refuses or does not answer.
+    """
+    found = first
+    for seconds in (_SHORT_S, _LONG_S):
+        wait(seconds)
+        found = compare(first, again() or found)
+        if found.time_to_trouble_s is None or found.time_to_trouble_s >= _SOON_S:
+            break
+    return found
+
+
+def compare(first: Slot, last: Slot) -> Slot:
+    """Return the last look with the growth since the first.
+
+    What is kept grows in earnest only where what is not confirmed grows as well: the rest is given back when the
+    server next looks where the slot may begin. So the smaller of the two counts.
+    """
+    seconds = last.looked_at - first.looked_at
+    sizes = (first.retained_bytes, last.retained_bytes, first.behind_bytes, last.behind_bytes)
+    if seconds <= 0 or None in sizes:
+        return last
+    kept, kept_now, behind, behind_now = (size or 0 for size in sizes)
+    growth = min(kept_now - kept, behind_now - behind) / seconds
+    is_limited = last.safe_wal_size is not None and growth > 0
+    left_s = max(0, last.safe_wal_size or 0) / growth if is_limited else None
+    return replace(last, growth_bytes_s=growth, time_to_trouble_s=left_s)
+
+
+def judge(slot: Slot, name: str) -> list[str]:
+    """Return in plain words what is wrong with what the slot keeps."""
+    return [words for words in (_of_status(slot, name), _of_limit(slot, name), _of_growth(slot, name)) if words]
+
+
+def _of_status(slot: Slot, name: str) -> str:
+    why = f" ({slot.invalidation_reason})" if slot.invalidation_reason else ""
+    match slot.wal_status:
+        case "lost":
+            return (
+                f"slot {name!r} has wal_status lost{why}: Postgres has given it up, and events from "
+                f"{slot.confirmed_lsn} on cannot be streamed from it"
+            )
+        case "unreserved":
+            return f"slot {name!r} has wal_status unreserved{why}: its WAL goes with the next checkpoint"
+        case "extended":
+            return f"slot {name!r} has wal_status extended: it keeps more WAL than max_wal_size ({_kept(slot)})"
+    return f"slot {name!r} is invalidated: {slot.invalidation_reason}" if why else ""
+
+
+def _of_limit(slot: Slot, name: str) -> str:
+    limit, safe = slot.max_slot_wal_keep_size, slot.safe_wal_size
+    if limit is None:
+        if (slot.retained_bytes or 0) <= _MUCH_BYTES:
+            return ""
+        return f"slot {name!r} has no limit (max_slot_wal_keep_size = -1) and {_kept(slot)}: mind the disk"
+    if safe is None or safe >= limit * _LITTLE:
+        return ""
+    return (
+        f"slot {name!r} may keep {size(max(0, safe))} more before Postgres gives it up (max_slot_wal_keep_size = "
+        f"{size(limit)}): raise that, or let the reader catch up"
+    )
+
+
+def _of_growth(slot: Slot, name: str) -> str:
+    left_s = slot.time_to_trouble_s
+    if left_s is None or left_s >= _SOON_S:
+        return ""
+    return (
+        f"slot {name!r} keeps {size(slot.growth_bytes_s)} more a second; at this rate Postgres gives it up in "
+        f"{duration(left_s)}"
+    )
+
+
+def _kept(slot: Slot) -> str:
+    return f"{size(slot.retained_bytes)} kept"
+
+
+def size(count: float | None) -> str:
+    """Return bytes as people say them, in powers of ten."""
+    value = float(count or 0)
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(value) < 1000:  # noqa: PLR2004 - the next unit
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as people say them: `45 s`, `12 min`, `3 h 20 min`, `4 d`."""
+    if seconds < 120:  # noqa: PLR2004 - two minutes
+        return f"{seconds:.0f} s"
+    minutes = math.floor(seconds / 60)
+    if minutes < 120:  # noqa: PLR2004 - two hours
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d"  # noqa: PLR2004 - two days

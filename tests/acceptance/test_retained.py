@@ -1,0 +1,197 @@
+"""What `outhaul status` says of the WAL that the slot keeps, on a server with a small limit, and of servers away."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from cdc_reader.preflight import connect
+from cdc_reader.retained import look
+from deploy.local.account import ordinary_account
+from tests.conftest import OUTHAUL, World, until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LIMIT_BYTES = 96 << 20
+
+
+def outhaul(world: World, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [OUTHAUL, *args],
+        env=os.environ | world.env | env,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=90,
+    )
+
+
+def status(world: World) -> dict[str, Any]:
+    done = outhaul(world, "status", "--json")
+    found: dict[str, Any] = json.loads(done.stdout)
+    assert done.returncode == bool(found["wrong"])
+    return found
+
+
+@pytest.fixture
+def limited(running: World) -> Iterator[World]:
+    """A running pipeline on a server whose slots may keep 96 MiB; beside the outbox a table that fills the WAL."""
+    running.conn.execute("CREATE TABLE busy (filler text)")
+    running.conn.execute("ALTER TABLE busy ALTER COLUMN filler SET STORAGE EXTERNAL")
+    running.conn.execute("ALTER SYSTEM SET max_slot_wal_keep_size = '96MB'")
+    running.conn.execute("SELECT pg_reload_conf()")
+    try:
+        yield running
+    finally:
+        running.conn.execute("ALTER SYSTEM RESET max_slot_wal_keep_size")
+        running.conn.execute("SELECT pg_reload_conf()")
+
+
+def fill(world: World, megabytes: int) -> None:
+    world.conn.execute("INSERT INTO busy SELECT repeat('x', 100000) FROM generate_series(1, %s)", [megabytes * 10])
+
+
+def safe(world: World) -> int:
+    return int(world.sql("SELECT safe_wal_size FROM pg_replication_slots WHERE slot_name = %s", world.settings.slot))
+
+
+@contextlib.contextmanager
+def trickle(world: World) -> Iterator[None]:
+    """Write half a megabyte of WAL a second, or so, until the block ends."""
+    over = threading.Event()
+
+    def write() -> None:
+        with psycopg.connect(world.dsn, autocommit=True) as conn:
+            while not over.wait(0.2):
+                conn.execute("INSERT INTO busy VALUES (repeat('x', 100000))")
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_status_shows_what_a_slot_keeps(running: World) -> None:
+    found = status(running)["slot"]
+    assert found["retained_bytes"] >= 0
+    assert found["growth_bytes_s"] is not None
+    assert (found["max_slot_wal_keep_size"], found["safe_wal_size"], found["time_to_trouble_s"]) == (None, None, None)
+    assert (found["invalidation_reason"], found["inactive_since"]) == (None, None)
+    assert "no limit (max_slot_wal_keep_size = -1)" in outhaul(running, "status").stdout
+
+
+def test_a_slot_without_a_reader_shows_since_when(world: World) -> None:
+    assert status(world)["slot"]["inactive_since"].startswith("20")
+
+
+@pytest.mark.slow
+def test_a_slot_that_comes_near_its_limit_shows_a_warning_and_a_time(limited: World) -> None:
+    world = limited
+    assert until(lambda: status(world)["slot"]["max_slot_wal_keep_size"] == LIMIT_BYTES)
+    assert outhaul(world, "pause").returncode == 0
+    with trickle(world):
+        found = status(world)
+        assert found["slot"]["growth_bytes_s"] > 50_000
+        left_s = found["slot"]["safe_wal_size"] / found["slot"]["growth_bytes_s"]
+        assert found["slot"]["time_to_trouble_s"] == pytest.approx(left_s)
+        assert any("at this rate Postgres gives it up in" in line for line in found["wrong"])
+        assert "at this rate" in outhaul(world, "status").stdout
+    while safe(world) > LIMIT_BYTES / 6:
+        fill(world, 4)
+    found = status(world)
+    assert 0 < found["slot"]["safe_wal_size"] < LIMIT_BYTES / 5
+    assert any("more before Postgres gives it up" in line for line in found["wrong"])
+    assert outhaul(world, "resume").returncode == 0
+    world.insert(3)
+    world.assert_once_each()
+    world.conn.execute("CHECKPOINT")
+    until(lambda: status(world)["wrong"] == [], what="all is well again")
+
+
+@pytest.mark.slow
+def test_a_slot_that_postgres_gave_up_is_named_with_the_reason(limited: World) -> None:
+    limited.pipeline.stop()
+    fill(limited, 150)
+    limited.conn.execute("CHECKPOINT")
+    found = until(lambda: (shown := status(limited)) and shown["slot"]["wal_status"] == "lost" and shown)
+    assert found["slot"]["invalidation_reason"] == "wal_removed"
+    assert any("wal_status lost (wal_removed)" in line for line in found["wrong"])
+
+
+def test_a_reader_that_keeps_up_under_load_shows_no_trouble(limited: World) -> None:
+    with trickle(limited):
+        found = status(limited)
+    assert not [line for line in found["wrong"] if "at this rate" in line]
+
+
+@pytest.fixture
+def postgres_15() -> Iterator[str]:
+    """A server of Debian's PostgreSQL 15, where that is installed: its DSN."""
+    programs, account = Path("/usr/lib/postgresql/15/bin"), ordinary_account()
+    if not programs.exists():
+        pytest.skip("no PostgreSQL 15 here")
+    # Not below pytest's folder, which is root's own.
+    folder = tempfile.mkdtemp(prefix="outhaul-postgres15-")
+    if account.uid is not None and account.gid is not None:
+        os.chown(folder, account.uid, account.gid)
+
+    def run(program: str, *args: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [str(programs / program), "-D", f"{folder}/data", *args],
+            user=account.uid,
+            group=account.gid,
+            cwd="/",
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    assert run("initdb", "-U", "outhaul", "--auth=trust", "-N").wait(60) == 0
+    settings = ("wal_level=logical", f"unix_socket_directories={folder}", "listen_addresses=")
+    server = run("postgres", *(word for setting in settings for word in ("-c", setting)))
+    dsn = f"host={folder} user=outhaul dbname=postgres"
+
+    def answers() -> bool:
+        with contextlib.suppress(psycopg.OperationalError), psycopg.connect(dsn):
+            return True
+        return False
+
+    try:
+        until(answers, what="PostgreSQL 15 answers")
+        yield dsn
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.wait(30)
+        shutil.rmtree(folder)
+
+
+def test_postgres_before_17_is_asked_for_what_it_has(postgres_15: str) -> None:
+    with connect(postgres_15) as conn:
+        conn.execute("SELECT pg_create_logical_replication_slot('old', 'pgoutput')")
+        found = look(conn, "old")
+        assert look(conn, "none") is None
+    assert found is not None
+    assert (found.active, found.wal_status, found.max_slot_wal_keep_size) == (False, "reserved", None)
+    assert (found.invalidation_reason, found.inactive_since) == (None, None)
+
+
+def test_postgres_away_is_one_line_in_what_is_wrong(world: World) -> None:
+    done = outhaul(world, "status", "--json", OUTHAUL_POSTGRES_DSN="postgresql://127.0.0.1:1/nothing")
+    assert (done.returncode, done.stderr) == (1, "")
+    found = json.loads(done.stdout)
+    assert found["slot"] is None
+    assert [line for line in found["wrong"] if line.startswith("Postgres does not answer")]

@@ -1,0 +1,95 @@
+"""When rows may be taken, and what a duration is."""
+
+import pytest
+
+from cdc_reader.pause import Gate, Pause, Wished, parse_duration
+from cdc_reader.pause_command import Reader, _told
+from cdc_reader.state import ReaderState, phase
+
+PAUSE = Pause(since=100.25, by="zoe@host", reason="upgrade", until=None)
+
+STATE = ReaderState(
+    pid=1, host="host", phase="paused", epoch=3, received_lsn="0/9", confirmed_lsn="0/9", in_flight_batches=2,
+    in_flight_rows=0, in_flight_bytes=0, events_captured=0, events_stored=0, events_left_out=0, dead_letters=0,
+    lag_s=0.0, p50_ms=None, p99_ms=None, last_stored_at=None, trouble="", pause=PAUSE,
+)  # fmt: skip
+
+
+def state(**changes: object) -> ReaderState:
+    values = {name: getattr(STATE, name) for name in ReaderState.__slots__} | changes
+    return ReaderState(**values)
+
+
+def test_no_row_is_taken_before_the_first_word() -> None:
+    gate = Gate()
+    assert gate.is_unsure
+    assert not gate.is_open(0)
+    gate.heard(Wished(), 0)
+    assert gate.is_open(0)
+
+
+def test_a_pause_without_end_shuts_the_gate_until_the_next_word() -> None:
+    gate = Gate()
+    gate.heard(Wished(PAUSE), 0)
+    assert not gate.is_open(1e9)
+    assert gate.pause(1e9) == PAUSE
+    gate.heard(Wished(), 1e9)
+    assert gate.is_open(1e9)
+
+
+def test_a_pause_with_an_end_opens_the_gate_by_itself_and_not_before() -> None:
+    gate = Gate()
+    gate.heard(Wished(PAUSE, left_s=5), 10)
+    assert [gate.is_open(now) for now in (10, 14.9, 15)] == [False, False, True]
+    assert gate.pause(15) is None
+
+
+def test_a_later_word_without_end_outlives_the_end_of_an_earlier_one() -> None:
+    gate = Gate()
+    gate.heard(Wished(PAUSE, left_s=5), 10)
+    gate.heard(Wished(PAUSE), 11)
+    assert not gate.is_open(1000)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("30m", 1800), ("2h", 7200), ("1d", 86400), ("1h30m", 5400)]
+)
+def test_a_duration_is_read(text: str, seconds: int) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "2", "h", "-2h", "2 h", "2w", "0s", "400d", "1.5h", "2h!", "99999999s"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="got"):
+        parse_duration(text)
+
+
+def test_the_state_keeps_a_pause_through_json() -> None:
+    assert ReaderState.from_json(STATE.to_json()) == STATE
+    assert ReaderState.from_json(state(pause=None).to_json()) == state(pause=None)
+    assert ReaderState.from_json(STATE.to_json().replace('"by"', '"whom"')) is None
+
+
+def test_the_phase_is_one_word() -> None:
+    def of(**flags: bool) -> str:
+        names = ("is_draining", "is_recovering", "is_paused", "is_at_rest", "is_troubled")
+        return phase(**{name: flags.get(name, False) for name in names})
+
+    assert of() == of(is_at_rest=True) == "streaming"
+    assert of(is_troubled=True) == "waiting"
+    assert of(is_paused=True, is_troubled=True) == "pausing"
+    assert of(is_paused=True, is_at_rest=True) == "paused"
+    assert of(is_paused=True, is_at_rest=True, is_recovering=True) == "recovering"
+    assert of(is_paused=True, is_at_rest=True, is_recovering=True, is_draining=True) == "draining"
+
+
+def test_the_reader_s_answer_is_taken_for_the_newest_word_only() -> None:
+    later = Pause(since=200.0, by="zoe@host", reason="again", until=None)
+    assert _told(None, PAUSE).reader is Reader.NONE
+    assert _told(STATE, PAUSE).reader is Reader.PAUSED
+    assert _told(STATE, later).reader is Reader.SILENT
+    assert _told(STATE, None).reader is Reader.SILENT
+    assert _told(state(phase="pausing"), PAUSE).reader is Reader.FINISHING
+    assert _told(state(phase="recovering"), PAUSE).reader is Reader.SILENT
+    assert _told(state(phase="streaming", pause=None), None).reader is Reader.RUNNING
+    assert _told(state(phase="streaming", pause=None), PAUSE).reader is Reader.SILENT
