@@ -248,6 +248,11 @@ def reconnecting_key(source: str) -> str:
     return f"outhaul:{{{source}}}:reconnecting"
 
 
+def letters_key(source: str, run: str) -> str:
+    """Return the Redis list on which the sink says what became of the dead letters of one retry."""
+    return f"outhaul:{{{source}}}:letters:{run}"
+
+
 def parse_position(text: str) -> Position:
     """Read what `str(Position)` wrote.
 

@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, StringConstraints, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from sink import duration
 from sink.errors import Exit, FatalError
 
 _NAME = re.compile(r"[a-z0-9_]{1,63}")
@@ -55,6 +56,8 @@ class Settings(BaseSettings):
     visibility_timeout_s: Seconds = 300.0
     retry_max_s: Seconds = 30.0
     rate_limit: Annotated[str, StringConstraints(pattern=r"^(\d+/[smh])?$")] = ""
+
+    prune_older_than: Annotated[str, StringConstraints(pattern=rf"^({duration.FORM})?$")] = ""
 
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
     sentry_dsn: SecretStr = SecretStr("")
