@@ -8,6 +8,7 @@ Source: https://clickhouse.com/docs/interfaces/http
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 # Inserts of different tasks share a client of their process; a session would let only one run at a time.
 common.set_setting("autogenerate_session_id", False)
+
+# The driver logs what it raises, with its traceback, and without a handler that would land on standard error.
+logging.getLogger("clickhouse_connect").addHandler(logging.NullHandler())
 
 _CONNECT_TIMEOUT_S = 5
 

@@ -32,9 +32,7 @@ Since = Annotated[str, typer.Option(help="Set aside since: 2026-01-31T12:00, or 
 Until = Annotated[str, typer.Option(help="Set aside before.", metavar="TIME")]
 Reason = Annotated[str, typer.Option(help="Those whose reason has this text in it.", metavar="TEXT")]
 All = Annotated[bool, typer.Option("--all", help="All that are not discarded.")]
-Positions = Annotated[
-    list[str] | None, typer.Argument(help="As `list` prints them: 0/1A2B3C#0", metavar="[POSITION]...")
-]
+Positions = Annotated[list[str] | None, typer.Argument(help="As `list` prints them: 0/1A2B3C#0", metavar="POSITION")]
 Yes = Annotated[bool, typer.Option("--yes", help="Agree to the plan beforehand.")]
 
 
