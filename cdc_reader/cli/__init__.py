@@ -11,6 +11,7 @@ from importlib.metadata import entry_points, version
 import typer
 
 from cdc_reader.cli.dlq import dlq
+from cdc_reader.cli.prune import prune
 from cdc_reader.cli.reader import reader
 from cdc_reader.cli.setup import setup
 from cdc_reader.cli.status import status
@@ -30,6 +31,7 @@ app.command()(reader)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(worker)
 app.command()(status)
 app.add_typer(dlq, name="dlq")
+app.command()(prune)
 
 
 def _show_version(value: bool) -> None:

@@ -172,7 +172,8 @@ def test_an_order_that_is_none_of_ours_is_refused(forged: dict[str, Any]) -> Non
     assert Order.from_json(data, "outhaul")
     with pytest.raises(ForeignMessageError):
         Order.from_json(data | forged, "outhaul")
-    for other in (None, [], "x", {}):
+    others: list[Any] = [None, [], "x", {}]
+    for other in others:
         with pytest.raises(ForeignMessageError):
             Order.from_json(other, "outhaul")
 
