@@ -104,6 +104,7 @@ def whole(
         if not part.may_drop or not _is_past(tree, part, cutoff):
             continue
         rows = _proven_rows(outbox, part, cutoff, prove, stop)
+        reach("prune.proven")
         # An empty partition of ids may be one that comes.
         if rows is not None and (rows.count or tree.key == "event_date_time"):
             yield part, rows
