@@ -24,7 +24,7 @@ from sink.batch import letters_key, parse_position
 from sink.errors import Exit, FatalError, PoisonError, TransientError
 from sink.order import MAX_POSITIONS, Order
 from sink.restore import values_of
-from sink.retry_letters import Fate
+from sink.retry_letters import Fate, Word
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -243,18 +243,19 @@ def _collect(
     key, heard = letters_key(settings.source, run), time.monotonic()
     while open_ and time.monotonic() - heard < wait_s:
         for word in payloads.reports(key, wait_s=_POLL_S):
-            answer = json.loads(word)
-            if answer["position"] in open_:
-                open_.discard(answer["position"])
-                _note(result, answer["position"], Fate(answer["fate"]), answer["why"])
+            answer = Word.from_json(word)
+            if answer is not None and answer.position in open_:
+                open_.discard(answer.position)
+                _note(result, answer)
             heard = time.monotonic()
         tell(len(positions) - len(open_))
     result.unanswered = sorted(open_)
     return result
 
 
-def _note(result: Retried, position: str, fate: Fate, why: str) -> None:
-    match fate:
+def _note(result: Retried, word: Word) -> None:
+    position, why = word.position, word.why
+    match word.fate:
         case Fate.RETRIED:
             result.retried.append(position)
         case Fate.REFUSED:

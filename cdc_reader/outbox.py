@@ -39,7 +39,7 @@ _RIGHTS = """
     SELECT to_regclass(%(table)s)::text AS name, current_user AS role,
            has_table_privilege(to_regclass(%(table)s), 'SELECT') AS may_select,
            has_table_privilege(to_regclass(%(table)s), 'DELETE') AS may_delete,
-           has_table_privilege(to_regclass(%(table)s), 'UPDATE') AS may_lock"""
+           has_any_column_privilege(to_regclass(%(table)s), 'UPDATE') AS may_lock"""
 
 _PAGE = """
     SELECT id, extract(epoch FROM event_date_time)::float8 AS at_s, event_date_time::text AS printed,

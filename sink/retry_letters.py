@@ -20,7 +20,7 @@ import json
 import time
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import structlog
 from billiard.exceptions import SoftTimeLimitExceeded
@@ -77,6 +77,15 @@ class Word:
     def to_json(self) -> str:
         """Return the line."""
         return json.dumps({"position": self.position, "fate": self.fate.value, "why": self.why})
+
+    @classmethod
+    def from_json(cls, line: bytes) -> Self | None:
+        """Read a line; None when it is none of ours."""
+        try:
+            data = json.loads(line)
+            return cls(str(data["position"]), Fate(data["fate"]), str(data["why"]))
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return None
 
 
 @shared_task(name=RETRY_LETTERS, bind=True, max_retries=0)  # type: ignore[untyped-decorator] # celery has no types

@@ -52,8 +52,8 @@ def letters(world: World) -> int:
 
 def mend(world: World, old: str, new: str) -> None:
     world.clickhouse.command(
-        f"ALTER TABLE event_log_dead_letters UPDATE row = replaceAll(row, '{old}', '{new}') WHERE 1",
-        settings={"mutations_sync": 1},
+        f"ALTER TABLE event_log_dead_letters UPDATE row = replaceAll(row, '{old}', '{new}') "
+        f"WHERE cdc_source = '{world.settings.source}' SETTINGS mutations_sync = 2"
     )
 
 
@@ -242,19 +242,42 @@ def test_a_letter_leaves_only_when_inserts_that_may_not_have_seen_its_row_have_e
     thread.start()
     count = f"SELECT count() FROM system.processes WHERE Settings['log_comment'] = '{mark}' AND query LIKE '%sleep%'"
     until(lambda: world.ch(count), what="the older insert runs")
-    waits: list[float] = []
-    over = threading.Event()
+    retrying = threading.Thread(target=retry, args=(world.clickhouse, world.settings, order(world, positions)))
+    retrying.start()
+    looking = ClickHouse(world.env["OUTHAUL_CLICKHOUSE_URL"], timeout_s=30)
 
-    def wait(seconds: float) -> None:
-        waits.append(seconds)
-        over.wait(seconds)
+    def seen() -> tuple[int, int, int]:
+        query = f"SELECT ({count}), (SELECT count() FROM event_log), (SELECT count() FROM event_log_dead_letters)"
+        running, stored, left = looking.rows(query)[0]
+        return int(running), int(stored), int(left)
 
-    settle(world.clickhouse, world.settings, wait)
-    assert waits, "it did not wait"
-    assert not world.ch(count)
+    looks = [seen()]
+    while looks[-1][0]:
+        looks.append(seen())
+    assert (1, 1, 1) in looks, "the row is stored while the older insert runs"
+    assert not [look for look in looks if look[0] and not look[2]], "the letter left before the older insert had ended"
+    for one in (thread, retrying):
+        one.join()
+    assert (world.stored(), letters(world)) == (1, 0)
+    for client in (slow, looking):
+        client.close()
+
+
+def test_a_retry_waits_no_longer_than_an_insert_may_take(world: World) -> None:
+    set_aside(world, {})
+    slow = ClickHouse(world.env["OUTHAUL_CLICKHOUSE_URL"], timeout_s=30)
+    mark = f"outhaul:{world.settings.source}"
+    statement = "INSERT INTO FUNCTION null('x UInt8') SELECT sleepEachRow(0.5) FROM numbers(4)"
+    thread = threading.Thread(
+        target=slow.command, args=(statement,), kwargs={"settings": {"log_comment": mark, "max_block_size": 1}}
+    )
+    thread.start()
+    until(lambda: world.ch(f"SELECT count() FROM system.processes WHERE Settings['log_comment'] = '{mark}'"))
+    hasty = world.settings.model_copy(update={"insert_timeout_s": -9.9})
+    with pytest.raises(TransientError, match="still running"):
+        settle(world.clickhouse, hasty)
     thread.join()
     slow.close()
-    assert retry(world.clickhouse, world.settings, order(world, positions))[0].fate is Fate.RETRIED
 
 
 def test_a_discarded_letter_leaves_a_trace_and_is_never_streamed_or_tried_again(running: World) -> None:

@@ -23,6 +23,7 @@ from sink.order import MAX_POSITIONS, Order
 from sink.position import Lsn, Position
 from sink.quarantine import DEAD_LETTER_SCHEMA, dead_letter
 from sink.restore import Letter, restore, values_of
+from sink.retry_letters import Fate, Word
 
 WIDE = "Nullable(DateTime64(6, 'UTC'))"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -176,6 +177,13 @@ def test_an_order_that_is_none_of_ours_is_refused(forged: dict[str, Any]) -> Non
     for other in others:
         with pytest.raises(ForeignMessageError):
             Order.from_json(other, "outhaul")
+
+
+def test_a_word_on_a_letter_comes_back_and_a_line_that_is_none_is_nothing() -> None:
+    word = Word("0/9#3", Fate.REFUSED, "why")
+    assert Word.from_json(word.to_json().encode()) == word
+    for text in (b"", b"[]", b"{}", b"\xff", b'{"position": "0/9#3", "fate": "lost", "why": ""}', b"[" * 100_000):
+        assert Word.from_json(text) is None
 
 
 def test_a_time_on_the_command_line_is_an_age_or_iso() -> None:
