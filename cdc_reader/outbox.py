@@ -46,13 +46,13 @@ _PAGE = """
            coalesce(event_date_time < {cutoff}, false) AS is_old
     FROM {table} WHERE id > {after} ORDER BY id LIMIT {limit}"""
 
-# The time is compared, too: a row that was changed in between is another one. Where the role may lock rows, those that
-# somebody else has locked are left out; without it, the whole batch waits for them as long as it may.
+# Where the role may lock rows, those that somebody else has locked are left out; without it, the whole batch waits for
+# them as long as it may. A statement of its own: joined to the other, it would be repeated for each row.
+_UNLOCKED = "SELECT id FROM {table} WHERE id = ANY(%(ids)s::bigint[]) FOR UPDATE SKIP LOCKED"
+
+# The time is compared, too: a row that was changed in between is another one. No join, whatever the planner knows.
 _DELETE = """
-    DELETE FROM {table} AS o USING unnest(%(ids)s::bigint[], %(times)s::timestamptz[]) AS gone (id, at)
-    WHERE o.id = ANY(%(ids)s::bigint[]) AND o.id = gone.id AND o.event_date_time = gone.at"""
-_UNLOCKED = """
-    AND o.id IN (SELECT id FROM {table} WHERE id = ANY(%(ids)s::bigint[]) FOR UPDATE SKIP LOCKED)"""
+    DELETE FROM {table} WHERE id = ANY(%(ids)s::bigint[]) AND event_date_time = ANY(%(times)s::timestamptz[])"""
 
 
 class LockedError(TransientError):
@@ -123,10 +123,14 @@ class Outbox:
             LockedError: a lock was not to be had in time; nothing was deleted.
             PipelineError: Postgres refuses or does not answer; nothing was deleted, or all was.
         """
-        text = sql.SQL(_DELETE + (_UNLOCKED if self._may_lock else "")).format(table=self.table)
-        values = {"ids": [row.id for row in rows], "times": [row.printed for row in rows]}
         with translated(), self.short():
-            return self.conn.execute(text, values).rowcount
+            if self._may_lock:
+                wanted = {"ids": [row.id for row in rows]}
+                found = self.conn.execute(sql.SQL(_UNLOCKED).format(table=self.table), wanted)
+                unlocked = {row["id"] for row in found}
+                rows = [row for row in rows if row.id in unlocked]
+            values = {"ids": [row.id for row in rows], "times": [row.printed for row in rows]}
+            return self.conn.execute(sql.SQL(_DELETE).format(table=self.table), values).rowcount
 
     @contextmanager
     def short(self, statement_timeout_ms: int = STATEMENT_TIMEOUT_MS) -> Iterator[None]:
