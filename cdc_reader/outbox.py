@@ -126,11 +126,12 @@ class Outbox:
         with translated(), self.short():
             if self._may_lock:
                 wanted = {"ids": [row.id for row in rows]}
-                found = self.conn.execute(sql.SQL(_UNLOCKED).format(table=self.table), wanted)
+                found = self.conn.execute(sql.SQL(_UNLOCKED).format(table=self.table), wanted, prepare=False)
                 unlocked = {row["id"] for row in found}
                 rows = [row for row in rows if row.id in unlocked]
             values = {"ids": [row.id for row in rows], "times": [row.printed for row in rows]}
-            return self.conn.execute(sql.SQL(_DELETE).format(table=self.table), values).rowcount
+            # Unprepared, so that it is planned for as many values as there are.
+            return self.conn.execute(sql.SQL(_DELETE).format(table=self.table), values, prepare=False).rowcount
 
     @contextmanager
     def short(self, statement_timeout_ms: int = STATEMENT_TIMEOUT_MS) -> Iterator[None]:

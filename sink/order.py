@@ -15,7 +15,8 @@ from sink.errors import ForeignMessageError
 if TYPE_CHECKING:
     from sink.position import Position
 
-MAX_POSITIONS = 100
+# Each is an insert of its own, and batches are not to wait long for a worker.
+MAX_POSITIONS = 25
 
 _VERSION = 1
 _RUN = re.compile(r"[0-9a-f]{32}")

@@ -43,6 +43,8 @@ from sink.task import sink_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
+    import pyarrow as pa
+
     from sink.clickhouse import ClickHouse
     from sink.position import Position
     from sink.restore import Letter
@@ -157,10 +159,11 @@ def _insert_all(
 ) -> dict[Position, str]:
     """Insert the rows that can be stored; return why the others cannot."""
     types = _types(clickhouse, settings) if found else {}
+    owner = _owner(clickhouse, settings) if found else ""
     refused = {}
     for letter in found:
         try:
-            _insert(clickhouse, settings, letter, types, hex_columns)
+            owner = _insert(clickhouse, settings, letter, restore(letter, types, hex_columns), owner)
         except PoisonError as error:
             refused[letter.position] = str(error)
     return refused
@@ -175,20 +178,14 @@ def _types(clickhouse: ClickHouse, settings: Settings) -> dict[str, str]:
     return {str(name): str(kind) for name, kind in rows}
 
 
-def _insert(
-    clickhouse: ClickHouse,
-    settings: Settings,
-    letter: Letter,
-    types: Mapping[str, str],
-    hex_columns: Collection[str],
-) -> None:
-    record = restore(letter, types, hex_columns)
+def _insert(clickhouse: ClickHouse, settings: Settings, letter: Letter, record: pa.RecordBatch, owner: str) -> str:
+    """Insert one row under the newest epoch's owner, who was `owner` a moment ago; return who it is."""
     payload = encode(record)
     events = settings.clickhouse_table
     # No times: whoever mended the letter may have mended its time, so its position is looked for everywhere.
     contents = Contents(record.schema)
     for attempt in range(1, _OWNERS_TRIED + 1):
-        message = _message(settings, letter.position, _owner(clickhouse, settings), len(payload))
+        message = _message(settings, letter.position, owner, len(payload))
         try:
             clickhouse.command(
                 statement(events, f"{events}_epochs", contents, [events]),
@@ -200,9 +197,11 @@ def _insert(
             if error.code != THROW_IF:
                 raise
             if attempt == _OWNERS_TRIED:
-                raise TransientError("one reader after another takes over this source; try again later") from error
+                break
+            owner = _owner(clickhouse, settings)
         else:
-            return
+            return owner
+    raise TransientError("one reader after another takes over this source; try again later")
 
 
 def _message(settings: Settings, position: Position, owner: str, size_bytes: int) -> Message:

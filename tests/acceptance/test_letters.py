@@ -17,7 +17,8 @@ from sink.clickhouse import ClickHouse
 from sink.errors import Exit, FatalError, TransientError
 from sink.order import Order
 from sink.position import Lsn, Position
-from sink.retry_letters import Fate, _insert_all, retry, settle
+from sink.restore import restore
+from sink.retry_letters import Fate, _insert, _insert_all, _types, retry, settle
 from tests.conftest import OUTHAUL, World, until
 
 if TYPE_CHECKING:
@@ -229,6 +230,16 @@ def test_a_retry_passes_the_fence_of_whichever_reader_is_the_newest_and_raises_n
     raise_epoch(world.clickhouse, world.settings, History("7", 1), Lsn(0), 2, "another")
     assert retry(world.clickhouse, world.settings, order(world, positions[1:]))[0].fate is Fate.RETRIED
     assert world.ch("SELECT count() FROM event_log_epochs") == 2
+
+
+def test_a_retry_goes_on_under_a_reader_that_takes_over_in_the_middle(world: World) -> None:
+    [position] = set_aside(world, {})
+    raise_epoch(world.clickhouse, world.settings, History("7", 1), Lsn(0), 1, "old")
+    raise_epoch(world.clickhouse, world.settings, History("7", 1), Lsn(0), 2, "new")
+    [letter] = dead_letters.find(world.clickhouse, world.settings, [position])
+    row = restore(letter, _types(world.clickhouse, world.settings), ())
+    assert _insert(world.clickhouse, world.settings, letter, row, "old") == "new"
+    assert world.stored() == 1
 
 
 def test_a_letter_leaves_only_when_inserts_that_may_not_have_seen_its_row_have_ended(world: World) -> None:
