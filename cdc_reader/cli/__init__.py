@@ -35,19 +35,28 @@ app = typer.Typer(
     add_completion=True,
     epilog="Settings are OUTHAUL_* variables or outhaul.toml; try everything at once with `outhaul demo`.",
 )
-app.command()(setup)
-app.command()(reader)
-app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(worker)
-app.command()(status)
-app.command()(doctor)
-app.add_typer(slot, name="slot")
-app.command()(verify)
-app.command()(backfill)
-app.command()(replay)
-app.command()(pause)
-app.command()(resume)
-app.add_typer(dlq, name="dlq")
-app.command()(prune)
+# In the order in which they are listed: what runs, what looks, what mends, what keeps house.
+for _command, _short in (
+    (setup, "Create what is missing in Postgres and ClickHouse."),
+    (reader, "Stream committed events from the slot to the workers."),
+    (worker, "Store batches in ClickHouse: Celery's worker, watched."),
+    (pause, "Let the reader take no rows; the slot is kept."),
+    (resume, "Let a paused reader go on."),
+    (status, "Slot, reader, sink and ClickHouse on one screen."),
+    (doctor, "A checklist of all servers, with the fixes."),
+    (verify, "Compare the outbox with ClickHouse, to the id."),
+    (slot, "Show, create, drop, advance or reset the slot."),
+    (backfill, "Copy what was in the outbox before the slot."),
+    (replay, "Store chosen rows of the outbox again."),
+    (dlq, "Dead letters: list, retry, discard, export."),
+    (prune, "Delete old rows from the outbox that are stored."),
+):
+    if isinstance(_command, typer.Typer):
+        app.add_typer(_command, name=_command.info.name, short_help=_short)
+    else:
+        # What is no option of ours is Celery's.
+        _context = {"allow_extra_args": True, "ignore_unknown_options": True} if _command is worker else {}
+        app.command(short_help=_short, context_settings=_context)(_command)
 
 
 def _show_version(value: bool) -> None:

@@ -20,7 +20,9 @@ from sink.errors import Exit, FatalError
 from sink.payloads import Payloads
 from sink.settings import Settings, load
 
-dlq = typer.Typer(no_args_is_help=True, help="Dead letters: events that ClickHouse could not hold as they are.")
+dlq = typer.Typer(
+    name="dlq", no_args_is_help=True, help="Dead letters: events that ClickHouse could not hold as they are."
+)
 
 _TIMEOUT_S = 60
 _REASONS = 20

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 slot = typer.Typer(
+    name="slot",
     help="The replication slot: show, create, drop, advance, reset. A plan comes first; what is skipped is healed.",
     no_args_is_help=True,
 )

@@ -41,7 +41,10 @@ def up(
     redis_port: Port = None,
     clickhouse_port: Port = None,
 ) -> None:
-    """Start services and print their URLs; without --detach, stop them on Ctrl-C."""
+    """Start services and print their URLs; without --detach, stop them on Ctrl-C.
+
+    Example: outhaul local up --detach
+    """
     wishes = {"postgres": postgres_port, "redis": redis_port, "clickhouse": clickhouse_port}
     stack = Stack(data_dir, {name: port for name, port in wishes.items() if port is not None})
     stop = threading.Event()
@@ -65,7 +68,10 @@ def up(
 
 @app.command()
 def down(services: Services = None, *, data_dir: DataDir = _HERE) -> None:
-    """Stop services, whoever started them."""
+    """Stop services, whoever started them.
+
+    Example: outhaul local down
+    """
     with _told():
         Stack(data_dir).down(services)
 
@@ -74,7 +80,10 @@ def down(services: Services = None, *, data_dir: DataDir = _HERE) -> None:
 def status(
     *, as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False, data_dir: DataDir = _HERE
 ) -> None:
-    """Tell what runs; exit code 1 if something does not."""
+    """Tell what runs; exit code 1 if something does not.
+
+    Example: outhaul local status
+    """
     with _told():
         found = Stack(data_dir).status()
     if as_json:
@@ -87,7 +96,10 @@ def status(
 
 @app.command()
 def env(*, data_dir: DataDir = _HERE) -> None:
-    """Print the URLs for a shell: eval "$(outhaul local env)"."""
+    """Print the URLs for a shell.
+
+    Example: eval "$(outhaul local env)"
+    """
     with _told():
         variables = Stack(data_dir).env()
     for name, value in variables.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -271,6 +272,21 @@ def test_a_heal_that_died_stays_due_and_says_so_nowhere_but_finds_all(running: W
     process.kill()
     process.wait()
     running.pipeline.start("worker")
+    running.pipeline.start("reader", OUTHAUL_HEAL="auto")
+    until(lambda: '"healed"' in running.pipeline.log("reader"), within_s=60)
+    running.assert_once_each()
+    assert_verified(running)
+
+
+@pytest.mark.parametrize("point", ["slot.noted", "slot.dropped", "slot.created"])
+def test_a_reset_that_dies_anywhere_is_mended_by_the_reader(running: World, tmp_path: Path, point: str) -> None:
+    running.pipeline.stop("reader")
+    running.insert(1000)
+    points = tmp_path / "points"
+    points.mkdir()
+    (points / point).write_text("kill")
+    outhaul(running, "slot", "reset", "--to", "now", "--yes", code=-signal.SIGKILL, OUTHAUL_FAILPOINTS=str(points))
+    running.insert(10)
     running.pipeline.start("reader", OUTHAUL_HEAL="auto")
     until(lambda: '"healed"' in running.pipeline.log("reader"), within_s=60)
     running.assert_once_each()

@@ -1,0 +1,59 @@
+"""Whoever asks for help gets it on one screen, with an example; completion completes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import Any
+
+import pytest
+import typer.main
+
+from cdc_reader.cli import _join_commands, app
+from tests.conftest import OUTHAUL
+
+_SCREEN_LINES = 40
+
+
+def commands() -> list[tuple[str, ...]]:
+    """List all commands, by their words."""
+    _join_commands()
+    found: list[tuple[str, ...]] = []
+
+    def walk(command: Any, words: tuple[str, ...]) -> None:
+        children: dict[str, Any] = getattr(command, "commands", {})
+        for name, child in children.items():
+            walk(child, (*words, name))
+        if not children:
+            found.append(words)
+
+    walk(typer.main.get_command(app), ())
+    return sorted(found)
+
+
+@pytest.mark.parametrize("words", [(), *commands()], ids=" ".join)
+def test_help_fits_a_screen_and_gives_an_example(words: tuple[str, ...]) -> None:
+    done = subprocess.run(
+        [OUTHAUL, *words, "--help"],
+        env={**os.environ, "COLUMNS": "100", "NO_COLOR": "1"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    assert len(done.stdout.splitlines()) <= _SCREEN_LINES
+    if words:
+        assert "Example:" in done.stdout
+        assert f"outhaul {' '.join(words)}" in done.stdout.partition("Example:")[2]
+
+
+def test_completion_completes_a_command() -> None:
+    done = subprocess.run(
+        [OUTHAUL],
+        env={**os.environ, "_OUTHAUL_COMPLETE": "complete_bash", "COMP_WORDS": "outhaul slot re", "COMP_CWORD": "2"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    assert done.stdout.split() == ["reset"]
