@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cdc_reader import retained
 from cdc_reader.ledger import PATIENCE_S
+from cdc_reader.outbox.due import due
 from cdc_reader.pause_wish import ask
 from cdc_reader.preflight import connect
 from cdc_reader.state import ReaderState
@@ -107,7 +108,10 @@ def bounds(settings: Settings) -> dict[str, float]:
 def _ask_postgres(status: Status, settings: Settings, _payloads: Payloads, _clickhouse: ClickHouse) -> None:
     status.slot = _slot(settings)
     if status.slot is None:
-        status.wrong.append(f"slot {settings.slot!r} does not exist. Create it with `outhaul setup`")
+        status.wrong.append(
+            f"slot {settings.slot!r} does not exist. Make it with `outhaul slot reset --recreate`: what it "
+            "missed is copied from the outbox. On a new database: `outhaul setup`"
+        )
 
 
 def _slot(settings: Settings) -> Slot | None:
@@ -142,6 +146,8 @@ def _ask_clickhouse(status: Status, settings: Settings, _payloads: Payloads, cli
     parts, size = clickhouse.rows(_PARTS, parameters={"table": settings.clickhouse_table})[0]
     status.rows, status.dead_letters, status.parts, status.bytes_on_disk = rows, dead, parts, size
     status.last_stored_at = float(last) if rows else None
+    if due(clickhouse, settings) is not None:
+        status.wrong.append("a slot skipped events that are not all copied yet. Copy them: `outhaul verify --repair`")
     # Asked last: it knows of a pause also where no reader does, and without an answer the reader's own word stands.
     status.pause = ask(clickhouse, settings).pause
 
