@@ -5,15 +5,14 @@ Edge: applies the files of `sql/`, in their order; all of them are idempotent. W
 
 from __future__ import annotations
 
-import secrets
 from typing import TYPE_CHECKING
 
 import psycopg
 
-from cdc_reader.fence import newest_epoch, raise_epoch
+from cdc_reader.fence import newest_epoch
 from cdc_reader.outbox.due import note_due
 from cdc_reader.preflight import check_server, connect
-from cdc_reader.slot import confirmed_lsn, open_link
+from cdc_reader.slot_change import restart
 from cdc_reader.slot_facts import slot_facts
 from cdc_reader.sqlstate import error_of
 from sink import schema
@@ -85,15 +84,8 @@ def rebind(clickhouse: ClickHouse, settings: Settings) -> str:
     """Say that the source goes on in the history that the slot belongs to now; return what was bound to what.
 
     Raises:
+        FatalError: the slot cannot be used, or positions would mean two things; the message says what goes on.
         PipelineError: Postgres or ClickHouse refuses or does not answer.
     """
-    dsn = settings.postgres_dsn.get_secret_value()
-    link = open_link(dsn, settings.slot, settings.publication)
-    history = link.identify()
-    link.close()
-    with connect(dsn) as conn:
-        confirmed = confirmed_lsn(conn, settings.slot)
-    newest = newest_epoch(clickhouse, settings)
-    raise_epoch(clickhouse, settings, history, confirmed, 1 + (newest.epoch if newest else 0), secrets.token_hex(8))
-    where = f"system {history.system_identifier}, timeline {history.timeline}"
-    return f"source {settings.source} goes on at {confirmed} of {where}"
+    at = restart(settings, clickhouse)
+    return f"source {settings.source} goes on at {at} of this server"

@@ -61,7 +61,7 @@ def make_anew(
             at = facts.confirmed if facts and facts.confirmed else NO_LSN
             (note_accepted if accept_loss else note_due)(clickhouse, settings, at)
             reach("slot.noted")
-            _take_over(conn, settings, clickhouse, at)
+            _take_over(conn, settings, clickhouse, at, slot_is_new=True)
             if facts is not None:
                 drop(conn, settings)
             reach("slot.dropped")
@@ -142,12 +142,29 @@ def _usable(conn: psycopg.Connection[dict[str, Any]], settings: Settings) -> Lsn
     return facts.confirmed
 
 
-def _take_over(conn: psycopg.Connection[dict[str, Any]], settings: Settings, clickhouse: ClickHouse, at: Lsn) -> None:
+def _take_over(
+    conn: psycopg.Connection[dict[str, Any]],
+    settings: Settings,
+    clickhouse: ClickHouse,
+    at: Lsn,
+    *,
+    slot_is_new: bool = False,
+) -> None:
     """Fence older readers out, bind the source to this server's history, and see older inserts come to rest."""
     history = identify(settings)
     newest = newest_epoch(clickhouse, settings)
     if newest is not None and newest.history != history:
-        _pass_the_tail(conn, settings, clickhouse, newest.history, history)
+        tail = _tail(settings, clickhouse)
+        if slot_is_new:
+            _pass_the_tail(conn, tail, newest.history, history)
+        elif tail >= at:
+            raise FatalError(
+                f"ClickHouse holds events of source {settings.source!r} up to {tail}, past slot {settings.slot!r} at "
+                f"{at}, from system {newest.history.system_identifier}, timeline {newest.history.timeline}: some of "
+                "them may not be the ones that this server has there",
+                todo="Make the slot anew: `outhaul slot reset --recreate`; what is missing is copied from the outbox",
+                exit_code=Exit.OTHER_HISTORY,
+            )
     epoch = 1 + (newest.epoch if newest else 0)
     raise_epoch(clickhouse, settings, history, at, epoch, secrets.token_hex(8))
     settle(clickhouse, settings, time.sleep)
@@ -166,28 +183,25 @@ def identify(settings: Settings) -> History:
         link.close()
 
 
-def _pass_the_tail(
-    conn: psycopg.Connection[dict[str, Any]],
-    settings: Settings,
-    clickhouse: ClickHouse,
-    known: History,
-    found: History,
-) -> None:
-    """Bring the log past every position that ClickHouse holds of another history, so that none is given twice.
-
-    What an old primary wrote after its standby's last word may be stored, under positions that the new one would use
-    again.
-    """
+def _tail(settings: Settings, clickhouse: ClickHouse) -> Lsn:
     rows = clickhouse.rows(
         f"SELECT max(cdc_lsn) FROM {settings.clickhouse_table} "  # noqa: S608 - a checked name
         "WHERE cdc_source = {source:String} AND cdc_lsn % 8 != 7",
         parameters={"source": settings.source},
     )
-    tail = Lsn(int(rows[0][0] or 0))
+    return Lsn(int(rows[0][0] or 0))
+
+
+def _pass_the_tail(conn: psycopg.Connection[dict[str, Any]], tail: Lsn, known: History, found: History) -> None:
+    """Bring the log past every position that ClickHouse holds of another history, so that none is given twice.
+
+    What an old primary wrote after its standby's last word may be stored, under positions that the new one would use
+    again.
+    """
     end = _end_of_log(conn)
     if tail >= end + _MAX_TAIL_BYTES:
         raise FatalError(
-            f"ClickHouse holds positions of source {settings.source!r} up to {tail} from system "
+            f"ClickHouse holds positions of this source up to {tail} from system "
             f"{known.system_identifier}, and the log of system {found.system_identifier} ends at {end}: its positions "
             "would be taken for those",
             todo="Go on under another name: OUTHAUL_SOURCE; events that both hold are then stored under both",

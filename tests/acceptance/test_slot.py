@@ -291,3 +291,27 @@ def test_a_reset_that_dies_anywhere_is_mended_by_the_reader(running: World, tmp_
     until(lambda: '"healed"' in running.pipeline.log("reader"), within_s=60)
     running.assert_once_each()
     assert_verified(running)
+
+
+def test_positions_of_an_old_primary_s_tail_are_passed_before_any_is_given_again(running: World) -> None:
+    """What a primary wrote after its standby's last word may be stored already, where the new one will write."""
+    running.insert(10)
+    running.assert_once_each()
+    running.pipeline.stop("reader")
+    ahead = 40 << 20
+    running.clickhouse.command(
+        f"INSERT INTO event_log SELECT * REPLACE (id + 1000000 AS id, cdc_lsn + {ahead} AS cdc_lsn) FROM event_log"
+    )
+    running.clickhouse.command(
+        "INSERT INTO event_log_epochs (source, epoch, owner, system_identifier, timeline) "
+        "SELECT source, epoch + 1, 'old', system_identifier, timeline + 1 FROM event_log_epochs "
+        "ORDER BY epoch DESC LIMIT 1"
+    )
+    tail = running.ch("SELECT max(cdc_lsn) FROM event_log")
+    assert "reset --recreate" in outhaul(running, "slot", "reset", "--to", "confirmed", "--yes", code=19)
+    asked(running, "slot", "reset", "--recreate", "--yes")
+    running.pipeline.start("reader")
+    running.insert(10)
+    until(lambda: running.stored() == 30)
+    assert running.ch("SELECT min(cdc_lsn) FROM event_log WHERE id BETWEEN 11 AND 20") > tail
+    assert asked(running, "verify", code=1)["extra"] == 10
