@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from cdc_reader import metrics, pause_wish
+from cdc_reader import metrics
 from cdc_reader.batcher import Limits, Load, Piece
 from cdc_reader.decode import Decoder
 from cdc_reader.intake import Intake
 from cdc_reader.ledger import Entry, Ledger, Phase
-from cdc_reader.pause import Gate, Wished
+from cdc_reader.pausing import wish as pause_wish
+from cdc_reader.pausing.gate import Gate, Wished
 from cdc_reader.progress import Progress
 from cdc_reader.stages import (
     Begun,

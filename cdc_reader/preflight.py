@@ -15,7 +15,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from cdc_reader.slot import conninfo
-from cdc_reader.slot_facts import slot_facts
+from cdc_reader.slot_care.facts import slot_facts
 from cdc_reader.sqlstate import error_of, slot_missing, slot_unusable
 from sink import schema
 from sink.batch import payload_key

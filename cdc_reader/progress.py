@@ -17,7 +17,7 @@ from cdc_reader.state import ReaderState
 
 if TYPE_CHECKING:
     from cdc_reader.ledger import Entry, Ledger
-    from cdc_reader.pause import Pause
+    from cdc_reader.pausing.gate import Pause
     from cdc_reader.watermark import Watermark
     from sink.position import Lsn
 

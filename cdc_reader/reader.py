@@ -22,12 +22,12 @@ from cdc_reader import memory, metrics
 from cdc_reader.columns import UnsupportedBinary
 from cdc_reader.dispatch import Dispatcher
 from cdc_reader.loop import Session, Tools
-from cdc_reader.pause_wish import ask
+from cdc_reader.pausing.wish import ask
 from cdc_reader.preflight import Server, check_clickhouse, check_postgres, check_redis, check_slot, connect
 from cdc_reader.recovery import recover
-from cdc_reader.self_heal import Guard, is_about_the_slot, mend, park, remake
 from cdc_reader.slot import confirmed_lsn, open_link
-from cdc_reader.slot_hold import check_free
+from cdc_reader.slot_care.hold import check_free
+from cdc_reader.slot_care.self_heal import Guard, is_about_the_slot, mend, park, remake
 from cdc_reader.sqlstate import SlotHeldError
 from sink.app import SinkApp, make_app
 from sink.batch import reconnecting_key

@@ -12,8 +12,8 @@ import psycopg
 from cdc_reader.fence import newest_epoch
 from cdc_reader.outbox.due import note_due
 from cdc_reader.preflight import check_server, connect
-from cdc_reader.slot_change import restart
-from cdc_reader.slot_facts import slot_facts
+from cdc_reader.slot_care.change import restart
+from cdc_reader.slot_care.facts import slot_facts
 from cdc_reader.sqlstate import error_of
 from sink import schema
 from sink.position import NO_LSN

@@ -19,7 +19,7 @@ import structlog
 
 from cdc_reader.assemble import Assembled, Assembly
 from cdc_reader.ledger import Health
-from cdc_reader.pause import Wished
+from cdc_reader.pausing.gate import Wished
 from cdc_reader.state import TTL_S
 from sink.batch import alive_key, epoch_key, reader_key, reconnecting_key, stored_key
 from sink.errors import PipelineError, TransientError

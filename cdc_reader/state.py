@@ -9,7 +9,7 @@ import json
 from dataclasses import asdict, dataclass, fields
 from typing import Self
 
-from cdc_reader.pause import Pause
+from cdc_reader.pausing.gate import Pause
 
 TTL_S = 5
 

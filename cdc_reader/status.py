@@ -10,11 +10,11 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from cdc_reader import retained
 from cdc_reader.ledger import PATIENCE_S
 from cdc_reader.outbox.due import due
-from cdc_reader.pause_wish import ask
+from cdc_reader.pausing.wish import ask
 from cdc_reader.preflight import connect
+from cdc_reader.slot_care import retained
 from cdc_reader.state import ReaderState
 from sink.batch import pulse_key, reader_key, reconnecting_key
 from sink.errors import PipelineError
@@ -23,8 +23,8 @@ from sink.pulse import ANY, PULSE_S
 from sink.watchdog import DEAF_S
 
 if TYPE_CHECKING:
-    from cdc_reader.pause import Pause
-    from cdc_reader.retained import Slot
+    from cdc_reader.pausing.gate import Pause
+    from cdc_reader.slot_care.retained import Slot
     from sink.clickhouse import ClickHouse
     from sink.payloads import Payloads
     from sink.settings import Settings

@@ -13,7 +13,7 @@ from cdc_reader.outbox import heal as healing
 from cdc_reader.outbox.due import due, note_done
 from cdc_reader.outbox.line import behind_the_slot
 from cdc_reader.outbox.sides import Scope
-from cdc_reader.slot_plan import count_unread
+from cdc_reader.slot_care.plan import count_unread
 from sink.errors import Exit
 from sink.settings import Settings, load
 

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from cdc_reader import pause_command
-from cdc_reader.pause import parse_duration
-from cdc_reader.pause_command import Reader, Told
+from cdc_reader.pausing import command as pause_command
+from cdc_reader.pausing.command import Reader, Told
+from cdc_reader.pausing.gate import parse_duration
 from sink.clickhouse import ClickHouse
 from sink.errors import Exit
 from sink.payloads import Payloads

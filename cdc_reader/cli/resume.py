@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from cdc_reader import pause_command
-from cdc_reader.pause_command import Reader
+from cdc_reader.pausing import command as pause_command
+from cdc_reader.pausing.command import Reader
 from sink.clickhouse import ClickHouse
 from sink.errors import Exit
 from sink.payloads import Payloads

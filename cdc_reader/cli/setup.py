@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cdc_reader.setup import apply_clickhouse, apply_postgres, note_if_skipping, print_sql, rebind
-from cdc_reader.slot_plan import count_unread
+from cdc_reader.slot_care.plan import count_unread
 from sink.clickhouse import ClickHouse
 from sink.settings import load
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cdc_reader import slot_change
 from cdc_reader.cli import paper
 from cdc_reader.cli.consent import consent
 from cdc_reader.cli.servers import both_sides
@@ -19,9 +18,10 @@ from cdc_reader.outbox import heal as healing
 from cdc_reader.outbox.due import due, note_accepted, note_done, note_due
 from cdc_reader.outbox.sides import Scope
 from cdc_reader.preflight import check_redis, connect
-from cdc_reader.slot_facts import slot_facts
-from cdc_reader.slot_hold import hold
-from cdc_reader.slot_plan import Plan, make_plan
+from cdc_reader.slot_care import change as slot_change
+from cdc_reader.slot_care.facts import slot_facts
+from cdc_reader.slot_care.hold import hold
+from cdc_reader.slot_care.plan import Plan, make_plan
 from sink.errors import Exit, FatalError, PipelineError
 from sink.payloads import Payloads
 from sink.position import NO_LSN, Lsn

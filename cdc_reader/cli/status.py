@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from cdc_reader.retained import duration, size
+from cdc_reader.slot_care.retained import duration, size
 from cdc_reader.status import Status, gather
 from sink.clickhouse import ClickHouse
 from sink.errors import Exit
@@ -21,8 +21,8 @@ from sink.payloads import Payloads
 from sink.settings import load
 
 if TYPE_CHECKING:
-    from cdc_reader.pause import Pause
-    from cdc_reader.retained import Slot
+    from cdc_reader.pausing.gate import Pause
+    from cdc_reader.slot_care.retained import Slot
 
 _TIMEOUT_S = 5
 # The rate at which WAL grows is watched for a second before each refresh, too.

@@ -17,7 +17,7 @@ from cdc_reader.sqlstate import slot_missing, slot_unusable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cdc_reader.slot_facts import SlotFacts
+    from cdc_reader.slot_care.facts import SlotFacts
     from sink.settings import Settings
 
 _FAILOVER_SINCE = 170000

@@ -20,7 +20,7 @@ from cdc_reader.doctor.clocks import Offset, measured
 from cdc_reader.doctor.columns import OutboxColumn
 from cdc_reader.preflight import PUBLICATION, connect
 from cdc_reader.slot import History, open_link
-from cdc_reader.slot_facts import SlotFacts, slot_facts
+from cdc_reader.slot_care.facts import SlotFacts, slot_facts
 from cdc_reader.sqlstate import error_of
 from sink.errors import PipelineError
 

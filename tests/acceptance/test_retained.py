@@ -17,7 +17,7 @@ import psycopg
 import pytest
 
 from cdc_reader.preflight import connect
-from cdc_reader.retained import look
+from cdc_reader.slot_care.retained import look
 from deploy.local.account import ordinary_account
 from tests.conftest import OUTHAUL, World, until
 

@@ -15,7 +15,7 @@ import psycopg
 from cdc_reader import memory
 from cdc_reader.held import NOTHING_HELD
 from cdc_reader.loop import Session, Tools
-from cdc_reader.pause import Wished
+from cdc_reader.pausing.gate import Wished
 from cdc_reader.recovery import Recovered
 from cdc_reader.slot import confirmed_lsn, open_link
 from sink import logs

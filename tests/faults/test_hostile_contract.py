@@ -18,7 +18,7 @@ from prometheus_client import REGISTRY
 from cdc_reader.assemble import Assembled
 from cdc_reader.ledger import Phase
 from cdc_reader.loop import Session, Tools
-from cdc_reader.pause import Wished
+from cdc_reader.pausing.gate import Wished
 from sink.app import WRITE_BATCH, make_app
 from sink.batch import MESSAGE_VERSION, Message
 from sink.codes import error_of

@@ -7,7 +7,7 @@ import pytest
 
 from cdc_reader.doctor import capture, role, server
 from cdc_reader.doctor.finding import Finding, State
-from cdc_reader.slot_facts import SlotFacts
+from cdc_reader.slot_care.facts import SlotFacts
 from sink.errors import TransientError
 from sink.settings import Settings
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from cdc_reader.pause import Gate, Pause, Wished, parse_duration
-from cdc_reader.pause_command import Reader, _told
+from cdc_reader.pausing.command import Reader, _told
+from cdc_reader.pausing.gate import Gate, Pause, Wished, parse_duration
 from cdc_reader.state import ReaderState, phase
 
 PAUSE = Pause(since=100.25, by="zoe@host", reason="upgrade", until=None)

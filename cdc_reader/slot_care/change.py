@@ -21,9 +21,9 @@ from cdc_reader.fence import newest_epoch, raise_epoch, settle
 from cdc_reader.outbox.due import note_accepted, note_due
 from cdc_reader.outbox.sides import fetch
 from cdc_reader.slot import History, open_link
-from cdc_reader.slot_create import create
-from cdc_reader.slot_facts import slot_facts
-from cdc_reader.slot_hold import hold
+from cdc_reader.slot_care.create import create
+from cdc_reader.slot_care.facts import slot_facts
+from cdc_reader.slot_care.hold import hold
 from cdc_reader.sqlstate import error_of
 from sink.errors import Exit, FatalError
 from sink.failpoint import reach

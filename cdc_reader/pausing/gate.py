@@ -1,8 +1,8 @@
 """An operator's word about pausing, and the clock -> whether rows may be taken from the stream.
 
-Pure. A pause is a wish that outlives the reader (cdc_reader/pause_wish.py keeps it); the gate is what one session makes
-of it. It is shut until the first word has come, so that a reader which starts into a pause takes no row before it
-knows.
+Pure. A pause is a wish that outlives the reader (cdc_reader/pausing/wish.py keeps it); the gate is what one session
+makes of it. It is shut until the first word has come, so that a reader which starts into a pause takes no row before
+it knows.
 """
 
 from __future__ import annotations

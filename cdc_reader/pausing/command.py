@@ -13,14 +13,14 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from cdc_reader.pause_wish import ask, heard_key, keep
+from cdc_reader.pausing.wish import ask, heard_key, keep
 from cdc_reader.preflight import check_clickhouse
 from cdc_reader.state import ReaderState
 from sink.batch import reader_key
 from sink.errors import TransientError
 
 if TYPE_CHECKING:
-    from cdc_reader.pause import Pause
+    from cdc_reader.pausing.gate import Pause
     from sink.clickhouse import ClickHouse
     from sink.payloads import Payloads
     from sink.settings import Settings

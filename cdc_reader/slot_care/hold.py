@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, LiteralString
 import psycopg
 
 from cdc_reader.preflight import connect
-from cdc_reader.slot_facts import slot_facts
+from cdc_reader.slot_care.facts import slot_facts
 from cdc_reader.sqlstate import SlotHeldError, error_of
 from sink.errors import Exit, FatalError, TransientError
 

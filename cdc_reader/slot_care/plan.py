@@ -17,7 +17,7 @@ from cdc_reader.outbox.shape import describe
 from cdc_reader.outbox.sides import Scope, fetch
 from cdc_reader.preflight import connect
 from cdc_reader.recovery import ask
-from cdc_reader.slot_facts import SlotFacts, slot_facts
+from cdc_reader.slot_care.facts import SlotFacts, slot_facts
 from sink.clickhouse import ClickHouse
 from sink.position import NO_LSN, Lsn
 

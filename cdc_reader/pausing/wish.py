@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from cdc_reader.pause import Pause, Wished
+from cdc_reader.pausing.gate import Pause, Wished
 from sink.errors import TransientError
 from sink.sql import query
 

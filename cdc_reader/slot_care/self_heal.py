@@ -22,10 +22,10 @@ from cdc_reader.outbox.heal import ASK_TIMEOUT_S, heal
 from cdc_reader.outbox.line import behind_the_slot
 from cdc_reader.outbox.sides import Scope
 from cdc_reader.preflight import connect
-from cdc_reader.slot_change import drop, identify, make_anew
-from cdc_reader.slot_facts import slot_facts
-from cdc_reader.slot_hold import check_free, hold
-from cdc_reader.slot_plan import count_unread
+from cdc_reader.slot_care.change import drop, identify, make_anew
+from cdc_reader.slot_care.facts import slot_facts
+from cdc_reader.slot_care.hold import check_free, hold
+from cdc_reader.slot_care.plan import count_unread
 from sink.clickhouse import ClickHouse
 from sink.errors import Exit, FatalError, PipelineError
 from sink.retry import backoff_s
