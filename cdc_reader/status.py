@@ -14,6 +14,7 @@ from cdc_reader import retained
 from cdc_reader.ledger import PATIENCE_S
 from cdc_reader.pause_wish import ask
 from cdc_reader.preflight import connect
+from cdc_reader.sqlstate import slot_missing
 from cdc_reader.state import ReaderState
 from sink.batch import pulse_key, reader_key, reconnecting_key
 from sink.errors import PipelineError
@@ -105,7 +106,7 @@ def bounds(settings: Settings) -> dict[str, float]:
 def _ask_postgres(status: Status, settings: Settings, _payloads: Payloads, _clickhouse: ClickHouse) -> None:
     status.slot = _slot(settings)
     if status.slot is None:
-        status.wrong.append(f"slot {settings.slot!r} does not exist. Create it with `outhaul setup`")
+        status.wrong.append(str(slot_missing(settings.slot)))
 
 
 def _slot(settings: Settings) -> Slot | None:
