@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from sink.quarantine import BYTEA
+
 if TYPE_CHECKING:
     from cdc_reader.message import Column
 
@@ -87,4 +89,5 @@ def schema(columns: tuple[Column, ...]) -> pa.Schema:
 def _field(column: Column) -> pa.Field:
     kind = column_type(column.type_oid)
     name = kind.clickhouse if column.name in _NEVER_NULL else f"Nullable({kind.clickhouse})"
-    return pa.field(column.name, kind.arrow, metadata={b"clickhouse": name.encode()})
+    printed = {BYTEA: b""} if column.type_oid == Oid.BYTEA else {}
+    return pa.field(column.name, kind.arrow, metadata={b"clickhouse": name.encode()} | printed)

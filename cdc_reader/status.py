@@ -33,6 +33,8 @@ _STORED = """
     SELECT count(), max(cdc_ingested_at), toUnixTimestamp64Micro(max(cdc_ingested_at)) / 1e6
     FROM {table} WHERE cdc_source = {{source:String}}"""
 
+_LETTERS = "SELECT count() FROM {table} WHERE cdc_source = {{source:String}} AND discarded_at IS NULL"
+
 _PARTS = """
     SELECT count(), sum(bytes_on_disk) FROM system.parts
     WHERE database = currentDatabase() AND table = {table:String} AND active"""
@@ -137,7 +139,7 @@ def _works(settings: Settings, payloads: Payloads) -> bool:
 def _ask_clickhouse(status: Status, settings: Settings, _payloads: Payloads, clickhouse: ClickHouse) -> None:
     source = {"source": settings.source}
     rows, _, last = clickhouse.rows(_STORED.format(table=settings.clickhouse_table), parameters=source)[0]
-    dead, _, _ = clickhouse.rows(_STORED.format(table=settings.dead_letters_table), parameters=source)[0]
+    dead = clickhouse.rows(_LETTERS.format(table=settings.dead_letters_table), parameters=source)[0][0]
     parts, size = clickhouse.rows(_PARTS, parameters={"table": settings.clickhouse_table})[0]
     status.rows, status.dead_letters, status.parts, status.bytes_on_disk = rows, dead, parts, size
     status.last_stored_at = float(last) if rows else None

@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from typing import Any
 
 WRITE_BATCH = "outhaul.write_batch"
+RETRY_LETTERS = "outhaul.retry_letters"
+PRUNE = "outhaul.prune"
+OURS = frozenset({WRITE_BATCH, RETRY_LETTERS, PRUNE})
+
+# How often Celery beat asks for a pass of pruning, in seconds, where the settings want any.
+_PRUNE_EVERY_S = 600
 
 
 def configuration(settings: Settings) -> dict[str, Any]:
@@ -52,8 +58,13 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "task_soft_time_limit": (settings.insert_timeout_s + settings.task_time_limit_s) / 2,
         "task_annotations": {WRITE_BATCH: {"rate_limit": settings.rate_limit or None}},
         "worker_hijack_root_logger": False,
-        "imports": ["sink.task", "sink.pulse"],
+        "imports": ["sink.task", "sink.retry_letters", "sink.pulse"],
+        "beat_schedule": _schedule(settings),
     }
+
+
+def _schedule(settings: Settings) -> dict[str, Any]:
+    return {"prune": {"task": PRUNE, "schedule": _PRUNE_EVERY_S}} if settings.prune_older_than else {}
 
 
 class SinkApp(Celery):  # type: ignore[misc] # celery has no types

@@ -280,6 +280,11 @@ def _tagged(fence: str) -> str:
     return f"outhaul:{{{source}}}{slash}{lane}"
 
 
+def letters_key(source: str, run: str) -> str:
+    """Return the Redis list on which the sink says what became of the dead letters of one retry."""
+    return f"outhaul:{{{source}}}:letters:{run}"
+
+
 def parse_position(text: str) -> Position:
     """Read what `str(Position)` wrote.
 

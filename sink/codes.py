@@ -102,6 +102,7 @@ _GRANT = (Exit.CLICKHOUSE_REFUSED, "Grant this ClickHouse user what the message 
 
 _FATAL = {
     16: _TABLE,
+    47: _TABLE,
     60: _TABLE,
     81: (Exit.CLICKHOUSE_TABLE, "Create the database that OUTHAUL_CLICKHOUSE_URL names, then run `outhaul setup`"),
     164: _GRANT,

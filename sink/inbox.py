@@ -99,19 +99,23 @@ class Transport(kombu_redis.Transport):
 
 
 def check(message: Any) -> None:
-    """Check that a message is a call of our task as Celery writes it; its arguments are for the task to check.
+    """Check that a message is a call of a task of ours as Celery writes it; its arguments are for the task to check.
 
     Raises:
         ForeignMessageError: it is not.
         Exception: its body cannot be read.
     """
     match message.headers:
-        case {"task": app.WRITE_BATCH, "id": str(), "retries": int(retries), "timelimit": [None, None]} as headers:
-            known = 0 <= retries < _MAX_NUMBER and not any(headers.get(name) for name in _UNUSED_HEADERS)
+        case {"task": str(task), "id": str(), "retries": int(retries), "timelimit": [None, None]} as headers:
+            known = (
+                task in app.OURS
+                and 0 <= retries < _MAX_NUMBER
+                and not any(headers.get(name) for name in _UNUSED_HEADERS)
+            )
         case _:
             known = False
     if not known or message.content_type != "application/json" or not isinstance(message.delivery_info, dict):
-        raise ForeignMessageError("a message that is no call of our task was received")
+        raise ForeignMessageError("a message that is no call of a task of ours was received")
     if len(message.body) > _MAX_BODY_BYTES:
         raise ForeignMessageError(f"a message of {len(message.body)} bytes was received")
     match message.payload:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 _POSITION = ("cdc_lsn", "cdc_ordinal", "cdc_committed_at")
 
+BYTEA = b"bytea"
+"""Key in the metadata of a field whose bytes Postgres prints in hex."""
+
 DEAD_LETTER_SCHEMA = pa.schema(
     [
         pa.field("row", pa.binary(), metadata={"clickhouse": "String"}),
@@ -71,8 +74,14 @@ def set_aside(
 
 def dead_letter(record: pa.RecordBatch, reason: str) -> pa.RecordBatch:
     """Turn one refused row into a dead letter, its values as text."""
-    row = {name: record.column(name)[0] for name in record.schema.names if name not in _POSITION}
-    text = json.dumps({name: _as_text(value) for name, value in row.items()}, ensure_ascii=False)
+    row = {
+        field.name: _as_text(record.column(field.name)[0], in_hex=BYTEA in (field.metadata or {}))
+        for field in record.schema
+        if field.name not in _POSITION
+    }
+    text = json.dumps(row, ensure_ascii=False)
+    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+        text = json.dumps(row)
     position = [record.column(name) for name in _POSITION]
     return pa.record_batch(
         [pa.array([text.encode()], pa.binary()), pa.array([reason.encode()], pa.binary()), *position],
@@ -80,9 +89,11 @@ def dead_letter(record: pa.RecordBatch, reason: str) -> pa.RecordBatch:
     )
 
 
-def _as_text(value: pa.Scalar) -> str | None:
+def _as_text(value: pa.Scalar, *, in_hex: bool) -> str | None:
     if not value.is_valid:
         return None
     plain = value.as_py()
+    if not isinstance(plain, bytes):
+        return str(plain)
     # Bytes that are not UTF-8 (SQL_ASCII servers) come back by the same escape.
-    return plain.decode("utf-8", "backslashreplace") if isinstance(plain, bytes) else str(plain)
+    return f"\\x{plain.hex()}" if in_hex else plain.decode("utf-8", "surrogateescape")

@@ -106,12 +106,12 @@ class Table:
 
 
 def table_names(settings: Settings) -> tuple[str, ...]:
-    """Return the names of the pipeline's tables: events, dead letters, epochs."""
+    """Return the names of the pipeline's tables: events, dead letters, epochs, pauses."""
     return tuple(settings.clickhouse_table + suffix for suffix in _TABLES)
 
 
 def tables(clickhouse: ClickHouse, settings: Settings) -> dict[str, Table]:
-    """Return those of the pipeline's three tables that exist, by name.
+    """Return those of the pipeline's tables that exist, by name.
 
     Raises:
         PipelineError: ClickHouse does not answer.

@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, StringConstraints, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from sink import duration
 from sink.errors import Exit, FatalError
 
 _NAME = re.compile(r"[a-z0-9_]{1,63}")
@@ -58,6 +59,7 @@ class Settings(BaseSettings):
 
     heal: Literal["off", "auto"] = "off"
     park_wal_bytes: Annotated[int, Field(ge=0)] = 0
+    prune_older_than: Annotated[str, StringConstraints(pattern=rf"^({duration.FORM})?$")] = ""
 
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
     sentry_dsn: SecretStr = SecretStr("")

@@ -69,7 +69,8 @@ def open_sink(settings: Settings) -> Sink:
 _opened: dict[int, Sink] = {}
 
 
-def _sink_of(app: SinkApp) -> Sink:
+def sink_of(app: SinkApp) -> Sink:
+    """Return the connections of this process for an app; opened on the first call."""
     if id(app) not in _opened:
         _opened[id(app)] = open_sink(app.settings)
     return _opened[id(app)]
@@ -88,7 +89,7 @@ def write_batch(self: Any, *arguments: object, **named: object) -> str:
         FatalError: an operator is needed; the reader was told and stops.
         celery.exceptions.Retry: transient; the same message comes again.
     """
-    sink = _sink_of(self.app)
+    sink = sink_of(self.app)
     started = time.monotonic()
     try:
         message = accept(sink.settings, arguments, named)

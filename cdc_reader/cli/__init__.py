@@ -12,8 +12,10 @@ from importlib.metadata import entry_points, version
 import typer
 
 from cdc_reader.cli.backfill import backfill
+from cdc_reader.cli.dlq import dlq
 from cdc_reader.cli.doctor import doctor
 from cdc_reader.cli.pause import pause
+from cdc_reader.cli.prune import prune
 from cdc_reader.cli.reader import reader
 from cdc_reader.cli.replay import replay
 from cdc_reader.cli.resume import resume
@@ -44,6 +46,8 @@ app.command()(backfill)
 app.command()(replay)
 app.command()(pause)
 app.command()(resume)
+app.add_typer(dlq, name="dlq")
+app.command()(prune)
 
 
 def _show_version(value: bool) -> None:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cdc_reader.cli import paper
+from cdc_reader.cli.servers import both_sides
 from cdc_reader.outbox import heal as healing
 from cdc_reader.outbox.due import due, note_done
 from cdc_reader.outbox.line import behind_the_slot
 from cdc_reader.outbox.sides import Scope
 from cdc_reader.slot_plan import count_unread
-from sink import schema
-from sink.clickhouse import ClickHouse
 from sink.errors import Exit
-from sink.settings import load
+from sink.settings import Settings, load
+
+if TYPE_CHECKING:
+    from sink.clickhouse import ClickHouse
 
 
 def backfill(
@@ -33,32 +35,31 @@ def backfill(
     Example: outhaul backfill --jobs 4
     """
     settings = load()
-    clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=healing.ASK_TIMEOUT_S)
-    schema.check(clickhouse, settings)
-    if dry_run:
-        unread = count_unread(settings, clickhouse)
-        found: dict[str, float | None] = {
-            "to_copy": unread.events,
-            "first_id": unread.first_id,
-            "last_id": unread.last_id,
-        }
-    else:
-        number = due(clickhouse, settings)
-        try:
-            with behind_the_slot(settings, within_s=wait_s) as line, paper.range_bar("copying") as on_range:
-                done = healing.heal(settings, line, Scope(), on_range, patience_s=120.0, threads=jobs)
-        except KeyboardInterrupt:
-            typer.echo("outhaul: interrupted; what is stored stays. Go on with: outhaul backfill", err=True)
-            raise typer.Exit(Exit.NOT_FINE) from None
-        note_done(clickhouse, settings, number)
-        found = {
-            "rows": done.tally.rows,
-            "copied": done.stored,
-            "dead_letters": done.dead_letters,
-            "seconds": round(done.seconds, 2),
-        }
-    clickhouse.close()
+    with both_sides(settings) as clickhouse:
+        found = _count(settings, clickhouse) if dry_run else _copy(settings, clickhouse, jobs, wait_s)
     if as_json:
         typer.echo(json.dumps(found))
     else:
         paper.facts([(name.replace("_", " "), f"{value:,}" if value else str(value)) for name, value in found.items()])
+
+
+def _count(settings: Settings, clickhouse: ClickHouse) -> dict[str, float | None]:
+    unread = count_unread(settings, clickhouse)
+    return {"to_copy": unread.events, "first_id": unread.first_id, "last_id": unread.last_id}
+
+
+def _copy(settings: Settings, clickhouse: ClickHouse, jobs: int, wait_s: float) -> dict[str, float | None]:
+    number = due(clickhouse, settings)
+    try:
+        with behind_the_slot(settings, within_s=wait_s) as line, paper.range_bar("copying") as on_range:
+            done = healing.heal(settings, line, Scope(), on_range, patience_s=120.0, threads=jobs)
+    except KeyboardInterrupt:
+        typer.echo("outhaul: interrupted; what is stored stays. Go on with: outhaul backfill", err=True)
+        raise typer.Exit(Exit.NOT_FINE) from None
+    note_done(clickhouse, settings, number)
+    return {
+        "rows": done.tally.rows,
+        "copied": done.stored,
+        "dead_letters": done.dead_letters,
+        "seconds": round(done.seconds, 2),
+    }

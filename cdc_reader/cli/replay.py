@@ -5,20 +5,22 @@ from __future__ import annotations
 import json
 import re
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cdc_reader.cli import paper
+from cdc_reader.cli.servers import both_sides
 from cdc_reader.outbox import heal as healing
 from cdc_reader.outbox.line import behind_the_slot
 from cdc_reader.outbox.sides import Scope
-from sink import schema
-from sink.clickhouse import ClickHouse
 from sink.errors import Exit, FatalError
 from sink.position import Lsn
 from sink.settings import Settings, load
 from sink.sql import identifier
+
+if TYPE_CHECKING:
+    from sink.clickhouse import ClickHouse
 
 _NAME = re.compile(r"[a-z0-9_]{1,63}")
 _INTERVAL = re.compile(r"(\d{1,18})(?:-(\d{1,18}))?")
@@ -43,23 +45,22 @@ def replay(
     settings = load()
     if into and not _NAME.fullmatch(into):
         raise FatalError(f"{into!r} is no table name", todo="Use a-z, 0-9 and _", exit_code=Exit.USAGE)
-    clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=healing.ASK_TIMEOUT_S)
-    schema.check(clickhouse, settings)
-    scope = Scope(
-        since=_utc(since),
-        until=_utc(until),
-        types=tuple(kind or ()),
-        intervals=_intervals(ids) if ids else _from_lsn(clickhouse, settings, lsn),
-    )
-    if into and not dry_run:
-        clickhouse.command(f"CREATE TABLE IF NOT EXISTS {identifier(into)} AS {identifier(settings.clickhouse_table)}")
-    with behind_the_slot(settings, within_s=wait_s) as line, paper.range_bar("replaying") as on_range:
-        if dry_run:
-            tally, stored = healing.verify(settings, line, scope, on_range, into=into), 0
-        else:
-            done = healing.heal(settings, line, scope, on_range, patience_s=120.0, into=into)
-            tally, stored = done.tally, done.stored
-    clickhouse.close()
+    with both_sides(settings) as clickhouse:
+        scope = Scope(
+            since=_utc(since),
+            until=_utc(until),
+            types=tuple(kind or ()),
+            intervals=_intervals(ids) if ids else _from_lsn(clickhouse, settings, lsn),
+        )
+        with behind_the_slot(settings, within_s=wait_s) as line, paper.range_bar("replaying") as on_range:
+            if dry_run:
+                tally, stored = healing.verify(settings, line, scope, on_range, into=into), 0
+            else:
+                if into:
+                    like = identifier(settings.clickhouse_table)
+                    clickhouse.command(f"CREATE TABLE IF NOT EXISTS {identifier(into)} AS {like}")
+                done = healing.heal(settings, line, scope, on_range, patience_s=120.0, into=into)
+                tally, stored = done.tally, done.stored
     found = {"rows": tally.rows, "missing": tally.missing, "stored": stored, "into": into or settings.clickhouse_table}
     if as_json:
         typer.echo(json.dumps(found))

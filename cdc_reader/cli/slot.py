@@ -14,6 +14,7 @@ import typer
 from cdc_reader import slot_change
 from cdc_reader.cli import paper
 from cdc_reader.cli.consent import consent
+from cdc_reader.cli.servers import both_sides
 from cdc_reader.outbox import heal as healing
 from cdc_reader.outbox.due import due, note_accepted, note_done, note_due
 from cdc_reader.outbox.sides import Scope
@@ -21,8 +22,6 @@ from cdc_reader.preflight import check_redis, connect
 from cdc_reader.slot_facts import slot_facts
 from cdc_reader.slot_hold import hold
 from cdc_reader.slot_plan import Plan, make_plan
-from sink import schema
-from sink.clickhouse import ClickHouse
 from sink.errors import Exit, FatalError, PipelineError
 from sink.payloads import Payloads
 from sink.position import NO_LSN, Lsn
@@ -50,7 +49,9 @@ def show(*, as_json: Json = False) -> None:
 
     Example: outhaul slot show --json | jq .unread.events
     """
-    plan = make_plan(load(), "none", skips=False, heals=True)
+    settings = load()
+    with both_sides(settings):
+        plan = make_plan(settings, "none", skips=False, heals=True)
     _print(plan, as_json=as_json)
     raise typer.Exit(Exit.NOT_FINE if plan.problem else Exit.FINE)
 
@@ -79,7 +80,7 @@ def drop(*, yes: Yes = False, dry_run: DryRun = False, accept_loss: AcceptLoss =
     Example: outhaul slot drop --dry-run
     """
     settings = load()
-    with _clickhouse(settings) as clickhouse:
+    with both_sides(settings) as clickhouse:
         plan = make_plan(settings, "drop the slot", skips=True, heals=not accept_loss)
         if plan.slot is None:
             raise FatalError(f"slot {settings.slot!r} does not exist", exit_code=Exit.SLOT_MISSING)
@@ -128,9 +129,10 @@ def reset(
             raise FatalError("a slot that is made anew begins now", todo="Leave out --to", exit_code=Exit.USAGE)
         _recreate(settings, "make the slot anew where the log ends now", accept_loss, yes, dry_run, as_json)
     elif to == "confirmed":
-        plan = make_plan(settings, "end the session and begin from the confirmed position", skips=False, heals=True)
-        _agree(plan, "Do it?", yes=yes, dry_run=dry_run, as_json=as_json)
-        with _clickhouse(settings) as clickhouse:
+        action = "end the session and begin from the confirmed position"
+        with both_sides(settings) as clickhouse:
+            plan = make_plan(settings, action, skips=False, heals=True)
+            _agree(plan, "Do it?", yes=yes, dry_run=dry_run, as_json=as_json)
             at = slot_change.restart(settings, clickhouse)
         _report(plan, {"slot_at": str(at)}, as_json=as_json)
     elif to:
@@ -149,7 +151,7 @@ def _recreate(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    with _clickhouse(settings) as clickhouse:
+    with both_sides(settings) as clickhouse:
         plan = make_plan(settings, action, skips=True, heals=not accept_loss)
         _agree(plan, "Do it?", yes=yes, dry_run=dry_run, as_json=as_json)
         _check_redis(settings)
@@ -173,7 +175,7 @@ def _advance(
 ) -> None:
     with connect(settings.postgres_dsn.get_secret_value()) as conn:
         slot_change.check_target(conn, settings, target)
-    with _clickhouse(settings) as clickhouse:
+    with both_sides(settings) as clickhouse:
         plan = make_plan(settings, f"move the slot forward to {target}", skips=True, heals=not accept_loss)
         _agree(plan, "Do it? At most so many events are skipped.", yes=yes, dry_run=dry_run, as_json=as_json)
         at = slot_change.advance(settings, clickhouse, target, accept_loss=accept_loss)
@@ -229,16 +231,6 @@ def _lsn(text: str) -> Lsn:
 
 def _say_waiting() -> None:
     typer.echo("waiting for transactions that are open (pg_stat_activity, backend_xid IS NOT NULL)", err=True)
-
-
-@contextmanager
-def _clickhouse(settings: Settings) -> Iterator[ClickHouse]:
-    clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=60)
-    try:
-        schema.check(clickhouse, settings)
-        yield clickhouse
-    finally:
-        clickhouse.close()
 
 
 def _check_redis(settings: Settings) -> None:

@@ -10,13 +10,13 @@ from typing import Annotated, Any
 import typer
 
 from cdc_reader.cli import paper
+from cdc_reader.cli.servers import both_sides
 from cdc_reader.outbox import heal as healing
 from cdc_reader.outbox.due import due, note_done
 from cdc_reader.outbox.line import behind_the_slot
 from cdc_reader.outbox.sides import Scope
-from sink.clickhouse import ClickHouse
 from sink.errors import Exit
-from sink.settings import Settings, load
+from sink.settings import load
 
 _LAST_ID = (1 << 63) - 1
 _KINDS = ("missing", "extra", "differing", "repeated")
@@ -39,10 +39,13 @@ def verify(
     settings = load()
     scope = Scope(deep, _utc(since), _utc(until), intervals=() if from_id is None else ((from_id, _LAST_ID),))
     started = time.monotonic()
-    number = _due(settings) if repair and scope.is_whole and not scope.intervals else None
     last_id = from_id
     try:
-        with behind_the_slot(settings, within_s=wait_s) as line, paper.range_bar("comparing") as show:
+        with (
+            both_sides(settings) as clickhouse,
+            behind_the_slot(settings, within_s=wait_s) as line,
+            paper.range_bar("comparing") as show,
+        ):
 
             def on_range(found: Any, last: int) -> None:
                 nonlocal last_id
@@ -50,15 +53,15 @@ def verify(
                 show(found, last)
 
             if repair:
+                number = due(clickhouse, settings) if scope.is_whole and not scope.intervals else None
                 done = healing.heal(settings, line, scope, on_range, patience_s=120.0)
                 tally, stored = done.tally, done.stored
+                note_done(clickhouse, settings, number)
             else:
                 tally, stored = healing.verify(settings, line, scope, on_range), 0
     except KeyboardInterrupt:
         typer.echo(f"outhaul: interrupted; go on with: outhaul verify --from-id {last_id or 0}", err=True)
         raise typer.Exit(Exit.NOT_FINE) from None
-    if repair:
-        _note_done(settings, number)
     found = {kind: getattr(tally, kind) for kind in _KINDS}
     report = {
         "rows": tally.rows,
@@ -87,19 +90,3 @@ def verify(
 
 def _utc(time_: datetime | None) -> datetime | None:
     return time_.replace(tzinfo=UTC) if time_ is not None and time_.tzinfo is None else time_
-
-
-def _due(settings: Settings) -> int | None:
-    clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=30)
-    try:
-        return due(clickhouse, settings)
-    finally:
-        clickhouse.close()
-
-
-def _note_done(settings: Settings, number: int | None) -> None:
-    clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=30)
-    try:
-        note_done(clickhouse, settings, number)
-    finally:
-        clickhouse.close()

@@ -32,5 +32,6 @@ def worker(
     check_clickhouse(settings, clickhouse)
     clickhouse.close()
     logs.configure(settings.log_format)
-    code = supervise(settings, ["-c", str(concurrency), *context.args], SystemRandom().random)
+    pruning = ["--include", "cdc_reader.pruning.task"] if settings.prune_older_than else []
+    code = supervise(settings, ["-c", str(concurrency), *pruning, *context.args], SystemRandom().random)
     raise typer.Exit(code)

@@ -2,6 +2,7 @@
 -- REPLICATION is no grant and is not inherited, so give it to the reader's own login:
 --     ALTER ROLE your_reader REPLICATION;  GRANT outhaul_reader TO your_reader;
 --     GRANT outhaul_app TO your_app;
+-- `outhaul prune` needs more than the reader has:  GRANT SELECT, DELETE, UPDATE (event_type) ON ${table} TO your_pruner;
 DO $$do$$
 DECLARE
     sequence text := pg_get_serial_sequence('${table}', 'id');

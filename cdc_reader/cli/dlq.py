@@ -1,0 +1,219 @@
+"""`outhaul dlq ...`: dead letters listed, shown, tried again, discarded, exported."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path  # noqa: TC003 - typer reads the annotations
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from cdc_reader import letters
+from cdc_reader.cli.consent import consent
+from cdc_reader.preflight import check_clickhouse, check_redis
+from sink import dead_letters
+from sink.clickhouse import ClickHouse
+from sink.errors import Exit, FatalError
+from sink.payloads import Payloads
+from sink.settings import Settings, load
+
+dlq = typer.Typer(no_args_is_help=True, help="Dead letters: events that ClickHouse could not hold as they are.")
+
+_TIMEOUT_S = 60
+_REASONS = 20
+_SHOWN = 10
+_SHOWN_CHARACTERS = 100
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Since = Annotated[str, typer.Option(help="Set aside since: 2026-01-31T12:00, or 2h ago.", metavar="TIME")]
+Until = Annotated[str, typer.Option(help="Set aside before.", metavar="TIME")]
+Reason = Annotated[str, typer.Option(help="Those whose reason has this text in it.", metavar="TEXT")]
+All = Annotated[bool, typer.Option("--all", help="All that are not discarded.")]
+Positions = Annotated[list[str] | None, typer.Argument(help="As `list` prints them: 0/1A2B3C#0", metavar="POSITION")]
+Yes = Annotated[bool, typer.Option("--yes", help="Agree to the plan beforehand.")]
+
+
+def _open() -> tuple[Settings, ClickHouse]:
+    settings = load()
+    clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=_TIMEOUT_S)
+    check_clickhouse(settings, clickhouse)
+    return settings, clickhouse
+
+
+def _filter(since: str, until: str, reason: str, *, discarded: bool = False) -> dead_letters.Filter:
+    now = time.time()
+    since_us, until_us = (letters.moment_us(text, now) if text else None for text in (since, until))
+    return dead_letters.Filter(since_us, until_us, reason, discarded)
+
+
+@dlq.command("list")
+def list_(
+    *,
+    since: Since = "",
+    until: Until = "",
+    reason: Reason = "",
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many of the newest.")] = 20,
+    discarded: Annotated[bool, typer.Option("--discarded", help="Discarded ones, too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Count dead letters by reason, and list the newest.
+
+    Example: outhaul dlq list --since 1d --reason infinity
+    """
+    wanted = _filter(since, until, reason, discarded=discarded)
+    settings, clickhouse = _open()
+    counted = dead_letters.summary(clickhouse, settings, wanted, reasons=_REASONS)
+    newest = dead_letters.newest(clickhouse, settings, wanted, limit=limit)
+    if as_json:
+        found = {
+            "total": counted.total,
+            "discarded": counted.discarded,
+            "by_reason": [{"reason": text, "letters": count} for text, count in counted.by_reason],
+            "newest": [letters.to_json(letter) for letter in newest],
+        }
+        typer.echo(letters.line(found))
+        return
+    typer.echo(f"{counted.total:,} dead letters")
+    if counted.total:
+        reasons = Table("letters", "reason")
+        for text, count in counted.by_reason:
+            reasons.add_row(f"{count:,}", escape(text))
+        listed = Table("position", "set aside", "reason")
+        for letter in newest:
+            row = letters.to_json(letter)
+            listed.add_row(row["position"], row["ingested_at"], escape(_short(letter.reason)))
+        Console().print(reasons, listed)
+
+
+@dlq.command()
+def show(position: Annotated[str, typer.Argument(help="As `list` prints it.")], *, as_json: Json = False) -> None:
+    """Show one dead letter whole, its values as Postgres prints them.
+
+    Example: outhaul dlq show 0/1A2B3C#0
+    """
+    at = letters.position_of(position)
+    settings, clickhouse = _open()
+    found = dead_letters.find(clickhouse, settings, [at])
+    if not found:
+        raise FatalError(f"there is no dead letter at {at}", todo="`outhaul dlq list` names those there are")
+    typer.echo(letters.line(letters.to_json(found[0]), indent=None if as_json else 2))
+
+
+@dlq.command()
+def retry(
+    positions: Positions = None,
+    *,
+    everything: All = False,
+    reason: Reason = "",
+    wait: Annotated[float, typer.Option(min=1, help="Longest silence of the workers, in seconds.")] = 60.0,
+    as_json: Json = False,
+) -> None:
+    """Send dead letters through the workers again; those that are stored now are dead letters no more.
+
+    Widen the column that was too narrow first, or mend the letter's value. Exit code 1 unless all are stored.
+
+    Example: outhaul dlq retry --reason "is outside what"
+    """
+    settings, clickhouse = _open()
+    chosen = letters.chosen(clickhouse, settings, positions or [], everything=everything, reason=reason)
+    payloads = Payloads(settings.redis_url.get_secret_value())
+    check_redis(settings, payloads)
+    done = letters.retry(settings, payloads, chosen, wait_s=wait)
+    if as_json:
+        typer.echo(letters.line(done.to_json()))
+    else:
+        _tell(done)
+    raise typer.Exit(Exit.FINE if done.is_fine else Exit.NOT_FINE)
+
+
+@dlq.command()
+def discard(
+    positions: Positions = None,
+    *,
+    everything: All = False,
+    reason: Reason = "",
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Give dead letters up: their values are lost, and id, reason and position are kept as a trace.
+
+    Example: outhaul dlq discard 0/1A2B3C#0
+    """
+    settings, clickhouse = _open()
+    chosen = letters.chosen(clickhouse, settings, positions or [], everything=everything, reason=reason)
+    found = [one for one in dead_letters.find(clickhouse, settings, chosen) if not one.discarded]
+    for letter in found[:_SHOWN]:
+        typer.echo(letters.line(letters.to_json(letter)), err=True)
+    if len(found) > _SHOWN:
+        typer.echo(f"and {len(found) - _SHOWN:,} more: `outhaul dlq export` shows all", err=True)
+    if found:
+        typer.echo(f"the values of {len(found):,} events are lost for ever", err=True)
+        consent("Discard them?", yes=yes)
+    done = letters.discard(clickhouse, settings, found)
+    unknown = [str(at) for at in sorted(set(chosen) - {letter.position for letter in found})]
+    if as_json:
+        typer.echo(letters.line({"discarded": done, "unknown": unknown}))
+    else:
+        typer.echo(f"{len(done):,} discarded" + "".join(f"\nno dead letter at {name}" for name in unknown))
+    raise typer.Exit(Exit.NOT_FINE if unknown else Exit.FINE)
+
+
+@dlq.command()
+def export(
+    file: Annotated[Path | None, typer.Argument(help="A new file; standard output if none is named.")] = None,
+    *,
+    form: Annotated[str, typer.Option("--format", help="jsonl: one JSON object a line.")] = "jsonl",
+    since: Since = "",
+    until: Until = "",
+    reason: Reason = "",
+) -> None:
+    """Write dead letters out whole, by position, one line of JSON each; discarded ones are left out.
+
+    Example: outhaul dlq export letters.jsonl
+    """
+    if form != "jsonl":
+        raise FatalError(f"there is no format {form!r}", todo="Say --format jsonl", exit_code=Exit.USAGE)
+    if file is not None and file.exists():
+        raise FatalError(f"{file} exists", todo="Name a new file", exit_code=Exit.USAGE)
+    wanted = _filter(since, until, reason)
+    settings, clickhouse = _open()
+    lines = letters.exported(clickhouse, settings, wanted)
+    if file is None:
+        for line in lines:
+            typer.echo(line)
+        return
+    try:
+        # What is half written has another name.
+        part = file.with_name(f"{file.name}.part")
+        with part.open("w", encoding="utf-8") as out:
+            count = sum(out.write(f"{line}\n") > 0 for line in lines)
+        part.rename(file)
+    except OSError as error:
+        raise FatalError(f"{error.filename}: {error.strerror}", todo="Name a new file", exit_code=Exit.USAGE) from error
+    typer.echo(f"{count:,} dead letters in {file}", err=True)
+
+
+def _tell(done: letters.Retried) -> None:
+    total = len(done.retried)
+    typer.echo(f"{total:,} stored")
+    for what, found in (("refused again", done.refused), ("failed", done.failed)):
+        for name, why in list(found.items())[:_SHOWN]:
+            typer.echo(f"{what}: {name}: {_short(why)}")
+        if len(found) > _SHOWN:
+            typer.echo(f"{what}: {len(found) - _SHOWN:,} more")
+    for what, names in (("no dead letter at", done.unknown), ("discarded before:", done.discarded)):
+        for name in names[:_SHOWN]:
+            typer.echo(f"{what} {name}")
+    if done.unanswered:
+        typer.echo(
+            f"{len(done.unanswered):,} were not answered: does a worker run (`outhaul worker`)? They stay as they are "
+            "until one takes them; trying again is harmless",
+            err=True,
+        )
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]} …"

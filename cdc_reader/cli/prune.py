@@ -1,0 +1,122 @@
+"""`outhaul prune`: delete what is older than an age, and proven stored, from the outbox."""
+
+from __future__ import annotations
+
+import json
+import signal
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cdc_reader.cli.consent import consent
+from cdc_reader.preflight import check_clickhouse, connect
+from cdc_reader.pruning.prune import BATCH, Report, Wish
+from cdc_reader.pruning.prune import prune as make_pass
+from cdc_reader.pruning.table import Outbox, paused
+from sink import duration
+from sink.clickhouse import ClickHouse
+from sink.errors import Exit, FatalError, TransientError
+from sink.settings import Settings, load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_TIMEOUT_S = 60
+
+
+def prune(
+    *,
+    older_than: Annotated[str, typer.Option(help="Age of what may go: 7d, 12h.", metavar="AGE")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only report what would go.")] = False,
+    every: Annotated[str, typer.Option(help="Repeat until SIGTERM: 1h.", metavar="TIME")] = "",
+    batch: Annotated[int, typer.Option(min=1, max=50_000, help="Rows a transaction.")] = BATCH,
+    partitions_ahead: Annotated[int, typer.Option(min=0, max=1000, help="Make so many coming partitions.")] = 0,
+    yes: Annotated[bool, typer.Option("--yes", help="Agree to the plan beforehand.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a pass.")] = False,
+) -> None:
+    """Delete old rows from the outbox that ClickHouse is seen to hold; exit 1 where it lacks old ones, which stay.
+
+    Example: outhaul prune --older-than 7d --dry-run
+    """
+    settings = load()
+    wish = _wish(settings, older_than, batch, partitions_ahead, dry_run=dry_run)
+    pause_s = duration.seconds(every) if every else 0
+    if not dry_run:
+        _agree(settings, wish, yes=yes)
+    asked: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda signum, _frame: asked.append(signum))
+
+    def stop() -> bool:
+        return bool(asked)
+
+    while True:
+        report = None
+        try:
+            report = _pass(settings, wish, stop)
+        except TransientError as error:
+            if not pause_s:
+                raise
+            # The next pass finds the server back, or says so again.
+            typer.echo(f"outhaul: {error}", err=True)
+        if report is not None:
+            typer.echo(json.dumps(report.to_json()) if as_json else described(report))
+        if pause_s:
+            paused(pause_s, stop)
+        if not pause_s or stop():
+            raise typer.Exit(Exit.NOT_FINE if report is None or report.lacking else Exit.FINE)
+
+
+def _wish(settings: Settings, older_than: str, batch: int, partitions_ahead: int, *, dry_run: bool) -> Wish:
+    age = older_than or settings.prune_older_than
+    if not age:
+        raise FatalError("how old may a row become?", todo="Say --older-than 7d", exit_code=Exit.USAGE)
+    return Wish(duration.seconds(age), batch, dry_run, partitions_ahead)
+
+
+def _agree(settings: Settings, wish: Wish, *, yes: bool) -> None:
+    cutoff = wish.cutoff(datetime.now(UTC))
+    with connect(settings.postgres_dsn.get_secret_value()) as conn:
+        outbox = Outbox(conn, settings, dry_run=wish.dry_run)
+        count = outbox.count_old(cutoff)
+        name = outbox.name
+    _check(settings)
+    typer.echo(
+        f"{name} has {'many' if count is None else f'{count:,}'} rows before {cutoff.isoformat(timespec='seconds')}: "
+        f"those that ClickHouse holds as source {settings.source!r} are deleted, {wish.batch:,} at a time",
+        err=True,
+    )
+    consent("Delete them?", yes=yes)
+
+
+def _check(settings: Settings) -> ClickHouse:
+    clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=_TIMEOUT_S)
+    check_clickhouse(settings, clickhouse)
+    return clickhouse
+
+
+def _pass(settings: Settings, wish: Wish, stop: Callable[[], bool]) -> Report:
+    with connect(settings.postgres_dsn.get_secret_value()) as conn:
+        return make_pass(Outbox(conn, settings, dry_run=wish.dry_run), _check(settings), settings, wish, stop)
+
+
+def described(report: Report) -> str:
+    """Return a report for people."""
+    would = "would be " if report.dry_run else ""
+    lines = [f"{report.removed:,} rows before {report.cutoff} {would}removed, {report.examined:,} looked at"]
+    if report.batches:
+        lines.append(f"in {report.batches:,} transactions, the longest {report.longest_batch_s:.3f} s")
+    if report.partitions_dropped:
+        lines.append(f"partitions {would}dropped: {', '.join(report.partitions_dropped)}")
+    if report.partitions_created:
+        lines.append(f"partitions {would}made: {', '.join(report.partitions_created)}")
+    if report.locked:
+        lines.append(f"{report.locked:,} stay until the next pass: they are locked, or were changed meanwhile")
+    if not report.is_complete:
+        lines.append("told to stop before the end")
+    if report.lacking:
+        named = ", ".join(map(str, report.lacking_ids))
+        more = ", …" if report.lacking > len(report.lacking_ids) else ""
+        lines.append(f"{report.lacking:,} old rows are not in ClickHouse, and stay: id {named}{more}")
+    return "\n".join(lines)

@@ -1,0 +1,37 @@
+"""Settings -> ClickHouse, once both sides have the tables that a command is about to ask.
+
+Edge: Postgres and ClickHouse. A command that would fail in the midst of its work fails here, with the reason.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from cdc_reader.outbox.heal import ASK_TIMEOUT_S
+from cdc_reader.outbox.shape import describe
+from cdc_reader.preflight import connect
+from sink import schema
+from sink.clickhouse import ClickHouse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sink.settings import Settings
+
+
+@contextmanager
+def both_sides(settings: Settings) -> Iterator[ClickHouse]:
+    """Open ClickHouse; outbox and event_log are there.
+
+    Raises:
+        PipelineError: a table is missing, or a server refuses or does not answer.
+    """
+    with connect(settings.postgres_dsn.get_secret_value()) as conn:
+        describe(conn, settings)
+    clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=ASK_TIMEOUT_S)
+    try:
+        schema.check(clickhouse, settings)
+        yield clickhouse
+    finally:
+        clickhouse.close()

@@ -1,0 +1,272 @@
+"""What an operator wants with dead letters -> done: listed, tried again by the sink, discarded, exported.
+
+Edge: ClickHouse has the letters, Postgres knows its column types, Redis carries the orders and the answers. The rows
+of a retry never come by here: a worker reads and stores them, as it does with every other event.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, LiteralString
+
+import kombu.exceptions
+import psycopg
+
+from cdc_reader.preflight import connect
+from cdc_reader.sqlstate import error_of
+from sink import dead_letters, duration
+from sink.app import RETRY_LETTERS, SinkApp, make_app
+from sink.batch import letters_key, parse_position
+from sink.errors import Exit, FatalError, PoisonError, TransientError
+from sink.order import MAX_POSITIONS, Order
+from sink.restore import values_of
+from sink.retry_letters import Fate, Word
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Sequence
+
+    from sink.clickhouse import ClickHouse
+    from sink.payloads import Payloads
+    from sink.position import Position
+    from sink.restore import Letter
+    from sink.settings import Settings
+
+_BYTEA: LiteralString = """
+    SELECT attname FROM pg_attribute
+    WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped AND atttypid = 'bytea'::regtype"""
+_POLL_S = 1
+
+
+def moment_us(text: str, now: float) -> int:
+    """Read `--since` and `--until`: an ISO time (UTC where it says no other), or an age such as 2h.
+
+    Args:
+        text: what the operator wrote.
+        now: Unix time in seconds.
+
+    Raises:
+        FatalError: it is neither.
+    """
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        return round((now - duration.seconds(text)) * 1e6)
+    return round((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() * 1e6)
+
+
+def position_of(text: str) -> Position:
+    """Read a position as `list` prints it.
+
+    Raises:
+        FatalError: it is none.
+    """
+    try:
+        return parse_position(text)
+    except FatalError as error:
+        todo = "Take one as `outhaul dlq list` prints it: 0/1A2B3C#0"
+        raise FatalError(error.message, todo=todo, exit_code=Exit.USAGE) from None
+
+
+def chosen(
+    clickhouse: ClickHouse, settings: Settings, names: Sequence[str], *, everything: bool, reason: str
+) -> list[Position]:
+    """Return the positions that an operator chose in one of three ways: by name, all, or by a text in the reason.
+
+    Raises:
+        FatalError: not in exactly one way, or a name is no position.
+        PipelineError: ClickHouse refuses or does not answer.
+    """
+    if sum((bool(names), everything, bool(reason))) != 1:
+        raise FatalError("say which: positions, --all or --reason TEXT", exit_code=Exit.USAGE)
+    if names:
+        return sorted({position_of(name) for name in names})
+    return dead_letters.positions(clickhouse, settings, dead_letters.Filter(reason=reason))
+
+
+def to_json(letter: Letter) -> dict[str, Any]:
+    """Return a letter in JSON types; its values as Postgres prints them, or as one text where they cannot be read."""
+    try:
+        row: object = values_of(letter)
+    except PoisonError:
+        row = letter.row
+    return {
+        "position": str(letter.position),
+        "row": row,
+        "reason": letter.reason,
+        "committed_at": _iso(letter.committed_at_us),
+        "ingested_at": _iso(letter.ingested_at_us),
+        "discarded": letter.discarded,
+    }
+
+
+def line(value: object, indent: int | None = None) -> str:
+    """Return JSON that any terminal and file takes; bytes that are no UTF-8 stay escaped."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, indent=indent)
+    return text
+
+
+def exported(clickhouse: ClickHouse, settings: Settings, wanted: dead_letters.Filter) -> Iterator[str]:
+    """Yield one line of JSON for each letter, by position.
+
+    Raises:
+        PipelineError: ClickHouse refuses or does not answer.
+    """
+    for letter in dead_letters.each(clickhouse, settings, wanted):
+        yield line(to_json(letter))
+
+
+@dataclass(slots=True)
+class Retried:
+    """What became of a retry, by position; `unanswered` are those of which no worker has said anything."""
+
+    retried: list[str] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    unknown: list[str] = field(default_factory=list)
+    discarded: list[str] = field(default_factory=list)
+    unanswered: list[str] = field(default_factory=list)
+
+    @property
+    def is_fine(self) -> bool:
+        """Tell whether every letter is stored."""
+        return not (self.refused or self.failed or self.unknown or self.discarded or self.unanswered)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it in JSON types."""
+        return {
+            "retried": self.retried,
+            "refused": self.refused,
+            "failed": self.failed,
+            "unknown": self.unknown,
+            "discarded": self.discarded,
+            "unanswered": self.unanswered,
+        }
+
+
+def retry(
+    settings: Settings,
+    payloads: Payloads,
+    positions: Sequence[Position],
+    *,
+    wait_s: float,
+    tell: Callable[[int], None] = lambda _: None,
+) -> Retried:
+    """Have the workers try letters again; return what they say.
+
+    Args:
+        settings: names and addresses.
+        payloads: for the answers.
+        positions: which letters.
+        wait_s: longest silence, in seconds; what comes later is done all the same.
+        tell: hears how many have been answered.
+
+    Raises:
+        PipelineError: Postgres or Redis refuses or does not answer; nothing was sent, or part of it, which is harmless.
+    """
+    hexes = hex_columns(settings)
+    run = secrets.token_hex(16)
+    app = make_app(settings)
+    for some in dead_letters.in_pieces(positions, MAX_POSITIONS):
+        _send(app, Order(settings.source, run, tuple(some), hexes))
+    return _collect(settings, payloads, run, positions, wait_s, tell)
+
+
+def hex_columns(settings: Settings) -> tuple[str, ...]:
+    """Return the outbox's columns whose values Postgres prints in hex.
+
+    Raises:
+        PipelineError: Postgres refuses or does not answer, or has no outbox.
+    """
+    with connect(settings.postgres_dsn.get_secret_value()) as conn:
+        try:
+            there = conn.execute("SELECT to_regclass(%s) IS NOT NULL AS there", [settings.table]).fetchone()
+            rows = conn.execute(_BYTEA, [settings.table]).fetchall()
+        except psycopg.Error as error:
+            raise error_of(error.sqlstate, str(error)) from error
+    if not there or not there["there"]:
+        raise FatalError(
+            f"Postgres has no table {settings.table}",
+            todo="Name yours in OUTHAUL_TABLE as schema.table",
+            exit_code=Exit.TABLE_MISSING,
+        )
+    return tuple(str(row["attname"]) for row in rows)
+
+
+def discard(clickhouse: ClickHouse, settings: Settings, letters: Collection[Letter]) -> list[str]:
+    """Drop the values of letters; return the positions. A letter whose event is stored is removed instead.
+
+    Raises:
+        PipelineError: ClickHouse refuses or does not answer.
+    """
+    positions = {letter.position for letter in letters}
+    held = dead_letters.stored(clickhouse, settings, positions)
+    dead_letters.remove(clickhouse, settings, held)
+    dead_letters.discard(clickhouse, settings, positions - held)
+    return [str(position) for position in sorted(positions - held)]
+
+
+def _send(app: SinkApp, order: Order) -> None:
+    first, last = order.positions[0], order.positions[-1]
+    try:
+        app.send_task(
+            RETRY_LETTERS,
+            args=(order.to_json(),),
+            queue=app.settings.queue,
+            argsrepr=f"({order.source}: {len(order.positions)} letters, {first} to {last})",
+            retry=False,
+        )
+    except (kombu.exceptions.KombuError, OSError) as error:
+        raise TransientError(
+            f"the broker does not answer ({type(error).__name__})",
+            todo="Check that it runs and that OUTHAUL_REDIS_URL reaches it",
+            exit_code=Exit.REDIS_UNREACHABLE,
+        ) from error
+
+
+def _collect(
+    settings: Settings,
+    payloads: Payloads,
+    run: str,
+    positions: Sequence[Position],
+    wait_s: float,
+    tell: Callable[[int], None],
+) -> Retried:
+    result, open_ = Retried(), {str(position) for position in positions}
+    key, heard = letters_key(settings.source, run), time.monotonic()
+    while open_ and time.monotonic() - heard < wait_s:
+        for word in payloads.reports(key, wait_s=_POLL_S):
+            answer = Word.from_json(word)
+            if answer is not None and answer.position in open_:
+                open_.discard(answer.position)
+                _note(result, answer)
+            heard = time.monotonic()
+        tell(len(positions) - len(open_))
+    result.unanswered = sorted(open_)
+    return result
+
+
+def _note(result: Retried, word: Word) -> None:
+    position, why = word.position, word.why
+    match word.fate:
+        case Fate.RETRIED:
+            result.retried.append(position)
+        case Fate.REFUSED:
+            result.refused[position] = why
+        case Fate.FAILED:
+            result.failed[position] = why
+        case Fate.UNKNOWN:
+            result.unknown.append(position)
+        case Fate.DISCARDED:
+            result.discarded.append(position)
+
+
+def _iso(us: int) -> str:
+    return datetime.fromtimestamp(us / 1e6, UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,228 @@
+"""A partitioned outbox -> its old partitions dropped whole where all of their rows are proven, and coming ones made.
+
+Edge: Postgres. A partition is dropped in a transaction that first keeps writers out of this one partition, then sees
+that it still has the very rows that were proven; the outbox itself is locked only for the moment of the drop.
+
+Source: https://www.postgresql.org/docs/current/ddl-partitioning.html
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from psycopg import sql
+
+from cdc_reader.pruning import bounds
+from cdc_reader.pruning.table import BEFORE_ALL, LockedError, translated
+from sink.errors import Exit, FatalError
+from sink.failpoint import reach
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from cdc_reader.pruning.bounds import Range
+    from cdc_reader.pruning.proof import OutboxRow
+    from cdc_reader.pruning.table import Outbox
+
+    Prove = Callable[[Sequence[OutboxRow]], set[OutboxRow]]
+
+_PAGE = 20_000
+
+_ROOT = """
+    SELECT n.nspname AS schema, c.relname AS name, pg_has_role(c.relowner, 'USAGE') AS is_ours,
+           (SELECT attname FROM pg_attribute
+            WHERE attrelid = p.partrelid AND attnum = p.partattrs[0] AND p.partnatts = 1 AND p.partstrat = 'r') AS key
+    FROM pg_partitioned_table AS p JOIN pg_class AS c ON c.oid = p.partrelid
+        JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE p.partrelid = to_regclass(%s)"""
+
+_PARTS = """
+    SELECT c.oid::regclass::text AS name, pg_get_expr(c.relpartbound, c.oid) AS bound,
+           c.relkind = 'r' AND pg_has_role(c.relowner, 'USAGE') AS may_drop
+    FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+    WHERE i.inhparent = to_regclass(%s) ORDER BY c.oid"""
+
+_FINGERPRINT = "SELECT count(*) AS count, sum(id) AS total, max(id) AS last FROM {table}"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One range partition: its name, quoted as SQL wants it, its bounds, and whether the role may drop it."""
+
+    name: str
+    range: Range
+    may_drop: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """A partitioned outbox: where new partitions go, the column of the bounds (None: not ranges of one), its parts."""
+
+    schema: str
+    name: str
+    is_ours: bool
+    key: str | None
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What is remembered of the rows of a partition while they are proven."""
+
+    count: int = 0
+    total: int = 0
+    last: int | None = None
+
+
+def look(outbox: Outbox) -> Tree | None:
+    """Return how the outbox is partitioned; None where it is not.
+
+    Raises:
+        PipelineError: Postgres refuses or does not answer.
+    """
+    with translated():
+        root = outbox.conn.execute(_ROOT, [outbox.name]).fetchone()
+        if root is None:
+            return None
+        rows = outbox.conn.execute(_PARTS, [outbox.name]).fetchall()
+    found = ((row, bounds.parse(row["bound"])) for row in rows)
+    parts = tuple(Part(row["name"], one, bool(row["may_drop"])) for row, one in found if one is not None)
+    return Tree(root["schema"], root["name"], bool(root["is_ours"]), root["key"], parts)
+
+
+def whole(
+    outbox: Outbox, tree: Tree, cutoff: datetime, prove: Prove, stop: Callable[[], bool]
+) -> Iterator[tuple[Part, Rows]]:
+    """Yield the partitions of which every row is old and proven, with what must still be true of them when they go.
+
+    Raises:
+        PipelineError: a server refuses or does not answer.
+    """
+    for part in tree.parts:
+        if not part.may_drop or not _is_past(tree, part, cutoff):
+            continue
+        rows = _proven_rows(outbox, part, cutoff, prove, stop)
+        reach("prune.proven")
+        # An empty partition of ids may be one that comes.
+        if rows is not None and (rows.count or tree.key == "event_date_time"):
+            yield part, rows
+
+
+def drop(outbox: Outbox, part: Part, rows: Rows) -> bool:
+    """Drop a partition if it has the rows that were proven, and no others; tell whether it was.
+
+    Raises:
+        PipelineError: Postgres refuses or does not answer.
+    """
+    table = sql.SQL(part.name)
+    try:
+        with translated(), outbox.short():
+            outbox.conn.execute(sql.SQL("LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE").format(table=table))
+            now = outbox.conn.execute(sql.SQL(_FINGERPRINT).format(table=table)).fetchone() or {}
+            if Rows(now["count"], int(now["total"] or 0), now["last"]) != rows:
+                return False
+            reach("prune.dropping")
+            outbox.conn.execute(sql.SQL("DROP TABLE {table}").format(table=table))
+    except LockedError:
+        return False
+    return True
+
+
+def create(outbox: Outbox, tree: Tree, ahead: int, *, dry_run: bool) -> list[str]:
+    """Make partitions until so many lie wholly ahead; return their names.
+
+    Raises:
+        FatalError: the bounds follow no step that can be told, or the outbox belongs to another role.
+        PipelineError: Postgres refuses or does not answer.
+    """
+    if not ahead:
+        return []
+    coming = _coming(outbox, tree, ahead)
+    if coming and not tree.is_ours and not dry_run:
+        raise FatalError(
+            f"only the owner of {outbox.name} may make partitions of it",
+            todo="Run it as that role, or leave --partitions-ahead out",
+            exit_code=Exit.ROLE,
+        )
+    made = []
+    for one in coming:
+        if one.lower is None:
+            continue
+        name = sql.Identifier(tree.schema, bounds.name(tree.name, one.lower))
+        text = sql.SQL("CREATE TABLE {name} PARTITION OF {root} FOR VALUES FROM ({lower}) TO ({upper})").format(
+            name=name, root=outbox.table, lower=_literal(one.lower), upper=_literal(one.upper)
+        )
+        if not dry_run:
+            with translated(), outbox.short():
+                outbox.conn.execute(text)
+        made.append(name.as_string(outbox.conn))
+    return made
+
+
+def refuse(outbox: Outbox) -> None:
+    """Say that there can be no partitions of this table.
+
+    Raises:
+        FatalError: always.
+    """
+    raise FatalError(f"{outbox.name} is not partitioned", todo="Leave --partitions-ahead out", exit_code=Exit.USAGE)
+
+
+def _is_past(tree: Tree, part: Part, cutoff: datetime) -> bool:
+    if tree.key == "event_date_time":
+        return isinstance(part.range.upper, datetime) and part.range.upper <= cutoff
+    # How old its rows are, only they themselves can tell.
+    return tree.key == "id"
+
+
+def _proven_rows(outbox: Outbox, part: Part, cutoff: datetime, prove: Prove, stop: Callable[[], bool]) -> Rows | None:
+    """Return what the partition has, if all of it is old and proven; None otherwise."""
+    table, after = sql.SQL(part.name), BEFORE_ALL
+    count = total = 0
+    last = None
+    while not stop():
+        page = outbox.page(after, _PAGE, cutoff, table)
+        if not all(row.is_old for row in page) or len(prove(page)) < len(set(page)):
+            return None
+        count, total = count + len(page), total + sum(row.id for row in page)
+        after = last = page[-1].id if page else last  # type: ignore[assignment]
+        if len(page) < _PAGE:
+            return Rows(count, total, last)
+    return None
+
+
+def _coming(outbox: Outbox, tree: Tree, ahead: int) -> list[Range]:
+    ranges = [part.range for part in tree.parts]
+    step = bounds.step_of(ranges)
+    uppers: list[Any] = [one.upper for one in ranges if one.upper is not None]
+    if tree.key is None or step is None:
+        raise FatalError(
+            f"the partitions of {outbox.name} follow no step that can be told",
+            todo="Make two neighbouring ones of the same size, or leave --partitions-ahead out",
+            exit_code=Exit.USAGE,
+        )
+    front: Any = _front(outbox, tree)
+    there = sum(one.lower is not None and one.lower > front for one in ranges)
+    later = bounds.following(max(uppers), step)
+    coming: list[Range] = []
+    for one in later:
+        if there >= ahead:
+            break
+        coming.append(one)
+        there += one.lower is not None and one.lower > front
+    return coming
+
+
+def _front(outbox: Outbox, tree: Tree) -> int | datetime:
+    """Return where writers are now: the clock, or the greatest id."""
+    if tree.key != "id":
+        return datetime.now(UTC)
+    with translated(), outbox.short():
+        row = outbox.conn.execute(sql.SQL("SELECT max(id) AS last FROM {table}").format(table=outbox.table)).fetchone()
+    return int((row or {}).get("last") or 0)
+
+
+def _literal(bound: object) -> sql.Composable:
+    return sql.Literal(bound if isinstance(bound, int) else str(bound))

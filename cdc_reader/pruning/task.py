@@ -1,0 +1,57 @@
+"""Celery message -> one pass of pruning, where the settings ask for it.
+
+Edge: Celery. A worker knows the task when it is told to: `outhaul worker` does so itself, Celery's own worker by
+`--include cdc_reader.pruning.task`. Celery beat sends the message every ten minutes. A pass ends in time by itself; the
+next one goes on.
+
+Source: https://docs.celeryq.dev/en/stable/userguide/periodic-tasks.html
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from celery import shared_task
+
+from cdc_reader.preflight import connect
+from cdc_reader.pruning.prune import Wish, prune
+from cdc_reader.pruning.table import Outbox
+from sink import duration
+from sink.app import PRUNE
+from sink.errors import PipelineError
+from sink.task import sink_of
+
+if TYPE_CHECKING:
+    from sink.settings import Settings
+
+log = structlog.get_logger("outhaul.prune")
+
+
+@shared_task(name=PRUNE, bind=True, max_retries=0)  # type: ignore[untyped-decorator] # celery has no types
+def prune_once(self: Any, *arguments: object, **named: object) -> str:
+    """Make one pass; what goes wrong is logged, and left to the next one.
+
+    Args:
+        self: the task.
+        arguments: none; how old a row may become is in the settings of the worker, where no message reaches.
+        named: none.
+    """
+    sink = sink_of(self.app)
+    settings: Settings = sink.settings
+    if arguments or named or not settings.prune_older_than:
+        log.warning("prune_refused", reason="not asked for by the settings")
+        return "refused"
+    deadline = time.monotonic() + settings.insert_timeout_s
+    wish = Wish(duration.seconds(settings.prune_older_than))
+    try:
+        with connect(settings.postgres_dsn.get_secret_value()) as conn:
+            outbox = Outbox(conn, settings, dry_run=False)
+            report = prune(outbox, sink.clickhouse, settings, wish, lambda: time.monotonic() > deadline)
+    except PipelineError as error:
+        log.error("prune_failed", error=str(error), code=error.code)  # noqa: TRY400 - the line is the message
+        return "failed"
+    found = report.to_json()
+    (log.warning if report.lacking else log.info)("pruned", **found)
+    return "done"

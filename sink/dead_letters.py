@@ -1,0 +1,207 @@
+"""Positions or a filter -> dead letters; and out of the table, or marked there.
+
+Edge: ClickHouse. Rows leave or change by mutations that are waited for: letters are few, and a part of them is
+rewritten in no time.
+
+Source: https://clickhouse.com/docs/sql-reference/statements/alter/delete
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sink.position import Lsn, Position
+from sink.restore import Letter
+from sink.sql import identifier, literal, query
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Sequence
+
+    from sink.clickhouse import ClickHouse
+    from sink.settings import Settings
+
+_AT_ONCE = 500
+# Of a mutation: all replicas have carried it out.
+_WAIT = {"mutations_sync": 2}
+_IN_ORDER = "cdc_lsn, cdc_ordinal"
+_NEWEST_FIRST = "cdc_ingested_at DESC, cdc_lsn DESC, cdc_ordinal DESC"
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which letters: set aside from `since_us` on and before `until_us`, for a reason with this text in it.
+
+    Both in microseconds since 1970. Discarded ones are left out unless `discarded` says otherwise.
+    """
+
+    since_us: int | None = None
+    until_us: int | None = None
+    reason: str = ""
+    discarded: bool = False
+
+    def where(self) -> str:
+        """Return the condition."""
+        ingested = "toUnixTimestamp64Micro(cdc_ingested_at)"
+        parts = [
+            "1" if self.discarded else "discarded_at IS NULL",
+            f"{ingested} >= {self.since_us:d}" if self.since_us is not None else "",
+            f"{ingested} < {self.until_us:d}" if self.until_us is not None else "",
+            f"position(reason, {literal(self.reason)}) > 0" if self.reason else "",
+        ]
+        return " AND ".join(part for part in parts if part)
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """How many letters a filter finds, how many of them are discarded, and the commonest reasons."""
+
+    total: int
+    discarded: int
+    by_reason: tuple[tuple[str, int], ...]
+
+
+def summary(clickhouse: ClickHouse, settings: Settings, wanted: Filter, *, reasons: int) -> Summary:
+    """Count the letters that a filter finds.
+
+    Raises:
+        PipelineError: ClickHouse refuses or does not answer.
+    """
+    table, source, where = settings.clickhouse_table, {"source": settings.source}, wanted.where()
+    total = clickhouse.rows(query("letters_total", table=table, where=where), parameters=source)[0]
+    grouped = query("letters_by_reason", table=table, where=where, limit=reasons)
+    groups = tuple((str(reason), int(count)) for reason, count in clickhouse.rows(grouped, parameters=source))
+    return Summary(int(total[0]), int(total[1]), groups)
+
+
+def newest(clickhouse: ClickHouse, settings: Settings, wanted: Filter, *, limit: int) -> list[Letter]:
+    """Return the letters that were set aside last.
+
+    Raises:
+        PipelineError: ClickHouse refuses or does not answer.
+    """
+    return _letters(clickhouse, settings, wanted.where(), _NEWEST_FIRST, limit)
+
+
+def each(clickhouse: ClickHouse, settings: Settings, wanted: Filter) -> Iterator[Letter]:
+    """Yield the letters that a filter finds by position, some at a time.
+
+    Raises:
+        PipelineError: ClickHouse refuses or does not answer.
+    """
+    after = "1"
+    while True:
+        page = _letters(clickhouse, settings, f"{wanted.where()} AND {after}", _IN_ORDER, _AT_ONCE)
+        yield from page
+        if len(page) < _AT_ONCE:
+            return
+        after = f"(cdc_lsn, cdc_ordinal) > {_tuple(page[-1].position)}"
+
+
+def positions(clickhouse: ClickHouse, settings: Settings, wanted: Filter) -> list[Position]:
+    """Return where the letters are that a filter finds, without their rows.
+
+    Raises:
+        PipelineError: ClickHouse refuses or does not answer.
+    """
+    text = query(
+        "letters", table=settings.clickhouse_table, row="''", where=wanted.where(), order=_IN_ORDER, limit=1 << 31
+    )
+    rows = clickhouse.rows(text, parameters={"source": settings.source})
+    return [Position(Lsn(row[0]), int(row[1])) for row in rows]
+
+
+def find(clickhouse: ClickHouse, settings: Settings, wanted: Collection[Position]) -> list[Letter]:
+    """Return the letters at these positions, discarded ones, too.
+
+    Raises:
+        PipelineError: ClickHouse refuses or does not answer.
+    """
+    found = []
+    for some in in_pieces(wanted):
+        where = f"(cdc_lsn, cdc_ordinal) IN ({_tuples(some)})"
+        found += _letters(clickhouse, settings, where, _IN_ORDER, len(some))
+    return found
+
+
+def stored(clickhouse: ClickHouse, settings: Settings, wanted: Collection[Position]) -> set[Position]:
+    """Return those of these positions that the event table holds.
+
+    Raises:
+        PipelineError: ClickHouse refuses or does not answer.
+    """
+    held: set[Position] = set()
+    for some in in_pieces(wanted):
+        text = query("positions_stored", table=settings.clickhouse_table, positions=_tuples(some))
+        rows = clickhouse.rows(text, parameters={"source": settings.source})
+        held |= {Position(Lsn(lsn), int(ordinal)) for lsn, ordinal in rows}
+    return held
+
+
+def remove(clickhouse: ClickHouse, settings: Settings, wanted: Collection[Position]) -> None:
+    """Delete letters whose events are stored.
+
+    Raises:
+        PipelineError: ClickHouse refuses or does not answer.
+    """
+    for some in in_pieces(wanted):
+        clickhouse.command(f"{_alter(settings)} DELETE WHERE {_at(settings, some)}", settings=_WAIT)
+
+
+def give_reason(clickhouse: ClickHouse, settings: Settings, wanted: Collection[Position], reason: str) -> None:
+    """Write why these letters were refused the last time.
+
+    Raises:
+        PipelineError: ClickHouse refuses or does not answer.
+    """
+    for some in in_pieces(wanted):
+        text = f"{_alter(settings)} UPDATE reason = {literal(reason)} WHERE {_at(settings, some)}"
+        clickhouse.command(text, settings=_WAIT)
+
+
+def discard(clickhouse: ClickHouse, settings: Settings, wanted: Collection[Position]) -> None:
+    """Drop the values of these letters for ever, and mark them as discarded.
+
+    Raises:
+        PipelineError: ClickHouse refuses or does not answer.
+    """
+    for some in in_pieces(wanted):
+        text = query(
+            "discard_letters",
+            table=settings.clickhouse_table,
+            source=literal(settings.source),
+            positions=_tuples(some),
+        )
+        clickhouse.command(text, settings=_WAIT)
+
+
+def in_pieces(wanted: Collection[Position], size: int = _AT_ONCE) -> Iterator[Sequence[Position]]:
+    """Yield the positions in order, so many at a time."""
+    ordered = sorted(wanted)
+    for start in range(0, len(ordered), size):
+        yield ordered[start : start + size]
+
+
+def _letters(clickhouse: ClickHouse, settings: Settings, where: str, order: str, limit: int) -> list[Letter]:
+    text = query("letters", table=settings.clickhouse_table, row="row", where=where, order=order, limit=limit)
+    rows = clickhouse.rows(text, parameters={"source": settings.source})
+    return [
+        Letter(Position(Lsn(lsn), int(ordinal)), row, reason, int(committed), int(ingested), bool(discarded))
+        for lsn, ordinal, row, reason, committed, ingested, discarded in rows
+    ]
+
+
+def _alter(settings: Settings) -> str:
+    return f"ALTER TABLE {identifier(settings.dead_letters_table)}"
+
+
+def _at(settings: Settings, some: Collection[Position]) -> str:
+    return f"cdc_source = {literal(settings.source)} AND (cdc_lsn, cdc_ordinal) IN ({_tuples(some)})"
+
+
+def _tuples(some: Collection[Position]) -> str:
+    return ", ".join(map(_tuple, some))
+
+
+def _tuple(position: Position) -> str:
+    return f"({int(position.lsn)}, {position.ordinal})"

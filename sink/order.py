@@ -1,0 +1,82 @@
+"""Positions of dead letters -> the Celery message that asks for their retry, and back.
+
+Pure. The rows stay in ClickHouse; the message carries names only.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from sink.batch import parse_position
+from sink.errors import ForeignMessageError
+
+if TYPE_CHECKING:
+    from sink.position import Position
+
+# Each is an insert of its own, and batches are not to wait long for a worker.
+MAX_POSITIONS = 25
+
+_VERSION = 1
+_RUN = re.compile(r"[0-9a-f]{32}")
+_POSITION = re.compile(r"[0-9A-F]{1,8}/[0-9A-F]{1,8}#[0-9]{1,18}")
+_NAME = re.compile(r".{1,255}", re.DOTALL)
+_MAX_COLUMNS = 1600
+_FIELDS = {"version", "source", "run", "positions", "hex_columns"}
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Letters of one source to try again.
+
+    `run` names the list for the answers; `hex_columns` are those that are bytea in Postgres, and so printed in hex.
+    """
+
+    source: str
+    run: str
+    positions: tuple[Position, ...]
+    hex_columns: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the Celery argument: JSON types only."""
+        return {
+            "version": _VERSION,
+            "source": self.source,
+            "run": self.run,
+            "positions": [str(position) for position in self.positions],
+            "hex_columns": list(self.hex_columns),
+        }
+
+    @classmethod
+    def from_json(cls, data: object, source: str) -> Self:
+        """Check and read a Celery argument.
+
+        Raises:
+            ForeignMessageError: no order of this version for this source.
+        """
+        if not isinstance(data, dict) or data.keys() != _FIELDS or data["version"] != _VERSION:
+            raise _foreign()
+        run, at, names = data["run"], data["positions"], data["hex_columns"]
+        if (
+            data["source"] != source
+            or not _is_text(run, _RUN)
+            or not isinstance(at, list)
+            or not isinstance(names, list)
+        ):
+            raise _foreign()
+        if not 0 < len(at) <= MAX_POSITIONS or not all(_is_text(text, _POSITION) for text in at):
+            raise _foreign()
+        if len(names) > _MAX_COLUMNS or not all(_is_text(name, _NAME) for name in names):
+            raise _foreign()
+        return cls(source, run, tuple(parse_position(text) for text in at), tuple(names))
+
+
+def _is_text(value: object, form: re.Pattern[str]) -> bool:
+    return isinstance(value, str) and form.fullmatch(value) is not None
+
+
+def _foreign() -> ForeignMessageError:
+    return ForeignMessageError(
+        "an order to retry dead letters that is none of ours was received", todo="Look who else writes to this queue"
+    )

@@ -1,0 +1,112 @@
+"""Dead letter -> the row it was, typed for the event table as that is now.
+
+Pure. A letter has its values as Postgres prints them. They travel as text, and ClickHouse casts them to whatever type
+the column has by now, so a column that was widened takes what it refused before. Dates and times are read here, since
+ClickHouse bends those that do not fit.
+
+Source: https://clickhouse.com/docs/sql-reference/functions/type-conversion-functions
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from sink.errors import PoisonError
+from sink.moment import bare, is_time, microseconds
+from sink.quarantine import DEAD_LETTER_SCHEMA
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from sink.position import Position
+
+_DAY_US = 86_400_000_000
+_HEX = "\\x"
+_MOMENT = (pa.timestamp("us", "UTC"), "Nullable(DateTime64(6, 'UTC'))")
+_DATE = (pa.date32(), "Nullable(Date32)")
+_TEXT = (pa.binary(), "Nullable(String)")
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """One dead letter; times in microseconds since 1970."""
+
+    position: Position
+    row: str
+    reason: str
+    committed_at_us: int
+    ingested_at_us: int
+    discarded: bool
+
+
+def values_of(letter: Letter) -> dict[str, str | None]:
+    """Return the letter's values by column, as text.
+
+    Raises:
+        PoisonError: the letter holds no row.
+    """
+    try:
+        row = json.loads(letter.row)
+    except (ValueError, RecursionError):
+        row = None
+    if not isinstance(row, dict) or not row:
+        raise PoisonError("the letter holds no row: its JSON is broken")
+    return {name: _text(value) for name, value in row.items()}
+
+
+def restore(letter: Letter, types: Mapping[str, str], hex_columns: Collection[str]) -> pa.RecordBatch:
+    """Return the letter as a batch of one row, with its cdc_* columns.
+
+    Args:
+        letter: the dead letter.
+        types: columns of the event table, with their ClickHouse types.
+        hex_columns: columns that are bytea in Postgres, and so printed in hex.
+
+    Raises:
+        PoisonError: a value fits no column, or not the one it belongs to.
+    """
+    fields, arrays = [], []
+    for name, text in values_of(letter).items():
+        if name not in types:
+            if text is None:
+                continue
+            raise PoisonError(f"{name}: the event table has no such column")
+        (kind, clickhouse), value = _typed(name, text, types[name], name in hex_columns)
+        fields.append(pa.field(name, kind, metadata={"clickhouse": clickhouse}))
+        arrays.append(pa.array([value], kind))
+    position = (int(letter.position.lsn), letter.position.ordinal, letter.committed_at_us)
+    for field, number in zip(list(DEAD_LETTER_SCHEMA)[2:], position, strict=True):
+        fields.append(field)
+        arrays.append(pa.array([number], field.type))
+    return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
+
+
+def _typed(name: str, text: str | None, kind: str, in_hex: bool) -> tuple[tuple[pa.DataType, str], Any]:
+    try:
+        if not is_time(kind):
+            return _TEXT, None if text is None else _bytes(text, in_hex)
+        value = None if text is None else microseconds(text, kind)
+    except PoisonError as error:
+        raise PoisonError(f"{name}: {error}") from None
+    if not bare(kind).startswith("DateTime"):
+        return _DATE, None if value is None else value // _DAY_US
+    return _MOMENT, value
+
+
+def _bytes(text: str, in_hex: bool) -> bytes:
+    if in_hex and text.startswith(_HEX):
+        try:
+            return bytes.fromhex(text.removeprefix(_HEX))
+        except ValueError:
+            raise PoisonError("not printed in hex") from None
+    # Bytes that are no UTF-8 are lone surrogates in a letter.
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _text(value: object) -> str | None:
+    # Postgres' values are texts; whoever mended a letter by hand may have written a number.
+    return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)

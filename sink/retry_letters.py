@@ -1,0 +1,266 @@
+"""Celery message with positions of dead letters -> their rows in the event table, and the letters gone.
+
+Edge: the second task of the sink. In this order, so that a crash between any two steps loses and repeats nothing:
+
+1. *insert*: each row by a statement of its own, which leaves it out where the event table has its position. Its token
+   is made of the position alone, so of two retries at the same moment one stores nothing.
+2. *settle*: wait until no insert is running that began before that. Whichever begins later finds the position in the
+   event table, so at no moment does one find it nowhere.
+3. *remove*: only letters whose position the event table is seen to hold.
+
+A crash before 3 leaves a row in both tables; the next retry finds it stored, and removes the letter.
+
+Source: https://clickhouse.com/docs/sql-reference/statements/alter/delete
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Self
+
+import structlog
+from billiard.exceptions import SoftTimeLimitExceeded
+from celery import shared_task
+
+from sink import dead_letters as letters
+from sink import metrics
+from sink.app import RETRY_LETTERS
+from sink.batch import STREAM, Message, encode, letters_key
+from sink.codes import ACCESS_DENIED, THROW_IF
+from sink.errors import FatalError, ForeignMessageError, PipelineError, PoisonError, TransientError
+from sink.failpoint import reach
+from sink.insert import Contents, mark, parameters, statement
+from sink.insert import settings as insert_settings
+from sink.order import Order
+from sink.restore import restore
+from sink.sql import query
+from sink.task import sink_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+    import pyarrow as pa
+
+    from sink.clickhouse import ClickHouse
+    from sink.position import Position
+    from sink.restore import Letter
+    from sink.settings import Settings
+
+log = structlog.get_logger("outhaul.sink")
+
+_POLL_S = 0.05
+# As in recovery: a server ends a statement between two blocks, not in the middle of one, in seconds.
+_GRACE_S = 10
+_OWNERS_TRIED = 3
+
+
+class Fate(StrEnum):
+    """What became of a letter."""
+
+    RETRIED = "retried"  # the event table has the row, the letter is gone
+    REFUSED = "refused"  # ClickHouse refuses it still, the letter has the new reason
+    UNKNOWN = "unknown"  # there is no letter at this position
+    DISCARDED = "discarded"  # its values are gone
+    FAILED = "failed"  # not done, for a cause that has nothing to do with this letter
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One letter's fate; `why` is the reason or the error."""
+
+    position: str
+    fate: Fate
+    why: str = ""
+
+    def to_json(self) -> str:
+        """Return the line."""
+        return json.dumps({"position": self.position, "fate": self.fate.value, "why": self.why})
+
+    @classmethod
+    def from_json(cls, line: bytes) -> Self | None:
+        """Read a line; None when it is none of ours."""
+        try:
+            data = json.loads(line)
+            return cls(str(data["position"]), Fate(data["fate"]), str(data["why"]))
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return None
+
+
+@shared_task(name=RETRY_LETTERS, bind=True, max_retries=0)  # type: ignore[untyped-decorator] # celery has no types
+def retry_letters(self: Any, *arguments: object, **named: object) -> str:
+    """Try some dead letters again, and say what became of each; a failure leaves them as they are.
+
+    Args:
+        self: the task.
+        arguments: one `sink.order.Order` as JSON; whatever else came is refused.
+        named: nothing.
+    """
+    sink = sink_of(self.app)
+    try:
+        order = Order.from_json(arguments[0] if len(arguments) == 1 and not named else None, sink.settings.source)
+    except ForeignMessageError as error:
+        metrics.refused()
+        log.warning("message_refused", error=str(error))
+        return "refused"
+    try:
+        words = retry(sink.clickhouse, sink.settings, order)
+    except (PipelineError, SoftTimeLimitExceeded) as error:
+        log.warning("letters_failed", run=order.run, letters=len(order.positions), error=str(error))
+        why = str(error) or "out of time"
+        words = [Word(str(position), Fate.FAILED, why) for position in order.positions]
+    log.info("letters_tried", run=order.run, **{fate.value: sum(w.fate is fate for w in words) for fate in Fate})
+    key = letters_key(order.source, order.run)
+    for word in words:
+        sink.payloads.report(key, word.to_json())
+    return "done"
+
+
+def retry(clickhouse: ClickHouse, settings: Settings, order: Order) -> list[Word]:
+    """Store what can be stored, remove its letters, write the new reasons; return the fate of each.
+
+    Raises:
+        TransientError: ClickHouse does not answer; what was not done can be done again.
+        FatalError: an operator is needed.
+    """
+    found = {letter.position: letter for letter in letters.find(clickhouse, settings, order.positions)}
+    open_ = [letter for letter in found.values() if not letter.discarded]
+    refused = _insert_all(clickhouse, settings, open_, order.hex_columns)
+    reach("letters.inserted")
+    held = letters.stored(clickhouse, settings, [letter.position for letter in open_])
+    if held:
+        settle(clickhouse, settings)
+        letters.remove(clickhouse, settings, held)
+    reach("letters.removed")
+    _write_reasons(clickhouse, settings, found, {at: why for at, why in refused.items() if at not in held})
+    return [_word(position, found.get(position), held, refused) for position in order.positions]
+
+
+def _word(
+    position: Position, letter: Letter | None, held: Collection[Position], refused: Mapping[Position, str]
+) -> Word:
+    name = str(position)
+    if letter is None:
+        return Word(name, Fate.UNKNOWN)
+    if letter.discarded:
+        return Word(name, Fate.DISCARDED)
+    if position in held:
+        return Word(name, Fate.RETRIED)
+    if position in refused:
+        return Word(name, Fate.REFUSED, refused[position])
+    return Word(name, Fate.FAILED, "the event table does not show the row that was inserted")
+
+
+def _insert_all(
+    clickhouse: ClickHouse, settings: Settings, found: Collection[Letter], hex_columns: Collection[str]
+) -> dict[Position, str]:
+    """Insert the rows that can be stored; return why the others cannot."""
+    types = _types(clickhouse, settings) if found else {}
+    owner = _owner(clickhouse, settings) if found else ""
+    refused = {}
+    for letter in found:
+        try:
+            owner = _insert(clickhouse, settings, letter, restore(letter, types, hex_columns), owner)
+        except PoisonError as error:
+            refused[letter.position] = str(error)
+    return refused
+
+
+def _types(clickhouse: ClickHouse, settings: Settings) -> dict[str, str]:
+    rows = clickhouse.rows(
+        "SELECT name, type FROM system.columns WHERE database = currentDatabase() AND table = {table:String} "
+        "AND default_kind NOT IN ('ALIAS', 'MATERIALIZED')",
+        parameters={"table": settings.clickhouse_table},
+    )
+    return {str(name): str(kind) for name, kind in rows}
+
+
+def _insert(clickhouse: ClickHouse, settings: Settings, letter: Letter, record: pa.RecordBatch, owner: str) -> str:
+    """Insert one row under the newest epoch's owner, who was `owner` a moment ago; return who it is."""
+    payload = encode(record)
+    events = settings.clickhouse_table
+    # No times: whoever mended the letter may have mended its time, so its position is looked for everywhere.
+    contents = Contents(record.schema)
+    for attempt in range(1, _OWNERS_TRIED + 1):
+        message = _message(settings, letter.position, owner, len(payload))
+        try:
+            clickhouse.command(
+                statement(events, f"{events}_epochs", contents, [events]),
+                parameters=parameters(message, contents),
+                settings=insert_settings(message, settings.insert_timeout_s),
+                data=payload,
+            )
+        except FatalError as error:
+            if error.code != THROW_IF:
+                raise
+            if attempt == _OWNERS_TRIED:
+                break
+            owner = _owner(clickhouse, settings)
+        else:
+            return owner
+    raise TransientError("one reader after another takes over this source; try again later")
+
+
+def _message(settings: Settings, position: Position, owner: str, size_bytes: int) -> Message:
+    name = str(position)
+    return Message(
+        source=settings.source,
+        lane=STREAM,
+        epoch=0,
+        owner=owner,
+        sequence=0,
+        attempt=0,
+        table=settings.clickhouse_table,
+        token=hashlib.blake2b(f"letter\n{settings.source}\n{name}".encode(), digest_size=16).hexdigest(),
+        rows=1,
+        size_bytes=size_bytes,
+        first=name,
+        last=name,
+    )
+
+
+def _owner(clickhouse: ClickHouse, settings: Settings) -> str:
+    newest = query("latest_epoch", table=settings.clickhouse_table)
+    rows = clickhouse.rows(newest, parameters={"source": settings.source})
+    return str(rows[0][1]) if rows else ""
+
+
+def settle(clickhouse: ClickHouse, settings: Settings, sleep: Callable[[float], None] = time.sleep) -> None:
+    """Wait until the inserts of this source that are running now have ended.
+
+    Raises:
+        TransientError: one of them does not end.
+    """
+    patience_s = settings.insert_timeout_s + _GRACE_S
+    running, waited_s = query("inserts_now"), 0.0
+    before: set[str] | None = None
+    while True:
+        try:
+            now = {row[0] for row in clickhouse.rows(running, parameters={"mark": mark(settings.source)})}
+        except FatalError as error:
+            if error.code != ACCESS_DENIED:
+                raise
+            # Hidden from us: by then the server has ended them.
+            sleep(patience_s)
+            return
+        before = now if before is None else before & now
+        if not before:
+            return
+        if waited_s >= patience_s:
+            raise TransientError(f"{len(before)} inserts are still running in ClickHouse after {patience_s:g} s")
+        sleep(_POLL_S)
+        waited_s += _POLL_S
+
+
+def _write_reasons(
+    clickhouse: ClickHouse, settings: Settings, found: Mapping[Position, Letter], refused: Mapping[Position, str]
+) -> None:
+    changed: dict[str, list[Position]] = {}
+    for position, reason in refused.items():
+        if found[position].reason != reason:
+            changed.setdefault(reason, []).append(position)
+    for reason, positions in changed.items():
+        letters.give_reason(clickhouse, settings, positions, reason)

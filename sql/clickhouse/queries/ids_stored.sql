@@ -1,0 +1,5 @@
+-- Ids of events that are stored, with their times; only between the times where those asked for can be.
+SELECT id, toUnixTimestamp64Micro(toDateTime64(event_date_time, 6, 'UTC')) / 1e6
+FROM ${table}
+WHERE cdc_source = {source:String} AND ${ids}
+  AND event_date_time BETWEEN fromUnixTimestamp64Micro({from_us:Int64}) AND fromUnixTimestamp64Micro({to_us:Int64})
