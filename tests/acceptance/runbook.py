@@ -1,8 +1,8 @@
 """A page of docs/runbooks -> its sections, and in order every line that an operator types, with what it should print.
 
-Pure. A page may have two kinds of blocks: `console`, with `$ ` before what is typed, and `sql`, whose first line says on
-which server. A comment `# exits 1` behind a command notes its exit code. What stands between is printed; numbers and
-positions in it are examples, and `…` is any text.
+Pure. A page may have two kinds of blocks: `console`, with `$ ` before what is typed, and `sql`, whose first line says
+on which server. A comment `# exits 1` behind a command notes its exit code. What stands between is printed; numbers
+and positions in it are examples, and `…` is any text.
 """
 
 from __future__ import annotations

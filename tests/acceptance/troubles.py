@@ -88,21 +88,13 @@ def dead_letters(world: World) -> Iterator[Fills]:
     """Commit two events at times that ClickHouse cannot hold."""
     for at in ("infinity", "-infinity"):
         world.conn.execute(
-            "INSERT INTO outbox (event_type, event_date_time, environment, event_context) VALUES ('t', %s, 'test', '{}')",
+            "INSERT INTO outbox (event_type, event_date_time, environment, event_context) "
+            "VALUES ('timed', %s, 'test', '{}')",
             [at],
         )
-    rows = until(
-        lambda: (
-            found
-            if len(
-                found := world.clickhouse.rows(
-                    "SELECT cdc_lsn, cdc_ordinal, JSONExtractString(row, 'id') FROM event_log_dead_letters ORDER BY cdc_lsn"
-                )
-            )
-            == 2  # noqa: PLR2004 - both of them
-            else None
-        ),
-        what="two dead letters",
+    until(lambda: world.ch("SELECT count() FROM event_log_dead_letters") == 2, what="two dead letters")
+    rows = world.clickhouse.rows(
+        "SELECT cdc_lsn, cdc_ordinal, JSONExtractString(row, 'id') FROM event_log_dead_letters ORDER BY cdc_lsn"
     )
     mended, given_up = (f"{lsn >> 32:X}/{lsn & 0xFFFFFFFF:X}#{ordinal}" for lsn, ordinal, _ in rows)
     yield {"position": mended, "position of one to give up": given_up, "id": str(rows[0][2])}
@@ -140,7 +132,7 @@ def wrong_reset(world: World) -> Iterator[Fills]:
 def duplicates(world: World) -> Iterator[Fills]:
     """Store rows a second time, by hand."""
     world.clickhouse.command("INSERT INTO event_log SELECT * FROM event_log WHERE id BETWEEN 5 AND 7")
-    until(lambda: world.stored() == 23, what="three rows are there twice")  # noqa: PLR2004 - 20 and three
+    until(lambda: world.stored() == 23, what="three rows are there twice")
     yield {"month": str(world.ch("SELECT toYYYYMM(max(event_date_time)) FROM event_log"))}
 
 
@@ -154,7 +146,7 @@ def missing_rows(world: World) -> Iterator[Fills]:
 
 @contextmanager
 def nothing_stored(world: World) -> Iterator[Fills]:
-    """Kill the worker, and pause the reader once a batch waits."""
+    """Kill the worker; a batch waits in Redis."""
     world.pipeline.kill("worker")
     world.insert(70)
     until(lambda: world.payloads.length(world.settings.queue) > 0, what="a batch waits")
@@ -196,6 +188,6 @@ def _write_log(world: World) -> None:
 
 def _slot(world: World, column: str) -> object:
     return world.sql(
-        f"SELECT {column} FROM pg_replication_slots WHERE slot_name = %s",  # noqa: S608 - our own word
+        f"SELECT {column} FROM pg_replication_slots WHERE slot_name = %s",
         world.settings.slot,
     )
