@@ -2,7 +2,7 @@
 
 Pure. A page may have two kinds of blocks: `console`, with `$ ` before what is typed, and `sql`, whose first line says
 on which server. A comment `# exits 1` behind a command notes its exit code. What stands between is printed; numbers
-and positions in it are examples, and `…` is any text.
+other than 0 and positions in it are examples, and `…` is any text.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SECTIONS = ["What you see", "What it means", "Is anything lost?", "What to type"
 
 _EXITS = re.compile(r"\s+# exits (\d+)$")
 _SERVERS = {"-- in Postgres": "Postgres", "-- in ClickHouse": "ClickHouse"}
-_BLANKED = ((re.compile(r"[0-9A-F]+/[0-9A-F]+"), "0/0"), (re.compile(r"\d[\d,.:]*"), "0"), (re.compile(r"\s+"), " "))
+_POSITION, _NUMBER = re.compile(r"[0-9A-F]+/[0-9A-F]+"), re.compile(r"\d[\d,.:]*")
 
 
 @dataclass(slots=True)
@@ -92,6 +92,6 @@ def is_printed(line: str, output: str) -> bool:
 
 
 def _blank(text: str) -> str:
-    for pattern, example in _BLANKED:
-        text = pattern.sub(example, text)
-    return text
+    """Make examples of numbers, but not of zero: `missing 0` is not `missing 7`."""
+    text = _NUMBER.sub(lambda number: "9" if number[0].strip("0,.:") else "0", _POSITION.sub("9", text))
+    return re.sub(r"\s+", " ", text)

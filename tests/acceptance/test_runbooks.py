@@ -130,6 +130,43 @@ def test_a_page_has_the_five_sections_and_is_no_longer_than_a_screen_and_a_half(
     assert any(step.printed for step in steps(page(name)) if step.section == SECTIONS[4])
 
 
+@pytest.mark.parametrize(
+    ("line", "output", "is_there"),
+    [
+        ("missing 70: 21, 22, …", "compared 90\nmissing       7: 1, 2, 3", True),
+        ("missing 0", "missing  0", True),
+        ("missing 0", "missing  7: 1, 2", False),
+        ("stored 70", "stored  0", False),
+        ("lost nothing", "lost  70 events", False),
+        ("slot at 16/B374D848, …", "slot at 0/1A2B, reserved", True),
+        ("fine nothing is wrong", "wrong  no reader runs", False),
+    ],
+)
+def test_numbers_on_a_page_are_examples_and_nothing_else_is(line: str, output: str, *, is_there: bool) -> None:
+    assert is_printed(line, output) is is_there
+
+
+@pytest.mark.parametrize("block", ["```text\n$ outhaul status\n```\n", "```sql\nSELECT 1;\n```\n"])
+def test_a_block_that_nobody_would_run_is_refused(block: str) -> None:
+    with pytest.raises(ValueError, match=r"is run by nobody|does not say on which server"):
+        steps(f"# Page\n## What to type\n{block}")
+
+
+def test_a_page_is_read_in_the_order_in_which_it_is_typed() -> None:
+    found = steps(
+        "# Page\n## What you see\n```console\n$ outhaul status  # exits 1\nwrong\n```\n"
+        "## What to type\n```sql\n-- in Postgres\nSELECT 1;\nSELECT 2;  -- two\n```\n"
+        "```console\n$ outhaul reader &       # goes on\n```\n"
+    )
+    assert [(step.section, step.where, step.text, step.code, step.printed) for step in found] == [
+        ("What you see", "shell", "outhaul status", 1, ["wrong"]),
+        ("What to type", "Postgres", "SELECT 1", 0, []),
+        ("What to type", "Postgres", "SELECT 2", 0, []),
+        ("What to type", "shell", "outhaul reader &", 0, []),
+    ]
+    assert [step.goes_on for step in found] == [False, False, False, True]
+
+
 @pytest.mark.parametrize("path", [_DOCS / "operations.md", *sorted(RUNBOOKS.glob("*.md"))], ids=lambda path: path.stem)
 def test_commands_named_in_the_text_exist_with_their_options(path: Path) -> None:
     named = re.findall(r"`(outhaul [^`]*)`|^\$ (outhaul .*)$", path.read_text(), re.MULTILINE)
