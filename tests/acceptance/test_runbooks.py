@@ -92,7 +92,7 @@ def typed(world: World, step: Step, text: str) -> str:
     lacking = [line for line in step.printed if not is_printed(line, output)]
     if done.returncode == step.code and not lacking:
         return ""
-    return f"{text}: exit code {done.returncode}, not {step.code}; not printed: {lacking}\n{output}"
+    return f"{text}: exit code {done.returncode}, the page says {step.code}; not printed: {lacking}\n{output}"
 
 
 def run_sql(world: World, where: str, text: str) -> None:
