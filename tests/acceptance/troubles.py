@@ -65,10 +65,13 @@ def clickhouse_down(world: World) -> Iterator[Fills]:
     """Take ClickHouse away under a running pipeline."""
     world.stack.kill("clickhouse")
     world.insert(70)
-    yield {
-        "stop the reader": lambda: world.pipeline.stop("reader"),
-        "start ClickHouse": world.stack.up,
-    }
+
+    def start() -> None:
+        # Apps write on, also while there is no slot; what was sent to the workers before may be stored by them.
+        world.insert(30)
+        world.stack.up()
+
+    yield {"stop the reader": lambda: world.pipeline.stop("reader"), "start ClickHouse": start}
 
 
 @contextmanager
