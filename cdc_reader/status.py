@@ -15,6 +15,7 @@ from cdc_reader.outbox.due import due
 from cdc_reader.pausing.wish import ask
 from cdc_reader.preflight import connect
 from cdc_reader.slot_care import retained
+from cdc_reader.sqlstate import slot_missing
 from cdc_reader.state import ReaderState
 from sink.batch import pulse_key, reader_key, reconnecting_key
 from sink.errors import PipelineError
@@ -108,10 +109,7 @@ def bounds(settings: Settings) -> dict[str, float]:
 def _ask_postgres(status: Status, settings: Settings, _payloads: Payloads, _clickhouse: ClickHouse) -> None:
     status.slot = _slot(settings)
     if status.slot is None:
-        status.wrong.append(
-            f"slot {settings.slot!r} does not exist. Make it with `outhaul slot reset --recreate`: what it "
-            "missed is copied from the outbox. On a new database: `outhaul setup`"
-        )
+        status.wrong.append(str(slot_missing(settings.slot)))
 
 
 def _slot(settings: Settings) -> Slot | None:

@@ -53,7 +53,11 @@ def replay(
             intervals=_intervals(ids) if ids else _from_lsn(clickhouse, settings, lsn),
         )
         with behind_the_slot(settings, within_s=wait_s) as line, paper.range_bar("replaying") as on_range:
-            if dry_run:
+            if dry_run and into and not clickhouse.rows(f"EXISTS TABLE {identifier(into)}")[0][0]:
+                # It would be made, and begin empty: all is missing that is no dead letter.
+                tally, stored = healing.verify(settings, line, scope, on_range), 0
+                tally.missing = tally.rows - tally.dead_letters
+            elif dry_run:
                 tally, stored = healing.verify(settings, line, scope, on_range, into=into), 0
             else:
                 if into:

@@ -35,6 +35,10 @@ def test_a_table_is_built_anew_beside_the_running_pipeline(running: World) -> No
     running.insert(2000, kind="a")
     running.insert(10, kind="b")
     running.assert_once_each()
+    assert asked(running, "replay", "--type", "a", "--into", "rebuilt", "--dry-run") == {
+        "rows": 2000, "missing": 2000, "stored": 0, "into": "rebuilt"
+    }  # fmt: skip
+    assert not running.ch("EXISTS TABLE rebuilt")
     done = asked(running, "replay", "--type", "a", "--into", "rebuilt")
     assert (done["stored"], running.ch("SELECT count() FROM rebuilt")) == (2000, 2000)
     assert asked(running, "replay", "--into", "rebuilt")["stored"] == 10

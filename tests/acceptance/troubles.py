@@ -1,0 +1,196 @@
+"""A running pipeline -> one of the troubles that docs/runbooks is about, and what fills the page's placeholders.
+
+Edge: breaks real servers and processes. Each trouble is a block: it holds while the page is worked through, and takes
+back in the end what it has set on the servers that all tests share.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import psycopg
+
+from tests.conftest import World, until
+
+# What stands between angle brackets on the page: text, or something to do.
+Fills = dict[str, str | Callable[[], object]]
+Trouble = Callable[[World], AbstractContextManager[Fills]]
+
+
+@contextmanager
+def slot_lost(world: World) -> Iterator[Fills]:
+    """Let the log outgrow what a slot may keep while no reader runs."""
+    world.pipeline.stop("reader")
+    world.insert(70)
+    world.conn.execute("ALTER SYSTEM SET max_slot_wal_keep_size = '16MB'")
+    world.conn.execute("SELECT pg_reload_conf()")
+    try:
+        world.conn.execute("CREATE TABLE ballast (t text)")
+        for _ in range(3):
+            _write_log(world)
+            world.conn.execute("SELECT pg_switch_wal()")
+            world.conn.execute("CHECKPOINT")
+        until(lambda: _slot(world, "wal_status") == "lost", what="the slot is lost")
+        yield {}
+    finally:
+        world.conn.execute("ALTER SYSTEM RESET max_slot_wal_keep_size")
+        world.conn.execute("SELECT pg_reload_conf()")
+
+
+@contextmanager
+def slot_gone(world: World) -> Iterator[Fills]:
+    """Drop the slot."""
+    world.pipeline.stop("reader")
+    world.conn.execute("SELECT pg_drop_replication_slot(%s)", [world.settings.slot])
+    world.insert(70)
+    yield {}
+
+
+@contextmanager
+def wal_growing(world: World) -> Iterator[Fills]:
+    """Write a log that nobody reads."""
+    world.pipeline.stop("reader")
+    world.insert(70)
+    world.conn.execute("CREATE TABLE ballast (t text)")
+    _write_log(world)
+    yield {}
+
+
+@contextmanager
+def clickhouse_down(world: World) -> Iterator[Fills]:
+    """Take ClickHouse away under a running pipeline."""
+    world.stack.kill("clickhouse")
+    world.insert(70)
+
+    def start() -> None:
+        # Apps write on, also while there is no slot; what was sent to the workers before may be stored by them.
+        world.insert(30)
+        world.stack.up()
+
+    yield {"stop the reader": lambda: world.pipeline.stop("reader"), "start ClickHouse": start}
+
+
+@contextmanager
+def redis_lost(world: World) -> Iterator[Fills]:
+    """Take Redis away with all that it keeps."""
+    world.pipeline.signal("worker", signal.SIGSTOP)
+    world.insert(70)
+    until(lambda: world.payloads.length(world.settings.queue) > 0, what="a batch is in Redis")
+    world.stack.kill("redis")
+    shutil.rmtree(world.stack.data_dir / "redis")
+    world.pipeline.signal("worker", signal.SIGCONT)
+    yield {"start Redis": world.stack.up}
+
+
+@contextmanager
+def dead_letters(world: World) -> Iterator[Fills]:
+    """Commit two events at times that ClickHouse cannot hold."""
+    for at in ("infinity", "-infinity"):
+        world.conn.execute(
+            "INSERT INTO outbox (event_type, event_date_time, environment, event_context) "
+            "VALUES ('timed', %s, 'test', '{}')",
+            [at],
+        )
+    until(lambda: world.ch("SELECT count() FROM event_log_dead_letters") == 2, what="two dead letters")
+    rows = world.clickhouse.rows(
+        "SELECT cdc_lsn, cdc_ordinal, JSONExtractString(row, 'id') FROM event_log_dead_letters ORDER BY cdc_lsn"
+    )
+    mended, given_up = (f"{lsn >> 32:X}/{lsn & 0xFFFFFFFF:X}#{ordinal}" for lsn, ordinal, _ in rows)
+    yield {"position": mended, "position of one to give up": given_up, "id": str(rows[0][2])}
+
+
+@contextmanager
+def failover(world: World) -> Iterator[Fills]:
+    """Promote the server, as a standby that has all of the primary's log."""
+    world.pipeline.stop("reader")
+    world.insert(70)
+    data = Path(world.sql("SHOW data_directory"))
+    world.conn.close()
+    world.stack.down(["postgres"])
+    (data / "standby.signal").touch()
+    world.stack.up()
+    world.conn = psycopg.connect(world.dsn, autocommit=True)
+    world.conn.execute("SELECT pg_promote()")
+    until(lambda: not world.sql("SELECT pg_is_in_recovery()"), what="the standby is promoted")
+    world.insert(30)
+    yield {}
+
+
+@contextmanager
+def wrong_reset(world: World) -> Iterator[Fills]:
+    """Move the slot past events, as `--accept-loss` does."""
+    world.pipeline.stop("reader")
+    world.insert(70)
+    world.conn.execute("SELECT pg_replication_slot_advance(%s, pg_current_wal_lsn())", [world.settings.slot])
+    world.pipeline.start("reader")
+    world.insert(5)
+    yield {}
+
+
+@contextmanager
+def duplicates(world: World) -> Iterator[Fills]:
+    """Store rows a second time, by hand."""
+    world.clickhouse.command("INSERT INTO event_log SELECT * FROM event_log WHERE id BETWEEN 5 AND 7")
+    until(lambda: world.stored() == 23, what="three rows are there twice")
+    yield {"month": str(world.ch("SELECT toYYYYMM(max(event_date_time)) FROM event_log"))}
+
+
+@contextmanager
+def missing_rows(world: World) -> Iterator[Fills]:
+    """Delete rows in ClickHouse that the slot has passed."""
+    world.clickhouse.command("SYSTEM START MERGES event_log")
+    world.clickhouse.command("ALTER TABLE event_log DELETE WHERE id <= 7", settings={"mutations_sync": 1})
+    yield {}
+
+
+@contextmanager
+def nothing_stored(world: World) -> Iterator[Fills]:
+    """Kill the worker; a batch waits in Redis."""
+    world.pipeline.kill("worker")
+    world.insert(70)
+    until(lambda: world.payloads.length(world.settings.queue) > 0, what="a batch waits")
+    yield {}
+
+
+@contextmanager
+def reader_does_not_start(world: World) -> Iterator[Fills]:
+    """Add a table to the publication that nobody asked to capture."""
+    world.pipeline.stop("reader")
+    world.conn.execute("CREATE TABLE invoices (id int PRIMARY KEY)")
+    world.conn.execute("ALTER PUBLICATION outhaul ADD TABLE invoices")
+    world.insert(70)
+    yield {}
+
+
+TROUBLES: dict[str, Trouble] = {
+    trouble.__name__.replace("_", "-"): trouble
+    for trouble in (
+        slot_lost,
+        slot_gone,
+        wal_growing,
+        clickhouse_down,
+        redis_lost,
+        dead_letters,
+        failover,
+        wrong_reset,
+        duplicates,
+        missing_rows,
+        nothing_stored,
+        reader_does_not_start,
+    )
+}
+
+
+def _write_log(world: World) -> None:
+    world.conn.execute("INSERT INTO ballast SELECT repeat(md5(n::text), 30) FROM generate_series(1, 20000) AS n")
+
+
+def _slot(world: World, column: str) -> object:
+    return world.sql(
+        f"SELECT {column} FROM pg_replication_slots WHERE slot_name = %s",
+        world.settings.slot,
+    )
