@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psycopg
 
+from tests.acceptance.operator import outhaul
 from tests.conftest import World, until
 
 # What stands between angle brackets on the page: text, or something to do.
@@ -122,10 +123,10 @@ def failover(world: World) -> Iterator[Fills]:
 
 @contextmanager
 def wrong_reset(world: World) -> Iterator[Fills]:
-    """Move the slot past events, as `--accept-loss` does."""
+    """Move the slot past events, and accept that they are lost."""
     world.pipeline.stop("reader")
     world.insert(70)
-    world.conn.execute("SELECT pg_replication_slot_advance(%s, pg_current_wal_lsn())", [world.settings.slot])
+    outhaul(world, "slot", "reset", "--to", "now", "--accept-loss", "--yes")
     world.pipeline.start("reader")
     world.insert(5)
     yield {}
