@@ -67,7 +67,7 @@ def mend(settings: Settings, error: FatalError) -> None:
         return
     ours = facts is None or (facts.plugin == "pgoutput" and facts.here)
     with closing(_asking(settings)) as clickhouse:
-        if settings.heal != "auto" or not ours or not _same_cluster(settings, clickhouse):
+        if not _heals(settings) or not ours or not _same_cluster(settings, clickhouse):
             raise _with_gap(settings, clickhouse, error)
     remake(settings, error)
 
@@ -117,7 +117,7 @@ class Guard:
         self.must_park = False
         self._settings = settings
         self._stopping = stopping
-        if settings.heal == "auto" or settings.park_wal_bytes:
+        if _heals(settings):
             for act in (self._heal_what_is_due, self._watch_the_log):
                 threading.Thread(target=self._run, args=(act,), name="outhaul-guard", daemon=True).start()
 
@@ -160,6 +160,11 @@ class Guard:
             facts = slot_facts(conn, self._settings)
         if facts is not None and (facts.retained_bytes or 0) > limit:
             self.must_park = True
+
+
+def _heals(settings: Settings) -> bool:
+    # Whoever parks has given a slot up on purpose, and may be started again before it is made anew.
+    return settings.heal == "auto" or settings.park_wal_bytes > 0
 
 
 def _with_gap(settings: Settings, clickhouse: ClickHouse, error: FatalError) -> FatalError:

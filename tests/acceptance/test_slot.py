@@ -151,7 +151,7 @@ def test_a_reader_parks_before_the_log_fills_the_disk_and_goes_on_when_clickhous
     running.insert(50)
     running.assert_once_each()
     running.pipeline.stop("reader")
-    running.pipeline.start("reader", OUTHAUL_HEAL="auto", OUTHAUL_PARK_WAL_BYTES=str(4 << 20))
+    running.pipeline.start("reader", OUTHAUL_PARK_WAL_BYTES=str(4 << 20))
     until(lambda: running.pipeline.log("reader").count('"recovered"') == 2)
     running.stack.kill("clickhouse")
     try:
