@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help demo test faults check up down bench chaos fuzz clean
+.PHONY: help demo test long faults check up down bench chaos fuzz clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this help
@@ -20,6 +20,9 @@ demo: $(STAMP)  ## Replay a year of real events through the whole pipeline and r
 # Tests wait more than they compute, so two run at a time; each of the two has servers of its own.
 test: $(STAMP)  ## Run the tests, on real servers that they start themselves
 	$(BIN)/pytest -n 2 --dist worksteal
+
+long: $(STAMP)  ## Run the variants that `make test` leaves out
+	$(BIN)/pytest -n 2 --dist worksteal -m long
 
 faults: $(STAMP)  ## Run the fault grid alone: every edge, every way to break it, at every point
 	$(BIN)/pytest tests/faults

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from functools import cache
 from importlib.metadata import entry_points, version
 
 import typer
@@ -77,6 +78,7 @@ def _options(
     logs.configure("auto", level=logging.WARNING)
 
 
+@cache
 def _join_commands() -> None:
     for entry in sorted(entry_points(group="outhaul.commands"), key=lambda entry: entry.name):
         command = entry.load()

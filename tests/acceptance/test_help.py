@@ -10,6 +10,7 @@ import pytest
 import typer.main
 
 from cdc_reader.cli import _join_commands, app
+from tests.acceptance.operator import outhaul_here
 from tests.conftest import OUTHAUL
 
 _SCREEN_LINES = 40
@@ -33,18 +34,12 @@ def commands() -> list[tuple[str, ...]]:
 
 @pytest.mark.parametrize("words", [(), *commands()], ids=" ".join)
 def test_help_fits_a_screen_and_gives_an_example(words: tuple[str, ...]) -> None:
-    done = subprocess.run(
-        [OUTHAUL, *words, "--help"],
-        env={**os.environ, "COLUMNS": "100", "NO_COLOR": "1"},
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=True,
-    )
-    assert len(done.stdout.splitlines()) <= _SCREEN_LINES
+    code, said, _ = outhaul_here({"COLUMNS": "100", "NO_COLOR": "1"}, *words, "--help")
+    assert code == 0
+    assert len(said.splitlines()) <= _SCREEN_LINES
     if words:
-        assert "Example:" in done.stdout
-        assert f"outhaul {' '.join(words)}" in done.stdout.partition("Example:")[2]
+        assert "Example:" in said
+        assert f"outhaul {' '.join(words)}" in said.partition("Example:")[2]
 
 
 def test_completion_completes_a_command() -> None:

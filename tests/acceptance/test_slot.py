@@ -64,7 +64,7 @@ def test_with_accept_loss_they_do_not_arrive_and_the_plan_said_so(running: World
     running.assert_once_each()
 
 
-@pytest.mark.parametrize("how", [["--to", "now"], ["--recreate"], ["--to", "confirmed"]])
+@pytest.mark.parametrize("how", [["--to", "now"], ["--to", "confirmed"]])
 def test_a_slot_in_use_is_reset_under_load_and_the_reader_resumes_by_itself(running: World, how: list[str]) -> None:
     with writers(running):
         until(lambda: running.stored() > 1000)
@@ -202,7 +202,7 @@ def test_a_slot_that_postgres_invalidated_is_made_anew_and_nothing_is_lost(runni
     assert_verified(running)
 
 
-@pytest.mark.parametrize("slot_survives", [True, False])
+@pytest.mark.parametrize("slot_survives", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_a_promoted_standby_goes_on_where_the_primary_ended(running: World, slot_survives: bool) -> None:
     with writers(running):
         until(lambda: running.stored() > 500)
@@ -278,7 +278,7 @@ def test_a_heal_that_died_stays_due_and_says_so_nowhere_but_finds_all(running: W
     assert_verified(running)
 
 
-@pytest.mark.parametrize("point", ["slot.noted", "slot.dropped", "slot.created"])
+@pytest.mark.parametrize("point", [pytest.param("slot.noted", marks=pytest.mark.long), "slot.dropped", "slot.created"])
 def test_a_reset_that_dies_anywhere_is_mended_by_the_reader(running: World, tmp_path: Path, point: str) -> None:
     running.pipeline.stop("reader")
     running.insert(1000)
