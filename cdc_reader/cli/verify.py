@@ -70,6 +70,7 @@ def verify(
         "dead_letters": tally.dead_letters,
         "ids": {kind: tally.ids.get(kind, []) for kind in _KINDS},
         "deep": deep,
+        "not_compared": tally.not_compared,
         "seconds": round(time.monotonic() - started, 2),
     }
     if as_json:
@@ -80,6 +81,7 @@ def verify(
                 ("compared", f"{tally.rows:,} rows in {report['seconds']} s, {'contents' if deep else 'ids'}"),
                 *((kind, paper.some(tally.ids.get(kind, []), found[kind])) for kind in _KINDS),
                 ("dead letters", f"{tally.dead_letters:,}"),
+                *([("not compared", ", ".join(tally.not_compared))] if tally.not_compared else []),
                 *([("repaired", f"{stored:,}")] if repair else []),
                 *([("go on", "outhaul verify --repair")] if tally.missing and not repair else []),
             ]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cdc_reader.outbox import fingerprint
 from cdc_reader.outbox.sides import RANGE_IDS, Rows, Scope, StoredSide, TableSide
 from cdc_reader.preflight import connect
 
@@ -80,6 +81,8 @@ class Comparison:
     ) -> None:
         """Ask what both sides have in common; `table` is event_log where none is named.
 
+        `not_compared` are columns whose contents the two cannot spell alike, or that only the outbox has.
+
         Raises:
             PipelineError: ClickHouse refuses or does not answer.
         """
@@ -87,6 +90,8 @@ class Comparison:
         self._ours = StoredSide(clickhouse, settings, shape, scope, table or settings.clickhouse_table)
         self._theirs = TableSide(shape, scope, self._ours.types)
         self._letters = self._ours.letters()
+        common = {column.name for column in fingerprint.compared(shape, self._ours.types)}
+        self.not_compared = [column.name for column in shape.columns if scope.deep and column.name not in common]
 
     def intervals(self, scope: Scope) -> tuple[tuple[int, int], ...]:
         """Return the first and last ids to compare: those of the scope, or all; none where the share has no rows.

@@ -62,6 +62,7 @@ class Tally:
     repeated: int = 0
     dead_letters: int = 0
     ids: dict[str, list[int]] = field(default_factory=dict)
+    not_compared: list[str] = field(default_factory=list)
 
     def add(self, found: Compared) -> None:
         """Count a range."""
@@ -107,6 +108,7 @@ def verify(
     tally = Tally()
     with _asking(settings) as clickhouse:
         comparison = Comparison(line, _shape(settings), clickhouse, settings, scope, into)
+        tally.not_compared = comparison.not_compared
         intervals = comparison.intervals(scope)
         for found in comparison.ranges(intervals):
             tally.add(found)
@@ -145,6 +147,7 @@ def heal(
         delivery = stack.enter_context(_own_lane(settings, line, clickhouse, patience_s))
         shape = _shape(settings)
         comparison = Comparison(line, shape, clickhouse, settings, scope, table)
+        tally.not_compared = comparison.not_compared
         intervals = comparison.intervals(scope)
 
         def wanted() -> Iterator[Wanted]:

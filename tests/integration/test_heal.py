@@ -10,8 +10,11 @@ from cdc_reader.outbox.heal import heal, verify
 from cdc_reader.outbox.line import behind_the_slot
 from cdc_reader.outbox.sides import Scope
 from sink.errors import TransientError
+from tests.conftest import until
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cdc_reader.outbox.compare import Compared
     from cdc_reader.outbox.heal import Healed, Tally
     from tests.conftest import World
@@ -55,6 +58,16 @@ def test_both_sides_agree_to_the_byte_on_what_was_streamed(running: World) -> No
     tally = checked(running)
     assert figures(tally) == EVERYTHING_AGREES
     assert tally.rows == 3002
+
+
+def test_a_context_that_clickhouse_has_parsed_is_said_not_to_be_compared(make_world: Callable[..., World]) -> None:
+    world = make_world(context_type="JSON")
+    world.pipeline.start("worker", "reader")
+    world.insert(10)
+    until(lambda: world.stored() == 10)
+    tally = checked(world)
+    assert figures(tally) == EVERYTHING_AGREES
+    assert tally.not_compared == ["event_context"]
 
 
 def test_damage_of_every_kind_is_named_to_the_id(running: World) -> None:
