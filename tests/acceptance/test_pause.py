@@ -102,7 +102,7 @@ def test_a_word_reaches_a_running_reader_within_two_seconds(running: World) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("loss", ["reader", "reader and redis"])
+@pytest.mark.parametrize("loss", [pytest.param("reader", marks=pytest.mark.long), "reader and redis"])
 def test_a_pause_survives_kill_9_of_the_reader(running: World, stack: Stack, loss: str) -> None:
     with writers(running):
         wait_for_more(running)
