@@ -1,13 +1,21 @@
 """SQLSTATE of Postgres -> which kind of error it is, and what the operator can do.
 
-Pure. As for ClickHouse: a code that nobody classified is fatal, and no answer at all is transient.
+Pure, but for `translated`, which meets the exceptions of the driver. As for ClickHouse: a code that nobody classified is fatal, and no answer at all is transient.
 
 Source: https://www.postgresql.org/docs/current/errcodes-appendix.html
 """
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import psycopg
+
 from sink.errors import Exit, FatalError, PipelineError, TransientError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SLOT_IN_USE = "55006"
 
@@ -76,6 +84,19 @@ def error_of(sqlstate: str | None, message: str, *, slot: str = "", publication:
         todo="The slot is kept; mend what the message names",
         exit_code=Exit.STREAM_BROKEN,
     )
+
+
+@contextmanager
+def translated(slot: str = "") -> Iterator[None]:
+    """Turn the driver's errors in the block into ours, also those of leaving a connection that broke meanwhile.
+
+    Raises:
+        PipelineError: of the kind that Postgres' code says.
+    """
+    try:
+        yield
+    except psycopg.Error as error:
+        raise error_of(error.sqlstate, str(error), slot=slot) from error
 
 
 def slot_missing(slot: str) -> FatalError:

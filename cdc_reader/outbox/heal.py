@@ -24,6 +24,7 @@ from cdc_reader.outbox.shape import describe
 from cdc_reader.outbox.sides import Scope, fetch
 from cdc_reader.preflight import connect
 from cdc_reader.slot import History
+from cdc_reader.sqlstate import translated
 from sink.app import make_app
 from sink.batch import COPY
 from sink.clickhouse import ClickHouse
@@ -195,7 +196,7 @@ def _own_lane(settings: Settings, line: Line, clickhouse: ClickHouse, patience_s
     """Take the lane for copies: the lock, a newer epoch, and older inserts at rest."""
     name = f"outhaul copy {settings.source}"
     payloads = Payloads(settings.redis_url.get_secret_value())
-    with connect(settings.postgres_dsn.get_secret_value()) as conn:
+    with translated(), connect(settings.postgres_dsn.get_secret_value()) as conn:
         # The lock is the connection's, and goes with it.
         if not fetch(conn, _LOCK, [name])[0]["ours"]:
             holder = fetch(conn, _HOLDER, [name])

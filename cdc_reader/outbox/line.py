@@ -24,7 +24,7 @@ from psycopg import sql
 
 from cdc_reader.preflight import connect
 from cdc_reader.slot import confirmed_lsn
-from cdc_reader.sqlstate import error_of
+from cdc_reader.sqlstate import error_of, translated
 from sink.errors import Exit, FatalError, TransientError
 from sink.position import Lsn
 
@@ -62,7 +62,7 @@ class Line:
         Raises:
             PipelineError: Postgres refuses or does not answer, or the snapshot is gone.
         """
-        with connect(self.dsn) as conn:
+        with translated(), connect(self.dsn) as conn:
             _execute(conn, _BEGIN)
             _execute(conn, sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(self.snapshot)))
             yield conn
@@ -90,7 +90,7 @@ def behind_the_slot(
         PipelineError: Postgres refuses or does not answer.
     """
     dsn = settings.postgres_dsn.get_secret_value()
-    with connect(dsn) as holder, connect(dsn) as other:
+    with translated(settings.slot), connect(dsn) as holder, connect(dsn) as other:
         _execute(holder, _BEGIN)
         snapshot = _text(holder, "SELECT pg_export_snapshot() AS lsn")
         mark = Lsn.parse(_text(other, _MARK))
@@ -106,7 +106,7 @@ def now(settings: Settings) -> Iterator[Line]:
         PipelineError: Postgres refuses or does not answer.
     """
     dsn = settings.postgres_dsn.get_secret_value()
-    with connect(dsn) as holder:
+    with translated(), connect(dsn) as holder:
         _execute(holder, _BEGIN)
         snapshot = _text(holder, "SELECT pg_export_snapshot() AS lsn")
         yield Line(dsn, snapshot, Lsn.parse(_text(holder, "SELECT pg_current_wal_insert_lsn()::text AS lsn")))

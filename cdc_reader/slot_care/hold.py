@@ -16,7 +16,7 @@ import psycopg
 
 from cdc_reader.preflight import connect
 from cdc_reader.slot_care.facts import slot_facts
-from cdc_reader.sqlstate import SlotHeldError, error_of
+from cdc_reader.sqlstate import SlotHeldError, error_of, translated
 from sink.errors import Exit, FatalError, TransientError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def hold(settings: Settings) -> Iterator[psycopg.Connection[dict[str, Any]]]:
         TransientError: the session does not end.
         PipelineError: Postgres refuses or does not answer.
     """
-    with connect(settings.postgres_dsn.get_secret_value()) as conn:
+    with translated(settings.slot), connect(settings.postgres_dsn.get_secret_value()) as conn:
         _take(conn, settings)
         _end_session(conn, settings)
         yield conn

@@ -128,7 +128,7 @@ class Guard:
             try:
                 act()
                 failures = 0
-            except PipelineError as error:
+            except Exception as error:  # noqa: BLE001 - the outermost line of a thread
                 failures += 1
                 wait_s = backoff_s(failures, max_s=self._settings.retry_max_s, random=_random())
                 log.warning("guard_waits", slot=self._settings.slot, error=str(error), wait_s=round(wait_s, 2))
@@ -144,7 +144,7 @@ class Guard:
             try:
                 with behind_the_slot(settings, within_s=_CATCH_UP_S) as line:
                     done = heal(settings, line, Scope(), patience_s=_PATIENCE_S, threads=1)
-            except PipelineError:
+            except Exception:
                 metrics.HEALS.labels("failed").inc()
                 raise
             note_done(clickhouse, settings, number)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cdc_reader.outbox.heal import heal, verify
-from cdc_reader.outbox.line import behind_the_slot
+from cdc_reader.outbox.line import behind_the_slot, now
 from cdc_reader.outbox.sides import Scope
 from sink.errors import TransientError
 from tests.conftest import until
@@ -131,3 +131,9 @@ def test_a_slot_that_does_not_come_past_the_line_is_said_in_time(running: World)
     running.insert(1)
     with pytest.raises(TransientError, match="did not pass"), behind_the_slot(running.settings, within_s=0.5):
         pass
+
+
+def test_a_connection_that_breaks_amid_a_look_is_an_error_of_ours(world: World) -> None:
+    with now(world.settings) as line, pytest.raises(TransientError), line.look() as conn:
+        world.conn.execute("SELECT pg_terminate_backend(%s)", [conn.info.backend_pid])
+        conn.execute("SELECT 1")
