@@ -1,6 +1,7 @@
 """SQLSTATE of Postgres -> which kind of error it is, and what the operator can do.
 
-Pure, but for `translated`, which meets the exceptions of the driver. As for ClickHouse: a code that nobody classified is fatal, and no answer at all is transient.
+Pure, but for `translated`, which meets the exceptions of the driver. As for ClickHouse: a code that nobody classified
+is fatal, and no answer at all is transient.
 
 Source: https://www.postgresql.org/docs/current/errcodes-appendix.html
 """

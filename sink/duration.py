@@ -1,4 +1,4 @@
-"""`7d`, `90m`, `1h` -> seconds.
+"""`7d`, `90m`, `1h30m` -> seconds.
 
 Pure.
 """
@@ -9,7 +9,7 @@ import re
 
 from sink.errors import Exit, FatalError
 
-FORM = r"[0-9]{1,9}[smhdw]"
+FORM = r"(?:[0-9]{1,9}[smhdw])+"
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 
@@ -24,4 +24,4 @@ def seconds(text: str) -> int:
         raise FatalError(
             f"{text!r} is no duration", todo="Write a number and s, m, h, d or w: 7d", exit_code=Exit.USAGE
         )
-    return int(text[:-1]) * _UNITS_S[text[-1]]
+    return sum(int(number) * _UNITS_S[unit] for number, unit in re.findall(r"([0-9]+)([smhdw])", text))

@@ -10,7 +10,8 @@ import typer
 
 from cdc_reader.pausing import command as pause_command
 from cdc_reader.pausing.command import Reader, Told
-from cdc_reader.pausing.gate import parse_duration
+from cdc_reader.pausing.gate import check_length
+from sink import duration
 from sink.clickhouse import ClickHouse
 from sink.errors import Exit
 from sink.payloads import Payloads
@@ -34,10 +35,7 @@ def pause(
 
     Example: outhaul pause --for 2h --reason "ClickHouse upgrade"
     """
-    try:
-        for_s = parse_duration(lasting) if lasting else 0
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--for") from error
+    for_s = check_length(duration.seconds(lasting)) if lasting else 0
     settings = load()
     payloads = Payloads(settings.redis_url.get_secret_value())
     clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=_TIMEOUT_S)

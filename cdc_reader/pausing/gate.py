@@ -7,11 +7,10 @@ it knows.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
-_UNITS_S = {"d": 86_400, "h": 3600, "m": 60, "s": 1}
-_DURATION = re.compile(r"(?:\d{1,6}[dhms])+")
+from sink.errors import Exit, FatalError
+
 _LONGEST_S = 366 * 86_400
 
 
@@ -57,15 +56,12 @@ class Gate:
         return not self.is_unsure and self.pause(now) is None
 
 
-def parse_duration(text: str) -> int:
-    """Read `90s`, `30m`, `2h`, `1d` or several of them in a row; return seconds.
+def check_length(seconds: int) -> int:
+    """Return how long a pause is to last, in seconds.
 
     Raises:
-        ValueError: it is none, nothing, or longer than a year.
+        FatalError: less than a second, or more than a year.
     """
-    if not _DURATION.fullmatch(text):
-        raise ValueError(f"a duration looks like 90s, 30m, 2h or 1h30m, got {text!r}")
-    seconds = sum(int(part[:-1]) * _UNITS_S[part[-1]] for part in re.findall(r"\d+[dhms]", text))
     if not 0 < seconds <= _LONGEST_S:
-        raise ValueError(f"a pause lasts a second at least and a year at most, got {text!r}")
+        raise FatalError("a pause lasts a second at least and a year at most", exit_code=Exit.USAGE)
     return seconds

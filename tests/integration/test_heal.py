@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from cdc_reader.outbox.compare import Compared
     from cdc_reader.outbox.heal import Healed, Tally
+    from cdc_reader.outbox.line import Line
     from tests.conftest import World
 
 EVERYTHING_AGREES = {"missing": 0, "extra": 0, "differing": 0, "repeated": 0}
@@ -134,6 +135,10 @@ def test_a_slot_that_does_not_come_past_the_line_is_said_in_time(running: World)
 
 
 def test_a_connection_that_breaks_amid_a_look_is_an_error_of_ours(world: World) -> None:
-    with now(world.settings) as line, pytest.raises(TransientError), line.look() as conn:
-        world.conn.execute("SELECT pg_terminate_backend(%s)", [conn.info.backend_pid])
-        conn.execute("SELECT 1")
+    def look(line: Line) -> None:
+        with line.look() as conn:
+            world.conn.execute("SELECT pg_terminate_backend(%s)", [conn.info.backend_pid])
+            conn.execute("SELECT 1")
+
+    with now(world.settings) as line, pytest.raises(TransientError):
+        look(line)
