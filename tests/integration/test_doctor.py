@@ -341,7 +341,8 @@ def test_positions_of_another_cluster_fail_before_a_reader_stops_on_them(world: 
     assert history().found == "no reader has run yet"
     link = postgres.ask(world.settings).link
     assert isinstance(link, History)
-    for epoch, known in enumerate((link, History("7000000000000000000", 1), History(link.system_identifier, 2))):
+    others = (History("7000000000000000000", link.timeline), History(link.system_identifier, link.timeline + 1))
+    for epoch, known in enumerate((link, *others)):
         raise_epoch(world.clickhouse, world.settings, known, NO_LSN, epoch, f"owner{epoch}")
         found = history()
         assert found.state is (State.PASS if known == link else State.FAIL)
