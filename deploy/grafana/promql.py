@@ -42,7 +42,7 @@ def server_per_second(metric: str, **labels: str) -> str:
 
 
 def times(metric: str, *by: str, process: str, **labels: str) -> str:
-    """Return how often something rare happened in each step; 0, without `by`, while the process runs and it never did."""
+    """Return how often something rare happened in each step; a plain 0 while the process runs and it never has."""
     happened = f"sum by ({', '.join(('source', *by))}) (increase({of(metric, **labels)}[$__rate_interval]))"
     return f"{happened} or on (source) {nothing_in(process)}"
 
