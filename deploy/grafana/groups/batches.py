@@ -6,13 +6,15 @@ Pure.
 from __future__ import annotations
 
 from deploy.grafana.layout import Group
-from deploy.grafana.panel import About, Json, Query, heatmap, lines
+from deploy.grafana.panel import GREEN, RED, About, Json, Query, Size, heatmap, lines
 from deploy.grafana.promql import buckets, newest, per_second, quantile
+
+_QUARTER = Size(6, 8)
 
 
 def batches() -> Group:
     """Return the group."""
-    return Group("Batches", (_events(), _bytes(), _rate(), _in_flight(), _held(), _age()))
+    return Group("Batches", (_events(), _bytes(), _seconds(), _rate(), _in_flight(), _held(), _age()))
 
 
 def _events() -> Json:
@@ -43,6 +45,21 @@ def _bytes() -> Json:
     )
 
 
+def _seconds() -> Json:
+    metric = "outhaul_reader_batch_seconds"
+    return lines(
+        "From packing a batch to stored",
+        About(
+            "under 0.2 s.",
+            "longer than the worker's task takes: it waited in the queue, so start more workers.",
+            "performance.md",
+        ),
+        Query(quantile(0.5, metric), "p50 {{source}}"),
+        Query(quantile(0.99, metric), "p99 {{source}}"),
+        unit="s",
+    )
+
+
 def _rate() -> Json:
     return lines(
         "Batches stored",
@@ -53,6 +70,7 @@ def _rate() -> Json:
         ),
         Query(per_second("outhaul_reader_batches_stored_total")),
         unit="ops",
+        size=_QUARTER,
     )
 
 
@@ -64,8 +82,9 @@ def _in_flight() -> Json:
             "8 all the time: workers or ClickHouse are the bound, and the reader takes no more rows.",
             "runbooks/nothing-stored.md",
         ),
-        Query(newest("outhaul_reader_batches_in_flight"), "batches {{source}}"),
+        Query(newest("outhaul_reader_batches_in_flight")),
         unit="short",
+        size=_QUARTER,
     )
 
 
@@ -80,12 +99,13 @@ def _held() -> Json:
         Query(newest("outhaul_reader_events_in_flight"), "events {{source}}"),
         Query(newest("outhaul_reader_bytes_in_flight"), "bytes {{source}}"),
         unit="short",
+        size=_QUARTER,
     )
 
 
 def _age() -> Json:
     return lines(
-        "Age of the oldest batch",
+        "Age of the oldest batch in flight",
         About(
             "under a second.",
             "a worker that is silent for 5 s has its batch sent again; a climb beyond that is ClickHouse.",
@@ -93,5 +113,6 @@ def _age() -> Json:
         ),
         Query(newest("outhaul_reader_oldest_batch_age_seconds")),
         unit="s",
-        steps=((None, "green"), (60, "red")),
+        steps=((None, GREEN), (60, RED)),
+        size=_QUARTER,
     )

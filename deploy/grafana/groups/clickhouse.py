@@ -20,19 +20,19 @@ def clickhouse() -> Group:
 
 def _parts() -> Json:
     return lines(
-        "Active parts",
+        "Active parts of the newest 24 months",
         About(
             "tens to a few hundred, up and down as merges run.",
             "a climb: merges do not keep up, or stand still (`SYSTEM START MERGES`).",
             "runbooks/clickhouse-down.md",
         ),
-        Query(total("outhaul_clickhouse_parts")),
+        Query(total("outhaul_clickhouse_parts", partition="[0-9].*")),
         unit="short",
     )
 
 
 def _fullest() -> Json:
-    fullest = newest("outhaul_clickhouse_parts", partition="[0-9].*")
+    fullest = newest("outhaul_clickhouse_parts")
     return lines(
         "Parts of the fullest month, of what ClickHouse allows",
         About(
@@ -133,7 +133,7 @@ def _queries() -> Json:
     return lines(
         "How long does a query take?",
         About(
-            "a count over the last minute of events takes milliseconds. Quantiles of all queries only where "
+            "a count over the last hour of events takes milliseconds. Quantiles of all queries only where "
             "`system.query_log` exists.",
             "ClickHouse is busy: look at `system.processes` there.",
             "runbooks/clickhouse-down.md",

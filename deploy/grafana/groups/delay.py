@@ -6,7 +6,7 @@ Pure.
 from __future__ import annotations
 
 from deploy.grafana.layout import Group
-from deploy.grafana.panel import About, Query, Size, heatmap, lines
+from deploy.grafana.panel import GREEN, RED, About, Query, Size, heatmap, lines
 from deploy.grafana.promql import buckets, newest, quantile
 
 _TAKEN = "outhaul_reader_commit_to_stored_seconds"
@@ -27,7 +27,7 @@ def delay() -> Group:
                 ),
                 Query(newest("outhaul_reader_lag_seconds")),
                 unit="s",
-                steps=((None, "green"), (60, "red")),
+                steps=((None, GREEN), (60, RED)),
                 size=_QUARTER,
             ),
             lines(

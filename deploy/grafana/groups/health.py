@@ -9,7 +9,7 @@ from deploy.grafana.dashboard import FIRING
 from deploy.grafana.groups.states import PHASE_WORDS, STATUS_WORDS, phase, status
 from deploy.grafana.layout import Group
 from deploy.grafana.panel import GREEN, NONE_IS_FINE, ORANGE, RED, UP, YELLOW, About, Json, Query, Size, stat, table
-from deploy.grafana.promql import newest, quantile, total
+from deploy.grafana.promql import newest, quantile
 
 _NO_EXPORTER = "no exporter"
 _HOUR_S = 3600
@@ -38,12 +38,12 @@ def _events() -> tuple[Json, ...]:
         stat(
             "Last audit",
             About(
-                "minutes ago.",
+                "a minute or two ago (`outhaul exporter --audit-every`).",
                 "the exporter does not run, or cannot compare: its log says why. What *Missing events* says "
                 "is as old as this.",
-                "operations.md",
+                "metrics.md",
             ),
-            Query(f"time() - {newest('outhaul_audit_last_success_timestamp_seconds')}"),
+            Query(audit_age()),
             unit="dtdurations",
             steps=((None, GREEN), (_HOUR_S, YELLOW), (24 * _HOUR_S, RED)),
             empty="never",
@@ -120,7 +120,7 @@ def _parts() -> tuple[Json, ...]:
         stat(
             "Reader",
             About(
-                "*streaming*, or *idle* while nothing is written.",
+                "*streaming*, also while nothing is written.",
                 "*waiting*: Redis or ClickHouse keeps it; *paused*: somebody typed `outhaul pause`; "
                 "*standing by* alone: "
                 "another session has the slot. *no reader*: start one, its last line says why it ended.",
@@ -164,7 +164,7 @@ def _parts() -> tuple[Json, ...]:
                 "`outhaul dlq retry` sends them through again.",
                 "runbooks/dead-letters.md",
             ),
-            Query(letters()),
+            Query(newest("outhaul_clickhouse_dead_letters")),
             unit="short",
             steps=((None, GREEN), (1, YELLOW), (1000, ORANGE)),
             empty=_NO_EXPORTER,
@@ -172,9 +172,9 @@ def _parts() -> tuple[Json, ...]:
     )
 
 
-def letters() -> str:
-    """Return how many dead letters there are; 0 when ClickHouse answers and has none for any reason."""
-    return f"{total('outhaul_clickhouse_dead_letters')} or 0 * ({newest('outhaul_clickhouse_up')} == 1)"
+def audit_age() -> str:
+    """Return the seconds since an audit came to its end."""
+    return f"time() - {newest('outhaul_exporter_last_success_timestamp_seconds', server='audit')}"
 
 
 def _server(name: str, metric: str, otherwise: str, page: str) -> Json:

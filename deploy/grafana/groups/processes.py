@@ -1,6 +1,6 @@
 """What do our processes use? -> memory, processor, versions, and the exporter's own work.
 
-Pure. prometheus-client's `process_*` have no source: they are joined with `outhaul_build_info` of the same scrape.
+Pure. The client library's `process_*` have no source: they are joined with `outhaul_build_info` of the same scrape.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def _memory() -> Json:
     return lines(
         "Memory",
         About(
-            "100 to 250 MB each, whatever the backlog.",
+            "100 to 250 MB each, whatever the backlog; of a worker only its watchdog, about 100 MB.",
             "a climb over days is a leak: keep the log, restart it (`kill -9` is safe), report it.",
             "performance.md",
         ),
@@ -39,7 +39,7 @@ def _cpu() -> Json:
     return lines(
         "Processor",
         About(
-            "1 % of a core at rest.",
+            "1 % of a core at rest; of a worker only its watchdog.",
             "100 %: that process is the bound. More workers help where it is theirs.",
             "performance.md",
         ),
@@ -76,7 +76,7 @@ def _looks() -> Json:
     return lines(
         "How long does the exporter look?",
         About(
-            "milliseconds for each server; an audit may take seconds.",
+            "milliseconds for each server; *celery* waits a second for answers, an audit may take seconds.",
             "that server is slow to answer.",
             "runbooks/README.md",
         ),

@@ -15,9 +15,9 @@ _PHASES = {
     "parked": RED,
     "draining": YELLOW,
     "recovering": YELLOW,
+    "pausing": YELLOW,
     "paused": ORANGE,
     "waiting": ORANGE,
-    "idle": GREEN,
     "streaming": GREEN,
 }
 _STATUSES = {"reserved": GREEN, "extended": YELLOW, "unreserved": ORANGE, "missing": RED, "lost": RED}

@@ -22,8 +22,7 @@ def _events() -> Json:
         "Events captured and stored",
         About(
             "both lines together.",
-            "captured above stored: a backlog builds up in flight. Stored above captured: events are stored "
-            "again after a change of reader.",
+            "captured above stored: a backlog builds up in flight. Stored above captured: a backlog is worked off.",
             "runbooks/nothing-stored.md",
         ),
         Query(per_second("outhaul_reader_events_captured_total"), "captured {{source}}"),
@@ -52,8 +51,9 @@ def _reader() -> Json:
     return lines(
         "What is the reader busy with?",
         About(
-            "mostly *wait*: for Postgres. 100 % is one thread; the stages run in several.",
-            "*read* and *decode* near 100 %: the reader is the bound. *dispatch*: Redis is slow.",
+            "mostly *wait*. *wait* and *read* are one thread, *decode* and *pack* another, *dispatch* a "
+            "third: 100 % each.",
+            "the thread that is near 100 % is the bound; *dispatch*: Redis is slow.",
             "performance.md",
         ),
         Query(per_second("outhaul_reader_stage_seconds_total", "stage"), "{{stage}} {{source}}"),

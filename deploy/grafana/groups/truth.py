@@ -5,17 +5,18 @@ Pure.
 
 from __future__ import annotations
 
-from deploy.grafana.groups.health import letters
+from deploy.grafana.groups.health import audit_age
 from deploy.grafana.layout import Group
 from deploy.grafana.panel import GREEN, RED, About, Json, Query, Size, lines
-from deploy.grafana.promql import newest, times, total
+from deploy.grafana.promql import newest, times
 
+_HALF = Size(12, 8)
 _QUARTER = Size(6, 8)
 
 
 def dead_letters() -> Group:
     """Return the group of events that were set aside."""
-    return Group("Dead letters", (_by_reason(), _new()))
+    return Group("Dead letters", (_letters(), _new()))
 
 
 def audit() -> Group:
@@ -23,18 +24,17 @@ def audit() -> Group:
     return Group("Audit", (_found(), _compared(), _age(), _failures()))
 
 
-def _by_reason() -> Json:
+def _letters() -> Json:
     return lines(
-        "Dead letters by reason",
+        "Dead letters that wait for you",
         About(
-            "none.",
+            "0: neither retried nor discarded yet.",
             "`outhaul dlq list` and `outhaul dlq show` say what is wrong with each; mend it, then `outhaul dlq retry`.",
             "runbooks/dead-letters.md",
         ),
-        Query(total("outhaul_clickhouse_dead_letters", "reason"), "{{reason}} {{source}}"),
-        Query(letters(), "all {{source}}"),
+        Query(newest("outhaul_clickhouse_dead_letters")),
         unit="short",
-        size=Size(12, 8),
+        size=_HALF,
     )
 
 
@@ -49,18 +49,17 @@ def _new() -> Json:
         Query(times("outhaul_reader_events_dead_lettered_total", process="reader")),
         unit="short",
         bars=True,
-        size=Size(12, 8),
+        size=_HALF,
     )
 
 
 def _found() -> Json:
-    found = ("missing", "extra", "differing")
+    found = ("missing", "extra", "repeated")
     return lines(
         "What the audit found",
         About(
-            "0. *extra* are events that somebody deleted from the outbox, *differing* those updated there "
-            "after they were captured.",
-            "*missing*: `outhaul verify --repair`.",
+            "0; *extra* are events that somebody deleted from the outbox by hand.",
+            "*missing*: `outhaul verify --repair`. *repeated*: the page of duplicates.",
             "runbooks/missing-rows.md",
         ),
         *(Query(newest(f"outhaul_audit_{what}_events"), f"{what} {{{{source}}}}") for what in found),
@@ -74,9 +73,9 @@ def _compared() -> Json:
     return lines(
         "Events compared",
         About(
-            "as many as were written in the time that a pass looks at.",
-            "0 though events come: the audit looks at the wrong table.",
-            "operations.md",
+            "those of the last pass, up to 393,216: the newest, and older ones in turn.",
+            "0 though events come: the exporter looks at another outbox, `OUTHAUL_TABLE`.",
+            "metrics.md",
         ),
         Query(newest("outhaul_audit_compared_events")),
         unit="short",
@@ -88,11 +87,11 @@ def _age() -> Json:
     return lines(
         "Time since the last audit",
         About(
-            "a sawtooth of minutes.",
-            "a climb: the exporter does not run, or the audit fails.",
-            "operations.md",
+            "a sawtooth of a minute or two.",
+            "a climb: the slot stands still, so that nothing can be said, or a server does not answer.",
+            "metrics.md",
         ),
-        Query(f"time() - {newest('outhaul_audit_last_success_timestamp_seconds')}"),
+        Query(audit_age()),
         unit="s",
         size=_QUARTER,
     )
@@ -102,11 +101,11 @@ def _failures() -> Json:
     return lines(
         "Audits that failed",
         About(
-            "none, but while a server is away.",
-            "the exporter's log says why; until it passes, *missing* is as old as the last one that did.",
-            "operations.md",
+            "none, but while the slot stands still or a server is away.",
+            "the exporter's log says why; until one passes, nothing is known of what is missing.",
+            "metrics.md",
         ),
-        Query(times("outhaul_audit_failures_total", process="exporter")),
+        Query(times("outhaul_exporter_failures_total", process="exporter", server="audit")),
         unit="short",
         bars=True,
         size=_QUARTER,
