@@ -29,10 +29,12 @@ class Latencies:
         self.sum_s = 0.0
 
     def observe(self, committed_at_us: npt.NDArray[np.int64], now_us: int) -> None:
-        """Count the ages at `now_us` of what was committed at these times, all Unix µs; nothing is younger than now."""
-        times = np.minimum(committed_at_us, now_us)
+        """Count the ages at `now_us` of what was committed at these times, at least one, all Unix µs."""
+        times = committed_at_us
         if not (times[1:] >= times[:-1]).all():
-            times.sort(kind="stable")
+            times = np.sort(times, kind="stable")
+        if times[-1] > now_us:
+            times = np.minimum(times, now_us)
         # How many are older than each bound; what is as old as a bound is within it.
         older = np.searchsorted(times, now_us - _BOUNDS_US)
         self.counts -= np.diff(older, prepend=len(times), append=0)
