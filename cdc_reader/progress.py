@@ -10,8 +10,6 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from cdc_reader import metrics
 from cdc_reader.state import ReaderState
 
@@ -54,8 +52,7 @@ class Progress:
         self._dead_letters += dead_letters
         self._last_stored_at = now_us / 1e6
         self.trouble.pop("sink", None)
-        ages_us = np.maximum(now_us - entry.assembled.committed_at_us, 0)
-        metrics.COMMIT_TO_STORED.latencies.observe(ages_us / 1e6)
+        metrics.COMMIT_TO_STORED.latencies.observe(entry.assembled.committed_at_us, now_us)
         metrics.STORED.inc(entry.message.rows)
         metrics.STORED_BYTES.inc(entry.message.size_bytes)
         metrics.BATCHES.inc()

@@ -15,7 +15,6 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 import structlog
 
 from cdc_reader import metrics
@@ -226,7 +225,7 @@ def _note_capture(decoded: DecodedPiece, seconds: float) -> None:
     metrics.DECODE_S.inc(seconds)
     now_us = time.time_ns() // 1000
     for segment in decoded.segments:
-        metrics.COMMIT_TO_CAPTURE.latencies.observe(np.maximum(now_us - segment.committed_at_us, 0) / 1e6)
+        metrics.COMMIT_TO_CAPTURE.latencies.observe(segment.committed_at_us, now_us)
 
 
 def _last_commit_us(decoded: DecodedPiece) -> int | None:

@@ -16,7 +16,7 @@ from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from prometheus_client import CollectorRegistry, make_wsgi_app
+from prometheus_client import CollectorRegistry, disable_created_metrics, make_wsgi_app
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -87,6 +87,8 @@ def expose(settings: Settings, process: str, collectors: Iterable[Collector], he
     """
     if not settings.metrics_port:
         return 0
+    # When each counter was made would double what is served, and says what process_start_time_seconds does.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
     for collector in (BuildInfo(process), *collectors):
         registry.register(OfSource(collector, settings.source))
