@@ -15,6 +15,8 @@ from pathlib import Path
 import psycopg
 
 from tests.acceptance.operator import outhaul
+from tests.acceptance.pages import free_port
+from tests.acceptance.pages import free_port
 from tests.conftest import World, until
 
 # What stands between angle brackets on the page: text, or something to do.
@@ -170,7 +172,8 @@ def reader_does_not_start(world: World) -> Iterator[Fills]:
 @contextmanager
 def too_many_parts(world: World) -> Iterator[Fills]:
     """Keep parts from being merged until ClickHouse refuses more."""
-    world.clickhouse.command("ALTER TABLE event_log MODIFY SETTING parts_to_delay_insert = 4, parts_to_throw_insert = 4")
+    limits = "parts_to_delay_insert = 4, parts_to_throw_insert = 4"
+    world.clickhouse.command(f"ALTER TABLE event_log MODIFY SETTING {limits}")
     for _ in range(4):
         stored = world.stored()
         world.insert(10)
@@ -194,6 +197,14 @@ def postgres_down(world: World) -> Iterator[Fills]:
     yield {"start Postgres": start}
 
 
+@contextmanager
+def metrics_gone(world: World) -> Iterator[Fills]:
+    """Run no exporter, where one was to be."""
+    port = {"OUTHAUL_METRICS_PORT": str(free_port())}
+    world.env |= port
+    yield {"start the exporter": lambda: world.pipeline.start("exporter", **port)}
+
+
 TROUBLES: dict[str, Trouble] = {
     trouble.__name__.replace("_", "-"): trouble
     for trouble in (
@@ -211,6 +222,7 @@ TROUBLES: dict[str, Trouble] = {
         reader_does_not_start,
         too_many_parts,
         postgres_down,
+        metrics_gone,
     )
 }
 
