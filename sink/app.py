@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from celery import Celery
 from celery.signals import setup_logging
-from kombu import Connection
+from kombu.connection import Connection
 
 from sink import logs, sentry
 from sink.payloads import SOCKET_TIMEOUT_S
