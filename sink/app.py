@@ -10,11 +10,9 @@ Source: https://docs.celeryq.dev/en/stable/userguide/configuration.html
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from celery import Celery
 from celery.signals import setup_logging
-from kombu.connection import Connection
 
 from sink import logs, sentry
 from sink.payloads import SOCKET_TIMEOUT_S
@@ -28,8 +26,6 @@ RETRY_LETTERS = "outhaul.retry_letters"
 PRUNE = "outhaul.prune"
 OURS = frozenset({WRITE_BATCH, RETRY_LETTERS, PRUNE})
 
-_TRANSPORT = "sink.inbox:Transport"
-
 # How often Celery beat asks for a pass of pruning, in seconds, where the settings want any.
 _PRUNE_EVERY_S = 600
 
@@ -38,7 +34,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
     """Return Celery's configuration for one pipeline."""
     return {
         "broker_url": settings.redis_url.get_secret_value(),
-        "broker_transport": _TRANSPORT,
+        "broker_transport": "sink.inbox:Transport",
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "broker_transport_options": {
@@ -62,7 +58,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "task_soft_time_limit": (settings.insert_timeout_s + settings.task_time_limit_s) / 2,
         "task_annotations": {WRITE_BATCH: {"rate_limit": settings.rate_limit or None}},
         "worker_hijack_root_logger": False,
-        "imports": ["sink.task", "sink.retry_letters", "sink.pulse", "sink.audience"],
+        "imports": ["sink.task", "sink.retry_letters", "sink.pulse"],
         "beat_schedule": _schedule(settings),
     }
 
@@ -79,8 +75,6 @@ class SinkApp(Celery):  # type: ignore[misc] # celery has no types
         super().__init__("outhaul")
         self.settings = settings
         self.conf.update(configuration(settings))
-        # Flower and Celery's banners tell the kind of broker by the name under which its transport is shown.
-        Connection.resolve_aliases[_TRANSPORT] = urlsplit(settings.redis_url.get_secret_value()).scheme
 
 
 def make_app(settings: Settings) -> SinkApp:
