@@ -82,10 +82,9 @@ class Dispatcher:
             self._app.send_task(
                 WRITE_BATCH,
                 args=(message.to_json(),),
-                task_id=f"{message.token}-{message.attempt}",
+                task_id=message.task_id,
                 queue=self._settings.queue,
-                argsrepr=f"({message.source} #{message.sequence}: {message.rows} rows, "
-                f"{message.first} to {message.last})",
+                argsrepr=message.summary,
                 retry=False,
             )
         except (kombu.exceptions.KombuError, OSError) as error:

@@ -252,7 +252,7 @@ class Session:
     def _hear(self, report: Report) -> None:
         if not self.ledger.awaits(report.sequence, report.token):
             # Of a batch that is stored by now, or nobody's: it must neither move nor stop anything.
-            log.info("report_passed_over", batch=report.sequence, outcome=report.outcome.value)
+            log.info("report_passed_over", batch=report.sequence, token=report.token, outcome=report.outcome.value)
             return
         match report.outcome:
             case Outcome.STORED:
@@ -283,7 +283,12 @@ class Session:
         if entry is not None:
             metrics.REDISPATCHES.labels(reason).inc()
             log.warning(
-                "sending_again", batch=sequence, token=entry.message.token, attempt=entry.message.attempt, reason=reason
+                "sending_again",
+                batch=sequence,
+                token=entry.message.token,
+                task=entry.message.task_id,
+                attempt=entry.message.attempt,
+                reason=reason,
             )
             self._batches.put(entry)
 

@@ -106,7 +106,7 @@ def write_batch(self: Any, *arguments: object, **named: object) -> str:
         metrics.retried(error)
         log.warning("batch_retrying", **_names(message), attempts=attempts, wait_s=round(wait_s, 2), error=str(error))
         _tell(sink, message, Report(Outcome.RETRYING, message.token, message.sequence, error=str(error), wait_s=wait_s))
-        raise self.retry(exc=error, countdown=wait_s) from None
+        raise self.retry(exc=error, countdown=wait_s, argsrepr=message.summary) from None
     except ForeignMessageError as error:
         return _refuse(error)
     except FatalError as error:
@@ -266,6 +266,7 @@ def _names(message: Message) -> dict[str, Any]:
         "epoch": message.epoch,
         "batch": message.sequence,
         "token": message.token,
+        "task": message.task_id,
         "first": message.first,
         "last": message.last,
         "rows": message.rows,

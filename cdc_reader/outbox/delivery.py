@@ -169,6 +169,7 @@ class Delivery:
             self._dispatcher.send(entry)
         except TransientError as error:
             self._trouble = str(error)
-            log.warning("copy_waits", source=self._settings.source, batch=sequence, error=str(error))
+            task = entry.message.task_id
+            log.warning("copy_waits", source=self._settings.source, batch=sequence, task=task, error=str(error))
         else:
             self._ledger.heard(sequence, Phase.SENT, time.monotonic())

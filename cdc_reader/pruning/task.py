@@ -50,8 +50,7 @@ def prune_once(self: Any, *arguments: object, **named: object) -> str:
             outbox = Outbox(conn, settings, dry_run=False)
             report = prune(outbox, sink.clickhouse, settings, wish, lambda: time.monotonic() > deadline)
     except PipelineError as error:
-        log.error("prune_failed", error=str(error), code=error.code)  # noqa: TRY400 - the line is the message
+        log.error("prune_failed", task=self.request.id, error=str(error), code=error.code)  # noqa: TRY400 - the line is the message
         return "failed"
-    found = report.to_json()
-    (log.warning if report.lacking else log.info)("pruned", **found)
+    (log.warning if report.lacking else log.info)("pruned", task=self.request.id, **report.to_json())
     return "done"
