@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from sink import sentry
 from sink.batch import pulse_key
-from sink.errors import PipelineError
+from sink.errors import FatalError, PipelineError
 from sink.payloads import Payloads
 from sink.retry import backoff_s
 
@@ -42,6 +43,8 @@ _STOP_S = 30.0
 # A worker that ran for so long was in order; its next end is a new one.
 _SETTLED_S = 30.0
 _PR_SET_PDEATHSIG = 1
+# Found before any fork: Sentry's client may have a thread by then, and a child of threads should look for nothing.
+_LIBC = ctypes.CDLL(None)
 
 
 @dataclass(slots=True)
@@ -80,7 +83,7 @@ def supervise(settings: Settings, arguments: Sequence[str], random: Callable[[],
         command = [sys.executable, "-m", "celery", "-A", "sink.app", "worker", "--hostname", f"{name}@%h"]
         command += [*alone, *arguments]
         # A group of its own, so that its children can be ended with it, and a terminal's Ctrl-C comes from us alone.
-        worker = subprocess.Popen(command, process_group=0, preexec_fn=_end_with_parent)  # noqa: PLW1509 - no threads
+        worker = subprocess.Popen(command, process_group=0, preexec_fn=_end_with_parent)  # noqa: PLW1509 - one call, found before
         started = time.monotonic()
         reason = _watch(worker, settings, payloads, name, asked)
         _end(worker)
@@ -89,13 +92,15 @@ def supervise(settings: Settings, arguments: Sequence[str], random: Callable[[],
         failures = 1 if time.monotonic() - started > _SETTLED_S else failures + 1
         wait_s = backoff_s(failures, max_s=settings.retry_max_s, random=random())
         log.error("worker_restarting", reason=reason, failures=failures, wait_s=round(wait_s, 2))
+        with suppress(PipelineError), sentry.stopping():
+            raise FatalError(f"Celery's worker is started again: {reason}")
         if _sleep(wait_s, asked):
             return 0
 
 
 def _end_with_parent() -> None:
     # A watchdog that is killed takes Celery along, which puts its messages back.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _watch(worker: subprocess.Popen[bytes], settings: Settings, payloads: Payloads, name: str, asked: list[int]) -> str:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _STOP_S = 45.0
 # Start-up asks each server once and gives up with these.
 _SERVER_AWAY = {Exit.POSTGRES_UNREACHABLE, Exit.CLICKHOUSE_UNREACHABLE, Exit.REDIS_UNREACHABLE}
-_COMMANDS = {"reader": ["reader"], "worker": ["worker", "--loglevel", "WARNING"]}
+_COMMANDS = {"reader": ["reader"], "worker": ["worker"]}
 
 
 class Pipeline:
