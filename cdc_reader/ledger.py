@@ -42,11 +42,13 @@ class Health:
 class Entry:
     """A batch in flight.
 
-    `since` is the clock at the last change of its phase, `wait_s` what a retrying task announced, both in seconds.
+    `packed_at` is the clock when it came, `since` at the last change of its phase, `wait_s` what a retrying task
+    announced, all in seconds.
     """
 
     message: Message
     assembled: Assembled
+    packed_at: float
     phase: Phase = Phase.WAITING
     since: float = 0.0
     wait_s: float = 0.0
@@ -74,13 +76,17 @@ class Ledger:
         """Commit time of the oldest row in flight, Unix µs; None when nothing is."""
         return min((int(entry.assembled.committed_at_us[0]) for entry in self.entries.values()), default=None)
 
+    def oldest_s(self, now: float) -> float:
+        """Age of the oldest batch in flight, in seconds; 0 when none is."""
+        return now - min((entry.packed_at for entry in self.entries.values()), default=now)
+
     def begun_tokens(self) -> tuple[str, ...]:
         """Tokens of the batches that workers have in hand."""
         return tuple(entry.message.token for entry in self.entries.values() if entry.phase is Phase.BEGUN)
 
-    def add(self, message: Message, assembled: Assembled) -> Entry:
+    def add(self, message: Message, assembled: Assembled, now: float) -> Entry:
         """Note a batch that is about to be sent."""
-        entry = Entry(message, assembled)
+        entry = Entry(message, assembled, now)
         self.entries[message.sequence] = entry
         return entry
 

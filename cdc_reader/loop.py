@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import queue
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import structlog
@@ -24,6 +24,7 @@ from cdc_reader.ledger import Entry, Ledger, Phase
 from cdc_reader.pausing import wish as pause_wish
 from cdc_reader.pausing.gate import Gate, Wished
 from cdc_reader.progress import Progress
+from cdc_reader.signs import Signs
 from cdc_reader.stages import (
     Begun,
     Decoded,
@@ -87,6 +88,7 @@ class Tools:
     wished: Callable[[], Wished]
     random: Callable[[], float]
     clock: Callable[[], float] = time.monotonic
+    signs: Signs = field(default_factory=Signs)
 
 
 class Session:
@@ -160,6 +162,7 @@ class Session:
             self._handle(event)
         self._hand_on(now)
         self._wire.keep_up(self.watermark.confirmed, now, listening=max_bytes > 0)
+        self.tools.signs.turned(now, self._wire.heard_at, self._wire.said_at)
         self._look_back(now)
 
     def _deadline(self) -> float:
@@ -211,7 +214,7 @@ class Session:
     def _note_decoded(self, decoded: Decoded) -> None:
         at_us = decoded.committed_at_us
         self._intake.decoded(None if at_us is None else time.time() - at_us / 1e6)
-        self.progress.captured(decoded.rows, decoded.left_out)
+        self.progress.captured(decoded.rows, decoded.left_out, decoded.size)
 
     def _begin(self, recovered: Recovered) -> None:
         self.begun = recovered
@@ -245,7 +248,8 @@ class Session:
                 attempt=0,
             )
             self._sequence += 1
-            self._batches.put(self.ledger.add(message, assembled))
+            self.progress.packed(message)
+            self._batches.put(self.ledger.add(message, assembled, self.tools.clock()))
         self.watermark.decoded(list(range(first, self._sequence)), packed.safe_lsn)
 
     def _hear(self, report: Report) -> None:
@@ -275,8 +279,8 @@ class Session:
             return
         self.watermark.stored(report.sequence)
         reach("reader.stored")
-        self.progress.stored(entry, report.dead_letters, time.time_ns() // 1000)
         self._stored_at = self.tools.clock()
+        self.progress.stored(entry, report.dead_letters, time.time_ns() // 1000, self._stored_at)
 
     def _send_again(self, sequence: int, reason: str) -> None:
         entry = self.ledger.again(sequence)
@@ -310,7 +314,9 @@ class Session:
     def _recover_and_decode(self) -> None:
         found: list[Recovered] = []
         events, settings, tools = self.events, self.settings, self.tools
+        begun_at = tools.clock()
         persist("recovery", events, settings, tools.random, lambda: found.append(tools.recover(events.wait)))
+        metrics.RECOVERY.set(tools.clock() - begun_at)
         events.put(Begun(found[-1]))
         decode_pieces(self._pieces, events, found[-1], self._decoder, settings)
 
@@ -333,7 +339,8 @@ class Session:
             is_at_rest=self._is_at_rest,
             is_troubled=bool(self.progress.trouble),
         )
-        state = self.progress.state(doing, epoch, self._wire.received, self.watermark, self.ledger, pause)
+        self.tools.signs.does(doing)
+        state = self.progress.state(doing, epoch, self._wire.received, self.watermark, self.ledger, pause, now)
         self._snapshot = state.to_json()
 
     def _close(self) -> None:

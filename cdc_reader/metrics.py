@@ -1,6 +1,7 @@
 """What the reader did -> Prometheus metrics.
 
-Edge: prometheus-client's registry; no labels but reasons.
+Edge: a registry of its own, so that a reader shows what is its own and nothing of the modules that it shares with
+workers. Labels are few and bounded, and those that are known beforehand begin at 0: a rate needs a beginning.
 
 Source: https://prometheus.io/docs/practices/naming/
 """
@@ -9,59 +10,116 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prometheus_client import REGISTRY, Counter, Gauge, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 from cdc_reader.latency import BOUNDS_S, Latencies
+from cdc_reader.state import PHASES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from prometheus_client.metrics_core import Metric
 
-CAPTURED = Counter("outhaul_reader_events_captured", "Rows decoded from the stream")
-LEFT_OUT = Counter("outhaul_reader_events_left_out", "Rows that ClickHouse held already when they were streamed again")
-STORED = Counter("outhaul_reader_events_stored", "Rows reported stored, dead letters included")
-DEAD_LETTERS = Counter("outhaul_reader_dead_letters", "Rows reported set aside")
-BATCHES = Counter("outhaul_reader_batches_stored", "Batches reported stored")
-REDISPATCHES = Counter("outhaul_reader_redispatches", "Batches sent again", ["reason"])
-SESSIONS = Counter("outhaul_reader_sessions", "Streaming sessions begun")
-SESSION_ENDS = Counter("outhaul_reader_session_ends", "Streaming sessions ended, by class of the error", ["reason"])
-HEALS = Counter("outhaul_reader_heals", "Copies of what a slot skipped, by how they ended", ["outcome"])
-HEALED_ROWS = Counter("outhaul_reader_healed_rows", "Rows copied from the outbox because ClickHouse lacked them")
-SLOT_CHANGES = Counter("outhaul_reader_slot_changes", "Slots given up or made anew by the reader", ["reason"])
-IN_FLIGHT = Gauge("outhaul_reader_in_flight_batches", "Batches handed on and not stored")
-LAG_SECONDS = Gauge("outhaul_reader_lag_seconds", "Age of the oldest commit that is not stored")
-PAUSED = Gauge("outhaul_reader_paused", "1 while `outhaul pause` keeps the reader from taking rows")
-LAG_BYTES = Gauge("outhaul_reader_lag_bytes", "WAL between what was received and what is confirmed")
+REGISTRY = CollectorRegistry()
+
+# Events of a batch grow from one to a hundred thousand, its bytes from some hundreds to some ten millions.
+_EVENTS = (1, 10, 100, 1_000, 5_000, 10_000, 25_000, 50_000, 100_000, 150_000, 1_000_000)
+_BYTES = tuple(1024 * 4**power for power in range(10))
+
+
+def _counter(name: str, what: str, **labels: tuple[str, ...]) -> Counter:
+    made = Counter(f"outhaul_reader_{name}", what, [*labels], registry=REGISTRY)
+    for label, values in labels.items():
+        for value in values:
+            made.labels(**{label: value})
+    return made
+
+
+def _gauge(name: str, what: str) -> Gauge:
+    return Gauge(f"outhaul_reader_{name}", what, registry=REGISTRY)
+
+
+CAPTURED = _counter("events_captured", "Events decoded from the stream")
+CAPTURED_BYTES = _counter("bytes_captured", "Bytes read from the stream of Postgres")
+LEFT_OUT = _counter("events_left_out", "Events that ClickHouse held already when they were streamed again")
+STORED = _counter("events_stored", "Events reported stored, dead letters included")
+STORED_BYTES = _counter("bytes_stored", "Bytes of compressed payload reported stored")
+DEAD_LETTERED = _counter("events_dead_lettered", "Events reported set aside as dead letters")
+BATCHES = _counter("batches_stored", "Batches reported stored")
+REDISPATCHES = _counter("redispatches", "Batches sent again", reason=("silence", "redis", "missing", "copy"))
+RETRIES = _counter("retries", "Attempts that a stage repeats", where=("recovery", "dispatch", "reports"))
+SESSIONS = _counter("sessions", "Streaming sessions begun")
+SESSION_ENDS = _counter("session_ends", "Streaming sessions ended, by class of the error", reason=("TransientError",))
+HEALS = _counter("heals", "Copies of what a slot skipped, by how they ended", outcome=("done", "failed"))
+HEALED = _counter("healed_events", "Events copied from the outbox because ClickHouse lacked them")
+SLOT_CHANGES = _counter(
+    "slot_changes",
+    "Slots given up or made anew by the reader",
+    reason=("slot_missing", "slot_unusable", "other_history", "parked"),
+)
+STAGES = _counter(
+    "stage_seconds",
+    "Time spent by stage; the three threads of wait and read, decode and pack, dispatch run beside each other",
+    stage=("wait", "read", "decode", "pack", "dispatch"),
+)
+WAIT_S, READ_S, DECODE_S, PACK_S, DISPATCH_S = (
+    STAGES.labels(stage) for stage in ("wait", "read", "decode", "pack", "dispatch")
+)
+
+IN_FLIGHT = _gauge("batches_in_flight", "Batches handed on and not stored")
+EVENTS_IN_FLIGHT = _gauge("events_in_flight", "Events of the batches that are sent and not stored")
+BYTES_IN_FLIGHT = _gauge("bytes_in_flight", "Bytes of compressed payload that are sent and not stored")
+OLDEST_BATCH = _gauge("oldest_batch_age_seconds", "Time since the oldest batch in flight was packed")
+LAG_SECONDS = _gauge("lag_seconds", "Age of the oldest commit that was read and is not stored")
+LAG_BYTES = _gauge("lag_bytes", "WAL between what was received and what is confirmed")
+EPOCH = _gauge("epoch", "Number of the session among all of its pipeline; 0 before recovery is done")
+PAUSED = _gauge("paused", "1 while `outhaul pause` keeps the reader from taking rows")
+RECOVERY = _gauge("recovery_seconds", "How long the latest recovery took")
+FEEDBACK_AGE = _gauge("feedback_age_seconds", "Time since Postgres was last told the position; 0 without a session")
+SILENCE = _gauge("silence_seconds", "Time since the last byte from Postgres; 0 without a session")
+
+BATCH_EVENTS = Histogram("outhaul_reader_batch_events", "Events of a batch", buckets=_EVENTS, registry=REGISTRY)
+BATCH_BYTES = Histogram(
+    "outhaul_reader_batch_bytes", "Bytes of a batch's compressed payload", buckets=_BYTES, registry=REGISTRY
+)
+BATCH_SECONDS = Histogram(
+    "outhaul_reader_batch_seconds",
+    "From packing a batch to the report that it is stored",
+    buckets=(0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300, 1800),
+    registry=REGISTRY,
+)
 
 
 class LatencyCollector(Collector):
-    """Commit-to-stored latency, counted a batch at a time."""
+    """Times from commit on, counted a batch at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str, what: str) -> None:
         """Start empty."""
         self.latencies = Latencies()
+        self._name = f"outhaul_reader_{name}"
+        self._what = what
 
     def collect(self) -> Iterable[Metric]:
-        """Yield the histogram, every fifth bucket."""
+        """Yield the histogram, every fourth bucket: 1 ms to 14 hours, each about twice the one before."""
         cumulative = self.latencies.counts.cumsum()
-        buckets = [(f"{BOUNDS_S[i]:.6g}", int(cumulative[i])) for i in range(0, len(BOUNDS_S), 5)]
+        buckets = [(f"{BOUNDS_S[i]:.6g}", int(cumulative[i])) for i in range(0, len(BOUNDS_S), 4)]
         buckets.append(("+Inf", int(cumulative[-1])))
-        yield HistogramMetricFamily(
-            "outhaul_commit_to_stored_seconds",
-            "From a row's commit to the report that ClickHouse has stored it",
-            buckets=buckets,
-            sum_value=self.latencies.sum_s,
-        )
+        yield HistogramMetricFamily(self._name, self._what, buckets=buckets, sum_value=self.latencies.sum_s)
 
 
-COMMIT_TO_STORED = LatencyCollector()
+COMMIT_TO_CAPTURE = LatencyCollector("commit_to_capture_seconds", "From an event's commit until it is decoded")
+COMMIT_TO_STORED = LatencyCollector(
+    "commit_to_stored_seconds", "From an event's commit to the report that ClickHouse has stored it"
+)
+REGISTRY.register(COMMIT_TO_CAPTURE)
 REGISTRY.register(COMMIT_TO_STORED)
 
+_PHASE = Gauge("outhaul_reader_phase", "1 for what the reader does, 0 for all else", ["phase"], registry=REGISTRY)
 
-def serve(port: int) -> None:
-    """Serve /metrics on loopback; 0 is off."""
-    if port:
-        start_http_server(port, "127.0.0.1")
+
+def show_phase(doing: str) -> None:
+    """Show one phase, and no other."""
+    for phase in PHASES:
+        _PHASE.labels(phase).set(phase == doing)

@@ -10,8 +10,6 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from cdc_reader import metrics
 from cdc_reader.state import ReaderState
 
@@ -19,6 +17,7 @@ if TYPE_CHECKING:
     from cdc_reader.ledger import Entry, Ledger
     from cdc_reader.pausing.gate import Pause
     from cdc_reader.watermark import Watermark
+    from sink.batch import Message
     from sink.position import Lsn
 
 
@@ -32,34 +31,52 @@ class Progress:
         self._captured = self._stored = self._left_out = self._dead_letters = 0
         self._last_stored_at: float | None = None
 
-    def captured(self, rows: int, left_out: int) -> None:
-        """Count the rows of a piece, and those of them that go no further, since ClickHouse holds them already."""
+    def captured(self, rows: int, left_out: int, size: int) -> None:
+        """Count the rows of a piece of `size` bytes; ClickHouse holds `left_out` of them, which go no further."""
         self._captured += rows
         self._left_out += left_out
         metrics.CAPTURED.inc(rows)
+        metrics.CAPTURED_BYTES.inc(size)
         metrics.LEFT_OUT.inc(left_out)
 
-    def stored(self, entry: Entry, dead_letters: int, now_us: int) -> None:
-        """Count a stored batch at Unix time `now_us`; the sink set `dead_letters` of its rows aside."""
+    def packed(self, message: Message) -> None:
+        """Note how large a batch became."""
+        metrics.BATCH_EVENTS.observe(message.rows)
+        metrics.BATCH_BYTES.observe(message.size_bytes)
+
+    def stored(self, entry: Entry, dead_letters: int, now_us: int, now: float) -> None:
+        """Count a stored batch at Unix time `now_us`, clock `now`; the sink set `dead_letters` of its rows aside."""
         if entry.message.table == self._dead_letters_table:
             dead_letters = entry.message.rows
         self._stored += entry.message.rows
         self._dead_letters += dead_letters
         self._last_stored_at = now_us / 1e6
         self.trouble.pop("sink", None)
-        ages_us = np.maximum(now_us - entry.assembled.committed_at_us, 0)
-        metrics.COMMIT_TO_STORED.latencies.observe(ages_us / 1e6)
+        metrics.COMMIT_TO_STORED.latencies.observe(entry.assembled.committed_at_us, now_us)
         metrics.STORED.inc(entry.message.rows)
+        metrics.STORED_BYTES.inc(entry.message.size_bytes)
         metrics.BATCHES.inc()
-        metrics.DEAD_LETTERS.inc(dead_letters)
+        metrics.BATCH_SECONDS.observe(now - entry.packed_at)
+        metrics.DEAD_LETTERED.inc(dead_letters)
 
     def state(
-        self, phase: str, epoch: int, received: Lsn, watermark: Watermark, ledger: Ledger, pause: Pause | None
+        self,
+        phase: str,
+        epoch: int,
+        received: Lsn,
+        watermark: Watermark,
+        ledger: Ledger,
+        pause: Pause | None,
+        now: float,
     ) -> ReaderState:
-        """Return the snapshot to publish, and set the gauges by the way."""
+        """Return the snapshot to publish, and set the gauges by the way; `now` is the clock of the ledger."""
         oldest_us = ledger.oldest_commit_us()
         lag_s = max(0.0, time.time() - oldest_us / 1e6) if oldest_us is not None else 0.0
         metrics.IN_FLIGHT.set(watermark.in_flight)
+        metrics.EVENTS_IN_FLIGHT.set(ledger.rows)
+        metrics.BYTES_IN_FLIGHT.set(ledger.size)
+        metrics.OLDEST_BATCH.set(ledger.oldest_s(now))
+        metrics.EPOCH.set(epoch)
         metrics.LAG_SECONDS.set(lag_s)
         metrics.PAUSED.set(pause is not None)
         metrics.LAG_BYTES.set(max(0, received - watermark.confirmed))

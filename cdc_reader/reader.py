@@ -17,6 +17,7 @@ from random import SystemRandom
 from typing import TYPE_CHECKING
 
 import structlog
+from prometheus_client import REGISTRY
 
 from cdc_reader import memory, metrics
 from cdc_reader.columns import UnsupportedBinary
@@ -25,6 +26,7 @@ from cdc_reader.loop import Session, Tools
 from cdc_reader.pausing.wish import ask
 from cdc_reader.preflight import Server, check_clickhouse, check_postgres, check_redis, check_slot, connect
 from cdc_reader.recovery import recover
+from cdc_reader.signs import Signs
 from cdc_reader.slot import confirmed_lsn, open_link
 from cdc_reader.slot_care.hold import check_free
 from cdc_reader.slot_care.self_heal import Guard, is_about_the_slot, mend, park, remake
@@ -34,6 +36,7 @@ from sink.app import SinkApp, make_app
 from sink.batch import reconnecting_key
 from sink.clickhouse import ClickHouse
 from sink.errors import Exit, FatalError, TransientError
+from sink.exposition import Health, expose
 from sink.payloads import Payloads
 from sink.retry import backoff_s
 
@@ -85,11 +88,9 @@ def run(settings: Settings, stopping: Callable[[], bool], *, standby: bool = Tru
     Raises:
         PipelineError: an operator is needed; the slot is kept.
     """
-    server = check(settings)
-    status_interval_s = settings.status_interval_s
-    if server.wal_sender_timeout_s:
-        status_interval_s = min(status_interval_s, server.wal_sender_timeout_s / 4)
-    metrics.serve(settings.metrics_port)
+    signs = Signs(settings.receive_timeout_s)
+    expose(settings, "reader", (metrics.REGISTRY, REGISTRY), Health(signs.alive, signs.ready))
+    status_interval_s = _status_interval_s(settings, check(settings))
     app = make_app(settings)
     memory.settle()
     guard = Guard(settings, stopping)
@@ -99,12 +100,12 @@ def run(settings: Settings, stopping: Callable[[], bool], *, standby: bool = Tru
         begun_at = time.monotonic()
         try:
             if guard.must_park:
-                _park(settings, guard, stopping)
+                _park(settings, guard, signs, stopping)
                 continue
             if broken is not None:
                 mend(settings, broken)
                 broken = None
-            session = _open(app, status_interval_s, binary=binary)
+            session = _open(app, status_interval_s, signs, binary=binary)
             waiting = False
             try:
                 session.run(lambda: stopping() or guard.must_park)
@@ -120,6 +121,7 @@ def run(settings: Settings, stopping: Callable[[], bool], *, standby: bool = Tru
             if not waiting:
                 log.info("standing_by", slot=settings.slot, reason=error.message)
             waiting = True
+            signs.does("standing_by")
             _sleep(_STANDBY_S, stopping)
         except FatalError as error:
             if broken is not None or not is_about_the_slot(error):
@@ -128,14 +130,25 @@ def run(settings: Settings, stopping: Callable[[], bool], *, standby: bool = Tru
         except TransientError as error:
             # A session that had run for a while failed for a new reason.
             failures = 1 if time.monotonic() - begun_at > settings.retry_max_s else failures + 1
-            wait_s = backoff_s(failures, max_s=settings.retry_max_s, random=_random())
-            metrics.SESSION_ENDS.labels(type(error).__name__).inc()
-            log.warning("session_ended", slot=settings.slot, error=error, failures=failures, wait_s=round(wait_s, 2))
-            _say_why(settings, error, wait_s)
-            _sleep(wait_s, stopping)
+            signs.does("reconnecting")
+            _back_off(settings, error, failures, stopping)
 
 
-def _open(app: SinkApp, status_interval_s: float, *, binary: bool) -> Session:
+def _back_off(settings: Settings, error: TransientError, failures: int, stopping: Callable[[], bool]) -> None:
+    wait_s = backoff_s(failures, max_s=settings.retry_max_s, random=_random())
+    metrics.SESSION_ENDS.labels(type(error).__name__).inc()
+    log.warning("session_ended", slot=settings.slot, error=error, failures=failures, wait_s=round(wait_s, 2))
+    _say_why(settings, error, wait_s)
+    _sleep(wait_s, stopping)
+
+
+def _status_interval_s(settings: Settings, server: Server) -> float:
+    if not server.wal_sender_timeout_s:
+        return settings.status_interval_s
+    return min(settings.status_interval_s, server.wal_sender_timeout_s / 4)
+
+
+def _open(app: SinkApp, status_interval_s: float, signs: Signs, *, binary: bool) -> Session:
     settings = app.settings
     identity.begin(source=settings.source, slot=settings.slot)
     dsn = settings.postgres_dsn.get_secret_value()
@@ -166,22 +179,25 @@ def _open(app: SinkApp, status_interval_s: float, *, binary: bool) -> Session:
         recover=functools.partial(recover, asking, settings, history, confirmed, owner),
         wished=functools.partial(ask, wishing, settings),
         random=_random,
+        signs=signs,
     )
     return Session(settings, tools, confirmed, owner=owner, binary=binary, status_interval_s=status_interval_s)
 
 
-def _park(settings: Settings, guard: Guard, stopping: Callable[[], bool]) -> None:
+def _park(settings: Settings, guard: Guard, signs: Signs, stopping: Callable[[], bool]) -> None:
     """Give the slot up; make it anew when all three servers answer again.
 
     Raises:
         PipelineError: a server refuses or does not answer; the slot may still be there.
     """
     park(settings)
+    signs.does("parked")
     error = FatalError("the slot was given up before its log filled the disk", exit_code=Exit.SLOT_MISSING)
     while not stopping():
         try:
             check(settings)
         except TransientError as reason:
+            signs.does("parked")
             _say_why(settings, reason, _PARKED_S)
             _sleep(_PARKED_S, stopping)
             continue

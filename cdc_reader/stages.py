@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from cdc_reader import metrics
 from cdc_reader.assemble import Assembled, Assembly
 from cdc_reader.ledger import Health
 from cdc_reader.pausing.gate import Wished
@@ -53,10 +54,11 @@ class Begun:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A piece was decoded: its rows, those among them that are held, when the last was committed (Unix µs, or None)."""
+    """A piece was decoded: rows, those that are held, bytes, and when the last was committed (Unix µs, or None)."""
 
     rows: int
     left_out: int
+    size: int
     committed_at_us: int | None
 
 
@@ -185,6 +187,7 @@ def persist(
             act()
         except TransientError as error:
             attempt += 1
+            metrics.RETRIES.labels(where).inc()
             wait_s = backoff_s(attempt, max_s=settings.retry_max_s, random=random())
             log.warning("retrying", where=where, attempts=attempt, wait_s=round(wait_s, 2), error=error)
             sentry.repeated(error)
@@ -208,16 +211,27 @@ def decode_pieces(
     assembly = Assembly(recovered.held, source=settings.source, dead_letters=settings.dead_letters_table)
     safe_lsn: Lsn | None = None
     while (piece := inbox.get()) is not None:
+        begun_at, size = time.monotonic(), len(piece.run.data)
         decoded = decoder.decode([piece.run.data], piece.run.lengths)
+        decoded_at = time.monotonic()
+        _note_capture(decoded, decoded_at - begun_at)
         safe_lsn = decoded.safe_lsn or safe_lsn
         left_out = sum(assembly.add(segment) for segment in decoded.segments)
-        events.put(Decoded(sum(map(len, decoded.segments)), left_out, _last_commit_us(decoded)))
+        events.put(Decoded(sum(map(len, decoded.segments)), left_out, size, _last_commit_us(decoded)))
         ends_batch = piece.ends_batch
         # Frames and columns are large; they must be free before the next piece is waited for.
         del piece, decoded
         if ends_batch:
             events.put(Packed(assembly.finish(), safe_lsn))
             safe_lsn = None
+        metrics.PACK_S.inc(time.monotonic() - decoded_at)
+
+
+def _note_capture(decoded: DecodedPiece, seconds: float) -> None:
+    metrics.DECODE_S.inc(seconds)
+    now_us = time.time_ns() // 1000
+    for segment in decoded.segments:
+        metrics.COMMIT_TO_CAPTURE.latencies.observe(segment.committed_at_us, now_us)
 
 
 def _last_commit_us(decoded: DecodedPiece) -> int | None:
@@ -235,9 +249,10 @@ def send_batches(
     """Send batches, in order, until None comes; a Redis that does not answer is waited for."""
     persist("dispatch", events, settings, random, lambda: dispatcher.announce_epoch(epoch))
     while (entry := inbox.get()) is not None:
-        batch = entry
+        batch, begun_at = entry, time.monotonic()
         identity.bind(batch.message)
         persist("dispatch", events, settings, random, lambda: dispatcher.send(batch))  # noqa: B023 - called before the next turn
+        metrics.DISPATCH_S.inc(time.monotonic() - begun_at)
         log.debug("batch_sent", rows=entry.message.rows, attempt=entry.message.attempt)
         events.put(Sent(entry.message.sequence))
         del entry, batch
@@ -272,6 +287,7 @@ def hear_reports(
                 events.put(Trouble("reports", None))
         except TransientError as error:
             attempt += 1
+            metrics.RETRIES.labels("reports").inc()
             wait_s = backoff_s(attempt, max_s=settings.retry_max_s, random=random())
             log.warning("retrying", where="reports", attempts=attempt, wait_s=round(wait_s, 2), error=error)
             sentry.repeated(error)

@@ -13,6 +13,10 @@ from cdc_reader.pausing.gate import Pause
 
 TTL_S = 5
 
+# What a reader does while it has a session, and what else it may do.
+SESSION_PHASES = ("recovering", "streaming", "waiting", "pausing", "paused", "draining")
+PHASES = ("starting", "standing_by", "reconnecting", "parked", *SESSION_PHASES)
+
 
 def phase(*, is_draining: bool, is_recovering: bool, is_paused: bool, is_at_rest: bool, is_troubled: bool) -> str:
     """Return the one word for what a reader does.

@@ -12,6 +12,7 @@ import select
 import time
 from typing import TYPE_CHECKING
 
+from cdc_reader import metrics
 from cdc_reader.frame import heard, standby_status
 from sink.errors import Exit, TransientError
 from sink.position import NO_LSN, Lsn
@@ -39,15 +40,18 @@ _GONE = select.POLLERR | select.POLLHUP | select.POLLRDHUP | select.POLLNVAL
 
 
 class Wire:
-    """The socket and its clocks: when to say something, when to worry."""
+    """The socket and its clocks: when to say something, when to worry.
+
+    `heard_at` and `said_at` are when Postgres was last heard, and last told something.
+    """
 
     def __init__(self, link: Link, status_interval_s: float, receive_timeout_s: float, now: float) -> None:
         self._link = link
         self._interval_s = status_interval_s
         self._timeout_s = receive_timeout_s
-        self._heard_at = now
+        self.heard_at = now
         self._read_at = now
-        self._said_at = float("-inf")
+        self.said_at = float("-inf")
         self._asked = False
         self._said = NO_LSN
         self._reply_due = False
@@ -62,7 +66,7 @@ class Wire:
 
     def due_at(self) -> float:
         """Return the clock at which the next feedback is due."""
-        return self._said_at + self._interval_s
+        return self.said_at + self._interval_s
 
     def wait(
         self, events: Events, deadline: float, run: Run, max_bytes: int, max_frames: int, *, patient: bool = False
@@ -109,15 +113,19 @@ class Wire:
         poll.register(events.fileno(), select.POLLIN)
         want = select.POLLRDHUP | (select.POLLIN if looking else 0) | (select.POLLOUT if self._link.unsent else 0)
         poll.register(self._link.fileno(), want)
-        flags = dict(poll.poll(max(0.0, deadline - time.monotonic()) * 1000)).get(self._link.fileno(), 0)
+        begun_at = time.monotonic()
+        flags = dict(poll.poll(max(0.0, deadline - begun_at) * 1000)).get(self._link.fileno(), 0)
+        metrics.WAIT_S.inc(time.monotonic() - begun_at)
         if flags & select.POLLOUT:
             self._link.flush()
         return flags
 
     def _look(self, run: Run, max_bytes: int, max_frames: int) -> None:
         frames, size = len(run.lengths), len(run.data)
+        begun_at = time.monotonic()
         self._link.read(run, max_bytes, max_frames)
         now = time.monotonic()
+        metrics.READ_S.inc(now - begun_at)
         self._look_bytes += len(run.data) - size
         if not self._link.more:
             if self._look_bytes >= _CROWD_BYTES:
@@ -126,7 +134,7 @@ class Wire:
                 self._rest_until = now + _REST_S
             self._look_bytes = 0
         if len(run.lengths) > frames:
-            self._heard_at, self._asked = now, False
+            self.heard_at, self._asked = now, False
             said = heard(run, frames)
             self._reply_due |= said.reply_requested
             self.received = max(self.received, said.wal_end)
@@ -138,8 +146,8 @@ class Wire:
             TransientError: it gave none for too long.
         """
         if not listening:
-            self._heard_at = max(self._heard_at, now - self._timeout_s / 2)
-        silent_s = now - self._heard_at
+            self.heard_at = max(self.heard_at, now - self._timeout_s / 2)
+        silent_s = now - self.heard_at
         if silent_s > self._timeout_s:
             raise TransientError(f"Postgres has been silent for {silent_s:.0f} s", exit_code=Exit.POSTGRES_UNREACHABLE)
         ask = listening and not self._asked and silent_s > self._timeout_s / 2
@@ -150,5 +158,5 @@ class Wire:
         """Tell Postgres what was received and what is stored."""
         clock_us = time.time_ns() // 1000 - _POSTGRES_EPOCH_US
         self._link.send(standby_status(max(self.received, confirmed), confirmed, confirmed, clock_us, ask))
-        self._said_at, self._said, self._reply_due = now, confirmed, False
+        self.said_at, self._said, self._reply_due = now, confirmed, False
         self._asked = self._asked or ask

@@ -8,12 +8,14 @@ Source: https://clickhouse.com/docs/sql-reference/table-functions/input
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sink import metrics
 from sink.batch import parse_position
 from sink.errors import ForeignMessageError
 from sink.sql import identifier, literal, query
@@ -69,12 +71,16 @@ def insert(
         PipelineError: of the kind that ClickHouse's code says.
     """
     contents = contents_of(payload)
-    clickhouse.command(
-        statement(message.table, epochs, contents, tables),
-        parameters=parameters(message, contents),
-        settings=settings(message, timeout_s),
-        data=payload,
-    )
+    begun_at = time.monotonic()
+    try:
+        clickhouse.command(
+            statement(message.table, epochs, contents, tables),
+            parameters=parameters(message, contents),
+            settings=settings(message, timeout_s),
+            data=payload,
+        )
+    finally:
+        metrics.inserted(time.monotonic() - begun_at)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,8 @@
-"""What the sink did -> Prometheus counters.
+"""What the sink did -> Prometheus metrics of a worker.
 
-Edge: prometheus-client's registry. Labels are few and bounded: outcomes and error classes, never ids.
+Edge: a registry of its own; in a worker under the watchdog the values are in its directory (sink/multiprocess.py). They
+count work: a batch whose worker dies between storing and reporting is stored once and may be counted twice. What counts
+events once is the reader's. Labels are few and bounded: outcomes and error codes, never ids.
 
 Source: https://prometheus.io/docs/practices/naming/
 """
@@ -9,40 +11,89 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from sink import multiprocess
+from sink.report import Outcome
 
 if TYPE_CHECKING:
     from sink.batch import Message
     from sink.report import Report
 
-_TASKS = Counter("outhaul_sink_tasks", "Batches by what became of them", ["outcome"])
-_ROWS = Counter("outhaul_sink_rows", "Rows that ClickHouse stored")
-_BYTES = Counter("outhaul_sink_bytes", "Bytes of compressed payload that ClickHouse stored")
-_DEAD_LETTERS = Counter("outhaul_sink_dead_letters", "Rows set aside as dead letters by the sink")
-_ERRORS = Counter("outhaul_sink_errors", "Errors by kind and ClickHouse code", ["kind", "code"])
-_SECONDS = Histogram("outhaul_sink_task_seconds", "Time from the start of a task to its outcome")
+PREFIX = "outhaul_worker_"
+REGISTRY = CollectorRegistry()
+
+multiprocess.join()
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+
+_TASKS = Counter(f"{PREFIX}tasks", "Runs of the task by what became of the batch", ["outcome"], registry=REGISTRY)
+_EVENTS = Counter(f"{PREFIX}events_stored", "Events of batches that ClickHouse stored", registry=REGISTRY)
+_BYTES = Counter(f"{PREFIX}bytes_stored", "Bytes of compressed payload that ClickHouse stored", registry=REGISTRY)
+_DEAD_LETTERED = Counter(f"{PREFIX}events_dead_lettered", "Events that the sink set aside", registry=REGISTRY)
+_ERRORS = Counter(f"{PREFIX}errors", "Errors by kind and ClickHouse code", ["kind", "code"], registry=REGISTRY)
+_LOST = Counter(f"{PREFIX}reports_lost", "Attempts to tell the reader that Redis did not take", registry=REGISTRY)
+_TASK = Histogram(
+    f"{PREFIX}task_seconds", "Time from the start of a task to its outcome", buckets=_SECONDS, registry=REGISTRY
+)
+_INSERT = Histogram(
+    f"{PREFIX}insert_seconds", "Time of one insert, whatever came of it", buckets=_SECONDS, registry=REGISTRY
+)
+_STAGES = Counter(f"{PREFIX}stage_seconds", "Time spent by stage of a task", ["stage"], registry=REGISTRY)
+_FETCH_S, _INSERT_S, _REPORT_S = (_STAGES.labels(stage) for stage in ("fetch", "insert", "report"))
+
+# A rate needs a beginning.
+_UNREPORTED = ("refused",)
+for _outcome in (*(outcome.value for outcome in Outcome if outcome is not Outcome.BEGUN), *_UNREPORTED):
+    _TASKS.labels(_outcome)
+for _kind in ("transient", "fatal", "foreign"):
+    _ERRORS.labels(_kind, "none")
 
 
 def finished(message: Message, report: Report, seconds: float) -> None:
-    """Count a task that came to an end."""
+    """Count a task that came to an end after so many seconds."""
     _TASKS.labels(report.outcome.value).inc()
-    _SECONDS.observe(seconds)
-    if report.outcome.value == "stored":
-        _ROWS.inc(message.rows)
+    _TASK.observe(seconds)
+    if report.outcome is Outcome.STORED:
+        _EVENTS.inc(message.rows)
         _BYTES.inc(message.size_bytes)
-        _DEAD_LETTERS.inc(report.dead_letters)
+        _DEAD_LETTERED.inc(report.dead_letters)
+
+
+def fetched(seconds: float) -> None:
+    """Count the time in which a payload came from Redis."""
+    _FETCH_S.inc(seconds)
+
+
+def inserted(seconds: float) -> None:
+    """Count the time of an insert, also of one that failed."""
+    _INSERT_S.inc(seconds)
+    _INSERT.observe(seconds)
+
+
+def reported(seconds: float) -> None:
+    """Count the time in which the reader was told."""
+    _REPORT_S.inc(seconds)
+
+
+def report_lost() -> None:
+    """Count an attempt to tell the reader that failed."""
+    _LOST.inc()
 
 
 def retried(error: BaseException) -> None:
     """Count a transient error."""
+    _TASKS.labels(Outcome.RETRYING.value).inc()
     _ERRORS.labels("transient", str(getattr(error, "code", None) or "none")).inc()
 
 
 def refused() -> None:
     """Count a message that no reader of this pipeline has sent."""
+    _TASKS.labels("refused").inc()
     _ERRORS.labels("foreign", "none").inc()
 
 
 def failed(error: BaseException) -> None:
     """Count a fatal error."""
+    _TASKS.labels(Outcome.FATAL.value).inc()
     _ERRORS.labels("fatal", str(getattr(error, "code", None) or "none")).inc()

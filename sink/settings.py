@@ -61,6 +61,7 @@ class Settings(BaseSettings):
     park_wal_bytes: Annotated[int, Field(ge=0)] = 0
     prune_older_than: Annotated[str, StringConstraints(pattern=rf"^({duration.FORM})?$")] = ""
 
+    metrics_host: str = "127.0.0.1"
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
     sentry_dsn: SecretStr = SecretStr("")
     sentry_traces_rate: Annotated[float, Field(ge=0, le=1)] = 0.01

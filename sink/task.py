@@ -190,10 +190,12 @@ def write(sink: Sink, message: Message) -> Report:
         ForeignMessageError: the payload is the one announced, but not one that a reader makes.
         FatalError: an operator is needed.
     """
+    begun_at = time.monotonic()
     with trace.span("db.redis", "payload"):
         mirror, payload = sink.payloads.get_with_text(
             epoch_key(message.fence), message.payload_key, max_bytes=message.size_bytes
         )
+    metrics.fetched(time.monotonic() - begun_at)
     if _superseded(message, mirror):
         return Report(Outcome.STALE, message.token, message.sequence)
     if payload is None or not message.announces(payload):
@@ -250,11 +252,14 @@ def _tell(sink: Sink, message: Message, report: Report) -> None:
     drop = [message.payload_key, sign] if report.outcome in {Outcome.STORED, Outcome.STALE} else []
     begun = sign if report.outcome is Outcome.BEGUN else None
     for attempt in range(1, _REPORT_ATTEMPTS + 1):
+        begun_at = time.monotonic()
         try:
             sink.payloads.report(stored_key(message.fence, message.epoch), report.to_json(), drop=drop, alive=begun)
         except TransientError as error:
+            metrics.report_lost()
             log.warning("report_lost", outcome=report.outcome.value, attempt=attempt, error=error)
             time.sleep(backoff_s(attempt, max_s=2.0, random=_random()))
         else:
+            metrics.reported(time.monotonic() - begun_at)
             return
     # The reader hears nothing and sends the batch again: the token and the positions make that harmless.

@@ -27,6 +27,7 @@ from sink.batch import pulse_key
 from sink.errors import FatalError, PipelineError
 from sink.payloads import Payloads
 from sink.retry import backoff_s
+from sink.worker_pages import WorkerPages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,8 +44,8 @@ _STOP_S = 30.0
 # A worker that ran for so long was in order; its next end is a new one.
 _SETTLED_S = 30.0
 _PR_SET_PDEATHSIG = 1
-# Found before any fork: Sentry's client may have a thread by then, and a child of threads should look for nothing.
-_LIBC = ctypes.CDLL(None)
+# Found before any fork: a child of threads (metrics, Sentry's client) should look for nothing.
+_prctl = ctypes.CDLL(None).prctl
 
 
 @dataclass(slots=True)
@@ -75,6 +76,21 @@ def supervise(settings: Settings, arguments: Sequence[str], random: Callable[[],
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda signum, _frame: asked.append(signum))
     payloads = Payloads(settings.redis_url.get_secret_value())
+    pages = WorkerPages(settings)
+    try:
+        return _supervise(settings, arguments, random, payloads, pages, asked)
+    finally:
+        pages.close()
+
+
+def _supervise(
+    settings: Settings,
+    arguments: Sequence[str],
+    random: Callable[[], float],
+    payloads: Payloads,
+    pages: WorkerPages,
+    asked: list[int],
+) -> int:
     failures = 0
     while True:
         name = f"outhaul-{secrets.token_hex(4)}"
@@ -83,12 +99,19 @@ def supervise(settings: Settings, arguments: Sequence[str], random: Callable[[],
         command = [sys.executable, "-m", "celery", "-A", "sink.app", "worker", "--hostname", f"{name}@%h"]
         command += [*alone, *arguments]
         # A group of its own, so that its children can be ended with it, and a terminal's Ctrl-C comes from us alone.
-        worker = subprocess.Popen(command, process_group=0, preexec_fn=_end_with_parent)  # noqa: PLW1509 - one call, found before
+        worker = subprocess.Popen(
+            command,
+            env=os.environ | pages.environment,
+            process_group=0,
+            preexec_fn=_end_with_parent,  # noqa: PLW1509 - see there
+        )
+        pages.starting()
         started = time.monotonic()
-        reason = _watch(worker, settings, payloads, name, asked)
+        reason = _watch(worker, settings, payloads, pages, name, asked)
         _end(worker)
         if asked:
             return 0
+        pages.ended(reason.partition(":")[0].partition(" ")[0])
         failures = 1 if time.monotonic() - started > _SETTLED_S else failures + 1
         wait_s = backoff_s(failures, max_s=settings.retry_max_s, random=random())
         log.error("worker_restarting", reason=reason, failures=failures, wait_s=round(wait_s, 2))
@@ -99,16 +122,25 @@ def supervise(settings: Settings, arguments: Sequence[str], random: Callable[[],
 
 
 def _end_with_parent() -> None:
-    # A watchdog that is killed takes Celery along, which puts its messages back.
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    # A watchdog that is killed takes Celery along, which puts its messages back. One call and no lock: the thread that
+    # serves the metrics may hold any at this moment.
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _watch(worker: subprocess.Popen[bytes], settings: Settings, payloads: Payloads, name: str, asked: list[int]) -> str:
+def _watch(
+    worker: subprocess.Popen[bytes],
+    settings: Settings,
+    payloads: Payloads,
+    pages: WorkerPages,
+    name: str,
+    asked: list[int],
+) -> str:
     """Return when the worker has ended, has gone deaf, or is to stop; and why."""
     hearing = Hearing()
     host = os.uname().nodename
     key = pulse_key(settings.source, f"{name}@{host}")
     while not _sleep(_LOOK_S, asked):
+        pages.looked()
         if worker.poll() is not None:
             return f"ended with exit code {worker.returncode}"
         with suppress(PipelineError):

@@ -14,6 +14,7 @@ import typer
 from cdc_reader.cli.backfill import backfill
 from cdc_reader.cli.dlq import dlq
 from cdc_reader.cli.doctor import doctor
+from cdc_reader.cli.exporter import exporter
 from cdc_reader.cli.pause import pause
 from cdc_reader.cli.prune import prune
 from cdc_reader.cli.reader import reader
@@ -40,6 +41,7 @@ for _command, _short in (
     (setup, "Create what is missing in Postgres and ClickHouse."),
     (reader, "Stream committed events from the slot to the workers."),
     (worker, "Store batches in ClickHouse: Celery's worker, watched."),
+    (exporter, "Metrics of slot, ClickHouse, Redis, and an audit."),
     (pause, "Let the reader take no rows; the slot is kept."),
     (resume, "Let a paused reader go on."),
     (status, "Slot, reader, sink and ClickHouse on one screen."),

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from sink.settings import Settings
 
 _CONNECT_S = 3.0
+_LOOPBACK = "127.0.0.1"
+_ANY = {"", "0.0.0.0"}  # noqa: S104 - looked for, not listened on
 
 
 def ask(settings: Settings) -> tuple[Finding, ...]:
@@ -32,7 +34,8 @@ def _tried(settings: Settings) -> Iterator[Finding]:
     if dsn:
         yield sentry(dsn)
     if settings.metrics_port:
-        yield metrics(settings.metrics_port)
+        host = _LOOPBACK if settings.metrics_host in _ANY else settings.metrics_host
+        yield metrics(settings.metrics_port, host)
 
 
 def sentry(dsn: str) -> Finding:
@@ -49,9 +52,9 @@ def sentry(dsn: str) -> Finding:
     return fine("Sentry", f"{host}:{port} answers")
 
 
-def metrics(port: int) -> Finding:
-    """Ask the reader's metrics port on this machine."""
-    address = f"http://127.0.0.1:{port}/metrics"
+def metrics(port: int, host: str = _LOOPBACK) -> Finding:
+    """Ask the metrics port of the process on this machine that has these settings."""
+    address = f"http://{host}:{port}/metrics"
     try:
         with urlopen(address, timeout=_CONNECT_S) as answer:
             if b"outhaul_" in answer.read():

@@ -86,7 +86,7 @@ class Delivery:
             attempt=0,
         )
         self._sequence += 1
-        self._ledger.add(message, assembled)
+        self._ledger.add(message, assembled, time.monotonic())
         self._send(message.sequence)
 
     def drain(self) -> None:

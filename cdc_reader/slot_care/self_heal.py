@@ -151,7 +151,7 @@ class Guard:
                 raise
             note_done(clickhouse, settings, number)
         metrics.HEALS.labels("done").inc()
-        metrics.HEALED_ROWS.inc(done.stored)
+        metrics.HEALED.inc(done.stored)
         log.info("healed", source=settings.source, note=number, rows=done.stored, seconds=round(done.seconds, 1))
 
     def _watch_the_log(self) -> None:

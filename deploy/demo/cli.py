@@ -21,6 +21,7 @@ from deploy.demo import report
 from deploy.demo.flights import FLIGHTS_IN_2013, events
 from deploy.demo.pipeline import Pipeline, running
 from deploy.demo.replay import Written, replay
+from deploy.local.ports import Ports
 from deploy.local.stack import Stack
 from sink.app import make_app
 from sink.batch import reader_key
@@ -37,6 +38,7 @@ _POLL_S = 0.1
 _STALL_S = 120.0
 _TIMEOUT_S = 60
 _START_S = 60.0
+_PROCESSES = ("worker", "reader", "exporter")
 
 
 def demo(
@@ -64,7 +66,10 @@ def demo(
         apply_clickhouse(clickhouse, settings, _quiet)
         apply_postgres(settings, _quiet)
         clickhouse.command(f"SYSTEM STOP MERGES {settings.clickhouse_table}")
-        with running(stack.env(), data_dir, keep=keep) as pipeline:
+        metrics = {name: Ports(data_dir).choose(f"{name}-metrics", None)[0] for name in _PROCESSES}
+        for name, port in metrics.items():
+            console.print(f"{name}: metrics on http://127.0.0.1:{port}/metrics", highlight=False)
+        with running(stack.env(), data_dir, metrics=metrics, keep=keep) as pipeline:
             _ready(settings, pipeline)
             started = time.monotonic()
             written, found = _run(settings, clickhouse, pipeline, rows, console)

@@ -22,11 +22,15 @@ if TYPE_CHECKING:
 _STOP_S = 45.0
 # Start-up asks each server once and gives up with these.
 _SERVER_AWAY = {Exit.POSTGRES_UNREACHABLE, Exit.CLICKHOUSE_UNREACHABLE, Exit.REDIS_UNREACHABLE}
-_COMMANDS = {"reader": ["reader"], "worker": ["worker"]}
+_COMMANDS = {
+    "reader": ["reader"],
+    "worker": ["worker"],
+    "exporter": ["exporter", "--every", "1", "--audit-every", "5"],
+}
 
 
 class Pipeline:
-    """Reader and worker of one pipeline."""
+    """Reader, worker and what else belongs to one pipeline."""
 
     def __init__(self, env: Mapping[str, str], logs: Path) -> None:
         """Keep the settings and the folder for the logs; nothing is started yet."""
@@ -35,7 +39,7 @@ class Pipeline:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, *names: str, **env: str) -> None:
-        """Start `reader`, `worker` or more of them (`reader-2`), with more settings if any."""
+        """Start `reader`, `worker`, `exporter` or more of them (`reader-2`), with more settings if any."""
         for name in names:
             with (self._logs / f"{name}.log").open("ab") as log:
                 self._processes[name] = subprocess.Popen(
@@ -129,11 +133,21 @@ def _signal(session: int, number: int) -> None:
 
 
 @contextmanager
-def running(env: Mapping[str, str], logs: Path, *, keep: bool = False) -> Iterator[Pipeline]:
-    """Run reader and worker for the time of a block, or, with `keep`, beyond it when all went well."""
+def running(
+    env: Mapping[str, str], logs: Path, *, metrics: Mapping[str, int], keep: bool = False
+) -> Iterator[Pipeline]:
+    """Run the processes that `metrics` names, each with its port, for a block, or, with `keep`, when all went well, on.
+
+    Args:
+        env: settings of the servers.
+        logs: folder for a file each.
+        metrics: `worker`, `reader`, `exporter` or some of them, and the port of each for its metrics; 0 is none.
+        keep: leave them running.
+    """
     pipeline = Pipeline(env, logs)
     try:
-        pipeline.start("worker", "reader")
+        for name, port in metrics.items():
+            pipeline.start(name, OUTHAUL_METRICS_PORT=str(port))
         yield pipeline
     except BaseException:
         pipeline.stop()

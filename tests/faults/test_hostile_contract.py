@@ -13,7 +13,6 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import REGISTRY
 
 from cdc_reader.assemble import Assembled
 from cdc_reader.ledger import Phase
@@ -24,6 +23,7 @@ from sink.batch import MESSAGE_VERSION, Message
 from sink.codes import error_of
 from sink.errors import FatalError, ForeignMessageError, PoisonError, TransientError
 from sink.insert import contents_of
+from sink.metrics import REGISTRY
 from sink.position import Lsn
 from sink.quarantine import set_aside
 from sink.report import Outcome, Report
@@ -99,7 +99,7 @@ def forged(changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def refused() -> float:
-    return REGISTRY.get_sample_value("outhaul_sink_errors_total", {"kind": "foreign", "code": "none"}) or 0.0
+    return REGISTRY.get_sample_value("outhaul_worker_errors_total", {"kind": "foreign", "code": "none"}) or 0.0
 
 
 def run(*arguments: object, **named: object) -> str:
@@ -201,7 +201,7 @@ def session() -> Session:
     made.events.close()
     made.watermark.handed_on()
     made.watermark.decoded([0], Lsn(9))
-    entry = made.ledger.add(MESSAGE, Assembled(BATCH, None, np.zeros(3, np.int64)))
+    entry = made.ledger.add(MESSAGE, Assembled(BATCH, None, np.zeros(3, np.int64)), 0.0)
     made.ledger.heard(entry.message.sequence, Phase.SENT, 0.0)
     return made
 

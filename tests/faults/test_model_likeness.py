@@ -68,7 +68,7 @@ def test_the_model_s_recovery_leaves_out_what_ours_does(stored: int) -> None:
 
 def test_every_sending_of_a_batch_but_the_first_has_a_higher_attempt_and_the_same_token() -> None:
     ledger, batch = Ledger(120.0), batch_of([1])
-    ledger.add(message_of(batch, 0), Assembled(batch, None, np.array([0])))
+    ledger.add(message_of(batch, 0), Assembled(batch, None, np.array([0])), 0.0)
     sendings = [ledger.entries[0].message]
     for _ in range(3):
         ledger.heard(0, Phase.SENT, now=0.0)

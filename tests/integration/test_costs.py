@@ -65,7 +65,7 @@ def test_a_dispatch_is_two_redis_commands(world: World, commands: list[str]) -> 
     for number in range(_BATCHES):
         batch = batch_of(world, rows(2, lsn=100 + number))
         message = Message.of(batch, source=world.settings.source, epoch=1, owner="me", sequence=number, attempt=0)
-        entries.append(ledger.add(message, Assembled(batch, None, np.zeros(2, np.int64))))
+        entries.append(ledger.add(message, Assembled(batch, None, np.zeros(2, np.int64)), 0.0))
     # The first also opens connections and declares the queue.
     dispatcher.send(entries[0])
     until(lambda: any(line.startswith("LPUSH") for line in commands), what="the first message is seen")

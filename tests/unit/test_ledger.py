@@ -11,7 +11,7 @@ def ledger_with(*sequences: int) -> Ledger:
     ledger = Ledger(120.0)
     for sequence in sequences:
         batch = batch_of([sequence])
-        ledger.add(message_of(batch, sequence), Assembled(batch, None, np.array([sequence * 1_000_000])))
+        ledger.add(message_of(batch, sequence), Assembled(batch, None, np.array([sequence * 1_000_000])), 0.0)
     return ledger
 
 

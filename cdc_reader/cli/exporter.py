@@ -1,0 +1,39 @@
+"""`outhaul exporter`: what three servers and an audit say, as Prometheus metrics; a process of its own."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from typing import Annotated
+
+import typer
+
+from cdc_reader.exporter.run import run
+from sink import logs
+from sink.errors import Exit, FatalError
+from sink.settings import load
+
+
+def exporter(
+    *,
+    every_s: Annotated[float, typer.Option("--every", min=0.5, help="Seconds between two looks at a server.")] = 5.0,
+    audit_every_s: Annotated[
+        float, typer.Option("--audit-every", min=0, help="Seconds between two passes of the audit; 0: no audit.")
+    ] = 60.0,
+) -> None:
+    """Serve metrics of the slot, ClickHouse, Redis and an audit that never stops; changes nothing.
+
+    Example: OUTHAUL_METRICS_PORT=9463 outhaul exporter
+    """
+    settings = load()
+    if not settings.metrics_port:
+        raise FatalError(
+            "an exporter without a port serves nobody",
+            todo="Set OUTHAUL_METRICS_PORT for this process, such as 9463",
+            exit_code=Exit.SETTINGS,
+        )
+    logs.configure(settings.log_format)
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    run(settings, stopping, every_s=every_s, audit_every_s=audit_every_s)

@@ -1,0 +1,105 @@
+"""Outbox and event_log -> events that ClickHouse lacks, all the time, a few ranges of ids at once.
+
+Edge: both servers, by the comparison that `outhaul verify` makes. The newest ids are looked at in every pass, those
+before them in turn, so that everything is looked at again and again; a range that did not agree is looked at in every
+pass until it does.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from cdc_reader.exporter.family import gauge
+from cdc_reader.outbox.compare import Comparison
+from cdc_reader.outbox.line import behind_the_slot
+from cdc_reader.outbox.shape import describe
+from cdc_reader.outbox.sides import RANGE_IDS, Scope
+from sink.clickhouse import ClickHouse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from prometheus_client.metrics_core import Metric
+
+    from cdc_reader.outbox.compare import Compared
+    from sink.settings import Settings
+
+# How long the slot may take to come past what is committed when a pass begins, in seconds.
+_WITHIN_S = 60.0
+_TIMEOUT_S = 120
+# Ranges of a pass: of the newest ids, of older ones, and at most of those that did not agree before.
+_NEWEST, _OLDER, _DOUBTED = 2, 4, 100
+
+Interval = tuple[int, int]
+
+
+class Audit:
+    """What the last passes have found, by the numbers of ranges, and where the next one goes on."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Begin with the newest ids and the oldest."""
+        self._settings = settings
+        self._next = 0
+        self._doubted: dict[int, Compared] = {}
+
+    def look(self) -> list[Metric]:
+        """Make one pass.
+
+        Raises:
+            PipelineError: a server refuses or does not answer, or the slot stands: nothing can be said then.
+        """
+        url = self._settings.clickhouse_url.get_secret_value()
+        found: list[Compared] = []
+        with (
+            closing(ClickHouse(url, timeout_s=_TIMEOUT_S)) as clickhouse,
+            behind_the_slot(self._settings, within_s=_WITHIN_S) as line,
+        ):
+            with line.look() as conn:
+                shape = describe(conn, self._settings)
+            comparison = Comparison(line, shape, clickhouse, self._settings, Scope())
+            for first, last in comparison.intervals(Scope()):
+                found += comparison.ranges(self._choose(first, last))
+        self._note(found)
+        return self._families(sum(one.rows for one in found))
+
+    def _choose(self, first: int, last: int) -> list[Interval]:
+        """Return the ids of the next pass, in order, and move on."""
+        least, newest = first // RANGE_IDS, last // RANGE_IDS
+        fresh = range(max(least, newest - _NEWEST + 1), newest + 1)
+        begin = self._next if least <= self._next < fresh.start else least
+        older = range(begin, min(begin + _OLDER, fresh.start))
+        self._next = older.stop
+        doubted = (number for number in self._doubted if least <= number <= newest)
+        return [_ids(first_, last_, first, last) for first_, last_ in runs({*fresh, *older, *doubted})]
+
+    def _note(self, found: Iterable[Compared]) -> None:
+        # What has no rows on either side any more was not found, and is doubted no more.
+        wrong = [one for one in found if len(one.missing) or len(one.extra) or len(one.repeated)]
+        self._doubted = {one.first // RANGE_IDS: one for one in wrong[:_DOUBTED]}
+
+    def _families(self, compared: int) -> list[Metric]:
+        def total(kind: str) -> int:
+            return sum(len(getattr(found, kind)) for found in self._doubted.values())
+
+        return [
+            gauge("audit_compared_events", "Events that the latest pass has compared", compared),
+            gauge("audit_missing_events", "Events of the outbox that ClickHouse lacks", total("missing")),
+            gauge("audit_extra_events", "Events in ClickHouse that the outbox lacks", total("extra")),
+            gauge("audit_repeated_events", "Events that are stored more than once", total("repeated")),
+        ]
+
+
+def runs(numbers: Iterable[int]) -> list[Interval]:
+    """Return first and last of each run of neighbours: one question to both servers each."""
+    found: list[Interval] = []
+    for number in sorted(numbers):
+        if found and found[-1][1] + 1 == number:
+            found[-1] = (found[-1][0], number)
+        else:
+            found.append((number, number))
+    return found
+
+
+def _ids(first_range: int, last_range: int, first: int, last: int) -> Interval:
+    return max(first, first_range * RANGE_IDS), min(last, (last_range + 1) * RANGE_IDS - 1)

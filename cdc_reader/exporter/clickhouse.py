@@ -1,0 +1,118 @@
+"""System tables of ClickHouse, and a small question to event_log -> metrics.
+
+Edge: HTTP. Everything but the dead letters and the probe comes from `system.*`, which also the embedded engine has, but
+for the log of queries: those figures are there where a server keeps one.
+
+Source: https://clickhouse.com/docs/operations/system-tables
+"""
+
+from __future__ import annotations
+
+import time
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from cdc_reader.exporter.family import counter, gauge, gauges
+from sink.clickhouse import ClickHouse
+from sink.sql import query
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from prometheus_client.metrics_core import Metric
+
+    from sink.settings import Settings
+
+_TIMEOUT_S = 10
+_LOG = "system.query_log"
+# Months of their own in the metrics; all before them are one, so that the label stays bounded.
+_PARTITIONS = 24
+_OLDER = "older"
+
+
+class ClickHouseLook:
+    """Looks at one ClickHouse; remembers when rows were last inserted, which the server forgets after a while."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Keep the address; nothing is opened yet."""
+        self._settings = settings
+        self._clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=_TIMEOUT_S)
+        self._inserted_at: int | None = None
+        self._has_log: bool | None = None
+
+    def look(self) -> list[Metric]:
+        """Look once.
+
+        Raises:
+            PipelineError: ClickHouse refuses or does not answer.
+        """
+        table = {"table": self._settings.clickhouse_table}
+        partitions = self._clickhouse.rows(query("monitor_partitions"), parameters=table)
+        server = self._clickhouse.rows(query("monitor_server"), parameters=table)[0]
+        self._inserted_at = max(filter(None, (self._inserted_at, server[3])), default=None)
+        return [*_of_partitions(partitions), *_of_server(server, self._inserted_at), *self._of_table()]
+
+    def _of_table(self) -> list[Metric]:
+        names = {"table": self._settings.clickhouse_table}
+        source = {"source": self._settings.source}
+        letters = self._clickhouse.rows(query("monitor_letters", **names), parameters=source)[0][0]
+        begun_at = time.monotonic()
+        self._clickhouse.rows(query("monitor_probe", **names), parameters=source)
+        probe_s = time.monotonic() - begun_at
+        count, p50_s, p99_s = self._queries()
+        return [
+            gauge("clickhouse_dead_letters", "Dead letters that nobody has retried or discarded", letters),
+            gauge("clickhouse_probe_seconds", "Time of a count over the last hour of event_log", probe_s),
+            gauge("clickhouse_queries", "Queries of event_log in the last five minutes; only with query_log", count),
+            gauges(
+                "clickhouse_query_seconds",
+                "Time of queries of event_log in the last five minutes; only with query_log",
+                "quantile",
+                {"0.5": p50_s, "0.99": p99_s},
+            ),
+        ]
+
+    def _queries(self) -> Sequence[Any]:
+        if self._has_log is None:
+            found = "SELECT count() FROM system.tables WHERE database = 'system' AND name = 'query_log'"
+            self._has_log = bool(self._clickhouse.rows(found)[0][0])
+        if not self._has_log:
+            return (None, None, None)
+        asked = query("monitor_queries", log=_LOG)
+        count, *times = self._clickhouse.rows(asked, parameters={"table": self._settings.clickhouse_table})[0]
+        return (count, *(times if count else (None, None)))
+
+
+def _of_partitions(rows: Sequence[Sequence[Any]]) -> list[Metric]:
+    """Name the newest months, and add the others up."""
+    named: dict[str, list[int]] = {row[0]: list(row[1:]) for row in islice(rows, _PARTITIONS)}
+    older = [row[1:] for row in rows[_PARTITIONS:]]
+    if older:
+        # Parts count against a limit in each partition: of those, the most in any one is what matters.
+        events, parts, *sizes = zip(*older, strict=True)
+        named[_OLDER] = [sum(events), max(parts), *(sum(size) for size in sizes)]
+    families = (
+        ("events", "Rows of event_log by month"),
+        ("parts", "Active parts of event_log by month"),
+        ("bytes_on_disk", "Bytes that event_log takes on disk by month"),
+        ("uncompressed_bytes", "Bytes of event_log's columns before compression by month"),
+    )
+    return [
+        gauges(f"clickhouse_{name}", what, "partition", {month: row[column] for month, row in named.items()})
+        for column, (name, what) in enumerate(families)
+    ]
+
+
+def _of_server(row: Sequence[Any], inserted_at: int | None) -> list[Metric]:
+    merges, merge_s, parts_limit, _, inserts, rows, seconds, delayed, rejected = row
+    return [
+        gauge("clickhouse_merges", "Merges of event_log that run now", merges),
+        gauge("clickhouse_merge_seconds", "How long the longest of them has run", merge_s or 0),
+        gauge("clickhouse_parts_limit", "Parts of a partition at which ClickHouse refuses inserts", parts_limit),
+        gauge("clickhouse_last_stored_timestamp_seconds", "When rows were last inserted into event_log", inserted_at),
+        counter("clickhouse_inserts", "Inserts of the whole server", inserts),
+        counter("clickhouse_inserted_events", "Rows inserted on the whole server", rows),
+        counter("clickhouse_insert_seconds", "Time of inserts on the whole server", seconds),
+        counter("clickhouse_delayed_inserts", "Inserts that ClickHouse slowed down, since parts were many", delayed),
+        counter("clickhouse_rejected_inserts", "Inserts that ClickHouse refused, since parts were too many", rejected),
+    ]

@@ -1,0 +1,87 @@
+"""Slot and outbox in Postgres -> metrics.
+
+Edge: one connection, two queries a look. They need no right but to log in.
+
+Source: https://www.postgresql.org/docs/current/monitoring-stats.html#MONITORING-PG-STAT-REPLICATION-SLOTS-VIEW
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, LiteralString
+
+from cdc_reader.exporter.family import counter, gauge, gauges
+from cdc_reader.preflight import connect
+from cdc_reader.slot_care import retained
+from cdc_reader.sqlstate import translated
+
+if TYPE_CHECKING:
+    from prometheus_client.metrics_core import Metric
+
+    from cdc_reader.slot_care.retained import Slot
+    from sink.settings import Settings
+
+_CONNECT_TIMEOUT_S = "5"
+_STATEMENT_TIMEOUT_MS = 5000
+_STATUSES = ("reserved", "extended", "unreserved", "lost", "missing")
+_VERSION_17 = 170000
+
+_COUNTERS: LiteralString = """
+    SELECT s.spill_txns, s.spill_bytes, s.stream_txns, s.stream_bytes, s.total_txns, s.total_bytes,
+           pg_total_relation_size(to_regclass(%(table)s)) AS outbox_bytes, {inactive} AS inactive_s
+    FROM (SELECT 1) AS always
+    LEFT JOIN pg_stat_replication_slots s ON s.slot_name = %(slot)s
+    LEFT JOIN pg_replication_slots r ON r.slot_name = %(slot)s"""
+_SINCE_17: LiteralString = "CASE WHEN r.active THEN 0 ELSE extract(epoch FROM now() - r.inactive_since)::float8 END"
+_BEFORE_17: LiteralString = "CASE WHEN r.active THEN 0 END::float8"
+
+
+def look(settings: Settings) -> list[Metric]:
+    """Look once.
+
+    Raises:
+        PipelineError: Postgres refuses or does not answer.
+    """
+    dsn = settings.postgres_dsn.get_secret_value()
+    with translated(settings.slot), connect(dsn, connect_timeout=_CONNECT_TIMEOUT_S) as conn:
+        conn.execute(f"SET statement_timeout = {_STATEMENT_TIMEOUT_MS}")
+        slot = retained.look(conn, settings.slot)
+        inactive = _SINCE_17 if conn.info.server_version >= _VERSION_17 else _BEFORE_17
+        names = {"slot": settings.slot, "table": settings.table}
+        counted = conn.execute(_COUNTERS.format(inactive=inactive), names).fetchone() or {}
+    return [*_of_slot(slot), *_of_counters(counted)]
+
+
+def _of_slot(slot: Slot | None) -> list[Metric]:
+    status = "missing" if slot is None else slot.wal_status or "lost"
+    retained_bytes, behind_bytes, limit_bytes, safe_bytes = (
+        (slot.retained_bytes, slot.behind_bytes, slot.max_slot_wal_keep_size, slot.safe_wal_size)
+        if slot is not None
+        else (None, None, None, None)
+    )
+    return [
+        gauge("slot_active", "1 while a session streams from the slot", slot is not None and slot.active),
+        gauges("slot_status", "1 for the slot's wal_status", "status", {one: one == status for one in _STATUSES}),
+        gauge("slot_retained_bytes", "WAL that the slot keeps on the primary", retained_bytes),
+        gauge("slot_behind_bytes", "WAL from the slot's confirmed position to the end", behind_bytes),
+        gauge(
+            "slot_safe_wal_bytes",
+            "WAL that may still be written before Postgres gives the slot up; only with max_slot_wal_keep_size",
+            None if limit_bytes is None else safe_bytes,
+        ),
+        gauge("slot_wal_limit_bytes", "max_slot_wal_keep_size, where there is one", limit_bytes),
+    ]
+
+
+def _of_counters(row: dict[str, Any]) -> list[Metric]:
+    return [
+        gauge("slot_inactive_seconds", "Time since a session streamed from the slot (Postgres 17)", row["inactive_s"]),
+        counter("slot_transactions", "Transactions decoded for the slot", row["total_txns"]),
+        counter("slot_bytes", "Bytes of transactions decoded for the slot", row["total_bytes"]),
+        counter(
+            "slot_spilled_transactions", "Transactions that did not fit logical_decoding_work_mem", row["spill_txns"]
+        ),
+        counter("slot_spilled_bytes", "Bytes that decoding wrote to disk meanwhile", row["spill_bytes"]),
+        counter("slot_streamed_transactions", "Transactions streamed before their commit", row["stream_txns"]),
+        counter("slot_streamed_bytes", "Bytes streamed before their commit", row["stream_bytes"]),
+        gauge("outbox_bytes", "Size of the outbox with its indexes", row["outbox_bytes"]),
+    ]

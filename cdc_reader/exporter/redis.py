@@ -1,0 +1,84 @@
+"""Redis, the queue in it, and the workers that answer -> metrics.
+
+Edge: Redis, and Celery's remote control by way of it. Workers of other pipelines on the same Redis are left out.
+
+Source: https://redis.io/docs/latest/commands/info/
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from kombu.exceptions import OperationalError
+from redis import RedisError
+
+from cdc_reader.exporter.family import counter, gauge
+from sink.app import make_app
+from sink.batch import reader_key
+from sink.errors import Exit, TransientError
+from sink.payloads import Payloads
+
+if TYPE_CHECKING:
+    from prometheus_client.metrics_core import Metric
+
+    from sink.settings import Settings
+
+# Nobody knows how many workers will answer, so all of this time is waited for them, in seconds.
+_ANSWER_S = 1.0
+
+
+class RedisLook:
+    """Looks at one Redis."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Keep the address; nothing is opened yet."""
+        self._settings = settings
+        self._payloads = Payloads(settings.redis_url.get_secret_value())
+
+    def look(self) -> list[Metric]:
+        """Look once.
+
+        Raises:
+            PipelineError: Redis refuses or does not answer.
+        """
+        begun_at = time.monotonic()
+        queued = self._payloads.length(self._settings.queue)
+        ping_s = time.monotonic() - begun_at
+        reporting = self._payloads.text(reader_key(self._settings.source)) is not None
+        info = self._payloads.info()
+        return [
+            gauge("redis_ping_seconds", "Time of one round trip to Redis", ping_s),
+            gauge("redis_memory_used_bytes", "Memory that Redis uses", info.get("used_memory")),  # type: ignore[arg-type]
+            gauge("redis_memory_limit_bytes", "maxmemory; 0 without a limit", info.get("maxmemory")),  # type: ignore[arg-type]
+            counter("redis_evicted_keys", "Keys that Redis threw away for want of memory", info.get("evicted_keys")),  # type: ignore[arg-type]
+            gauge("queue_messages", "Batches that wait in Celery's queue for a worker", queued),
+            gauge("reader_reporting", "1 while a reader with a session reports to Redis", reporting),
+        ]
+
+
+class CeleryLook:
+    """Asks which workers take messages of our queue."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Make an app of its own: this is another thread's."""
+        self._app = make_app(settings)
+        self._queue = settings.queue
+        self._payloads = Payloads(settings.redis_url.get_secret_value())
+
+    def look(self) -> list[Metric]:
+        """Look once; takes a second.
+
+        Raises:
+            PipelineError: Redis refuses or does not answer.
+        """
+        # First, since Celery tries for long before it says that Redis is away.
+        self._payloads.length(self._queue)
+        try:
+            answers: dict[str, list[dict[str, Any]]] = (
+                self._app.control.inspect(timeout=_ANSWER_S).active_queues() or {}
+            )
+        except (OperationalError, RedisError, OSError) as error:
+            raise TransientError(f"Redis does not answer Celery ({error})", exit_code=Exit.REDIS_UNREACHABLE) from error
+        ours = [name for name, queues in answers.items() if any(one["name"] == self._queue for one in queues or [])]
+        return [gauge("celery_workers", "Celery workers of this pipeline that answer", len(ours))]

@@ -1,0 +1,48 @@
+"""Settings -> an exporter that looks and serves until it is told to stop. Edge: starts threads and waits."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+import structlog
+from prometheus_client import REGISTRY
+
+from cdc_reader.exporter import postgres
+from cdc_reader.exporter.audit import Audit
+from cdc_reader.exporter.clickhouse import ClickHouseLook
+from cdc_reader.exporter.redis import CeleryLook, RedisLook
+from cdc_reader.exporter.watch import Watch, Watches
+from sink.exposition import Health, expose
+
+if TYPE_CHECKING:
+    import threading
+
+    from sink.settings import Settings
+
+log = structlog.get_logger("outhaul.exporter")
+
+_AUDIT_REST = 20.0
+# Asking workers takes a second and a message to each of them.
+_CELERY_EVERY_S = 15.0
+
+
+def run(settings: Settings, stopping: threading.Event, *, every_s: float, audit_every_s: float) -> None:
+    """Look at all servers every `every_s` seconds, and audit every `audit_every_s`; 0 leaves the audit out.
+
+    Raises:
+        FatalError: the settings do not hold, or the port is taken.
+    """
+    watches = [
+        Watch("postgres", functools.partial(postgres.look, settings), every_s, "1 while Postgres answers"),
+        Watch("clickhouse", ClickHouseLook(settings).look, every_s, "1 while ClickHouse answers"),
+        Watch("redis", RedisLook(settings).look, every_s, "1 while Redis answers"),
+        Watch("celery", CeleryLook(settings).look, max(every_s, _CELERY_EVERY_S)),
+    ]
+    if audit_every_s:
+        watches.append(Watch("audit", Audit(settings).look, audit_every_s, rest=_AUDIT_REST))
+    all_of_them = Watches(watches)
+    port = expose(settings, "exporter", (all_of_them, REGISTRY), Health(all_of_them.alive, all_of_them.ready))
+    log.info("exporting", source=settings.source, port=port)
+    stopping.wait()
+    all_of_them.over.set()

@@ -1,0 +1,143 @@
+"""A registry and two questions -> HTTP: /metrics for Prometheus, /healthz and /readyz for whoever restarts processes.
+
+Edge: one listening socket, a thread a request. Every metric of ours gets the label `source` on its way out, so that
+several pipelines under one Prometheus never mix, and no counter carries it while the work is done.
+
+Source: https://prometheus.io/docs/instrumenting/exposition_formats/
+"""
+
+from __future__ import annotations
+
+import platform
+import threading
+from dataclasses import dataclass
+from importlib.metadata import version
+from socketserver import ThreadingMixIn
+from typing import TYPE_CHECKING
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from prometheus_client import CollectorRegistry, disable_created_metrics, make_wsgi_app
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from sink.errors import Exit, FatalError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from prometheus_client.metrics_core import Metric
+
+    from sink.settings import Settings
+
+PREFIX = "outhaul_"
+
+# A client that says nothing must not keep its thread for ever, in seconds.
+_CLIENT_TIMEOUT_S = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Two questions to a process; the answer is the reason why not, or nothing.
+
+    `alive`: does it turn? If not, starting it again helps. `ready`: does it do its part, or stand by to?
+    """
+
+    alive: Callable[[], str]
+    ready: Callable[[], str]
+
+
+class OfSource(Collector):
+    """What another collector has, with the pipeline's name on each of our own samples."""
+
+    def __init__(self, collector: Collector, source: str) -> None:
+        """Wrap a collector or registry."""
+        self._collector = collector
+        self._source = source
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield all metrics."""
+        for metric in self._collector.collect():
+            if metric.name.startswith(PREFIX):
+                metric.samples = [
+                    sample._replace(labels={"source": self._source, **sample.labels}) for sample in metric.samples
+                ]
+            yield metric
+
+
+class BuildInfo(Collector):
+    """Which process this is, and of which version."""
+
+    def __init__(self, process: str) -> None:
+        """Name the process: reader, worker or exporter."""
+        self._labels = {"process": process, "version": version("outhaul"), "python": platform.python_version()}
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield the one metric."""
+        metric = GaugeMetricFamily(f"{PREFIX}build_info", "Always 1; the labels tell what runs", labels=[*self._labels])
+        metric.add_metric([*self._labels.values()], 1)
+        yield metric
+
+
+def expose(settings: Settings, process: str, collectors: Iterable[Collector], health: Health) -> int:
+    """Serve /metrics, /healthz and /readyz from a thread, where the settings name a port; return the port, or 0.
+
+    Raises:
+        FatalError: the port is taken.
+    """
+    if not settings.metrics_port:
+        return 0
+    # When each counter was made would double what is served, and says what process_start_time_seconds does.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+    registry = CollectorRegistry()
+    for collector in (BuildInfo(process), *collectors):
+        registry.register(OfSource(collector, settings.source))
+    host, port = settings.metrics_host, settings.metrics_port
+    try:
+        server = make_server(host, port, application(registry, health), _Server, _Handler)
+    except OSError as error:
+        raise FatalError(
+            f"no metrics can be served on {host}:{port} ({error.strerror})",
+            todo="Set another OUTHAUL_METRICS_PORT for this process, or 0",
+            exit_code=Exit.SETTINGS,
+        ) from error
+    threading.Thread(target=server.serve_forever, name="outhaul-metrics", daemon=True).start()
+    return int(server.server_port)
+
+
+def application(registry: CollectorRegistry, health: Health) -> WSGIApplication:
+    """Return the WSGI application of the three pages."""
+    metrics = make_wsgi_app(registry)
+    questions = {"/healthz": health.alive, "/readyz": health.ready}
+
+    def answer(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+        path = environ["PATH_INFO"]
+        if path == "/metrics":
+            pages: Iterable[bytes] = metrics(environ, start)
+            return pages
+        question = questions.get(path)
+        if question is None:
+            return _say(start, "404 Not Found", "outhaul serves /metrics, /healthz and /readyz")
+        reason = question()
+        return _say(start, "503 Service Unavailable", reason) if reason else _say(start, "200 OK", "ok")
+
+    return answer
+
+
+def _say(start: StartResponse, status: str, text: str) -> list[bytes]:
+    start(status, [("Content-Type", "text/plain; charset=utf-8")])
+    return [f"{text}\n".encode()]
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """Keep silent about clients that go away."""
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = _CLIENT_TIMEOUT_S
+
+    def log_message(self, *_: object) -> None:
+        """Keep silent about requests."""

@@ -1,0 +1,81 @@
+"""What the exporter makes of answers, without a server."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, generate_latest
+
+from cdc_reader.exporter.audit import runs
+from cdc_reader.exporter.clickhouse import _of_partitions
+from cdc_reader.exporter.family import gauge
+from cdc_reader.exporter.watch import Watch, Watches
+from sink.errors import TransientError
+from sink.exposition import OfSource
+from tests.conftest import until
+
+if TYPE_CHECKING:
+    from prometheus_client.metrics_core import Metric
+
+
+def test_neighbouring_ranges_are_one_question() -> None:
+    assert runs({7, 1, 2, 3, 9, 8}) == [(1, 3), (7, 9)]
+    assert runs([]) == []
+
+
+def test_all_months_but_the_newest_are_one_so_the_label_is_bounded() -> None:
+    months = [[f"{2000 + n // 12}{n % 12 + 1:02}", 10, n, 100, 200] for n in reversed(range(60))]
+    families = {family.name: family for family in _of_partitions(months)}
+    events = {sample.labels["partition"]: sample.value for sample in families["outhaul_clickhouse_events"].samples}
+    parts = {sample.labels["partition"]: sample.value for sample in families["outhaul_clickhouse_parts"].samples}
+    assert len(events) == 25
+    assert events["older"] == 36 * 10
+    # The limit of parts is of each partition, so the fullest of the older ones counts.
+    assert parts["older"] == 35
+    assert next(iter(events)) == "200412"
+
+
+def test_a_look_that_fails_takes_its_figures_away_and_one_that_works_brings_them_back() -> None:
+    told: list[list[Metric] | Exception] = [
+        [gauge("x", "x", 1)],
+        TransientError("away"),
+        ValueError("a defect"),
+        [gauge("x", "x", 2)],
+    ]
+    answers = iter(told)
+    turn = threading.Semaphore(0)
+
+    def look() -> list[Metric]:
+        turn.acquire()
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    watches = Watches([Watch("postgres", look, 0.001, up="1 while it answers")])
+    registry = CollectorRegistry()
+    registry.register(OfSource(watches, "orders"))
+
+    def shown() -> str:
+        return generate_latest(registry).decode()
+
+    assert 'outhaul_postgres_up{source="orders"} 0.0' in shown()
+    assert watches.ready() == "not looked yet at: postgres"
+    for expected in (
+        'outhaul_x{source="orders"} 1.0',
+        'up{source="orders"} 0.0',
+        'failures_total{server="postgres",source="orders"} 2.0',
+        'outhaul_x{source="orders"} 2.0',
+    ):
+        turn.release()
+        until(lambda expected=expected: expected in shown(), what=expected)  # type: ignore[misc]
+    assert watches.ready() == watches.alive() == ""
+    watches.over.set()
+    turn.release()
+
+
+def test_a_look_that_does_not_come_back_has_no_figures() -> None:
+    watch = Watch("postgres", list, 5.0, families=[gauge("x", "x", 1)], began_at=100.0)
+    assert watch.seen(now=129.0)
+    assert not watch.seen(now=131.0)
