@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from psycopg.conninfo import make_conninfo
 
 from tests.acceptance.sentry_listener import Listener
 from tests.conftest import World, until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 PASSWORD = "planted-pass-word"
 E_MAIL = "ada.lovelace@example.org"
