@@ -16,7 +16,6 @@ import psycopg
 
 from tests.acceptance.operator import outhaul
 from tests.acceptance.pages import free_port
-from tests.acceptance.pages import free_port
 from tests.conftest import World, until
 
 # What stands between angle brackets on the page: text, or something to do.
@@ -177,7 +176,7 @@ def too_many_parts(world: World) -> Iterator[Fills]:
     for _ in range(4):
         stored = world.stored()
         world.insert(10)
-        until(lambda stored=stored: world.stored() > stored or _refused(world), what="a part more, or one too many")
+        until(lambda: world.stored() > stored or _refused(world), what="a part more, or one too many")  # noqa: B023
     world.insert(30)
     until(lambda: _refused(world), what="ClickHouse refuses")
     yield {"month": str(world.ch("SELECT toYYYYMM(max(event_date_time)) FROM event_log"))}
