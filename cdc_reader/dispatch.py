@@ -19,6 +19,7 @@ from sink.batch import STREAM, epoch_key, fence
 from sink.errors import Exit, TransientError
 from sink.failpoint import reach
 from sink.schema import ensure_columns
+from sink.sentry import trace
 
 if TYPE_CHECKING:
     from cdc_reader.ledger import Entry
@@ -62,9 +63,11 @@ class Dispatcher:
         self._ensure_columns(entry)
         reach("dispatch.begin")
         try:
-            self._payloads.put(message.payload_key, entry.assembled.batch.payload)
-            reach("dispatch.payload")
-            self._announce(message)
+            with trace.dispatch(message):
+                with trace.span("db.redis", "payload"):
+                    self._payloads.put(message.payload_key, entry.assembled.batch.payload)
+                reach("dispatch.payload")
+                self._announce(message)
         except TransientError:
             # Where Redis is full, a payload that no message names must not be what fills it.
             with suppress(TransientError):
@@ -82,10 +85,9 @@ class Dispatcher:
             self._app.send_task(
                 WRITE_BATCH,
                 args=(message.to_json(),),
-                task_id=f"{message.token}-{message.attempt}",
+                task_id=message.task_id,
                 queue=self._settings.queue,
-                argsrepr=f"({message.source} #{message.sequence}: {message.rows} rows, "
-                f"{message.first} to {message.last})",
+                argsrepr=message.summary,
                 retry=False,
             )
         except (kombu.exceptions.KombuError, OSError) as error:

@@ -219,6 +219,8 @@ def _send(app: SinkApp, order: Order) -> None:
         app.send_task(
             RETRY_LETTERS,
             args=(order.to_json(),),
+            # The run is in the log of the worker, and names the list for the answers.
+            task_id=f"{order.run}-{first}",
             queue=app.settings.queue,
             argsrepr=f"({order.source}: {len(order.positions)} letters, {first} to {last})",
             retry=False,

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import structlog
+from structlog.contextvars import bind_contextvars
 
 from cdc_reader import metrics
 from cdc_reader.batcher import Limits, Load, Piece
@@ -45,6 +46,7 @@ from cdc_reader.stages import (
 from cdc_reader.state import phase
 from cdc_reader.watermark import Watermark
 from cdc_reader.wire import Wire
+from sink import identity
 from sink.batch import Message
 from sink.errors import Exit, FatalError, TransientError
 from sink.failpoint import reach
@@ -218,6 +220,7 @@ class Session:
         self.begun = recovered
         epoch, events = recovered.epoch, self.events
         metrics.SESSIONS.inc()
+        bind_contextvars(epoch=epoch)
         tools, settings = self.tools, self.settings
         self._threads.append(
             start(
@@ -252,7 +255,7 @@ class Session:
     def _hear(self, report: Report) -> None:
         if not self.ledger.awaits(report.sequence, report.token):
             # Of a batch that is stored by now, or nobody's: it must neither move nor stop anything.
-            log.info("report_passed_over", batch=report.sequence, outcome=report.outcome.value)
+            log.info("report_passed_over", batch=report.sequence, token=report.token, outcome=report.outcome.value)
             return
         match report.outcome:
             case Outcome.STORED:
@@ -267,6 +270,7 @@ class Session:
             case Outcome.STALE:
                 raise TransientError("a newer reader has taken over this source")
             case Outcome.FATAL:
+                identity.bind(self.ledger.entries[report.sequence].message)
                 raise FatalError(report.error, code=report.code, todo=report.todo, exit_code=Exit(report.exit_code))
 
     def _settle(self, report: Report) -> None:
@@ -283,7 +287,12 @@ class Session:
         if entry is not None:
             metrics.REDISPATCHES.labels(reason).inc()
             log.warning(
-                "sending_again", batch=sequence, token=entry.message.token, attempt=entry.message.attempt, reason=reason
+                "sending_again",
+                batch=sequence,
+                token=entry.message.token,
+                task=entry.message.task_id,
+                attempt=entry.message.attempt,
+                reason=reason,
             )
             self._batches.put(entry)
 

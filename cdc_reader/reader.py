@@ -31,6 +31,7 @@ from cdc_reader.slot import confirmed_lsn, open_link
 from cdc_reader.slot_care.hold import check_free
 from cdc_reader.slot_care.self_heal import Guard, is_about_the_slot, mend, park, remake
 from cdc_reader.sqlstate import SlotHeldError
+from sink import identity, sentry
 from sink.app import SinkApp, make_app
 from sink.batch import reconnecting_key
 from sink.clickhouse import ClickHouse
@@ -136,7 +137,7 @@ def run(settings: Settings, stopping: Callable[[], bool], *, standby: bool = Tru
 def _back_off(settings: Settings, error: TransientError, failures: int, stopping: Callable[[], bool]) -> None:
     wait_s = backoff_s(failures, max_s=settings.retry_max_s, random=_random())
     metrics.SESSION_ENDS.labels(type(error).__name__).inc()
-    log.warning("session_ended", slot=settings.slot, error=str(error), failures=failures, wait_s=round(wait_s, 2))
+    log.warning("session_ended", slot=settings.slot, error=error, failures=failures, wait_s=round(wait_s, 2))
     _say_why(settings, error, wait_s)
     _sleep(wait_s, stopping)
 
@@ -149,6 +150,7 @@ def _status_interval_s(settings: Settings, server: Server) -> float:
 
 def _open(app: SinkApp, status_interval_s: float, signs: Signs, *, binary: bool) -> Session:
     settings = app.settings
+    identity.begin(source=settings.source, slot=settings.slot)
     dsn = settings.postgres_dsn.get_secret_value()
     owner = secrets.token_hex(8)
     with connect(dsn) as conn:
@@ -205,7 +207,11 @@ def _park(settings: Settings, guard: Guard, signs: Signs, stopping: Callable[[],
 
 
 def _say_why(settings: Settings, error: TransientError, wait_s: float) -> None:
-    """Tell `outhaul status` until the attempt after this one has ended, too; a session's own state goes before it."""
+    """Tell `outhaul status` until the attempt after this one has ended, too; a session's own state goes before it.
+
+    Sentry hears of it when it has lasted.
+    """
+    sentry.repeated(error)
     payloads = Payloads(settings.redis_url.get_secret_value())
     line = f"the reader on {socket.gethostname()} (process {os.getpid()}) has no session and tries again: {error}"
     with suppress(TransientError):

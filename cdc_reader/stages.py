@@ -8,6 +8,7 @@ they are doing.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import os
 import queue
 import threading
@@ -22,6 +23,7 @@ from cdc_reader.assemble import Assembled, Assembly
 from cdc_reader.ledger import Health
 from cdc_reader.pausing.gate import Wished
 from cdc_reader.state import TTL_S
+from sink import identity, sentry
 from sink.batch import alive_key, epoch_key, reader_key, reconnecting_key, stored_key
 from sink.errors import PipelineError, TransientError
 from sink.report import Report
@@ -163,7 +165,9 @@ def start(name: str, events: Events, run: Callable[[], None]) -> threading.Threa
         except Exception as error:  # noqa: BLE001 - the outermost line of a thread
             events.put(Failed(error))
 
-    thread = threading.Thread(target=guarded, name=f"outhaul-{name}", daemon=True)
+    # A copy of what is known here, so that the stage's lines say of which session they are.
+    known = contextvars.copy_context()
+    thread = threading.Thread(target=known.run, args=(guarded,), name=f"outhaul-{name}", daemon=True)
     thread.start()
     return thread
 
@@ -185,11 +189,13 @@ def persist(
             attempt += 1
             metrics.RETRIES.labels(where).inc()
             wait_s = backoff_s(attempt, max_s=settings.retry_max_s, random=random())
-            log.warning("retrying", where=where, attempts=attempt, wait_s=round(wait_s, 2), error=str(error))
+            log.warning("retrying", where=where, attempts=attempt, wait_s=round(wait_s, 2), error=error)
+            sentry.repeated(error)
             events.put(Trouble(where, error))
             events.wait(wait_s)
         else:
             if attempt:
+                sentry.over()
                 events.put(Trouble(where, None))
             return
 
@@ -244,8 +250,10 @@ def send_batches(
     persist("dispatch", events, settings, random, lambda: dispatcher.announce_epoch(epoch))
     while (entry := inbox.get()) is not None:
         batch, begun_at = entry, time.monotonic()
+        identity.bind(batch.message)
         persist("dispatch", events, settings, random, lambda: dispatcher.send(batch))  # noqa: B023 - called before the next turn
         metrics.DISPATCH_S.inc(time.monotonic() - begun_at)
+        log.debug("batch_sent", rows=entry.message.rows, attempt=entry.message.attempt)
         events.put(Sent(entry.message.sequence))
         del entry, batch
 
@@ -275,12 +283,14 @@ def hear_reports(
             _look(events, payloads, epoch, begun_tokens(), settings, was_away=attempt > 0)
             if attempt:
                 attempt = 0
+                sentry.over()
                 events.put(Trouble("reports", None))
         except TransientError as error:
             attempt += 1
             metrics.RETRIES.labels("reports").inc()
             wait_s = backoff_s(attempt, max_s=settings.retry_max_s, random=random())
-            log.warning("retrying", where="reports", attempts=attempt, wait_s=round(wait_s, 2), error=str(error))
+            log.warning("retrying", where="reports", attempts=attempt, wait_s=round(wait_s, 2), error=error)
+            sentry.repeated(error)
             events.put(Trouble("reports", error))
             events.wait(wait_s)
 

@@ -9,13 +9,17 @@ Source: https://docs.celeryq.dev/en/stable/userguide/configuration.html
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
+import click
 from celery import Celery
 from celery.signals import setup_logging
+from click.core import ParameterSource
 
-from sink import logs, sentry
+from sink import identity, logs, sentry
 from sink.payloads import SOCKET_TIMEOUT_S
+from sink.scrub import scrub_of
 from sink.settings import Settings, load
 
 if TYPE_CHECKING:
@@ -83,11 +87,24 @@ def make_app(settings: Settings) -> SinkApp:
 
 
 @setup_logging.connect  # type: ignore[untyped-decorator] # celery has no types
-def _configure_logs(**_: object) -> None:
+def _configure_logs(loglevel: int | str, **_: object) -> None:
     # Connected, Celery leaves logging alone, and a worker's lines look like the reader's.
     settings = load()
-    logs.configure(settings.log_format)
+    level = _spell_level(loglevel) if _is_asked_for("loglevel") else settings.log_level
+    logs.configure(settings.log_format, level=level, scrub=scrub_of(settings))
+    logs.watch_threads()
+    identity.begin(source=settings.source)
     sentry.configure(settings, "worker")
+
+
+def _is_asked_for(option: str) -> bool:
+    """Tell whether somebody typed the option, since Celery's own default would be another level than ours."""
+    context = click.get_current_context(silent=True)
+    return context is not None and context.get_parameter_source(option) is ParameterSource.COMMANDLINE
+
+
+def _spell_level(level: int | str) -> str:
+    return logging.getLevelName(level) if isinstance(level, int) else level
 
 
 def __getattr__(name: str) -> object:

@@ -218,6 +218,20 @@ class Message:
         return fence(self.source, self.lane)
 
     @property
+    def task_id(self) -> str:
+        """Name of the task of this dispatch: what logs and Flower call it."""
+        return f"{self.token}-{self.attempt}"
+
+    @property
+    def summary(self) -> str:
+        """What a person needs to know of the batch: what Flower shows as the task's arguments."""
+        copied = ", copied from the outbox" if self.lane == COPY else ""
+        return (
+            f"({self.source} #{self.sequence} of epoch {self.epoch}: {self.rows} rows into {self.table}, "
+            f"{self.first} to {self.last}, {self.size_bytes} bytes{copied})"
+        )
+
+    @property
     def payload_key(self) -> str:
         """Redis key of the payload (claim check)."""
         return payload_key(self.source, self.token)

@@ -104,15 +104,16 @@ def retry_letters(self: Any, *arguments: object, **named: object) -> str:
         order = Order.from_json(arguments[0] if len(arguments) == 1 and not named else None, sink.settings.source)
     except ForeignMessageError as error:
         metrics.refused()
-        log.warning("message_refused", error=str(error))
+        log.warning("message_refused", error=error)
         return "refused"
     try:
         words = retry(sink.clickhouse, sink.settings, order)
     except (PipelineError, SoftTimeLimitExceeded) as error:
-        log.warning("letters_failed", run=order.run, letters=len(order.positions), error=str(error))
+        log.warning("letters_failed", task=self.request.id, run=order.run, letters=len(order.positions), error=error)
         why = str(error) or "out of time"
         words = [Word(str(position), Fate.FAILED, why) for position in order.positions]
-    log.info("letters_tried", run=order.run, **{fate.value: sum(w.fate is fate for w in words) for fate in Fate})
+    fates = {fate.value: sum(word.fate is fate for word in words) for fate in Fate}
+    log.info("letters_tried", task=self.request.id, run=order.run, **fates)
     key = letters_key(order.source, order.run)
     for word in words:
         sink.payloads.report(key, word.to_json())

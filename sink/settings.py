@@ -64,7 +64,9 @@ class Settings(BaseSettings):
     metrics_host: str = "127.0.0.1"
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
     sentry_dsn: SecretStr = SecretStr("")
+    sentry_traces_rate: Annotated[float, Field(ge=0, le=1)] = 0.01
     log_format: Literal["auto", "json", "console"] = "auto"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     @classmethod
     def settings_customise_sources(

@@ -19,18 +19,19 @@ import structlog
 from billiard.exceptions import SoftTimeLimitExceeded
 from celery import shared_task
 
-from sink import metrics
+from sink import identity, metrics, sentry
 from sink.app import WRITE_BATCH
 from sink.batch import Message, alive_key, epoch_key, stored_key
 from sink.clickhouse import ClickHouse
 from sink.codes import THROW_IF
-from sink.errors import Exit, FatalError, ForeignMessageError, PoisonError, TransientError
+from sink.errors import Exit, FatalError, ForeignMessageError, PipelineError, PoisonError, TransientError
 from sink.failpoint import reach
 from sink.insert import insert
 from sink.payloads import ALIVE_S, Payloads
 from sink.quarantine import set_aside
 from sink.report import Outcome, Report
 from sink.retry import backoff_s
+from sink.sentry import trace
 from sink.sql import query
 
 if TYPE_CHECKING:
@@ -76,7 +77,8 @@ def sink_of(app: SinkApp) -> Sink:
     return _opened[id(app)]
 
 
-@shared_task(name=WRITE_BATCH, bind=True, max_retries=None)  # type: ignore[untyped-decorator] # celery has no types
+# What it raises it has told of itself, so that Celery need not print a traceback.
+@shared_task(name=WRITE_BATCH, bind=True, max_retries=None, throws=(PipelineError,))  # type: ignore[untyped-decorator] # celery has no types
 def write_batch(self: Any, *arguments: object, **named: object) -> str:
     """Store one batch and report it; drop a message that no reader of this pipeline has sent.
 
@@ -95,6 +97,8 @@ def write_batch(self: Any, *arguments: object, **named: object) -> str:
         message = accept(sink.settings, arguments, named)
     except ForeignMessageError as error:
         return _refuse(error)
+    identity.bind(message)
+    trace.begun(message)
     try:
         _tell(sink, message, Report(Outcome.BEGUN, message.token, message.sequence))
         reach("task.begun")
@@ -104,14 +108,16 @@ def write_batch(self: Any, *arguments: object, **named: object) -> str:
         attempts = self.request.retries + 1
         wait_s = backoff_s(attempts, max_s=sink.settings.retry_max_s, random=_random())
         metrics.retried(error)
-        log.warning("batch_retrying", **_names(message), attempts=attempts, wait_s=round(wait_s, 2), error=str(error))
+        log.warning("batch_retrying", rows=message.rows, attempts=attempts, wait_s=round(wait_s, 2), error=error)
+        sentry.repeated(error)
         _tell(sink, message, Report(Outcome.RETRYING, message.token, message.sequence, error=str(error), wait_s=wait_s))
-        raise self.retry(exc=error, countdown=wait_s) from None
+        raise self.retry(exc=error, countdown=wait_s, argsrepr=message.summary) from None
     except ForeignMessageError as error:
         return _refuse(error)
     except FatalError as error:
         metrics.failed(error)
-        log.error("batch_failed", **_names(message), error=str(error), code=error.code)  # noqa: TRY400 - the line is the message
+        log.error("batch_failed", rows=message.rows, error=error)  # noqa: TRY400 - the line is the message
+        sentry.stopped(error)
         told = Report(
             Outcome.FATAL,
             message.token,
@@ -126,7 +132,8 @@ def write_batch(self: Any, *arguments: object, **named: object) -> str:
     seconds = time.monotonic() - started
     metrics.finished(message, report, seconds)
     counts = {"dead_letters": report.dead_letters, "seconds": round(seconds, 4)}
-    log.info("batch_done", outcome=report.outcome.value, **_names(message), **counts)
+    log.info("batch_done", outcome=report.outcome.value, rows=message.rows, **counts)
+    sentry.over()
     reach("task.stored")
     _tell(sink, message, report)
     reach("task.reported")
@@ -150,7 +157,7 @@ def accept(settings: Settings, arguments: Sequence[object], named: Mapping[str, 
 def _refuse(error: ForeignMessageError) -> str:
     # Whose message it is, is not known, so no reader is told: a stranger's message must not be able to stop one.
     metrics.refused()
-    log.warning("message_refused", error=str(error))
+    log.warning("message_refused", error=error)
     return "refused"
 
 
@@ -184,9 +191,10 @@ def write(sink: Sink, message: Message) -> Report:
         FatalError: an operator is needed.
     """
     begun_at = time.monotonic()
-    mirror, payload = sink.payloads.get_with_text(
-        epoch_key(message.fence), message.payload_key, max_bytes=message.size_bytes
-    )
+    with trace.span("db.redis", "payload"):
+        mirror, payload = sink.payloads.get_with_text(
+            epoch_key(message.fence), message.payload_key, max_bytes=message.size_bytes
+        )
     metrics.fetched(time.monotonic() - begun_at)
     if _superseded(message, mirror):
         return Report(Outcome.STALE, message.token, message.sequence)
@@ -197,17 +205,13 @@ def write(sink: Sink, message: Message) -> Report:
     events, letters = sink.settings.clickhouse_table, sink.settings.dead_letters_table
 
     def store(part: Message, rows: bytes) -> None:
-        insert(
-            sink.clickhouse,
-            part,
-            rows,
-            epochs=f"{events}_epochs",
-            timeout_s=sink.settings.insert_timeout_s,
-            # A copy into a table of another name has nothing to do with what event_log holds.
-            # What an attempt that ran out of time had set aside is not tried again, or none would come to the end; and
-            # what another task of the same batch could store is not set aside.
-            tables=(events if message.table == letters else message.table, letters),
-        )
+        # A copy into a table of another name has nothing to do with what event_log holds.
+        # What an attempt that ran out of time had set aside is not tried again, or none would come to the end; and
+        # what another task of the same batch could store is not set aside.
+        tables = (events if message.table == letters else message.table, letters)
+        with trace.span("db.insert", f"INSERT INTO {part.table}", db__system="clickhouse", rows=part.rows):
+            timeout_s = sink.settings.insert_timeout_s
+            insert(sink.clickhouse, part, rows, epochs=f"{events}_epochs", timeout_s=timeout_s, tables=tables)
 
     aside = 0
     try:
@@ -215,6 +219,8 @@ def write(sink: Sink, message: Message) -> Report:
             store(message, payload)
         except PoisonError as error:
             aside = set_aside(message, payload, store, dead_letters=letters, refused=error)
+            log.warning("rows_set_aside", rows=aside, code=error.code)
+            sentry.set_aside(error, aside)
     except FatalError as error:
         if error.code == THROW_IF and _fenced(sink, message):
             return Report(Outcome.STALE, message.token, message.sequence)
@@ -226,6 +232,7 @@ def write(sink: Sink, message: Message) -> Report:
             todo=f"Compare {sink.settings.dead_letters_table} with sql/clickhouse/0002_event_log_dead_letters.sql",
             exit_code=Exit.CLICKHOUSE_TABLE,
         ) from error
+    trace.stored(message, payload)
     return Report(Outcome.STORED, message.token, message.sequence, dead_letters=aside)
 
 
@@ -250,23 +257,9 @@ def _tell(sink: Sink, message: Message, report: Report) -> None:
             sink.payloads.report(stored_key(message.fence, message.epoch), report.to_json(), drop=drop, alive=begun)
         except TransientError as error:
             metrics.report_lost()
-            log.warning(
-                "report_lost", **_names(message), outcome=report.outcome.value, attempt=attempt, error=str(error)
-            )
+            log.warning("report_lost", outcome=report.outcome.value, attempt=attempt, error=error)
             time.sleep(backoff_s(attempt, max_s=2.0, random=_random()))
         else:
             metrics.reported(time.monotonic() - begun_at)
             return
     # The reader hears nothing and sends the batch again: the token and the positions make that harmless.
-
-
-def _names(message: Message) -> dict[str, Any]:
-    return {
-        "source": message.source,
-        "epoch": message.epoch,
-        "batch": message.sequence,
-        "token": message.token,
-        "first": message.first,
-        "last": message.last,
-        "rows": message.rows,
-    }

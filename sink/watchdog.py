@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from sink import sentry
 from sink.batch import pulse_key
-from sink.errors import PipelineError
+from sink.errors import FatalError, PipelineError
 from sink.payloads import Payloads
 from sink.retry import backoff_s
 from sink.worker_pages import WorkerPages
@@ -43,6 +44,7 @@ _STOP_S = 30.0
 # A worker that ran for so long was in order; its next end is a new one.
 _SETTLED_S = 30.0
 _PR_SET_PDEATHSIG = 1
+# Found before any fork: a child of threads (metrics, Sentry's client) should look for nothing.
 _prctl = ctypes.CDLL(None).prctl
 
 
@@ -113,6 +115,8 @@ def _supervise(
         failures = 1 if time.monotonic() - started > _SETTLED_S else failures + 1
         wait_s = backoff_s(failures, max_s=settings.retry_max_s, random=random())
         log.error("worker_restarting", reason=reason, failures=failures, wait_s=round(wait_s, 2))
+        with suppress(PipelineError), sentry.stopping():
+            raise FatalError(f"Celery's worker is started again: {reason}")
         if _sleep(wait_s, asked):
             return 0
 

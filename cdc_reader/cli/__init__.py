@@ -5,7 +5,6 @@ Edge: the outermost line. An error of ours becomes one line on standard error an
 
 from __future__ import annotations
 
-import logging
 import sys
 from functools import cache
 from importlib.metadata import entry_points, version
@@ -77,7 +76,7 @@ def _options(
 ) -> None:
     del show
     # What an operator asks for is printed; the log of a command is for what goes wrong. Processes set up their own.
-    logs.configure("auto", level=logging.WARNING)
+    logs.configure("auto", level="WARNING")
 
 
 @cache

@@ -10,8 +10,9 @@ import typer
 
 from cdc_reader import memory
 from cdc_reader.reader import run
-from sink import logs, sentry
+from sink import identity, logs, sentry
 from sink.errors import Exit
+from sink.scrub import scrub_of
 from sink.settings import load
 
 
@@ -24,7 +25,9 @@ def reader(
     Example: OUTHAUL_POSTGRES_DSN=postgresql://... outhaul reader
     """
     settings = load()
-    logs.configure(settings.log_format)
+    logs.configure(settings.log_format, level=settings.log_level, scrub=scrub_of(settings))
+    logs.watch_threads()
+    identity.begin(source=settings.source, slot=settings.slot)
     memory.bound()
     sentry.configure(settings, "reader")
     asked: list[int] = []
@@ -36,4 +39,5 @@ def reader(
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    run(settings, lambda: bool(asked), standby=standby)
+    with sentry.stopping():
+        run(settings, lambda: bool(asked), standby=standby)

@@ -8,10 +8,11 @@ from typing import Annotated
 import typer
 
 from cdc_reader.preflight import check_clickhouse, check_redis
-from sink import logs
+from sink import identity, logs, sentry
 from sink.clickhouse import ClickHouse
 from sink.payloads import Payloads
-from sink.settings import load
+from sink.scrub import scrub_of
+from sink.settings import Settings, load
 from sink.watchdog import supervise
 
 
@@ -25,13 +26,20 @@ def worker(
     Example: outhaul worker -c 4 --loglevel WARNING
     """
     settings = load()
+    logs.configure(settings.log_format, level=settings.log_level, scrub=scrub_of(settings))
+    identity.begin(source=settings.source)
+    sentry.configure(settings, "watchdog")
+    with sentry.stopping():
+        _check(settings)
+    pruning = ["--include", "cdc_reader.pruning.task"] if settings.prune_older_than else []
+    code = supervise(settings, ["-c", str(concurrency), *pruning, *context.args], SystemRandom().random)
+    raise typer.Exit(code)
+
+
+def _check(settings: Settings) -> None:
     payloads = Payloads(settings.redis_url.get_secret_value())
     check_redis(settings, payloads)
     payloads.close()
     clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=10)
     check_clickhouse(settings, clickhouse)
     clickhouse.close()
-    logs.configure(settings.log_format)
-    pruning = ["--include", "cdc_reader.pruning.task"] if settings.prune_older_than else []
-    code = supervise(settings, ["-c", str(concurrency), *pruning, *context.args], SystemRandom().random)
-    raise typer.Exit(code)

@@ -117,7 +117,7 @@ class Delivery:
                 self._look()
         except TransientError as error:
             self._trouble = str(error)
-            log.warning("copy_waits", source=self._settings.source, epoch=self._epoch, error=str(error))
+            log.warning("copy_waits", source=self._settings.source, epoch=self._epoch, error=error)
             for sequence in self._ledger.on_their_way():
                 self._ledger.again(sequence)
             time.sleep(backoff_s(3, max_s=self._settings.retry_max_s, random=_random()))
@@ -169,6 +169,7 @@ class Delivery:
             self._dispatcher.send(entry)
         except TransientError as error:
             self._trouble = str(error)
-            log.warning("copy_waits", source=self._settings.source, batch=sequence, error=str(error))
+            task = entry.message.task_id
+            log.warning("copy_waits", source=self._settings.source, batch=sequence, task=task, error=error)
         else:
             self._ledger.heard(sequence, Phase.SENT, time.monotonic())

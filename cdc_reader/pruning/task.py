@@ -18,7 +18,7 @@ from celery import shared_task
 from cdc_reader.preflight import connect
 from cdc_reader.pruning.prune import Wish, prune
 from cdc_reader.pruning.table import Outbox
-from sink import duration
+from sink import duration, sentry
 from sink.app import PRUNE
 from sink.errors import PipelineError
 from sink.task import sink_of
@@ -50,8 +50,8 @@ def prune_once(self: Any, *arguments: object, **named: object) -> str:
             outbox = Outbox(conn, settings, dry_run=False)
             report = prune(outbox, sink.clickhouse, settings, wish, lambda: time.monotonic() > deadline)
     except PipelineError as error:
-        log.error("prune_failed", error=str(error), code=error.code)  # noqa: TRY400 - the line is the message
+        log.error("prune_failed", task=self.request.id, error=error)  # noqa: TRY400 - the line is the message
+        sentry.told(error)
         return "failed"
-    found = report.to_json()
-    (log.warning if report.lacking else log.info)("pruned", **found)
+    (log.warning if report.lacking else log.info)("pruned", task=self.request.id, **report.to_json())
     return "done"

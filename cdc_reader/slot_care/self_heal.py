@@ -26,6 +26,7 @@ from cdc_reader.slot_care.change import drop, identify, make_anew
 from cdc_reader.slot_care.facts import slot_facts
 from cdc_reader.slot_care.hold import check_free, hold
 from cdc_reader.slot_care.plan import count_unread
+from sink import sentry
 from sink.clickhouse import ClickHouse
 from sink.errors import Exit, FatalError, PipelineError
 from sink.retry import backoff_s
@@ -131,7 +132,8 @@ class Guard:
             except Exception as error:  # noqa: BLE001 - the outermost line of a thread
                 failures += 1
                 wait_s = backoff_s(failures, max_s=self._settings.retry_max_s, random=_random())
-                log.warning("guard_waits", slot=self._settings.slot, error=str(error), wait_s=round(wait_s, 2))
+                log.warning("guard_waits", slot=self._settings.slot, error=error, wait_s=round(wait_s, 2))
+                sentry.told(error)
             time.sleep(max(wait_s, _LOOK_S))
 
     def _heal_what_is_due(self) -> None:

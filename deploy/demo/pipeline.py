@@ -24,7 +24,7 @@ _STOP_S = 45.0
 _SERVER_AWAY = {Exit.POSTGRES_UNREACHABLE, Exit.CLICKHOUSE_UNREACHABLE, Exit.REDIS_UNREACHABLE}
 _COMMANDS = {
     "reader": ["reader"],
-    "worker": ["worker", "--loglevel", "WARNING"],
+    "worker": ["worker"],
     "exporter": ["exporter", "--every", "1", "--audit-every", "5"],
 }
 

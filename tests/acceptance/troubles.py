@@ -15,6 +15,7 @@ from pathlib import Path
 import psycopg
 
 from tests.acceptance.operator import outhaul
+from tests.acceptance.pages import free_port
 from tests.conftest import World, until
 
 # What stands between angle brackets on the page: text, or something to do.
@@ -167,6 +168,42 @@ def reader_does_not_start(world: World) -> Iterator[Fills]:
     yield {}
 
 
+@contextmanager
+def too_many_parts(world: World) -> Iterator[Fills]:
+    """Keep parts from being merged until ClickHouse refuses more."""
+    limits = "parts_to_delay_insert = 4, parts_to_throw_insert = 4"
+    world.clickhouse.command(f"ALTER TABLE event_log MODIFY SETTING {limits}")
+    for _ in range(4):
+        stored = world.stored()
+        world.insert(10)
+        until(lambda: world.stored() > stored or _refused(world), what="a part more, or one too many")  # noqa: B023
+    world.insert(30)
+    until(lambda: _refused(world), what="ClickHouse refuses")
+    yield {"month": str(world.ch("SELECT toYYYYMM(max(event_date_time)) FROM event_log"))}
+
+
+@contextmanager
+def postgres_down(world: World) -> Iterator[Fills]:
+    """Crash Postgres under a running pipeline."""
+    world.insert(70)
+    world.stack.kill("postgres")
+
+    def start() -> None:
+        world.stack.up()
+        world.conn.close()
+        world.conn = psycopg.connect(world.dsn, autocommit=True)
+
+    yield {"start Postgres": start}
+
+
+@contextmanager
+def metrics_gone(world: World) -> Iterator[Fills]:
+    """Run no exporter, where one was to be."""
+    port = {"OUTHAUL_METRICS_PORT": str(free_port())}
+    world.env |= port
+    yield {"start the exporter": lambda: world.pipeline.start("exporter", **port)}
+
+
 TROUBLES: dict[str, Trouble] = {
     trouble.__name__.replace("_", "-"): trouble
     for trouble in (
@@ -182,8 +219,16 @@ TROUBLES: dict[str, Trouble] = {
         missing_rows,
         nothing_stored,
         reader_does_not_start,
+        too_many_parts,
+        postgres_down,
+        metrics_gone,
     )
 }
+
+
+def _refused(world: World) -> bool:
+    state = world.reader_state()
+    return state is not None and "TOO_MANY_PARTS" in state.trouble
 
 
 def _write_log(world: World) -> None:

@@ -39,6 +39,8 @@ def test_the_environment_wins_over_the_file(monkeypatch: pytest.MonkeyPatch, tmp
         ({"retry_max_s": 500}, "retry_max_s"),
         ({"status_interval_s": 40}, "status_interval_s"),
         ({"rate_limit": "fast"}, "rate_limit"),
+        ({"sentry_traces_rate": 2}, "sentry_traces_rate"),
+        ({"log_level": "LOUD"}, "log_level"),
         ({"no_such_setting": 1}, "no_such_setting"),
     ],
 )

@@ -1,0 +1,112 @@
+"""Batch -> one trace over dispatch, task and insert, and links to the traces of the apps that wrote its events.
+
+Edge: sentry-sdk. The trace's id is the batch's token, so every sending and every attempt is of the same trace, and who
+has one finds the other. Which batches are followed is in the token, too: reader and workers need not agree on it. The
+headers travel with the Celery message, by the SDK's integration, and not in our part of it.
+
+Source: https://docs.sentry.io/platforms/python/tracing/instrumentation/custom-instrumentation/queues-module/
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import sentry_sdk
+
+from sink.batch import STREAM
+from sink.sentry.producers import Producer, producers_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sink.batch import Message
+
+_rate: float | None = None
+
+
+def begin(rate: float) -> None:
+    """Start to follow this share of all batches, from 0 to 1."""
+    global _rate  # noqa: PLW0603 - one client a process, as in the SDK
+    _rate = rate
+
+
+def is_followed(token: str, rate: float) -> bool:
+    """Tell whether the batch of this token is of the share that is followed."""
+    return int(token[:8], 16) < rate * (1 << 32)
+
+
+@contextmanager
+def dispatch(message: Message) -> Iterator[None]:
+    """Follow the sending of a batch; where nobody does, its message says so to the worker."""
+    if _rate is None:
+        yield
+        return
+    with sentry_sdk.start_transaction(
+        op="queue.publish",
+        name="outhaul.dispatch",
+        trace_id=message.token,
+        sampled=is_followed(message.token, _rate),
+    ) as transaction:
+        _describe(transaction, message)
+        yield
+
+
+def begun(message: Message) -> None:
+    """Say in the trace of the task at hand which batch it is about."""
+    if (transaction := _followed()) is not None:
+        _describe(transaction, message)
+
+
+@contextmanager
+def span(op: str, name: str, **data: str | int) -> Iterator[None]:
+    """Follow one step, as far as anybody follows the whole."""
+    if _followed() is None:
+        yield
+        return
+    with sentry_sdk.start_span(op=op, name=name) as step:
+        for key, value in data.items():
+            step.set_data(key.replace("__", "."), value)
+        yield
+
+
+def stored(message: Message, payload: bytes) -> None:
+    """Tell the apps' own traces that their events are in ClickHouse, and the batch's which these are."""
+    transaction = _followed()
+    if transaction is None or message.lane != STREAM:
+        return
+    producers: list[Producer] = []
+    # The rows are stored; a link that is not made must not make it look as if they were not.
+    with suppress(pa.ArrowException):
+        producers = producers_of(payload)
+    if not producers:
+        return
+    transaction.set_data("outhaul.producer_trace_ids", [producer.trace_id for producer in producers])
+    for producer in producers:
+        with sentry_sdk.start_transaction(
+            op="queue.process",
+            name="stored in ClickHouse",
+            trace_id=producer.trace_id,
+            parent_span_id=producer.span_id,
+            sampled=True,
+        ) as told:
+            _describe(told, message)
+            told.set_data("outhaul.batch_trace_id", transaction.trace_id)
+
+
+def _followed() -> Any | None:
+    """Return the transaction at hand, if it is one that will be sent."""
+    if not _rate:
+        return None
+    transaction = sentry_sdk.get_current_scope().transaction
+    return transaction if transaction is not None and transaction.sampled else None
+
+
+def _describe(transaction: Any, message: Message) -> None:
+    for name, value in (("source", message.source), ("epoch", message.epoch), ("batch", message.sequence)):
+        transaction.set_tag(f"outhaul.{name}", str(value))
+    transaction.set_tag("outhaul.token", message.token)
+    transaction.set_data("messaging.message.body.size", message.size_bytes)
+    for name in ("rows", "first", "last", "attempt", "table"):
+        transaction.set_data(f"outhaul.{name}", getattr(message, name))

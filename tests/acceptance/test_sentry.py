@@ -1,0 +1,96 @@
+"""What reaches Sentry from a real pipeline: errors and joined traces, and neither secret nor content."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from tests.acceptance.sentry_listener import Listener
+from tests.conftest import World, until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+PASSWORD = "planted-pass-word"
+E_MAIL = "ada.lovelace@example.org"
+TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+
+
+@pytest.fixture
+def listener() -> Iterator[Listener]:
+    one = Listener()
+    yield one
+    one.close()
+
+
+def test_a_batch_is_one_trace_and_no_secret_nor_content_is_sent(
+    make_world: Callable[..., World], listener: Listener
+) -> None:
+    world = make_world()
+    world.conn.execute("ALTER TABLE outbox ADD COLUMN traceparent text")
+    env = {
+        "OUTHAUL_SENTRY_DSN": listener.dsn,
+        "OUTHAUL_SENTRY_TRACES_RATE": "1",
+        # Nobody is asked for a password here, so any will do.
+        "OUTHAUL_POSTGRES_DSN": make_conninfo(world.dsn, password=PASSWORD),
+    }
+    try:
+        for name in ("worker", "reader"):
+            world.pipeline.start(name, **env)
+        insert(world, "fine")
+        world.assert_once_each()
+        check_trace(listener)
+
+        # ClickHouse refuses a row and quotes it; then the table is not what it was, which is fatal.
+        check = f"event_type NOT IN ('poison-{E_MAIL}', '{PASSWORD}')"
+        world.clickhouse.command(f"ALTER TABLE event_log ADD CONSTRAINT kind CHECK {check}")
+        insert(world, f"poison-{E_MAIL}")
+        until(lambda: any(tags["level"] == "warning" for tags in listener.tags()), what="the refused row is told")
+        refused = next(tags for tags in listener.tags() if tags["level"] == "warning")
+        assert refused["outhaul.process"] == "worker"
+        assert refused["outhaul.source"] == world.settings.source
+        assert {f"outhaul.{name}" for name in ("epoch", "batch", "token", "first", "last", "code")} <= refused.keys()
+        world.clickhouse.command("RENAME TABLE event_log TO event_log_away")
+        insert(world, f"fatal-{E_MAIL}")
+        until(lambda: {one["outhaul.process"] for one in fatal(listener)} == {"reader", "worker"}, what="both tell")
+    finally:
+        world.pipeline.kill()
+    for envelope in listener.sent:
+        assert PASSWORD.encode() not in envelope
+        assert E_MAIL.encode() not in envelope
+
+
+def insert(world: World, kind: str) -> None:
+    world.conn.execute(
+        "INSERT INTO outbox (event_type, environment, event_context, traceparent) "
+        "VALUES (%s, 'test', jsonb_build_object('email', %s::text), %s)",
+        [kind, E_MAIL, f"00-{TRACE}-{SPAN}-01"],
+    )
+
+
+def fatal(listener: Listener) -> list[dict[str, str]]:
+    return [tags for tags in listener.tags() if tags["level"] == "error"]
+
+
+def check_trace(listener: Listener) -> None:
+    """Dispatch, task and insert are of one trace; the app's own goes on, and each names the other."""
+
+    def found() -> dict[str, dict[str, object]]:
+        by_op = {}
+        for one in listener.items("transaction"):
+            trace = one["contexts"]["trace"]
+            by_op["producer" if trace["trace_id"] == TRACE else trace["op"]] = one
+        return by_op
+
+    until(lambda: {"queue.publish", "producer"} <= found().keys() and len(found()) > 2, what="all transactions")
+    by_op = found()
+    told, sent = by_op.pop("producer"), by_op.pop("queue.publish")
+    ((_, task),) = by_op.items()
+    batch = sent["contexts"]["trace"]["trace_id"]  # type: ignore[index]
+    assert task["contexts"]["trace"]["trace_id"] == batch  # type: ignore[index]
+    assert "db.insert" in {span["op"] for span in task["spans"]}  # type: ignore[attr-defined]
+    assert task["contexts"]["trace"]["data"]["outhaul.producer_trace_ids"] == [TRACE]  # type: ignore[index]
+    assert told["contexts"]["trace"]["parent_span_id"] == SPAN  # type: ignore[index]
+    assert told["contexts"]["trace"]["data"]["outhaul.batch_trace_id"] == batch  # type: ignore[index]

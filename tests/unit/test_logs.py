@@ -1,0 +1,49 @@
+"""What a line of the log says, and that docs/operations.md names each kind of line at its level."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+IN_DOCS = re.compile(r"^\| `([a-z_]+)` \| ([a-z, ]+) \| [a-z, ]+ \| ", re.MULTILINE)
+IN_CODE = re.compile(r'\blog\.(debug|info|warning|error|exception)\(\s*"([a-z_]+)"')
+
+SAY = """
+import structlog
+from sink import identity, logs
+from sink.errors import TransientError
+from sink.scrub import Scrub
+logs.configure("json", level="WARNING", scrub=Scrub({"planted"}), clock=lambda: 0.0)
+identity.begin(source="app", slot="app")
+log = structlog.get_logger()
+for number in range(5):
+    log.warning("retrying", where="here", error=TransientError(f"planted {number}", code=7))
+log.info("unseen")
+identity.begin(source="another")
+log.error("stopped", text="pass=planted")
+"""
+
+
+def test_every_event_in_the_code_is_in_the_docs_at_its_level_and_no_other() -> None:
+    code: dict[str, set[str]] = {}
+    for folder in ("sink", "cdc_reader"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for level, event in IN_CODE.findall(path.read_text()):
+                code.setdefault(event, set()).add("error" if level == "exception" else level)
+    docs = IN_DOCS.findall((ROOT / "docs" / "operations.md").read_text())
+    assert {event: set(levels.split(", ")) for event, levels in docs} == code
+
+
+def test_a_line_names_whose_it_is_hides_secrets_and_is_not_repeated() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SAY], cwd=ROOT, env=os.environ, capture_output=True, text=True, check=True
+    )
+    first, last = [json.loads(line) for line in done.stderr.splitlines()]
+    assert (first["event"], first["source"], first["slot"]) == ("retrying", "app", "app")
+    assert (first["error"], first["kind"], first["code"]) == ("[secret] 0", "TransientError", 7)
+    assert (last["event"], last["source"], last["text"]) == ("stopped", "another", "pass=[secret]")
