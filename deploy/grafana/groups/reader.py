@@ -29,7 +29,7 @@ def _phases() -> Json:
     return timeline(
         "Phase of each reader",
         About(
-            "one *streaming* or *idle*, any others *standing by*.",
+            "one *streaming*, any others *standing by*.",
             "*reconnecting* again and again: Postgres or the network. *waiting*: Redis or ClickHouse.",
             "runbooks/reader-does-not-start.md",
         ),
@@ -64,7 +64,7 @@ def _cost() -> Json:
             "*decode* large: text instead of binary tuples, or very wide rows. *dispatch* large: Redis.",
             "performance.md",
         ),
-        Query(f"{work} / on (source) group_left ({captured} > 0)", "{{stage}} {{source}}"),
+        Query(f"{work} / on (source) group_left () ({captured} > 0)", "{{stage}} {{source}}"),
         unit="s",
         stacked=True,
     )
