@@ -75,8 +75,13 @@ class Prometheus:
 
 
 @contextmanager
-def scraping(targets: dict[str, int], source: str, folder: Path) -> Iterator[Prometheus]:
-    """Run a Prometheus that scrapes processes of a pipeline every second; `targets` are their ports by name."""
+def scraping(
+    targets: dict[str, int], source: str, folder: Path, *, rules: Path | None = None, alertmanager_port: int = 0
+) -> Iterator[Prometheus]:
+    """Run a Prometheus that scrapes processes of a pipeline every second, and maybe judges them by rules.
+
+    `targets` are the processes' ports by their names.
+    """
     jobs = [
         {
             "job_name": f"outhaul-{name}",
@@ -85,7 +90,13 @@ def scraping(targets: dict[str, int], source: str, folder: Path) -> Iterator[Pro
         }
         for name, port in targets.items()
     ]
-    whole = {"global": {"scrape_interval": "1s", "evaluation_interval": "1s"}, "scrape_configs": jobs}
+    whole: dict[str, Any] = {
+        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+        "scrape_configs": jobs,
+    }
+    if rules is not None:
+        alertmanagers = [{"static_configs": [{"targets": [f"127.0.0.1:{alertmanager_port}"]}]}]
+        whole |= {"rule_files": [str(rules)], "alerting": {"alertmanagers": alertmanagers}}
     (folder / "prometheus.yml").write_text(yaml.safe_dump(whole))
     made = Prometheus(free_port())
     command = [
