@@ -1,7 +1,7 @@
 """The rule file -> the same rules in a hurry, watched by a real Prometheus and a real Alertmanager.
 
-Edge: starts both. Every time in the rules is a sixtieth of what it is in the file, minutes are seconds; metrics, labels,
-comparisons and sizes are those of the file.
+Edge: starts both. Every time in the rules is a sixtieth of what it is in the file, minutes are seconds; metrics,
+labels, comparisons and sizes are those of the file.
 """
 
 from __future__ import annotations

@@ -50,13 +50,11 @@ def lose_a_row(world: World, _pages: Pages) -> Mend:
 def drop_the_slot(world: World, pages: Pages) -> Mend:
     world.pipeline.kill("reader")
     name = world.settings.slot
-    until(
-        lambda: not world.sql("SELECT active FROM pg_replication_slots WHERE slot_name = %s", name), what="it is free"
-    )
+    active = "SELECT active FROM pg_replication_slots WHERE slot_name = %s"
+    until(lambda: not world.sql(active, name), what="the slot is free")
     world.sql("SELECT pg_drop_replication_slot(%s)", name)
 
     def mend() -> None:
-        start_again(world, pages, "worker")
         outhaul(world, "slot", "create", "--yes")
         start_again(world, pages, "reader")()
 
