@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 Envelope = dict[str, Any]
 
+# Lines that repeat themselves are counted here, so none may be left out.
+EVERY_LINE = {"OUTHAUL_LOG_LEVEL": "DEBUG"}
+
 
 @pytest.fixture
 def db(world: World) -> Iterator[redis.Redis]:
@@ -153,7 +156,7 @@ def test_forged_messages_insert_nothing_and_stop_neither_worker_nor_reader(world
     # Entries among the unacked that cannot be restored.
     db.hset("unacked", mapping={"x": b"garbage", "y": b"[1, 2, 3]"})
     db.zadd("unacked_index", {"x": 0, "y": 0, "z": 0})
-    world.pipeline.start("worker")
+    world.pipeline.start("worker", **EVERY_LINE)
     pid = world.pipeline.pid("worker")
     until(lambda: not db.llen(world.settings.queue), what="the queue is empty")
     world.insert(3)
@@ -194,7 +197,7 @@ def test_forged_messages_about_a_batch_in_flight_do_not_stop_its_reader(world: W
         "an announced payload that ClickHouse refuses for good": with_fields(real, **no_column),
     }
     push(db, world, forged)
-    world.pipeline.start("worker")
+    world.pipeline.start("worker", **EVERY_LINE)
     world.insert(3)
     world.assert_once_each()
     until(lambda: not db.llen(world.settings.queue) and not db.hlen("unacked"), what="all are done with")
@@ -227,7 +230,7 @@ def test_a_stranger_s_payload_is_never_stored_and_the_right_one_is_sent_again(wo
 
 
 def test_a_forged_report_neither_moves_the_slot_nor_stops_the_reader(world: World, db: redis.Redis) -> None:
-    world.pipeline.start("reader")
+    world.pipeline.start("reader", **EVERY_LINE)
     real = message(queued(world, db)[0])
     end = world.sql("SELECT pg_current_wal_lsn() - '0/0'::pg_lsn")
     reports = stored_key(real.source, real.epoch)
