@@ -1,0 +1,1 @@
+"""The Grafana dashboards: what they show, as code that writes their JSON files."""

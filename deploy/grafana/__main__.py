@@ -1,0 +1,39 @@
+"""`python -m deploy.grafana` -> the dashboards' JSON files beside this one, written anew.
+
+Edge: files.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deploy.grafana.depth import depth
+from deploy.grafana.overview import overview
+
+if TYPE_CHECKING:
+    from deploy.grafana.panel import Json
+
+HERE = Path(__file__).parent
+
+
+def dashboards() -> dict[str, str]:
+    """Return the text of each file, by its name."""
+    return {f"{made['uid']}.json": _text(made) for made in (overview(), depth())}
+
+
+def write(folder: Path) -> None:
+    """Write each file."""
+    for name, text in dashboards().items():
+        (folder / name).write_text(text)
+        sys.stdout.write(f"{folder / name}\n")
+
+
+def _text(made: Json) -> str:
+    return json.dumps(made, indent=2, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    write(HERE)

@@ -1,0 +1,31 @@
+"""What an engineer wants who asks why -> the dashboard `outhaul-depth`.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from deploy.grafana.dashboard import dashboard
+from deploy.grafana.groups.batches import batches
+from deploy.grafana.groups.processes import processes
+from deploy.grafana.groups.reader import reader, repeats
+from deploy.grafana.groups.redis import redis
+from deploy.grafana.groups.storage import storage
+from deploy.grafana.groups.workers import workers
+
+if TYPE_CHECKING:
+    from deploy.grafana.panel import Json
+
+
+def depth() -> Json:
+    """Return the dashboard."""
+    groups = (batches(), reader(), repeats(), workers(), redis(), processes(), storage())
+    return dashboard(
+        "outhaul-depth",
+        "outhaul in depth",
+        "Batches, stages, repeats, workers, Redis, processes, months.",
+        groups,
+        since="now-3h",
+    )

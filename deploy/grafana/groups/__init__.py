@@ -1,0 +1,1 @@
+"""What the dashboards show, a file a group: names of metrics -> panels. All pure."""

@@ -1,0 +1,118 @@
+"""What are batches like? -> their sizes, ages and number on the way.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from deploy.grafana.layout import Group
+from deploy.grafana.panel import GREEN, RED, About, Json, Query, Size, heatmap, lines
+from deploy.grafana.promql import buckets, newest, per_second, quantile
+
+_QUARTER = Size(6, 8)
+
+
+def batches() -> Group:
+    """Return the group."""
+    return Group("Batches", (_events(), _bytes(), _seconds(), _rate(), _in_flight(), _held(), _age()))
+
+
+def _events() -> Json:
+    return heatmap(
+        "Batches by number of events",
+        About(
+            "small at rest, up to `OUTHAUL_BATCH_MAX_ROWS` under a backlog.",
+            "many small ones under load: raise `OUTHAUL_LINGER_S`.",
+            "performance.md",
+        ),
+        Query(buckets("outhaul_reader_batch_events"), "{{le}}"),
+        unit="short",
+    )
+
+
+def _bytes() -> Json:
+    metric = "outhaul_reader_batch_bytes"
+    return lines(
+        "Size of a batch",
+        About(
+            "far below `OUTHAUL_BATCH_MAX_BYTES`: compressed, as Redis holds it.",
+            "near it with few events: contexts are large, and so is the memory of reader and Redis.",
+            "performance.md",
+        ),
+        Query(quantile(0.5, metric), "p50 {{source}}"),
+        Query(quantile(0.99, metric), "p99 {{source}}"),
+        unit="bytes",
+    )
+
+
+def _seconds() -> Json:
+    metric = "outhaul_reader_batch_seconds"
+    return lines(
+        "From packing a batch to stored",
+        About(
+            "under 0.2 s.",
+            "longer than the worker's task takes: it waited in the queue, so start more workers.",
+            "performance.md",
+        ),
+        Query(quantile(0.5, metric), "p50 {{source}}"),
+        Query(quantile(0.99, metric), "p99 {{source}}"),
+        unit="s",
+    )
+
+
+def _rate() -> Json:
+    return lines(
+        "Batches stored",
+        About(
+            "at most one in `OUTHAUL_LINGER_S`: five a second.",
+            "0 while events come: see the workers below.",
+            "runbooks/nothing-stored.md",
+        ),
+        Query(per_second("outhaul_reader_batches_stored_total")),
+        unit="ops",
+        size=_QUARTER,
+    )
+
+
+def _in_flight() -> Json:
+    return lines(
+        "Batches in flight",
+        About(
+            "0 to 2; under a backlog `OUTHAUL_MAX_IN_FLIGHT`, 8.",
+            "8 all the time: workers or ClickHouse are the bound, and the reader takes no more rows.",
+            "runbooks/nothing-stored.md",
+        ),
+        Query(newest("outhaul_reader_batches_in_flight")),
+        unit="short",
+        size=_QUARTER,
+    )
+
+
+def _held() -> Json:
+    return lines(
+        "Events and bytes in flight",
+        About(
+            "bounded: batches in flight times the largest batch; the reader and Redis both hold them.",
+            "flat and high: the oldest batch does not get stored, and all behind it wait for the slot.",
+            "runbooks/nothing-stored.md",
+        ),
+        Query(newest("outhaul_reader_events_in_flight"), "events {{source}}"),
+        Query(newest("outhaul_reader_bytes_in_flight"), "bytes {{source}}"),
+        unit="short",
+        size=_QUARTER,
+    )
+
+
+def _age() -> Json:
+    return lines(
+        "Age of the oldest batch in flight",
+        About(
+            "under a second.",
+            "a worker that is silent for 5 s has its batch sent again; a climb beyond that is ClickHouse.",
+            "runbooks/clickhouse-down.md",
+        ),
+        Query(newest("outhaul_reader_oldest_batch_age_seconds")),
+        unit="s",
+        steps=((None, GREEN), (60, RED)),
+        size=_QUARTER,
+    )

@@ -1,0 +1,144 @@
+"""What does ClickHouse cost? -> parts, bytes, merges, refusals, and how long it takes to write and to ask.
+
+Pure. The counters of inserts are the whole server's, as `system.events` has them.
+"""
+
+from __future__ import annotations
+
+from deploy.grafana.layout import Group
+from deploy.grafana.panel import GREEN, ORANGE, RED, YELLOW, About, Json, Query, lines
+from deploy.grafana.promql import newest, of, quantile, ratio, server_per_second, total
+
+_INSERT = "outhaul_worker_insert_seconds"
+
+
+def clickhouse() -> Group:
+    """Return the group."""
+    panels = (_parts(), _fullest(), _merges(), _bytes(), _compression(), _refused(), _inserts(), _size(), _queries())
+    return Group("What does ClickHouse cost?", panels)
+
+
+def _parts() -> Json:
+    return lines(
+        "Active parts of the newest 24 months",
+        About(
+            "tens to a few hundred, up and down as merges run.",
+            "a climb: merges do not keep up, or stand still (`SYSTEM START MERGES`).",
+            "runbooks/clickhouse-down.md",
+        ),
+        Query(total("outhaul_clickhouse_parts", partition="[0-9].*")),
+        unit="short",
+    )
+
+
+def _fullest() -> Json:
+    fullest = newest("outhaul_clickhouse_parts")
+    return lines(
+        "Parts of the fullest month, of what ClickHouse allows",
+        About(
+            "a few per cent of `parts_to_throw_insert`.",
+            "ClickHouse slows inserts down and then refuses them; they wait and nothing is lost. "
+            "Events of many months at once, or merges that stand still.",
+            "runbooks/nothing-stored.md",
+        ),
+        Query(ratio(fullest, newest("outhaul_clickhouse_parts_limit"))),
+        unit="percentunit",
+        steps=((None, GREEN), (0.5, ORANGE), (0.9, RED)),
+    )
+
+
+def _merges() -> Json:
+    return lines(
+        "Merges that run",
+        About(
+            "a few, for seconds; those of large parts for minutes.",
+            "none while parts climb: merges are stopped, or the disk is full.",
+            "runbooks/clickhouse-down.md",
+        ),
+        Query(newest("outhaul_clickhouse_merges"), "merges {{source}}"),
+        Query(newest("outhaul_clickhouse_merge_seconds"), "longest, s {{source}}"),
+        unit="short",
+    )
+
+
+def _bytes() -> Json:
+    return lines(
+        "Bytes on disk",
+        About("grows with the events.", "faster than the events: see the compression beside.", "operations.md"),
+        Query(total("outhaul_clickhouse_bytes_on_disk")),
+        unit="bytes",
+    )
+
+
+def _compression() -> Json:
+    packed, unpacked = total("outhaul_clickhouse_bytes_on_disk"), total("outhaul_clickhouse_uncompressed_bytes")
+    return lines(
+        "How many times smaller on disk?",
+        About(
+            "5 to 20 for JSON of one shape, once parts are merged.",
+            "near 1: contexts that are encrypted or compressed already, or parts of a few rows.",
+            "performance.md",
+        ),
+        Query(ratio(unpacked, packed)),
+        unit="short",
+    )
+
+
+def _refused() -> Json:
+    return lines(
+        "Inserts that ClickHouse delays or refuses",
+        About(
+            "0.",
+            "too many parts: inserts of everybody on this server, ours wait and come again.",
+            "runbooks/nothing-stored.md",
+        ),
+        Query(server_per_second("outhaul_clickhouse_delayed_inserts_total"), "delayed {{source}}"),
+        Query(server_per_second("outhaul_clickhouse_rejected_inserts_total"), "refused {{source}}"),
+        unit="ops",
+        steps=((None, GREEN), (0.01, YELLOW)),
+    )
+
+
+def _inserts() -> Json:
+    seconds, count = (server_per_second(f"outhaul_clickhouse_{name}_total") for name in ("insert_seconds", "inserts"))
+    return lines(
+        "How long does an insert take?",
+        About(
+            "tens of milliseconds; a second for a full batch.",
+            "the disk, merges or other queries of ClickHouse; *server* is everybody's mean, the rest are ours.",
+            "performance.md",
+        ),
+        Query(quantile(0.5, _INSERT), "p50 {{source}}"),
+        Query(quantile(0.99, _INSERT), "p99 {{source}}"),
+        Query(ratio(seconds, count), "server {{source}}"),
+        unit="s",
+    )
+
+
+def _size() -> Json:
+    rows, count = (server_per_second(f"outhaul_clickhouse_{name}_total") for name in ("inserted_events", "inserts"))
+    return lines(
+        "Events of an insert",
+        About(
+            "one to a few hundred at rest, up to 131,072 under a backlog: the mean of all inserts on the server.",
+            "few under load: raise `OUTHAUL_LINGER_S`, so that fewer and larger parts are made.",
+            "performance.md",
+        ),
+        Query(ratio(rows, count)),
+        unit="short",
+    )
+
+
+def _queries() -> Json:
+    return lines(
+        "How long does a query take?",
+        About(
+            "a count over the last hour of events takes milliseconds. Quantiles of all queries only where "
+            "`system.query_log` exists.",
+            "ClickHouse is busy: look at `system.processes` there.",
+            "runbooks/clickhouse-down.md",
+        ),
+        Query(newest("outhaul_clickhouse_probe_seconds"), "count {{source}}"),
+        Query(f"max by (source, quantile) ({of('outhaul_clickhouse_query_seconds')})", "q{{quantile}} {{source}}"),
+        unit="s",
+    )

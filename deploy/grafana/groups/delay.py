@@ -1,0 +1,71 @@
+"""How far behind? -> age and size of what is not stored, and how long events take.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from deploy.grafana.layout import Group
+from deploy.grafana.panel import GREEN, RED, About, Query, Size, heatmap, lines
+from deploy.grafana.promql import buckets, newest, quantile
+
+_TAKEN = "outhaul_reader_commit_to_stored_seconds"
+_QUARTER = Size(6, 8)
+
+
+def delay() -> Group:
+    """Return the group."""
+    return Group(
+        "How far behind?",
+        (
+            lines(
+                "Age of the oldest commit not stored",
+                About(
+                    "under a second.",
+                    "a straight climb means that nothing is stored at all; a sawtooth, that it is slow.",
+                    "runbooks/nothing-stored.md",
+                ),
+                Query(newest("outhaul_reader_lag_seconds")),
+                unit="s",
+                steps=((None, GREEN), (60, RED)),
+                size=_QUARTER,
+            ),
+            lines(
+                "WAL not confirmed",
+                About(
+                    "near 0: what the reader has received and not confirmed, and what the slot has not "
+                    "confirmed of all there is.",
+                    "*received* grows: workers or ClickHouse. Only *all* grows: the reader takes no rows.",
+                    "runbooks/wal-growing.md",
+                ),
+                Query(newest("outhaul_reader_lag_bytes"), "received {{source}}"),
+                Query(newest("outhaul_slot_behind_bytes"), "all {{source}}"),
+                unit="bytes",
+                size=_QUARTER,
+            ),
+            lines(
+                "From commit to stored",
+                About(
+                    "half under 0.2 s, p99 under a second; no line while no events come.",
+                    "a backlog is worked off (then it falls by itself), or an insert takes long.",
+                    "performance.md",
+                ),
+                Query(quantile(0.5, _TAKEN), "p50 {{source}}"),
+                Query(quantile(0.95, _TAKEN), "p95 {{source}}"),
+                Query(quantile(0.99, _TAKEN), "p99 {{source}}"),
+                unit="s",
+                size=_QUARTER,
+            ),
+            heatmap(
+                "Events by time from commit to stored",
+                About(
+                    "one bright band below a second.",
+                    "a second band above it: some batches wait, for a retry or for a worker.",
+                    "performance.md",
+                ),
+                Query(buckets(_TAKEN), "{{le}}"),
+                unit="s",
+                size=_QUARTER,
+            ),
+        ),
+    )

@@ -1,0 +1,189 @@
+"""Is it healthy? -> one value for each question that is asked first, and the alerts that fire.
+
+Pure. The first of the overview: no scrolling, no reading of lines.
+"""
+
+from __future__ import annotations
+
+from deploy.grafana.dashboard import FIRING
+from deploy.grafana.groups.states import PHASE_WORDS, STATUS_WORDS, phase, status
+from deploy.grafana.layout import Group
+from deploy.grafana.panel import GREEN, NONE_IS_FINE, ORANGE, RED, UP, YELLOW, About, Json, Query, Size, stat, table
+from deploy.grafana.promql import newest, quantile
+
+_NO_EXPORTER = "no exporter"
+_HOUR_S = 3600
+_GIB = 1024**3
+
+
+def health() -> Group:
+    """Return the group."""
+    return Group("Is it healthy?", (*_events(), _alerts(), *_parts()))
+
+
+def _events() -> tuple[Json, ...]:
+    return (
+        stat(
+            "Missing events",
+            About(
+                "0: every event that the last audit looked for is in ClickHouse. Look at *Last audit*, too.",
+                "type `outhaul verify --repair`, which stores what is missing; the page says why it was.",
+                "runbooks/missing-rows.md",
+            ),
+            Query(newest("outhaul_audit_missing_events")),
+            unit="short",
+            steps=NONE_IS_FINE,
+            empty="not audited",
+        ),
+        stat(
+            "Last audit",
+            About(
+                "a minute or two ago (`outhaul exporter --audit-every`).",
+                "the exporter does not run, or cannot compare: its log says why. What *Missing events* says "
+                "is as old as this.",
+                "metrics.md",
+            ),
+            Query(audit_age()),
+            unit="dtdurations",
+            steps=((None, GREEN), (_HOUR_S, YELLOW), (24 * _HOUR_S, RED)),
+            empty="never",
+        ),
+        stat(
+            "How far behind?",
+            About(
+                "under a second: the age of the oldest commit that is not stored.",
+                "nothing is lost while it grows. See *Reader*, *Workers* and the servers; then `outhaul status`.",
+                "runbooks/nothing-stored.md",
+            ),
+            Query(newest("outhaul_reader_lag_seconds")),
+            unit="s",
+            steps=((None, GREEN), (10, YELLOW), (60, RED)),
+            empty="no reader",
+        ),
+        stat(
+            "Commit to stored (p99)",
+            About(
+                "under a second while events come; no value while none come.",
+                "a backlog is worked off, or ClickHouse is slow: see *Where is the time going?*",
+                "performance.md",
+            ),
+            Query(quantile(0.99, "outhaul_reader_commit_to_stored_seconds")),
+            unit="s",
+            steps=((None, GREEN), (5, YELLOW), (60, RED)),
+            empty="no events",
+        ),
+        stat(
+            "Slot",
+            About(
+                "*reserved*.",
+                "*extended* and *unreserved*: Postgres is about to give it up; make the reader go on, or raise "
+                "`max_slot_wal_keep_size`. *lost* or *missing*: `outhaul slot reset --recreate` copies what "
+                "it skipped.",
+                "runbooks/slot-lost.md",
+            ),
+            Query(status()),
+            unit="none",
+            texts=STATUS_WORDS,
+            empty=_NO_EXPORTER,
+        ),
+        stat(
+            "WAL kept on the primary",
+            About(
+                "up to a few hundred megabytes, since Postgres removes WAL by checkpoints.",
+                "the slot stands still; the disk of the primary fills. Mend what stands still, or give the slot up.",
+                "runbooks/wal-growing.md",
+            ),
+            Query(newest("outhaul_slot_retained_bytes")),
+            unit="bytes",
+            steps=((None, GREEN), (_GIB, YELLOW), (10 * _GIB, RED)),
+            empty=_NO_EXPORTER,
+        ),
+    )
+
+
+def _alerts() -> Json:
+    return table(
+        "Which alerts fire?",
+        About("none.", "the alert's annotation names its page, and so does the table there.", "runbooks/README.md"),
+        Query(FIRING),
+        unit="none",
+        columns={"alertname": "alert", "severity": "severity", "source": "pipeline"},
+        sort="severity",
+        descending=False,
+        empty="no alert fires",
+        size=Size(6, 6),
+    )
+
+
+def _parts() -> tuple[Json, ...]:
+    return (
+        stat(
+            "Reader",
+            About(
+                "*streaming*, also while nothing is written.",
+                "*waiting*: Redis or ClickHouse keeps it; *paused*: somebody typed `outhaul pause`; "
+                "*standing by* alone: "
+                "another session has the slot. *no reader*: start one, its last line says why it ended.",
+                "runbooks/reader-does-not-start.md",
+            ),
+            Query(phase()),
+            unit="none",
+            texts=PHASE_WORDS,
+            empty="no reader",
+        ),
+        stat(
+            "Workers",
+            About(
+                "as many as you run: those that answer Celery's ping.",
+                "0 stores nothing: start `outhaul worker`. Fewer than you run: look at the others' logs.",
+                "runbooks/nothing-stored.md",
+            ),
+            Query(newest("outhaul_celery_workers")),
+            unit="short",
+            steps=UP,
+            empty=_NO_EXPORTER,
+        ),
+        _server("Postgres", "outhaul_postgres_up", "start it, or mend `OUTHAUL_POSTGRES_DSN`.", "runbooks/README.md"),
+        _server(
+            "Redis",
+            "outhaul_redis_up",
+            "start it; what was in it is sent again, nothing is lost.",
+            "runbooks/redis-lost.md",
+        ),
+        _server(
+            "ClickHouse",
+            "outhaul_clickhouse_up",
+            "start it; the slot waits, and WAL piles up on the primary meanwhile.",
+            "runbooks/clickhouse-down.md",
+        ),
+        stat(
+            "Dead letters",
+            About(
+                "0.",
+                "events that ClickHouse cannot hold as they are, kept whole: `outhaul dlq list` says why, "
+                "`outhaul dlq retry` sends them through again.",
+                "runbooks/dead-letters.md",
+            ),
+            Query(newest("outhaul_clickhouse_dead_letters")),
+            unit="short",
+            steps=((None, GREEN), (1, YELLOW), (1000, ORANGE)),
+            empty=_NO_EXPORTER,
+        ),
+    )
+
+
+def audit_age() -> str:
+    """Return the seconds since an audit came to its end."""
+    return f"time() - {newest('outhaul_exporter_last_success_timestamp_seconds', server='audit')}"
+
+
+def _server(name: str, metric: str, otherwise: str, page: str) -> Json:
+    return stat(
+        name,
+        About("*up*: it answers the exporter.", otherwise, page),
+        Query(newest(metric)),
+        unit="none",
+        steps=UP,
+        texts={0: ("down", RED), 1: ("up", GREEN)},
+        empty=_NO_EXPORTER,
+    )

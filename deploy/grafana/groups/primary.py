@@ -1,0 +1,152 @@
+"""Is the primary safe? -> what the slot keeps there, for how long that goes well, and what decoding costs.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from deploy.grafana.layout import Group
+from deploy.grafana.panel import GREEN, ORANGE, RED, YELLOW, About, Json, Query, Size, lines, stat
+from deploy.grafana.promql import newest, of, server_per_second
+
+_HOUR_S = 3600
+_DAY_S = 24 * _HOUR_S
+_NARROW = Size(4, 4)
+
+
+def primary() -> Group:
+    """Return the group."""
+    return Group("Is the primary safe?", (_kept(), _left(), _limit(), _idle(), _held(), _growth(), _spill(), _outbox()))
+
+
+def _kept() -> Json:
+    return lines(
+        "WAL kept by the slot",
+        About(
+            "a sawtooth of up to a few hundred megabytes, well below the limit (`max_slot_wal_keep_size`) if "
+            "there is one.",
+            "a climb ends at the limit, where Postgres gives the slot up; without one it ends when the disk is full.",
+            "runbooks/wal-growing.md",
+        ),
+        Query(newest("outhaul_slot_retained_bytes"), "kept {{source}}"),
+        Query(newest("outhaul_slot_wal_limit_bytes"), "limit {{source}}"),
+        unit="bytes",
+        size=Size(8, 8),
+    )
+
+
+def growth() -> str:
+    """Return the bytes a second by which what the slot keeps has grown in the last quarter of an hour."""
+    return f"max by (source) (deriv({of('outhaul_slot_retained_bytes')}[15m]))"
+
+
+def time_left() -> str:
+    """Return the seconds until the slot keeps more than its limit, if it goes on growing like that; a month at most."""
+    return f"clamp_max({newest('outhaul_slot_safe_wal_bytes')} / clamp_min({growth()}, 1), {30 * _DAY_S})"
+
+
+def _left() -> Json:
+    return stat(
+        "Time until the slot is lost",
+        About(
+            "weeks (it shows 4.3 at most), or no limit.",
+            "at this pace Postgres gives the slot up then. Mend what stands still, or raise `max_slot_wal_keep_size`.",
+            "runbooks/wal-growing.md",
+        ),
+        Query(time_left()),
+        unit="dtdurations",
+        steps=((None, RED), (4 * _HOUR_S, ORANGE), (_DAY_S, YELLOW), (7 * _DAY_S, GREEN)),
+        empty="no limit",
+        size=_NARROW,
+    )
+
+
+def _limit() -> Json:
+    return stat(
+        "WAL until the slot is lost",
+        About(
+            "most of `max_slot_wal_keep_size`; without that setting there is no limit but the disk.",
+            "0 and below: the next checkpoint gives the slot up.",
+            "runbooks/slot-lost.md",
+        ),
+        Query(newest("outhaul_slot_safe_wal_bytes")),
+        unit="bytes",
+        steps=((None, RED), (1, ORANGE), (1024**3, GREEN)),
+        empty="no limit",
+        size=_NARROW,
+    )
+
+
+def _idle() -> Json:
+    return lines(
+        "For how long has nobody streamed?",
+        About(
+            "0.",
+            "no reader has the slot: start one. A climb after a failover is another history.",
+            "runbooks/reader-does-not-start.md",
+        ),
+        Query(newest("outhaul_slot_inactive_seconds")),
+        unit="s",
+        steps=((None, GREEN), (60, RED)),
+        size=Size(8, 8),
+    )
+
+
+def _held() -> Json:
+    return stat(
+        "Streamed from",
+        About(
+            "*yes*: a session has the slot.",
+            "*no*: all WAL since its position is kept until a reader comes.",
+            "runbooks/slot-gone.md",
+        ),
+        Query(newest("outhaul_slot_active")),
+        unit="none",
+        steps=((None, RED), (1, GREEN)),
+        texts={0: ("no", RED), 1: ("yes", GREEN)},
+        empty="no exporter",
+        size=_NARROW,
+    )
+
+
+def _growth() -> Json:
+    return stat(
+        "Growth of the WAL kept",
+        About(
+            "about 0 over a quarter of an hour, up or down.",
+            "as fast as the primary writes WAL: the slot stands still.",
+            "runbooks/wal-growing.md",
+        ),
+        Query(growth()),
+        unit="Bps",
+        steps=((None, GREEN), (100_000, YELLOW), (1_000_000, ORANGE)),
+        empty="no exporter",
+        size=_NARROW,
+    )
+
+
+def _spill() -> Json:
+    return lines(
+        "Decoding that spills to the primary's disk",
+        About(
+            "0, save while a very large transaction is decoded.",
+            "steady: raise `logical_decoding_work_mem`, or make transactions smaller.",
+            "operations.md",
+        ),
+        Query(server_per_second("outhaul_slot_spilled_bytes_total"), "spilled {{source}}"),
+        Query(server_per_second("outhaul_slot_bytes_total"), "decoded {{source}}"),
+        unit="Bps",
+    )
+
+
+def _outbox() -> Json:
+    return lines(
+        "Size of the outbox",
+        About(
+            "flat, if it is pruned.",
+            "`outhaul prune` deletes what ClickHouse is seen to hold; set `OUTHAUL_PRUNE_OLDER_THAN`.",
+            "housekeeping.md",
+        ),
+        Query(newest("outhaul_outbox_bytes")),
+        unit="bytes",
+    )

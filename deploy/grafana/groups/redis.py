@@ -1,0 +1,105 @@
+"""How are Redis and Celery's queue? -> answers, memory, and what waits.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from deploy.grafana.layout import Group
+from deploy.grafana.panel import GREEN, ORANGE, RED, About, Json, Query, Size, lines
+from deploy.grafana.promql import newest, server_per_second
+
+_QUARTER = Size(6, 8)
+
+
+def redis() -> Group:
+    """Return the group."""
+    return Group("Redis and Celery's queue", (_queue(), _workers(), _ping(), _reporting(), _memory(), _evicted()))
+
+
+def _queue() -> Json:
+    return lines(
+        "Messages that wait",
+        About(
+            "0 to `OUTHAUL_MAX_IN_FLIGHT`: a message for each batch.",
+            "more: something else uses this queue. Flat above 0: no worker takes them.",
+            "runbooks/nothing-stored.md",
+        ),
+        Query(newest("outhaul_queue_messages")),
+        unit="short",
+        steps=((None, GREEN), (100, ORANGE)),
+        size=_QUARTER,
+    )
+
+
+def _workers() -> Json:
+    return lines(
+        "Workers that answer a ping",
+        About(
+            "as many as you run.",
+            "fewer: one is gone, frozen, or cut off from Redis; the watchdog starts Celery again in half a minute.",
+            "runbooks/nothing-stored.md",
+        ),
+        Query(newest("outhaul_celery_workers")),
+        unit="short",
+        size=_QUARTER,
+    )
+
+
+def _ping() -> Json:
+    return lines(
+        "How long does Redis take to answer?",
+        About(
+            "under a millisecond in one data centre.",
+            "a slow command of somebody else (`SLOWLOG GET`), swapping, or the network.",
+            "runbooks/redis-lost.md",
+        ),
+        Query(newest("outhaul_redis_ping_seconds")),
+        unit="s",
+        size=_QUARTER,
+    )
+
+
+def _reporting() -> Json:
+    return lines(
+        "Does a reader report?",
+        About(
+            "yes: its state is in Redis, where `outhaul status` finds it.",
+            "no reader runs, or it reaches another Redis than the exporter.",
+            "runbooks/reader-does-not-start.md",
+        ),
+        Query(newest("outhaul_reader_reporting")),
+        unit="bool_yes_no",
+        most=1,
+        size=_QUARTER,
+    )
+
+
+def _memory() -> Json:
+    return lines(
+        "Memory of Redis",
+        About(
+            "batches in flight, and what others keep there; far below the limit (`maxmemory`, 0: none).",
+            "at the limit it refuses batches (exit code 32) or evicts them; they are sent again.",
+            "runbooks/redis-lost.md",
+        ),
+        Query(newest("outhaul_redis_memory_used_bytes"), "used {{source}}"),
+        Query(newest("outhaul_redis_memory_limit_bytes"), "limit {{source}}"),
+        unit="bytes",
+        size=Size(12, 8),
+    )
+
+
+def _evicted() -> Json:
+    return lines(
+        "Keys evicted by Redis",
+        About(
+            "0.",
+            "give Redis more memory, or `maxmemory-policy noeviction`: an evicted batch has to be sent again.",
+            "runbooks/redis-lost.md",
+        ),
+        Query(server_per_second("outhaul_redis_evicted_keys_total")),
+        unit="ops",
+        steps=((None, GREEN), (0.01, RED)),
+        size=Size(12, 8),
+    )

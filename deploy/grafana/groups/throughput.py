@@ -1,0 +1,78 @@
+"""How much goes through, and where is the time going? -> rates, and what reader and workers are busy with.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from deploy.grafana.layout import Group
+from deploy.grafana.panel import About, Json, Query, Size, lines
+from deploy.grafana.promql import per_second
+
+_HALF = Size(12, 8)
+
+
+def throughput() -> Group:
+    """Return the group."""
+    return Group("How much goes through, and where is the time going?", (_events(), _bytes(), _reader(), _worker()))
+
+
+def _events() -> Json:
+    return lines(
+        "Events captured and stored",
+        About(
+            "both lines together.",
+            "captured above stored: a backlog builds up in flight. Stored above captured: a backlog is worked off.",
+            "runbooks/nothing-stored.md",
+        ),
+        Query(per_second("outhaul_reader_events_captured_total"), "captured {{source}}"),
+        Query(per_second("outhaul_reader_events_stored_total"), "stored {{source}}"),
+        unit="eps",
+        size=_HALF,
+    )
+
+
+def _bytes() -> Json:
+    return lines(
+        "Bytes captured and stored",
+        About(
+            "stored (compressed) is a fraction of captured (as Postgres sends it).",
+            "many bytes for few events: look for large `event_context`.",
+            "performance.md",
+        ),
+        Query(per_second("outhaul_reader_bytes_captured_total"), "captured {{source}}"),
+        Query(per_second("outhaul_reader_bytes_stored_total"), "stored {{source}}"),
+        unit="Bps",
+        size=_HALF,
+    )
+
+
+def _reader() -> Json:
+    return lines(
+        "What is the reader busy with?",
+        About(
+            "mostly *wait*. *wait* and *read* are one thread, *decode* and *pack* another, *dispatch* a "
+            "third: 100 % each.",
+            "the thread that is near 100 % is the bound; *dispatch*: Redis is slow.",
+            "performance.md",
+        ),
+        Query(per_second("outhaul_reader_stage_seconds_total", "stage"), "{{stage}} {{source}}"),
+        unit="percentunit",
+        stacked=True,
+        size=_HALF,
+    )
+
+
+def _worker() -> Json:
+    return lines(
+        "What are the workers busy with?",
+        About(
+            "*insert* most of it, and all together well below 100 % for each process of the pool.",
+            "near that: start more workers. *fetch* or *report* large: Redis is slow.",
+            "performance.md",
+        ),
+        Query(per_second("outhaul_worker_stage_seconds_total", "stage"), "{{stage}} {{source}}"),
+        unit="percentunit",
+        stacked=True,
+        size=_HALF,
+    )

@@ -1,0 +1,32 @@
+"""What an operator wants open at 3 a.m. -> the dashboard `outhaul`.
+
+Pure. The first three groups fit a screen of 1080 lines, and answer: is anything lost, how far behind, is the primary
+safe.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from deploy.grafana.dashboard import dashboard
+from deploy.grafana.groups.clickhouse import clickhouse
+from deploy.grafana.groups.delay import delay
+from deploy.grafana.groups.health import health
+from deploy.grafana.groups.primary import primary
+from deploy.grafana.groups.throughput import throughput
+from deploy.grafana.groups.truth import audit, dead_letters
+
+if TYPE_CHECKING:
+    from deploy.grafana.panel import Json
+
+
+def overview() -> Json:
+    """Return the dashboard."""
+    groups = (health(), delay(), primary(), throughput(), clickhouse(), dead_letters(), audit())
+    return dashboard(
+        "outhaul",
+        "outhaul",
+        "Is anything lost, how far behind is it, is the primary safe?",
+        groups,
+        since="now-1h",
+    )
