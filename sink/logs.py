@@ -44,12 +44,13 @@ def configure(
 
     Args:
         log_format: `auto` means colours on a terminal and JSON elsewhere.
-        level: name of the lowest level that is written.
+        level: name of the lowest level that is written; at DEBUG, so is all that repeats itself.
         scrub: takes the settings' secrets out of each line.
         clock: for what repeats itself, in seconds.
     """
     json_lines = log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
-    repetition = Repetition(clock)
+    # Whoever looks that closely wants to see each of them.
+    repetition = Repetition(clock) if level != "DEBUG" else None
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -60,7 +61,7 @@ def configure(
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
-            repetition.processor,
+            *([repetition.processor] if repetition else []),
             *shared,
             _spell_out,
             sentry.breadcrumb,
@@ -70,7 +71,8 @@ def configure(
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler()
-    handler.addFilter(repetition.filter)
+    if repetition is not None:
+        handler.addFilter(repetition.filter)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

@@ -111,6 +111,8 @@ class Rig:
             ),
             "OUTHAUL_REDIS_URL": f"redis://127.0.0.1:{self.redis.port}/0",
             "OUTHAUL_FAILPOINTS": str(self.points),
+            # One trial waits for the line that the one before has caused, too: none may be left out.
+            "OUTHAUL_LOG_LEVEL": "DEBUG",
         }
         loaded = load(**{key.removeprefix("OUTHAUL_").lower(): value for key, value in direct.items()})
         straight = ClickHouse(direct["OUTHAUL_CLICKHOUSE_URL"], timeout_s=30)

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 IN_DOCS = re.compile(r"^\| `([a-z_]+)` \| ([a-z, ]+) \| [a-z, ]+ \| ", re.MULTILINE)
@@ -18,7 +19,7 @@ import structlog
 from sink import identity, logs
 from sink.errors import TransientError
 from sink.scrub import Scrub
-logs.configure("json", level="WARNING", scrub=Scrub({"planted"}), clock=lambda: 0.0)
+logs.configure("json", level=LEVEL, scrub=Scrub({"planted"}), clock=lambda: 0.0)
 identity.begin(source="app", slot="app")
 log = structlog.get_logger()
 for number in range(5):
@@ -40,10 +41,17 @@ def test_every_event_in_the_code_is_in_the_docs_at_its_level_and_no_other() -> N
 
 
 def test_a_line_names_whose_it_is_hides_secrets_and_is_not_repeated() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", SAY], cwd=ROOT, env=os.environ, capture_output=True, text=True, check=True
-    )
-    first, last = [json.loads(line) for line in done.stderr.splitlines()]
+    first, last = said("WARNING")
     assert (first["event"], first["source"], first["slot"]) == ("retrying", "app", "app")
     assert (first["error"], first["kind"], first["code"]) == ("[secret] 0", "TransientError", 7)
     assert (last["event"], last["source"], last["text"]) == ("stopped", "another", "pass=[secret]")
+
+
+def test_who_asks_for_everything_gets_each_repetition() -> None:
+    assert [line["event"] for line in said("DEBUG")] == ["retrying"] * 5 + ["unseen", "stopped"]
+
+
+def said(level: str) -> list[dict[str, Any]]:
+    command = [sys.executable, "-c", SAY.replace("LEVEL", repr(level))]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, check=True)
+    return [json.loads(line) for line in done.stderr.splitlines()]
