@@ -115,8 +115,7 @@ def _supervise(
         failures = 1 if time.monotonic() - started > _SETTLED_S else failures + 1
         wait_s = backoff_s(failures, max_s=settings.retry_max_s, random=random())
         log.error("worker_restarting", reason=reason, failures=failures, wait_s=round(wait_s, 2))
-        with suppress(PipelineError), sentry.stopping():
-            raise FatalError(f"Celery's worker is started again: {reason}")
+        sentry.stopped(FatalError(f"Celery's worker is started again: {reason}"))
         if _sleep(wait_s, asked):
             return 0
 

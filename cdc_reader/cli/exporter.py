@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from cdc_reader.exporter.run import run
-from sink import logs
+from sink import identity, logs
 from sink.errors import Exit, FatalError
+from sink.scrub import scrub_of
 from sink.settings import load
 
 
@@ -32,7 +33,9 @@ def exporter(
             todo="Set OUTHAUL_METRICS_PORT for this process, such as 9463",
             exit_code=Exit.SETTINGS,
         )
-    logs.configure(settings.log_format)
+    logs.configure(settings.log_format, level=settings.log_level, scrub=scrub_of(settings))
+    logs.watch_threads()
+    identity.begin(source=settings.source)
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())

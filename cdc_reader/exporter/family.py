@@ -21,33 +21,30 @@ Value = float | int | None
 
 def gauge(name: str, what: str, value: Value) -> Metric:
     """Return one value; without a sample where it is None."""
-    family = GaugeMetricFamily(f"{PREFIX}{name}", what)
-    if value is not None:
-        family.add_metric([], float(value))
-    return family
+    return _filled(GaugeMetricFamily(f"{PREFIX}{name}", what), {(): value})
 
 
 def counter(name: str, what: str, value: Value) -> Metric:
     """Return one value that only grows, `_total` in its name; without a sample where it is None."""
-    family = CounterMetricFamily(f"{PREFIX}{name}", what)
-    if value is not None:
-        family.add_metric([], float(value))
-    return family
+    return _filled(CounterMetricFamily(f"{PREFIX}{name}", what), {(): value})
 
 
 def gauges(name: str, what: str, label: str, values: Mapping[str, Value]) -> Metric:
     """Return a value for each of some few values of a label."""
     family = GaugeMetricFamily(f"{PREFIX}{name}", what, labels=[label])
-    for of, value in values.items():
-        if value is not None:
-            family.add_metric([of], float(value))
-    return family
+    return _filled(family, {(of,): value for of, value in values.items()})
 
 
 def counters(name: str, what: str, label: str, values: Mapping[str, Value]) -> Metric:
     """Return a value that only grows for each of some few values of a label."""
     family = CounterMetricFamily(f"{PREFIX}{name}", what, labels=[label])
-    for of, value in values.items():
+    return _filled(family, {(of,): value for of, value in values.items()})
+
+
+def _filled(
+    family: GaugeMetricFamily | CounterMetricFamily, values: Mapping[tuple[str, ...], Value]
+) -> GaugeMetricFamily | CounterMetricFamily:
+    for labels, value in values.items():
         if value is not None:
-            family.add_metric([of], float(value))
+            family.add_metric(labels, float(value))
     return family

@@ -23,16 +23,11 @@ if TYPE_CHECKING:
 _CONNECT_TIMEOUT_S = "5"
 _STATEMENT_TIMEOUT_MS = 5000
 _STATUSES = ("reserved", "extended", "unreserved", "lost", "missing")
-_VERSION_17 = 170000
 
 _COUNTERS: LiteralString = """
     SELECT s.spill_txns, s.spill_bytes, s.stream_txns, s.stream_bytes, s.total_txns, s.total_bytes,
-           pg_total_relation_size(to_regclass(%(table)s)) AS outbox_bytes, {inactive} AS inactive_s
-    FROM (SELECT 1) AS always
-    LEFT JOIN pg_stat_replication_slots s ON s.slot_name = %(slot)s
-    LEFT JOIN pg_replication_slots r ON r.slot_name = %(slot)s"""
-_SINCE_17: LiteralString = "CASE WHEN r.active THEN 0 ELSE extract(epoch FROM now() - r.inactive_since)::float8 END"
-_BEFORE_17: LiteralString = "CASE WHEN r.active THEN 0 END::float8"
+           pg_total_relation_size(to_regclass(%(table)s)) AS outbox_bytes
+    FROM (SELECT 1) AS always LEFT JOIN pg_stat_replication_slots s ON s.slot_name = %(slot)s"""
 
 
 def look(settings: Settings) -> list[Metric]:
@@ -45,18 +40,17 @@ def look(settings: Settings) -> list[Metric]:
     with translated(settings.slot), connect(dsn, connect_timeout=_CONNECT_TIMEOUT_S) as conn:
         conn.execute(f"SET statement_timeout = {_STATEMENT_TIMEOUT_MS}")
         slot = retained.look(conn, settings.slot)
-        inactive = _SINCE_17 if conn.info.server_version >= _VERSION_17 else _BEFORE_17
         names = {"slot": settings.slot, "table": settings.table}
-        counted = conn.execute(_COUNTERS.format(inactive=inactive), names).fetchone() or {}
+        counted = conn.execute(_COUNTERS, names).fetchone() or {}
     return [*_of_slot(slot), *_of_counters(counted)]
 
 
 def _of_slot(slot: Slot | None) -> list[Metric]:
     status = "missing" if slot is None else slot.wal_status or "lost"
-    retained_bytes, behind_bytes, limit_bytes, safe_bytes = (
-        (slot.retained_bytes, slot.behind_bytes, slot.max_slot_wal_keep_size, slot.safe_wal_size)
+    retained_bytes, behind_bytes, limit_bytes, safe_bytes, inactive_s = (
+        (slot.retained_bytes, slot.behind_bytes, slot.max_slot_wal_keep_size, slot.safe_wal_size, slot.inactive_s)
         if slot is not None
-        else (None, None, None, None)
+        else (None,) * 5
     )
     return [
         gauge("slot_active", "1 while a session streams from the slot", slot is not None and slot.active),
@@ -69,12 +63,12 @@ def _of_slot(slot: Slot | None) -> list[Metric]:
             None if limit_bytes is None else safe_bytes,
         ),
         gauge("slot_wal_limit_bytes", "max_slot_wal_keep_size, where there is one", limit_bytes),
+        gauge("slot_inactive_seconds", "Time since a session streamed from the slot (Postgres 17)", inactive_s),
     ]
 
 
 def _of_counters(row: dict[str, Any]) -> list[Metric]:
     return [
-        gauge("slot_inactive_seconds", "Time since a session streamed from the slot (Postgres 17)", row["inactive_s"]),
         counter("slot_transactions", "Transactions decoded for the slot", row["total_txns"]),
         counter("slot_bytes", "Bytes of transactions decoded for the slot", row["total_bytes"]),
         counter(

@@ -58,12 +58,12 @@ class Watch:
             except PipelineError as error:
                 self.families = None
                 self.failures += 1
-                log.warning("look_failed", server=self.server, error=str(error), failures=self.failures)
+                log.warning("look_failed", where=self.server, error=error, failures=self.failures)
             except Exception:
                 # A defect of ours in one look must not end the others; it shows in the metric and here.
                 self.families = None
                 self.failures += 1
-                log.exception("look_failed", server=self.server, failures=self.failures)
+                log.exception("look_failed", where=self.server, failures=self.failures)
             self.has_looked = True
             self.seconds = time.monotonic() - self.began_at
             wait_s = max(self.every_s, self.rest * self.seconds)

@@ -82,10 +82,17 @@ def heed(events: Events, payloads: Payloads, source: str, ask_newest: Callable[[
                 wished = ask_newest()
                 is_known = True
                 if wished.pause != last.pause:
-                    log.info("paused" if wished.pause else "resumed", left_s=wished.left_s)
+                    _say(wished)
                 last = wished
                 events.put(wished)
         except TransientError:
             # Redis may have been emptied, or a word written, while it was away. Other stages say that it is.
             is_known = False
         events.wait(_LOOK_S)
+
+
+def _say(wished: Wished) -> None:
+    if wished.pause:
+        log.info("paused", left_s=wished.left_s)
+    else:
+        log.info("resumed")

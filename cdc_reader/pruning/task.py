@@ -53,5 +53,8 @@ def prune_once(self: Any, *arguments: object, **named: object) -> str:
         log.error("prune_failed", task=self.request.id, error=error)  # noqa: TRY400 - the line is the message
         sentry.told(error)
         return "failed"
-    (log.warning if report.lacking else log.info)("pruned", task=self.request.id, **report.to_json())
+    if report.lacking:
+        log.warning("pruned", task=self.request.id, **report.to_json())
+    else:
+        log.info("pruned", task=self.request.id, **report.to_json())
     return "done"

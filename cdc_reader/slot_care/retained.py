@@ -40,8 +40,11 @@ _LOOK: LiteralString = """
            extract(epoch FROM clock_timestamp())::float8 AS looked_at,
            {since_17}
     FROM pg_replication_slots WHERE slot_name = %s"""
-_SINCE_17: LiteralString = "invalidation_reason, inactive_since::text AS inactive_since"
-_BEFORE_17: LiteralString = "NULL AS invalidation_reason, NULL AS inactive_since"
+_SINCE_17: LiteralString = """
+    invalidation_reason, inactive_since::text AS inactive_since,
+    CASE WHEN active THEN 0 ELSE extract(epoch FROM now() - inactive_since) END::float8 AS inactive_s"""
+_BEFORE_17: LiteralString = """
+    NULL AS invalidation_reason, NULL AS inactive_since, CASE WHEN active THEN 0 END::float8 AS inactive_s"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,8 @@ class Slot:
     """One look at a slot; sizes in bytes, named as Postgres names them where it does.
 
     `retained_bytes` and `behind_bytes` count from restart_lsn and from the confirmed position to the end of the WAL.
-    `max_slot_wal_keep_size` and `safe_wal_size` are None without a limit. `looked_at` is the server's clock in seconds.
+    `max_slot_wal_keep_size` and `safe_wal_size` are None without a limit. `looked_at` is the server's clock in seconds,
+    `inactive_s` the time since a session streamed from it, which servers before Postgres 17 do not tell.
     `growth_bytes_s` is None until there were two looks; `time_to_trouble_s` also where nothing grows or limits.
     """
 
@@ -66,6 +70,7 @@ class Slot:
     invalidation_reason: str | None
     inactive_since: str | None
     looked_at: float
+    inactive_s: float | None = None
     growth_bytes_s: float | None = None
     time_to_trouble_s: float | None = None
 
