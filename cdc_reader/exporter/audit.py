@@ -7,6 +7,7 @@ pass until it does.
 
 from __future__ import annotations
 
+import time
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -35,10 +36,14 @@ Interval = tuple[int, int]
 
 
 class Audit:
-    """What the last passes have found, by the numbers of ranges, and where the next one goes on."""
+    """What the last passes have found, by the numbers of ranges, and where the next one goes on.
+
+    `busy_s` is how long the latest pass has compared, in seconds; waiting for the slot keeps no server busy.
+    """
 
     def __init__(self, settings: Settings) -> None:
         """Begin with the newest ids and the oldest."""
+        self.busy_s = 0.0
         self._settings = settings
         self._next = 0
         self._doubted: dict[int, Compared] = {}
@@ -55,11 +60,13 @@ class Audit:
             closing(ClickHouse(url, timeout_s=_TIMEOUT_S)) as clickhouse,
             behind_the_slot(self._settings, within_s=_WITHIN_S) as line,
         ):
+            begun_at = time.monotonic()
             with line.look() as conn:
                 shape = describe(conn, self._settings)
             comparison = Comparison(line, shape, clickhouse, self._settings, Scope())
             for first, last in comparison.intervals(Scope()):
                 found += comparison.ranges(self._choose(first, last))
+            self.busy_s = time.monotonic() - begun_at
         self._note(found)
         return self._families(sum(one.rows for one in found))
 

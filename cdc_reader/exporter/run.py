@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("outhaul.exporter")
 
+# An audit rests for so many times as long as it compared: neither server is busy with it for over a twentieth of the time.
 _AUDIT_REST = 20.0
 # Asking workers takes a second and a message to each of them.
 _CELERY_EVERY_S = 15.0
@@ -40,7 +41,8 @@ def run(settings: Settings, stopping: threading.Event, *, every_s: float, audit_
         Watch("celery", CeleryLook(settings).look, max(every_s, _CELERY_EVERY_S)),
     ]
     if audit_every_s:
-        watches.append(Watch("audit", Audit(settings).look, audit_every_s, rest=_AUDIT_REST))
+        audit = Audit(settings)
+        watches.append(Watch("audit", audit.look, audit_every_s, rest_s=lambda: _AUDIT_REST * audit.busy_s))
     all_of_them = Watches(watches)
     port = expose(settings, "exporter", (all_of_them, REGISTRY), Health(all_of_them.alive, all_of_them.ready))
     log.info("exporting", source=settings.source, port=port)

@@ -30,7 +30,7 @@ _PATIENCE_S = 30.0
 
 @dataclass(slots=True)
 class Watch:
-    """One thing to look at every `every_s` seconds, or after a rest of `rest` times as long as the look took.
+    """One thing to look at every `every_s` seconds, or after `rest_s()` seconds where that is longer.
 
     `up` is what its metric says of it, where it is a server; `families` are those of the last look that came to an end.
     """
@@ -39,7 +39,7 @@ class Watch:
     look: Callable[[], list[Metric]]
     every_s: float
     up: str = ""
-    rest: float = 0.0
+    rest_s: Callable[[], float] = float
     families: list[Metric] | None = None
     began_at: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
@@ -66,7 +66,7 @@ class Watch:
                 log.exception("look_failed", where=self.server, failures=self.failures)
             self.has_looked = True
             self.seconds = time.monotonic() - self.began_at
-            wait_s = max(self.every_s, self.rest * self.seconds)
+            wait_s = max(self.every_s, self.rest_s())
             self.began_at = time.monotonic() + wait_s
 
     def seen(self, now: float) -> list[Metric]:

@@ -31,7 +31,7 @@ def test_every_metric_in_the_docs_is_served_and_no_other(world: World) -> None:
     world.insert(3)
     world.assert_once_each()
     until(lambda: pages.value("exporter", "outhaul_clickhouse_events") == 3, what="a look after the insert")
-    until(lambda: pages.value("exporter", "outhaul_audit_compared_events") == 3, what="an audit after the insert")
+    until(lambda: pages.value("exporter", "outhaul_audit_compared_events") == 3, within_s=90, what="an audit")
     served: dict[str, str] = {}
     for name in pages.ports:
         families = pages.families(name)
@@ -45,10 +45,10 @@ def test_every_metric_in_the_docs_is_served_and_no_other(world: World) -> None:
 
     # What is deleted is missing until somebody mends it; what nobody asked about changes nothing.
     lose(world, "id = 2")
-    until(lambda: pages.value("exporter", "outhaul_audit_missing_events") == 1, what="the audit finds it")
+    until(lambda: pages.value("exporter", "outhaul_audit_missing_events") == 1, within_s=90, what="the audit finds it")
     code, _, errors = outhaul_here(world.env, "verify", "--repair")
     assert code == 0, errors
-    until(lambda: pages.value("exporter", "outhaul_audit_missing_events") == 0, what="the audit sees it mended")
+    until(lambda: pages.value("exporter", "outhaul_audit_missing_events") == 0, within_s=90, what="it is mended")
 
 
 def check_by_promtool(text: str) -> None:

@@ -94,3 +94,24 @@ def check_trace(listener: Listener) -> None:
     assert task["contexts"]["trace"]["data"]["outhaul.producer_trace_ids"] == [TRACE]  # type: ignore[index]
     assert told["contexts"]["trace"]["parent_span_id"] == SPAN  # type: ignore[index]
     assert told["contexts"]["trace"]["data"]["outhaul.batch_trace_id"] == batch  # type: ignore[index]
+
+
+def test_attempts_are_of_the_batchs_trace_and_a_short_outage_is_no_event(world: World, listener: Listener) -> None:
+    for name in ("worker", "reader"):
+        world.pipeline.start(name, OUTHAUL_SENTRY_DSN=listener.dsn, OUTHAUL_SENTRY_TRACES_RATE="1")
+    world.insert(3)
+    world.assert_once_each()
+    world.stack.kill("clickhouse")
+    world.insert(3)
+
+    def attempts() -> int:
+        """Count the runs of the task in the trace that has most of them."""
+        traces = [one["contexts"]["trace"] for one in listener.items("transaction")]
+        runs = [trace["trace_id"] for trace in traces if trace["op"] != "queue.publish"]
+        return max(map(runs.count, runs), default=0)
+
+    until(lambda: attempts() >= 2, what="two attempts at one batch are traced")
+    world.stack.up()
+    world.assert_once_each()
+    until(lambda: attempts() >= 3, what="the one that stored it is of the same trace")
+    assert listener.tags() == []
