@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("outhaul.exporter")
 
-# An audit rests for so many times as long as it compared: neither server is busy with it for over a twentieth of the time.
+# An audit rests for so many times as long as it compared: it takes less than a twentieth of one connection.
 _AUDIT_REST = 20.0
 # Asking workers takes a second and a message to each of them.
 _CELERY_EVERY_S = 15.0
