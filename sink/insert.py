@@ -1,7 +1,7 @@
 """Batch message and Arrow payload -> rows in ClickHouse, once.
 
-Pure but for `insert`, which gives the one INSERT of the product to ClickHouse and counts how long that took. The rows travel as they
-came from the reader; the schema in the payload's first bytes names the columns and their types.
+Pure but for `insert`, which gives the one INSERT of the product to ClickHouse and counts how long that took. The rows
+travel as they came from the reader; the schema in the payload's first bytes names the columns and their types.
 
 Source: https://clickhouse.com/docs/sql-reference/table-functions/input
 """
