@@ -10,14 +10,27 @@ Source: https://www.postgresql.org/docs/current/protocol-logical-replication.htm
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from cdc_reader import arrow
-from cdc_reader.columns import RefusedRow, decode_rows
+from cdc_reader.columns import RefusedRow, Rows, decode_rows
+from cdc_reader.emitted import FIRST_ORDINAL, Emitted, decode_emitted
 from cdc_reader.frame import Bools, Frames, Ints, Lsns, gather, split
-from cdc_reader.message import BEGIN, COMMIT, INSERT, RELATION, Reader, Relation, check_other, parse_relation
+from cdc_reader.message import (
+    BEGIN,
+    COMMIT,
+    INSERT,
+    MESSAGE,
+    RELATION,
+    Reader,
+    Relation,
+    check_other,
+    parse_message,
+    parse_relation,
+)
 from cdc_reader.transactions import Open, Transactions, follow, ordinals
 from sink.errors import FatalError, FrameError
 
@@ -35,14 +48,13 @@ _ROW_CHANGES = frozenset(b"UDT")
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Rows of one table, all written under one version of its relation, in stream order.
+    """Rows for one ClickHouse table, all of the same columns, in stream order.
 
     `lsn` and `ordinal` are the rows' positions, `committed_at_us` the Unix microseconds of their commits. `refused`
     rows cannot be stored as they are; `refused_rows` has them whole, its `row` counts the rows of this segment.
     """
 
     table: str
-    relation: Relation
     columns: pa.RecordBatch
     lsn: Lsns
     ordinal: Lsns
@@ -60,7 +72,6 @@ class Segment:
         places = np.cumsum(keep) - 1
         return Segment(
             table=self.table,
-            relation=self.relation,
             columns=self.columns.filter(arrow.bools(keep)),
             lsn=self.lsn[keep],
             ordinal=self.ordinal[keep],
@@ -81,23 +92,39 @@ class Decoded:
     safe_lsn: Lsn | None
     in_transaction: bool
     commit_count: int
+    stray_messages: int = 0
+    """Messages of ours outside of any transaction, which have no position."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """Insert messages of one version of a relation, by their index in the piece."""
+    """Insert messages of one version of a relation, by their index in the piece; or logical messages of ours."""
 
     table: str
-    relation: Relation
     rows: Ints
+    source: Relation | tuple[Emitted, ...]
+
+    @property
+    def counted_as(self) -> str:
+        """What its rows are counted with within a transaction: all rows of a ClickHouse table, or all messages."""
+        return self.table if isinstance(self.source, Relation) else f"messages to {self.table}"
 
 
 @dataclass(frozen=True, slots=True)
 class _Count:
-    """All rows of one ClickHouse table in the piece, and the ordinal of each."""
+    """All rows in the piece that are counted together, and the ordinal of each."""
 
     rows: Ints
     ordinal: Lsns
+
+
+@dataclass(frozen=True, slots=True)
+class _Rare:
+    """What a piece holds beside Begin, Commit and Insert: relations, and logical messages of ours by their index."""
+
+    changes: _Changes
+    emitted: dict[str, list[tuple[int, Emitted]]]
+    stray_messages: int
 
 
 _Changes: TypeAlias = dict[int, list[tuple[int, Relation]]]
@@ -107,9 +134,15 @@ _Changes: TypeAlias = dict[int, list[tuple[int, Relation]]]
 class Decoder:
     """Decodes one replication connection from its start."""
 
-    def __init__(self, tables: Mapping[str, str], *, binary: bool) -> None:
-        """Capture `tables`, a ClickHouse table for each `schema.table`; `binary` as the stream was asked for."""
+    def __init__(
+        self, tables: Mapping[str, str], *, binary: bool, messages: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        """Capture `tables`, a ClickHouse table for each `schema.table`; `binary` as the stream was asked for.
+
+        `messages` has a ClickHouse table for each prefix of logical messages; those of other prefixes are passed over.
+        """
         self._tables = tables
+        self._messages = messages
         self._binary = binary
         self._relations: dict[int, Relation] = {}
         self._open = Open()
@@ -128,23 +161,56 @@ class Decoder:
         self._usable = False
         piece = split(frames, lengths)
         transactions = follow(piece, self._open)
-        changes = _relation_changes(piece, transactions, self._relations)
+        rare = self._rare(piece, transactions)
         rows = np.flatnonzero(piece.tags == INSERT)
         if not transactions.running[rows].all():
             raise FrameError("a row came where no transaction was open")
-        runs = self._runs(piece, rows, changes)
-        counts = {table: _count(table, runs, transactions, self._open) for table in {run.table for run in runs}}
-        segments = tuple(self._segment(piece, run, transactions, counts[run.table]) for run in runs)
-        self._relations |= {oid: versions[-1][1] for oid, versions in changes.items()}
+        runs = self._runs(piece, rows, rare)
+        counts = {name: _count(name, runs, transactions, self._open) for name in {run.counted_as for run in runs}}
+        segments = tuple(self._segment(piece, run, transactions, counts[run.counted_as]) for run in runs)
+        self._relations |= {oid: versions[-1][1] for oid, versions in rare.changes.items()}
         self._open = transactions.after(_carry(counts, transactions, self._open))
         self._usable = True
-        return Decoded(segments, transactions.safe_lsn, self._open.running, transactions.commit_count)
+        return Decoded(
+            segments, transactions.safe_lsn, self._open.running, transactions.commit_count, rare.stray_messages
+        )
 
-    def _runs(self, piece: Frames, rows: Ints, changes: _Changes) -> list[_Run]:
+    def _rare(self, piece: Frames, transactions: Transactions) -> _Rare:
+        changes: _Changes = {}
+        emitted: dict[str, list[tuple[int, Emitted]]] = {}
+        strays = 0
+        for at in np.flatnonzero(_RARE[piece.tags]):
+            message = Reader(piece.buffer, int(piece.starts[at]), int(piece.ends[at]))
+            match int(piece.tags[at]):
+                case tag if tag == RELATION:
+                    relation = parse_relation(message)
+                    versions = changes.setdefault(relation.oid, [])
+                    if relation != (versions[-1][1] if versions else self._relations.get(relation.oid)):
+                        versions.append((int(at), relation))
+                case tag if tag == MESSAGE:
+                    said = parse_message(message)
+                    if said.prefix not in self._messages:
+                        continue
+                    if not said.transactional:
+                        strays += 1
+                        continue
+                    _check_running(transactions, int(at))
+                    entry = (int(at), Emitted(said.lsn, said.content))
+                    emitted.setdefault(self._messages[said.prefix], []).append(entry)
+                case tag:
+                    check_other(message)
+                    if tag in _ROW_CHANGES:
+                        _check_running(transactions, int(at))
+        return _Rare({oid: versions for oid, versions in changes.items() if versions}, emitted, strays)
+
+    def _runs(self, piece: Frames, rows: Ints, rare: _Rare) -> list[_Run]:
         oids = gather(piece.buffer, piece.starts[rows] + 1, np.uint32)
         one = len(oids) > 0 and bool((oids == oids[0]).all())
         kinds = oids[:1] if one else np.unique(oids)
-        runs = [run for oid in kinds for run in self._versions(int(oid), rows[oids == oid], changes)]
+        runs = [run for oid in kinds for run in self._versions(int(oid), rows[oids == oid], rare.changes)]
+        for table, entries in rare.emitted.items():
+            at, messages = zip(*entries, strict=True)
+            runs.append(_Run(table, np.array(at, np.int64), messages))
         return sorted(runs, key=lambda run: int(run.rows[0]))
 
     def _versions(self, oid: int, rows: Ints, changes: _Changes) -> Iterator[_Run]:
@@ -155,7 +221,7 @@ class Decoder:
                 continue
             if relation is None:
                 raise FrameError(f"a row came of the relation {oid}, which was not announced")
-            yield _Run(self._table(relation), relation, part)
+            yield _Run(self._table(relation), part, relation)
 
     def _table(self, relation: Relation) -> str:
         table = self._tables.get(relation.table)
@@ -167,11 +233,10 @@ class Decoder:
         return table
 
     def _segment(self, piece: Frames, run: _Run, transactions: Transactions, count: _Count) -> Segment:
-        decoded = decode_rows(piece, run.rows, run.relation, binary=self._binary)
+        decoded = self._decode(piece, run)
         number = transactions.number[run.rows]
         return Segment(
             table=run.table,
-            relation=run.relation,
             columns=decoded.columns,
             lsn=transactions.commit_lsn[number],
             ordinal=count.ordinal[np.searchsorted(count.rows, run.rows)],
@@ -180,38 +245,32 @@ class Decoder:
             refused_rows=decoded.refused_rows,
         )
 
-
-def _relation_changes(piece: Frames, transactions: Transactions, known: Mapping[int, Relation]) -> _Changes:
-    """Read what is neither Begin, Commit nor Insert; return the relations that are new or other than before."""
-    changes: _Changes = {}
-    for at in np.flatnonzero(_RARE[piece.tags]):
-        message = Reader(piece.buffer, int(piece.starts[at]), int(piece.ends[at]))
-        if piece.tags[at] != RELATION:
-            check_other(message)
-            if int(piece.tags[at]) in _ROW_CHANGES and not transactions.running[at]:
-                raise FrameError("a change came where no transaction was open")
-            continue
-        relation = parse_relation(message)
-        versions = changes.setdefault(relation.oid, [])
-        if relation != (versions[-1][1] if versions else known.get(relation.oid)):
-            versions.append((int(at), relation))
-    return {oid: versions for oid, versions in changes.items() if versions}
+    def _decode(self, piece: Frames, run: _Run) -> Rows:
+        if isinstance(run.source, Relation):
+            return decode_rows(piece, run.rows, run.source, binary=self._binary)
+        return decode_emitted(run.source)
 
 
-def _count(table: str, runs: Sequence[_Run], transactions: Transactions, before: Open) -> _Count:
-    """Count over all relations of one ClickHouse table, so that a position in it is never given twice."""
-    mine = [run.rows for run in runs if run.table == table]
-    rows = mine[0] if len(mine) == 1 else np.sort(np.concatenate(mine))
-    return _Count(rows, ordinals(transactions.number[rows], before.rows.get(table, 0)))
+def _check_running(transactions: Transactions, at: int) -> None:
+    if not transactions.running[at]:
+        raise FrameError("a change came where no transaction was open")
+
+
+def _count(name: str, runs: Sequence[_Run], transactions: Transactions, before: Open) -> _Count:
+    """Count over all runs that are counted together, so that a position in a ClickHouse table is never given twice."""
+    counted = [run for run in runs if run.counted_as == name]
+    rows = counted[0].rows if len(counted) == 1 else np.sort(np.concatenate([run.rows for run in counted]))
+    first = 0 if isinstance(counted[0].source, Relation) else FIRST_ORDINAL
+    return _Count(rows, ordinals(transactions.number[rows], before.rows.get(name, 0)) + np.uint64(first))
 
 
 def _carry(counts: Mapping[str, _Count], transactions: Transactions, before: Open) -> dict[str, int]:
-    """Return how many rows of each table the transaction has that is open at the end of the piece."""
+    """Return how many rows of each kind the transaction has that is open at the end of the piece."""
     last = len(transactions.commit_lsn) - 1
     if not transactions.running[-1]:
         return {}
     rows = dict(before.rows) if last == 0 else {}
-    for table, count in counts.items():
+    for name, count in counts.items():
         if transactions.number[count.rows[-1]] == last:
-            rows[table] = int(count.ordinal[-1]) + 1
+            rows[name] = int(count.ordinal[-1]) % FIRST_ORDINAL + 1
     return rows

@@ -118,7 +118,11 @@ class Session:
         self.events = Events()
         self.progress = Progress(settings.dead_letters_table)
         self.begun: Recovered | None = None
-        self._decoder = Decoder({settings.table: settings.clickhouse_table}, binary=binary)
+        self._decoder = Decoder(
+            {settings.table: settings.clickhouse_table},
+            binary=binary,
+            messages={settings.publication: settings.clickhouse_table},
+        )
         self._intake = Intake(self.limits)
         self._gate = Gate()
         self._pieces: queue.SimpleQueue[Piece | None] = queue.SimpleQueue()

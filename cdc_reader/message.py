@@ -15,11 +15,13 @@ import numpy as np
 
 from cdc_reader.frame import Frames, Ints, Lsns, gather
 from sink.errors import FrameError
+from sink.position import Lsn
 
 BEGIN = ord("B")
 COMMIT = ord("C")
 INSERT = ord("I")
 RELATION = ord("R")
+MESSAGE = ord("M")
 
 POSTGRES_EPOCH_US = 946_684_800_000_000
 """2000-01-01 UTC in Unix microseconds; Postgres counts from there."""
@@ -188,6 +190,30 @@ def parse_relation(frame: Reader) -> Relation:
     return Relation(oid, namespace, name, identity, columns)
 
 
+@dataclass(frozen=True, slots=True)
+class LogicalMessage:
+    """What an app wrote into the log by `pg_logical_emit_message`; `lsn` is where its record begins."""
+
+    transactional: bool
+    lsn: Lsn
+    prefix: str
+    content: bytes
+
+
+def parse_message(frame: Reader) -> LogicalMessage:
+    """Read a logical decoding message.
+
+    Raises:
+        FrameError: cut or padded.
+    """
+    frame.byte()
+    flags, lsn = frame.byte(), Lsn(int.from_bytes(frame.take(8), "big"))
+    prefix = frame.text()
+    content = frame.take(frame.int32())
+    frame.finish()
+    return LogicalMessage(bool(flags & 1), lsn, prefix, content)
+
+
 def _column(frame: Reader) -> Column:
     flags = frame.byte()
     return Column(frame.text(), frame.oid(), frame.int32(), key=bool(flags & 1))
@@ -196,7 +222,7 @@ def _column(frame: Reader) -> Column:
 def check_other(frame: Reader) -> None:
     """Walk through a message that carries nothing we capture, to see that it is whole.
 
-    Origin, Type and logical messages; Update, Delete and Truncate where a publication has them: housekeeping.
+    Origin and Type; Update, Delete and Truncate where a publication has them: housekeeping.
 
     Raises:
         FrameError: cut, padded, or a message that this protocol version does not have.
@@ -209,10 +235,6 @@ def check_other(frame: Reader) -> None:
             frame.oid()
             frame.text()
             frame.text()
-        case "M":
-            frame.take(9)
-            frame.text()
-            frame.take(frame.int32())
         case "U":
             _check_update(frame)
         case "D":

@@ -44,6 +44,7 @@ def _gauge(name: str, what: str) -> Gauge:
 CAPTURED = _counter("events_captured", "Events decoded from the stream")
 CAPTURED_BYTES = _counter("bytes_captured", "Bytes read from the stream of Postgres")
 LEFT_OUT = _counter("events_left_out", "Events that ClickHouse held already when they were streamed again")
+STRAY_MESSAGES = _counter("messages_ignored", "Logical messages of ours that belong to no transaction")
 STORED = _counter("events_stored", "Events reported stored, dead letters included")
 STORED_BYTES = _counter("bytes_stored", "Bytes of compressed payload reported stored")
 DEAD_LETTERED = _counter("events_dead_lettered", "Events reported set aside as dead letters")

@@ -106,7 +106,8 @@ class Link:
             PipelineError: the server refuses or does not answer.
         """
         self._grow_buffer()
-        options = f"proto_version '1', publication_names '{self._publication}'" + (", binary 'true'" if binary else "")
+        options = f"proto_version '1', publication_names '{self._publication}', messages 'true'"
+        options += ", binary 'true'" if binary else ""
         self._execute(f"START_REPLICATION SLOT {self._slot} LOGICAL 0/0 ({options})", expect=pq.ExecStatus.COPY_BOTH)
         self._pgconn.nonblocking = 1
 

@@ -216,6 +216,9 @@ def decode_pieces(
         decoded_at = time.monotonic()
         _note_capture(decoded, decoded_at - begun_at)
         safe_lsn = decoded.safe_lsn or safe_lsn
+        if decoded.stray_messages:
+            metrics.STRAY_MESSAGES.inc(decoded.stray_messages)
+            log.warning("messages_ignored", messages=decoded.stray_messages, reason="not transactional")
         left_out = sum(assembly.add(segment) for segment in decoded.segments)
         events.put(Decoded(sum(map(len, decoded.segments)), left_out, size, _last_commit_us(decoded)))
         ends_batch = piece.ends_batch

@@ -78,10 +78,10 @@ class Packer:
         self._last: Position | None = None
 
     def add(self, records: pa.RecordBatch, first: Position, last: Position) -> None:
-        """Append rows in stream order, at least one; `first` and `last` are the positions of their ends."""
+        """Append rows, at least one; `first` and `last` are the least and the greatest of their positions."""
         self._stream.write_batch(records)
         self.rows += records.num_rows
-        self._first, self._last = self._first or first, last
+        self._first, self._last = min(self._first or first, first), max(self._last or last, last)
 
     @property
     def packed_bytes(self) -> int:

@@ -136,7 +136,6 @@ def _segment(run: Run, shape: Shape, lsn: Lsn, table: str) -> Segment:
     decoded = build(columns[:-1], cells[:-1], binary=True)
     return Segment(
         table=table,
-        relation=shape.relation,
         columns=decoded.columns,
         lsn=np.full(len(ordinal), int(lsn), np.uint64),
         ordinal=ordinal.astype(np.uint64),

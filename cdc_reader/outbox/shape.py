@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, LiteralString, cast
 import psycopg
 
 from cdc_reader.column_types import IGNORED, Oid
-from cdc_reader.message import Column, Relation
+from cdc_reader.message import Column
 from cdc_reader.sqlstate import error_of
 from sink.errors import Exit, FatalError
 
@@ -48,12 +48,6 @@ class Shape:
     columns: tuple[Column, ...]
     condition: str
     encoding: str
-
-    @property
-    def relation(self) -> Relation:
-        """Return the table as the stream would announce it."""
-        schema, _, name = self.table.partition(".")
-        return Relation(0, schema, name, "d", self.columns)
 
     @property
     def quoted_table(self) -> str:

@@ -131,6 +131,22 @@ def streams() -> list[Stream]:
         pg.commit(160),
     )
     mixed = (pg.relation(), pg.begin(90), pg.event(1), *rare, pg.relation(_wider(pg.EVENTS)), pg.commit(90))
+    event = {
+        "event_type": "told",
+        "environment": "test",
+        "event_date_time": "2026-01-01T00:00:00Z",
+        "event_context": {},
+    }
+    told = (
+        pg.relation(),
+        pg.begin(90),
+        pg.emitted(event, lsn=16),
+        pg.event(1),
+        pg.emitted(event | {"traceparent": "00-1-2-01"}, lsn=24),
+        pg.emitted(b"no event", lsn=32),
+        pg.commit(90),
+        pg.emitted(event, transactional=False),
+    )
     return [
         Stream("small", small, binary=True),
         Stream("small in pieces", small, binary=True, cuts=(1, 2, 3, 5)),
@@ -138,6 +154,7 @@ def streams() -> list[Stream]:
         Stream("long", long, binary=True),
         Stream("long in pieces", long, binary=True, cuts=(3, 6, 14, 16)),
         Stream("rare messages", mixed, binary=True),
+        Stream("emitted events", told, binary=True, cuts=(3, 5)),
         # Narrow rows are quick, and most of their bytes are of the one type.
         *(_typed(oid.name.lower(), _one_type(oid), binary=binary) for oid in Oid for binary in (True, False)),
     ]
@@ -259,7 +276,7 @@ def feed(frames: Sequence[bytes], cuts: Sequence[int], *, binary: bool, joined: 
     for at in range(0, len(frames), _A_READ):
         some = frames[at : at + _A_READ]
         heard(Run(bytearray(b"".join(some)), array("q", map(len, some))))
-    decoder = Decoder(pg.TABLES, binary=binary)
+    decoder = Decoder(pg.TABLES, binary=binary, messages={"outhaul": "event_log"})
     assembly = Assembly(NOTHING_HELD, source="outhaul", dead_letters="event_log_dead_letters")
     rows = 0
     for piece in pieces(frames, cuts):

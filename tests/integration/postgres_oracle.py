@@ -57,7 +57,7 @@ class Oracle:
         for left, right in zip(binary.segments, text.segments, strict=True):
             left.columns.validate(full=True)
             right.columns.validate(full=True)
-            assert left.relation == right.relation
+            assert left.columns.schema.equals(right.columns.schema, check_metadata=True)
             assert pg.same(left.columns, right.columns)
             assert left.refused.tolist() == right.refused.tolist()
             for one, other in zip(left.refused_rows, right.refused_rows, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import uuid
 from typing import TYPE_CHECKING, Any
@@ -115,3 +116,11 @@ def same(left: pa.RecordBatch, right: pa.RecordBatch) -> bool:
     return bool(left.schema.equals(right.schema, check_metadata=True)) and repr(left.to_pylist()) == repr(
         right.to_pylist()
     )
+
+
+def emitted(
+    content: bytes | dict[str, Any], lsn: int = 8, prefix: str = "outhaul", *, transactional: bool = True
+) -> bytes:
+    """Build a logical decoding message."""
+    body = content if isinstance(content, bytes) else json.dumps(content).encode()
+    return data(struct.pack(">cbQ", b"M", transactional, lsn) + name(prefix) + struct.pack(">i", len(body)) + body)

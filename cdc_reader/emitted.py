@@ -1,0 +1,145 @@
+"""Logical decoding messages that carry an event as JSON -> the columns a row of the outbox would have had.
+
+Pure. For apps that want no table: `pg_logical_emit_message(true, 'outhaul', '{"event_type": …}')` writes an event into
+the log alone. Its members have the names of the outbox's columns. What is no event becomes a dead letter with the whole
+message. JSON is read by hand one level deep, so that a context keeps every digit that the app wrote.
+
+Source: https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-REPLICATION
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+
+from cdc_reader.column_types import Oid, column_type, schema
+from cdc_reader.columns import RefusedRow, Rows
+from cdc_reader.message import Column
+from cdc_reader.render import row_json
+from sink.errors import PoisonError
+from sink.moment import microseconds
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sink.position import Lsn
+
+FIRST_ORDINAL = 1 << 39
+"""Messages of a transaction are counted from here, apart from its rows, whose positions stay what they are where
+messages are not captured."""
+
+_COLUMNS = (
+    Column("id", Oid.INT8),
+    Column("event_type", Oid.VARCHAR),
+    Column("event_date_time", Oid.TIMESTAMPTZ),
+    Column("environment", Oid.VARCHAR),
+    Column("event_context", Oid.JSONB),
+    Column("metadata_version", Oid.INT8),
+    Column("event_key", Oid.TEXT),
+)
+# Most apps have no traces, and ClickHouse gets the column with the first row that has it.
+_TRACE = Column("traceparent", Oid.TEXT)
+_MEMBERS = frozenset(column.name for column in (*_COLUMNS, _TRACE)) - {"id"}
+_REQUIRED = ("event_type", "environment", "event_context")
+_TEXTS = ("event_type", "environment", "event_date_time", "event_key", "traceparent")
+_INT64 = range(-(1 << 63), 1 << 63)
+# A member of an object up to its value, with what goes before it; the end of the object, with space behind it.
+_MEMBER = re.compile(r'[ \t\n\r]*([{,])[ \t\n\r]*("(?:[^"\\\x00-\x1f]|\\.)*")[ \t\n\r]*:[ \t\n\r]*')
+_END = re.compile(r"[ \t\n\r]*\}[ \t\n\r]*")
+
+_Values: TypeAlias = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Emitted:
+    """A message of ours: where its record lies in the WAL, and what the app wrote."""
+
+    lsn: Lsn
+    content: bytes
+
+
+def decode_emitted(messages: Sequence[Emitted]) -> Rows:
+    """Read messages, in their order; one that is no event is refused, and said why.
+
+    An event's id is minus its place in the WAL: no other event has it, with a table or without.
+    """
+    read = [_read(message) for message in messages]
+    values = [one if isinstance(one, dict) else {} for one in read]
+    columns = [*_COLUMNS, *([_TRACE] if any("traceparent" in one for one in values) else [])]
+    arrays = [
+        pa.array([-int(message.lsn) for message in messages], pa.int64()),
+        *(
+            pa.array([one.get(column.name) for one in values], column_type(column.type_oid).arrow)
+            for column in columns[1:]
+        ),
+    ]
+    return Rows(
+        pa.RecordBatch.from_arrays(arrays, schema=schema(tuple(columns))),
+        np.array([not isinstance(one, dict) for one in read], np.bool_),
+        tuple(
+            RefusedRow(row, row_json({"message": messages[row].content}), one)
+            for row, one in enumerate(read)
+            if isinstance(one, str)
+        ),
+    )
+
+
+def _read(message: Emitted) -> _Values | str:
+    """Return the event's values as the columns take them, or why there is none."""
+    try:
+        raw, parsed = _members(message.content.decode())
+        return _checked(raw, parsed)
+    except (ValueError, RecursionError, PoisonError) as error:
+        return f"no event: {error}"
+
+
+def _checked(raw: dict[str, str], parsed: _Values) -> _Values:
+    for name in _REQUIRED:
+        if parsed.get(name) is None:
+            raise ValueError(f"it has no {name}")
+    for name in parsed.keys() - _MEMBERS:
+        raise ValueError(f"{name!r:.80} is no column of an event; what the app has to say goes into event_context")
+    values: _Values = {}
+    for name in _TEXTS:
+        if (value := parsed.get(name)) is None:
+            continue
+        if not isinstance(value, str):
+            raise ValueError(f"{name} is no text")  # noqa: TRY004 - the message is wrong, not our call
+        values[name] = microseconds(value, "DateTime64(6)") if name == "event_date_time" else value.encode()
+    version = parsed.get("metadata_version", 1)
+    if version is not None and (type(version) is not int or version not in _INT64):
+        raise ValueError("metadata_version is no whole number of 64 bits")
+    return values | {"metadata_version": version, "event_context": raw["event_context"].encode()}
+
+
+def _members(text: str) -> tuple[dict[str, str], _Values]:
+    """Take an object apart: the text of each of its values, and what it says."""
+    raw: dict[str, str] = {}
+    parsed: _Values = {}
+    at, before = 0, "{"
+    while True:
+        begun = _MEMBER.match(text, at)
+        if begun is None or begun[1] != before:
+            raise ValueError(f"its JSON is broken at character {at}")
+        name = json.loads(begun[2]) if "\\" in begun[2] else begun[2][1:-1]
+        if name in raw:
+            raise ValueError(f"{name!r:.80} is there twice")
+        parsed[name], at = _DECODER.raw_decode(text, begun.end())
+        raw[name] = text[begun.end() : at]
+        if end := _END.match(text, at):
+            if end.end() != len(text):
+                raise ValueError("there is more behind its JSON")
+            return raw, parsed
+        before = ","
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
