@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 def postgres_ddl(settings: Settings) -> Iterator[tuple[str, str]]:
     """Yield (file name, statements) of all that Postgres needs, in order."""
     for name in names("postgres"):
-        yield name, statement(name, table=settings.table, publication=settings.publication, slot=settings.slot)
+        schema_name = settings.table.partition(".")[0]
+        values = {"table": settings.table, "publication": settings.publication, "slot": settings.slot}
+        yield name, statement(name, schema=schema_name, **values)
 
 
 def print_sql(settings: Settings) -> Iterator[str]:

@@ -16,6 +16,10 @@ BEGIN
     END IF;
     GRANT INSERT ON ${table} TO outhaul_app;
     GRANT SELECT ON ${table} TO outhaul_reader;
+    -- Whether a key is there already is a question, too: ON CONFLICT (event_key) needs no more than this column.
+    IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = '${table}'::regclass AND attname = 'event_key' AND NOT attisdropped) THEN
+        GRANT SELECT (event_key) ON ${table} TO outhaul_app;
+    END IF;
     IF sequence IS NOT NULL THEN
         EXECUTE format('GRANT USAGE ON SEQUENCE %s TO outhaul_app', sequence);
     END IF;
