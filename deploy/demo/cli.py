@@ -21,6 +21,7 @@ from deploy.demo import report
 from deploy.demo.flights import FLIGHTS_IN_2013, events
 from deploy.demo.pipeline import Pipeline, running
 from deploy.demo.replay import Written, replay
+from deploy.local import kept
 from deploy.local.ports import Ports
 from deploy.local.stack import Stack
 from sink.app import make_app
@@ -81,8 +82,12 @@ def demo(
         for table in report.tables(clickhouse):
             console.print(table)
         if keep:
+            kept.note(data_dir, (pipeline.pid(name) for name in _PROCESSES))
             console.print(
-                f'Everything goes on running. Try: eval "$(outhaul local env --data-dir {data_dir})"; outhaul status'
+                f'Everything goes on running. Try: eval "$(outhaul local env --data-dir {data_dir})"; outhaul status\n'
+                f"It ends with: outhaul local down --data-dir {data_dir}",
+                highlight=False,
+                soft_wrap=True,
             )
     if as_json:
         typer.echo(json.dumps(result.to_json()))

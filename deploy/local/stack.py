@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
+from deploy.local import kept
 from deploy.local.clickhouse import ClickHouse
 from deploy.local.ports import Ports, free
 from deploy.local.postgres import Postgres
@@ -102,13 +103,17 @@ class Stack:
                 return [note for note in pool.map(self._start, chosen) if note]
 
     def down(self, services: Iterable[str] | None = None) -> None:
-        """Stop these services, or all, whoever started them; the ones that do not stop are killed.
+        """Stop these services, or all and what was left running on them, whoever started them.
+
+        What does not stop is killed.
 
         Raises:
             FatalError: one survives even that.
         """
         chosen = self._chosen(services)
         if self.data_dir.exists():
+            if services is None:
+                kept.end(self.data_dir)
             with self._locked(), ThreadPoolExecutor(len(chosen)) as pool:
                 list(pool.map(self._stop, chosen))
 
