@@ -93,7 +93,7 @@ def screen(found: Status) -> Table:
     silences = ", ".join(f"{what} {_short(seconds)}" for what, seconds in found.noticed_within_s.items())
     table.add_row("noticed", f"within: {silences}")
     for line in found.wrong or ["nothing is wrong"]:
-        table.add_row("[red]wrong[/]" if found.wrong else "[green]fine[/]", line)
+        table.add_row("[red]wrong[/]" if found.wrong else "[green]fine[/]", escape(line))
     return table
 
 
