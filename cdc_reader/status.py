@@ -7,46 +7,34 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from cdc_reader.answers import OfPostgres, ask_clickhouse, ask_postgres, ask_redis
+from cdc_reader.judgement import STUCK_S, judge
 from cdc_reader.ledger import PATIENCE_S
-from cdc_reader.outbox.due import due
-from cdc_reader.pausing.wish import ask
 from cdc_reader.preflight import connect
 from cdc_reader.slot_care import retained
-from cdc_reader.sqlstate import slot_missing
-from cdc_reader.state import ReaderState
-from sink.batch import pulse_key, reader_key, reconnecting_key
 from sink.errors import PipelineError
 from sink.payloads import ALIVE_S, SOCKET_TIMEOUT_S
-from sink.pulse import ANY, PULSE_S
+from sink.pulse import PULSE_S
 from sink.watchdog import DEAF_S
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cdc_reader.answers import OfClickHouse, OfRedis
     from cdc_reader.pausing.gate import Pause
     from cdc_reader.slot_care.retained import Slot
+    from cdc_reader.state import ReaderState
     from sink.clickhouse import ClickHouse
     from sink.payloads import Payloads
     from sink.settings import Settings
 
-_STORED = """
-    SELECT count(), max(cdc_ingested_at), toUnixTimestamp64Micro(max(cdc_ingested_at)) / 1e6
-    FROM {table} WHERE cdc_source = {{source:String}}"""
-
-_LETTERS = "SELECT count() FROM {table} WHERE cdc_source = {{source:String}} AND discarded_at IS NULL"
-
-_PARTS = """
-    SELECT count(), sum(bytes_on_disk) FROM system.parts
-    WHERE database = currentDatabase() AND table = {table:String} AND active"""
-
-# A stored batch older than this while rows wait is worth a word, in seconds.
-_STUCK_S = 60.0
-# A message that has just come is no sign of trouble, in seconds.
-_SECOND_LOOK_S = 1.0
+_T = TypeVar("_T")
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Status:
     """A snapshot; `wrong` names, in plain words, all that is not as it should be."""
 
@@ -73,17 +61,51 @@ class Status:
 
 def gather(settings: Settings, payloads: Payloads, clickhouse: ClickHouse, *, with_growth: bool = False) -> Status:
     """Ask all three servers; none of them can make it fail. For `with_growth` the slot is watched for some seconds."""
-    status = Status(noticed_within_s=bounds(settings))
-    for ask_server in (_ask_postgres, _ask_redis, _ask_clickhouse):
-        try:
-            ask_server(status, settings, payloads, clickhouse)
-        except PipelineError as error:
-            status.wrong.append(str(error))
-    if with_growth and status.slot is not None:
+    silent: list[str] = []
+    postgres = _answer(lambda: _look(settings), silent)
+    redis = _answer(lambda: ask_redis(payloads, settings), silent)
+    stored = _answer(lambda: ask_clickhouse(clickhouse, settings), silent)
+    if with_growth and postgres is not None and postgres.slot is not None:
         with suppress(PipelineError):
-            status.slot = retained.watch(status.slot, lambda: _slot(settings), time.sleep)
-    _judge(status, settings)
-    return status
+            postgres = OfPostgres(retained.watch(postgres.slot, lambda: _look(settings).slot, time.sleep))
+    found = _joined(postgres, redis, stored)
+    wrong = silent + judge(postgres, redis, stored, settings, time.time())
+    return replace(found, noticed_within_s=bounds(settings), wrong=wrong)
+
+
+def _look(settings: Settings) -> OfPostgres:
+    with connect(settings.postgres_dsn.get_secret_value()) as conn:
+        return ask_postgres(conn, settings)
+
+
+def _answer(ask: Callable[[], _T], silent: list[str]) -> _T | None:
+    try:
+        return ask()
+    except PipelineError as error:
+        silent.append(str(error))
+        return None
+
+
+def _joined(postgres: OfPostgres | None, redis: OfRedis | None, stored: OfClickHouse | None) -> Status:
+    reader = redis.reader if redis else None
+    found = Status(
+        slot=postgres.slot if postgres else None,
+        reader=reader,
+        # ClickHouse knows of a pause also where no reader does; without its answer the reader's own word stands.
+        pause=stored.pause if stored else (reader.pause if reader else None),
+        reconnecting=redis.reconnecting if redis else None,
+        queue_length=redis.queue_length if redis else None,
+    )
+    if stored is None:
+        return found
+    return replace(
+        found,
+        rows=stored.rows,
+        dead_letters=stored.dead_letters,
+        parts=stored.parts,
+        bytes_on_disk=stored.bytes_on_disk,
+        last_stored_at=stored.last_stored_at,
+    )
 
 
 def bounds(settings: Settings) -> dict[str, float]:
@@ -102,79 +124,5 @@ def bounds(settings: Settings) -> dict[str, float]:
         "worker": DEAF_S + PULSE_S,
         "batch": PATIENCE_S + ALIVE_S,
         "clickhouse": settings.insert_timeout_s,
-        "stored": _STUCK_S,
+        "stored": STUCK_S,
     }
-
-
-def _ask_postgres(status: Status, settings: Settings, _payloads: Payloads, _clickhouse: ClickHouse) -> None:
-    status.slot = _slot(settings)
-    if status.slot is None:
-        status.wrong.append(str(slot_missing(settings.slot)))
-
-
-def _slot(settings: Settings) -> Slot | None:
-    with connect(settings.postgres_dsn.get_secret_value()) as conn:
-        return retained.look(conn, settings.slot)
-
-
-def _ask_redis(status: Status, settings: Settings, payloads: Payloads, _clickhouse: ClickHouse) -> None:
-    line = payloads.text(reader_key(settings.source))
-    status.reader = ReaderState.from_json(line) if line else None
-    status.pause = status.reader.pause if status.reader else None
-    status.reconnecting = payloads.text(reconnecting_key(settings.source)) if status.reader is None else None
-    status.queue_length = payloads.length(settings.queue)
-    if status.queue_length and not _works(settings, payloads):
-        status.wrong.append(
-            f"{status.queue_length} messages wait and no worker takes them. Start one: `outhaul worker`"
-        )
-
-
-def _works(settings: Settings, payloads: Payloads) -> bool:
-    for wait_s in (0.0, _SECOND_LOOK_S):
-        time.sleep(wait_s)
-        if payloads.text(pulse_key(settings.source, ANY)) or not payloads.length(settings.queue):
-            return True
-    return False
-
-
-def _ask_clickhouse(status: Status, settings: Settings, _payloads: Payloads, clickhouse: ClickHouse) -> None:
-    source = {"source": settings.source}
-    rows, _, last = clickhouse.rows(_STORED.format(table=settings.clickhouse_table), parameters=source)[0]
-    dead = clickhouse.rows(_LETTERS.format(table=settings.dead_letters_table), parameters=source)[0][0]
-    parts, size = clickhouse.rows(_PARTS, parameters={"table": settings.clickhouse_table})[0]
-    status.rows, status.dead_letters, status.parts, status.bytes_on_disk = rows, dead, parts, size
-    status.last_stored_at = float(last) if rows else None
-    if due(clickhouse, settings) is not None:
-        status.wrong.append("a slot skipped events that are not all copied yet. Copy them: `outhaul verify --repair`")
-    # Asked last: it knows of a pause also where no reader does, and without an answer the reader's own word stands.
-    status.pause = ask(clickhouse, settings).pause
-
-
-def _judge(status: Status, settings: Settings) -> None:
-    slot, reader = status.slot, status.reader
-    if reader is None:
-        _judge_silence(status, settings)
-    if slot:
-        status.wrong += retained.judge(slot, settings.slot)
-    if slot and not slot.active and reader is not None:
-        status.wrong.append(f"nobody streams from slot {settings.slot!r}; the reader is reconnecting")
-    if reader and reader.trouble:
-        status.wrong.append(f"the reader waits: {reader.trouble}")
-    if reader and reader.lag_s > _STUCK_S and (reader.last_stored_at or 0) < time.time() - _STUCK_S:
-        status.wrong.append(f"nothing has been stored for {_STUCK_S:.0f} s though events wait: is a worker running?")
-
-
-def _judge_silence(status: Status, settings: Settings) -> None:
-    slot = status.slot
-    if status.queue_length is None:
-        # Redis does not answer, which has been said; whether a reader runs is not known.
-        return
-    if status.reconnecting:
-        status.wrong.append(status.reconnecting)
-    elif slot and slot.active:
-        status.wrong.append(
-            f"the session that streams from slot {settings.slot!r} (process {slot.active_pid} of Postgres) says "
-            "nothing in Redis: does its reader reach Redis, is it asleep, is it one of `outhaul reader`?"
-        )
-    else:
-        status.wrong.append("no reader runs. Start one with `outhaul reader`")

@@ -1,0 +1,127 @@
+"""One server -> what it says of the pipeline, in one answer; for `outhaul status` and `outhaul top`.
+
+Edge: each function asks one server, over a connection that the caller opened and may keep.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cdc_reader.outbox.due import due
+from cdc_reader.pausing.wish import ask
+from cdc_reader.slot_care import retained
+from cdc_reader.state import ReaderState
+from sink.batch import pulse_key, reader_key, reconnecting_key
+from sink.pulse import ANY
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from cdc_reader.pausing.gate import Pause
+    from cdc_reader.slot_care.retained import Slot
+    from sink.clickhouse import ClickHouse
+    from sink.payloads import Payloads
+    from sink.settings import Settings
+
+_STORED = """
+    SELECT count(), max(cdc_ingested_at), toUnixTimestamp64Micro(max(cdc_ingested_at)) / 1e6
+    FROM {table} WHERE cdc_source = {{source:String}}"""
+
+_LETTERS = "SELECT count() FROM {table} WHERE cdc_source = {{source:String}} AND discarded_at IS NULL"
+
+_PARTS = """
+    SELECT count(), sum(bytes_on_disk) FROM system.parts
+    WHERE database = currentDatabase() AND table = {table:String} AND active"""
+
+# A message that has just come is no sign of trouble, in seconds.
+_SECOND_LOOK_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class OfPostgres:
+    """The slot; None where it does not exist."""
+
+    slot: Slot | None
+
+
+@dataclass(frozen=True, slots=True)
+class OfRedis:
+    """The reader's own word, if it says one, and the queue to the workers."""
+
+    reader: ReaderState | None
+    # Why a reader has no session just now, in its own words.
+    reconnecting: str | None
+    queue_length: int
+    # False where messages wait and no task has begun lately.
+    is_worked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OfClickHouse:
+    """What is stored, and the words that are kept there."""
+
+    rows: int
+    dead_letters: int
+    parts: int
+    bytes_on_disk: int
+    last_stored_at: float | None
+    # A slot skipped events, and not all of them have been copied from the outbox yet.
+    is_copy_due: bool
+    # The pause that an operator asked for, whether or not a reader runs.
+    pause: Pause | None
+
+
+def ask_postgres(conn: psycopg.Connection[dict[str, Any]], settings: Settings) -> OfPostgres:
+    """Look at the slot.
+
+    Raises:
+        PipelineError: Postgres refuses or does not answer.
+    """
+    return OfPostgres(retained.look(conn, settings.slot))
+
+
+def ask_redis(payloads: Payloads, settings: Settings) -> OfRedis:
+    """Read the reader's word and the queue; takes a second longer where messages wait and nobody seems to take them.
+
+    Raises:
+        PipelineError: Redis refuses or does not answer.
+    """
+    line = payloads.text(reader_key(settings.source))
+    reader = ReaderState.from_json(line) if line else None
+    return OfRedis(
+        reader=reader,
+        reconnecting=payloads.text(reconnecting_key(settings.source)) if reader is None else None,
+        queue_length=(waiting := payloads.length(settings.queue)),
+        is_worked=not waiting or _is_worked(payloads, settings),
+    )
+
+
+def _is_worked(payloads: Payloads, settings: Settings) -> bool:
+    for wait_s in (0.0, _SECOND_LOOK_S):
+        time.sleep(wait_s)
+        if payloads.text(pulse_key(settings.source, ANY)) or not payloads.length(settings.queue):
+            return True
+    return False
+
+
+def ask_clickhouse(clickhouse: ClickHouse, settings: Settings) -> OfClickHouse:
+    """Count what is stored.
+
+    Raises:
+        PipelineError: ClickHouse refuses or does not answer.
+    """
+    source = {"source": settings.source}
+    rows, _, last = clickhouse.rows(_STORED.format(table=settings.clickhouse_table), parameters=source)[0]
+    dead = clickhouse.rows(_LETTERS.format(table=settings.dead_letters_table), parameters=source)[0][0]
+    parts, size = clickhouse.rows(_PARTS, parameters={"table": settings.clickhouse_table})[0]
+    return OfClickHouse(
+        rows=rows,
+        dead_letters=dead,
+        parts=parts,
+        bytes_on_disk=size,
+        last_stored_at=float(last) if rows else None,
+        is_copy_due=due(clickhouse, settings) is not None,
+        pause=ask(clickhouse, settings).pause,
+    )
