@@ -23,6 +23,7 @@ from cdc_reader.cli.resume import resume
 from cdc_reader.cli.setup import setup
 from cdc_reader.cli.slot import slot
 from cdc_reader.cli.status import status
+from cdc_reader.cli.top import top
 from cdc_reader.cli.verify import verify
 from cdc_reader.cli.worker import worker
 from sink import logs
@@ -45,6 +46,7 @@ for _command, _short in (
     (pause, "Let the reader take no rows; the slot is kept."),
     (resume, "Let a paused reader go on."),
     (status, "Slot, reader, sink and ClickHouse on one screen."),
+    (top, "The same, live, with rates; q quits."),
     (doctor, "A checklist of all servers, with the fixes."),
     (verify, "Compare the outbox with ClickHouse, to the id."),
     (slot, "Show, create, drop, advance or reset the slot."),

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -13,16 +12,13 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from cdc_reader.slot_care.retained import duration, size
+from cdc_reader.slot_care.retained import size
 from cdc_reader.status import Status, gather
+from cdc_reader.words import kept, milliseconds, paused, utc
 from sink.clickhouse import ClickHouse
 from sink.errors import Exit
 from sink.payloads import Payloads
 from sink.settings import load
-
-if TYPE_CHECKING:
-    from cdc_reader.pausing.gate import Pause
-    from cdc_reader.slot_care.retained import Slot
 
 _TIMEOUT_S = 5
 # The rate at which WAL grows is watched for a second before each refresh, too.
@@ -67,9 +63,9 @@ def screen(found: Status) -> Table:
             f"wal_status {slot.wal_status}"
             + (f", inactive since {slot.inactive_since}" if slot.inactive_since else ""),
         )
-        table.add_row("WAL kept", _kept(slot))
+        table.add_row("WAL kept", kept(slot))
     if found.pause:
-        table.add_row("paused", escape(_paused(found.pause)))
+        table.add_row("paused", escape(paused(found.pause)))
     if reader:
         table.add_row(
             "reader",
@@ -80,9 +76,11 @@ def screen(found: Status) -> Table:
             "in flight",
             f"{reader.in_flight_batches} batches, {reader.in_flight_rows:,} rows, {size(reader.in_flight_bytes)}",
         )
-        table.add_row("latency", f"commit to stored p50 {_ms(reader.p50_ms)}, p99 {_ms(reader.p99_ms)}")
+        table.add_row(
+            "latency", f"commit to stored p50 {milliseconds(reader.p50_ms)}, p99 {milliseconds(reader.p99_ms)}"
+        )
     if found.queue_length is not None:
-        stored = _utc(found.last_stored_at) if found.last_stored_at else "never"
+        stored = utc(found.last_stored_at) if found.last_stored_at else "never"
         table.add_row("sink", f"{found.queue_length} messages queued, last stored {stored}")
     if found.rows is not None:
         table.add_row(
@@ -99,26 +97,3 @@ def screen(found: Status) -> Table:
 
 def _short(seconds: float) -> str:
     return f"{seconds:g} s"
-
-
-def _kept(slot: Slot) -> str:
-    text = size(slot.retained_bytes)
-    if slot.growth_bytes_s is not None:
-        text += f", growing {size(slot.growth_bytes_s)} a second" if slot.growth_bytes_s > 0 else ", not growing"
-    if slot.max_slot_wal_keep_size is None:
-        return f"{text}; no limit (max_slot_wal_keep_size = -1)"
-    text += f"; {size(slot.safe_wal_size)} left of max_slot_wal_keep_size = {size(slot.max_slot_wal_keep_size)}"
-    return text if slot.time_to_trouble_s is None else f"{text}, for {duration(slot.time_to_trouble_s)} at this rate"
-
-
-def _paused(pause: Pause) -> str:
-    ends = f"until {_utc(pause.until)}" if pause.until else "until `outhaul resume`"
-    return f"since {_utc(pause.since)} by {pause.by}, {ends}" + (f": {pause.reason}" if pause.reason else "")
-
-
-def _utc(unix_s: float) -> str:
-    return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="seconds")
-
-
-def _ms(value: float | None) -> str:
-    return "-" if value is None else f"{value:.0f} ms"

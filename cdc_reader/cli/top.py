@@ -1,0 +1,27 @@
+"""`outhaul top`: a live screen for somebody who looks; `outhaul status` is for scripts and logs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cdc_reader.top.show import show
+from sink import logs
+from sink.settings import load
+
+
+def top(
+    *,
+    every: Annotated[float, typer.Option(min=0.2, max=60, help="Seconds between two looks.")] = 1.0,
+) -> None:
+    """Watch rates, lag, slot, ClickHouse and what is wrong, live; q quits.
+
+    A server that does not answer stops nothing: its last figures stay, with their age.
+
+    Example: outhaul top --every 2
+    """
+    settings = load()
+    # A line of the log would stand in the midst of the screen; what is wrong is on it.
+    logs.configure("auto", level="ERROR")
+    show(settings, every)

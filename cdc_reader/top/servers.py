@@ -1,0 +1,68 @@
+"""Settings -> three askers, each with a connection that it keeps.
+
+Edge: Postgres, Redis, ClickHouse.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from cdc_reader.answers import OfClickHouse, OfPostgres, OfRedis, ask_clickhouse, ask_postgres, ask_redis
+from cdc_reader.preflight import connect
+from cdc_reader.top.ask import Asker
+from sink.clickhouse import ClickHouse
+from sink.errors import PipelineError
+from sink.payloads import Payloads
+
+if TYPE_CHECKING:
+    from sink.settings import Settings
+
+_TIMEOUT_S = 5
+
+
+class _Postgres:
+    """A connection that is opened again after it broke."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._conn: psycopg.Connection[dict[str, Any]] | None = None
+
+    def ask(self) -> OfPostgres:
+        try:
+            if self._conn is None:
+                self._conn = connect(self._settings.postgres_dsn.get_secret_value())
+            return ask_postgres(self._conn, self._settings)
+        except PipelineError:
+            conn, self._conn = self._conn, None
+            if conn is not None:
+                with suppress(psycopg.Error):
+                    conn.close()
+            raise
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """One that asks each of them."""
+
+    postgres: Asker[OfPostgres]
+    redis: Asker[OfRedis]
+    clickhouse: Asker[OfClickHouse]
+
+
+def ask_all(settings: Settings, every_s: float) -> Servers:
+    """Begin to ask all three.
+
+    Raises:
+        FatalError: a URL is malformed.
+    """
+    payloads = Payloads(settings.redis_url.get_secret_value())
+    clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=_TIMEOUT_S)
+    return Servers(
+        Asker("Postgres", _Postgres(settings).ask, every_s),
+        Asker("Redis", lambda: ask_redis(payloads, settings), every_s),
+        Asker("ClickHouse", lambda: ask_clickhouse(clickhouse, settings), every_s),
+    )

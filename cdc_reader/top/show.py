@@ -1,0 +1,103 @@
+"""Settings -> a screen that is drawn anew every second, until q.
+
+Edge: the clock and the terminal; all else is in the files beside it.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
+
+from rich.console import Console
+from rich.live import Live
+
+from cdc_reader.judgement import judge
+from cdc_reader.top.rates import Growth, Rates
+from cdc_reader.top.screen import View, is_old, screen
+from cdc_reader.top.servers import ask_all
+from cdc_reader.top.terminal import keys
+from cdc_reader.top.troubles import Troubles
+
+if TYPE_CHECKING:
+    from cdc_reader.slot_care.retained import Slot
+    from cdc_reader.top.ask import Latest
+    from cdc_reader.top.servers import Servers
+    from sink.settings import Settings
+
+T = TypeVar("T")
+
+
+class _Memory:
+    """What is remembered from one look to the next."""
+
+    def __init__(self) -> None:
+        self.rates = Rates()
+        self.growth = Growth()
+        self.troubles = Troubles()
+        self.slot: Slot | None = None
+        self._seen: dict[str, float | None] = {}
+
+    def is_new(self, latest: Latest[object]) -> bool:
+        """Tell whether there is another answer than at the last look."""
+        is_new = self._seen.get(latest.name) != latest.answered_at
+        self._seen[latest.name] = latest.answered_at
+        return is_new
+
+
+def show(settings: Settings, every_s: float) -> None:
+    """Draw until q is pressed.
+
+    Raises:
+        FatalError: there is no terminal, or a URL is malformed.
+    """
+    memory, console = _Memory(), Console()
+    with keys() as key, suppress(KeyboardInterrupt):
+        servers = ask_all(settings, every_s)
+        with Live(console=console, screen=True, auto_refresh=False) as live:
+            # The first look comes as soon as there are answers.
+            wait_s = 0.2
+            while True:
+                live.update(screen(_look(settings, servers, memory, every_s), console.width), refresh=True)
+                if key(wait_s) in {"q", "Q"}:
+                    return
+                wait_s = min(every_s, wait_s * 2)
+
+
+def _look(settings: Settings, servers: Servers, memory: _Memory, every_s: float) -> View:
+    postgres, redis, clickhouse = servers.postgres.latest(), servers.redis.latest(), servers.clickhouse.latest()
+    now, at = time.time(), time.monotonic()
+    if memory.is_new(redis) and redis.value and redis.answered_at is not None:
+        memory.rates.add(redis.answered_at, redis.value.reader)
+    if memory.is_new(postgres) and postgres.value:
+        memory.slot = memory.growth.add(postgres.value.slot)
+    view = View(
+        source=settings.source,
+        now=now,
+        at=at,
+        every_s=every_s,
+        postgres=postgres,
+        redis=redis,
+        clickhouse=clickhouse,
+        slot=memory.slot,
+        history=tuple(memory.rates.history),
+        wrong=(),
+        before=(),
+    )
+    memory.troubles.add(now, _wrong(settings, view))
+    return replace(view, wrong=tuple(memory.troubles.now), before=tuple(memory.troubles.past))
+
+
+def _wrong(settings: Settings, view: View) -> list[str]:
+    servers = (view.postgres, view.redis, view.clickhouse)
+    silent = [one.error for one in servers if one.error]
+    silent += [f"{one.name} does not answer" for one in servers if not one.error and is_old(view, one)]
+    return silent + judge(
+        _current(view, view.postgres), _current(view, view.redis), _current(view, view.clickhouse), settings, view.now
+    )
+
+
+def _current(view: View, latest: Latest[T]) -> T | None:
+    """Return an answer that is still to be believed."""
+    return None if latest.error or is_old(view, latest) else latest.value

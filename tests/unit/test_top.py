@@ -1,0 +1,175 @@
+"""What `outhaul top` makes of looks: rates of one life of a reader, what was wrong and is not, one screen."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from cdc_reader.answers import OfClickHouse, OfPostgres, OfRedis
+from cdc_reader.pausing.gate import Pause
+from cdc_reader.slot_care.retained import Slot
+from cdc_reader.state import ReaderState
+from cdc_reader.top.ask import Latest
+from cdc_reader.top.rates import Growth, Rate, Rates
+from cdc_reader.top.screen import View, is_old, screen
+from cdc_reader.top.troubles import Trouble, Troubles
+
+NOW = 1_800_000_000.0
+HUGE = 10**15
+
+
+def reader(**given: Any) -> ReaderState:
+    values: dict[str, Any] = {
+        "pid": 4_194_304,
+        "host": "a-host-with-a-long-name.internal.example.com",
+        "phase": "reconnecting",
+        "epoch": HUGE,
+        "received_lsn": "FFFFFFFF/FFFFFFFF",
+        "confirmed_lsn": "FFFFFFFF/FFFFFFFF",
+        "in_flight_batches": 64,
+        "in_flight_rows": HUGE,
+        "in_flight_bytes": HUGE,
+        "events_captured": 0,
+        "events_stored": 0,
+        "events_left_out": 0,
+        "dead_letters": HUGE,
+        "lag_s": 123_456.7,
+        "p50_ms": 123_456.0,
+        "p99_ms": None,
+        "last_stored_at": None,
+        "trouble": "",
+        "pause": None,
+    }
+    return ReaderState(**values | given)
+
+
+SLOT = Slot(
+    active=False,
+    active_pid=None,
+    plugin="pgoutput",
+    database="d",
+    confirmed_lsn="FFFFFFFF/FFFFFFFF",
+    wal_status="unreserved",
+    safe_wal_size=HUGE,
+    retained_bytes=HUGE,
+    behind_bytes=HUGE,
+    max_slot_wal_keep_size=HUGE,
+    invalidation_reason="wal_removed",
+    inactive_since="2026-01-01 00:00:00+00",
+    looked_at=1000.0,
+    inactive_s=90_000.0,
+    growth_bytes_s=123_456_789.0,
+    time_to_trouble_s=100.0,
+)
+STORED = OfClickHouse(HUGE, HUGE, 100_000, HUGE, NOW - 5, True, Pause(NOW, "somebody@host", "an upgrade [of it]", None))
+
+
+def view(**given: Any) -> View:
+    values: dict[str, Any] = {
+        "source": "outhaul",
+        "now": NOW,
+        "at": 100.0,
+        "every_s": 1.0,
+        "postgres": Latest("Postgres", OfPostgres(SLOT), 99.5, 99.5),
+        "redis": Latest("Redis", OfRedis(reader(), None, HUGE, False), 99.5, 99.5),
+        "clickhouse": Latest("ClickHouse", STORED, 99.5, 99.5),
+        "slot": SLOT,
+        "history": tuple(Rate(float(n), None) for n in range(200)),
+        "wrong": (),
+        "before": (),
+    }
+    return View(**values | given)
+
+
+def lines(shown: View, width: int) -> list[str]:
+    console = Console(width=width, no_color=True)
+    with console.capture() as capture:
+        console.print(screen(shown, width))
+    return capture.get().splitlines()
+
+
+def test_a_rate_is_of_one_life_of_one_reader() -> None:
+    rates = Rates()
+    assert rates.now == Rate()
+    for second in range(10):
+        rates.add(second, reader(events_captured=100 * second, events_stored=50 * second))
+    assert rates.now == Rate(100.0, 50.0)
+    # Another session counts on, another process begins anew; and so does one that took its number.
+    rates.add(10, reader(events_captured=7, pid=2))
+    assert rates.now == Rate()
+    rates.add(12, reader(events_captured=27, pid=2))
+    assert rates.now == Rate(10.0, 0.0)
+    rates.add(13, reader(events_captured=3, pid=2))
+    assert rates.now == Rate()
+    rates.add(14, None)
+    assert rates.now == Rate()
+    assert len(rates.history) == 14
+
+
+def test_a_rate_forgets_what_is_long_ago() -> None:
+    rates = Rates()
+    for second in range(100):
+        rates.add(second, reader(events_captured=min(second, 50) * 100))
+    assert rates.now.captured == 0.0
+
+
+def test_growth_is_over_the_last_seconds() -> None:
+    growth = Growth()
+    first = replace(SLOT, growth_bytes_s=None, time_to_trouble_s=None, retained_bytes=0, behind_bytes=0)
+    assert growth.add(first) == first
+    found = growth.add(replace(first, looked_at=1002.0, retained_bytes=200, behind_bytes=200))
+    assert found is not None
+    assert found.growth_bytes_s == 100.0
+    assert growth.add(None) is None
+    assert growth.add(first) == first
+
+
+def test_a_trouble_has_a_beginning_and_is_remembered_when_it_is_over() -> None:
+    troubles = Troubles()
+    troubles.add(1.0, ["slot 'a' at 0/1F keeps 1.5 MB more"])
+    troubles.add(2.0, ["slot 'a' at 0/2F keeps 2 kB more", "another"])
+    assert troubles.now == [Trouble("slot 'a' at 0/2F keeps 2 kB more", 1.0, 2.0), Trouble("another", 2.0, 2.0)]
+    assert troubles.past == []
+    troubles.add(3.0, [])
+    assert troubles.now == []
+    assert sorted(trouble.since for trouble in troubles.past) == [1.0, 2.0]
+    troubles.add(4.0, ["another"])
+    assert troubles.now == [Trouble("another", 4.0, 4.0)]
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_the_largest_figures_fit_the_width_and_leave_room_for_what_is_wrong(width: int) -> None:
+    wrong = (Trouble("slot [of this] has wal_status lost [/red]", NOW - 60, NOW),)
+    before = tuple(Trouble(f"trouble {number}", NOW - 100, NOW - 90) for number in range(20))
+    shown = lines(view(wrong=wrong, before=before), width)
+    assert max(map(len, shown)) <= width
+    text = "\n".join(shown)
+    assert "slot [of this] has wal_status lost [/red]" in text
+    assert "1 wrong" in shown[0]
+    assert shown[0].endswith("q quits")
+    assert next(at for at, line in enumerate(shown) if line.startswith("wrong")) < 24
+    assert "an upgrade [of it]" in " ".join(text.split())
+
+
+def test_what_is_old_says_so_and_what_is_unknown_is_a_dash() -> None:
+    old = view(postgres=Latest("Postgres", OfPostgres(SLOT), 80.0, 80.0))
+    assert is_old(old, old.postgres)
+    assert "(20 s old)" in "\n".join(lines(old, 200))
+    unknown = view(
+        postgres=Latest("Postgres"), redis=Latest("Redis"), clickhouse=Latest("ClickHouse"), slot=None, history=()
+    )
+    shown = lines(unknown, 80)
+    assert [line.split()[-1] for line in shown if line.startswith(("slot", "queue", "ClickHouse", "captured"))] == [
+        "-"
+    ] * 4
+    assert "fine" in shown[0]
+
+
+def test_a_chart_shows_the_newest_at_the_right_and_the_least_that_is_not_nothing() -> None:
+    history = tuple(Rate(value, value) for value in (0.0, None, 1.0, 1000.0))
+    captured = next(line for line in lines(view(history=history), 80) if line.startswith("captured"))
+    assert "1,000/s" in captured
+    assert captured.rstrip().endswith("  ▁█")
