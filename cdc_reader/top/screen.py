@@ -116,11 +116,12 @@ def _bar(rate: float | None, top: float) -> str:
 
 
 def _behind(reader: ReaderState | None, slot: Slot | None) -> str:
-    if reader is None:
-        seconds = "-"
-    else:
-        seconds = duration(reader.lag_s) if reader.lag_s >= _SHORT_S else f"{reader.lag_s:.1f} s"
+    seconds = _seconds(reader.lag_s) if reader else "-"
     return f"{seconds}, {size(slot.behind_bytes)} of WAL" if slot else seconds
+
+
+def _seconds(lag_s: float) -> str:
+    return duration(lag_s) if lag_s >= _SHORT_S else f"{lag_s:.1f} s"
 
 
 def _latency(reader: ReaderState | None) -> str:
