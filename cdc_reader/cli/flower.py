@@ -31,7 +31,7 @@ _STOP_S = 3.0
 def flower(
     context: typer.Context,
     *,
-    host: Annotated[str, typer.Option(help="Address to listen on; it asks nobody for a password.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to listen on; without a login, unless set.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 5555,
     max_tasks: Annotated[int, typer.Option(min=1, help="Batches kept in memory, the newest.")] = 10_000,
     purge_offline_workers: Annotated[
@@ -46,9 +46,7 @@ def flower(
     Example: outhaul flower --port 5555
     """
     if importlib.util.find_spec("flower") is None:
-        raise FatalError(
-            "Flower is not installed", todo="Type: pip install 'outhaul[flower]'", exit_code=Exit.USAGE
-        )
+        raise FatalError("Flower is not installed", todo="Type: pip install 'outhaul[flower]'", exit_code=Exit.USAGE)
     settings = load()
     logs.configure(settings.log_format, level=settings.log_level, scrub=scrub_of(settings))
     if not _is_loopback(host) and not any(map(os.environ.get, _LOGINS)):
@@ -62,8 +60,6 @@ def flower(
         "purge-offline-workers": purge_offline_workers,
         "read-only": str(read_only).lower(),
         "tasks-columns": _COLUMNS,
-        # Who is asked answers in milliseconds; the pages wait no longer for one that does not.
-        "inspect-timeout": 2000,
     }
     # The later goes before the earlier.
     arguments = [*(f"--{name}={value}" for name, value in options.items()), *context.args]
