@@ -29,6 +29,7 @@ WRITE_BATCH = "outhaul.write_batch"
 RETRY_LETTERS = "outhaul.retry_letters"
 PRUNE = "outhaul.prune"
 OURS = frozenset({WRITE_BATCH, RETRY_LETTERS, PRUNE})
+TRANSPORT = "sink.inbox:Transport"
 
 # How often Celery beat asks for a pass of pruning, in seconds, where the settings want any.
 _PRUNE_EVERY_S = 600
@@ -38,7 +39,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
     """Return Celery's configuration for one pipeline."""
     return {
         "broker_url": settings.redis_url.get_secret_value(),
-        "broker_transport": "sink.inbox:Transport",
+        "broker_transport": TRANSPORT,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
         "broker_transport_options": {

@@ -224,11 +224,14 @@ class Message:
 
     @property
     def summary(self) -> str:
-        """What a person needs to know of the batch: what Flower shows as the task's arguments."""
+        """What a person needs to know of the batch: what Flower shows as the task's arguments.
+
+        What is wanted most comes first, since a list of tasks has room for about fifty characters.
+        """
         copied = ", copied from the outbox" if self.lane == COPY else ""
         return (
-            f"({self.source} #{self.sequence} of epoch {self.epoch}: {self.rows} rows into {self.table}, "
-            f"{self.first} to {self.last}, {self.size_bytes} bytes{copied})"
+            f"({self.source} #{self.sequence}: {self.rows} rows, {self.first} to {self.last}, "
+            f"into {self.table}{copied}, {self.size_bytes} bytes, epoch {self.epoch})"
         )
 
     @property

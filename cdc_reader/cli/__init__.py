@@ -15,6 +15,7 @@ from cdc_reader.cli.backfill import backfill
 from cdc_reader.cli.dlq import dlq
 from cdc_reader.cli.doctor import doctor
 from cdc_reader.cli.exporter import exporter
+from cdc_reader.cli.flower import flower
 from cdc_reader.cli.pause import pause
 from cdc_reader.cli.prune import prune
 from cdc_reader.cli.reader import reader
@@ -43,6 +44,7 @@ for _command, _short in (
     (reader, "Stream committed events from the slot to the workers."),
     (worker, "Store batches in ClickHouse: Celery's worker, watched."),
     (exporter, "Metrics of slot, ClickHouse, Redis, and an audit."),
+    (flower, "Workers, batches and queue in a browser."),
     (pause, "Let the reader take no rows; the slot is kept."),
     (resume, "Let a paused reader go on."),
     (status, "Slot, reader, sink and ClickHouse on one screen."),
@@ -58,8 +60,8 @@ for _command, _short in (
     if isinstance(_command, typer.Typer):
         app.add_typer(_command, name=_command.info.name, short_help=_short)
     else:
-        # What is no option of ours is Celery's.
-        _context = {"allow_extra_args": True, "ignore_unknown_options": True} if _command is worker else {}
+        # What is no option of ours is Celery's, or Flower's.
+        _context = {"allow_extra_args": True, "ignore_unknown_options": True} if _command in {worker, flower} else {}
         app.command(short_help=_short, context_settings=_context)(_command)
 
 

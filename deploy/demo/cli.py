@@ -50,7 +50,7 @@ def demo(
     rows: Annotated[
         int, typer.Option(min=1, help="How many events; the year repeats when it is over.")
     ] = FLIGHTS_IN_2013,
-    keep: Annotated[bool, typer.Option(help="Leave servers, reader and worker running.")] = False,
+    keep: Annotated[bool, typer.Option(help="Leave all running, and start Flower.")] = False,
     data_dir: Annotated[Path, typer.Option(help="Where the servers keep their data; emptied first.")] = Path(
         ".outhaul/demo"
     ),
@@ -70,6 +70,8 @@ def demo(
         metrics = {name: Ports(data_dir).choose(f"{name}-metrics", None)[0] for name in _PROCESSES}
         for name, port in metrics.items():
             console.print(f"{name}: metrics on http://127.0.0.1:{port}/metrics", highlight=False)
+        if keep:
+            console.print(f"Flower: {stack.up_flower()}", highlight=False)
         with running(stack.env(), data_dir, metrics=metrics, keep=keep) as pipeline:
             _ready(settings, pipeline)
             started = time.monotonic()

@@ -40,12 +40,14 @@ def up(
     postgres_port: Port = None,
     redis_port: Port = None,
     clickhouse_port: Port = None,
+    flower_port: Port = None,
+    flower: Annotated[bool, typer.Option(help="Flower beside them, if it is installed and all are started.")] = True,
 ) -> None:
     """Start services and print their URLs; without --detach, stop them on Ctrl-C.
 
     Example: outhaul local up --detach
     """
-    wishes = {"postgres": postgres_port, "redis": redis_port, "clickhouse": clickhouse_port}
+    wishes = {"postgres": postgres_port, "redis": redis_port, "clickhouse": clickhouse_port, "flower": flower_port}
     stack = Stack(data_dir, {name: port for name, port in wishes.items() if port is not None})
     stop = threading.Event()
     if not detach:
@@ -54,7 +56,9 @@ def up(
     with _told():
         for note in stack.up(services):
             typer.echo(note, err=True)
-        _print_table(stack.status())
+        _print_table({name: one for name, one in stack.status().items() if name in NAMES})
+        if flower and services is None:
+            typer.echo(f"{'flower':<35}{stack.up_flower()}")
         if detach:
             return
         typer.echo("Ctrl-C stops them.", err=True)

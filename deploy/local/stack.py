@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from deploy.local import kept
 from deploy.local.clickhouse import ClickHouse
+from deploy.local.flower import Flower
 from deploy.local.ports import Ports, free
 from deploy.local.postgres import Postgres
 from deploy.local.processes import Launch, Process, alive, find, send, start, wait_gone
@@ -86,6 +87,7 @@ class Stack:
         self._ports = Ports(self.data_dir)
         services: tuple[Service, ...] = (Postgres(self.data_dir), Valkey(self.data_dir), ClickHouse(self.data_dir))
         self._services = {service.name: service for service in services}
+        self._flower = Flower(self.data_dir, {})
 
     def up(self, services: Iterable[str] | None = None) -> list[str]:
         """Start these services, or all, and wait until they answer; those that run already are left alone.
@@ -102,8 +104,27 @@ class Stack:
             with ThreadPoolExecutor(len(chosen)) as pool:
                 return [note for note in pool.map(self._start, chosen) if note]
 
+    def up_flower(self) -> str:
+        """Start Flower beside the servers and wait for nothing; a second one is not started.
+
+        Returns:
+            Its address, or why there is none: nothing depends on it, so nothing fails by it.
+        """
+        if not Flower.is_installed():
+            return "not installed: pip install 'outhaul[flower]'"
+        try:
+            with self._locked():
+                flower = Flower(self.data_dir, self.env())
+                port = self._ports.remembered(flower.name)
+                if port is None or not find(flower.is_it):
+                    port, _ = self._ports.choose(flower.name, self._wishes.get(flower.name))
+                    start(flower.prepare(port), flower.log)
+                return flower.url(port)
+        except (FatalError, OSError) as error:
+            return f"not started: {error}"
+
     def down(self, services: Iterable[str] | None = None) -> None:
-        """Stop these services, or all and what was left running on them, whoever started them.
+        """Stop these services, or all, Flower and what was left running on them, whoever started them.
 
         What does not stop is killed.
 
@@ -111,6 +132,8 @@ class Stack:
             FatalError: one survives even that.
         """
         chosen = self._chosen(services)
+        if services is None:
+            chosen.append(self._flower)
         if self.data_dir.exists():
             if services is None:
                 kept.end(self.data_dir)
@@ -127,8 +150,9 @@ class Stack:
         self._end(chosen, ((signal.SIGKILL, 10.0),))
 
     def status(self) -> dict[str, Status]:
-        """Look at all services."""
-        return {service.name: self._status(service) for service in self._services.values()}
+        """Look at all services, and at Flower if it runs."""
+        found = [self._status(service) for service in (*self._services.values(), self._flower)]
+        return {one.name: one for one in found if one.running or one.name in NAMES}
 
     def pid(self, service: str) -> int | None:
         """Return the pid of a service, if it runs."""

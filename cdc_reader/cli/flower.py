@@ -1,0 +1,82 @@
+"""`outhaul flower`: Flower, the web view of Celery, on the pipeline's queue; a process of its own that only looks.
+
+Source: https://flower.readthedocs.io/en/latest/config.html
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import ipaddress
+import os
+import threading
+from contextlib import suppress
+from typing import Annotated
+
+import kombu
+import typer
+
+from sink import logs
+from sink.app import TRANSPORT, make_app
+from sink.errors import Exit, FatalError
+from sink.scrub import scrub_of
+from sink.settings import load
+
+# The task's name is left out, since nearly all have the same; the arguments are what tells one batch from another.
+_COLUMNS = "uuid,state,args,retries,runtime,received,worker"
+_LOGINS = ("FLOWER_BASIC_AUTH", "FLOWER_AUTH")
+# Its threads may be waiting for a Redis that does not answer, and nobody needs what they would bring.
+_STOP_S = 3.0
+
+
+def flower(
+    context: typer.Context,
+    *,
+    host: Annotated[str, typer.Option(help="Address to listen on; without a login, unless set.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 5555,
+    max_tasks: Annotated[int, typer.Option(min=1, help="Batches kept in memory, the newest.")] = 10_000,
+    purge_offline_workers: Annotated[
+        int, typer.Option(min=0, help="Seconds after which a worker that is gone is no longer shown.")
+    ] = 600,
+    read_only: Annotated[
+        bool, typer.Option(help="Offer no buttons that revoke batches and stop or change workers.")
+    ] = True,
+) -> None:
+    """Show workers, batches and queue in a browser: Flower with its options, of which nothing depends on it.
+
+    Example: outhaul flower --port 5555
+    """
+    if importlib.util.find_spec("flower") is None:
+        raise FatalError("Flower is not installed", todo="Type: pip install 'outhaul[flower]'", exit_code=Exit.USAGE)
+    settings = load()
+    logs.configure(settings.log_format, level=settings.log_level, scrub=scrub_of(settings))
+    if not _is_loopback(host) and not any(map(os.environ.get, _LOGINS)):
+        typer.echo(f"outhaul flower: whoever reaches {host} gets in; set FLOWER_BASIC_AUTH=user:password", err=True)
+    # Flower knows a broker by the transport's name in its URL, and ours is a Redis like any other to those who look.
+    kombu.Connection.resolve_aliases[TRANSPORT] = "redis"
+    options = {
+        "address": host,
+        "port": port,
+        "max-tasks": max_tasks,
+        "purge-offline-workers": purge_offline_workers,
+        "read-only": str(read_only).lower(),
+        "tasks-columns": _COLUMNS,
+    }
+    # The later goes before the earlier.
+    arguments = [*(f"--{name}={value}" for name, value in options.items()), *context.args]
+    try:
+        make_app(settings).start(["flower", *arguments])
+    except OSError as error:
+        raise FatalError(
+            f"Flower cannot listen on {host}:{port}: {error.strerror}",
+            todo="Choose another --port",
+            exit_code=Exit.SETTINGS,
+        ) from None
+    patience = threading.Timer(_STOP_S, os._exit, (Exit.FINE,))
+    patience.daemon = True
+    patience.start()
+
+
+def _is_loopback(host: str) -> bool:
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
