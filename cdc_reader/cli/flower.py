@@ -12,8 +12,8 @@ import threading
 from contextlib import suppress
 from typing import Annotated
 
-import kombu
 import typer
+from kombu.connection import Connection
 
 from sink import logs
 from sink.app import TRANSPORT, make_app
@@ -52,7 +52,7 @@ def flower(
     if not _is_loopback(host) and not any(map(os.environ.get, _LOGINS)):
         typer.echo(f"outhaul flower: whoever reaches {host} gets in; set FLOWER_BASIC_AUTH=user:password", err=True)
     # Flower knows a broker by the transport's name in its URL, and ours is a Redis like any other to those who look.
-    kombu.Connection.resolve_aliases[TRANSPORT] = "redis"
+    Connection.resolve_aliases[TRANSPORT] = "redis"
     options = {
         "address": host,
         "port": port,

@@ -51,6 +51,11 @@ def test_what_is_no_event_is_a_dead_letter_and_verify_does_not_count_the_others(
     emit(running, event_type=None)
     emit(running)
     until(lambda: told(running) == 1, what="the event is stored")
+    # Marks that we write ourselves are no events.
+    outhaul(running, "verify", "--json")
+    emit(running)
+    until(lambda: told(running) == 2, what="the event is stored")
+    assert "messages_ignored" not in running.pipeline.log("reader")
     running.conn.execute("SELECT pg_logical_emit_message(false, 'outhaul', 'a stray')")
     running.conn.execute("SELECT pg_logical_emit_message(true, 'theirs', 'none of ours')")
     letters = "SELECT row, reason FROM event_log_dead_letters"

@@ -25,7 +25,7 @@ import redis
 
 import deploy
 from deploy.local.account import ordinary_account, reaches
-from deploy.local.processes import Launch, Process, alive, start, wait_gone
+from deploy.local.processes import Launch, Process, alive, find, start, wait_gone
 from deploy.local.stack import NAMES, Stack
 from sink.errors import FatalError
 
@@ -281,7 +281,9 @@ def test_the_commands_do_what_they_say(tmp_path: Path) -> None:
         status = outhaul_local("status", "--json", cwd=tmp_path)
         facts = json.loads(status.stdout)
         assert status.returncode == 0
-        assert list(facts) == list(NAMES)
+        assert list(facts) == [*NAMES, "flower"]
+        flower = facts.pop("flower")
+        assert flower["url"] in done.stdout
         for name, fact in facts.items():
             assert set(fact) == {"name", "running", "pid", "port", "version", "url"}
             assert (fact["name"], fact["running"]) == (name, True)
@@ -303,6 +305,7 @@ def test_the_commands_do_what_they_say(tmp_path: Path) -> None:
         assert outhaul_local("up", "mysql", cwd=tmp_path).returncode == 1
     finally:
         assert outhaul_local("down", cwd=tmp_path).returncode == 0
+    assert flower["pid"] not in running()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -354,6 +357,24 @@ class foreground:  # noqa: N801 - reads as what it is
 
 
 # Users
+
+
+def running() -> set[int]:
+    return {process.pid for process in find(lambda _argv: True)}
+
+
+def test_flower_that_cannot_start_is_no_obstacle_and_one_that_was_left_is_stopped(tmp_path: Path) -> None:
+    assert Stack(tmp_path / "never").up_flower().startswith("not started: no embedded stack was ever started")
+    stack = Stack(tmp_path / "data")
+    stack.up(["redis"])
+    address = stack.up_flower()
+    assert stack.up_flower() == address
+    shown = stack.status()["flower"]
+    assert (shown.url, shown.running) == (address, True)
+    assert shown.pid is not None
+    Stack(tmp_path / "data").down()
+    assert shown.pid not in running()
+    assert list(stack.status()) == list(NAMES)
 
 
 @ROOT_ONLY

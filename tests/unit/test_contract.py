@@ -141,3 +141,15 @@ def test_errors_pickle_whole(kind: type[PipelineError]) -> None:
         Exit.CLICKHOUSE_TABLE,
     )
     assert str(again) == "it broke. mend it"
+
+
+def test_a_summary_begins_with_whose_rows_and_which_and_names_no_contents() -> None:
+    assert message(rows=2, size_bytes=90).summary == (
+        "(outhaul #4: 2 rows, 0/1#0 to 0/2#0, into event_log, 90 bytes, epoch 3)"
+    )
+    assert ", into event_log, copied from the outbox, " in message(lane="copy").summary
+
+
+def test_each_dispatch_of_a_batch_is_a_task_of_its_own() -> None:
+    first, again = message(), message(attempt=1)
+    assert (first.task_id, again.task_id) == (f"{first.token}-0", f"{first.token}-1")
