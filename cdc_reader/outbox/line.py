@@ -38,7 +38,7 @@ _ALIGNMENT = 8
 _POLL_S = 0.1
 
 _BEGIN: LiteralString = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-# A record of a few bytes, under a prefix that no publication can have; what was visible before it was written before it.
+# A few bytes, under a prefix that no publication can have; what was visible before them was written before them.
 _MARK: LiteralString = "SELECT pg_logical_emit_message(false, 'outhaul mark', '')::text AS lsn"
 
 
