@@ -136,7 +136,7 @@ class Proxy:
 
     def close(self) -> None:
         """End the thread."""
-        self._run(self._refuse())
+        self._run(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -154,6 +154,14 @@ class Proxy:
             self._server.close()
             self._server = None
         await self._cut()
+
+    async def _end(self) -> None:
+        await self._refuse()
+        # What waits for a server, or is held, would otherwise be torn down with the loop.
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
     async def _cut(self) -> None:
         for connection in tuple(self._connections):
