@@ -7,6 +7,7 @@ import re
 import pytest
 import yaml
 
+from cdc_reader.state import PHASES
 from tests.prometheus import FOLDER, RULES
 
 DOCS = (FOLDER.parents[1] / "docs" / "metrics.md").read_text()
@@ -81,3 +82,10 @@ def test_a_rule_goes_by_labels_and_values_that_are_documented_for_the_metric(nam
 )
 def test_a_label_or_value_that_no_metric_has_is_found(expression: str, pair: tuple[str, str]) -> None:
     assert pair in unknown(expression)
+
+
+def test_a_reader_captures_in_each_phase_in_which_it_has_recovered_and_in_no_other() -> None:
+    found = re.search(r'max_over_time\(outhaul_reader_phase\{phase!~"([^"]*)"', RULED["OuthaulNotCapturing"])
+    assert found
+    assert set(PHASES) - set(found[1].split("|")) == {"streaming", "waiting", "pausing", "paused", "draining"}
+    assert set(found[1].split("|")) < set(PHASES)
