@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _PIECE_BYTES = 1 << 16
 _TAIL_BYTES = 256
 _LOOK_S = 0.005
+_END_S = 5.0
 
 
 class Act(Enum):
@@ -136,6 +137,7 @@ class Proxy:
 
     def close(self) -> None:
         """End the thread."""
+        self.held = False
         self._run(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -156,12 +158,11 @@ class Proxy:
         await self._cut()
 
     async def _end(self) -> None:
+        await self._heal()
         await self._refuse()
-        # What waits for a server, or is held, would otherwise be torn down with the loop.
-        left = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        # What is still on its way finds its connections cut; a loop that stops before would say so.
+        if left := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(left, timeout=_END_S)
 
     async def _cut(self) -> None:
         for connection in tuple(self._connections):

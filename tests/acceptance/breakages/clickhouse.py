@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.acceptance.breakages.processes import EVENT
 from tests.acceptance.breakages.table import steadily, trouble
 from tests.acceptance.operator import outhaul
 from tests.acceptance.test_replay import lose
@@ -12,6 +11,7 @@ from tests.acceptance.test_replay import lose
 if TYPE_CHECKING:
     from tests.acceptance.breakages.table import Mend, Patient
 
+EVENT = "INSERT INTO outbox (event_type, environment, event_context) VALUES ('tested', 'test', '{}')"
 # Each piece waits so long on its way there, and on its way back.
 _SLOW_S = 3.0
 
