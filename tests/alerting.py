@@ -22,7 +22,7 @@ from tests.conftest import until
 from tests.prometheus import FOLDER, RULES, Prometheus, program, scraping
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3600}
@@ -85,7 +85,7 @@ class Watching:
     def clears(self, *names: str) -> None:
         self._until(lambda: not set(names) & self.firing(), _CLEAR_S, f"{names} have cleared")
 
-    def _until(self, condition: Any, within_s: float, what: str) -> None:
+    def _until(self, condition: Callable[[], bool], within_s: float, what: str) -> None:
         try:
             until(condition, within_s=within_s, what=what)
         except AssertionError as error:
