@@ -66,11 +66,16 @@ def paused_for_hours(patient: Patient) -> Mend:
 def celery_killed_again_and_again(patient: Patient) -> Mend:
     killed: set[int] = set()
     while len(killed) < 4:
-        (celery,) = until(lambda: set(children(patient.world)) - killed, what="Celery is started again")
+        (celery,) = until(lambda: _leaders(patient, but=killed), what="Celery is started again")
         os.killpg(celery, signal.SIGKILL)
         killed.add(celery)
     # What has happened is over by itself.
     return lambda: None
+
+
+def _leaders(patient: Patient, *, but: set[int]) -> set[int]:
+    """Return the children of the watchdog that have got as far as to lead a group of their own."""
+    return {child for child in set(children(patient.world)) - but if os.getpgid(child) == child}
 
 
 @trouble(
