@@ -84,8 +84,7 @@ def _leaders(patient: Patient, *, but: set[int]) -> set[int]:
     "OuthaulLagHigh",
     mutes=("OuthaulNothingStored", "OuthaulLagHigh"),
     quiet=("OuthaulNotCapturing", "OuthaulReaderSilent", "OuthaulWorkersGone"),
-    # A reader that has enough in flight hears nothing, and half of this counts as its silence.
-    settings={"batch_max_rows": 10, "receive_timeout_s": 3.0},
+    settings={"batch_max_rows": 10},
 )
 def workers_that_are_busy_for_ever(patient: Patient) -> Mend:
     """All children wait for ClickHouse, which says nothing; more messages come than they have taken."""

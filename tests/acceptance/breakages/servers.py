@@ -52,11 +52,13 @@ def link_to_postgres_cut_again_and_again(patient: Patient) -> Mend:
 
 @trouble(
     "OuthaulReaderSilent",
-    quiet=("OuthaulSlotGone", "OuthaulSessionsBreak"),
-    settings={"receive_timeout_s": 30},
+    quiet=("OuthaulSlotGone", "OuthaulSessionsBreak", "OuthaulPostgresUnreachable"),
+    # Nearly four minutes, the longest that a reader may be told to wait; a minute has to be long enough to look.
+    settings={"receive_timeout_s": 22.0},
+    minute_s=6,
 )
 def link_to_postgres_held(patient: Patient) -> Mend:
-    """Nobody is told, and the reader is patient: it would end the session by itself after its own time."""
+    """Nobody is told, and the reader is patient: it ends the session by itself after its own time."""
     patient.postgres.hold()
     return patient.postgres.heal
 
@@ -68,7 +70,7 @@ def link_to_postgres_held(patient: Patient) -> Mend:
     "OuthaulLagHigh",
     "OuthaulExporterFails",
     mutes=("OuthaulReaderRetries", "OuthaulNothingStored", "OuthaulLagHigh", "OuthaulExporterFails"),
-    quiet=("OuthaulNotCapturing", "OuthaulSlotInactive"),
+    quiet=("OuthaulNotCapturing", "OuthaulReaderSilent", "OuthaulSlotInactive"),
 )
 def redis_killed(patient: Patient) -> Mend:
     """The reader waits for ever, and captures meanwhile as much as it may have in flight."""
@@ -112,7 +114,7 @@ def redis_filled(patient: Patient) -> Mend:
         "OuthaulWorkerRetries",
         "OuthaulExporterFails",
     ),
-    quiet=("OuthaulNotCapturing", "OuthaulMessagesWait", "OuthaulWorkersGone"),
+    quiet=("OuthaulNotCapturing", "OuthaulReaderSilent", "OuthaulMessagesWait", "OuthaulWorkersGone"),
 )
 def clickhouse_killed(patient: Patient) -> Mend:
     patient.world.stack.kill("clickhouse")

@@ -64,7 +64,7 @@ def between_proxies(world: World) -> Iterator[Patient]:
         postgres, redis, clickhouse = proxies = tuple(Proxy(target) for target in targets)
         for proxy in proxies:
             undo.callback(proxy.close)
-        # Rest is silent: keepalives must come more often than silence is an alert.
+        # A walsender, too, gives up sooner.
         by_proxy = {
             "OUTHAUL_POSTGRES_DSN": make_conninfo(dsn, port=postgres.port, options="-c wal_sender_timeout=2s"),
             "OUTHAUL_REDIS_URL": urls[0].replace(f":{redis.target}/", f":{redis.port}/"),
