@@ -24,8 +24,8 @@ DEFAULT = ("OuthaulWorkersGone", "OuthaulDeadLetters")
 # Alerts that nothing can be broken for here, each with the reason; their cases are in deploy/prometheus/tests.
 NEVER_HERE: dict[str, str] = {}
 
-# The pipeline waits less, as the minutes are shorter: between attempts, and for a sign of life from Postgres, for which it
-# asks after half of this.
+# The pipeline waits less, as the minutes are shorter: between attempts, and for Postgres, which it asks for a sign of
+# life after half of its time.
 HURRY = {"retry_max_s": 0.5, "receive_timeout_s": 3.0}
 
 
@@ -67,7 +67,7 @@ def test_an_alert_fires_while_the_pipeline_is_broken_for_it_and_clears(
     make_patient: Callable[..., Patient], tmp_path: Path, name: str
 ) -> None:
     trouble = TROUBLES[name]
-    patient = make_patient(**HURRY | trouble.settings)
+    patient = make_patient(**{**HURRY, **trouble.settings})
     with watching(
         patient.pages.ports,
         patient.world.settings.source,
