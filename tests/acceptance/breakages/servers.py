@@ -51,11 +51,13 @@ def link_to_postgres_cut_again_and_again(patient: Patient) -> Mend:
 
 
 @trouble(
+    "OuthaulPostgresUnreachable",
     "OuthaulReaderSilent",
-    quiet=("OuthaulSlotGone", "OuthaulSessionsBreak", "OuthaulPostgresUnreachable"),
+    mutes=("OuthaulReaderSilent",),
+    quiet=("OuthaulSlotGone", "OuthaulSessionsBreak"),
     # Nearly four minutes, the longest that a reader may be told to wait; a minute has to be long enough to look.
-    settings={"receive_timeout_s": 22.0},
-    minute_s=6,
+    settings={"receive_timeout_s": 38.0},
+    minute_s=10,
 )
 def link_to_postgres_held(patient: Patient) -> Mend:
     """Nobody is told, and the reader is patient: it ends the session by itself after its own time."""
