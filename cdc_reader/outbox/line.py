@@ -38,8 +38,8 @@ _ALIGNMENT = 8
 _POLL_S = 0.1
 
 _BEGIN: LiteralString = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-# A record of a few bytes that no plugin of ours is asked for; what was visible before it was written before it.
-_MARK: LiteralString = "SELECT pg_logical_emit_message(false, 'outhaul', '')::text AS lsn"
+# A record of a few bytes that no reader takes for an event; what was visible before it was written before it.
+_MARK: LiteralString = "SELECT pg_logical_emit_message(false, 'outhaul_mark', '')::text AS lsn"
 
 
 @dataclass(frozen=True, slots=True)

@@ -209,7 +209,7 @@ def _pass_the_tail(conn: psycopg.Connection[dict[str, Any]], tail: Lsn, known: H
         )
     while _end_of_log(conn) <= tail:
         try:
-            conn.execute("SELECT pg_switch_wal(), pg_logical_emit_message(false, 'outhaul', '')")
+            conn.execute("SELECT pg_switch_wal(), pg_logical_emit_message(false, 'outhaul_mark', '')")
         except psycopg.Error as error:
             raise FatalError(
                 f"ClickHouse holds events of the old primary up to {tail}, past the end of this one's log ({end})",
