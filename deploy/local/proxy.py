@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _PIECE_BYTES = 1 << 16
 _TAIL_BYTES = 256
 _LOOK_S = 0.005
+_END_S = 5.0
 
 
 class Act(Enum):
@@ -136,7 +137,8 @@ class Proxy:
 
     def close(self) -> None:
         """End the thread."""
-        self._run(self._refuse())
+        self.held = False
+        self._run(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -154,6 +156,13 @@ class Proxy:
             self._server.close()
             self._server = None
         await self._cut()
+
+    async def _end(self) -> None:
+        await self._heal()
+        await self._refuse()
+        # What is still on its way finds its connections cut; a loop that stops before would say so.
+        if left := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(left, timeout=_END_S)
 
     async def _cut(self) -> None:
         for connection in tuple(self._connections):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -40,7 +40,7 @@ class Pages:
                 return answer.status, answer.read().decode()
         except HTTPError as error:
             return error.code, error.read().decode()
-        except URLError:
+        except OSError:
             return 0, ""
 
     def families(self, name: str) -> dict[str, Metric]:

@@ -2,108 +2,103 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.acceptance.operator import outhaul
-from tests.acceptance.pages import Pages, start
-from tests.acceptance.test_replay import lose
+from tests.acceptance.breakages import TROUBLES
+from tests.acceptance.breakages.processes import kill
+from tests.acceptance.breakages.table import Patient, between_proxies
 from tests.alerting import in_a_hurry, watching
-from tests.conftest import World, until
+from tests.prometheus import alerts
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-PROCESSES = ("worker", "reader", "exporter")
-Mend = Callable[[], object]
+    from tests.conftest import World
 
+# Those of the test that is not left to `make long`.
+DEFAULT = ("OuthaulWorkersGone", "OuthaulDeadLetters")
+# Alerts that nothing can be broken for here, each with the reason; their cases are in deploy/prometheus/tests.
+NEVER_HERE: dict[str, str] = {}
 
-def start_again(world: World, pages: Pages, name: str) -> Mend:
-    return lambda: world.pipeline.start(name, OUTHAUL_METRICS_PORT=str(pages.ports[name]))
-
-
-def kill(name: str) -> Callable[[World, Pages], Mend]:
-    def act(world: World, pages: Pages) -> Mend:
-        world.pipeline.kill(name)
-        world.insert(3)
-        return start_again(world, pages, name)
-
-    return act
-
-
-def poison(world: World, _pages: Pages) -> Mend:
-    world.conn.execute(
-        "INSERT INTO outbox (event_type, event_date_time, environment, event_context) "
-        "VALUES ('tested', 'infinity', 'test', '{}')"
-    )
-    # It is told of what is new, and that is over by itself.
-    return lambda: None
-
-
-def lose_a_row(world: World, _pages: Pages) -> Mend:
-    lose(world, "id = 2")
-    return lambda: outhaul(world, "verify", "--repair")
-
-
-def drop_the_slot(world: World, pages: Pages) -> Mend:
-    world.pipeline.kill("reader")
-    name = world.settings.slot
-    active = "SELECT active FROM pg_replication_slots WHERE slot_name = %s"
-    until(lambda: not world.sql(active, name), what="the slot is free")
-    world.sql("SELECT pg_drop_replication_slot(%s)", name)
-
-    def mend() -> None:
-        outhaul(world, "slot", "create", "--yes")
-        start_again(world, pages, "reader")()
-
-    return mend
-
-
-TROUBLES: dict[str, tuple[Callable[[World, Pages], Mend], tuple[str, ...]]] = {
-    "reader killed": (kill("reader"), ("OuthaulNotCapturing", "OuthaulSlotInactive", "OuthaulProcessDown")),
-    "exporter killed": (kill("exporter"), ("OuthaulExporterGone",)),
-    "row lost": (lose_a_row, ("OuthaulAuditMissing",)),
-    "slot dropped": (drop_the_slot, ("OuthaulSlotGone",)),
-}
+# The pipeline waits less, as the minutes are shorter: between attempts, and for Postgres, which it asks for a sign of
+# life after half of its time.
+HURRY = {"retry_max_s": 0.5, "receive_timeout_s": 3.0}
 
 
 @pytest.fixture
-def pages(world: World) -> Pages:
-    """Run a pipeline with its exporter, through which some events have gone."""
-    made = start(world, *PROCESSES)
-    world.insert(20)
-    world.assert_once_each()
-    return made
+def make_patient(make_world: Callable[..., World]) -> Iterator[Callable[..., Patient]]:
+    """Run pipelines with their exporters, through which some events have gone."""
+    with ExitStack() as over:
+
+        def make(**settings: object) -> Patient:
+            return over.enter_context(between_proxies(make_world(**settings)))
+
+        yield make
 
 
-def test_workers_gone_and_dead_letters_fire_and_clear(world: World, pages: Pages, tmp_path: Path) -> None:
-    with watching(pages.ports, world.settings.source, tmp_path) as watch:
-        mend = kill("worker")(world, pages)
+def poison(patient: Patient) -> None:
+    # It is told of what is new, and that is over by itself.
+    patient.world.conn.execute(
+        "INSERT INTO outbox (event_type, event_date_time, environment, event_context) "
+        "VALUES ('tested', 'infinity', 'test', '{}')"
+    )
+
+
+def test_workers_gone_and_dead_letters_fire_and_clear(make_patient: Callable[..., Patient], tmp_path: Path) -> None:
+    patient = make_patient()
+    with watching(patient.pages.ports, patient.world.settings.source, tmp_path) as watch:
+        mend = kill(patient, "worker")
         watch.fires("OuthaulWorkersGone")
         mend()
         watch.clears("OuthaulWorkersGone")
-        poison(world, pages)
+        poison(patient)
         watch.fires("OuthaulDeadLetters")
         watch.clears("OuthaulDeadLetters")
-    world.assert_once_each(dead=1)
+    patient.world.assert_once_each(dead=1)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("trouble", TROUBLES)
+@pytest.mark.parametrize("name", TROUBLES)
 def test_an_alert_fires_while_the_pipeline_is_broken_for_it_and_clears(
-    world: World, pages: Pages, tmp_path: Path, trouble: str
+    make_patient: Callable[..., Patient], tmp_path: Path, name: str
 ) -> None:
-    act, names = TROUBLES[trouble]
-    with watching(pages.ports, world.settings.source, tmp_path) as watch:
-        mend = act(world, pages)
-        watch.fires(*names)
+    trouble = TROUBLES[name]
+    patient = make_patient(**{**HURRY, **trouble.settings})
+    with watching(
+        patient.pages.ports,
+        patient.world.settings.source,
+        tmp_path,
+        minute_s=trouble.minute_s,
+        sizes=trouble.sizes,
+    ) as watch:
+        assert not watch.firing() & {*trouble.fires, *trouble.quiet}
+        mend = trouble.act(patient)
+        watch.fires(*trouble.fires)
+        watch.mutes(*trouble.mutes)
+        assert not watch.firing() & set(trouble.quiet)
         mend()
-        watch.clears(*names)
-    world.assert_once_each()
+        watch.clears(*trouble.fires)
+    patient.world.assert_once_each()
 
 
-def test_only_times_are_shorter_in_a_hurry() -> None:
+def test_every_alert_has_its_trouble() -> None:
+    broken = {alert for trouble in TROUBLES.values() for alert in trouble.fires}
+    named = {alert for trouble in TROUBLES.values() for alert in (*trouble.mutes, *trouble.quiet)}
+    assert {*broken, *DEFAULT, *NEVER_HERE} == set(alerts())
+    assert not broken & NEVER_HERE.keys()
+    assert named <= set(alerts())
+    assert all(set(trouble.mutes) < set(trouble.fires) for trouble in TROUBLES.values())
+
+
+def test_only_times_and_named_sizes_are_other_in_a_hurry() -> None:
     text = "expr: increase(x[15m] offset 1h) > 15 * 60 and y > 10 * 2^30\nfor: 0m\nfor: 4h\nz[30s]"
     assert in_a_hurry(text) == ("expr: increase(x[15s] offset 60s) > 15 and y > 10 * 2^30\nfor: 0s\nfor: 240s\nz[3s]")
+    assert in_a_hurry(text, minute_s=0.1, sizes={"10 * 2^30": "7"}) == (
+        "expr: increase(x[3s] offset 6s) > 2 and y > 7\nfor: 0s\nfor: 24s\nz[3s]"
+    )
+    with pytest.raises(ValueError, match="no rule"):
+        in_a_hurry(text, sizes={"11 * 2^30": "7"})

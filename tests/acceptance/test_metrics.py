@@ -41,6 +41,8 @@ def test_every_metric_in_the_docs_is_served_and_no_other(world: World) -> None:
         check_by_promtool(pages.text(name))
     assert served == documented()
     assert pages.value("exporter", "outhaul_audit_missing_events") == 0
+    # What an audit writes into the log is no app's event.
+    assert pages.value("reader", "outhaul_reader_messages_ignored_total") == 0
     assert pages.answer("reader", "/elsewhere")[0] == 404
 
     # What is deleted is missing until somebody mends it; what nobody asked about changes nothing.

@@ -10,11 +10,15 @@ from sink.watchdog import DEAF_S
 from tests.conftest import World, until
 
 
-def celery_of(world: World) -> int:
+def children(world: World) -> list[int]:
+    """Return the children of the watchdog, zombies included."""
     pid = world.pipeline.pid("worker")
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    assert len(children) == 1
-    return int(children[0])
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def celery_of(world: World) -> int:
+    (celery,) = children(world)
+    return celery
 
 
 def test_a_worker_that_dies_is_started_again(running: World) -> None:
