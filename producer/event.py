@@ -1,44 +1,51 @@
 """What an app knows -> Event, checked before the database is asked.
 
-Pure. An event that Postgres would refuse, or that would arrive otherwise than it was meant, raises here, with the
-transaction of the business change still usable.
+Pure. An event that Postgres or ClickHouse would refuse, or that would arrive otherwise than it was meant, raises here,
+with the transaction of the business change still usable.
 
 Source: https://www.postgresql.org/docs/current/datatype-json.html
 """
 
 from __future__ import annotations
 
-import json
+import re
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+
+from producer.context import context_json
+from producer.refusal import EventError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import datetime
 
-# The columns are varchar(255).
+# The columns are varchar(255). A key is bound to the same: Postgres' index takes no more than 2,700 bytes.
 _MAX_NAME = 255
+_MIN_BIGINT, _MAX_BIGINT = -(2**63), 2**63 - 1
+# What ClickHouse's DateTime64(6) holds; Postgres holds more.
+_EARLIEST = datetime(1900, 1, 1, tzinfo=UTC)
+_LATEST = datetime(2299, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
+_TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
-class EventError(ValueError):
-    """The event cannot be written as it is; the message says which part and why."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Event:
-    """One event.
+    """One event, as it is when it is made: what happens to `context` later changes nothing.
 
-    `type` and `environment` are names of at most 255 characters; `context` is what JSON can hold; `at` is when it
-    happened, timezone-aware (None: the transaction's time); `key` makes a second event with the same key no event.
+    `type` and `environment` are names of at most 255 characters (environment None: the outbox' own); `context` is a
+    mapping, a dataclass or a pydantic model; `at` is when it happened, timezone-aware (None: the transaction's time);
+    `key` makes a second event with the same key no event; `traceparent` is the W3C header of a trace (None: of the one
+    that runs, if any).
     """
 
     type: str
-    context: Mapping[str, Any]
-    environment: str
-    at: datetime | None = None
-    version: int = 1
-    key: str | None = None
-    context_json: str = field(init=False, repr=False, compare=False)
+    context: Mapping[str, Any] | object = field(compare=False)
+    environment: str | None = field(default=None, kw_only=True)
+    at: datetime | None = field(default=None, kw_only=True)
+    version: int = field(default=1, kw_only=True)
+    key: str | None = field(default=None, kw_only=True)
+    traceparent: str | None = field(default=None, kw_only=True)
+    context_json: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Check the parts.
@@ -46,16 +53,79 @@ class Event:
         Raises:
             EventError: one of them will not do.
         """
-        for name in ("type", "environment"):
-            value = getattr(self, name)
-            if not isinstance(value, str) or not 0 < len(value) <= _MAX_NAME or "\0" in value:
-                raise EventError(f"{name} must be a text of 1 to {_MAX_NAME} characters without NUL, got {value!r:.80}")
-        if self.at is not None and self.at.tzinfo is None:
-            raise EventError(f"at must be timezone-aware, got {self.at!r}; use datetime.now(UTC)")
-        try:
-            text = json.dumps(self.context, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        except (TypeError, ValueError) as error:
-            raise EventError(f"context is not what JSON can hold: {error}") from error
-        if "\\u0000" in text:
-            raise EventError("context holds a NUL character, which Postgres' jsonb refuses")
-        object.__setattr__(self, "context_json", text)
+        check_name("type", self.type)
+        for name in ("environment", "key"):
+            if getattr(self, name) is not None:
+                check_name(name, getattr(self, name))
+        check_at(self.at)
+        check_version(self.version)
+        check_traceparent(self.traceparent)
+        object.__setattr__(self, "context_json", context_json(self.context))
+
+
+def check_name(part: str, value: object) -> None:
+    """Refuse what is no text of 1 to 255 characters.
+
+    Raises:
+        EventError: it is none.
+    """
+    if not isinstance(value, str) or not 0 < len(value) <= _MAX_NAME or "\0" in value or not _is_unicode(value):
+        raise EventError(f"{part} must be a text of 1 to {_MAX_NAME} characters without NUL, got {_shown(value)}")
+
+
+def check_at(at: object) -> None:
+    """Refuse a time without a zone, and one that ClickHouse cannot hold.
+
+    Raises:
+        EventError: it is such a one.
+    """
+    if at is None:
+        return
+    if not isinstance(at, datetime):
+        raise EventError(f"at must be a datetime, got {_shown(at)}")
+    if at.utcoffset() is None:
+        raise EventError(f"at must be timezone-aware, got {at!r}; use datetime.now(UTC)")
+    try:
+        is_held = _EARLIEST <= at.astimezone(UTC) <= _LATEST
+    except OverflowError:
+        is_held = False
+    if not is_held:
+        raise EventError(f"at must lie in the years 1900 to 2299, which ClickHouse holds, got {at.isoformat()}")
+
+
+def check_version(version: object) -> None:
+    """Refuse what is no bigint.
+
+    Raises:
+        EventError: it is none.
+    """
+    if not isinstance(version, int) or isinstance(version, bool) or not _MIN_BIGINT <= version <= _MAX_BIGINT:
+        raise EventError(f"version must be an int of at most 64 bits, got {_shown(version)}")
+
+
+def check_traceparent(traceparent: object) -> None:
+    """Refuse what is no W3C traceparent.
+
+    Raises:
+        EventError: it is none.
+    """
+    if traceparent is not None and not is_traceparent(traceparent):
+        raise EventError(f"traceparent must be like 00-<32 hex>-<16 hex>-01, got {_shown(traceparent)}")
+
+
+def is_traceparent(text: object) -> bool:
+    """Tell whether a text is a W3C traceparent, version 00."""
+    return isinstance(text, str) and _TRACEPARENT.fullmatch(text) is not None
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _shown(value: object) -> str:
+    # Of others than texts the type says enough, and some cannot even be printed.
+    return f"{value!a:.80}" if isinstance(value, str) else f"{type(value).__name__}"

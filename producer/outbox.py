@@ -1,68 +1,120 @@
 """Events -> rows of the outbox, inside the caller's transaction.
 
-Edge: psycopg 3, on the caller's connection. Nothing is committed here, ever: the events stand or fall with the
-business change.
+Edge: psycopg 3, on the caller's connection, which may wait or await. Nothing is committed here, ever: the events stand
+or fall with the business change. The connection's own cursor and row factories are left alone.
 
 Source: https://www.psycopg.org/psycopg3/docs/basic/transactions.html
 """
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
-from psycopg.pq import TransactionStatus
+from psycopg import AsyncConnection, AsyncCursor, Connection, Cursor
+from psycopg.pq import PipelineStatus, TransactionStatus
+from psycopg.rows import tuple_row
 
-from producer.event import Event, EventError
+from producer.refusal import EventError
+from producer.statement import Query, Shape, Target, as_ascii, writing
+from producer.trace import running_traceparent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from psycopg import Connection
+    from producer.event import Event
 
-# One JSON parameter for all events: an array for each column would be escaped value by value, which takes ten times
-# as long.
-_INSERT = """
-    INSERT INTO outbox (event_type, event_date_time, environment, event_context, metadata_version, event_key)
-    SELECT type, coalesce(at, now()), environment, context, version, key
-    FROM json_to_recordset(%s::json)
-         AS event (type text, at timestamptz, environment text, context jsonb, version bigint, key text)
-    ON CONFLICT (event_key) DO NOTHING"""
+# By connection and not by address: a connection has its own search path, and a new one sees what was altered.
+_known: WeakKeyDictionary[Connection[Any] | AsyncConnection[Any], dict[str, Shape]] = WeakKeyDictionary()
 
 
-def emit(conn: Connection[Any], event: Event) -> bool:
-    """Write one event in the transaction that `conn` is in; return False when its key is there already.
+class Outbox(Target):
+    """An outbox, made once by an app whose table has another name or whose events are all of one environment."""
 
-    Raises:
-        EventError: `conn` is in autocommit mode and outside a transaction, so the event would stand alone.
-        psycopg.Error: Postgres refuses it.
-    """
-    return emit_many(conn, [event]) == 1
+    __slots__ = ()
+
+    def emit(self, conn: Connection[Any], event: Event) -> bool:
+        """Write one event in the transaction that `conn` is in; return False when its key is there already.
+
+        Raises:
+            EventError: `conn` is in no transaction, so the event would stand alone; or the table has no column for what
+                the event has. Nothing was sent, the transaction goes on.
+            psycopg.Error: Postgres refuses it.
+        """
+        return self.emit_many(conn, [event])[0]
+
+    def emit_many(self, conn: Connection[Any], events: Iterable[Event]) -> list[bool]:
+        """Write events in few statements; return for each whether it is new: of one key the first that ever came.
+
+        Raises:
+            EventError: as `emit`; then none of them is written.
+            psycopg.Error: Postgres refuses one of them.
+        """
+        if not isinstance(conn, Connection):
+            raise EventError(f"emit needs a psycopg Connection, got {type(conn).__name__}: {_other_door(conn)}")
+        if conn.autocommit and _is_unclear(conn):
+            with conn.pipeline():
+                """Leaving it waits for what was sent."""
+        _check_transaction(conn)
+        work = writing(events, self, _known.setdefault(conn, {}), running_traceparent())
+        cursor = Cursor(conn, row_factory=tuple_row)
+        try:
+            query = next(work)
+            while True:
+                cursor.execute(query.sql, [_parameter(conn, query)])
+                query = work.send(cursor.fetchall() if query.returns else [])
+        except StopIteration as end:
+            return list(end.value)
+
+    async def emit_async(self, conn: AsyncConnection[Any], event: Event) -> bool:
+        """Do what `emit` does."""
+        return (await self.emit_many_async(conn, [event]))[0]
+
+    async def emit_many_async(self, conn: AsyncConnection[Any], events: Iterable[Event]) -> list[bool]:
+        """Do what `emit_many` does."""
+        if not isinstance(conn, AsyncConnection):
+            raise EventError(f"emit_async needs a psycopg AsyncConnection, got {type(conn).__name__}")
+        if conn.autocommit and _is_unclear(conn):
+            async with conn.pipeline():
+                """Leaving it waits for what was sent."""
+        _check_transaction(conn)
+        work = writing(events, self, _known.setdefault(conn, {}), running_traceparent())
+        cursor = AsyncCursor(conn, row_factory=tuple_row)
+        try:
+            query = next(work)
+            while True:
+                await cursor.execute(query.sql, [_parameter(conn, query)])
+                query = work.send(await cursor.fetchall() if query.returns else [])
+        except StopIteration as end:
+            return list(end.value)
 
 
-def emit_many(conn: Connection[Any], events: Iterable[Event]) -> int:
-    """Write events in one statement; return how many were new.
+_default = Outbox()
+emit = _default.emit
+emit_many = _default.emit_many
+emit_async = _default.emit_async
+emit_many_async = _default.emit_many_async
 
-    Raises:
-        EventError: `conn` is in autocommit mode and outside a transaction.
-        psycopg.Error: Postgres refuses one of them.
-    """
+
+def _is_unclear(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
+    """Tell whether what was sent, and not yet answered, may or may not have begun a transaction."""
+    is_pipeline = conn.pgconn.pipeline_status != PipelineStatus.OFF
+    return is_pipeline and conn.info.transaction_status == TransactionStatus.ACTIVE
+
+
+def _check_transaction(conn: Connection[Any] | AsyncConnection[Any]) -> None:
     if conn.autocommit and conn.info.transaction_status == TransactionStatus.IDLE:
         raise EventError(
             "emit needs the transaction of the business change: use `with conn.transaction():` around both"
         )
-    rows = list(events)
-    if not rows:
-        return 0
-    with conn.cursor() as cursor:
-        cursor.execute(_INSERT, ["[" + ",".join(map(_as_json, rows)) + "]"])
-        return cursor.rowcount
 
 
-def _as_json(event: Event) -> str:
-    at = None if event.at is None else event.at.isoformat()
-    parts = json.dumps(
-        {"type": event.type, "at": at, "environment": event.environment, "version": event.version, "key": event.key}
-    )
-    # The context is JSON already; taken apart and put together again it could change.
-    return f'{parts[:-1]}, "context": {event.context_json}}}'
+def _parameter(conn: Connection[Any] | AsyncConnection[Any], query: Query) -> str:
+    # Under SQL_ASCII, psycopg sends UTF-8, too.
+    return query.parameter if conn.info.encoding in {"utf-8", "ascii"} else as_ascii(query.parameter)
+
+
+def _other_door(conn: object) -> str:
+    if isinstance(conn, AsyncConnection):
+        return "use `await emit_async(…)`"
+    return "for SQLAlchemy use producer.sqlalchemy"

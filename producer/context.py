@@ -1,0 +1,222 @@
+"""The context of an event, of an app's own types -> JSON text that Postgres' jsonb takes, and nothing lost on the way.
+
+Pure. Numbers are written out as Postgres will print them, so that the bound of the size is one of what comes out at the
+other end: `1e308` is 5 characters here and 309 there.
+
+Source: https://www.postgresql.org/docs/current/datatype-json.html
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from json.encoder import encode_basestring
+from math import isfinite
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from producer.refusal import EventError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# An event is a fact, not a file: it is copied through Postgres' log, Redis and a worker's memory. A larger thing is
+# better kept where files are, and its address in the event.
+MAX_CONTEXT_BYTES = 1 << 20
+# Some readers of JSON stop at a few hundred levels, and Python itself at a thousand; also ends what contains itself.
+MAX_DEPTH = 100
+# Digits before and behind the point that Postgres' numeric holds.
+_MAX_WHOLE_DIGITS, _MAX_FRACTION_DIGITS = 131_072, 16_383
+
+_HINTS: dict[type, str] = {
+    bytes: "decode it, or write base64.b64encode(…).decode()",
+    bytearray: "decode it, or write base64.b64encode(…).decode()",
+    memoryview: "decode it, or write base64.b64encode(…).decode()",
+    timedelta: "write its total_seconds()",
+    complex: "write its two parts",
+}
+
+
+def context_json(context: object) -> str:
+    """Return the JSON text of a mapping, a dataclass or a pydantic model.
+
+    Raises:
+        EventError: it holds what JSON or jsonb cannot, or is larger than `MAX_CONTEXT_BYTES`; the message says where.
+    """
+    writer = _Writer()
+    try:
+        writer.write_all(context)
+    except EventError as error:
+        raise EventError(f"context{''.join(reversed(writer.path))} {error}" if writer.path else str(error)) from error
+    except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RuntimeError) as error:
+        # What an app's own type raises while it is read.
+        raise EventError(f"context{''.join(reversed(writer.path))} cannot be read: {error}") from error
+    return "".join(writer.parts)
+
+
+class _Writer:
+    """Pieces of the text so far, their size, and after a refusal the way up from what was refused."""
+
+    __slots__ = ("left_bytes", "parts", "path")
+
+    def __init__(self) -> None:
+        self.parts: list[str] = []
+        self.path: list[str] = []
+        self.left_bytes = MAX_CONTEXT_BYTES
+
+    def add(self, text: str) -> None:
+        self.left_bytes -= len(text) if text.isascii() else len(text.encode())
+        if self.left_bytes < 0:
+            raise EventError(
+                f"makes the context larger than {MAX_CONTEXT_BYTES:,} bytes: keep what is large elsewhere, "
+                "and its address in the event"
+            )
+        self.parts.append(text)
+
+    def write_all(self, context: object) -> None:
+        """Add the context itself."""
+        plain = _opened(context)
+        if not isinstance(plain, Mapping):
+            raise EventError(f"context must be a mapping, a dataclass or a pydantic model, got {_kind(context)}")
+        self._object(plain, 0)
+
+    def write(self, value: object, depth: int) -> None:
+        """Add one value."""
+        text = _leaf(value)
+        if text is not None:
+            self.add(text)
+            return
+        if depth >= MAX_DEPTH:
+            raise EventError(f"is nested deeper than {MAX_DEPTH} levels, or holds itself")
+        plain = _opened(value)
+        if isinstance(plain, Mapping):
+            self._object(plain, depth)
+        elif isinstance(plain, (list, tuple)):
+            self._array(plain, depth)
+        elif isinstance(plain, (set, frozenset)):
+            self._array(_in_order(plain), depth)
+        elif plain is value:
+            raise EventError(f"is {_kind(value)}, which JSON cannot hold: {_hint(value)}")
+        else:
+            self.write(plain, depth + 1)
+
+    def _object(self, members: Mapping[Any, Any], depth: int) -> None:
+        before = "{"
+        for key, value in members.items():
+            if not isinstance(key, str):
+                raise EventError(f"has the key {_shown(key)}, {_kind(key)}: keys must be str")
+            self.add(f"{before}{_text(key)}:")
+            before = ","
+            try:
+                self.write(value, depth + 1)
+            except Exception:
+                self.path.append(f"[{_shown(key)}]")
+                raise
+        self.add("}" if before == "," else "{}")
+
+    def _array(self, items: Iterable[object], depth: int) -> None:
+        before = "["
+        for number, value in enumerate(items):
+            self.add(before)
+            before = ","
+            try:
+                self.write(value, depth + 1)
+            except Exception:
+                self.path.append(f"[{number}]")
+                raise
+        self.add("]" if before == "," else "[]")
+
+
+def _leaf(value: object) -> str | None:
+    """Return the text of what holds nothing else; None for what may."""
+    if value is None or value is True or value is False:
+        return {None: "null", True: "true", False: "false"}[value]
+    # An IntEnum is an int, too, and means its value.
+    if isinstance(value, Enum):
+        return None
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, (int, float, Decimal)):
+        return _number(value)
+    return _named(value)
+
+
+def _named(value: object) -> str | None:
+    if isinstance(value, datetime) and value.utcoffset() is None:
+        raise EventError(f"is {value!r}, which has no time zone: use datetime.now(UTC)")
+    if isinstance(value, (date, time)):
+        return _text(value.isoformat())
+    return _text(str(value)) if isinstance(value, (UUID, PurePath)) else None
+
+
+def _text(value: str) -> str:
+    if "\0" in value:
+        raise EventError("holds a NUL character, which Postgres' jsonb refuses")
+    text: str = encode_basestring(value)
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise EventError("holds half of a surrogate pair, which is no text") from error
+    return text
+
+
+def _number(value: float | Decimal) -> str:
+    if isinstance(value, int):
+        return _whole(value)
+    if isinstance(value, float):
+        text = float.__repr__(value)
+        if "e" not in text and isfinite(value):
+            return text
+        value = Decimal(text)
+    if not value.is_finite():
+        raise EventError(f"is {value}, which JSON cannot hold: use None or a text")
+    exponent = value.as_tuple().exponent
+    if value.adjusted() >= _MAX_WHOLE_DIGITS or (isinstance(exponent, int) and -exponent > _MAX_FRACTION_DIGITS):
+        raise EventError("is a number with more digits than Postgres' numeric holds")
+    return format(value, "f")
+
+
+def _whole(value: int) -> str:
+    limit = sys.get_int_max_str_digits()
+    try:
+        return int.__repr__(value)
+    except ValueError as error:
+        raise EventError(f"is a whole number of more than {limit} digits, which Python does not print") from error
+
+
+def _opened(value: object) -> object:
+    """Return what stands inside a type that means something else."""
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, type):
+        return value
+    if is_dataclass(value):
+        return {one.name: getattr(value, one.name) for one in fields(value)}
+    if callable(dump := getattr(value, "model_dump", None)):
+        return dump(mode="json")
+    return value
+
+
+def _in_order(items: set[Any] | frozenset[Any]) -> list[Any]:
+    try:
+        return sorted(items)
+    except TypeError:
+        return list(items)
+
+
+def _hint(value: object) -> str:
+    return next((hint for kind, hint in _HINTS.items() if isinstance(value, kind)), "turn it into one of its types")
+
+
+def _kind(value: object) -> str:
+    return f"of type {type(value).__name__}"
+
+
+def _shown(key: object) -> str:
+    return ascii(key) if len(ascii(key)) <= 40 else f"{ascii(key)[:40]}…"  # noqa: PLR2004 - as much as a line bears

@@ -1,0 +1,238 @@
+"""Events and what is known of the table -> the statements that write them, and from the answers which were new.
+
+Pure: a generator says what it wants to ask and is sent the answer; who asks, and whether it waits or awaits, is not its
+business. So every way into the outbox has the same statements.
+
+Source: https://www.postgresql.org/docs/current/sql-insert.html#SQL-ON-CONFLICT
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from datetime import UTC
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from producer.event import check_name
+from producer.refusal import EventError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable, Iterator, MutableMapping, Sequence
+
+    from producer.event import Event
+
+    Writing: TypeAlias = Generator["Query", Sequence[Sequence[Any]], list[bool]]
+
+_PUBLICATION = re.compile(r"[a-z0-9_]{1,63}")
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
+# Bounds of one statement, so that of its memory here and in the server. Larger ones are no faster.
+_PIECE_EVENTS, _PIECE_CHARACTERS = 1000, 4 << 20
+
+# Reads catalogues only, which everybody may. A unique index serves ON CONFLICT where it is over this one column,
+# whole and not deferrable.
+_LOOK = """
+    SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = found.id AND attname = 'event_key' AND NOT attisdropped),
+           EXISTS (SELECT FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = indkey[0]
+                   WHERE indrelid = found.id AND attname = 'event_key' AND indnkeyatts = 1
+                     AND indisunique AND indisvalid AND indimmediate AND indpred IS NULL),
+           EXISTS (SELECT FROM pg_attribute WHERE attrelid = found.id AND attname = 'traceparent' AND NOT attisdropped)
+    FROM (SELECT to_regclass(CAST(%s AS text)) AS id) AS found
+    WHERE found.id IS NOT NULL"""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A statement with one parameter, a text, at `%s`; `returns` says whether its rows are wanted."""
+
+    sql: str
+    parameter: str
+    returns: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Which of the columns that an outbox need not have it has."""
+
+    has_key: bool
+    is_key_unique: bool
+    has_traceparent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where events go.
+
+    `table` is `outbox` or `schema.outbox`; `environment` that of events that name none. `via="wal"` writes events into
+    Postgres' log alone, where the reader of `publication` finds them: no table is asked, and there are no keys.
+    """
+
+    table: str = "outbox"
+    environment: str | None = None
+    via: Literal["table", "wal"] = "table"
+    publication: str = "outhaul"
+
+    def __post_init__(self) -> None:
+        """Check both.
+
+        Raises:
+            EventError: one of them will not do.
+        """
+        parts = self.table.split(".") if isinstance(self.table, str) else []
+        if not 1 <= len(parts) <= 2 or not all(parts) or "\0" in self.table:  # noqa: PLR2004 - schema and name
+            raise EventError(f"table must be like outbox or schema.outbox, got {self.table!r}")
+        if self.environment is not None:
+            check_name("environment", self.environment)
+        if self.via not in {"table", "wal"}:
+            raise EventError(f"via must be 'table' or 'wal', got {self.via!r}")
+        if not isinstance(self.publication, str) or not _PUBLICATION.fullmatch(self.publication):
+            raise EventError(f"publication must be of lower-case letters, digits and underscores: {self.publication!r}")
+
+    @property
+    def quoted(self) -> str:
+        """The table's name as SQL has it."""
+        return ".".join('"' + part.replace('"', '""') + '"' for part in self.table.split("."))
+
+
+def writing(events: Iterable[Event], target: Target, known: MutableMapping[str, Shape], trace: str | None) -> Writing:
+    """Ask for all that writes these events; return for each whether it is new.
+
+    Args:
+        events: all of them are checked before the first statement.
+        target: where they go.
+        known: shapes of tables that this connection has seen, filled on the way. Nobody asks for a shape while no event
+            has a key and no trace runs.
+        trace: traceparent of events that have none of their own, where the table has a column for it.
+
+    Raises:
+        EventError: an event has no environment, or has what the table has no column for.
+    """
+    batch = list(events)
+    for event in batch:
+        if event.environment is None and target.environment is None:
+            raise EventError("the event has no environment: give it one, or make one Outbox(environment=…) for all")
+    if target.via == "wal":
+        return (yield from _emitting(batch, target, trace))
+    is_keyed = any(event.key is not None for event in batch)
+    is_traced = any(event.traceparent is not None for event in batch)
+    if is_keyed or is_traced or trace:
+        shape = yield from _looking(target, known, is_keyed=is_keyed, is_traced=is_traced)
+        trace = trace if shape.has_traceparent else None
+    firsts = list(_firsts(batch))
+    sql = _insert(target, is_keyed=is_keyed, is_traced=is_traced or trace is not None)
+    new_keys: set[str] = set()
+    for piece in _pieces(_row(event, target, trace) for event, is_first in zip(batch, firsts, strict=True) if is_first):
+        answer = yield Query(sql, piece, returns=is_keyed)
+        new_keys.update(row[0] for row in answer)
+    return [
+        is_first and (event.key is None or event.key in new_keys) for event, is_first in zip(batch, firsts, strict=True)
+    ]
+
+
+def _emitting(batch: Sequence[Event], target: Target, trace: str | None) -> Writing:
+    """Write into the log alone; all are new, since nobody could say of a key whether it was there."""
+    if any(event.key is not None for event in batch):
+        raise EventError("an event that goes into the log alone cannot have a key: there is no table to look it up in")
+    # A publication's name is checked; it stands in the statement so that the parameter is one text, as elsewhere.
+    sql = f"""
+        SELECT pg_logical_emit_message(true, '{target.publication}', message)
+        FROM json_array_elements_text(CAST(CAST(%s AS text) AS json)) AS message"""  # noqa: S608
+    for piece in _pieces(json.dumps(_message(event, target, trace), ensure_ascii=False) for event in batch):
+        yield Query(sql, piece, returns=False)
+    return [True] * len(batch)
+
+
+def _message(event: Event, target: Target, trace: str | None) -> str:
+    """Return what the reader takes for a row: members are named as the table's columns."""
+    row: dict[str, Any] = {
+        "event_type": event.type,
+        "environment": event.environment or target.environment,
+        "metadata_version": event.version,
+    }
+    if event.at is not None:
+        row["event_date_time"] = event.at.astimezone(UTC).isoformat()
+    if traceparent := event.traceparent or trace:
+        row["traceparent"] = traceparent
+    return f'{json.dumps(row, ensure_ascii=False)[:-1]},"event_context":{event.context_json}}}'
+
+
+def as_ascii(text: str) -> str:
+    """Return JSON text that any encoding of a connection can carry."""
+    return _NOT_ASCII.sub(lambda match: json.dumps(match[0])[1:-1], text)
+
+
+def _looking(
+    target: Target, known: MutableMapping[str, Shape], *, is_keyed: bool, is_traced: bool
+) -> Generator[Query, Sequence[Sequence[Any]], Shape]:
+    shape = known.get(target.table)
+    # What was lacking a while ago may have been added since.
+    if shape is None or (is_keyed and not shape.is_key_unique) or (is_traced and not shape.has_traceparent):
+        answer = yield Query(_LOOK, target.quoted, returns=True)
+        if not answer:
+            # No such table: Postgres says so better when it is written to.
+            return Shape(has_key=is_keyed, is_key_unique=is_keyed, has_traceparent=is_traced)
+        shape = known[target.table] = Shape(*answer[0])
+    if is_keyed and not shape.has_key:
+        raise EventError(
+            f"{target.table} has no column for keys: ALTER TABLE {target.quoted} ADD COLUMN event_key text UNIQUE"
+        )
+    if is_keyed and not shape.is_key_unique:
+        raise EventError(
+            f"event_key of {target.table} is not unique: ALTER TABLE {target.quoted} ADD UNIQUE (event_key)"
+        )
+    if is_traced and not shape.has_traceparent:
+        raise EventError(
+            f"{target.table} has no column for traces: ALTER TABLE {target.quoted} ADD COLUMN traceparent text"
+        )
+    return shape
+
+
+def _insert(target: Target, *, is_keyed: bool, is_traced: bool) -> str:
+    # One JSON parameter for all events: an array for each column would be escaped value by value, which takes ten times
+    # as long.
+    more = ", event_key" * is_keyed + ", traceparent" * is_traced
+    # With a target: without one, a sequence that was set back would make events vanish without a word.
+    ends = "ON CONFLICT (event_key) DO NOTHING RETURNING event_key" if is_keyed else ""
+    return f"""
+        INSERT INTO {target.quoted.replace("%", "%%")}
+            (event_type, event_date_time, environment, event_context, metadata_version{more})
+        SELECT type, coalesce(at, now()), environment, context, version{more}
+        FROM json_to_recordset(CAST(CAST(%s AS text) AS json)) AS event
+            (type text, at timestamptz, environment text, context jsonb, version bigint,
+             event_key text, traceparent text)
+        {ends}"""  # noqa: S608 - the name is quoted, all else is fixed
+
+
+def _row(event: Event, target: Target, trace: str | None) -> str:
+    row = {"type": event.type, "environment": event.environment or target.environment, "version": event.version}
+    if event.at is not None:
+        row["at"] = event.at.astimezone(UTC).isoformat()
+    if event.key is not None:
+        row["event_key"] = event.key
+    if traceparent := event.traceparent or trace:
+        row["traceparent"] = traceparent
+    # The context is JSON already; taken apart and put together again it could change.
+    return f'{json.dumps(row, ensure_ascii=False)[:-1]},"context":{event.context_json}}}'
+
+
+def _firsts(events: Iterable[Event]) -> Iterator[bool]:
+    """Tell for each event whether none before it has its key."""
+    seen: set[str] = set()
+    for event in events:
+        yield event.key not in seen
+        if event.key is not None:
+            seen.add(event.key)
+
+
+def _pieces(rows: Iterable[str]) -> Iterator[str]:
+    """Join rows to arrays within the bounds of a statement."""
+    piece: list[str] = []
+    characters = 0
+    for row in rows:
+        if len(piece) == _PIECE_EVENTS or (piece and characters + len(row) > _PIECE_CHARACTERS):
+            yield f"[{','.join(piece)}]"
+            piece, characters = [], 0
+        piece.append(row)
+        characters += len(row)
+    if piece:
+        yield f"[{','.join(piece)}]"

@@ -1,0 +1,33 @@
+"""Whatever traces this process -> the W3C traceparent of the span that runs, if one does.
+
+Edge: asks sentry_sdk and OpenTelemetry where the app has loaded them; nothing is imported that was not.
+
+Source: https://www.w3.org/TR/trace-context/#traceparent-header
+"""
+
+from __future__ import annotations
+
+import sys
+
+from producer.event import is_traceparent
+
+
+def running_traceparent() -> str | None:
+    """Return the traceparent of Sentry's span, or of OpenTelemetry's where Sentry has none."""
+    return next(filter(is_traceparent, (_of_sentry(), _of_opentelemetry())), None)
+
+
+def _of_sentry() -> str | None:
+    sentry_sdk = sys.modules.get("sentry_sdk")
+    span = sentry_sdk.get_current_span() if sentry_sdk and hasattr(sentry_sdk, "get_current_span") else None
+    # Spans of other kinds than the usual one need not have these.
+    trace_id, span_id = getattr(span, "trace_id", None), getattr(span, "span_id", None)
+    return f"00-{trace_id}-{span_id}-{'01' if getattr(span, 'sampled', None) else '00'}"
+
+
+def _of_opentelemetry() -> str | None:
+    trace = sys.modules.get("opentelemetry.trace")
+    if trace is None:
+        return None
+    context = trace.get_current_span().get_span_context()
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags & 0xFF:02x}"
