@@ -1,0 +1,1 @@
+"""Users: a model, one use case, its door."""

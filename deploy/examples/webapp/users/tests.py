@@ -1,0 +1,64 @@
+"""Tests of the use case, as an app that uses outhaul writes them."""
+
+import json
+
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.core.exceptions import ValidationError
+from django.db import transaction
+from django.test import Client, TestCase
+
+from producer.django.models import OutboxEvent
+from producer.django.testing import AssertEmits
+from users.models import User
+from users.use_cases import create_user
+
+
+class CreateUser(AssertEmits, TestCase):
+    """`create_user`, and its door."""
+
+    def test_a_user_is_created_and_said_so(self) -> None:
+        """One user, one event."""
+        with self.assertEmits("user_created", context={"email": "ada@example.com"}) as events:
+            user = create_user("Ada", "ada@example.com")
+        self.assertEqual(events[0].event_context, {"id": user.pk, "name": "Ada", "email": "ada@example.com"})
+        self.assertEqual(events[0].environment, settings.OUTHAUL_ENVIRONMENT)
+
+    def test_an_address_that_is_taken_leaves_no_event(self) -> None:
+        """Neither user nor event."""
+        create_user("Ada", "ada@example.com")
+        with self.assertEmits(), self.assertRaises(ValidationError):
+            create_user("Eve", "ada@example.com")
+        self.assertEqual(User.objects.count(), 1)
+
+    def test_what_fails_afterwards_takes_the_event_along(self) -> None:
+        """The event stands or falls with all of the transaction."""
+
+        class LaterError(Exception):
+            pass
+
+        with self.assertEmits(), self.assertRaises(LaterError), transaction.atomic():
+            create_user("Ada", "ada@example.com")
+            raise LaterError
+
+    def test_the_door_says_what_became_of_it(self) -> None:
+        """201, 409, 400."""
+        body = json.dumps({"name": "Ada", "email": "ada@example.com"})
+        codes = [
+            self.client.post("/users", text, content_type="application/json").status_code
+            for text in (body, body, "{}", '{"name": "", "email": "no address"}')
+        ]
+        self.assertEqual(codes, [201, 409, 400, 400])
+
+    def test_the_admin_shows_events_and_lets_nobody_change_them(self) -> None:
+        """A page to look at."""
+        create_user("Ada", "ada@example.com")
+        event = OutboxEvent.objects.get()
+        client = Client()
+        client.force_login(get_user_model().objects.create_superuser("root"))
+        page = client.get("/admin/outhaul/outboxevent/")
+        self.assertContains(page, "user_created")
+        self.assertContains(page, "Stored in ClickHouse?")
+        self.assertContains(client.get(f"/admin/outhaul/outboxevent/{event.pk}/change/"), "ada@example.com")
+        self.assertEqual(client.get("/admin/outhaul/outboxevent/add/").status_code, 403)
+        self.assertEqual(client.post(f"/admin/outhaul/outboxevent/{event.pk}/delete/").status_code, 403)

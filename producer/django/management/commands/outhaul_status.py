@@ -1,0 +1,39 @@
+"""`manage.py outhaul_status`: what `outhaul status` says of this project's database."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandParser
+from django.db import connections, router
+from psycopg.conninfo import make_conninfo
+
+from producer.django.conf import publication, target
+from producer.django.models import OutboxEvent
+
+
+class Command(BaseCommand):
+    """Runs outhaul's own command, with the database of this project unless OUTHAUL_POSTGRES_DSN names another."""
+
+    help = "Show slot, reader, sink and ClickHouse; exit code 1 when something is wrong."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Take those of `outhaul status`."""
+        parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+    def handle(self, *_args: Any, **options: Any) -> None:
+        """Run it; its exit code is ours."""
+        database = connections[router.db_for_read(OutboxEvent)].settings_dict
+        given = {"dbname": "NAME", "user": "USER", "password": "PASSWORD", "host": "HOST", "port": "PORT"}
+        ours = {
+            "OUTHAUL_POSTGRES_DSN": make_conninfo("", **{name: database[key] or None for name, key in given.items()}),
+            "OUTHAUL_TABLE": target().table if "." in target().table else f"public.{target().table}",
+            "OUTHAUL_PUBLICATION": publication(),
+        }
+        command = [sys.executable, "-m", "cdc_reader", "status", *(["--json"] if options["json"] else [])]
+        done = subprocess.run(command, env=ours | os.environ, check=False)
+        if done.returncode:
+            sys.exit(done.returncode)

@@ -1,0 +1,45 @@
+"""Table, publication, roles and functions, from `sql/postgres`; for Django, one model."""
+
+import django.db.models.functions.datetime
+from django.db import migrations, models
+
+from producer.django import ddl
+from producer.django.conf import db_table
+from producer.django.models import ContextEncoder
+
+
+class Migration(migrations.Migration):
+    """Make the outbox, or take the one that is there."""
+
+    initial = True
+    dependencies = ()
+    operations = (
+        migrations.SeparateDatabaseAndState(
+            database_operations=ddl.outbox(),
+            state_operations=[
+                migrations.CreateModel(
+                    name="OutboxEvent",
+                    fields=[
+                        (
+                            "id",
+                            models.BigAutoField(
+                                primary_key=True, auto_created=True, serialize=False, verbose_name="ID"
+                            ),
+                        ),
+                        ("event_type", models.CharField(max_length=255)),
+                        (
+                            "event_date_time",
+                            models.DateTimeField(
+                                blank=True, null=True, db_default=django.db.models.functions.datetime.Now()
+                            ),
+                        ),
+                        ("environment", models.CharField(max_length=255)),
+                        ("event_context", models.JSONField(encoder=ContextEncoder)),
+                        ("metadata_version", models.BigIntegerField(blank=True, null=True, db_default=1)),
+                        ("event_key", models.TextField(blank=True, null=True, unique=True)),
+                    ],
+                    options={"verbose_name": "event", "db_table": db_table(), "ordering": ("-id",)},
+                )
+            ],
+        ),
+    )

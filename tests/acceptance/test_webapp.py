@@ -1,0 +1,109 @@
+"""The example app as a process: what it is asked becomes rows in ClickHouse, once each, and nothing else does."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.acceptance.pages import free_port
+from tests.conftest import World, until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+APP = Path(__file__).parents[2] / "deploy" / "examples" / "webapp"
+REQUESTS, CLIENTS = 1000, 20
+
+LOOK_AT_ADMIN = """
+from django.contrib.auth import get_user_model
+from django.test import Client
+client = Client()
+client.force_login(get_user_model().objects.create_superuser("root"))
+print(client.get("/admin/outhaul/outboxevent/").content.decode())
+"""
+
+
+def manage(world: World, *arguments: str, code: int = 0) -> str:
+    done = subprocess.run(
+        [sys.executable, "manage.py", *arguments],
+        cwd=APP,
+        env={**os.environ, **world.env, "ENVIRONMENT": "test", "PYTHONWARNINGS": "error"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture
+def port(running: World) -> Iterator[int]:
+    """Run the app beside a pipeline."""
+    manage(running, "migrate", "-v0")
+    chosen = free_port()
+    log = (running.logs / "webapp.log").open("wb")
+    command = [sys.executable, "manage.py", "runserver", "--noreload", f"127.0.0.1:{chosen}"]
+    env = {**os.environ, **running.env, "ENVIRONMENT": "test"}
+    process = subprocess.Popen(command, cwd=APP, env=env, stdout=log, stderr=log)
+    try:
+        until(lambda: answers(chosen), what="the app answers")
+        yield chosen
+    finally:
+        process.terminate()
+        process.wait(20)
+        log.close()
+
+
+def answers(port: int) -> bool:
+    try:
+        return create(port, "{}") == 400
+    except OSError:
+        return False
+
+
+def create(port: int, body: str) -> int:
+    connection = HTTPConnection("127.0.0.1", port, timeout=60)
+    try:
+        connection.request("POST", "/users", body, {"Content-Type": "application/json"})
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def user(number: int) -> str:
+    return json.dumps({"name": f"user {number}", "email": f"{number}@example.com"})
+
+
+def test_a_thousand_requests_at_once_are_a_thousand_events_once_each(running: World, port: int) -> None:
+    assert [create(port, body) for body in (user(0), user(0), '{"name": "", "email": ""}')] == [201, 409, 400]
+    # Every tenth address is asked for twice at the same time.
+    asked = [user(number) for number in range(1, REQUESTS + 1) for _ in range(2 if number % 10 == 0 else 1)]
+    with ThreadPoolExecutor(CLIENTS) as clients:
+        codes = Counter(clients.map(lambda body: create(port, body), asked))
+    assert codes == {201: REQUESTS, 409: REQUESTS // 10}
+    running.assert_once_each()
+    stored = running.clickhouse.rows("SELECT event_type, environment, event_context FROM event_log ORDER BY id")
+    assert {row[:2] for row in stored} == {("user_created", "test")}
+    contexts = [json.loads(row[2]) for row in stored]
+    kept = running.conn.execute("SELECT id, name, email FROM users_user").fetchall()
+    assert sorted(kept) == sorted((one["id"], one["name"], one["email"]) for one in contexts)
+    assert len(kept) == 1 + REQUESTS
+    assert "icon-yes" in manage(running, "shell", "-c", LOOK_AT_ADMIN)
+    assert json.loads(manage(running, "outhaul_status", "--json"))["wrong"] == []
+
+
+def test_the_app_has_tests_of_its_own_and_nothing_that_check_would_name(world: World) -> None:
+    assert "no issues" in manage(world, "check", "--database", "default", "--fail-level", "WARNING")
+    assert "No changes" in manage(world, "makemigrations", "--check", "--dry-run")
+    assert "OK" in manage(world, "test")
+    assert "no reader runs" in manage(world, "outhaul_status", code=1)
