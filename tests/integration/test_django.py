@@ -45,14 +45,20 @@ LEGACY = """
     INSERT INTO outbox (event_type, environment, event_context) VALUES ('old', 'test', '{}')"""
 
 
-@pytest.fixture
-def world(make_world: Callable[..., World]) -> Iterator[World]:
-    """Let Django's connection be to a database of its own, as the app's migration leaves it."""
-    made = make_world()
-    there = conninfo_to_dict(made.dsn)
+def connect(world: World) -> None:
+    """Let Django's connection be to a world's database, as the app's migration leaves it."""
+    connection.close()
+    there = conninfo_to_dict(world.dsn)
     given = {"NAME": "dbname", "USER": "user", "PASSWORD": "password", "HOST": "host", "PORT": "port"}
     connection.settings_dict.update({name: there.get(key) for name, key in given.items()})
     call_command("migrate", verbosity=0)
+
+
+@pytest.fixture
+def world(make_world: Callable[..., World]) -> Iterator[World]:
+    """A database with Django connected to it."""
+    made = make_world()
+    connect(made)
     yield made
     connection.close()
 
