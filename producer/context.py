@@ -33,6 +33,11 @@ MAX_DEPTH = 100
 # Digits before and behind the point that Postgres' numeric holds.
 _MAX_WHOLE_DIGITS, _MAX_FRACTION_DIGITS = 131_072, 16_383
 
+_TOO_LARGE = (
+    f"makes the context larger than {MAX_CONTEXT_BYTES:,} bytes: keep what is large elsewhere, and its address in "
+    "the event"
+)
+
 _HINTS: dict[type, str] = {
     bytes: "decode it, or write base64.b64encode(…).decode()",
     bytearray: "decode it, or write base64.b64encode(…).decode()",
@@ -56,38 +61,39 @@ def context_json(context: object) -> str:
     except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RuntimeError) as error:
         # What an app's own type raises while it is read.
         raise EventError(f"context{''.join(reversed(writer.path))} cannot be read: {error}") from error
-    return "".join(writer.parts)
+    text = "".join(writer.parts)
+    if not text.isascii() and len(text.encode()) > MAX_CONTEXT_BYTES:
+        raise EventError(f"all of it {_TOO_LARGE}")
+    return text
 
 
 class _Writer:
     """Pieces of the text so far, their size, and after a refusal the way up from what was refused."""
 
-    __slots__ = ("left_bytes", "parts", "path")
+    __slots__ = ("left_characters", "parts", "path")
 
     def __init__(self) -> None:
         self.parts: list[str] = []
         self.path: list[str] = []
-        self.left_bytes = MAX_CONTEXT_BYTES
+        self.left_characters = MAX_CONTEXT_BYTES
 
     def add(self, text: str) -> None:
-        self.left_bytes -= len(text) if text.isascii() else len(text.encode())
-        if self.left_bytes < 0:
-            raise EventError(
-                f"makes the context larger than {MAX_CONTEXT_BYTES:,} bytes: keep what is large elsewhere, "
-                "and its address in the event"
-            )
+        # Characters are never more than bytes, which are counted at the end.
+        self.left_characters -= len(text)
+        if self.left_characters < 0:
+            raise EventError(_TOO_LARGE)
         self.parts.append(text)
 
     def write_all(self, context: object) -> None:
         """Add the context itself."""
-        plain = _opened(context)
+        plain = context if type(context) is dict else _opened(context)
         if not isinstance(plain, Mapping):
             raise EventError(f"context must be a mapping, a dataclass or a pydantic model, got {_kind(context)}")
         self._object(plain, 0)
 
     def write(self, value: object, depth: int) -> None:
         """Add one value."""
-        text = _leaf(value)
+        text = None if type(value) is dict else _leaf(value)
         if text is not None:
             self.add(text)
             return
@@ -134,6 +140,11 @@ class _Writer:
 
 def _leaf(value: object) -> str | None:
     """Return the text of what holds nothing else; None for what may."""
+    # Nearly all values are these two.
+    if type(value) is str:
+        return _text(value)
+    if type(value) is int:
+        return _whole(value)
     if value is None or value is True or value is False:
         return {None: "null", True: "true", False: "false"}[value]
     # An IntEnum is an int, too, and means its value.
@@ -183,10 +194,10 @@ def _number(value: float | Decimal) -> str:
 
 
 def _whole(value: int) -> str:
-    limit = sys.get_int_max_str_digits()
     try:
         return int.__repr__(value)
     except ValueError as error:
+        limit = sys.get_int_max_str_digits()
         raise EventError(f"is a whole number of more than {limit} digits, which Python does not print") from error
 
 

@@ -16,7 +16,7 @@ from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.rows import tuple_row
 
 from producer.refusal import EventError
-from producer.statement import Query, Shape, Target, as_ascii, writing
+from producer.statement import Shape, Target, writing
 from producer.trace import running_traceparent
 
 if TYPE_CHECKING:
@@ -56,12 +56,12 @@ class Outbox(Target):
             with conn.pipeline():
                 """Leaving it waits for what was sent."""
         _check_transaction(conn)
-        work = writing(events, self, _known.setdefault(conn, {}), running_traceparent())
+        work = writing(events, self, _known.setdefault(conn, {}), running_traceparent(), is_unicode=_is_unicode(conn))
         cursor = Cursor(conn, row_factory=tuple_row)
         try:
             query = next(work)
             while True:
-                cursor.execute(query.sql, [_parameter(conn, query)])
+                cursor.execute(query.sql, query.parameters)
                 query = work.send(cursor.fetchall() if query.returns else [])
         except StopIteration as end:
             return list(end.value)
@@ -78,12 +78,12 @@ class Outbox(Target):
             async with conn.pipeline():
                 """Leaving it waits for what was sent."""
         _check_transaction(conn)
-        work = writing(events, self, _known.setdefault(conn, {}), running_traceparent())
+        work = writing(events, self, _known.setdefault(conn, {}), running_traceparent(), is_unicode=_is_unicode(conn))
         cursor = AsyncCursor(conn, row_factory=tuple_row)
         try:
             query = next(work)
             while True:
-                await cursor.execute(query.sql, [_parameter(conn, query)])
+                await cursor.execute(query.sql, query.parameters)
                 query = work.send(await cursor.fetchall() if query.returns else [])
         except StopIteration as end:
             return list(end.value)
@@ -109,9 +109,9 @@ def _check_transaction(conn: Connection[Any] | AsyncConnection[Any]) -> None:
         )
 
 
-def _parameter(conn: Connection[Any] | AsyncConnection[Any], query: Query) -> str:
+def _is_unicode(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
     # Under SQL_ASCII, psycopg sends UTF-8, too.
-    return query.parameter if conn.info.encoding in {"utf-8", "ascii"} else as_ascii(query.parameter)
+    return conn.info.encoding in {"utf-8", "ascii"}
 
 
 def _other_door(conn: object) -> str:

@@ -77,7 +77,7 @@ class Outbox(Target):
         try:
             query = next(work)
             while True:
-                result = conn.exec_driver_sql(_of_driver(query.sql, conn), (query.parameter,))
+                result = conn.exec_driver_sql(_of_driver(query.sql, conn, len(query.parameters)), query.parameters)
                 query = work.send(list(result) if query.returns else [])
         except StopIteration as end:
             return list(end.value)
@@ -119,5 +119,7 @@ def _check_transaction(conn: Connection) -> None:
         raise EventError("emit needs the transaction of the business change, and this connection is in autocommit mode")
 
 
-def _of_driver(sql: str, conn: Connection) -> str:
-    return sql if conn.dialect.paramstyle in {"format", "pyformat"} else (sql % "$1")
+def _of_driver(sql: str, conn: Connection, parameters: int) -> str:
+    if conn.dialect.paramstyle in {"format", "pyformat"}:
+        return sql
+    return sql % tuple(f"${number}" for number in range(1, parameters + 1))

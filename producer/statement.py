@@ -29,6 +29,14 @@ _NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 # Bounds of one statement, so that of its memory here and in the server. Larger ones are no faster.
 _PIECE_EVENTS, _PIECE_CHARACTERS = 1000, 4 << 20
 
+_TEXTS = "CAST(CAST(%s AS text) AS text[])"
+
+_CASTS = {
+    "event_date_time": "coalesce(CAST(event_date_time AS timestamptz), now())",
+    "event_context": "CAST(event_context AS jsonb)",
+    "metadata_version": "CAST(metadata_version AS bigint)",
+}
+
 # Reads catalogues only, which everybody may. A unique index serves ON CONFLICT where it is over this one column,
 # whole and not deferrable.
 _LOOK = """
@@ -43,10 +51,10 @@ _LOOK = """
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A statement with one parameter, a text, at `%s`; `returns` says whether its rows are wanted."""
+    """A statement with parameters at `%s`, all of them text; `returns` says whether its rows are wanted."""
 
     sql: str
-    parameter: str
+    parameters: tuple[str, ...]
     returns: bool
 
 
@@ -94,7 +102,14 @@ class Target:
         return ".".join('"' + part.replace('"', '""') + '"' for part in self.table.split("."))
 
 
-def writing(events: Iterable[Event], target: Target, known: MutableMapping[str, Shape], trace: str | None) -> Writing:
+def writing(
+    events: Iterable[Event],
+    target: Target,
+    known: MutableMapping[str, Shape],
+    trace: str | None,
+    *,
+    is_unicode: bool = True,
+) -> Writing:
     """Ask for all that writes these events; return for each whether it is new.
 
     Args:
@@ -103,6 +118,7 @@ def writing(events: Iterable[Event], target: Target, known: MutableMapping[str, 
         known: shapes of tables that this connection has seen, filled on the way. Nobody asks for a shape while no event
             has a key and no trace runs.
         trace: traceparent of events that have none of their own, where the table has a column for it.
+        is_unicode: the connection carries every character; where it does not, contexts are escaped.
 
     Raises:
         EventError: an event has no environment, or has what the table has no column for.
@@ -112,33 +128,36 @@ def writing(events: Iterable[Event], target: Target, known: MutableMapping[str, 
         if event.environment is None and target.environment is None:
             raise EventError("the event has no environment: give it one, or make one Outbox(environment=…) for all")
     if target.via == "wal":
-        return (yield from _emitting(batch, target, trace))
+        return (yield from _emitting(batch, target, trace, is_unicode=is_unicode))
     is_keyed = any(event.key is not None for event in batch)
     is_traced = any(event.traceparent is not None for event in batch)
     if is_keyed or is_traced or trace:
         shape = yield from _looking(target, known, is_keyed=is_keyed, is_traced=is_traced)
         trace = trace if shape.has_traceparent else None
     firsts = list(_firsts(batch))
-    sql = _insert(target, is_keyed=is_keyed, is_traced=is_traced or trace is not None)
     new_keys: set[str] = set()
-    for piece in _pieces(_row(event, target, trace) for event, is_first in zip(batch, firsts, strict=True) if is_first):
-        answer = yield Query(sql, piece, returns=is_keyed)
+    for piece in _pieces([event for event, is_first in zip(batch, firsts, strict=True) if is_first]):
+        columns = _columns(piece, target, trace, is_unicode=is_unicode)
+        is_keyed = "event_key" in columns
+        sql = _insert(target, [*columns], is_keyed=is_keyed)
+        answer = yield Query(sql, tuple(map(_array, columns.values())), returns=is_keyed)
         new_keys.update(row[0] for row in answer)
     return [
         is_first and (event.key is None or event.key in new_keys) for event, is_first in zip(batch, firsts, strict=True)
     ]
 
 
-def _emitting(batch: Sequence[Event], target: Target, trace: str | None) -> Writing:
+def _emitting(batch: Sequence[Event], target: Target, trace: str | None, *, is_unicode: bool) -> Writing:
     """Write into the log alone; all are new, since nobody could say of a key whether it was there."""
     if any(event.key is not None for event in batch):
         raise EventError("an event that goes into the log alone cannot have a key: there is no table to look it up in")
-    # A publication's name is checked; it stands in the statement so that the parameter is one text, as elsewhere.
+    # A publication's name is checked; it stands in the statement so that the parameters are events, as elsewhere.
     sql = f"""
         SELECT pg_logical_emit_message(true, '{target.publication}', message)
-        FROM json_array_elements_text(CAST(CAST(%s AS text) AS json)) AS message"""  # noqa: S608
-    for piece in _pieces(json.dumps(_message(event, target, trace), ensure_ascii=False) for event in batch):
-        yield Query(sql, piece, returns=False)
+        FROM unnest({_TEXTS}) AS message"""  # noqa: S608
+    for piece in _pieces(batch):
+        messages = [_message(event, target, trace) for event in piece]
+        yield Query(sql, (_array(messages if is_unicode else map(_as_ascii, messages)),), returns=False)
     return [True] * len(batch)
 
 
@@ -156,7 +175,7 @@ def _message(event: Event, target: Target, trace: str | None) -> str:
     return f'{json.dumps(row, ensure_ascii=False)[:-1]},"event_context":{event.context_json}}}'
 
 
-def as_ascii(text: str) -> str:
+def _as_ascii(text: str) -> str:
     """Return JSON text that any encoding of a connection can carry."""
     return _NOT_ASCII.sub(lambda match: json.dumps(match[0])[1:-1], text)
 
@@ -167,7 +186,7 @@ def _looking(
     shape = known.get(target.table)
     # What was lacking a while ago may have been added since.
     if shape is None or (is_keyed and not shape.is_key_unique) or (is_traced and not shape.has_traceparent):
-        answer = yield Query(_LOOK, target.quoted, returns=True)
+        answer = yield Query(_LOOK, (target.quoted,), returns=True)
         if not answer:
             # No such table: Postgres says so better when it is written to.
             return Shape(has_key=is_keyed, is_key_unique=is_keyed, has_traceparent=is_traced)
@@ -187,32 +206,46 @@ def _looking(
     return shape
 
 
-def _insert(target: Target, *, is_keyed: bool, is_traced: bool) -> str:
-    # One JSON parameter for all events: an array for each column would be escaped value by value, which takes ten times
-    # as long.
-    more = ", event_key" * is_keyed + ", traceparent" * is_traced
+def _insert(target: Target, names: Sequence[str], *, is_keyed: bool) -> str:
     # With a target: without one, a sequence that was set back would make events vanish without a word.
     ends = "ON CONFLICT (event_key) DO NOTHING RETURNING event_key" if is_keyed else ""
     return f"""
-        INSERT INTO {target.quoted.replace("%", "%%")}
-            (event_type, event_date_time, environment, event_context, metadata_version{more})
-        SELECT type, coalesce(at, now()), environment, context, version{more}
-        FROM json_to_recordset(CAST(CAST(%s AS text) AS json)) AS event
-            (type text, at timestamptz, environment text, context jsonb, version bigint,
-             event_key text, traceparent text)
+        INSERT INTO {target.quoted.replace("%", "%%")} ({", ".join(names)})
+        SELECT {", ".join(_CASTS.get(name, name) for name in names)}
+        FROM unnest({", ".join([_TEXTS] * len(names))}) AS event ({", ".join(names)})
         {ends}"""  # noqa: S608 - the name is quoted, all else is fixed
 
 
-def _row(event: Event, target: Target, trace: str | None) -> str:
-    row = {"type": event.type, "environment": event.environment or target.environment, "version": event.version}
-    if event.at is not None:
-        row["at"] = event.at.astimezone(UTC).isoformat()
-    if event.key is not None:
-        row["event_key"] = event.key
-    if traceparent := event.traceparent or trace:
-        row["traceparent"] = traceparent
-    # The context is JSON already; taken apart and put together again it could change.
-    return f'{json.dumps(row, ensure_ascii=False)[:-1]},"context":{event.context_json}}}'
+def _columns(
+    events: Sequence[Event], target: Target, trace: str | None, *, is_unicode: bool
+) -> dict[str, Sequence[str | None]]:
+    """Return the columns that some of the events have; the others have their defaults, as they would have alone.
+
+    An array for each: Postgres takes one apart in half the time that it needs for JSON.
+    """
+    columns: dict[str, Sequence[str | None]] = {
+        "event_type": [event.type for event in events],
+        "environment": [event.environment or target.environment for event in events],
+        "event_context": [event.context_json if is_unicode else _as_ascii(event.context_json) for event in events],
+        "metadata_version": [str(event.version) for event in events],
+    }
+    times = [None if event.at is None else event.at.astimezone(UTC).isoformat() for event in events]
+    keys = [event.key for event in events]
+    traces = [event.traceparent or trace for event in events]
+    found = (("event_date_time", times), ("event_key", keys), ("traceparent", traces))
+    return columns | {name: column for name, column in found if any(column)}
+
+
+def _array(texts: Iterable[str | None]) -> str:
+    """Return an array as Postgres reads it; a driver would put it together value by value, which takes much longer."""
+    return "{" + ",".join(map(_element, texts)) + "}"
+
+
+def _element(text: str | None) -> str:
+    if text is None:
+        return "NULL"
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def _firsts(events: Iterable[Event]) -> Iterator[bool]:
@@ -224,15 +257,14 @@ def _firsts(events: Iterable[Event]) -> Iterator[bool]:
             seen.add(event.key)
 
 
-def _pieces(rows: Iterable[str]) -> Iterator[str]:
-    """Join rows to arrays within the bounds of a statement."""
-    piece: list[str] = []
-    characters = 0
-    for row in rows:
-        if len(piece) == _PIECE_EVENTS or (piece and characters + len(row) > _PIECE_CHARACTERS):
-            yield f"[{','.join(piece)}]"
-            piece, characters = [], 0
-        piece.append(row)
-        characters += len(row)
-    if piece:
-        yield f"[{','.join(piece)}]"
+def _pieces(events: Sequence[Event]) -> Iterator[Sequence[Event]]:
+    """Cut a batch within the bounds of a statement."""
+    first, characters = 0, 0
+    for at, event in enumerate(events):
+        size = len(event.context_json)
+        if at > first and (at - first == _PIECE_EVENTS or characters + size > _PIECE_CHARACTERS):
+            yield events[first:at]
+            first, characters = at, 0
+        characters += size
+    if first < len(events):
+        yield events[first:]

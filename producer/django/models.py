@@ -148,7 +148,7 @@ class OutboxEvent(models.Model):
             try:
                 query = next(work)
                 while True:
-                    cursor.execute(query.sql, [query.parameter])
+                    cursor.execute(query.sql, query.parameters)
                     query = work.send(cursor.fetchall() if query.returns else [])
             except StopIteration as end:
                 return list(end.value)
