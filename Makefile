@@ -33,7 +33,7 @@ check: $(STAMP)  ## Lint, types and import rules
 	$(BIN)/mypy producer sink cdc_reader deploy tests
 	$(BIN)/lint-imports
 
-up: $(STAMP)  ## Start the embedded Postgres, Valkey and ClickHouse and leave them running
+up: $(STAMP)  ## Start the embedded Postgres, Valkey and ClickHouse, and Flower, and leave them running
 	$(BIN)/outhaul local up --detach
 	@echo 'Settings for this shell: eval "$$($(BIN)/outhaul local env)"'
 
