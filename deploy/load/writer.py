@@ -1,0 +1,174 @@
+"""Transactions -> Postgres, over one connection, and a tally that is true whatever breaks.
+
+Edge: psycopg. A connection that breaks while it commits leaves a doubt; the server knows the transaction's number and
+says what became of it.
+
+Source: https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-PG-SNAPSHOT
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from deploy.load.plan import Ending
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable, Iterator
+
+    from deploy.load.pace import Pace
+    from deploy.load.plan import Transaction
+    from producer import Event, Outbox
+
+_LOOK_S = 0.2
+_COLUMNS = "(event_type, environment, event_context)"
+
+
+class How(StrEnum):
+    """By which statement events are written."""
+
+    MANY = "many"  # one statement for all of a transaction
+    SINGLE = "single"  # an INSERT for each
+    COPY = "copy"
+    WAL = "wal"  # into the log alone, without the table
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of a writer's transactions; `known` are events whose keys were there already, `bytes` of contexts."""
+
+    events: int = 0
+    transactions: int = 0
+    rolled_back_events: int = 0
+    rolled_back_transactions: int = 0
+    known: int = 0
+    unknown_events: int = 0
+    bytes: int = 0
+    reconnects: int = 0
+
+    def add(self, other: Tally) -> None:
+        """Add another writer's."""
+        for name in self.__slots__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+class Writer:
+    """Writes one transaction after the other."""
+
+    def __init__(self, dsn: str, outbox: Outbox, how: How, reconnect_s: float) -> None:
+        """Connect later; `reconnect_s` is how long a Postgres that is away is waited for."""
+        self._dsn = dsn
+        self._outbox = outbox
+        self._how = how
+        self._reconnect_s = reconnect_s
+        self.tally = Tally()
+
+    def run(self, work: Iterator[Transaction], pace: Pace, over: threading.Event) -> None:
+        """Write until the work ends or it is over.
+
+        Raises:
+            psycopg.Error: Postgres refuses, or is away for too long.
+            EventError: the table lacks what an event has.
+        """
+        conn = self._connect(over)
+        try:
+            for transaction in work:
+                if over.wait(pace.wait_s(len(transaction.events), time.monotonic())):
+                    return
+                while True:
+                    try:
+                        self._write(conn, transaction, over)
+                        break
+                    except psycopg.OperationalError:
+                        # Nothing of it is there: it was not yet to be committed, or the server says that it was not.
+                        conn = self._again(conn, over)
+                        if over.is_set():
+                            return
+        finally:
+            conn.close()
+
+    def _write(self, conn: psycopg.Connection[Any], transaction: Transaction, over: threading.Event) -> None:
+        events = transaction.events
+        if transaction.ending is Ending.SAVEPOINT:
+            conn.execute("SAVEPOINT load")
+            self._emit(conn, events)
+            conn.execute("ROLLBACK TO SAVEPOINT load")
+        new = self._emit(conn, events)
+        if transaction.ending is Ending.ROLLBACK:
+            conn.rollback()
+            self.tally.rolled_back_events += len(events)
+            self.tally.rolled_back_transactions += 1
+            return
+        number = conn.execute("SELECT pg_current_xact_id()::text").fetchone()
+        try:
+            conn.commit()
+        except psycopg.OperationalError:
+            became = self._ask(str(number[0]) if number else "", over)
+            if became is None:
+                # Written again, they might be there twice.
+                self.tally.unknown_events += len(new)
+                return
+            if became != "committed":
+                raise
+        self.tally.rolled_back_events += len(events) if transaction.ending is Ending.SAVEPOINT else 0
+        self.tally.events += sum(new)
+        self.tally.known += len(new) - sum(new)
+        self.tally.transactions += 1
+        self.tally.bytes += sum(len(event.context_json) for event, is_new in zip(events, new, strict=True) if is_new)
+
+    def _emit(self, conn: psycopg.Connection[Any], events: list[Event]) -> list[bool]:
+        match self._how:
+            case How.SINGLE:
+                return [self._outbox.emit(conn, event) for event in events]
+            case How.COPY:
+                with conn.cursor().copy(f"COPY {self._outbox.quoted} {_COLUMNS} FROM STDIN") as copy:
+                    for event in events:
+                        copy.write_row((event.type, event.environment, Jsonb(event.context)))
+                return [True] * len(events)
+            case _:
+                return self._outbox.emit_many(conn, events)
+
+    def _ask(self, number: str, over: threading.Event) -> str | None:
+        """Return what became of a transaction; None where nobody can say."""
+        while True:
+            try:
+                with self._connect(over) as conn:
+                    row = conn.execute("SELECT pg_xact_status(%s::xid8)", [number]).fetchone()
+            except psycopg.Error:
+                return None
+            if row is None or row[0] != "in progress":
+                return row[0] if row else None
+            time.sleep(_LOOK_S)
+
+    def _again(self, conn: psycopg.Connection[Any], over: threading.Event) -> psycopg.Connection[Any]:
+        with suppress(psycopg.Error):
+            conn.close()
+        self.tally.reconnects += 1
+        return self._connect(over)
+
+    def _connect(self, over: threading.Event) -> psycopg.Connection[Any]:
+        return patiently(lambda: psycopg.connect(self._dsn, connect_timeout=5), self._reconnect_s, over.wait)
+
+
+def patiently(
+    connect: Callable[[], psycopg.Connection[Any]], patience_s: float, wait: Callable[[float], bool]
+) -> psycopg.Connection[Any]:
+    """Connect, and try again for so long; `wait` returns true when it is over.
+
+    Raises:
+        psycopg.OperationalError: the last attempt's.
+    """
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            return connect()
+        except psycopg.OperationalError:
+            if time.monotonic() > deadline or wait(_LOOK_S):
+                raise
