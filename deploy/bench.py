@@ -23,7 +23,7 @@ def bench(
     compare: Annotated[Path | None, typer.Option(help="JSON of an earlier run: say what moved.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print all figures as one JSON object.")] = False,
 ) -> None:
-    """Measure throughput, latency, cost and memory, on servers of its own; ratios are what counts.
+    """Measure throughput, latency, cost and memory beside pg_recvlogical.
 
     Example: outhaul bench --quick --json > new.json
     """

@@ -55,7 +55,7 @@ def demo(
         ".outhaul/demo"
     ),
 ) -> None:
-    """Replay the flights of 2013 through the whole pipeline on an embedded stack, and count them.
+    """Replay the flights of 2013 through all of it, embedded, and count them.
 
     Example: outhaul demo --json --rows 100000 | tail -1
     """

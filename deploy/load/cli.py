@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import signal
 import threading
 from typing import Annotated
@@ -36,7 +37,9 @@ def load(
     reconnect_s: Annotated[float, typer.Option(min=0, help="How long a Postgres that is away is waited for.")] = 30,
     as_json: Annotated[bool, typer.Option("--json", help="Print the counts as one JSON object.")] = False,
 ) -> None:
-    """Write events into the outbox until Ctrl-C, or for a while, and count them to the event.
+    """Write events into the outbox, and count them to the event.
+
+    Until Ctrl-C, or for a while; at a rate, from several writers, with sizes, rollbacks and keys as asked.
 
     Example: outhaul load --rate 1000 --seconds 60 --transaction 1-100 --rollback 0.1
     """
@@ -46,7 +49,8 @@ def load(
     (context_bytes, *more) = ranges(context, "--context")
     if more:
         raise FatalError("--context is one size or range", todo="Write 200, or 100-5000", exit_code=Exit.USAGE)
-    plan = Plan(ranges(transaction, "--transaction"), rollback, context_bytes, types, keys, environment, seed)
+    sizes, name = ranges(transaction, "--transaction"), secrets.token_hex(4)
+    plan = Plan(sizes, rollback, context_bytes, types, keys, environment, seed, name)
     options = Options(
         dsn=settings.postgres_dsn.get_secret_value(),
         table=settings.table,

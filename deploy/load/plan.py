@@ -1,6 +1,6 @@
 """Options and a seed -> the transactions of one writer, without end.
 
-Pure. The same seed and writer give the same events, whatever else is going on.
+Pure. The same seed and writer give the same events, but for the name of the run.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 _RANGE = re.compile(r"(\d+)(?:-(\d+))?")
 _TEXT_BYTES = 1 << 20
-# What a context holds beside its filling: two numbers, names, brackets.
-_FRAME_BYTES = 40
+# What a context holds beside its filling: two numbers, the run, names, brackets.
+_FRAME_BYTES = 60
 
 
 class Ending(Enum):
@@ -52,6 +52,8 @@ class Plan:
     keys: float = 0.0
     environment: str = "load"
     seed: int = 1
+    # In every context, so that the events of one run are told from those of another with the same seed.
+    run: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ def transactions(plan: Plan, writer: int, events: int | None = None) -> Iterator
             number += 1
             length = max(0, dice.randint(plan.context_bytes.first, plan.context_bytes.last) - _FRAME_BYTES)
             at = dice.randrange(_TEXT_BYTES - length) if length < _TEXT_BYTES else 0
-            context = {"writer": writer, "n": number, "text": filling[at : at + length]}
+            context = {"run": plan.run, "writer": writer, "n": number, "text": filling[at : at + length]}
             key = f"load-{plan.seed}-{writer}-{number}" if plan.keys and dice.random() < plan.keys else None
             batch.append(Event(kind, context, environment=plan.environment, key=key))
         yield Transaction(batch, ending)

@@ -1,9 +1,7 @@
 """Transactions -> Postgres, over one connection, and a tally that is true whatever breaks.
 
-Edge: psycopg. A connection that breaks while it commits leaves a doubt; the server knows the transaction's number and
-says what became of it.
-
-Source: https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-PG-SNAPSHOT
+Edge: psycopg. A connection that breaks while it commits leaves a doubt, and the table says what became of it. The
+number of the transaction would not do: a server that crashed gives the number of one that was lost to another.
 """
 
 from __future__ import annotations
@@ -28,6 +26,8 @@ if TYPE_CHECKING:
     from producer import Event, Outbox
 
 _LOOK_S = 0.2
+# Other writers have ids between those of a transaction, but not so many.
+_NEAR = 1_000_000
 _COLUMNS = "(event_type, environment, event_context)"
 
 
@@ -106,16 +106,16 @@ class Writer:
             self.tally.rolled_back_events += len(events)
             self.tally.rolled_back_transactions += 1
             return
-        number = conn.execute("SELECT pg_current_xact_id()::text").fetchone()
+        mark, process = self._mark(conn, events, new), conn.info.backend_pid
         try:
             conn.commit()
         except psycopg.OperationalError:
-            became = self._ask(str(number[0]) if number else "", over)
-            if became is None:
+            is_there = self._is_there(mark, process, over)
+            if is_there is None:
                 # Written again, they might be there twice.
                 self.tally.unknown_events += len(new)
                 return
-            if became != "committed":
+            if not is_there:
                 raise
         self.tally.rolled_back_events += len(events) if transaction.ending is Ending.SAVEPOINT else 0
         self.tally.events += sum(new)
@@ -135,17 +135,40 @@ class Writer:
             case _:
                 return self._outbox.emit_many(conn, events)
 
-    def _ask(self, number: str, over: threading.Event) -> str | None:
-        """Return what became of a transaction; None where nobody can say."""
-        while True:
-            try:
-                with self._connect(over) as conn:
-                    row = conn.execute("SELECT pg_xact_status(%s::xid8)", [number]).fetchone()
-            except psycopg.Error:
-                return None
-            if row is None or row[0] != "in progress":
-                return row[0] if row else None
+    def _mark(self, conn: psycopg.Connection[Any], events: list[Event], new: list[bool]) -> tuple[int, str] | None:
+        """Return what names the transaction: about which id its last event has, and its context."""
+        last = next((event for event, is_new in zip(events[::-1], new[::-1], strict=True) if is_new), None)
+        if last is None or self._how is How.WAL:
+            return None
+        row = conn.execute("SELECT currval(pg_get_serial_sequence(%s, 'id'))", [self._outbox.quoted]).fetchone()
+        return (int(row[0]) if row else 0, last.context_json)
+
+    def _is_there(self, mark: tuple[int, str] | None, process: int, over: threading.Event) -> bool | None:
+        """Tell whether a transaction was committed; None where nobody can say."""
+        if mark is None:
+            return None if self._how is How.WAL else True
+        last, context = mark
+        try:
+            with self._connect(over) as conn:
+                if not self._has_ended(conn, process):
+                    return None
+                row = conn.execute(
+                    f"SELECT EXISTS (SELECT FROM {self._outbox.quoted} "  # noqa: S608 - a quoted name
+                    "WHERE id BETWEEN %s AND %s AND event_context = %s::jsonb)".encode(),
+                    [last - _NEAR, last, context],
+                ).fetchone()
+        except psycopg.Error:
+            return None
+        return bool(row and row[0])
+
+    def _has_ended(self, conn: psycopg.Connection[Any], process: int) -> bool:
+        """Wait until the server's process that was to commit is gone: it may still be at it."""
+        deadline = time.monotonic() + self._reconnect_s
+        while conn.execute("SELECT FROM pg_stat_activity WHERE pid = %s", [process]).fetchone() is not None:
+            if time.monotonic() > deadline:
+                return False
             time.sleep(_LOOK_S)
+        return True
 
     def _again(self, conn: psycopg.Connection[Any], over: threading.Event) -> psycopg.Connection[Any]:
         with suppress(psycopg.Error):

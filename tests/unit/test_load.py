@@ -34,7 +34,7 @@ def test_sizes_and_shares_are_as_asked() -> None:
     events = [event for one in made for event in one.events]
     kinds = [event.type for event in events]
     assert kinds.count("load_0") > kinds.count("load_4") > 0
-    assert all(90 <= len(event.context_json) <= 320 for event in events)
+    assert all(70 <= len(event.context_json) <= 320 for event in events)
 
 
 @pytest.mark.parametrize("rollback", [0.0, 0.9])
