@@ -14,16 +14,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from cdc_reader import arrow
-from cdc_reader.column_types import Oid, column_type
+from cdc_reader import arrays, arrow, codec_numeric
+from cdc_reader.cells import Cells
+from cdc_reader.column_types import ELEMENTS, Oid, column_type
 from cdc_reader.message import END_TIMESTAMP, MIN_TIMESTAMP, POSTGRES_EPOCH_US
+from cdc_reader.printers import PRINTERS
+from cdc_reader.render import printed
 from sink.errors import FrameError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cdc_reader.cells import Cells
     from cdc_reader.frame import Bools, Bytes, Ints
 
 POSTGRES_EPOCH_DAYS = 10_957
@@ -153,7 +156,50 @@ def _timestamp(cells: Cells, _: Oid) -> Coded:
     return moments(cells, values, infinite)
 
 
+def _numeric(cells: Cells, _: Oid) -> Coded:
+    return Coded(codec_numeric.decode(cells))
+
+
+def _time(cells: Cells, _: Oid) -> Coded:
+    values = cells.numbers(np.int64)
+    if ((values < 0) | (values > _DAY_US)).any():
+        raise FrameError("a time is none that Postgres has")
+    texts = pc.cast(cells.array(values % _DAY_US, pa.time64("us")), pa.string())
+    texts = pc.utf8_rtrim(pc.utf8_rtrim(texts, "0"), ".")
+    if (values == _DAY_US).any():
+        texts = pc.if_else(arrow.bools(values == _DAY_US), "24:00:00", texts)
+    return Coded(pc.cast(texts, pa.binary()))
+
+
+def _printed(cells: Cells, oid: Oid) -> Coded:
+    """Print each value that occurs, once: types that are rare, and not worth a way of their own."""
+    found = cells.contents().dictionary_encode()
+    return Coded(arrow.texts([printed(one.as_py(), oid) for one in found.dictionary]).take(found.indices))
+
+
+def _array(cells: Cells, oid: Oid) -> Coded:
+    """Check all elements of all rows as the column they would be, then print."""
+    starts, lengths, valid = [], [], []
+    for row in np.flatnonzero(cells.valid):
+        at = int(cells.start[row])
+        for span in arrays.parse(cells.raw(int(row)) or b"", ELEMENTS[oid]).spans:
+            starts.append(at if span is None else int(cells.start[row]) + span[0])
+            lengths.append(0 if span is None else span[1])
+            valid.append(span is not None)
+            at = starts[-1] + lengths[-1]
+    held = np.array(valid, np.bool_)
+    decode(
+        Cells(cells.buffer, np.array(starts, np.int64), np.array(lengths, np.int64), held, bool(held.all())),
+        ELEMENTS[oid],
+    )
+    return _printed(cells, oid)
+
+
 _DECODERS: dict[Oid, Callable[[Cells, Oid], Coded]] = {
+    **{Oid(oid): _printed for oid in PRINTERS},
+    **dict.fromkeys(ELEMENTS, _array),
+    Oid.NUMERIC: _numeric,
+    Oid.TIME: _time,
     Oid.BOOL: _bool,
     Oid.BYTEA: _bytes,
     Oid.CHAR: _char,

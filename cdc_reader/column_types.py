@@ -48,6 +48,33 @@ class Oid(IntEnum):
     TIMESTAMPTZ = 1184
     UUID = 2950
     JSONB = 3802
+    CIDR = 650
+    MACADDR8 = 774
+    MACADDR = 829
+    INET = 869
+    TIME = 1083
+    INTERVAL = 1186
+    TIMETZ = 1266
+    BIT = 1560
+    VARBIT = 1562
+    NUMERIC = 1700
+    BOOL_ARRAY = 1000
+    INT2_ARRAY = 1005
+    INT4_ARRAY = 1007
+    TEXT_ARRAY = 1009
+    VARCHAR_ARRAY = 1015
+    INT8_ARRAY = 1016
+    FLOAT8_ARRAY = 1022
+    TIMESTAMP_ARRAY = 1115
+    DATE_ARRAY = 1182
+    TIMESTAMPTZ_ARRAY = 1185
+    NUMERIC_ARRAY = 1231
+    UUID_ARRAY = 2951
+    JSONB_ARRAY = 3807
+
+
+ELEMENTS = {oid: Oid[oid.name.removesuffix("_ARRAY")] for oid in Oid if oid.name.endswith("_ARRAY")}
+"""Type of an array -> type of its elements."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +102,27 @@ _TYPES = {
 }
 
 
-def column_type(type_oid: int) -> ColumnType:
+_NO_MODIFIER = -1
+_MODIFIER_HEADER = 4
+_MAX_PRECISION = 18
+
+
+def column_type(type_oid: int, modifier: int = _NO_MODIFIER) -> ColumnType:
     """Return what a type becomes; String for those not listed."""
+    if type_oid == Oid.NUMERIC:
+        return _numeric(modifier)
     return _TYPES.get(type_oid, _STRING)  # type: ignore[call-overload,no-any-return]
+
+
+def _numeric(modifier: int) -> ColumnType:
+    """Return a Decimal where it is known to hold all digits; the digits travel as text, which is exact either way."""
+    if modifier < _MODIFIER_HEADER:
+        return _STRING
+    precision, scale = (modifier - _MODIFIER_HEADER) >> 16, (modifier - _MODIFIER_HEADER) & 0x7FF
+    # A scale below 0 or above the precision, which Postgres 15 has and Decimal has not, comes out too large here.
+    if not scale <= precision <= _MAX_PRECISION:
+        return _STRING
+    return ColumnType(pa.binary(), f"Decimal({precision}, {scale})")
 
 
 @lru_cache(maxsize=64)
@@ -87,7 +132,7 @@ def schema(columns: tuple[Column, ...]) -> pa.Schema:
 
 
 def _field(column: Column) -> pa.Field:
-    kind = column_type(column.type_oid)
+    kind = column_type(column.type_oid, column.type_modifier)
     name = kind.clickhouse if column.name in _NEVER_NULL else f"Nullable({kind.clickhouse})"
     printed = {BYTEA: b""} if column.type_oid == Oid.BYTEA else {}
     return pa.field(column.name, kind.arrow, metadata={b"clickhouse": name.encode()} | printed)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cdc_reader import codec_binary, codec_text
 from cdc_reader.cells import Cells, walk
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from cdc_reader.message import Column, Relation
 
 _BINARY_TYPES = frozenset(Oid)
+_NAN = b"NaN"
 
 
 class UnsupportedBinary(PipelineError):  # noqa: N818 -- no failure: the reader goes on with text tuples
@@ -86,7 +88,7 @@ def build(columns: Sequence[Column], cells: Sequence[Cells], *, binary: bool) ->
             if column.type_oid not in _BINARY_TYPES:
                 raise UnsupportedBinary(column.type_oid, column.name)
     decode = codec_binary.decode if binary else codec_text.decode
-    coded = [decode(part, column.type_oid) for column, part in kept]
+    coded = [_finite(decode(part, column.type_oid), column) for column, part in kept]
     refused = np.zeros(len(kept[0][1].start), np.bool_)
     for one in coded:
         if one.refused is not None:
@@ -98,13 +100,24 @@ def build(columns: Sequence[Column], cells: Sequence[Cells], *, binary: bool) ->
     )
 
 
+def _finite(coded: codec_binary.Coded, column: Column) -> codec_binary.Coded:
+    """Refuse what a numeric can be and a Decimal cannot."""
+    if column.type_oid != Oid.NUMERIC or column_type(column.type_oid, column.type_modifier) == column_type(Oid.TEXT):
+        return coded
+    odd = pc.fill_null(pc.equal(coded.array, _NAN), fill_value=False)
+    if not pc.any(odd).as_py():
+        return coded
+    refused = odd.to_numpy(zero_copy_only=False)
+    return codec_binary.Coded(pc.if_else(odd, pa.scalar(None, pa.binary()), coded.array), refused)
+
+
 def _refuse(
     row: int, kept: Sequence[tuple[Column, Cells]], coded: Sequence[codec_binary.Coded], *, binary: bool
 ) -> RefusedRow:
     values = {column.name: _printed(part.raw(row), column, binary=binary) for column, part in kept}
     reasons = [
         f"{column.name}: {(values[column.name] or b'').decode('ascii')} is outside what "
-        f"{column_type(column.type_oid).clickhouse} holds"
+        f"{column_type(column.type_oid, column.type_modifier).clickhouse} holds"
         for (column, _), one in zip(kept, coded, strict=True)
         if one.refused is not None and one.refused[row]
     ]

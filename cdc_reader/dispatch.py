@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING
 
 import kombu.exceptions
 
+from cdc_reader.fit import check_fit
 from sink.app import WRITE_BATCH, SinkApp
 from sink.batch import STREAM, epoch_key, fence
 from sink.errors import Exit, TransientError
 from sink.failpoint import reach
+from sink.insert import column_type
 from sink.schema import ensure_columns
 from sink.sentry import trace
 
@@ -38,7 +40,7 @@ class Dispatcher:
         self._app = app
         self._payloads = payloads
         self._clickhouse = clickhouse
-        self._known: set[tuple[str, tuple[str, ...]]] = set()
+        self._known: set[tuple[str, tuple[tuple[str, str], ...]]] = set()
 
     @property
     def _settings(self) -> Settings:
@@ -57,7 +59,7 @@ class Dispatcher:
 
         Raises:
             TransientError: Redis or ClickHouse did not answer; nothing was sent, or perhaps twice, which is harmless.
-            FatalError: ClickHouse refuses a new column.
+            FatalError: ClickHouse refuses a new column, or has one that is too small for what the outbox has now.
         """
         message = entry.message
         self._ensure_columns(entry)
@@ -99,7 +101,8 @@ class Dispatcher:
         schema = entry.assembled.schema
         if schema is None:
             return
-        key = (entry.message.table, tuple(schema.names))
+        table = entry.message.table
+        key = table, tuple((field.name, column_type(field)) for field in schema)
         if key not in self._known:
-            ensure_columns(self._clickhouse, entry.message.table, schema)
+            check_fit(table, schema, ensure_columns(self._clickhouse, table, schema))
             self._known.add(key)

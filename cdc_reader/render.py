@@ -20,7 +20,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from cdc_reader.column_types import Oid
+from cdc_reader import arrays, printers
+from cdc_reader.column_types import ELEMENTS, Oid
 
 _DAY_US = 86_400_000_000
 _DAYS_0000_03_01 = 730_425
@@ -47,6 +48,8 @@ def row_json(values: Mapping[str, bytes | None]) -> str:
 
 def printed(raw: bytes, type_oid: int) -> bytes:
     """Print a value that the binary codec has checked."""
+    if type_oid in ELEMENTS:
+        return arrays.printed(raw, ELEMENTS[Oid(type_oid)], printed)
     printer = _PRINTERS.get(type_oid)
     return raw if printer is None else printer(raw).encode("latin-1")
 
@@ -134,6 +137,7 @@ def _halfway(value: np.floating[Any], exact: Fraction, towards: float) -> Fracti
 
 
 _PRINTERS: dict[int, _Printer] = {
+    **printers.PRINTERS,
     Oid.BOOL: lambda raw: "t" if raw[0] else "f",
     Oid.BYTEA: lambda raw: "\\x" + raw.hex(),
     Oid.CHAR: _char,

@@ -8,6 +8,7 @@ Source: https://clickhouse.com/docs/sql-reference/table-functions/input
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,7 @@ _WHEN = (
 )
 _SECOND_US = 1_000_000
 
+_DECIMAL = re.compile(r"Decimal\(\d+, \d+\)")
 _MAX_UINT64 = (1 << 64) - 1
 
 
@@ -121,7 +123,7 @@ def statement(table: str, epochs: str, contents: Contents, tables: Sequence[str]
     schema = contents.schema
     names = [identifier(field.name) for field in schema]
     expressions = [_EXPRESSIONS.get(field.name, name) for field, name in zip(schema, names, strict=True)]
-    structure = ", ".join(f"{name} {column_type(field)}" for field, name in zip(schema, names, strict=True))
+    structure = ", ".join(f"{name} {_carried(field)}" for field, name in zip(schema, names, strict=True))
     # Only a table that events go to has their times, and only their batches tell between which these lie.
     when = _WHEN if contents.from_us is not None else ""
     held = [query("unless_held", table=one, when=when if one == table else "") for one in tables]
@@ -134,6 +136,14 @@ def statement(table: str, epochs: str, contents: Contents, tables: Sequence[str]
         structure=literal(structure),
         unless_held="\n".join(held),
     )
+
+
+def _carried(field: pa.Field) -> str:
+    """Return the type in which a column is read; ClickHouse makes of it what the table has.
+
+    A Decimal comes as its digits: a table that has a String there gets them as Postgres prints them.
+    """
+    return _DECIMAL.sub("String", column_type(field))
 
 
 def column_type(field: pa.Field) -> str:

@@ -138,17 +138,19 @@ def widen(table: str) -> str:
     return f"ALTER TABLE {table} MODIFY SETTING non_replicated_deduplication_window = {DEDUPLICATION_WINDOW}"
 
 
-def ensure_columns(clickhouse: ClickHouse, table: str, schema: pa.Schema) -> None:
+def ensure_columns(clickhouse: ClickHouse, table: str, schema: pa.Schema) -> dict[str, str]:
     """Add the columns that the table lacks, Nullable: rows stored before have no value there.
+
+    Returns the types of those that it had already.
 
     Raises:
         PipelineError: ClickHouse refuses or does not answer.
     """
     rows = clickhouse.rows(
-        "SELECT name FROM system.columns WHERE database = currentDatabase() AND table = {table:String}",
+        "SELECT name, type FROM system.columns WHERE database = currentDatabase() AND table = {table:String}",
         parameters={"table": table},
     )
-    present = {name for (name,) in rows}
+    present: dict[str, str] = {str(name): str(kind) for name, kind in rows}
     for field in schema:
         if field.name not in present:
             kind = column_type(field)
@@ -156,3 +158,4 @@ def ensure_columns(clickhouse: ClickHouse, table: str, schema: pa.Schema) -> Non
                 f"ALTER TABLE {identifier(table)} ADD COLUMN IF NOT EXISTS {identifier(field.name)} {kind}"
             )
             log.info("column_added", table=table, column=field.name, type=kind)
+    return present

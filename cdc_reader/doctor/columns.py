@@ -41,6 +41,7 @@ class OutboxColumn:
     type: str
     nullable: bool
     published: bool
+    modifier: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ def _judge_one(column: OutboxColumn, target: StoredColumn | None, table: Table) 
     if target is None:
         return None
     check = f"column {column.name}"
-    kind = column_type(column.type_oid).clickhouse
+    kind = column_type(column.type_oid, column.modifier).clickhouse
     wanted = f"Nullable({kind})" if column.nullable and column.name != _NULL_IS_FILLED else kind
     alter = _alter(table, column.name, wanted)
     if target.default_kind in _COMPUTED:
@@ -125,7 +126,7 @@ def _named(
     if as_text:
         yield fine("stored as text", f"{', '.join(as_text)}: and the whole stream comes as text, at some cost")
     added = [
-        f"{column.name} ({column_type(column.type_oid).clickhouse})"
+        f"{column.name} ({column_type(column.type_oid, column.modifier).clickhouse})"
         for column in captured
         if column.name not in by_name
     ]

@@ -71,7 +71,7 @@ _PROSPECT: LiteralString = """
 
 _COLUMNS: LiteralString = """
     SELECT attname AS name, atttypid::bigint AS type_oid, format_type(atttypid, atttypmod) AS type,
-           NOT attnotnull AS nullable,
+           atttypmod AS modifier, NOT attnotnull AS nullable,
            coalesce((SELECT to_jsonb(held) -> 'attnames' ? attname FROM pg_publication_tables AS held
                      WHERE pubname = %(publication)s AND schemaname = nspname AND tablename = relname),
                     true) AS published

@@ -14,6 +14,7 @@ from cdc_reader.doctor.finding import State
 
 _WRAPPED = re.compile(r"(?:Nullable|LowCardinality)\((.*)\)", re.DOTALL)
 _INTEGER = re.compile(r"(U?)Int(\d+)")
+_DIGITS = re.compile(r"\d+")
 _MOMENT = re.compile(r"DateTime64\((\d+)")
 # Every digit of a double counts up to here.
 _EXACT_BITS = {"Float32": 24, "Float64": 53}
@@ -42,7 +43,18 @@ def takes(source: str, target: str) -> Verdict:
         return TAKES if target == "Float64" else _changed(target)
     if source.startswith(("DateTime64", "Date32")):
         return _moment(source, target)
+    if source.startswith("Decimal") and target.startswith("Decimal"):
+        return _decimal(source, target)
     return _text(source, target)
+
+
+def _decimal(source: str, target: str) -> Verdict:
+    (digits, scale), (target_digits, target_scale) = (map(int, _DIGITS.findall(kind)) for kind in (source, target))
+    if target_scale < scale:
+        return _changed(target)
+    if target_digits - target_scale < digits - scale:
+        return State.WARN, f"{target} has fewer digits: numbers that do not fit become dead letters"
+    return TAKES
 
 
 def _integer(source: str, target: str) -> Verdict:

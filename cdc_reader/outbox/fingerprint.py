@@ -104,6 +104,9 @@ _POSTGRES: dict[int, _Sql] = {
     Oid.DATE: _finite(lambda value: f"{value} - '1970-01-01'::date"),
     Oid.TIMESTAMP: _MICROSECONDS,
     Oid.TIMESTAMPTZ: _MICROSECONDS,
+    # Its cast to text shows a mask that its output leaves out.
+    Oid.INET: lambda value: f"inet_out({value})::text",
+    Oid.NUMERIC: lambda value: f"trim_scale({value})::text",
 }
 
 
@@ -112,7 +115,14 @@ def _hex_of(kind: str) -> _Sql:
     return lambda value: f"lower(hex(reverse(CAST(reinterpretAsFixedString(to{kind}({value})) AS String))))"
 
 
+def _without_zeros(value: str) -> str:
+    # A Decimal has them not, a text of the same number has them.
+    text = f"toString({value})"
+    return f"if(position({text}, '.') = 0, {text}, trim(TRAILING '.' FROM trim(TRAILING '0' FROM {text})))"
+
+
 _CLICKHOUSE: dict[int, _Sql] = {
+    Oid.NUMERIC: _without_zeros,
     Oid.BOOL: lambda value: f"toString(toUInt8({value}))",
     Oid.FLOAT4: _hex_of("Float32"),
     Oid.FLOAT8: _hex_of("Float64"),

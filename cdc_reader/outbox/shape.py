@@ -26,7 +26,8 @@ _BINARY_TYPES = frozenset(Oid)
 _FIRST_WITH_LISTS = 150000
 
 _COLUMNS: LiteralString = """
-    SELECT attname AS name, atttypid::int8 AS oid, current_setting('server_encoding') AS encoding
+    SELECT attname AS name, atttypid::int8 AS oid, atttypmod AS modifier,
+           current_setting('server_encoding') AS encoding
     FROM pg_attribute WHERE attrelid = to_regclass(%(table)s) AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
     ORDER BY attnum"""
 
@@ -94,6 +95,6 @@ def describe(conn: psycopg.Connection[dict[str, Any]], settings: Settings) -> Sh
             todo="Rows of this table can be streamed, but not compared, healed or pruned",
             exit_code=Exit.TABLE_MISSING,
         )
-    columns = tuple(Column(row["name"], cast("int", row["oid"])) for row in kept)
+    columns = tuple(Column(row["name"], cast("int", row["oid"]), cast("int", row["modifier"])) for row in kept)
     condition = (published or {}).get("rowfilter") or "true"
     return Shape(settings.table, columns, f"({condition})", found[0]["encoding"])

@@ -23,11 +23,12 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from cdc_reader.assemble import Assembly
-from cdc_reader.column_types import Oid
+from cdc_reader.column_types import ELEMENTS, Oid
 from cdc_reader.decode import Decoder
 from cdc_reader.frame import Run, heard
 from cdc_reader.held import NOTHING_HELD
 from cdc_reader.message import Column
+from cdc_reader.render import printed
 from sink.errors import PipelineError
 from tests.unit import pgoutput_frames as pg
 
@@ -85,6 +86,23 @@ _BINARY_VALUES: dict[Oid, Any] = {
     Oid.TIMESTAMPTZ: 2**63 - 1,
     Oid.UUID: "7b2a1c1e-0000-4000-8000-00000000000a",
     Oid.JSONB: b'{"a": 1}',
+    Oid.NUMERIC: "-12345.60",
+    Oid.TIME: 86_400_000_000,
+    Oid.TIMETZ: (1, -19_800),
+    Oid.INTERVAL: (-1_500_000, 3, 14),
+    Oid.INET: "2001:db8::1/64",
+    Oid.CIDR: "10.0.0.0/8",
+    Oid.MACADDR: bytes(6),
+    Oid.MACADDR8: bytes(8),
+    Oid.BIT: "0101010101",
+    Oid.VARBIT: "1",
+}
+_BINARY_VALUES |= {
+    oid: pg.array(element, [None, pg.binary(element, _BINARY_VALUES[element])], (2, 1))
+    for oid, element in ELEMENTS.items()
+}
+_TEXT_VALUES |= {
+    oid: printed(pg.binary(oid, value), oid) for oid, value in _BINARY_VALUES.items() if oid not in _TEXT_VALUES
 }
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import struct
 import uuid
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from cdc_reader.column_types import Oid
@@ -32,6 +34,50 @@ EVENTS = Relation(
 )
 TABLES = {"public.outbox": "event_log"}
 
+
+def numeric(value: Decimal) -> bytes:
+    """Give the binary form of a number, with the scale that it is written in."""
+    if not value.is_finite():
+        return struct.pack(">hhHH", 0, 0, 0xC000 if value.is_nan() else 0xF000 if value < 0 else 0xD000, 0)
+    sign, digits, exponent = value.as_tuple()
+    scale = max(-int(exponent), 0)
+    text = "".join(map(str, digits)) + "0" * max(int(exponent), 0)
+    whole, fraction = text[: len(text) - scale], text[len(text) - scale :].rjust(scale, "0") if scale else ""
+    whole = whole.rjust(-(-len(whole) // 4) * 4, "0")
+    fraction = fraction.ljust(-(-len(fraction) // 4) * 4, "0")
+    groups = [int((whole + fraction)[at : at + 4]) for at in range(0, len(whole + fraction), 4)]
+    weight = len(whole) // 4 - 1
+    while groups and not groups[0]:
+        groups.pop(0)
+        weight -= 1
+    while groups and not groups[-1]:
+        groups.pop()
+    if not groups:
+        weight, sign = 0, 0
+    return struct.pack(f">hhHH{len(groups)}h", len(groups), weight, 0x4000 if sign else 0, scale, *groups)
+
+
+def network(value: str, *, is_cidr: bool) -> bytes:
+    """Give the binary form of an address, with or without its mask."""
+    one = ipaddress.ip_interface(value)
+    packed = one.ip.packed
+    return bytes([2 if one.version == 4 else 3, one.network.prefixlen, is_cidr, len(packed)]) + packed
+
+
+def bits(value: str) -> bytes:
+    """Give the binary form of a bit string."""
+    padded = value.ljust(-(-len(value) // 8) * 8, "0")
+    return struct.pack(">i", len(value)) + bytes(int(padded[at : at + 8], 2) for at in range(0, len(padded), 8))
+
+
+def array(element_oid: int, elements: Sequence[bytes | None], *dimensions: tuple[int, int]) -> bytes:
+    """Give the binary form of an array of raw elements; (size, lower bound) of its dimensions where it has not one."""
+    shape = dimensions or (((len(elements), 1),) if elements else ())
+    head = struct.pack(">iiI", len(shape), None in elements, element_oid)
+    cells = [struct.pack(">i", -1) if one is None else struct.pack(">i", len(one)) + one for one in elements]
+    return head + b"".join(struct.pack(">ii", *one) for one in shape) + b"".join(cells)
+
+
 _FORMS: dict[int, Callable[[Any], bytes]] = {
     Oid.BOOL: lambda value: struct.pack(">?", value),
     Oid.INT2: lambda value: struct.pack(">h", value),
@@ -45,6 +91,14 @@ _FORMS: dict[int, Callable[[Any], bytes]] = {
     Oid.TIMESTAMPTZ: lambda value: struct.pack(">q", value),
     Oid.UUID: lambda value: uuid.UUID(str(value)).bytes,
     Oid.JSONB: lambda value: b"\x01" + value,
+    Oid.NUMERIC: lambda value: numeric(Decimal(value)),
+    Oid.TIME: lambda value: struct.pack(">q", value),
+    Oid.TIMETZ: lambda value: struct.pack(">qi", *value),
+    Oid.INTERVAL: lambda value: struct.pack(">qii", *value),
+    Oid.INET: lambda value: network(value, is_cidr=False),
+    Oid.CIDR: lambda value: network(value, is_cidr=True),
+    Oid.BIT: bits,
+    Oid.VARBIT: bits,
 }
 
 

@@ -5,19 +5,21 @@ import math
 import pickle
 import struct
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cdc_reader.cells import Cells
-from cdc_reader.column_types import Oid, column_type
+from cdc_reader.column_types import ELEMENTS, Oid, column_type
 from cdc_reader.columns import Rows, UnsupportedBinary, build, decode_rows
 from cdc_reader.frame import split
 from cdc_reader.message import END_TIMESTAMP, MIN_TIMESTAMP, Column, Relation
+from cdc_reader.printers import PRINTERS
 from cdc_reader.render import printed
 from sink.errors import FatalError, FrameError
 from tests.unit import pgoutput_frames as pg
@@ -31,6 +33,11 @@ _TIMES = st.one_of(
     st.integers(-4_000_000_000_000_000, 10_000_000_000_000_000),
     st.integers(-200_000, 200_000).map(lambda days: days * _DAY_US),
     st.sampled_from([*_TIME_INFINITIES, 0, -1]),
+)
+_INT8 = st.integers(-(2**63), 2**63 - 1)
+_CLOCK = st.integers(0, _DAY_US)
+_ADDRESSES = st.ip_addresses().map(str) | st.tuples(st.ip_addresses(v=4), st.integers(0, 32)).map(
+    "{0[0]}/{0[1]}".format
 )
 VALUES: dict[Oid, st.SearchStrategy[Any]] = {
     Oid.BOOL: st.booleans(),
@@ -54,7 +61,25 @@ VALUES: dict[Oid, st.SearchStrategy[Any]] = {
     Oid.TIMESTAMPTZ: _TIMES,
     Oid.UUID: st.uuids(),
     Oid.JSONB: _TEXTS,
+    Oid.NUMERIC: st.decimals() | st.decimals(-(10**8), 10**8, places=2),
+    Oid.TIME: _CLOCK,
+    Oid.TIMETZ: st.tuples(_CLOCK, st.integers(-57_599, 57_599)),
+    Oid.INTERVAL: st.tuples(_INT8, st.integers(-(2**31), 2**31 - 1), st.integers(-(2**31), 2**31 - 1)),
+    Oid.INET: _ADDRESSES,
+    Oid.CIDR: _ADDRESSES,
+    Oid.MACADDR: st.binary(min_size=6, max_size=6),
+    Oid.MACADDR8: st.binary(min_size=8, max_size=8),
+    Oid.BIT: st.text("01", max_size=20),
+    Oid.VARBIT: st.text("01", max_size=20),
 }
+
+
+def _arrays(oid: Oid) -> st.SearchStrategy[bytes]:
+    raw = VALUES[ELEMENTS[oid]].map(lambda value: pg.binary(ELEMENTS[oid], value))
+    return st.lists(st.none() | raw, max_size=4).map(lambda elements: pg.array(ELEMENTS[oid], elements))
+
+
+VALUES |= {oid: _arrays(oid) for oid in ELEMENTS}
 
 
 def rows_of(relation: Relation, messages: list[bytes], *, binary: bool = True) -> Rows:
@@ -123,6 +148,85 @@ def test_a_value_comes_out_as_postgres_meant_it(oid: Oid, value: Any, expected: 
     raw = pg.binary(oid, value)
     assert one(oid, raw) == expected
     assert one(oid, printed(raw, oid), binary=False) == expected
+
+
+@pytest.mark.parametrize(
+    ("oid", "value", "text"),
+    [
+        (Oid.NUMERIC, "12345678901234567890.1230", "12345678901234567890.1230"),
+        (Oid.NUMERIC, "-0.05", "-0.05"),
+        (Oid.NUMERIC, "0.00", "0.00"),
+        (Oid.NUMERIC, "-99999999999999.9999", "-99999999999999.9999"),
+        (Oid.NUMERIC, "1e20", "100000000000000000000"),
+        (Oid.NUMERIC, "1e-18", "0.000000000000000001"),
+        (Oid.NUMERIC, "NaN", "NaN"),
+        (Oid.NUMERIC, "-Infinity", "-Infinity"),
+        (Oid.TIME, _DAY_US, "24:00:00"),
+        (Oid.TIME, 1_500_000, "00:00:01.5"),
+        (Oid.TIME, 36_000_000_000, "10:00:00"),
+        (Oid.TIMETZ, (0, -19_800), "00:00:00+05:30"),
+        (Oid.TIMETZ, (1, 3_601), "00:00:00.000001-01:00:01"),
+        (Oid.INTERVAL, (-1_500_000, 3, 14), "P1Y2M3DT-1.5S"),
+        (Oid.INTERVAL, (0, 0, 0), "PT0S"),
+        (Oid.INTERVAL, (90_061_000_000, 0, -1), "P-1MT25H1M1S"),
+        (Oid.INET, "10.0.0.1", "10.0.0.1"),
+        (Oid.INET, "::ffff:10.0.0.0/104", "::ffff:10.0.0.0/104"),
+        (Oid.INET, "2001:db8::1", "2001:db8::1"),
+        (Oid.INET, "1:0:2:0:0:3:0:0", "1:0:2::3:0:0"),
+        (Oid.CIDR, "10.0.0.1/32", "10.0.0.1/32"),
+        (Oid.MACADDR, b"\x08\0+\1\2\3", "08:00:2b:01:02:03"),
+        (Oid.VARBIT, "0101010101", "0101010101"),
+        (Oid.INT4_ARRAY, pg.array(Oid.INT4, [b"\0\0\0\1", None]), "{1,NULL}"),
+        (Oid.TEXT_ARRAY, pg.array(Oid.TEXT, [b"", b"null", b'a"\\', b"x y", b"z"]), '{"","null","a\\"\\\\","x y",z}'),
+        (Oid.BOOL_ARRAY, pg.array(Oid.BOOL, [b"\0", b"\1"], (2, 5), (1, 1)), "[5:6][1:1]={{f},{t}}"),
+    ],
+)
+def test_a_type_kept_as_text_is_printed_as_postgres_prints_it(oid: Oid, value: Any, text: str) -> None:
+    raw = pg.binary(oid, value)
+    assert one(oid, raw) == text.encode()
+    assert printed(raw, oid) == text.encode()
+
+
+def test_a_numeric_of_few_digits_is_a_decimal_and_nan_in_it_is_refused() -> None:
+    priced = Relation(5, "public", "t", "d", (Column("price", Oid.NUMERIC, (12 << 16 | 2) + 4),))
+    for binary, nan in ((True, pg.numeric(Decimal("NaN"))), (False, b"NaN")):
+        price = pg.numeric(Decimal("-1.20")) if binary else b"-1.20"
+        messages = [pg.raw_insert([value], 5, b"b" if binary else b"t") for value in (price, nan, None)]
+        rows = rows_of(priced, messages, binary=binary)
+        assert rows.columns.schema.field("price").metadata == {b"clickhouse": b"Nullable(Decimal(12, 2))"}
+        assert rows.columns.column("price").to_pylist() == [b"-1.20", None, None]
+        assert [(row.row, row.row_json, row.reason) for row in rows.refused_rows] == [
+            (1, '{"price": "NaN"}', "price: NaN is outside what Decimal(12, 2) holds")
+        ]
+
+
+def _modifier(precision: int, scale: int) -> int:
+    return (precision << 16 | (scale & 0x7FF)) + 4
+
+
+@pytest.mark.parametrize(
+    ("modifier", "clickhouse"),
+    [
+        (-1, "String"),
+        (_modifier(18, 18), "Decimal(18, 18)"),
+        (_modifier(1, 0), "Decimal(1, 0)"),
+        (_modifier(19, 2), "String"),
+        (_modifier(5, -2), "String"),
+        (_modifier(3, 5), "String"),
+    ],
+)
+def test_a_numeric_is_a_decimal_where_that_holds_every_digit(modifier: int, clickhouse: str) -> None:
+    assert column_type(Oid.NUMERIC, modifier).clickhouse == clickhouse
+
+
+@pytest.mark.parametrize("oid", [*PRINTERS, *ELEMENTS, Oid.UUID])
+@settings(max_examples=10)
+@given(st.data())
+def test_every_prefix_and_extension_of_a_value_is_an_error(oid: Oid, data: st.DataObject) -> None:
+    raw = pg.binary(oid, data.draw(VALUES[oid]))
+    for length in [*range(len(raw)), len(raw) + 1]:
+        with pytest.raises(FrameError):
+            one(oid, (raw + b"\0")[:length])
 
 
 def test_nan_and_negative_zero_are_kept() -> None:
@@ -225,6 +329,31 @@ def test_a_refused_row_that_is_not_utf8_can_be_read_back_whole() -> None:
         (Oid.DATE, struct.pack(">i", 2_145_031_949)),
         (Oid.TIMESTAMP, struct.pack(">q", MIN_TIMESTAMP - 1)),
         (Oid.TIMESTAMPTZ, struct.pack(">q", END_TIMESTAMP)),
+        (Oid.TIME, struct.pack(">q", _DAY_US + 1)),
+        (Oid.TIME, struct.pack(">q", -1)),
+        (Oid.TIMETZ, struct.pack(">qi", 0, 57_600)),
+        (Oid.TIMETZ, struct.pack(">qi", _DAY_US + 1, 0)),
+        (Oid.NUMERIC, struct.pack(">hhHHh", 1, 0, 0, 0, 10_000)),
+        (Oid.NUMERIC, struct.pack(">hhHHh", 1, 0, 0, 0, -1)),
+        (Oid.NUMERIC, struct.pack(">hhHHh", 1, 0, 0x1000, 0, 1)),
+        (Oid.NUMERIC, struct.pack(">hhHHh", 1, 20, 0, 0, 10_000)),
+        (Oid.NUMERIC, struct.pack(">hhHH", 1, 0, 0, 0)),
+        (Oid.NUMERIC, struct.pack(">hhHHh", -1, 0, 0, 0, 1)),
+        (Oid.NUMERIC, struct.pack(">hhHH", 0, 0, 0, 0x4000)),
+        (Oid.INET, b"\2\x21\0\4" + bytes(4)),
+        (Oid.INET, b"\2\x20\1\4" + bytes(4)),
+        (Oid.INET, b"\4\x20\0\4" + bytes(4)),
+        (Oid.CIDR, b"\3\x20\1\4" + bytes(4)),
+        (Oid.BIT, struct.pack(">ib", 9, 0)),
+        (Oid.VARBIT, struct.pack(">i", -1)),
+        (Oid.INT4_ARRAY, pg.array(Oid.INT8, [bytes(8)])),
+        (Oid.INT4_ARRAY, pg.array(Oid.INT4, [bytes(8)])),
+        (Oid.BOOL_ARRAY, pg.array(Oid.BOOL, [b"\2"])),
+        (Oid.JSONB_ARRAY, pg.array(Oid.JSONB, [b"\2{}"])),
+        (Oid.INT4_ARRAY, pg.array(Oid.INT4, [bytes(4)], (2, 1))),
+        (Oid.INT4_ARRAY, pg.array(Oid.INT4, [bytes(4)], (2**31 - 1, 1), (2**31 - 1, 1))),
+        (Oid.INT4_ARRAY, pg.array(Oid.INT4, [], (0, 1))),
+        (Oid.INT4_ARRAY, pg.array(Oid.INT4, [bytes(4)], *[(1, 1)] * 7)),
     ],
 )
 def test_a_binary_value_that_its_type_does_not_have_is_an_error(oid: Oid, raw: bytes) -> None:
@@ -275,16 +404,16 @@ def test_a_text_value_that_is_not_printed_as_asked_is_an_error(oid: Oid, text: A
 
 
 def test_a_type_without_a_known_binary_form_asks_for_text() -> None:
-    numeric = 1700
+    money = 790
     with pytest.raises(UnsupportedBinary) as error:
-        one(numeric, b"123")
+        one(money, b"123")
     again = pickle.loads(pickle.dumps(error.value))
-    assert (again.type_oid, again.column, str(again)) == (numeric, "c", str(error.value))
-    assert one(numeric, b"123.40", binary=False) == b"123.40"
-    assert column_type(numeric).clickhouse == "String"
+    assert (again.type_oid, again.column, str(again)) == (money, "c", str(error.value))
+    assert one(money, b"$123.40", binary=False) == b"$123.40"
+    assert column_type(money).clickhouse == "String"
 
 
-@pytest.mark.parametrize("oid", [Oid.BOOL, 1700])
+@pytest.mark.parametrize("oid", [Oid.BOOL, 790])
 def test_an_ignored_column_may_have_any_type(oid: Oid) -> None:
     relation = Relation(5, "public", "t", "d", (Column("id", Oid.INT8), Column("processed", oid)))
     rows = rows_of(relation, [pg.raw_insert([bytes(8), b"whatever"], 5)])

@@ -8,7 +8,7 @@ from cdc_reader.doctor.finding import Finding, State
 from cdc_reader.doctor.takes import takes
 from sink.schema import Table
 
-NUMERIC, DOMAIN = 1700, 16400
+MONEY, DOMAIN = 790, 16400
 TABLE = Table("event_log", "ReplacingMergeTree", "", "toYYYYMM(event_date_time)", "event_type, event_date_time, id")
 OUTBOX = [
     OutboxColumn("id", Oid.INT8, "bigint", nullable=False, published=True),
@@ -61,12 +61,12 @@ def test_an_id_that_is_no_integer_or_is_not_there_fails() -> None:
 
 def test_columns_that_come_as_text_or_are_new_or_are_hidden_are_named() -> None:
     outbox = [
-        *with_column("amount", NUMERIC, "numeric(12,2)"),
+        *with_column("amount", MONEY, "money"),
         OutboxColumn("tenant", Oid.UUID, "uuid", nullable=True, published=True),
         OutboxColumn("secret", Oid.TEXT, "text", nullable=True, published=False),
     ]
     findings = found(outbox, STORED)
-    assert findings["stored as text"].found.startswith("amount (numeric(12,2))")
+    assert findings["stored as text"].found.startswith("amount (money)")
     assert findings["new columns"].found == "amount (String), tenant (UUID): will be added by the next batch"
     assert findings["new columns"].state is State.PASS
     assert (findings["not published"].state, "secret" in findings["not published"].found) == (State.WARN, True)
@@ -135,6 +135,12 @@ def test_what_the_outbox_lacks_is_named() -> None:
         ("String", "JSON(max_dynamic_paths=8)", State.WARN),
         ("String", "Decimal(18, 4)", State.WARN),
         ("String", "Point", State.WARN),
+        ("Decimal(12, 2)", "Decimal(12, 2)", State.PASS),
+        ("Decimal(12, 2)", "Decimal(18, 4)", State.PASS),
+        ("Decimal(12, 2)", "String", State.PASS),
+        ("Decimal(12, 4)", "Decimal(12, 2)", State.FAIL),
+        ("Decimal(12, 2)", "Decimal(9, 2)", State.WARN),
+        ("Decimal(12, 2)", "Float64", State.WARN),
     ],
 )
 def test_a_type_takes_another_where_no_value_is_changed(source: str, target: str, state: State) -> None:

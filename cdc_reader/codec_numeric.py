@@ -1,0 +1,90 @@
+"""Numerics in Postgres' binary form -> the texts that Postgres prints, as one Arrow array.
+
+Pure. Numbers of up to 18 digits, as nearly all are, are computed and printed for all rows of a scale at once; the rest
+a value at a time.
+
+Source: `numeric_send` in https://github.com/postgres/postgres/blob/master/src/backend/utils/adt/numeric.c
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cdc_reader import arrow
+from cdc_reader.frame import gather
+from cdc_reader.printers import NEGATIVE, numeric
+from sink.errors import FrameError
+
+if TYPE_CHECKING:
+    from cdc_reader.cells import Cells
+    from cdc_reader.frame import Bools, Ints
+
+_HEADER_BYTES = 8
+_BASE, _BASE_DIGITS = 10_000, 4
+# So many digits of the base are read ahead, which stays within the padding of the buffer.
+_MAX_GROUPS = 4
+_MAX_DIGITS = 18
+
+
+def decode(cells: Cells) -> pa.Array:
+    """Print a column.
+
+    Raises:
+        FrameError: a value is no numeric.
+    """
+    if ((cells.length < _HEADER_BYTES) & cells.valid).any():
+        raise FrameError("a numeric is cut short")
+    groups, weight = (_field(cells, at, np.int16) for at in (0, 2))
+    sign, scale = (_field(cells, at, np.uint16) for at in (4, 6))
+    short = cells.valid & (groups >= 0) & (groups <= _MAX_GROUPS) & (cells.length == _HEADER_BYTES + 2 * groups)
+    short &= ((sign == 0) | (sign == NEGATIVE)) & (_BASE_DIGITS * (weight + 1) + scale <= _MAX_DIGITS)
+    short &= scale <= _MAX_DIGITS
+    values = np.zeros(len(groups), np.int64)
+    for at in range(_MAX_GROUPS):
+        digit = np.where(at < groups, _field(cells, _HEADER_BYTES + 2 * at, np.int16), 0)
+        if (short & ((digit < 0) | (digit >= _BASE))).any():
+            raise FrameError("a numeric is none that Postgres has")
+        values += _shifted(digit, _BASE_DIGITS * (weight - at) + scale, short)
+    return _assembled(cells, short, values, sign == NEGATIVE, scale)
+
+
+def _field(cells: Cells, at: int, kind: type[np.int16 | np.uint16]) -> Ints:
+    found: Ints = gather(cells.buffer, cells.start + at * cells.valid, kind).astype(np.int64)
+    return found
+
+
+def _shifted(digit: Ints, power: Ints, short: Bools) -> Ints:
+    up = np.where(short, np.clip(power, 0, _MAX_DIGITS - _BASE_DIGITS), 0)
+    down = np.where(short, np.clip(-power, 0, _BASE_DIGITS), 0)
+    moved: Ints = np.where(short, digit, 0) * 10**up // 10**down
+    return moved
+
+
+def _assembled(cells: Cells, short: Bools, values: Ints, negative: Bools, scale: Ints) -> pa.Array:
+    """Print rows of each scale, then the long ones, and bring all back into their order."""
+    parts, rows = [pa.nulls(1, pa.binary())], [np.empty(0, np.int64)]
+    for one in np.unique(scale[short]):
+        places = np.flatnonzero(short & (scale == one))
+        parts.append(_texts(values[places], negative[places], int(one)))
+        rows.append(places)
+    long = np.flatnonzero(cells.valid & ~short)
+    parts.append(arrow.texts([numeric(cells.raw(int(row)) or b"").encode() for row in long]))
+    rows.append(long)
+    order = np.zeros(len(values), np.int64)
+    found = np.concatenate(rows)
+    order[found] = np.arange(1, len(found) + 1)
+    return pa.concat_arrays(parts).take(arrow.numbers(order, pa.int64()))
+
+
+def _texts(values: Ints, negative: Bools, scale: int) -> pa.Array:
+    texts = pc.cast(arrow.numbers(values, pa.int64()), pa.string())
+    if scale:
+        texts = pc.utf8_lpad(texts, scale + 1, "0")
+        texts = pc.utf8_replace_slice(texts, -scale, -scale, ".")
+    if negative.any():
+        texts = pc.if_else(arrow.bools(negative), pc.binary_join_element_wise("-", texts, ""), texts)
+    return pc.cast(texts, pa.binary())

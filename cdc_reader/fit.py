@@ -1,0 +1,42 @@
+"""Columns of a batch, types that their table has -> nothing, or an error where values would be changed without a word.
+
+Pure. A column whose type was changed in Postgres keeps its old one in ClickHouse, and ClickHouse makes a number that is
+too large for it into another number. What it refuses instead becomes a dead letter, and needs no check.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cdc_reader.doctor.finding import State
+from cdc_reader.doctor.takes import bare, takes
+from sink.errors import Exit, FatalError
+from sink.insert import column_type
+from sink.sql import identifier
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pyarrow as pa
+
+_NUMBERS = ("Int", "Float", "Decimal")
+
+
+def check_fit(table: str, schema: pa.Schema, types: Mapping[str, str]) -> None:
+    """Compare the columns that both have.
+
+    Raises:
+        FatalError: the first column that is too small.
+    """
+    for field in schema:
+        wanted, target = column_type(field), types.get(field.name)
+        if target is None or not bare(wanted).startswith(_NUMBERS):
+            continue
+        state, trouble = takes(wanted, target)
+        if state is State.FAIL:
+            raise FatalError(
+                f"{table}.{field.name} is {target} in ClickHouse, and the outbox has {wanted} there now: {trouble}",
+                todo=f"ALTER TABLE {table} MODIFY COLUMN {identifier(field.name)} {wanted}; then start again. "
+                "Nothing is lost: the slot waits",
+                exit_code=Exit.CLICKHOUSE_TABLE,
+            )

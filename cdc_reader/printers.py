@@ -1,0 +1,177 @@
+"""One value, in the binary form of a type that ClickHouse keeps as text -> the text that Postgres prints, checked.
+
+Pure. Intervals are printed in ISO 8601, which is what the session asks Postgres for.
+
+Source: the `*send` and `*out` functions in https://github.com/postgres/postgres/tree/master/src/backend/utils/adt
+"""
+
+from __future__ import annotations
+
+import struct
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from cdc_reader.column_types import Oid
+from sink.errors import FrameError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+NEGATIVE, NAN = 0x4000, 0xC000
+SPECIAL = {NAN: "NaN", 0xD000: "Infinity", 0xF000: "-Infinity"}
+MAX_SCALE = 0x3FFF
+DAY_US = 86_400_000_000
+
+_NUMERIC_HEADER_BYTES = 8
+_BASE, _BASE_DIGITS = 10_000, 4
+_END_ZONE_S = 16 * 3600
+_INFINITE_INTERVAL = {
+    ((1 << 63) - 1, (1 << 31) - 1, (1 << 31) - 1): "infinity",
+    (-(1 << 63), -(1 << 31), -(1 << 31)): "-infinity",
+}
+_V4, _V6 = 2, 3
+_ADDRESS_BYTES = {_V4: 4, _V6: 16}
+_MAPPED = (0, 0, 0, 0, 0, 0xFFFF)
+
+
+def _unpack(form: str, raw: bytes, what: str) -> tuple[int, ...]:
+    if len(raw) != struct.calcsize(form):
+        raise FrameError(f"a value of type {what} has another length than that type")
+    return struct.unpack(form, raw)
+
+
+def numeric(raw: bytes) -> str:
+    """Print a numeric with all digits of its scale."""
+    if len(raw) < _NUMERIC_HEADER_BYTES:
+        raise FrameError("a numeric is cut short")
+    count, weight, sign, scale = struct.unpack_from(">hhHH", raw)
+    if count < 0 or len(raw) != _NUMERIC_HEADER_BYTES + 2 * count or scale > MAX_SCALE:
+        raise FrameError("a numeric has another number of digits than it says")
+    if sign in SPECIAL:
+        return SPECIAL[sign]
+    digits = struct.unpack_from(f">{count}h", raw, _NUMERIC_HEADER_BYTES)
+    if sign not in {0, NEGATIVE} or any(not 0 <= digit < _BASE for digit in digits):
+        raise FrameError("a numeric is none that Postgres has")
+
+    def groups(first: int, end: int) -> str:
+        return "".join(f"{digits[at] if 0 <= at < count else 0:04d}" for at in range(first, end))
+
+    whole = groups(0, weight + 1).lstrip("0") or "0"
+    fraction = groups(weight + 1, weight + 2 + scale // _BASE_DIGITS)[:scale]
+    return ("-" if sign else "") + whole + ("." + fraction if fraction else "")
+
+
+def clock(since_midnight_us: int) -> str:
+    """Print a time of day; 24:00:00 is one.
+
+    Raises:
+        FrameError: it is none.
+    """
+    if not 0 <= since_midnight_us <= DAY_US:
+        raise FrameError("a time is none that Postgres has")
+    seconds, us = divmod(since_midnight_us, 1_000_000)
+    return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{_seconds(seconds % 60, us, width=2)}"
+
+
+def _seconds(seconds: int, us: int, *, width: int = 1) -> str:
+    fraction = f".{us:06d}".rstrip("0") if us else ""
+    return f"{seconds:0{width}d}{fraction}"
+
+
+def _time(raw: bytes) -> str:
+    return clock(*_unpack(">q", raw, "time"))
+
+
+def _timetz(raw: bytes) -> str:
+    since_midnight_us, west_s = _unpack(">qi", raw, "timetz")
+    if abs(west_s) >= _END_ZONE_S:
+        raise FrameError("a timetz has a zone that Postgres has not")
+    minutes, seconds = divmod(abs(west_s), 60)
+    parts = [minutes // 60, minutes % 60, seconds]
+    while len(parts) > 1 and not parts[-1]:
+        parts.pop()
+    return clock(since_midnight_us) + ("-" if west_s > 0 else "+") + ":".join(f"{part:02d}" for part in parts)
+
+
+def _interval(raw: bytes) -> str:
+    us, days, months = fields = _unpack(">qii", raw, "interval")
+    if fields in _INFINITE_INTERVAL:
+        return _INFINITE_INTERVAL[fields]
+    date = _signed(months, [(12, "Y"), (1, "M")]) + _signed(days, [(1, "D")])
+    minutes, rest = divmod(abs(us), 60_000_000)
+    time = _signed(minutes if us > 0 else -minutes, [(60, "H"), (1, "M")])
+    if rest:
+        time += ("-" if us < 0 else "") + _seconds(*divmod(rest, 1_000_000)) + "S"
+    return f"P{date}{'T' if time else ''}{time}" if date or time else "PT0S"
+
+
+def _signed(value: int, units: Sequence[tuple[int, str]]) -> str:
+    """Print a number by its units, leaving out those that are 0; each has the sign of the whole."""
+    text, rest = "", abs(value)
+    for size, unit in units:
+        count, rest = divmod(rest, size)
+        if count:
+            text += f"{'-' if value < 0 else ''}{count}{unit}"
+    return text
+
+
+def _network(*, is_cidr: bool) -> Callable[[bytes], str]:
+    def print_network(raw: bytes) -> str:
+        if len(raw) < 4 or raw[0] not in _ADDRESS_BYTES:  # noqa: PLR2004 -- family, bits, kind, size
+            raise FrameError("a network address is of no family that Postgres has")
+        family, bits, kind, size = raw[:4]
+        width = _ADDRESS_BYTES[family]
+        if size != width or len(raw) != 4 + width or bits > 8 * width or kind != is_cidr:
+            raise FrameError("a network address has another length than its family")
+        address = ".".join(map(str, raw[4:])) if family == _V4 else _v6(raw[4:])
+        return address if bits == 8 * width and not is_cidr else f"{address}/{bits}"
+
+    return print_network
+
+
+def _v6(raw: bytes) -> str:
+    words = struct.unpack(">8H", raw)
+    zeros: tuple[int, int] = (0, 0)
+    for is_zero, run in groupby(range(8), key=lambda at: words[at] == 0):
+        places = list(run)
+        if is_zero and len(places) > max(1, zeros[1]):
+            zeros = places[0], len(places)
+    start, count = zeros
+    # As BIND prints an address of version 4 within one of version 6.
+    tail = ".".join(map(str, raw[12:])) if (start, count) == (0, 6) or words[:6] == _MAPPED else None
+    shown = [f"{word:x}" for word in words] if tail is None else [*(f"{word:x}" for word in words[:6]), tail]
+    if not count:
+        return ":".join(shown)
+    return ":".join(shown[:start]) + "::" + ":".join(shown[start + count :])
+
+
+def _mac(width: int) -> Callable[[bytes], str]:
+    def print_mac(raw: bytes) -> str:
+        if len(raw) != width:
+            raise FrameError("a MAC address has another length than its type")
+        return raw.hex(":")
+
+    return print_mac
+
+
+def _bits(raw: bytes) -> str:
+    if len(raw) < 4:  # noqa: PLR2004 -- the number of bits
+        raise FrameError("a bit string is cut short")
+    (count,) = struct.unpack_from(">i", raw)
+    if count < 0 or len(raw) - 4 != (count + 7) // 8:
+        raise FrameError("a bit string has another number of bits than it says")
+    return "".join(f"{byte:08b}" for byte in raw[4:])[:count]
+
+
+PRINTERS: dict[int, Callable[[bytes], str]] = {
+    Oid.NUMERIC: numeric,
+    Oid.TIME: _time,
+    Oid.TIMETZ: _timetz,
+    Oid.INTERVAL: _interval,
+    Oid.INET: _network(is_cidr=False),
+    Oid.CIDR: _network(is_cidr=True),
+    Oid.MACADDR: _mac(6),
+    Oid.MACADDR8: _mac(8),
+    Oid.BIT: _bits,
+    Oid.VARBIT: _bits,
+}
