@@ -187,8 +187,8 @@ def hex_columns(settings: Settings) -> tuple[str, ...]:
     """
     with connect(settings.postgres_dsn.get_secret_value()) as conn:
         try:
-            there = conn.execute("SELECT to_regclass(%s) IS NOT NULL AS there", [settings.table]).fetchone()
-            rows = conn.execute(_BYTEA, [settings.table]).fetchall()
+            there = conn.execute("SELECT to_regclass(%s) IS NOT NULL AS there", [settings.sql_table]).fetchone()
+            rows = conn.execute(_BYTEA, [settings.sql_table]).fetchall()
         except psycopg.Error as error:
             raise error_of(error.sqlstate, str(error)) from error
     if not there or not there["there"]:

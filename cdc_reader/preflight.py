@@ -86,7 +86,7 @@ def check_postgres(settings: Settings) -> Server:
     Raises:
         PipelineError: the first of them that is not as it must be.
     """
-    names = {"table": settings.table, "publication": settings.publication}
+    names = {"table": settings.sql_table, "publication": settings.publication}
     with connect(settings.postgres_dsn.get_secret_value()) as conn:
         try:
             server = check_server(conn)
@@ -173,7 +173,7 @@ def check_publication(settings: Settings, publication: dict[str, Any] | None) ->
         problem = f"publication {name!r} would publish the partitions of {table}, not the table"
         todo = f"ALTER PUBLICATION {name} SET (publish_via_partition_root = true)"
     elif not publication["has_table"]:
-        problem, todo = f"publication {name!r} does not hold {table}", f"ALTER PUBLICATION {name} ADD TABLE {table}"
+        problem, todo = f"publication {name!r} does not hold {table}", f"ALTER PUBLICATION {name} ADD TABLE {settings.sql_table}"
     elif not publication["pubinsert"]:
         problem, todo = (
             f"publication {name!r} publishes no inserts",

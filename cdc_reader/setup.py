@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 def postgres_ddl(settings: Settings) -> Iterator[tuple[str, str]]:
     """Yield (file name, statements) of all that Postgres needs, in order."""
     for name in names("postgres"):
-        schema_name = settings.table.partition(".")[0]
-        values = {"table": settings.table, "publication": settings.publication, "slot": settings.slot}
+        schema_name = settings.sql_table.partition(".")[0]
+        values = {"table": settings.sql_table, "publication": settings.publication, "slot": settings.slot}
         yield name, statement(name, schema=schema_name, **values)
 
 

@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from sink import duration
 from sink.errors import Exit, FatalError
 
+_PLAIN = re.compile(r"[a-z_][a-z0-9_]*")
 _NAME = re.compile(r"[a-z0-9_]{1,63}")
 
 # A batch may span many monthly partitions, each its own entry in the table's deduplication window.
@@ -38,7 +39,7 @@ class Settings(BaseSettings):
     source: str = "outhaul"
     slot: str = "outhaul"
     publication: str = "outhaul"
-    table: Annotated[str, StringConstraints(pattern=r"^[^.]+\.[^.]+$")] = "public.outbox"
+    table: Annotated[str, StringConstraints(pattern=r"""^[^.'"\\$\s]+\.[^.'"\\$\s]+$""")] = "public.outbox"
     clickhouse_table: str = "event_log"
     context_type: Literal["String", "JSON"] = "String"
 
@@ -103,6 +104,12 @@ class Settings(BaseSettings):
         if self.status_interval_s * 2 > self.receive_timeout_s:
             raise ValueError("status_interval_s must be at most half of receive_timeout_s")
         return self
+
+    @property
+    def sql_table(self) -> str:
+        """The outbox's name for a statement: in quotes where Postgres would fold it to another."""
+        parts = self.table.split(".")
+        return ".".join(part if _PLAIN.fullmatch(part) else f'"{part}"' for part in parts)
 
     @property
     def dead_letters_table(self) -> str:

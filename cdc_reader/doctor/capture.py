@@ -77,7 +77,7 @@ def publication(settings: Settings, found: dict[str, Any] | None, table: Outbox)
         yield warn(
             "all tables",
             f"{name!r} is FOR ALL TABLES: once there is another table, no reader starts",
-            f"DROP PUBLICATION {name}; CREATE PUBLICATION {name} FOR TABLE {settings.table} "
+            f"DROP PUBLICATION {name}; CREATE PUBLICATION {name} FOR TABLE {settings.sql_table} "
             "WITH (publish = 'insert', publish_via_partition_root = true);  -- with the reader drained",
         )
     if table.kind == "p":

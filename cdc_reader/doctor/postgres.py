@@ -101,7 +101,7 @@ def ask(settings: Settings) -> Postgres:
     Raises:
         PipelineError: Postgres refuses or does not answer.
     """
-    names = {"table": settings.table, "publication": settings.publication, "slot": settings.slot}
+    names = {"table": settings.sql_table, "publication": settings.publication, "slot": settings.slot}
     dsn = settings.postgres_dsn.get_secret_value()
     with connect(dsn, connect_timeout=str(_CONNECT_S)) as conn:
         try:

@@ -39,7 +39,7 @@ def judge(role: Role, settings: Settings, refused: PipelineError | None) -> Iter
     )
     yield connection(refused)
     if role.may_select is not None:
-        yield select(role, settings.table)
+        yield select(role, settings.sql_table)
     yield superuser(role)
 
 

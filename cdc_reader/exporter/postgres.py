@@ -40,7 +40,7 @@ def look(settings: Settings) -> list[Metric]:
     with translated(settings.slot), connect(dsn, connect_timeout=_CONNECT_TIMEOUT_S) as conn:
         conn.execute(f"SET statement_timeout = {_STATEMENT_TIMEOUT_MS}")
         slot = retained.look(conn, settings.slot)
-        names = {"slot": settings.slot, "table": settings.table}
+        names = {"slot": settings.slot, "table": settings.sql_table}
         counted = conn.execute(_COUNTERS, names).fetchone() or {}
     return [*_of_slot(slot), *_of_counters(counted)]
 

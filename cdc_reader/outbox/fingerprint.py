@@ -92,7 +92,8 @@ def _finite(spelled: _Sql) -> _Sql:
     )
 
 
-_MICROSECONDS = _finite(lambda value: f"(extract(epoch from {value}) * 1000000)::bigint")
+# No bigint: the last times that Postgres has lie beyond one.
+_MICROSECONDS = _finite(lambda value: f"trunc(extract(epoch from {value}) * 1000000)")
 _BYTES = {Oid.BYTEA, Oid.BPCHAR}
 _POSTGRES: dict[int, _Sql] = {
     Oid.BOOL: lambda value: f"CASE WHEN {value} THEN '1' WHEN NOT {value} THEN '0' END",
@@ -111,8 +112,8 @@ _POSTGRES: dict[int, _Sql] = {
 
 
 def _hex_of(kind: str) -> _Sql:
-    # Big-endian, as Postgres sends it; a number in memory is the other way round.
-    return lambda value: f"lower(hex(reverse(CAST(reinterpretAsFixedString(to{kind}({value})) AS String))))"
+    # Big-endian, as Postgres sends it; a number in memory is the other way round, and `hex` keeps all bytes of a float.
+    return lambda value: f"lower(hex(reverse(unhex(hex(to{kind}({value}))))))"
 
 
 def _without_zeros(value: str) -> str:

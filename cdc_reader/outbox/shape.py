@@ -73,7 +73,7 @@ def describe(conn: psycopg.Connection[dict[str, Any]], settings: Settings) -> Sh
         FatalError: the table is missing, or its `id` is no integer, by which rows are compared.
         PipelineError: Postgres refuses or does not answer.
     """
-    names = {"table": settings.table, "publication": settings.publication}
+    names = {"table": settings.sql_table, "publication": settings.publication}
     try:
         found = conn.execute(_COLUMNS, names).fetchall()
         published = None

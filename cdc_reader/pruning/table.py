@@ -70,7 +70,7 @@ class Outbox:
         """
         self.conn = conn
         with translated():
-            found = conn.execute(_RIGHTS, {"table": settings.table}).fetchone() or {}
+            found = conn.execute(_RIGHTS, {"table": settings.sql_table}).fetchone() or {}
         if found.get("name") is None:
             raise FatalError(
                 f"Postgres has no table {settings.table}",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from tests.integration.postgres_oracle import Oracle
 
-_SQL_TYPES = {
+SQL_TYPES = {
     Oid.BOOL: "boolean",
     Oid.BYTEA: "bytea",
     Oid.CHAR: '"char"',
@@ -53,7 +53,7 @@ _SQL_TYPES = {
     Oid.BIT: "bit(10)",
     Oid.VARBIT: "bit varying",
 }
-_SQL_TYPES |= {oid: f"{_SQL_TYPES[element]}[]" for oid, element in ELEMENTS.items()}
+SQL_TYPES |= {oid: f"{SQL_TYPES[element]}[]" for oid, element in ELEMENTS.items()}
 _MICROSECONDS = (
     "CASE WHEN {0} >= '1900-01-01' AND {0} < '2300-01-01' THEN (extract(epoch FROM {0}) * 1000000)::bigint END"
 )
@@ -84,7 +84,7 @@ def _column(oid: Oid) -> str:
 @pytest.fixture
 def kinds(oracle: Oracle) -> Oracle:
     """A table with a column of every type; its last column has every row refused, and so printed whole."""
-    columns = ", ".join(f"{_column(oid)} {kind}" for oid, kind in _SQL_TYPES.items())
+    columns = ", ".join(f"{_column(oid)} {kind}" for oid, kind in SQL_TYPES.items())
     oracle.run(
         f"CREATE TABLE kinds (id bigserial PRIMARY KEY, {columns}, always date DEFAULT 'infinity')",
         "ALTER TABLE kinds ALTER a_text SET STORAGE EXTERNAL",
@@ -206,7 +206,7 @@ SPECIAL: dict[Oid, list[Any]] = {
 def test_special_values_of_every_type_are_what_the_server_says(kinds: Oracle) -> None:
     with kinds.conn.transaction():
         for oid, values in SPECIAL.items():
-            cast = f"%s::{_SQL_TYPES[oid]}"
+            cast = f"%s::{SQL_TYPES[oid]}"
             with kinds.conn.cursor() as cursor:
                 cursor.executemany(
                     f"INSERT INTO kinds ({_column(oid)}) VALUES ({cast})",
@@ -312,7 +312,7 @@ def _parameters(row: tuple[Any, ...]) -> list[Any]:
 @given(_ROWS)
 def test_random_values_of_every_type_are_what_the_server_says(kinds: Oracle, rows: list[tuple[Any, ...]]) -> None:
     columns = ", ".join(_column(oid) for oid in Oid)
-    values = ", ".join(_INSERTED.get(oid, f"%s::{_SQL_TYPES[oid]}") for oid in Oid)
+    values = ", ".join(_INSERTED.get(oid, f"%s::{SQL_TYPES[oid]}") for oid in Oid)
     with kinds.conn.transaction(), kinds.conn.cursor() as cursor:
         cursor.executemany(
             f"INSERT INTO kinds ({columns}) VALUES ({values})",
