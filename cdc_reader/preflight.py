@@ -173,7 +173,10 @@ def check_publication(settings: Settings, publication: dict[str, Any] | None) ->
         problem = f"publication {name!r} would publish the partitions of {table}, not the table"
         todo = f"ALTER PUBLICATION {name} SET (publish_via_partition_root = true)"
     elif not publication["has_table"]:
-        problem, todo = f"publication {name!r} does not hold {table}", f"ALTER PUBLICATION {name} ADD TABLE {settings.sql_table}"
+        problem, todo = (
+            f"publication {name!r} does not hold {table}",
+            f"ALTER PUBLICATION {name} ADD TABLE {settings.sql_table}",
+        )
     elif not publication["pubinsert"]:
         problem, todo = (
             f"publication {name!r} publishes no inserts",

@@ -10,8 +10,10 @@ from cdc_reader.column_types import Oid
 from cdc_reader.outbox.heal import heal, verify
 from cdc_reader.outbox.line import behind_the_slot
 from cdc_reader.outbox.sides import Scope
-from sink.errors import Exit
+from sink.errors import Exit, FatalError
+from sink.settings import load
 from tests.acceptance.load import wait_for_more, writers
+from tests.acceptance.operator import outhaul
 from tests.conftest import until
 from tests.integration.test_decode_values import SPECIAL, SQL_TYPES
 
@@ -25,7 +27,6 @@ UNMAPPED = {
     "money": "'2.50'",
     "int4range": "'[1,3)'",
     "point": "'(1,2)'",
-    "xml": "'<a/>'",
     "interval[]": "'{1 day}'",
     "tsvector": "'a b'",
     "mood": "'sad'",
@@ -100,3 +101,125 @@ _UNHELD = " + ".join(
     for oid in (Oid.DATE, Oid.TIMESTAMP, Oid.TIMESTAMPTZ)
 )
 _UNHELD = f"SELECT {_UNHELD}"
+
+
+def with_defaults() -> dict[str, tuple[str, str]]:
+    """Return a column for each type that is read in binary, and a value of it as SQL."""
+    return {column(oid): (kind, spelled(oid)[-1]) for oid, kind in SQL_TYPES.items() if oid not in _TIMES}
+
+
+_TIMES = {Oid.DATE, Oid.TIMESTAMP, Oid.TIMESTAMPTZ}
+
+
+def evolve(world: World, columns: dict[str, tuple[str, str]]) -> None:
+    """Add each column twice while writers write: without a default, and with one."""
+    with writers(world):
+        wait_for_more(world)
+        for name, (kind, value) in columns.items():
+            world.conn.execute(f"ALTER TABLE outbox ADD {name} {kind}")
+            world.conn.execute(f"ALTER TABLE outbox ADD d_{name} {kind} NOT NULL DEFAULT {value}")
+            insert(world, name, [value])
+        wait_for_more(world)
+    world.assert_once_each()
+    for name in columns:
+        filled = world.ch(f"SELECT (countIf({name} IS NOT NULL), max(d_{name}) = any({name})) FROM event_log")
+        assert tuple(filled) == (1, 1), name
+    # Postgres shows the default in rows that were there before; they were stored without it.
+    was = " OR ".join(f"d_{name} IS NULL" for name in columns)
+    assert_equal(world, but=world.ch(f"SELECT count() FROM event_log WHERE {was}"))
+
+
+@pytest.mark.long
+def test_columns_added_while_writers_write_are_filled_from_then_on(running: World) -> None:
+    few = ("a_int4", "a_numeric", "a_time", "a_text_array", "a_uuid")
+    evolve(running, {name: kind for name, kind in with_defaults().items() if name in few})
+
+
+@pytest.mark.long
+def test_a_column_of_every_type_added_while_writers_write_is_filled_from_then_on(running: World) -> None:
+    evolve(running, with_defaults())
+
+
+def test_types_that_are_not_read_in_binary_arrive_as_text_under_load(running: World) -> None:
+    running.conn.execute("CREATE TYPE mood AS ENUM ('glad', 'sad')")
+    running.conn.execute("CREATE DOMAIN word AS text")
+    with writers(running):
+        for at, (kind, value) in enumerate(UNMAPPED.items()):
+            running.conn.execute(f"ALTER TABLE outbox ADD t{at} {kind}")
+            insert(running, f"t{at}", [f"{value}::{kind}"])
+        wait_for_more(running)
+    running.assert_once_each()
+    for at, kind in enumerate(UNMAPPED):
+        printed = running.sql(f"SELECT t{at}::text FROM outbox WHERE t{at} IS NOT NULL")
+        if kind == "interval[]":
+            printed = "{P1D}"
+        assert running.clickhouse.rows(f"SELECT t{at} FROM event_log WHERE t{at} IS NOT NULL") == [(printed,)], kind
+    assert_equal(running)
+
+
+def test_a_dropped_column_stays_and_a_renamed_one_is_another_under_load(running: World) -> None:
+    running.conn.execute("ALTER TABLE outbox ADD gone int DEFAULT 7, ADD old_name int DEFAULT 8")
+    with writers(running):
+        wait_for_more(running)
+        running.conn.execute("ALTER TABLE outbox DROP COLUMN gone")
+        running.conn.execute("ALTER TABLE outbox RENAME COLUMN old_name TO new_name")
+        at = running.sql("SELECT last_value FROM outbox_id_seq")
+        wait_for_more(running)
+        wait_for_more(running)
+    running.assert_once_each()
+    # Transactions that were open at the time had their ids before it.
+    late = f"FROM event_log WHERE id > {at} + 2000"
+    until(lambda: running.ch(f"SELECT count() {late}") >= 0)
+    assert running.ch("SELECT countIf(gone = 7) > 0 AND countIf(old_name = 8) > 0 FROM event_log") == 1
+    assert running.ch("SELECT countIf(new_name = 8) > 0 FROM event_log") == 1
+    assert running.ch("SELECT countIf(new_name = 8 AND (gone IS NOT NULL OR old_name IS NOT NULL)) FROM event_log") == 0
+
+
+def test_a_number_that_grows_stops_the_reader_and_the_statement_it_names_lets_it_go_on(running: World) -> None:
+    running.conn.execute("ALTER TABLE outbox ADD n int, ADD price numeric(10,2), ADD word int")
+    insert(running, "n, price, word", ["1, 1.25, 5"])
+    running.assert_once_each()
+    running.conn.execute(
+        "ALTER TABLE outbox ALTER n TYPE bigint, ALTER price TYPE numeric(12,4), ALTER word TYPE text USING word::text"
+    )
+    insert(running, "n, price, word", ["1099511627776, 1.2345, '6'"])
+    for statement in (
+        "ALTER TABLE event_log MODIFY COLUMN `n` Nullable(Int64)",
+        "ALTER TABLE event_log MODIFY COLUMN `price` Nullable(Decimal(12, 4))",
+    ):
+        assert running.pipeline.wait("reader", 30) == Exit.CLICKHOUSE_TABLE
+        assert statement in (running.logs / "reader.log").read_text()
+        running.clickhouse.command("SYSTEM START MERGES event_log")
+        running.clickhouse.command(statement)
+        running.pipeline.start("reader")
+    insert(running, "n, word", ["2, 'seven'"])
+    running.assert_once_each(dead=1)
+    assert running.clickhouse.rows("SELECT n, toString(price), word FROM event_log ORDER BY id") == [
+        (1, "1.25", 5),
+        (1099511627776, "1.2345", 6),
+    ]
+    assert "word" in running.ch("SELECT reason FROM event_log_dead_letters")
+
+
+def test_a_table_whose_name_needs_quotes_is_captured_compared_and_pruned(make_world: Callable[..., World]) -> None:
+    world = make_world(setup=False, table="Billing.Out-Box")
+    world.conn.execute('CREATE SCHEMA "Billing"')
+    outhaul(world, "setup")
+    world.pipeline.start("worker", "reader")
+    world.conn.execute('SET search_path = "Billing"')
+    world.conn.execute('CREATE VIEW outbox AS SELECT * FROM "Out-Box"')
+    world.insert(5)
+    world.assert_once_each()
+    world.clickhouse.command("TRUNCATE TABLE event_log")
+    outhaul(world, "backfill")
+    world.assert_once_each()
+    assert_equal(world)
+    outhaul(world, "doctor")
+    outhaul(world, "prune", "--older-than", "0s", "--yes")
+    assert world.sql("SELECT count(*) FROM outbox") == 0
+
+
+def test_a_table_name_that_cannot_be_quoted_is_refused() -> None:
+    for name in ("outbox", "a.b.c", 'public."outbox"', "public.out box"):
+        with pytest.raises(FatalError, match="table"):
+            load(table=name)
