@@ -176,13 +176,11 @@ def test_a_dropped_column_stays_and_a_renamed_one_is_another_under_load(running:
 
 
 def test_a_number_that_grows_stops_the_reader_and_the_statement_it_names_lets_it_go_on(running: World) -> None:
-    running.conn.execute("ALTER TABLE outbox ADD n int, ADD price numeric(10,2), ADD word int")
-    insert(running, "n, price, word", ["1, 1.25, 5"])
+    running.conn.execute("ALTER TABLE outbox ADD n int, ADD price numeric(10,2)")
+    insert(running, "n, price", ["1, 1.25"])
     running.assert_once_each()
-    running.conn.execute(
-        "ALTER TABLE outbox ALTER n TYPE bigint, ALTER price TYPE numeric(12,4), ALTER word TYPE text USING word::text"
-    )
-    insert(running, "n, price, word", ["1099511627776, 1.2345, '6'"])
+    running.conn.execute("ALTER TABLE outbox ALTER n TYPE bigint, ALTER price TYPE numeric(12,4)")
+    insert(running, "n, price", ["1099511627776, 1.2345"])
     for statement in (
         "ALTER TABLE event_log MODIFY COLUMN `n` Nullable(Int64)",
         "ALTER TABLE event_log MODIFY COLUMN `price` Nullable(Decimal(12, 4))",
@@ -192,13 +190,11 @@ def test_a_number_that_grows_stops_the_reader_and_the_statement_it_names_lets_it
         running.clickhouse.command("SYSTEM START MERGES event_log")
         running.clickhouse.command(statement)
         running.pipeline.start("reader")
-    insert(running, "n, word", ["2, 'seven'"])
-    running.assert_once_each(dead=1)
-    assert running.clickhouse.rows("SELECT n, toString(price), word FROM event_log ORDER BY id") == [
-        (1, "1.25", 5),
-        (1099511627776, "1.2345", 6),
+    running.assert_once_each()
+    assert running.clickhouse.rows("SELECT n, toString(price) FROM event_log ORDER BY id") == [
+        (1, "1.25"),
+        (1099511627776, "1.2345"),
     ]
-    assert "word" in running.ch("SELECT reason FROM event_log_dead_letters")
 
 
 def test_a_table_whose_name_needs_quotes_is_captured_compared_and_pruned(make_world: Callable[..., World]) -> None:
