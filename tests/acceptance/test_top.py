@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import pty
 import re
@@ -15,6 +16,8 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import pytest
 
 from tests.acceptance.operator import outhaul
 from tests.conftest import OUTHAUL, World
@@ -143,3 +146,22 @@ def test_ctrl_c_ends_it_as_q_does(world: World) -> None:
 def test_without_a_terminal_it_says_what_to_use(world: World) -> None:
     said = outhaul(world, "top", code=2)
     assert "status --watch" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "mark"),
+    [((), "noticed"), pytest.param(("--json",), "{", marks=pytest.mark.long)],
+    ids=["screen", "json"],
+)
+def test_status_watch_prints_one_snapshot_after_the_other_where_there_is_no_terminal(
+    world: World, options: tuple[str, ...], mark: str
+) -> None:
+    with subprocess.Popen(
+        [OUTHAUL, "status", "--watch", *options], env={**os.environ, **world.env}, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        snapshots = (line for line in process.stdout if line.startswith(mark))
+        try:
+            assert len(list(itertools.islice(snapshots, 2))) == 2
+        finally:
+            process.send_signal(signal.SIGINT)
