@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -19,6 +20,9 @@ from sink.clickhouse import ClickHouse
 from sink.errors import Exit
 from sink.payloads import Payloads
 from sink.settings import load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _TIMEOUT_S = 5
 # The rate at which WAL grows is watched for a second before each refresh, too.
@@ -37,17 +41,31 @@ def status(
     settings = load()
     payloads = Payloads(settings.redis_url.get_secret_value())
     clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=_TIMEOUT_S)
-    found = gather(settings, payloads, clickhouse, with_growth=True)
     if watch:
-        with Live(screen(found), auto_refresh=False) as live:
-            while True:
-                time.sleep(_REFRESH_S)
-                live.update(screen(gather(settings, payloads, clickhouse, with_growth=True)), refresh=True)
+        _watch(lambda: gather(settings, payloads, clickhouse, with_growth=True), as_json=as_json)
+    found = gather(settings, payloads, clickhouse, with_growth=True)
+    _print(found, as_json=as_json)
+    raise typer.Exit(Exit.NOT_FINE if found.wrong else Exit.FINE)
+
+
+def _watch(look: Callable[[], Status], *, as_json: bool) -> NoReturn:
+    if as_json or not Console().is_terminal:
+        # Rich draws a live display on terminals alone; a log gets one snapshot below the other.
+        while True:
+            _print(look(), as_json=as_json)
+            sys.stdout.flush()
+            time.sleep(_REFRESH_S)
+    with Live(screen(look()), auto_refresh=False) as live:
+        while True:
+            time.sleep(_REFRESH_S)
+            live.update(screen(look()), refresh=True)
+
+
+def _print(found: Status, *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(found.to_json()))
     else:
         Console().print(screen(found))
-    raise typer.Exit(Exit.NOT_FINE if found.wrong else Exit.FINE)
 
 
 def screen(found: Status) -> Table:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from sink.errors import PipelineError
@@ -15,29 +15,43 @@ from sink.errors import PipelineError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_SHORTEST_REST_S, _LONGEST_REST_S = 0.05, 30.0
+
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Latest(Generic[T_co]):
-    """The last answer that came, and when (monotonic seconds); `error` says why the last question failed, if it did."""
+    """The last answer that came, and when (monotonic seconds); `error` says why the last question failed, if it did.
+
+    `asked_at` is when it was asked for the first time; the answer after this one is expected `next_within_s` later.
+    """
 
     name: str
     value: T_co | None = None
     answered_at: float | None = None
     asked_at: float | None = None
     error: str = ""
+    next_within_s: float = 0.0
 
 
 class Asker(Generic[T]):
     """Asks one server every few seconds."""
 
-    def __init__(self, name: str, ask: Callable[[], T], every_s: float) -> None:
-        """Begin to ask; the thread ends with the process."""
+    def __init__(self, name: str, ask: Callable[[], T], every_s: float, *, rest: float = 0.0) -> None:
+        """Begin to ask; the thread ends with the process.
+
+        Args:
+            name: of the server, for messages.
+            ask: asks once.
+            every_s: seconds from one question to the next.
+            rest: how many times as long as an answer took the server is left in peace, where that is longer.
+        """
         self._ask = ask
         self._every_s = every_s
-        self._latest: Latest[T] = Latest(name)
+        self._rest = rest
+        self._latest: Latest[T] = Latest(name, asked_at=time.monotonic(), next_within_s=every_s)
         threading.Thread(target=self._run, name=f"outhaul-ask-{name}", daemon=True).start()
 
     def latest(self) -> Latest[T]:
@@ -48,11 +62,18 @@ class Asker(Generic[T]):
         while True:
             begun_at = time.monotonic()
             before = self._latest
-            self._latest = Latest(before.name, before.value, before.answered_at, begun_at, before.error)
             try:
                 value = self._ask()
                 now = time.monotonic()
-                self._latest = Latest(before.name, value, now, now)
+                took_s = now - begun_at
+                pause_s = max(self._every_s - took_s, min(took_s * self._rest, _LONGEST_REST_S), _SHORTEST_REST_S)
+                self._latest = Latest(before.name, value, now, before.asked_at, next_within_s=pause_s + took_s)
             except PipelineError as error:
-                self._latest = Latest(before.name, before.value, before.answered_at, time.monotonic(), str(error))
-            time.sleep(max(0.05, self._every_s - (time.monotonic() - begun_at)))
+                pause_s = self._failed(str(error), begun_at)
+            except Exception as error:  # noqa: BLE001 - the outermost line of this thread; the screen tells of it
+                pause_s = self._failed(f"{before.name}: {type(error).__name__}: {error}", begun_at)
+            time.sleep(pause_s)
+
+    def _failed(self, error: str, begun_at: float) -> float:
+        self._latest = replace(self._latest, error=error)
+        return max(self._every_s - (time.monotonic() - begun_at), _SHORTEST_REST_S)

@@ -6,7 +6,7 @@ Pure, with state from look to look. Counters begin anew with another reader, so 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cdc_reader.slot_care import retained
@@ -85,4 +85,7 @@ class Growth:
         self._looks.append(slot)
         while len(self._looks) > 1 and self._looks[1].looked_at <= slot.looked_at - _WINDOW_S:
             self._looks.popleft()
-        return retained.compare(self._looks[0], slot)
+        found = retained.compare(self._looks[0], slot)
+        # What grows for a moment may be one batch on its way; that is no reason to name an hour.
+        is_short = slot.looked_at - self._looks[0].looked_at < _WINDOW_S
+        return replace(found, time_to_trouble_s=None) if is_short else found

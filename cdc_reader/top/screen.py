@@ -1,7 +1,7 @@
 """What is known -> one screen, good at 80 columns and 24 lines, better on a larger one.
 
-Pure. What was not heard for a while says how old it is. The figures come first and troubles last, so that a small
-terminal cuts the oldest of them.
+Pure. What was not heard for a while says how old it is. The figures come first and troubles last; on a small terminal
+the oldest of these go first, then messages become shorter, then the last figures go.
 """
 
 from __future__ import annotations
@@ -10,15 +10,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from rich.console import Group, RenderableType
+from rich.segment import Segment, Segments
 from rich.table import Table
 from rich.text import Text
 
 from cdc_reader.slot_care.retained import duration, size
+from cdc_reader.top.fit import fit
 from cdc_reader.words import kept, milliseconds, paused
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
     from cdc_reader.answers import OfClickHouse, OfPostgres, OfRedis
     from cdc_reader.slot_care.retained import Slot
@@ -30,7 +33,10 @@ if TYPE_CHECKING:
 _BARS = " ▁▂▃▄▅▆▇█"
 _LABEL_COLUMNS = 12
 _RATE_COLUMNS = 12
-# So much older than the time between two questions, an answer's age is worth a word; in seconds.
+_TITLE_LINES = 2
+# So many lines are kept for what is wrong, however small the terminal.
+_WRONG_LINES = 4
+# So long after the next answer was expected, an answer's age is worth a word; in seconds.
 OLD_S = 3.0
 # Up to here tenths of a second are of interest.
 _SHORT_S = 60.0
@@ -54,26 +60,73 @@ class View:
     before: Sequence[Trouble]
 
 
-def screen(view: View, width: int) -> RenderableType:
-    """Lay out a view for a terminal of so many columns."""
-    figures = Table.grid(padding=(0, 1), pad_edge=False)
-    figures.add_column(style="bold", no_wrap=True, min_width=_LABEL_COLUMNS)
-    figures.add_column(overflow="fold")
-    for label, text, latest in _rows(view, width):
-        figures.add_row(label, Text.assemble(text, _age(view, latest)))
-    return Group(_title(view, width), Text(), figures, Text(), *_troubles(view))
+def screen(view: View) -> RenderableType:
+    """Lay out a view for the terminal that it is drawn on."""
+    return _Screen(view)
+
+
+@dataclass(frozen=True, slots=True)
+class _Screen:
+    view: View
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        width, height = options.size
+        figures = Table.grid(padding=(0, 1), pad_edge=False)
+        figures.add_column(style="bold", no_wrap=True, min_width=_LABEL_COLUMNS)
+        figures.add_column(overflow="fold")
+        for label, text, latest in _rows(self.view, width):
+            figures.add_row(label, Text.assemble(text, _age(self.view, latest)))
+        rows = console.render_lines(figures, options.update(height=None), pad=False)
+        wrong = [_said(trouble, f"since {_clock(trouble.since)}") for trouble in self.view.wrong]
+        before = [
+            _said(trouble, f"{_clock(trouble.since)} to {_clock(trouble.until)}", "dim") for trouble in self.view.before
+        ]
+        columns = width - _LABEL_COLUMNS - 1
+        # What is wrong has room on the smallest terminal; the figures above it are in the order of their weight.
+        least = min(len(wrong), _WRONG_LINES)
+        rows = rows[: max(1, height - _TITLE_LINES - (least + 1 if least else 0))]
+        left = height - _TITLE_LINES - len(rows)
+        yield _title(self.view, width)
+        yield Text()
+        for row in rows:
+            yield Segments([*row, Segment.line()])
+        for label, style, messages in (("wrong", "bold red", wrong), ("before", "bold dim", before)):
+            lines = fit(console, messages, columns, left - 1)
+            if lines:
+                yield Text()
+                yield from _labelled(label, style, lines)
+                left -= len(lines) + 1
+
+
+def _said(trouble: Trouble, when: str, style: str = "") -> Text:
+    return Text.assemble((f"{when}  ", "dim"), (trouble.text, style))
+
+
+def _labelled(label: str, style: str, lines: Iterable[Text]) -> Iterable[Text]:
+    for line in lines:
+        yield Text.assemble((f"{label:<{_LABEL_COLUMNS}} ", style), line)
+        label = ""  # said once, beside the first of its lines
 
 
 def is_old(view: View, latest: Latest[object]) -> bool:
-    """Tell whether an answer is older than it should be."""
-    return latest.answered_at is not None and view.at - latest.answered_at > OLD_S + view.every_s
+    """Tell whether an answer is older than it should be; so is one that never came, from the first question on."""
+    since = latest.asked_at if latest.answered_at is None else latest.answered_at
+    return since is not None and view.at - since > OLD_S + latest.next_within_s
 
 
 def _title(view: View, width: int) -> Text:
-    verdict = Text(f"{len(view.wrong)} wrong", "bold white on red") if view.wrong else Text("fine", "bold green")
-    left = Text.assemble(("outhaul ", "bold"), view.source, "  ", verdict)
+    left = Text.assemble(("outhaul ", "bold"), view.source, "  ", _verdict(view))
     right = f"{_clock(view.now)} UTC, every {view.every_s:g} s, q quits"
     return Text.assemble(left, " " * max(2, width - left.cell_len - len(right)), (right, "dim"))
+
+
+def _verdict(view: View) -> Text:
+    if view.wrong:
+        return Text(f"{len(view.wrong)} wrong", "bold white on red")
+    if any(one.answered_at is None for one in (view.postgres, view.redis, view.clickhouse)):
+        # Nothing is known to be wrong, since little is known.
+        return Text("asking", "bold yellow")
+    return Text("fine", "bold green")
 
 
 def _rows(view: View, width: int) -> Iterable[tuple[str, Text, Latest[object]]]:
@@ -166,20 +219,6 @@ def _age(view: View, latest: Latest[object]) -> Text:
     if latest.answered_at is None or not is_old(view, latest):
         return Text()
     return Text(f"  ({duration(view.at - latest.answered_at)} old)", "yellow")
-
-
-def _troubles(view: View) -> Iterable[RenderableType]:
-    for title, style, troubles in (("wrong", "red", view.wrong), ("before", "dim", view.before)):
-        lines = Table.grid(padding=(0, 1), pad_edge=False)
-        lines.add_column(style=f"bold {style}", no_wrap=True, min_width=_LABEL_COLUMNS)
-        lines.add_column(overflow="fold", style="" if title == "wrong" else style)
-        for trouble in troubles:
-            clock = _clock(trouble.since)
-            when = f"since {clock}" if title == "wrong" else f"{clock} to {_clock(trouble.until)}"
-            lines.add_row(title, Text.assemble(trouble.text, (f"  ({when})", "dim")))
-            title = ""  # noqa: PLW2901 - said once, above its lines
-        if troubles:
-            yield lines
 
 
 def _clock(unix_s: float) -> str:

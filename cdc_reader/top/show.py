@@ -6,13 +6,13 @@ Edge: the clock and the terminal; all else is in the files beside it.
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
 from rich.live import Live
 
+from cdc_reader.answers import OfPostgres
 from cdc_reader.judgement import judge
 from cdc_reader.top.rates import Growth, Rates
 from cdc_reader.top.screen import View, is_old, screen
@@ -53,14 +53,14 @@ def show(settings: Settings, every_s: float) -> None:
         FatalError: there is no terminal, or a URL is malformed.
     """
     memory, console = _Memory(), Console()
-    with keys() as key, suppress(KeyboardInterrupt):
+    with keys() as key:
         servers = ask_all(settings, every_s)
         with Live(console=console, screen=True, auto_refresh=False) as live:
             # The first look comes as soon as there are answers.
             wait_s = 0.2
             while True:
-                live.update(screen(_look(settings, servers, memory, every_s), console.width), refresh=True)
-                if key(wait_s) in {"q", "Q"}:
+                live.update(screen(_look(settings, servers, memory, every_s)), refresh=True)
+                if key(wait_s) == "q":
                     return
                 wait_s = min(every_s, wait_s * 2)
 
@@ -93,9 +93,10 @@ def _wrong(settings: Settings, view: View) -> list[str]:
     servers = (view.postgres, view.redis, view.clickhouse)
     silent = [one.error for one in servers if one.error]
     silent += [f"{one.name} does not answer" for one in servers if not one.error and is_old(view, one)]
-    return silent + judge(
-        _current(view, view.postgres), _current(view, view.redis), _current(view, view.clickhouse), settings, view.now
-    )
+    postgres = _current(view, view.postgres)
+    # With its growth, which says how soon there will be trouble.
+    postgres = OfPostgres(view.slot) if postgres else None
+    return silent + judge(postgres, _current(view, view.redis), _current(view, view.clickhouse), settings, view.now)
 
 
 def _current(view: View, latest: Latest[T]) -> T | None:

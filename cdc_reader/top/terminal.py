@@ -1,14 +1,16 @@
 """A terminal -> its keys, one at a time, as they are pressed; left as it was, whatever happens meanwhile.
 
-Edge: termios.
+Edge: termios, and signals, which come as keys do: whoever is told to end by one leaves the terminal in order, too.
 
 Source: https://docs.python.org/3/library/tty.html
+https://docs.python.org/3/library/signal.html#signal.set_wakeup_fd
 """
 
 from __future__ import annotations
 
 import os
 import select
+import signal
 import sys
 import termios
 import tty
@@ -21,9 +23,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
+_QUIT = "q"
+_ENDS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT}
+# Another size is a reason to draw. Ctrl-Z would leave a shell with our screen and without its echo: it does nothing.
+_GOES_ON = {signal.SIGWINCH, signal.SIGTSTP}
+
+
 @contextmanager
 def keys() -> Iterator[Callable[[float], str]]:
-    """Give a function that waits so many seconds for a key, and returns it, or nothing.
+    """Give a function that waits so many seconds for a key, and returns it; nothing where it is time to draw again.
 
     Raises:
         FatalError: there is no terminal.
@@ -36,17 +44,37 @@ def keys() -> Iterator[Callable[[float], str]]:
         )
     stdin = sys.stdin.fileno()
     before = termios.tcgetattr(stdin)
+    with _signals() as signals:
 
-    def key(timeout_s: float) -> str:
-        readable, _, _ = select.select([stdin], [], [], timeout_s)
-        if not readable:
-            return ""
-        pressed = os.read(stdin, 64)
-        # The terminal is gone.
-        return pressed.decode("utf-8", "replace") or "q"
+        def key(timeout_s: float) -> str:
+            readable, _, _ = select.select([stdin, signals], [], [], timeout_s)
+            if signals in readable and _ENDS.intersection(os.read(signals, 64)):
+                return _QUIT
+            if stdin not in readable:
+                return ""
+            pressed = os.read(stdin, 64).decode("utf-8", "replace").lower()
+            # Nothing to read is the end of the terminal.
+            return _QUIT if not pressed or _QUIT in pressed else pressed
 
+        try:
+            tty.setcbreak(stdin, termios.TCSANOW)
+            yield key
+        finally:
+            termios.tcsetattr(stdin, termios.TCSANOW, before)
+
+
+@contextmanager
+def _signals() -> Iterator[int]:
+    """Give a descriptor from which the numbers of the signals that came are read."""
+    ours, theirs = os.pipe()
+    os.set_blocking(theirs, False)
+    handlers = {number: signal.signal(number, lambda *_: None) for number in _ENDS | _GOES_ON}
+    wakes = signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
     try:
-        tty.setcbreak(stdin, termios.TCSANOW)
-        yield key
+        yield ours
     finally:
-        termios.tcsetattr(stdin, termios.TCSANOW, before)
+        signal.set_wakeup_fd(wakes)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        os.close(ours)
+        os.close(theirs)

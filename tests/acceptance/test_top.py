@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import pty
 import re
@@ -16,6 +17,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import pytest
+
+from sink.batch import pulse_key
+from sink.pulse import ANY
 from tests.acceptance.operator import outhaul
 from tests.conftest import OUTHAUL, World
 
@@ -32,6 +37,7 @@ class Terminal:
 
     process: subprocess.Popen[bytes]
     fd: int
+    theirs: int
     said: str = ""
 
     def screen(self) -> str:
@@ -45,6 +51,10 @@ class Terminal:
             assert time.monotonic() < deadline, self.screen()
             self._hear()
         return self.screen()
+
+    def resize(self, lines: int, columns: int) -> None:
+        fcntl.ioctl(self.theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+        self.process.send_signal(signal.SIGWINCH)
 
     def press(self, keys: bytes) -> None:
         os.write(self.fd, keys)
@@ -67,7 +77,7 @@ class Terminal:
 
 
 @contextmanager
-def top(world: World) -> Iterator[Terminal]:
+def top(world: World, every_s: float = 0.3) -> Iterator[Terminal]:
     """Run it in a terminal that stays when it ends."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
@@ -75,10 +85,15 @@ def top(world: World) -> Iterator[Terminal]:
     env = {**os.environ, **world.env, "TERM": "xterm-256color"}
     env.pop("COLUMNS", None)
     process = subprocess.Popen(
-        [OUTHAUL, "top", "--every", "0.3"], stdin=theirs, stdout=theirs, stderr=theirs, env=env, start_new_session=True
+        [OUTHAUL, "top", "--every", str(every_s)],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=env,
+        start_new_session=True,
     )
     try:
-        yield Terminal(process, ours)
+        yield Terminal(process, ours, theirs)
         assert termios.tcgetattr(theirs) == before, "the terminal is not as it was"
     finally:
         process.kill()
@@ -103,11 +118,15 @@ def test_it_shows_rates_then_what_is_wrong_and_that_it_is_over(running: World) -
         screen = terminal.shows(flows)
         assert max(map(len, screen.splitlines())) <= 80
         running.pipeline.kill("worker")
+        # Its last sign of life holds for ten seconds.
+        running.payloads.drop([pulse_key(running.settings.source, ANY)])
         running.insert(5)
         terminal.shows(lambda screen: "no worker takes them" in screen and "1 wrong" in screen)
         running.pipeline.start("worker")
         terminal.shows(
-            lambda screen: "fine" in screen and re.search(r"^before +\d messages wait", screen, re.MULTILINE)
+            lambda screen: (
+                "fine" in screen and re.search(r"^before +\S+ to \S+  \d messages wait", screen, re.MULTILINE)
+            )
         )
         terminal.press(b"q")
         assert terminal.ends() == 0
@@ -132,14 +151,49 @@ def test_a_server_that_hangs_has_old_figures_and_q_still_quits(running: World) -
             os.kill(backend, signal.SIGCONT)
 
 
-def test_ctrl_c_ends_it_as_q_does(world: World) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminated"])
+def test_a_signal_ends_it_as_q_does(world: World, number: signal.Signals) -> None:
     with top(world) as terminal:
         terminal.shows(lambda screen: "no reader runs" in " ".join(screen.split()))
-        terminal.process.send_signal(signal.SIGINT)
+        # Ctrl-Z, which would leave the shell with this screen.
+        terminal.process.send_signal(signal.SIGTSTP)
+        terminal.process.send_signal(number)
         assert terminal.ends() == 0
         assert _MAIN_SCREEN in terminal.said
+
+
+def test_another_size_is_drawn_at_once(world: World) -> None:
+    with top(world, every_s=60) as terminal:
+        # Looks come ever more seldom in the beginning, so the next one is seconds away.
+        terminal.shows(lambda screen: "no reader runs" in " ".join(screen.split()))
+        terminal.resize(12, 120)
+        screen = terminal.shows(
+            lambda screen: max(map(len, screen.splitlines()), default=0) > 80 and "no reader runs" in screen, within_s=1
+        )
+        assert len(screen.splitlines()) <= 12
+        terminal.press(b"q")
+        assert terminal.ends() == 0
 
 
 def test_without_a_terminal_it_says_what_to_use(world: World) -> None:
     said = outhaul(world, "top", code=2)
     assert "status --watch" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "mark"),
+    [((), "noticed"), pytest.param(("--json",), "{", marks=pytest.mark.long)],
+    ids=["screen", "json"],
+)
+def test_status_watch_prints_one_snapshot_after_the_other_where_there_is_no_terminal(
+    world: World, options: tuple[str, ...], mark: str
+) -> None:
+    with subprocess.Popen(
+        [OUTHAUL, "status", "--watch", *options], env={**os.environ, **world.env}, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        snapshots = (line for line in process.stdout if line.startswith(mark))
+        try:
+            assert len(list(itertools.islice(snapshots, 2))) == 2
+        finally:
+            process.send_signal(signal.SIGINT)

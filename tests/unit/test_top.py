@@ -84,11 +84,11 @@ def view(**given: Any) -> View:
     return View(**values | given)
 
 
-def lines(shown: View, width: int) -> list[str]:
-    console = Console(width=width, no_color=True)
+def lines(shown: View, width: int, height: int = 1000) -> list[str]:
+    console = Console(width=width, height=height, no_color=True)
     with console.capture() as capture:
-        console.print(screen(shown, width))
-    return capture.get().splitlines()
+        console.print(screen(shown))
+    return [line.rstrip() for line in capture.get().rstrip().splitlines()]
 
 
 def test_a_rate_is_of_one_life_of_one_reader() -> None:
@@ -165,7 +165,12 @@ def test_what_is_old_says_so_and_what_is_unknown_is_a_dash() -> None:
     assert [line.split()[-1] for line in shown if line.startswith(("slot", "queue", "ClickHouse", "captured"))] == [
         "-"
     ] * 4
-    assert "fine" in shown[0]
+    assert "asking" in shown[0]
+    silent = view(postgres=Latest("Postgres", asked_at=90.0))
+    assert is_old(silent, silent.postgres)
+    fine = lines(view(), 80)
+    assert "fine" in fine[0]
+    assert not [line for line in fine if line.startswith(("wrong", "before")) or "more" in line]
 
 
 def test_a_chart_shows_the_newest_at_the_right_and_the_least_that_is_not_nothing() -> None:
@@ -173,3 +178,40 @@ def test_a_chart_shows_the_newest_at_the_right_and_the_least_that_is_not_nothing
     captured = next(line for line in lines(view(history=history), 80) if line.startswith("captured"))
     assert "1,000/s" in captured
     assert captured.rstrip().endswith("  ▁█")
+
+
+def test_growth_in_a_short_look_names_no_hour() -> None:
+    growth = Growth()
+    first = replace(SLOT, growth_bytes_s=None, time_to_trouble_s=None, retained_bytes=0, behind_bytes=0)
+    growth.add(first)
+    told = [
+        growth.add(replace(first, looked_at=1000.0 + second, retained_bytes=second * 100, behind_bytes=second * 100))
+        for second in (1, 5)
+    ]
+    assert [slot and slot.time_to_trouble_s is not None for slot in told] == [False, True]
+
+
+@pytest.mark.parametrize("height", [8, 12, 24])
+def test_on_a_small_terminal_each_trouble_is_shorter_before_one_is_left_out(height: int) -> None:
+    wrong = tuple(Trouble(f"{number} " + "is very wrong " * 20, NOW - 60, NOW) for number in range(3))
+    shown = lines(view(wrong=wrong, before=wrong), 80, height)
+    assert len(shown) <= height
+    for number in range(3):
+        assert any(f"since 07:59:00  {number} is very wrong" in line for line in shown), number
+    assert any(line.endswith("…") for line in shown)
+    assert shown[2].startswith("captured")
+
+
+def test_what_has_no_room_is_counted() -> None:
+    wrong = tuple(Trouble(f"{number} is wrong", NOW - 60, NOW) for number in range(40))
+    shown = lines(view(wrong=wrong), 80, 24)
+    assert len(shown) <= 24
+    said = sum(" is wrong" in line for line in shown)
+    assert shown[-1].strip() == f"… and {40 - said} more"
+
+
+def test_with_room_each_trouble_is_whole() -> None:
+    wrong = (Trouble("is very wrong " * 40, NOW - 60, NOW),)
+    shown = lines(view(wrong=wrong, before=wrong), 140, 45)
+    assert " ".join(" ".join(shown).split()).count("is very wrong") == 80
+    assert not any(line.endswith("…") for line in shown)
