@@ -1,7 +1,8 @@
 """Columns of a batch, types that their table has -> nothing, or an error where values would be changed without a word.
 
 Pure. A column whose type was changed in Postgres keeps its old one in ClickHouse, and ClickHouse makes a number that is
-too large for it into another number. What it refuses instead becomes a dead letter, and needs no check.
+too large for it into another number, and NULL of a text that is none. What it refuses instead becomes a dead letter,
+and needs no check.
 """
 
 from __future__ import annotations
@@ -19,18 +20,18 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-_NUMBERS = ("Int", "Float", "Decimal")
+_CHANGED = ("Int", "Float", "Decimal", "String")
 
 
 def check_fit(table: str, schema: pa.Schema, types: Mapping[str, str]) -> None:
     """Compare the columns that both have.
 
     Raises:
-        FatalError: the first column that is too small.
+        FatalError: the first column that would change values.
     """
     for field in schema:
         wanted, target = column_type(field), types.get(field.name)
-        if target is None or not bare(wanted).startswith(_NUMBERS):
+        if target is None or not bare(wanted).startswith(_CHANGED):
             continue
         state, trouble = takes(wanted, target)
         if state is State.FAIL:

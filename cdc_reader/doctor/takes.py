@@ -1,7 +1,7 @@
 """Type of a column on its way, type of the ClickHouse column -> whether every value arrives as it is.
 
 Pure. ClickHouse converts what an INSERT ... SELECT gives it as CAST does: a number that does not fit wraps without a
-word, a text that it cannot read is an error, and its row becomes a dead letter.
+word; a text that it cannot read is an error, and its row a dead letter, but NULL where the column may have NULL.
 
 Source: https://clickhouse.com/docs/sql-reference/functions/type-conversion-functions#cast
 """
@@ -34,9 +34,12 @@ def bare(kind: str) -> str:
 
 def takes(source: str, target: str) -> Verdict:
     """Judge one column: `source` as the reader sends it, `target` as the table has it; and what would go wrong."""
+    may_be_null = "Nullable(" in target
     source, target = bare(source), bare(target)
     if target in {source, "String"}:
         return TAKES
+    if source == "String" and may_be_null:
+        return State.FAIL, f"a text that is no {target} would be stored as NULL without a word"
     if _INTEGER.fullmatch(source) or source == "Bool":
         return _integer(source, target)
     if source.startswith("Float"):

@@ -197,6 +197,24 @@ def test_a_number_that_grows_stops_the_reader_and_the_statement_it_names_lets_it
     ]
 
 
+def test_a_number_that_becomes_text_stops_the_reader_before_a_text_is_stored_as_null(running: World) -> None:
+    running.conn.execute("ALTER TABLE outbox ADD COLUMN word int")
+    running.conn.execute("INSERT INTO outbox (event_type, environment, event_context, word) VALUES ('t', 'e', '{}', 7)")
+    running.assert_once_each()
+    running.conn.execute("ALTER TABLE outbox ALTER COLUMN word TYPE text")
+    running.conn.execute(
+        "INSERT INTO outbox (event_type, environment, event_context, word) VALUES ('t', 'e', '{}', 'x')"
+    )
+    assert running.pipeline.wait("reader", 30) == Exit.CLICKHOUSE_TABLE
+    running.clickhouse.command("SYSTEM START MERGES event_log")
+    statement = "ALTER TABLE event_log MODIFY COLUMN `word` Nullable(String)"
+    assert statement in running.pipeline.log("reader")
+    running.clickhouse.command(statement)
+    running.pipeline.start("reader")
+    running.assert_once_each()
+    assert running.clickhouse.rows("SELECT word FROM event_log ORDER BY id") == [("7",), ("x",)]
+
+
 def test_a_table_whose_name_needs_quotes_is_captured_compared_and_pruned(make_world: Callable[..., World]) -> None:
     world = make_world(setup=False, table="Billing.Out-Box")
     world.conn.execute('CREATE SCHEMA "Billing"')

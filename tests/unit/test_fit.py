@@ -18,9 +18,11 @@ def schema(kind: str) -> pa.Schema:
         ("Nullable(Int64)", "LowCardinality(Nullable(Int16))"),
         ("Nullable(Float64)", "Nullable(Float32)"),
         ("Nullable(Decimal(12, 4))", "Nullable(Decimal(12, 2))"),
+        ("Nullable(String)", "Nullable(Int32)"),
+        ("Nullable(String)", "Nullable(DateTime64(6, 'UTC'))"),
     ],
 )
-def test_a_column_that_would_change_numbers_without_a_word_stops_with_what_to_type(kind: str, stored: str) -> None:
+def test_a_column_that_would_change_values_without_a_word_stops_with_what_to_type(kind: str, stored: str) -> None:
     with pytest.raises(FatalError) as error:
         check_fit("event_log", schema(kind), {"n": stored})
     assert f"ALTER TABLE event_log MODIFY COLUMN `n` {kind}" in error.value.todo
@@ -32,7 +34,8 @@ def test_a_column_that_would_change_numbers_without_a_word_stops_with_what_to_ty
         ("Nullable(Int64)", {}),
         ("Nullable(Int32)", {"n": "Nullable(Int64)"}),
         ("Nullable(Int64)", {"n": "Nullable(String)"}),
-        ("Nullable(String)", {"n": "Nullable(Int32)"}),
+        ("Nullable(String)", {"n": "Int32"}),
+        ("Nullable(String)", {"n": "LowCardinality(Nullable(String))"}),
         ("Nullable(Int64)", {"n": "UInt64"}),
         ("Nullable(DateTime64(6, 'UTC'))", {"n": "DateTime"}),
     ],
