@@ -162,15 +162,18 @@ def test_a_signal_ends_it_as_q_does(world: World, number: signal.Signals) -> Non
         assert _MAIN_SCREEN in terminal.said
 
 
+def is_of(screen: str, lines: int, columns: int) -> bool:
+    """Tell whether a screen fills more than the 80 columns it began with, and no more than a size."""
+    drawn = screen.splitlines()
+    return len(drawn) <= lines and 80 < max(map(len, drawn), default=0) <= columns
+
+
 def test_another_size_is_drawn_at_once(world: World) -> None:
     with top(world, every_s=60) as terminal:
         # Looks come ever more seldom in the beginning, so the next one is seconds away.
         terminal.shows(lambda screen: "no reader runs" in " ".join(screen.split()))
         terminal.resize(12, 120)
-        screen = terminal.shows(
-            lambda screen: max(map(len, screen.splitlines()), default=0) > 80 and "no reader runs" in screen, within_s=1
-        )
-        assert len(screen.splitlines()) <= 12
+        terminal.shows(lambda screen: is_of(screen, 12, 120) and "no reader runs" in screen, within_s=2)
         terminal.press(b"q")
         assert terminal.ends() == 0
 
