@@ -168,6 +168,7 @@ def is_of(screen: str, lines: int, columns: int) -> bool:
     return len(drawn) <= lines and 80 < max(map(len, drawn), default=0) <= columns
 
 
+@pytest.mark.long
 def test_another_size_is_drawn_at_once(world: World) -> None:
     with top(world, every_s=60) as terminal:
         # Looks come ever more seldom in the beginning, so the next one is seconds away.
