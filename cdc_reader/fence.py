@@ -50,7 +50,7 @@ def newest_epoch(clickhouse: ClickHouse, settings: Settings, lane: str = STREAM)
         PipelineError: ClickHouse refuses or does not answer.
     """
     rows = clickhouse.rows(
-        query("latest_epoch", table=settings.clickhouse_table), parameters={"source": fence(settings.source, lane)}
+        query("latest_epoch", epochs=settings.epochs_table), parameters={"source": fence(settings.source, lane)}
     )
     if not rows:
         return None
@@ -75,7 +75,7 @@ def raise_epoch(
         PipelineError: ClickHouse refuses or does not answer.
     """
     clickhouse.command(
-        query("raise_epoch", table=settings.clickhouse_table),
+        query("raise_epoch", epochs=settings.epochs_table),
         parameters={
             "source": fence(settings.source, lane),
             "epoch": epoch,

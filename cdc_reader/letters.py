@@ -175,7 +175,7 @@ def retry(
     run = secrets.token_hex(16)
     app = make_app(settings)
     for some in dead_letters.in_pieces(positions, MAX_POSITIONS):
-        _send(app, Order(settings.source, run, tuple(some), hexes))
+        _send(app, Order(settings.source, settings.clickhouse_table, run, tuple(some), hexes))
     return _collect(settings, payloads, run, positions, wait_s, tell)
 
 

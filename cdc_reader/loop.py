@@ -116,10 +116,10 @@ class Session:
         self.watermark = Watermark(confirmed)
         self.ledger = Ledger(settings.redispatch_s)
         self.events = Events()
-        self.progress = Progress(settings.dead_letters_table)
+        self.progress = Progress({branch.dead_letters_table for branch in settings.branches()})
         self.begun: Recovered | None = None
         self._decoder = Decoder(
-            {settings.table: settings.clickhouse_table},
+            {branch.table: branch.clickhouse_table for branch in settings.branches()},
             binary=binary,
             messages={settings.publication: settings.clickhouse_table},
         )

@@ -14,6 +14,8 @@ from cdc_reader import metrics
 from cdc_reader.state import ReaderState
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from cdc_reader.ledger import Entry, Ledger
     from cdc_reader.pausing.gate import Pause
     from cdc_reader.watermark import Watermark
@@ -24,10 +26,10 @@ if TYPE_CHECKING:
 class Progress:
     """What a session has done, and what troubles it; `trouble` has one line for each stage that waits."""
 
-    def __init__(self, dead_letters_table: str) -> None:
+    def __init__(self, dead_letters_tables: Collection[str]) -> None:
         """Start at nothing."""
         self.trouble: dict[str, str] = {}
-        self._dead_letters_table = dead_letters_table
+        self._dead_letters_tables = dead_letters_tables
         self._captured = self._stored = self._left_out = self._dead_letters = 0
         self._last_stored_at: float | None = None
 
@@ -46,7 +48,7 @@ class Progress:
 
     def stored(self, entry: Entry, dead_letters: int, now_us: int, now: float) -> None:
         """Count a stored batch at Unix time `now_us`, clock `now`; the sink set `dead_letters` of its rows aside."""
-        if entry.message.table == self._dead_letters_table:
+        if entry.message.table in self._dead_letters_tables:
             dead_letters = entry.message.rows
         self._stored += entry.message.rows
         self._dead_letters += dead_letters

@@ -28,7 +28,7 @@ from sink.failpoint import reach
 from sink.sql import query
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from cdc_reader.slot import History
     from sink.clickhouse import ClickHouse
@@ -40,10 +40,10 @@ log = structlog.get_logger("outhaul.reader")
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """What a session needs to know before its first row."""
+    """What a session needs to know before its first row; what is held, for each table of events."""
 
     epoch: int
-    held: Held
+    held: Mapping[str, Held]
 
 
 def recover(
@@ -77,20 +77,21 @@ def recover(
     reach("recovery.fenced")
     settle(clickhouse, settings, wait)
     reach("recovery.settled")
-    held = ask(clickhouse, settings, confirmed)
+    held = {branch.clickhouse_table: ask(clickhouse, branch, confirmed) for branch in settings.branches()}
     reach("recovery.asked")
-    log.info("recovered", source=settings.source, epoch=epoch, confirmed_lsn=str(confirmed), held_rows=held.rows)
+    rows = sum(one.rows for one in held.values())
+    log.info("recovered", source=settings.source, epoch=epoch, confirmed_lsn=str(confirmed), held_rows=rows)
     return Recovered(epoch, held)
 
 
-def ask(clickhouse: ClickHouse, settings: Settings, confirmed: Lsn) -> Held:
-    """Return what ClickHouse holds from `confirmed` on, dead letters included.
+def ask(clickhouse: ClickHouse, branch: Settings, confirmed: Lsn) -> Held:
+    """Return what ClickHouse holds of one outbox from `confirmed` on, dead letters included.
 
     Raises:
         PipelineError: ClickHouse does not answer.
     """
-    held = query("held", table=settings.clickhouse_table)
-    table = clickhouse.arrow(held, parameters={"source": settings.source, "from_lsn": int(confirmed)})
+    held = query("held", table=branch.clickhouse_table)
+    table = clickhouse.arrow(held, parameters={"source": branch.source, "from_lsn": int(confirmed)})
     columns = (arrow.values(table.column(name), np.uint64) for name in ("cdc_lsn", "first", "last"))
     return Held(*columns)
 

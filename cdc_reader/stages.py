@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from cdc_reader import metrics
-from cdc_reader.assemble import Assembled, Assembly
+from cdc_reader.assemble import Assembled, assembly_for
 from cdc_reader.ledger import Health
 from cdc_reader.pausing.gate import Wished
 from cdc_reader.state import TTL_S
@@ -208,7 +208,10 @@ def decode_pieces(
     settings: Settings,
 ) -> None:
     """Turn pieces into batches, in order, until None comes."""
-    assembly = Assembly(recovered.held, source=settings.source, dead_letters=settings.dead_letters_table)
+    assemblies = {
+        branch.clickhouse_table: assembly_for(branch, recovered.held[branch.clickhouse_table])
+        for branch in settings.branches()
+    }
     safe_lsn: Lsn | None = None
     while (piece := inbox.get()) is not None:
         begun_at, size = time.monotonic(), len(piece.run.data)
@@ -219,13 +222,13 @@ def decode_pieces(
         if decoded.stray_messages:
             metrics.STRAY_MESSAGES.inc(decoded.stray_messages)
             log.warning("messages_ignored", messages=decoded.stray_messages, reason="not transactional")
-        left_out = sum(assembly.add(segment) for segment in decoded.segments)
+        left_out = sum(assemblies[segment.table].add(segment) for segment in decoded.segments)
         events.put(Decoded(sum(map(len, decoded.segments)), left_out, size, _last_commit_us(decoded)))
         ends_batch = piece.ends_batch
         # Frames and columns are large; they must be free before the next piece is waited for.
         del piece, decoded
         if ends_batch:
-            events.put(Packed(assembly.finish(), safe_lsn))
+            events.put(Packed([one for assembly in assemblies.values() for one in assembly.finish()], safe_lsn))
             safe_lsn = None
         metrics.PACK_S.inc(time.monotonic() - decoded_at)
 

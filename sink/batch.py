@@ -22,7 +22,7 @@ from sink.position import Lsn, Position
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-MESSAGE_VERSION = 2
+MESSAGE_VERSION = 3
 
 STREAM = "stream"
 COPY = "copy"
@@ -32,6 +32,7 @@ _FORMS = {
     "source": re.compile(r"[a-z0-9_]{1,63}"),
     "lane": re.compile(f"{STREAM}|{COPY}"),
     "owner": re.compile(r"[0-9a-z]{1,64}"),
+    "branch": re.compile(r"[a-z0-9_]{1,63}"),
     "table": re.compile(r"[a-z0-9_]{1,80}"),
     "token": re.compile(r"[0-9a-f]{32}"),
     "first": re.compile(r"[0-9A-F]{1,8}/[0-9A-F]{1,8}#[0-9]{1,18}"),
@@ -46,9 +47,11 @@ _LZ4 = pa.ipc.IpcWriteOptions(compression="lz4")
 class Batch:
     """Rows of one ClickHouse table in stream order, ready to be sent.
 
-    `payload` is an Arrow IPC stream of one record batch or several, LZ4; `token` names its contents.
+    `branch` is the table for the events of the outbox that they come from: `table` itself, or that beside which the
+    dead letters stand. `payload` is an Arrow IPC stream of one record batch or several, LZ4; `token` names its contents.
     """
 
+    branch: str
     table: str
     first: Position
     last: Position
@@ -60,16 +63,18 @@ class Batch:
 class Packer:
     """Packs the rows of one batch as they come, so that no more than the packed ones are kept."""
 
-    def __init__(self, source: str, table: str, schema: pa.Schema) -> None:
+    def __init__(self, source: str, table: str, schema: pa.Schema, branch: str = "") -> None:
         """Begin a batch.
 
         Args:
             source: name of the pipeline, part of the token.
             table: ClickHouse table, without its database.
             schema: of all rows; each field's metadata `clickhouse` names its column type.
+            branch: ClickHouse table for the events of the same outbox, where that is another one.
         """
         self._source = source
         self.table = table
+        self.branch = branch or table
         self.schema = schema
         self.rows = 0
         self._out = io.BytesIO()
@@ -100,7 +105,7 @@ class Packer:
         payload = self._out.getvalue()
         self._out = io.BytesIO()
         token = token_of(self._source, self.table, str(self._first), str(self._last), self.rows, payload)
-        return Batch(self.table, self._first, self._last, self.rows, payload, token)
+        return Batch(self.branch, self.table, self._first, self._last, self.rows, payload, token)
 
 
 def encode(records: pa.RecordBatch) -> bytes:
@@ -141,6 +146,7 @@ class Message:
     owner: str
     sequence: int
     attempt: int
+    branch: str
     table: str
     token: str
     rows: int
@@ -161,6 +167,7 @@ class Message:
             owner=owner,
             sequence=sequence,
             attempt=attempt,
+            branch=batch.branch,
             table=batch.table,
             token=batch.token,
             rows=batch.rows,
@@ -195,17 +202,17 @@ class Message:
             raise _foreign("announces nothing")
         return cls(**data)
 
-    def check_addressed(self, source: str, tables: Collection[str], never: str) -> None:
-        """Check that the message is for the pipeline of this source, which has these tables.
+    def check_addressed(self, source: str, tables: Collection[str], never: Collection[str]) -> None:
+        """Check that the message is for the pipeline of this source, and for one of its branch's tables.
 
-        An operator may have rows copied into a table of another name, but not into `never`.
+        An operator may have rows copied into a table of another name, but not into one that is in `never`.
 
         Raises:
             ForeignMessageError: it names another source or table.
         """
         if self.source != source:
             raise _foreign("names another source")
-        if self.table not in tables and (self.lane != COPY or self.table == never):
+        if self.table not in tables and (self.lane != COPY or self.table in never):
             raise _foreign("names another table")
 
     def announces(self, payload: bytes) -> bool:

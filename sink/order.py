@@ -18,22 +18,24 @@ if TYPE_CHECKING:
 # Each is an insert of its own, and batches are not to wait long for a worker.
 MAX_POSITIONS = 25
 
-_VERSION = 1
+_VERSION = 2
 _RUN = re.compile(r"[0-9a-f]{32}")
 _POSITION = re.compile(r"[0-9A-F]{1,8}/[0-9A-F]{1,8}#[0-9]{1,18}")
 _NAME = re.compile(r".{1,255}", re.DOTALL)
 _MAX_COLUMNS = 1600
-_FIELDS = {"version", "source", "run", "positions", "hex_columns"}
+_TABLE = re.compile(r"[a-z0-9_]{1,63}")
+_FIELDS = {"version", "source", "branch", "run", "positions", "hex_columns"}
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Letters of one source to try again.
+    """Letters of one outbox to try again.
 
-    `run` names the list for the answers; `hex_columns` are those that are bytea in Postgres, and so printed in hex.
+    `branch` is the ClickHouse table for its events; `run` names the list for the answers; `hex_columns` are those that are bytea in Postgres, and so printed in hex.
     """
 
     source: str
+    branch: str
     run: str
     positions: tuple[Position, ...]
     hex_columns: tuple[str, ...] = ()
@@ -43,6 +45,7 @@ class Order:
         return {
             "version": _VERSION,
             "source": self.source,
+            "branch": self.branch,
             "run": self.run,
             "positions": [str(position) for position in self.positions],
             "hex_columns": list(self.hex_columns),
@@ -60,6 +63,7 @@ class Order:
         run, at, names = data["run"], data["positions"], data["hex_columns"]
         if (
             data["source"] != source
+            or not _is_text(data["branch"], _TABLE)
             or not _is_text(run, _RUN)
             or not isinstance(at, list)
             or not isinstance(names, list)
@@ -69,7 +73,7 @@ class Order:
             raise _foreign()
         if len(names) > _MAX_COLUMNS or not all(_is_text(name, _NAME) for name in names):
             raise _foreign()
-        return cls(source, run, tuple(parse_position(text) for text in at), tuple(names))
+        return cls(source, data["branch"], run, tuple(parse_position(text) for text in at), tuple(names))
 
 
 def _is_text(value: object, form: re.Pattern[str]) -> bool:

@@ -38,7 +38,7 @@ from sink.insert import settings as insert_settings
 from sink.order import Order
 from sink.restore import restore
 from sink.sql import query
-from sink.task import sink_of
+from sink.task import branch_of, sink_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -102,12 +102,13 @@ def retry_letters(self: Any, *arguments: object, **named: object) -> str:
     sink = sink_of(self.app)
     try:
         order = Order.from_json(arguments[0] if len(arguments) == 1 and not named else None, sink.settings.source)
+        branch = branch_of(sink.settings, order.branch)
     except ForeignMessageError as error:
         metrics.refused()
         log.warning("message_refused", error=error)
         return "refused"
     try:
-        words = retry(sink.clickhouse, sink.settings, order)
+        words = retry(sink.clickhouse, branch, order)
     except (PipelineError, SoftTimeLimitExceeded) as error:
         log.warning("letters_failed", task=self.request.id, run=order.run, letters=len(order.positions), error=error)
         why = str(error) or "out of time"
@@ -189,7 +190,7 @@ def _insert(clickhouse: ClickHouse, settings: Settings, letter: Letter, record: 
         message = _message(settings, letter.position, owner, len(payload))
         try:
             clickhouse.command(
-                statement(events, f"{events}_epochs", contents, [events]),
+                statement(events, settings.epochs_table, contents, [events]),
                 parameters=parameters(message, contents),
                 settings=insert_settings(message, settings.insert_timeout_s),
                 data=payload,
@@ -214,6 +215,7 @@ def _message(settings: Settings, position: Position, owner: str, size_bytes: int
         owner=owner,
         sequence=0,
         attempt=0,
+        branch=settings.clickhouse_table,
         table=settings.clickhouse_table,
         token=hashlib.blake2b(f"letter\n{settings.source}\n{name}".encode(), digest_size=16).hexdigest(),
         rows=1,
@@ -224,7 +226,7 @@ def _message(settings: Settings, position: Position, owner: str, size_bytes: int
 
 
 def _owner(clickhouse: ClickHouse, settings: Settings) -> str:
-    newest = query("latest_epoch", table=settings.clickhouse_table)
+    newest = query("latest_epoch", epochs=settings.epochs_table)
     rows = clickhouse.rows(newest, parameters={"source": settings.source})
     return str(rows[0][1]) if rows else ""
 

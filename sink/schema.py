@@ -29,23 +29,26 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("outhaul.sink")
 
-_TABLES = ("", "_dead_letters", "_epochs", "_pauses")
+_OF_ALL = ("_epochs", "_pauses")
 # What a Replicated table remembers where nothing is set; newer servers remember more.
 _REPLICATED_WINDOW = 1000
 
 
 def ddl(settings: Settings) -> Iterator[tuple[str, str]]:
-    """Yield (file name, statement) of all that ClickHouse needs, in order."""
-    for name in names("clickhouse"):
-        yield (
-            name,
-            statement(
+    """Yield (file name, statement) of all that ClickHouse needs, in order; for each captured table."""
+    for number, branch in enumerate(settings.branches()):
+        for name in names("clickhouse"):
+            if number and name.removesuffix(".sql").endswith(_OF_ALL):
+                continue
+            yield (
                 name,
-                table=settings.clickhouse_table,
-                context_type=settings.context_type,
-                deduplication_window=DEDUPLICATION_WINDOW,
-            ),
-        )
+                statement(
+                    name,
+                    table=branch.clickhouse_table,
+                    context_type=settings.context_type,
+                    deduplication_window=DEDUPLICATION_WINDOW,
+                ),
+            )
 
 
 def apply(clickhouse: ClickHouse, settings: Settings) -> None:
@@ -69,7 +72,7 @@ def check(clickhouse: ClickHouse, settings: Settings) -> None:
     for name in table_names(settings):
         if name not in found:
             raise missing(name, clickhouse)
-    for name in table_names(settings)[:2]:
+    for name in (name for branch in settings.branches() for name in batch_tables(branch)):
         if not found[name].token_window:
             raise FatalError(
                 f"ClickHouse table {name!r} does not remember insert tokens, so a retry would repeat rows",
@@ -106,8 +109,14 @@ class Table:
 
 
 def table_names(settings: Settings) -> tuple[str, ...]:
-    """Return the names of the pipeline's tables: events, dead letters, epochs, pauses."""
-    return tuple(settings.clickhouse_table + suffix for suffix in _TABLES)
+    """Return the names of the pipeline's tables: events and dead letters of each outbox, epochs, pauses."""
+    own = (name for branch in settings.branches() for name in batch_tables(branch))
+    return (*own, *(settings.control_table + suffix for suffix in _OF_ALL))
+
+
+def batch_tables(branch: Settings) -> tuple[str, str]:
+    """Return the tables that batches of one outbox go to: events, dead letters."""
+    return branch.clickhouse_table, branch.dead_letters_table
 
 
 def tables(clickhouse: ClickHouse, settings: Settings) -> dict[str, Table]:

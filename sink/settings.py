@@ -12,8 +12,14 @@ import os
 import re
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, StringConstraints, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic import Field, PrivateAttr, SecretStr, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 from sink import duration
 from sink.errors import Exit, FatalError
@@ -25,6 +31,7 @@ _NAME = re.compile(r"[a-z0-9_]{1,63}")
 DEDUPLICATION_WINDOW = 10_000
 
 Seconds = Annotated[float, Field(gt=0)]
+PostgresTable = Annotated[str, StringConstraints(pattern=r"""^[^.'"\\$\s]+\.[^.'"\\$\s]+$""")]
 
 
 class Settings(BaseSettings):
@@ -39,8 +46,9 @@ class Settings(BaseSettings):
     source: str = "outhaul"
     slot: str = "outhaul"
     publication: str = "outhaul"
-    table: Annotated[str, StringConstraints(pattern=r"""^[^.'"\\$\s]+\.[^.'"\\$\s]+$""")] = "public.outbox"
+    table: PostgresTable = "public.outbox"
     clickhouse_table: str = "event_log"
+    more_tables: Annotated[dict[PostgresTable, str], NoDecode] = {}
     context_type: Literal["String", "JSON"] = "String"
 
     linger_s: Seconds = 0.2
@@ -69,6 +77,9 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
+    # Beside which table epochs and pauses stand, in a branch: they are of the whole pipeline.
+    _control_table: str = PrivateAttr("")
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -90,6 +101,23 @@ class Settings(BaseSettings):
             raise ValueError("use lower-case letters, digits and underscores, at most 63")
         return value
 
+    @field_validator("more_tables", mode="before")
+    @classmethod
+    def _pairs(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        pairs = [pair.strip().partition("=") for pair in value.split(",") if pair.strip()]
+        if not all(sign for _, sign, _ in pairs) or len({name for name, _, _ in pairs}) < len(pairs):
+            raise ValueError("say schema.outbox=clickhouse_table, each outbox once, with a comma between two")
+        return {name.strip(): stored.strip() for name, _, stored in pairs}
+
+    @field_validator("more_tables")
+    @classmethod
+    def _plain_names(cls, value: dict[str, str]) -> dict[str, str]:
+        for stored in value.values():
+            cls._plain_name(stored)
+        return value
+
     @model_validator(mode="after")
     def _agree(self) -> Settings:
         if not self.insert_timeout_s < self.task_time_limit_s < self.visibility_timeout_s:
@@ -103,7 +131,41 @@ class Settings(BaseSettings):
             )
         if self.status_interval_s * 2 > self.receive_timeout_s:
             raise ValueError("status_interval_s must be at most half of receive_timeout_s")
+        self._check_apart()
         return self
+
+    def _check_apart(self) -> None:
+        # Ids and positions are told apart within a table of ClickHouse, so two outboxes cannot share one.
+        if self.table in self.more_tables:
+            raise ValueError(f"more_tables names {self.table}, which table names already")
+        stored = [self.clickhouse_table, *self.more_tables.values()]
+        taken = [name + suffix for name in stored for suffix in ("", "_dead_letters", "_epochs", "_pauses")]
+        if len(set(taken)) < len(taken):
+            raise ValueError("each outbox needs a ClickHouse table of its own, with a name that no table of ours has")
+
+    def branches(self) -> tuple[Settings, ...]:
+        """Return the settings once for each captured table, as if it were the only one; that of `table` first."""
+        pairs = {self.table: self.clickhouse_table} | self.more_tables
+        return tuple(self._branch(name, stored) for name, stored in pairs.items())
+
+    def branch_into(self, stored: str) -> Settings | None:
+        """Return the branch whose events go to this ClickHouse table; None where there is none."""
+        return next((branch for branch in self.branches() if branch.clickhouse_table == stored), None)
+
+    def _branch(self, name: str, stored: str) -> Settings:
+        branch = self.model_copy(update={"table": name, "clickhouse_table": stored, "more_tables": {}})
+        branch._control_table = self.control_table  # noqa: SLF001 - of our own class
+        return branch
+
+    @property
+    def control_table(self) -> str:
+        """ClickHouse table beside which the pipeline's epochs and pauses are kept, whatever else it captures."""
+        return self._control_table or self.clickhouse_table
+
+    @property
+    def epochs_table(self) -> str:
+        """ClickHouse table that holds the fence."""
+        return f"{self.control_table}_epochs"
 
     @property
     def sql_table(self) -> str:

@@ -19,7 +19,7 @@ import structlog
 from billiard.exceptions import SoftTimeLimitExceeded
 from celery import shared_task
 
-from sink import identity, metrics, sentry
+from sink import identity, metrics, schema, sentry
 from sink.app import WRITE_BATCH
 from sink.batch import Message, alive_key, epoch_key, stored_key
 from sink.clickhouse import ClickHouse
@@ -149,9 +149,26 @@ def accept(settings: Settings, arguments: Sequence[object], named: Mapping[str, 
     if len(arguments) != 1 or named:
         raise ForeignMessageError("a task with other arguments than ours was received")
     message = Message.from_json(arguments[0])
-    events = settings.clickhouse_table
-    message.check_addressed(settings.source, (events, settings.dead_letters_table), never=f"{events}_epochs")
+    branch = branch_of(settings, message.branch)
+    message.check_addressed(
+        settings.source, (branch.clickhouse_table, branch.dead_letters_table), never=schema.table_names(settings)
+    )
     return message
+
+
+def branch_of(settings: Settings, table: str) -> Settings:
+    """Return the settings for the outbox whose events go to this table.
+
+    Raises:
+        ForeignMessageError: there is none such.
+    """
+    branch = settings.branch_into(table)
+    if branch is None:
+        raise ForeignMessageError(
+            f"a message for the table {table!r} was received, which is not among those of this worker",
+            todo="Give reader and workers the same OUTHAUL_CLICKHOUSE_TABLE and OUTHAUL_MORE_TABLES",
+        )
+    return branch
 
 
 def _refuse(error: ForeignMessageError) -> str:
@@ -202,7 +219,8 @@ def write(sink: Sink, message: Message) -> Report:
         return Report(Outcome.MISSING, message.token, message.sequence)
     reach("task.fetched")
 
-    events, letters = sink.settings.clickhouse_table, sink.settings.dead_letters_table
+    branch = branch_of(sink.settings, message.branch)
+    events, letters = branch.clickhouse_table, branch.dead_letters_table
 
     def store(part: Message, rows: bytes) -> None:
         # A copy into a table of another name has nothing to do with what event_log holds.
@@ -211,7 +229,7 @@ def write(sink: Sink, message: Message) -> Report:
         tables = (events if message.table == letters else message.table, letters)
         with trace.span("db.insert", f"INSERT INTO {part.table}", db__system="clickhouse", rows=part.rows):
             timeout_s = sink.settings.insert_timeout_s
-            insert(sink.clickhouse, part, rows, epochs=f"{events}_epochs", timeout_s=timeout_s, tables=tables)
+            insert(sink.clickhouse, part, rows, epochs=branch.epochs_table, timeout_s=timeout_s, tables=tables)
 
     aside = 0
     try:
@@ -229,7 +247,7 @@ def write(sink: Sink, message: Message) -> Report:
         raise FatalError(
             f"the dead letters refuse a row: {error}",
             code=error.code,
-            todo=f"Compare {sink.settings.dead_letters_table} with sql/clickhouse/0002_event_log_dead_letters.sql",
+            todo=f"Compare {letters} with sql/clickhouse/0002_event_log_dead_letters.sql",
             exit_code=Exit.CLICKHOUSE_TABLE,
         ) from error
     trace.stored(message, payload)
@@ -242,7 +260,7 @@ def _superseded(message: Message, mirror: str | None) -> bool:
 
 
 def _fenced(sink: Sink, message: Message) -> bool:
-    newest = query("latest_epoch", table=sink.settings.clickhouse_table)
+    newest = query("latest_epoch", epochs=sink.settings.epochs_table)
     rows = sink.clickhouse.rows(newest, parameters={"source": message.fence})
     return bool(rows) and rows[0][1] != message.owner
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import psycopg
 
-from cdc_reader.assemble import Assembly
+from cdc_reader.assemble import assembly_for
 from cdc_reader.column_types import Oid
 from cdc_reader.columns import build
 from cdc_reader.decode import Segment
@@ -70,7 +70,7 @@ def batches(
     Raises:
         PipelineError: Postgres refuses or does not answer, or a value is none that its type can have.
     """
-    assembly = Assembly(NOTHING_HELD, source=settings.source, dead_letters=settings.dead_letters_table)
+    assembly = assembly_for(settings, NOTHING_HELD)
     rows = 0
     for run in _runs(conn, _statement(shape, wanted)):
         rows += len(run.lengths)

@@ -41,7 +41,7 @@ def ask(clickhouse: ClickHouse, settings: Settings) -> Wished:
         PipelineError: ClickHouse refuses or does not answer.
     """
     rows = clickhouse.rows(
-        query("latest_pause", table=settings.clickhouse_table), parameters={"source": settings.source}
+        query("latest_pause", table=settings.control_table), parameters={"source": settings.source}
     )
     if not rows:
         return Wished()
@@ -58,7 +58,7 @@ def keep(clickhouse: ClickHouse, settings: Settings, *, is_paused: bool, for_s: 
         PipelineError: ClickHouse refuses or does not answer.
     """
     clickhouse.command(
-        query("say_pause", table=settings.clickhouse_table),
+        query("say_pause", table=settings.control_table),
         parameters={"source": settings.source, "is_paused": is_paused, "for_s": for_s, "by": by, "reason": reason},
         settings={"async_insert": 0},
     )

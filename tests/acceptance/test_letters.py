@@ -83,7 +83,7 @@ def set_aside(world: World, *rows: dict[str, str | None]) -> list[Position]:
 
 
 def order(world: World, positions: list[Position]) -> Order:
-    return Order(world.settings.source, "ab" * 16, tuple(positions))
+    return Order(world.settings.source, "event_log", "ab" * 16, tuple(positions))
 
 
 def test_a_letter_whose_value_was_mended_is_stored_at_its_own_position(running: World) -> None:

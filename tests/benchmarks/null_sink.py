@@ -93,7 +93,7 @@ def main() -> None:
         link=link,
         dispatcher=cast("Dispatcher", sink),
         payloads=cast("Payloads", sink),
-        recover=lambda _wait: Recovered(_EPOCH, NOTHING_HELD),
+        recover=lambda _wait: Recovered(_EPOCH, {settings.clickhouse_table: NOTHING_HELD}),
         wished=Wished,
         random=random.random,
     )

@@ -274,7 +274,7 @@ def test_recovery_waits_for_an_insert_that_is_still_running(world: World) -> Non
     assert waits, "recovery did not wait"
     assert not world.clickhouse.rows(count, parameters={"mark": mark})[0][0]
     assert found.epoch == 2
-    assert not found.held.missing(np.array([600], np.uint64), np.array([0], np.uint64))[0]
+    assert not found.held["event_log"].missing(np.array([600], np.uint64), np.array([0], np.uint64))[0]
     running.join()
     slow.close()
 

@@ -147,7 +147,7 @@ def test_bytes_come_back_whole_from_the_letters_of_reader_and_sink(text: bytes, 
 
 
 def test_an_order_comes_back_as_it_was_sent() -> None:
-    order = Order("outhaul", "ab" * 16, (AT, Position(Lsn(1 << 63), 0)), ("raw",))
+    order = Order("outhaul", "event_log", "ab" * 16, (AT, Position(Lsn(1 << 63), 0)), ("raw",))
     assert Order.from_json(json.loads(json.dumps(order.to_json())), "outhaul") == order
 
 
@@ -169,7 +169,7 @@ def test_an_order_comes_back_as_it_was_sent() -> None:
     ],
 )
 def test_an_order_that_is_none_of_ours_is_refused(forged: dict[str, Any]) -> None:
-    data = Order("outhaul", "ab" * 16, (AT,)).to_json()
+    data = Order("outhaul", "event_log", "ab" * 16, (AT,)).to_json()
     assert Order.from_json(data, "outhaul")
     with pytest.raises(ForeignMessageError):
         Order.from_json(data | forged, "outhaul")

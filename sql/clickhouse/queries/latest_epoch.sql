@@ -1,5 +1,5 @@
 SELECT epoch, owner, system_identifier, timeline
-FROM ${table}_epochs
+FROM ${epochs}
 WHERE source = {source:String}
 ORDER BY epoch DESC, owner DESC
 LIMIT 1

@@ -1,2 +1,2 @@
-INSERT INTO ${table}_epochs (source, epoch, owner, system_identifier, timeline, slot, confirmed_lsn)
+INSERT INTO ${epochs} (source, epoch, owner, system_identifier, timeline, slot, confirmed_lsn)
 SELECT {source:String}, {epoch:UInt64}, {owner:String}, {system_identifier:String}, {timeline:UInt32}, {slot:String}, {confirmed_lsn:UInt64}
