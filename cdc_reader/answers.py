@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from sink.settings import Settings
 
 _STORED = """
-    SELECT count(), max(cdc_ingested_at), toUnixTimestamp64Micro(max(cdc_ingested_at)) / 1e6
+    SELECT count(), toUnixTimestamp64Micro(max(cdc_ingested_at)) / 1e6
     FROM {table} WHERE cdc_source = {{source:String}}"""
 
 _LETTERS = "SELECT count() FROM {table} WHERE cdc_source = {{source:String}} AND discarded_at IS NULL"
 
 _PARTS = """
     SELECT count(), sum(bytes_on_disk) FROM system.parts
-    WHERE database = currentDatabase() AND table = {table:String} AND active"""
+    WHERE database = currentDatabase() AND has({tables:Array(String)}, table) AND active"""
 
 # A message that has just come is no sign of trouble, in seconds.
 _SECOND_LOOK_S = 1.0
@@ -113,15 +113,16 @@ def ask_clickhouse(clickhouse: ClickHouse, settings: Settings) -> OfClickHouse:
         PipelineError: ClickHouse refuses or does not answer.
     """
     source = {"source": settings.source}
-    rows, _, last = clickhouse.rows(_STORED.format(table=settings.clickhouse_table), parameters=source)[0]
-    dead = clickhouse.rows(_LETTERS.format(table=settings.dead_letters_table), parameters=source)[0][0]
-    parts, size = clickhouse.rows(_PARTS, parameters={"table": settings.clickhouse_table})[0]
+    branches = settings.branches()
+    stored = [clickhouse.rows(_STORED.format(table=one.clickhouse_table), parameters=source)[0] for one in branches]
+    dead = [clickhouse.rows(_LETTERS.format(table=one.dead_letters_table), parameters=source)[0][0] for one in branches]
+    parts, size = clickhouse.rows(_PARTS, parameters={"tables": [one.clickhouse_table for one in branches]})[0]
     return OfClickHouse(
-        rows=rows,
-        dead_letters=dead,
+        rows=sum(rows for rows, _ in stored),
+        dead_letters=sum(dead),
         parts=parts,
         bytes_on_disk=size,
-        last_stored_at=float(last) if rows else None,
+        last_stored_at=max((float(last) for rows, last in stored if rows), default=None),
         is_copy_due=due(clickhouse, settings) is not None,
         pause=ask(clickhouse, settings).pause,
     )

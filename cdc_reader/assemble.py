@@ -113,9 +113,7 @@ class Assembly:
 
 def assembly_for(branch: Settings, held: Held) -> Assembly:
     """Begin an assembly for the rows of one outbox, of which ClickHouse has those that are `held`."""
-    return Assembly(
-        held, source=branch.source, branch=branch.clickhouse_table, dead_letters=branch.dead_letters_table
-    )
+    return Assembly(held, source=branch.source, branch=branch.clickhouse_table, dead_letters=branch.dead_letters_table)
 
 
 def _cdc_columns(segment: Segment) -> list[pa.Array]:

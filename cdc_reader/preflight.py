@@ -41,14 +41,16 @@ _SERVER: LiteralString = """
 # By names: a cast to regclass would be tried for tables in schemas that a plain role may not look into.
 PUBLICATION: LiteralString = """
     WITH wanted AS (
-        SELECT nspname AS schemaname, relname AS tablename
-        FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace WHERE pg_class.oid = to_regclass(%(table)s)),
+        SELECT name, nspname AS schemaname, relname AS tablename
+        FROM unnest(%(tables)s::text[]) AS name JOIN pg_class ON pg_class.oid = to_regclass(name)
+        JOIN pg_namespace ON pg_namespace.oid = relnamespace),
     held AS (SELECT schemaname, tablename FROM pg_publication_tables WHERE pubname = %(publication)s)
     SELECT pubinsert, pubupdate OR pubdelete OR pubtruncate AS more_than_inserts, puballtables, pubviaroot,
            pubviaroot OR NOT EXISTS (
-               SELECT FROM pg_partitioned_table WHERE partrelid = to_regclass(%(table)s)) AS via_root,
-           EXISTS (SELECT FROM held NATURAL JOIN wanted) AS has_table,
-           ARRAY(SELECT format('%%I.%%I', schemaname, tablename) FROM (TABLE held EXCEPT TABLE wanted) AS t) AS others
+               SELECT FROM pg_partitioned_table JOIN wanted ON partrelid = to_regclass(name)) AS via_root,
+           ARRAY(SELECT name FROM wanted WHERE (schemaname, tablename) NOT IN (TABLE held) ORDER BY name) AS lacking,
+           ARRAY(SELECT format('%%I.%%I', schemaname, tablename)
+                 FROM (TABLE held EXCEPT SELECT schemaname, tablename FROM wanted) AS t) AS others
     FROM pg_publication WHERE pubname = %(publication)s"""
 
 
@@ -86,20 +88,24 @@ def check_postgres(settings: Settings) -> Server:
     Raises:
         PipelineError: the first of them that is not as it must be.
     """
-    names = {"table": settings.sql_table, "publication": settings.publication}
+    names = {"tables": [branch.sql_table for branch in settings.branches()], "publication": settings.publication}
     with connect(settings.postgres_dsn.get_secret_value()) as conn:
         try:
             server = check_server(conn)
-            table = conn.execute("SELECT to_regclass(%(table)s) IS NOT NULL AS there", names).fetchone() or {}
+            there = conn.execute(
+                "SELECT to_regclass(name) IS NOT NULL AS it FROM unnest(%(tables)s::text[]) AS name", names
+            )
+            tables = [row["it"] for row in there.fetchall()]
             publication = conn.execute(PUBLICATION, names).fetchone()
         except psycopg.Error as error:
             raise error_of(error.sqlstate, str(error), slot=settings.slot, publication=settings.publication) from error
-    if not table["there"]:
-        raise FatalError(
-            f"Postgres has no table {settings.table}",
-            todo="Create it with `outhaul setup`, or name yours in OUTHAUL_TABLE as schema.table",
-            exit_code=Exit.TABLE_MISSING,
-        )
+    for branch, is_there in zip(settings.branches(), tables, strict=True):
+        if not is_there:
+            raise FatalError(
+                f"Postgres has no table {branch.table}",
+                todo="Create it with `outhaul setup`, or name yours in OUTHAUL_TABLE as schema.table",
+                exit_code=Exit.TABLE_MISSING,
+            )
     check_publication(settings, publication)
     return Server(server["wal_sender_timeout_ms"] / 1000)
 
@@ -163,20 +169,19 @@ def check_publication(settings: Settings, publication: dict[str, Any] | None) ->
     """Check a row of `PUBLICATION`.
 
     Raises:
-        FatalError: there is none, or the reader would not get the outbox' inserts, and those alone.
+        FatalError: there is none, or the reader would not get the inserts of each outbox, and those alone.
     """
-    name, table = settings.publication, settings.table
+    name = settings.publication
+    tables = ", ".join(branch.table for branch in settings.branches())
     if publication is None:
         problem, todo = f"publication {name!r} does not exist", "Create it with `outhaul setup`"
     elif not publication["via_root"]:
         # Asked first: such a publication does not list the table itself, though it holds it.
-        problem = f"publication {name!r} would publish the partitions of {table}, not the table"
+        problem = f"publication {name!r} would publish the partitions of {tables}, not the table"
         todo = f"ALTER PUBLICATION {name} SET (publish_via_partition_root = true)"
-    elif not publication["has_table"]:
-        problem, todo = (
-            f"publication {name!r} does not hold {table}",
-            f"ALTER PUBLICATION {name} ADD TABLE {settings.sql_table}",
-        )
+    elif publication["lacking"]:
+        lacking = ", ".join(publication["lacking"])
+        problem, todo = f"publication {name!r} does not hold {lacking}", f"ALTER PUBLICATION {name} ADD TABLE {lacking}"
     elif not publication["pubinsert"]:
         problem, todo = (
             f"publication {name!r} publishes no inserts",

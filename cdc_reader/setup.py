@@ -25,13 +25,16 @@ if TYPE_CHECKING:
     from sink.clickhouse import ClickHouse
     from sink.settings import Settings
 
+_OF_EACH_TABLE = {"postgres/0001_outbox.sql", "postgres/0002_publication.sql", "postgres/0004_roles.sql"}
+
 
 def postgres_ddl(settings: Settings) -> Iterator[tuple[str, str]]:
-    """Yield (file name, statements) of all that Postgres needs, in order."""
+    """Yield (file name, statements) of all that Postgres needs, in order; for each captured table."""
     for name in names("postgres"):
-        schema_name = settings.sql_table.partition(".")[0]
-        values = {"table": settings.sql_table, "publication": settings.publication, "slot": settings.slot}
-        yield name, statement(name, schema=schema_name, **values)
+        for branch in settings.branches()[: None if name in _OF_EACH_TABLE else 1]:
+            schema_name = branch.sql_table.partition(".")[0]
+            values = {"table": branch.sql_table, "publication": settings.publication, "slot": settings.slot}
+            yield name, statement(name, schema=schema_name, **values)
 
 
 def print_sql(settings: Settings) -> Iterator[str]:

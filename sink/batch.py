@@ -48,7 +48,8 @@ class Batch:
     """Rows of one ClickHouse table in stream order, ready to be sent.
 
     `branch` is the table for the events of the outbox that they come from: `table` itself, or that beside which the
-    dead letters stand. `payload` is an Arrow IPC stream of one record batch or several, LZ4; `token` names its contents.
+    dead letters stand. `payload` is an Arrow IPC stream of one record batch or several, LZ4; `token` names its
+    contents.
     """
 
     branch: str

@@ -31,7 +31,8 @@ _FIELDS = {"version", "source", "branch", "run", "positions", "hex_columns"}
 class Order:
     """Letters of one outbox to try again.
 
-    `branch` is the ClickHouse table for its events; `run` names the list for the answers; `hex_columns` are those that are bytea in Postgres, and so printed in hex.
+    `branch` is the ClickHouse table for its events; `run` names the list for the answers; `hex_columns` are those that
+    are bytea in Postgres, and so printed in hex.
     """
 
     source: str

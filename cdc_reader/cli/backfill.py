@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cdc_reader.cli import paper
+from cdc_reader.cli import outboxes, paper
 from cdc_reader.cli.servers import both_sides
 from cdc_reader.outbox import heal as healing
 from cdc_reader.outbox.due import due, note_done
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 def backfill(
     *,
+    table: outboxes.EachOrOne = "",
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, max=16, help="Readers at a time.")] = 2,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count, copy nothing.")] = False,
     wait_s: Annotated[float, typer.Option("--wait", help="Seconds for the slot to come past what is committed.")] = 60,
@@ -35,28 +36,37 @@ def backfill(
     Example: outhaul backfill --jobs 4
     """
     settings = load()
+    chosen = outboxes.each(settings, table)
+    are_all = len(chosen) == len(settings.branches())
     with both_sides(settings) as clickhouse:
-        found = _count(settings, clickhouse) if dry_run else _copy(settings, clickhouse, jobs, wait_s)
+        number = due(clickhouse, settings) if are_all and not dry_run else None
+        for branch in chosen:
+            found = _count(branch, clickhouse) if dry_run else _copy(branch, jobs, wait_s)
+            named = {} if len(settings.branches()) == 1 else {"table": branch.table}
+            _print(named, found, as_json=as_json)
+        note_done(clickhouse, settings, number)
+
+
+def _print(named: dict[str, str], found: dict[str, float | None], *, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(found))
-    else:
-        paper.facts([(name.replace("_", " "), f"{value:,}" if value else str(value)) for name, value in found.items()])
+        typer.echo(json.dumps(named | found))
+        return
+    figures = [(name.replace("_", " "), f"{value:,}" if value else str(value)) for name, value in found.items()]
+    paper.facts([*named.items(), *figures])
 
 
-def _count(settings: Settings, clickhouse: ClickHouse) -> dict[str, float | None]:
-    unread = count_unread(settings, clickhouse)
+def _count(branch: Settings, clickhouse: ClickHouse) -> dict[str, float | None]:
+    unread = count_unread(branch, clickhouse)
     return {"to_copy": unread.events, "first_id": unread.first_id, "last_id": unread.last_id}
 
 
-def _copy(settings: Settings, clickhouse: ClickHouse, jobs: int, wait_s: float) -> dict[str, float | None]:
-    number = due(clickhouse, settings)
+def _copy(branch: Settings, jobs: int, wait_s: float) -> dict[str, float | None]:
     try:
-        with behind_the_slot(settings, within_s=wait_s) as line, paper.range_bar("copying") as on_range:
-            done = healing.heal(settings, line, Scope(), on_range, patience_s=120.0, threads=jobs)
+        with behind_the_slot(branch, within_s=wait_s) as line, paper.range_bar("copying") as on_range:
+            done = healing.heal(branch, line, Scope(), on_range, patience_s=120.0, threads=jobs)
     except KeyboardInterrupt:
         typer.echo("outhaul: interrupted; what is stored stays. Go on with: outhaul backfill", err=True)
         raise typer.Exit(Exit.NOT_FINE) from None
-    note_done(clickhouse, settings, number)
     return {
         "rows": done.tally.rows,
         "copied": done.stored,

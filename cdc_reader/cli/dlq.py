@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cdc_reader import letters
+from cdc_reader.cli import outboxes
 from cdc_reader.cli.consent import consent
 from cdc_reader.preflight import check_clickhouse, check_redis
 from sink import dead_letters
@@ -38,11 +39,15 @@ Positions = Annotated[list[str] | None, typer.Argument(help="As `list` prints th
 Yes = Annotated[bool, typer.Option("--yes", help="Agree to the plan beforehand.")]
 
 
-def _open() -> tuple[Settings, ClickHouse]:
-    settings = load()
+def _open(table: str) -> tuple[Settings, ClickHouse]:
+    branch = outboxes.one(load(), table)
+    return branch, _opened(branch)
+
+
+def _opened(settings: Settings) -> ClickHouse:
     clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=_TIMEOUT_S)
     check_clickhouse(settings, clickhouse)
-    return settings, clickhouse
+    return clickhouse
 
 
 def _filter(since: str, until: str, reason: str, *, discarded: bool = False) -> dead_letters.Filter:
@@ -54,6 +59,7 @@ def _filter(since: str, until: str, reason: str, *, discarded: bool = False) -> 
 @dlq.command("list")
 def list_(
     *,
+    table: outboxes.EachOrOne = "",
     since: Since = "",
     until: Until = "",
     reason: Reason = "",
@@ -66,11 +72,19 @@ def list_(
     Example: outhaul dlq list --since 1d --reason infinity
     """
     wanted = _filter(since, until, reason, discarded=discarded)
-    settings, clickhouse = _open()
+    settings = load()
+    for branch in outboxes.each(settings, table):
+        named = {} if len(settings.branches()) == 1 else {"table": branch.table}
+        _list(branch, wanted, limit, named, as_json=as_json)
+
+
+def _list(settings: Settings, wanted: dead_letters.Filter, limit: int, named: dict[str, str], *, as_json: bool) -> None:
+    clickhouse = _opened(settings)
     counted = dead_letters.summary(clickhouse, settings, wanted, reasons=_REASONS)
     newest = dead_letters.newest(clickhouse, settings, wanted, limit=limit)
     if as_json:
         found = {
+            **named,
             "total": counted.total,
             "discarded": counted.discarded,
             "by_reason": [{"reason": text, "letters": count} for text, count in counted.by_reason],
@@ -78,7 +92,7 @@ def list_(
         }
         typer.echo(letters.line(found))
         return
-    typer.echo(f"{counted.total:,} dead letters")
+    typer.echo(f"{counted.total:,} dead letters" + "".join(f" of {name}" for name in named.values()))
     if counted.total:
         reasons = Table("letters", "reason")
         for text, count in counted.by_reason:
@@ -91,13 +105,18 @@ def list_(
 
 
 @dlq.command()
-def show(position: Annotated[str, typer.Argument(help="As `list` prints it.")], *, as_json: Json = False) -> None:
+def show(
+    position: Annotated[str, typer.Argument(help="As `list` prints it.")],
+    *,
+    table: outboxes.One = "",
+    as_json: Json = False,
+) -> None:
     """Show one dead letter whole, its values as Postgres prints them.
 
     Example: outhaul dlq show 0/1A2B3C#0
     """
     at = letters.position_of(position)
-    settings, clickhouse = _open()
+    settings, clickhouse = _open(table)
     found = dead_letters.find(clickhouse, settings, [at])
     if not found:
         raise FatalError(f"there is no dead letter at {at}", todo="`outhaul dlq list` names those there are")
@@ -108,6 +127,7 @@ def show(position: Annotated[str, typer.Argument(help="As `list` prints it.")], 
 def retry(
     positions: Positions = None,
     *,
+    table: outboxes.One = "",
     everything: All = False,
     reason: Reason = "",
     wait: Annotated[float, typer.Option(min=1, help="Longest silence of the workers, in seconds.")] = 60.0,
@@ -119,7 +139,7 @@ def retry(
 
     Example: outhaul dlq retry --reason "is outside what"
     """
-    settings, clickhouse = _open()
+    settings, clickhouse = _open(table)
     chosen = letters.chosen(clickhouse, settings, positions or [], everything=everything, reason=reason)
     payloads = Payloads(settings.redis_url.get_secret_value())
     check_redis(settings, payloads)
@@ -135,6 +155,7 @@ def retry(
 def discard(
     positions: Positions = None,
     *,
+    table: outboxes.One = "",
     everything: All = False,
     reason: Reason = "",
     yes: Yes = False,
@@ -144,7 +165,7 @@ def discard(
 
     Example: outhaul dlq discard 0/1A2B3C#0
     """
-    settings, clickhouse = _open()
+    settings, clickhouse = _open(table)
     chosen = letters.chosen(clickhouse, settings, positions or [], everything=everything, reason=reason)
     found = [one for one in dead_letters.find(clickhouse, settings, chosen) if not one.discarded]
     for letter in found[:_SHOWN]:
@@ -167,6 +188,7 @@ def discard(
 def export(
     file: Annotated[Path | None, typer.Argument(help="A new file; standard output if none is named.")] = None,
     *,
+    table: outboxes.One = "",
     form: Annotated[str, typer.Option("--format", help="jsonl: one JSON object a line.")] = "jsonl",
     since: Since = "",
     until: Until = "",
@@ -181,7 +203,7 @@ def export(
     if file is not None and file.exists():
         raise FatalError(f"{file} exists", todo="Name a new file", exit_code=Exit.USAGE)
     wanted = _filter(since, until, reason)
-    settings, clickhouse = _open()
+    settings, clickhouse = _open(table)
     lines = letters.exported(clickhouse, settings, wanted)
     if file is None:
         for line in lines:

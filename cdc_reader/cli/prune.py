@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cdc_reader.cli import outboxes
 from cdc_reader.cli.consent import consent
 from cdc_reader.preflight import check_clickhouse, connect
 from cdc_reader.pruning.prune import BATCH, Report, Wish
@@ -27,6 +28,7 @@ _TIMEOUT_S = 60
 
 def prune(
     *,
+    table: outboxes.EachOrOne = "",
     older_than: Annotated[str, typer.Option(help="Age of what may go: 7d, 12h.", metavar="AGE")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only report what would go.")] = False,
     every: Annotated[str, typer.Option(help="Repeat until SIGTERM: 1h.", metavar="TIME")] = "",
@@ -40,10 +42,12 @@ def prune(
     Example: outhaul prune --older-than 7d --dry-run
     """
     settings = load()
+    chosen = outboxes.each(settings, table)
     wish = _wish(settings, older_than, batch, partitions_ahead, dry_run=dry_run)
     pause_s = duration.seconds(every) if every else 0
     if not dry_run:
-        _agree(settings, wish, yes=yes)
+        for branch in chosen:
+            _agree(branch, wish, yes=yes)
     asked: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda signum, _frame: asked.append(signum))
@@ -52,20 +56,30 @@ def prune(
         return bool(asked)
 
     while True:
-        report = None
+        is_fine = True
         try:
-            report = _pass(settings, wish, stop)
+            for branch in chosen:
+                report = _pass(branch, wish, stop)
+                is_fine &= not report.lacking
+                named = {} if len(settings.branches()) == 1 else {"table": branch.table}
+                _print(named, report, as_json=as_json)
         except TransientError as error:
             if not pause_s:
                 raise
+            is_fine = False
             # The next pass finds the server back, or says so again.
             typer.echo(f"outhaul: {error}", err=True)
-        if report is not None:
-            typer.echo(json.dumps(report.to_json()) if as_json else described(report))
         if pause_s:
             paused(pause_s, stop)
         if not pause_s or stop():
-            raise typer.Exit(Exit.NOT_FINE if report is None or report.lacking else Exit.FINE)
+            raise typer.Exit(Exit.FINE if is_fine else Exit.NOT_FINE)
+
+
+def _print(named: dict[str, str], report: Report, *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(named | report.to_json()))
+    else:
+        typer.echo("".join(f"{name}: " for name in named.values()) + described(report))
 
 
 def _wish(settings: Settings, older_than: str, batch: int, partitions_ahead: int, *, dry_run: bool) -> Wish:

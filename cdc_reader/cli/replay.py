@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cdc_reader.cli import paper
+from cdc_reader.cli import outboxes, paper
 from cdc_reader.cli.servers import both_sides
 from cdc_reader.outbox import heal as healing
 from cdc_reader.outbox.line import behind_the_slot
@@ -28,6 +28,7 @@ _INTERVAL = re.compile(r"(\d{1,18})(?:-(\d{1,18}))?")
 
 def replay(
     *,
+    table: outboxes.One = "",
     since: Annotated[datetime | None, typer.Option(help="Events from this time on, UTC.")] = None,
     until: Annotated[datetime | None, typer.Option(help="Events before this time, UTC.")] = None,
     lsn: Annotated[str, typer.Option(help="From the first event that event_log has from this position on.")] = "",
@@ -42,7 +43,7 @@ def replay(
 
     Example: outhaul replay --since 2026-11-01 --type user_created --into event_log_rebuilt
     """
-    settings = load()
+    settings = outboxes.one(load(), table)
     if into and not _NAME.fullmatch(into):
         raise FatalError(f"{into!r} is no table name", todo="Use a-z, 0-9 and _", exit_code=Exit.USAGE)
     with both_sides(settings) as clickhouse:

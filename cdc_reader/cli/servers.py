@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 
 @contextmanager
 def both_sides(settings: Settings) -> Iterator[ClickHouse]:
-    """Open ClickHouse; outbox and event_log are there.
+    """Open ClickHouse; each outbox and its tables are there.
 
     Raises:
         PipelineError: a table is missing, or a server refuses or does not answer.
     """
     with connect(settings.postgres_dsn.get_secret_value()) as conn:
-        describe(conn, settings)
+        for branch in settings.branches():
+            describe(conn, branch)
     clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=ASK_TIMEOUT_S)
     try:
         schema.check(clickhouse, settings)

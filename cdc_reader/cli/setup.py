@@ -40,6 +40,6 @@ def setup(
     unread = count_unread(settings, clickhouse)
     if unread.events:
         typer.echo(
-            f"{unread.events} events (ids {unread.first_id} to {unread.last_id}) are in the outbox and not in "
+            f"{unread.events} events ({unread.which}) are in the outbox and not in "
             "ClickHouse. Those from before the slot are copied by `outhaul backfill`, when reader and worker run"
         )

@@ -16,7 +16,6 @@ from cdc_reader.cli.consent import consent
 from cdc_reader.cli.servers import both_sides
 from cdc_reader.outbox import heal as healing
 from cdc_reader.outbox.due import due, note_accepted, note_done, note_due
-from cdc_reader.outbox.sides import Scope
 from cdc_reader.preflight import check_redis, connect
 from cdc_reader.slot_care import change as slot_change
 from cdc_reader.slot_care.facts import slot_facts
@@ -161,7 +160,8 @@ def _recreate(
             if not accept_loss:
                 number = due(clickhouse, settings)
                 with _still_due(settings), paper.range_bar("healing") as on_range:
-                    stored = healing.heal(settings, line, Scope(), on_range, patience_s=_PATIENCE_S).stored
+                    done = healing.heal_all(settings, line, on_range, patience_s=_PATIENCE_S)
+                    stored = sum(one.stored for one in done)
                 note_done(clickhouse, settings, number)
         _report(plan, {"slot_at": str(line.lsn), "stored": stored}, as_json=as_json)
 
@@ -199,7 +199,7 @@ def _print(plan: Plan, *, as_json: bool) -> None:
     found, unread = plan.slot, plan.unread
     rows = [("slot", _in_words(found) if found else "none")]
     rows.append(("problem", f"[red]{plan.problem}[/]" if plan.problem else "none"))
-    where = f": ids {unread.first_id} to {unread.last_id}, {unread.first_time} to {unread.last_time}"
+    where = f": {unread.which}, {unread.first_time} to {unread.last_time}"
     rows.append(("unread", f"{unread.events:,} events that ClickHouse lacks" + (where if unread.events else "")))
     rows.append(("stored ahead", f"{plan.stored_ahead:,} events past the slot's position"))
     if plan.action != "none":

@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import time
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cdc_reader.cli import paper
+from cdc_reader.cli import outboxes, paper
 from cdc_reader.cli.servers import both_sides
 from cdc_reader.outbox import heal as healing
 from cdc_reader.outbox.due import due, note_done
 from cdc_reader.outbox.line import behind_the_slot
 from cdc_reader.outbox.sides import Scope
 from sink.errors import Exit
-from sink.settings import load
+from sink.settings import Settings, load
+
+if TYPE_CHECKING:
+    from cdc_reader.outbox.compare import Compared
+    from cdc_reader.outbox.line import Line
 
 _LAST_ID = (1 << 63) - 1
 _KINDS = ("missing", "extra", "differing", "repeated")
@@ -26,6 +30,7 @@ def verify(
     *,
     since: Annotated[datetime | None, typer.Option(help="Events from this time on, UTC.")] = None,
     until: Annotated[datetime | None, typer.Option(help="Events before this time, UTC.")] = None,
+    table: outboxes.EachOrOne = "",
     deep: Annotated[bool, typer.Option("--deep", help="Compare contents, not ids alone.")] = False,
     repair: Annotated[bool, typer.Option("--repair", help="Store what is missing; beside a running pipeline.")] = False,
     from_id: Annotated[int | None, typer.Option(help="Go on from this id, after an interruption.")] = None,
@@ -37,57 +42,78 @@ def verify(
     Example: outhaul verify --deep --repair
     """
     settings = load()
+    chosen = outboxes.each(settings, table)
+    if from_id is not None:
+        # An id is of one table.
+        chosen = (outboxes.one(settings, table),)
     scope = Scope(deep, _utc(since), _utc(until), intervals=() if from_id is None else ((from_id, _LAST_ID),))
-    started = time.monotonic()
-    last_id = from_id
-    try:
-        with (
-            both_sides(settings) as clickhouse,
-            behind_the_slot(settings, within_s=wait_s) as line,
-            paper.range_bar("comparing") as show,
-        ):
+    is_whole = scope.is_whole and not scope.intervals and len(chosen) == len(settings.branches())
+    is_fine = True
+    with both_sides(settings) as clickhouse:
+        number = due(clickhouse, settings) if repair and is_whole else None
+        with behind_the_slot(settings, within_s=wait_s) as line:
+            for branch in chosen:
+                named = {} if len(settings.branches()) == 1 else {"table": branch.table}
+                report = _compare(branch, line, scope, named, repair=repair)
+                _print(report, repair=repair, as_json=as_json)
+                is_fine &= not any(report[kind] for kind in _KINDS if kind != "missing" or not repair)
+        note_done(clickhouse, settings, number)
+    raise typer.Exit(Exit.FINE if is_fine else Exit.NOT_FINE)
 
-            def on_range(found: Any, last: int) -> None:
-                nonlocal last_id
-                last_id = found.last + 1
+
+def _compare(branch: Settings, line: Line, scope: Scope, named: dict[str, str], *, repair: bool) -> dict[str, Any]:
+    """Compare one outbox; where that is interrupted, say how to go on."""
+    started = time.monotonic()
+    next_id = scope.intervals[0][0] if scope.intervals else 0
+    try:
+        with paper.range_bar("comparing") as show:
+
+            def on_range(found: Compared, last: int) -> None:
+                nonlocal next_id
+                next_id = found.last + 1
                 show(found, last)
 
             if repair:
-                number = due(clickhouse, settings) if scope.is_whole and not scope.intervals else None
-                done = healing.heal(settings, line, scope, on_range, patience_s=120.0)
+                done = healing.heal(branch, line, scope, on_range, patience_s=120.0)
                 tally, stored = done.tally, done.stored
-                note_done(clickhouse, settings, number)
             else:
-                tally, stored = healing.verify(settings, line, scope, on_range), 0
+                tally, stored = healing.verify(branch, line, scope, on_range), 0
     except KeyboardInterrupt:
-        typer.echo(f"outhaul: interrupted; go on with: outhaul verify --from-id {last_id or 0}", err=True)
+        which = "".join(f" --table {name}" for name in named.values())
+        typer.echo(f"outhaul: interrupted; go on with: outhaul verify{which} --from-id {next_id}", err=True)
         raise typer.Exit(Exit.NOT_FINE) from None
     found = {kind: getattr(tally, kind) for kind in _KINDS}
-    report = {
+    return {
+        **named,
         "rows": tally.rows,
         **found,
         "repaired": stored,
         "dead_letters": tally.dead_letters,
         "ids": {kind: tally.ids.get(kind, []) for kind in _KINDS},
-        "deep": deep,
+        "deep": scope.deep,
         "not_compared": tally.not_compared,
         "seconds": round(time.monotonic() - started, 2),
     }
+
+
+def _print(report: dict[str, Any], *, repair: bool, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(report))
-    else:
-        paper.facts(
-            [
-                ("compared", f"{tally.rows:,} rows in {report['seconds']} s, {'contents' if deep else 'ids'}"),
-                *((kind, paper.some(tally.ids.get(kind, []), found[kind])) for kind in _KINDS),
-                ("dead letters", f"{tally.dead_letters:,}"),
-                *([("not compared", ", ".join(tally.not_compared))] if tally.not_compared else []),
-                *([("repaired", f"{stored:,}")] if repair else []),
-                *([("go on", "outhaul verify --repair")] if tally.missing and not repair else []),
-            ]
-        )
-    missing = 0 if repair else tally.missing
-    raise typer.Exit(Exit.NOT_FINE if missing or tally.extra or tally.differing or tally.repeated else Exit.FINE)
+        return
+    paper.facts(
+        [
+            *([("outbox", report["table"])] if "table" in report else []),
+            (
+                "compared",
+                f"{report['rows']:,} rows in {report['seconds']} s, {'contents' if report['deep'] else 'ids'}",
+            ),
+            *((kind, paper.some(report["ids"][kind], report[kind])) for kind in _KINDS),
+            ("dead letters", f"{report['dead_letters']:,}"),
+            *([("not compared", ", ".join(report["not_compared"]))] if report["not_compared"] else []),
+            *([("repaired", f"{report['repaired']:,}")] if repair else []),
+            *([("go on", "outhaul verify --repair")] if report["missing"] and not repair else []),
+        ]
+    )
 
 
 def _utc(time_: datetime | None) -> datetime | None:

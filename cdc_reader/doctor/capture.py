@@ -61,7 +61,9 @@ def outbox(table: Outbox | None, name: str) -> Iterator[Finding]:
 def publication(settings: Settings, found: dict[str, Any] | None, table: Outbox) -> Iterator[Finding]:
     """Judge a row of preflight's PUBLICATION; None where there is none."""
     name = settings.publication
-    verdict = tried("publication", f"{name} holds {settings.table} alone", lambda: check_publication(settings, found))
+    verdict = tried(
+        "publication", f"{name} holds {_tables(settings)} alone", lambda: check_publication(settings, found)
+    )
     yield verdict
     if found is None:
         return
@@ -90,6 +92,10 @@ def publication(settings: Settings, found: dict[str, Any] | None, table: Outbox)
         )
     else:
         yield fine("via root", "partitions would be captured")
+
+
+def _tables(settings: Settings) -> str:
+    return " and ".join(branch.table for branch in settings.branches())
 
 
 def partitions(settings: Settings, table: Outbox, *, via_root: bool) -> Finding:

@@ -116,11 +116,12 @@ def granted(clickhouse: ClickHouse, privilege: str, on: str) -> bool | None:
 
 def _rights(clickhouse: ClickHouse, settings: Settings) -> rights.Rights:
     user, database, readonly = clickhouse.rows("SELECT currentUser(), currentDatabase(), getSetting('readonly')")[0]
+    wanted = rights.wanted(schema.table_names(settings), [one.clickhouse_table for one in settings.branches()])
     return rights.Rights(
         user,
         database,
         bool(readonly),
-        {wanted: granted(clickhouse, *wanted) for wanted in rights.wanted(schema.table_names(settings))},
+        {right: granted(clickhouse, *right) for right in wanted},
     )
 
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import Future
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from cdc_reader.doctor import celery, clickhouse, clocks, columns, history, monitoring, postgres, redis
+from cdc_reader.doctor import celery, clickhouse, clocks, columns, history, monitoring, postgres, redis, tables
 from cdc_reader.doctor.finding import Finding, Section, broken, warn
 from sink.errors import PipelineError, TransientError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from sink.settings import Settings
 
@@ -36,14 +37,24 @@ def examine(settings: Settings, *, within_s: float = WITHIN_S) -> list[Section]:
         begin(lambda: celery.ask(settings)),
         begin(lambda: monitoring.ask(settings)),
     )
+    # What is of the pipeline as a whole is said of its first outbox; the others are asked after as if they were alone.
+    further = [
+        (branch, begin(partial(postgres.ask, branch)), begin(partial(clickhouse.ask, branch)))
+        for branch in settings.branches()[1:]
+    ]
     pg = answer(asked[0], "Postgres", deadline, within_s)
     ch = answer(asked[1], "ClickHouse", deadline, within_s)
     rd = answer(asked[2], "Redis", deadline, within_s)
     workers = answer(asked[3], "Celery", deadline, within_s)
     others = answer(asked[4], "Sentry or the metrics port", deadline, within_s)
+    outboxes = []
+    for branch, of_pg, of_ch in further:
+        theirs, ours = answer(of_pg, "Postgres", deadline, within_s), answer(of_ch, "ClickHouse", deadline, within_s)
+        outboxes.append(Section(f"Outbox {branch.table}", tuple(_outbox(branch, theirs, ours))))
     return [
         _section("Postgres", pg, lambda found: postgres.judge(found, settings)),
         Section("Both sides", tuple(_both(pg, ch))),
+        *outboxes,
         _section("ClickHouse", ch, lambda found: clickhouse.judge(found, settings)),
         _section("Redis", rd, redis.judge),
         _section("Celery", workers, lambda found: celery.judge(found, settings)),
@@ -83,14 +94,32 @@ def _section(group: str, found: _Answer | PipelineError, judge: Callable[[_Answe
 
 
 def _both(pg: postgres.Postgres | PipelineError, ch: clickhouse.Answer | PipelineError) -> Iterable[Finding]:
+    compared = list(_columns(pg, ch))
+    if isinstance(pg, PipelineError) or isinstance(ch, PipelineError) or isinstance(pg.link, PipelineError):
+        return compared
+    if pg.outbox is None or isinstance(ch.stored, PipelineError):
+        return compared
+    return [history.judge(pg.link, ch.stored.epoch), *compared]
+
+
+def _columns(pg: postgres.Postgres | PipelineError, ch: clickhouse.Answer | PipelineError) -> Iterable[Finding]:
     if isinstance(pg, PipelineError) or isinstance(ch, PipelineError):
         return [warn("comparison", "not made: a server does not answer")]
     if pg.outbox is None or isinstance(ch.stored, PipelineError):
         return [warn("comparison", "not made: a table is missing", "outhaul setup")]
-    compared = columns.judge(pg.columns, ch.stored.columns, ch.stored.events)
-    if isinstance(pg.link, PipelineError):
-        return compared
-    return [history.judge(pg.link, ch.stored.epoch), *compared]
+    return columns.judge(pg.columns, ch.stored.columns, ch.stored.events)
+
+
+def _outbox(
+    branch: Settings, pg: postgres.Postgres | PipelineError, ch: clickhouse.Answer | PipelineError
+) -> Iterator[Finding]:
+    """Judge what is an outbox' own, of one beside the first."""
+    if not isinstance(pg, PipelineError):
+        yield from postgres.judge_outbox(pg, branch)
+    if not isinstance(ch, PipelineError) and not isinstance(ch.stored, PipelineError):
+        yield from tables.engines(ch.stored.events, ch.stored.letters, branch)
+        yield tables.dead_letters(ch.stored.dead_letters, ch.stored.letters.name)
+    yield from _columns(pg, ch)
 
 
 def _clocks(**answers: postgres.Postgres | clickhouse.Answer | redis.Answer | PipelineError) -> Finding:

@@ -101,7 +101,12 @@ def ask(settings: Settings) -> Postgres:
     Raises:
         PipelineError: Postgres refuses or does not answer.
     """
-    names = {"table": settings.sql_table, "publication": settings.publication, "slot": settings.slot}
+    names: dict[str, Any] = {
+        "table": settings.sql_table,
+        "tables": [branch.sql_table for branch in settings.branches()],
+        "publication": settings.publication,
+        "slot": settings.slot,
+    }
     dsn = settings.postgres_dsn.get_secret_value()
     with connect(dsn, connect_timeout=str(_CONNECT_S)) as conn:
         try:
@@ -145,7 +150,17 @@ def judge(answer: Postgres, settings: Settings) -> Iterator[Finding]:
     yield from capture.slot(settings, slot, answer.prospect, version=answer.server.version)
 
 
-def _one(conn: psycopg.Connection[Any], kind: type[_Facts], query: LiteralString, names: dict[str, str]) -> _Facts:
+def judge_outbox(answer: Postgres, branch: Settings) -> Iterator[Finding]:
+    """Judge one outbox of several: the table, its partitions, and whether we may read it."""
+    yield from capture.outbox(answer.outbox, branch.table)
+    if answer.outbox is None:
+        return
+    if answer.outbox.kind == "p" and answer.publication is not None:
+        yield capture.partitions(branch, answer.outbox, via_root=answer.publication["pubviaroot"])
+    yield role.select(answer.role, branch.sql_table)
+
+
+def _one(conn: psycopg.Connection[Any], kind: type[_Facts], query: LiteralString, names: dict[str, Any]) -> _Facts:
     row = conn.cursor(row_factory=class_row(kind)).execute(query, names).fetchone()
     if row is None:
         raise error_of("28000", "the role is gone")

@@ -31,10 +31,10 @@ class Rights:
     held: Mapping[Right, bool | None]
 
 
-def wanted(names: Sequence[str]) -> tuple[Right, ...]:
-    """Return all that reader and workers use; `names` are the pipeline's tables, events first."""
+def wanted(names: Sequence[str], events: Sequence[str]) -> tuple[Right, ...]:
+    """Return all that reader and workers use; `names` are the pipeline's tables, `events` those that have events."""
     on_tables = [(privilege, name) for name in names for privilege in ("INSERT", "SELECT")]
-    return (*on_tables, _PROCESSES, (_ADD_COLUMN, names[0]))
+    return (*on_tables, _PROCESSES, *((_ADD_COLUMN, name) for name in events))
 
 
 def judge(rights: Rights) -> Iterator[Finding]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
     from cdc_reader.outbox.compare import Compared
+    from cdc_reader.outbox.line import Line
     from sink.settings import Settings
 
 # How long the slot may take to come past what is committed when a pass begins, in seconds.
@@ -36,7 +37,7 @@ Interval = tuple[int, int]
 
 
 class Audit:
-    """What the last passes have found, by the numbers of ranges, and where the next one goes on.
+    """Looks at each outbox in turn.
 
     `busy_s` is how long the latest pass has compared, in seconds; waiting for the slot keeps no server busy.
     """
@@ -45,8 +46,7 @@ class Audit:
         """Begin with the newest ids and the oldest."""
         self.busy_s = 0.0
         self._settings = settings
-        self._next = 0
-        self._doubted: dict[int, Compared] = {}
+        self._audits = [_OfOutbox(branch) for branch in settings.branches()]
 
     def look(self) -> list[Metric]:
         """Make one pass.
@@ -55,20 +55,45 @@ class Audit:
             PipelineError: a server refuses or does not answer, or the slot stands: nothing can be said then.
         """
         url = self._settings.clickhouse_url.get_secret_value()
-        found: list[Compared] = []
         with (
             closing(ClickHouse(url, timeout_s=_TIMEOUT_S)) as clickhouse,
             behind_the_slot(self._settings, within_s=_WITHIN_S) as line,
         ):
             begun_at = time.monotonic()
-            with line.look() as conn:
-                shape = describe(conn, self._settings)
-            comparison = Comparison(line, shape, clickhouse, self._settings, Scope())
-            for first, last in comparison.intervals(Scope()):
-                found += comparison.ranges(self._choose(first, last))
+            compared = sum(audit.look(clickhouse, line) for audit in self._audits)
             self.busy_s = time.monotonic() - begun_at
+        return self._families(compared)
+
+    def _families(self, compared: int) -> list[Metric]:
+        def total(kind: str) -> int:
+            return sum(len(getattr(found, kind)) for audit in self._audits for found in audit.doubted.values())
+
+        return [
+            gauge("audit_compared_events", "Events that the latest pass has compared", compared),
+            gauge("audit_missing_events", "Events of the outbox that ClickHouse lacks", total("missing")),
+            gauge("audit_extra_events", "Events in ClickHouse that the outbox lacks", total("extra")),
+            gauge("audit_repeated_events", "Events that are stored more than once", total("repeated")),
+        ]
+
+
+class _OfOutbox:
+    """What the last passes have found in one outbox, by the numbers of ranges, and where the next one goes on."""
+
+    def __init__(self, branch: Settings) -> None:
+        self.doubted: dict[int, Compared] = {}
+        self._branch = branch
+        self._next = 0
+
+    def look(self, clickhouse: ClickHouse, line: Line) -> int:
+        """Make one pass; return how many events were compared."""
+        with line.look() as conn:
+            shape = describe(conn, self._branch)
+        comparison = Comparison(line, shape, clickhouse, self._branch, Scope())
+        found: list[Compared] = []
+        for first, last in comparison.intervals(Scope()):
+            found += comparison.ranges(self._choose(first, last))
         self._note(found)
-        return self._families(sum(one.rows for one in found))
+        return sum(one.rows for one in found)
 
     def _choose(self, first: int, last: int) -> list[Interval]:
         """Return the ids of the next pass, in order, and move on."""
@@ -77,24 +102,13 @@ class Audit:
         begin = self._next if least <= self._next < fresh.start else least
         older = range(begin, min(begin + _OLDER, fresh.start))
         self._next = older.stop
-        doubted = (number for number in self._doubted if least <= number <= newest)
+        doubted = (number for number in self.doubted if least <= number <= newest)
         return [_ids(first_, last_, first, last) for first_, last_ in runs({*fresh, *older, *doubted})]
 
     def _note(self, found: Iterable[Compared]) -> None:
         # What has no rows on either side any more was not found, and is doubted no more.
         wrong = [one for one in found if len(one.missing) or len(one.extra) or len(one.repeated)]
-        self._doubted = {one.first // RANGE_IDS: one for one in wrong[:_DOUBTED]}
-
-    def _families(self, compared: int) -> list[Metric]:
-        def total(kind: str) -> int:
-            return sum(len(getattr(found, kind)) for found in self._doubted.values())
-
-        return [
-            gauge("audit_compared_events", "Events that the latest pass has compared", compared),
-            gauge("audit_missing_events", "Events of the outbox that ClickHouse lacks", total("missing")),
-            gauge("audit_extra_events", "Events in ClickHouse that the outbox lacks", total("extra")),
-            gauge("audit_repeated_events", "Events that are stored more than once", total("repeated")),
-        ]
+        self.doubted = {one.first // RANGE_IDS: one for one in wrong[:_DOUBTED]}
 
 
 def runs(numbers: Iterable[int]) -> list[Interval]:

@@ -37,6 +37,8 @@ class ClickHouseLook:
         """Keep the address; nothing is opened yet."""
         self._settings = settings
         self._clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=_TIMEOUT_S)
+        self._branches = settings.branches()
+        self._tables = {"tables": [branch.clickhouse_table for branch in self._branches]}
         self._inserted_at: int | None = None
         self._has_log: bool | None = None
 
@@ -46,18 +48,19 @@ class ClickHouseLook:
         Raises:
             PipelineError: ClickHouse refuses or does not answer.
         """
-        table = {"table": self._settings.clickhouse_table}
-        partitions = self._clickhouse.rows(query("monitor_partitions"), parameters=table)
-        server = self._clickhouse.rows(query("monitor_server"), parameters=table)[0]
+        partitions = self._clickhouse.rows(query("monitor_partitions"), parameters=self._tables)
+        server = self._clickhouse.rows(query("monitor_server"), parameters=self._tables)[0]
         self._inserted_at = max(filter(None, (self._inserted_at, server[3])), default=None)
         return [*_of_partitions(partitions), *_of_server(server, self._inserted_at), *self._of_table()]
 
     def _of_table(self) -> list[Metric]:
-        names = {"table": self._settings.clickhouse_table}
         source = {"source": self._settings.source}
-        letters = self._clickhouse.rows(query("monitor_letters", **names), parameters=source)[0][0]
+        letters = sum(
+            self._clickhouse.rows(query("monitor_letters", table=branch.clickhouse_table), parameters=source)[0][0]
+            for branch in self._branches
+        )
         begun_at = time.monotonic()
-        self._clickhouse.rows(query("monitor_probe", **names), parameters=source)
+        self._clickhouse.rows(query("monitor_probe", table=self._settings.clickhouse_table), parameters=source)
         probe_s = time.monotonic() - begun_at
         count, p50_s, p99_s = self._queries()
         return [
@@ -79,7 +82,7 @@ class ClickHouseLook:
         if not self._has_log:
             return (None, None, None)
         asked = query("monitor_queries", log=_LOG)
-        count, *times = self._clickhouse.rows(asked, parameters={"table": self._settings.clickhouse_table})[0]
+        count, *times = self._clickhouse.rows(asked, parameters=self._tables)[0]
         return (count, *(times if count else (None, None)))
 
 

@@ -26,7 +26,8 @@ _STATUSES = ("reserved", "extended", "unreserved", "lost", "missing")
 
 _COUNTERS: LiteralString = """
     SELECT s.spill_txns, s.spill_bytes, s.stream_txns, s.stream_bytes, s.total_txns, s.total_bytes,
-           pg_total_relation_size(to_regclass(%(table)s)) AS outbox_bytes
+           (SELECT sum(pg_total_relation_size(to_regclass(name)))::int8
+            FROM unnest(%(tables)s::text[]) AS name) AS outbox_bytes
     FROM (SELECT 1) AS always LEFT JOIN pg_stat_replication_slots s ON s.slot_name = %(slot)s"""
 
 
@@ -40,7 +41,7 @@ def look(settings: Settings) -> list[Metric]:
     with translated(settings.slot), connect(dsn, connect_timeout=_CONNECT_TIMEOUT_S) as conn:
         conn.execute(f"SET statement_timeout = {_STATEMENT_TIMEOUT_MS}")
         slot = retained.look(conn, settings.slot)
-        names = {"slot": settings.slot, "table": settings.sql_table}
+        names = {"slot": settings.slot, "tables": [branch.sql_table for branch in settings.branches()]}
         counted = conn.execute(_COUNTERS, names).fetchone() or {}
     return [*_of_slot(slot), *_of_counters(counted)]
 

@@ -169,6 +169,24 @@ def heal(
     return Healed(tally, delivery.stored_rows, delivery.dead_letters, seconds)
 
 
+def heal_all(
+    settings: Settings,
+    line: Line,
+    on_range: Callable[[Compared, int], None] = lambda _found, _last: None,
+    *,
+    patience_s: float,
+    threads: int = 2,
+) -> list[Healed]:
+    """Store what ClickHouse lacks of the table's share of each outbox, one after the other; arguments as of `heal`.
+
+    Raises:
+        PipelineError: as `heal`.
+    """
+    return [
+        heal(branch, line, Scope(), on_range, patience_s=patience_s, threads=threads) for branch in settings.branches()
+    ]
+
+
 def _loads(found: Compared, max_rows: int, *, whole: bool) -> Iterator[Wanted]:
     """Cut what is missing into reads; a range that is missing whole needs no list of its ids."""
     ids = found.missing

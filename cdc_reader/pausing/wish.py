@@ -40,9 +40,7 @@ def ask(clickhouse: ClickHouse, settings: Settings) -> Wished:
     Raises:
         PipelineError: ClickHouse refuses or does not answer.
     """
-    rows = clickhouse.rows(
-        query("latest_pause", table=settings.control_table), parameters={"source": settings.source}
-    )
+    rows = clickhouse.rows(query("latest_pause", table=settings.control_table), parameters={"source": settings.source})
     if not rows:
         return Wished()
     is_paused, since, by, reason, until, left_s = rows[0]

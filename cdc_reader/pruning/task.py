@@ -45,16 +45,15 @@ def prune_once(self: Any, *arguments: object, **named: object) -> str:
         return "refused"
     deadline = time.monotonic() + settings.insert_timeout_s
     wish = Wish(duration.seconds(settings.prune_older_than))
-    try:
-        with connect(settings.postgres_dsn.get_secret_value()) as conn:
-            outbox = Outbox(conn, settings, dry_run=False)
-            report = prune(outbox, sink.clickhouse, settings, wish, lambda: time.monotonic() > deadline)
-    except PipelineError as error:
-        log.error("prune_failed", task=self.request.id, error=error)  # noqa: TRY400 - the line is the message
-        sentry.told(error)
-        return "failed"
-    if report.lacking:
-        log.warning("pruned", task=self.request.id, **report.to_json())
-    else:
-        log.info("pruned", task=self.request.id, **report.to_json())
+    for branch in settings.branches():
+        try:
+            with connect(settings.postgres_dsn.get_secret_value()) as conn:
+                outbox = Outbox(conn, branch, dry_run=False)
+                report = prune(outbox, sink.clickhouse, branch, wish, lambda: time.monotonic() > deadline)
+        except PipelineError as error:
+            log.error("prune_failed", task=self.request.id, table=branch.table, error=error)  # noqa: TRY400 - the line is the message
+            sentry.told(error)
+            return "failed"
+        say = log.warning if report.lacking else log.info
+        say("pruned", task=self.request.id, table=branch.table, **report.to_json())
     return "done"

@@ -184,12 +184,15 @@ def identify(settings: Settings) -> History:
 
 
 def _tail(settings: Settings, clickhouse: ClickHouse) -> Lsn:
-    rows = clickhouse.rows(
-        f"SELECT max(cdc_lsn) FROM {settings.clickhouse_table} "  # noqa: S608 - a checked name
-        "WHERE cdc_source = {source:String} AND cdc_lsn % 8 != 7",
-        parameters={"source": settings.source},
-    )
-    return Lsn(int(rows[0][0] or 0))
+    rows = [
+        clickhouse.rows(
+            f"SELECT max(cdc_lsn) FROM {branch.clickhouse_table} "  # noqa: S608 - a checked name
+            "WHERE cdc_source = {source:String} AND cdc_lsn % 8 != 7",
+            parameters={"source": settings.source},
+        )[0]
+        for branch in settings.branches()
+    ]
+    return Lsn(max(int(last or 0) for (last,) in rows))
 
 
 def _pass_the_tail(conn: psycopg.Connection[dict[str, Any]], tail: Lsn, known: History, found: History) -> None:

@@ -33,13 +33,24 @@ _OPEN = (
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """Events that are committed and that ClickHouse lacks; times as ISO 8601, ids of the first and last, or None."""
+    """Events that are committed and that ClickHouse lacks; times as ISO 8601, ids of the first and last, or None.
+
+    Where they are of several outboxes, `tables` counts those of each, and ids, which belong to one table, are None.
+    """
 
     events: int = 0
     first_id: int | None = None
     last_id: int | None = None
     first_time: str | None = None
     last_time: str | None = None
+    tables: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def which(self) -> str:
+        """Name the events: by their ids, or by their outboxes."""
+        if not self.tables:
+            return f"ids {self.first_id} to {self.last_id}"
+        return ", ".join(f"{count} of {table}" for table, count in self.tables.items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +112,24 @@ def make_plan(settings: Settings, action: str, *, skips: bool, heals: bool) -> P
 
 
 def count_unread(settings: Settings, clickhouse: ClickHouse) -> Unread:
-    """Count what is committed in the outbox and not in ClickHouse.
+    """Count what is committed in the outboxes and not in ClickHouse.
 
     Raises:
         PipelineError: a server refuses or does not answer.
     """
+    found = {branch.table: _count_unread(branch, clickhouse) for branch in settings.branches()}
+    some = {table: unread for table, unread in found.items() if unread.events}
+    if len(some) <= 1:
+        return next(iter(some.values()), Unread())
+    return Unread(
+        events=sum(unread.events for unread in some.values()),
+        first_time=min(filter(None, (unread.first_time for unread in some.values())), default=None),
+        last_time=max(filter(None, (unread.last_time for unread in some.values())), default=None),
+        tables={table: unread.events for table, unread in some.items()},
+    )
+
+
+def _count_unread(settings: Settings, clickhouse: ClickHouse) -> Unread:
     tally, first, last = Tally(), None, None
     with now(settings) as line, line.look() as conn:
         shape = describe(conn, settings)
@@ -129,7 +153,8 @@ def count_unread(settings: Settings, clickhouse: ClickHouse) -> Unread:
 def _stored_ahead(settings: Settings, clickhouse: ClickHouse, facts: SlotFacts | None) -> int:
     if facts is None or facts.confirmed is None or newest_epoch(clickhouse, settings) is None:
         return 0
-    return ask(clickhouse, settings, Lsn(facts.confirmed) or NO_LSN).rows
+    at = Lsn(facts.confirmed) or NO_LSN
+    return sum(ask(clickhouse, branch, at).rows for branch in settings.branches())
 
 
 def _slot_json(facts: SlotFacts | None) -> dict[str, Any] | None:

@@ -18,9 +18,8 @@ import structlog
 from cdc_reader import metrics
 from cdc_reader.fence import newest_epoch
 from cdc_reader.outbox.due import due, note_done
-from cdc_reader.outbox.heal import ASK_TIMEOUT_S, heal
+from cdc_reader.outbox.heal import ASK_TIMEOUT_S, heal_all
 from cdc_reader.outbox.line import behind_the_slot
-from cdc_reader.outbox.sides import Scope
 from cdc_reader.preflight import connect
 from cdc_reader.slot_care.change import drop, identify, make_anew
 from cdc_reader.slot_care.facts import slot_facts
@@ -145,14 +144,15 @@ class Guard:
             log.info("healing", source=settings.source, note=number)
             try:
                 with behind_the_slot(settings, within_s=_CATCH_UP_S) as line:
-                    done = heal(settings, line, Scope(), patience_s=_PATIENCE_S, threads=1)
+                    done = heal_all(settings, line, patience_s=_PATIENCE_S, threads=1)
             except Exception:
                 metrics.HEALS.labels("failed").inc()
                 raise
             note_done(clickhouse, settings, number)
         metrics.HEALS.labels("done").inc()
-        metrics.HEALED.inc(done.stored)
-        log.info("healed", source=settings.source, note=number, rows=done.stored, seconds=round(done.seconds, 1))
+        rows, seconds = sum(one.stored for one in done), sum(one.seconds for one in done)
+        metrics.HEALED.inc(rows)
+        log.info("healed", source=settings.source, note=number, rows=rows, seconds=round(seconds, 1))
 
     def _watch_the_log(self) -> None:
         limit = self._settings.park_wal_bytes
@@ -176,7 +176,7 @@ def _with_gap(settings: Settings, clickhouse: ClickHouse, error: FatalError) -> 
     except PipelineError as other:
         gap = f"how much is missing cannot be said: {other.message}"
     else:
-        ids = f" (ids {unread.first_id} to {unread.last_id})" if unread.events else ""
+        ids = f" ({unread.which})" if unread.events else ""
         gap = f"{unread.events} events{ids} are committed and not in ClickHouse; they are in the outbox, none is lost"
     return FatalError(f"{error.message}. {gap}", code=error.code, todo=error.todo, exit_code=error.exit_code)
 

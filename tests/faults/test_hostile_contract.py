@@ -53,6 +53,8 @@ FORGERIES: dict[str, Any] = {
     "a table that is a statement": {"table": "x; DROP TABLE event_log"},
     "a quoted table": {"table": "`event_log`"},
     "a table of ours that holds no events": {"table": "event_log_epochs"},
+    "the events of another outbox": {"branch": "audit_log"},
+    "a branch that is a statement": {"branch": "event_log; DROP"},
     "another database": {"table": "default.event_log"},
     "an empty table": {"table": ""},
     "another source": {"source": "someone_else"},

@@ -31,7 +31,7 @@ PUBLICATION: dict[str, Any] = {
     "puballtables": False,
     "pubviaroot": True,
     "via_root": True,
-    "has_table": True,
+    "lacking": [],
     "others": [],
 }
 SLOT = SlotFacts(
@@ -180,7 +180,7 @@ def test_a_publication_has_the_inserts_of_the_outbox_and_those_alone() -> None:
     assert {finding.state for finding in publication().values()} == {State.PASS}
     (found,) = capture.publication(SETTINGS, None, TABLE)
     assert (found.state, found.fix) == (State.FAIL, "Create it with `outhaul setup`")
-    assert publication(has_table=False)["publication"].state is State.FAIL
+    assert publication(lacking=["public.outbox"])["publication"].state is State.FAIL
     assert publication(pubinsert=False)["publication"].state is State.FAIL
     assert publication(others=["public.users"])["publication"].state is State.FAIL
     assert publication(more_than_inserts=True)["insert only"].state is State.WARN

@@ -1,7 +1,14 @@
 -- What each partition takes, newest first.
-SELECT partition, sum(rows), count(), sum(bytes_on_disk), sum(data_uncompressed_bytes)
-FROM system.parts
-WHERE database = currentDatabase() AND table = {table:String} AND active
+-- Parts count against a limit in each table: of several tables, the most in any one is what matters.
+SELECT partition, sum(events), max(parts), sum(bytes), sum(uncompressed)
+FROM (
+    SELECT
+        partition, sum(rows) AS events, count() AS parts, sum(bytes_on_disk) AS bytes,
+        sum(data_uncompressed_bytes) AS uncompressed
+    FROM system.parts
+    WHERE database = currentDatabase() AND has({tables:Array(String)}, table) AND active
+    GROUP BY partition, table
+)
 GROUP BY partition
 ORDER BY partition DESC
 SETTINGS log_comment = 'outhaul:exporter'
