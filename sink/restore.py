@@ -2,7 +2,7 @@
 
 Pure. A letter has its values as Postgres prints them. They travel as text, and ClickHouse casts them to whatever type
 the column has by now, so a column that was widened takes what it refused before. Dates and times are read here, since
-ClickHouse bends those that do not fit.
+ClickHouse bends those that do not fit, and floats, of whose exponents it reads two digits.
 
 Source: https://clickhouse.com/docs/sql-reference/functions/type-conversion-functions
 """
@@ -10,9 +10,12 @@ Source: https://clickhouse.com/docs/sql-reference/functions/type-conversion-func
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 
 from sink.errors import PoisonError
@@ -28,6 +31,7 @@ _DAY_US = 86_400_000_000
 _HEX = "\\x"
 _MOMENT = (pa.timestamp("us", "UTC"), "Nullable(DateTime64(6, 'UTC'))")
 _DATE = (pa.date32(), "Nullable(Date32)")
+_FLOAT = (pa.float64(), "Nullable(Float64)")
 _TEXT = (pa.binary(), "Nullable(String)")
 
 
@@ -87,6 +91,8 @@ def restore(letter: Letter, types: Mapping[str, str], hex_columns: Collection[st
 
 def _typed(name: str, text: str | None, kind: str, in_hex: bool) -> tuple[tuple[pa.DataType, str], Any]:
     try:
+        if bare(kind).startswith("Float"):
+            return _FLOAT, None if text is None else _float(text, bare(kind))
         if not is_time(kind):
             return _TEXT, None if text is None else _bytes(text, in_hex)
         value = None if text is None else microseconds(text, kind)
@@ -95,6 +101,21 @@ def _typed(name: str, text: str | None, kind: str, in_hex: bool) -> tuple[tuple[
     if not bare(kind).startswith("DateTime"):
         return _DATE, None if value is None else value // _DAY_US
     return _MOMENT, value
+
+
+def _float(text: str, kind: str) -> float:
+    try:
+        value, digits = float(text), Decimal(text)
+    except (ValueError, InvalidOperation):
+        raise PoisonError(f"{text} is no {kind}") from None
+    is_bent = (math.isinf(value) and digits.is_finite()) or (value == 0 and digits != 0)
+    if kind == "Float32":
+        # Shortest digits on both sides, as Postgres prints a real.
+        with np.errstate(over="ignore"):
+            is_bent |= not math.isnan(value) and float(str(np.float32(value))) != value
+    if is_bent:
+        raise PoisonError(f"{text} does not fit {kind}")
+    return value
 
 
 def _bytes(text: str, in_hex: bool) -> bytes:

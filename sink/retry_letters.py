@@ -27,7 +27,7 @@ from billiard.exceptions import SoftTimeLimitExceeded
 from celery import shared_task
 
 from sink import dead_letters as letters
-from sink import metrics
+from sink import faithful, metrics
 from sink.app import RETRY_LETTERS
 from sink.batch import STREAM, Message, encode, letters_key
 from sink.codes import ACCESS_DENIED, THROW_IF
@@ -36,7 +36,7 @@ from sink.failpoint import reach
 from sink.insert import Contents, mark, parameters, statement
 from sink.insert import settings as insert_settings
 from sink.order import Order
-from sink.restore import restore
+from sink.restore import restore, values_of
 from sink.sql import query
 from sink.task import branch_of, sink_of
 
@@ -165,7 +165,11 @@ def _insert_all(
     refused = {}
     for letter in found:
         try:
-            owner = _insert(clickhouse, settings, letter, restore(letter, types, hex_columns), owner)
+            row = restore(letter, types, hex_columns)
+            faithful.check(
+                clickhouse, {name: text for name, text in values_of(letter).items() if text is not None}, types
+            )
+            owner = _insert(clickhouse, settings, letter, row, owner)
         except PoisonError as error:
             refused[letter.position] = str(error)
     return refused

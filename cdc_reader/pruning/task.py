@@ -54,6 +54,8 @@ def prune_once(self: Any, *arguments: object, **named: object) -> str:
             log.error("prune_failed", task=self.request.id, table=branch.table, error=error)  # noqa: TRY400 - the line is the message
             sentry.told(error)
             return "failed"
-        say = log.warning if report.lacking else log.info
-        say("pruned", task=self.request.id, table=branch.table, **report.to_json())
+        if report.lacking:
+            log.warning("pruned", task=self.request.id, table=branch.table, **report.to_json())
+        else:
+            log.info("pruned", task=self.request.id, table=branch.table, **report.to_json())
     return "done"

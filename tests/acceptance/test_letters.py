@@ -149,6 +149,40 @@ def test_letters_are_stored_whole_once_their_column_was_widened(running: World) 
     running.assert_once_each()
 
 
+def test_a_value_that_clickhouse_would_change_or_drop_without_a_word_is_refused(world: World) -> None:
+    columns = {
+        "small": ("Int8", "300", "-128"),
+        "natural": ("UInt64", "-1", "18446744073709551615"),
+        "digits": ("Decimal(10, 2)", "1.005", "1.50"),
+        "single": ("Float32", "16777217", "0.1"),
+        "double": ("Float64", "1e400", "-1e-300"),
+        "name": ("UUID", "none", "99999999-8888-4777-8666-555555555555"),
+        "address": ("IPv4", "10.0.0.300", "10.0.0.3"),
+        "flag": ("Bool", "maybe", "true"),
+        "choice": ("Enum8('a', 'b')", "c", "b"),
+    }
+    for name, (kind, _, _) in columns.items():
+        world.clickhouse.command(f"ALTER TABLE event_log ADD COLUMN {name} Nullable({kind})")
+    bad = set_aside(world, *({name: bent} for name, (_, bent, _) in columns.items()))
+    words = retry(world.clickhouse, world.settings, order(world, bad))
+    assert {word.fate for word in words} == {Fate.REFUSED}
+    for word, (name, (kind, bent, _)) in zip(words, columns.items(), strict=True):
+        assert bent in word.why, word
+        # Bool and Enum are refused by ClickHouse itself, with a word.
+        assert name in {"flag", "choice"} or (word.why.startswith(f"{name}: {bent} ") and kind in word.why), word
+    assert (world.stored(), letters(world)) == (0, len(columns))
+    world.clickhouse.command("TRUNCATE TABLE event_log_dead_letters")
+    good = set_aside(world, {name: fits for name, (_, _, fits) in columns.items()}, dict.fromkeys(columns))
+    words = retry(world.clickhouse, world.settings, order(world, good))
+    assert {word.fate for word in words} == {Fate.RETRIED}, words
+    kept = world.clickhouse.rows(
+        f"SELECT {', '.join(f'toString({name})' for name in columns)} FROM event_log ORDER BY id"
+    )
+    # A Decimal is printed without zeros at its end.
+    assert list(kept[0]) == [fits.removesuffix("0") for _, _, fits in columns.values()]
+    assert set(kept[1]) == {None}
+
+
 def test_a_letter_that_clickhouse_refused_is_stored_once_the_column_takes_it(make_world: Callable[..., World]) -> None:
     world = make_world(context_type="JSON")
     world.pipeline.start("worker", "reader")

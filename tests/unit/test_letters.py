@@ -164,7 +164,9 @@ def test_an_order_comes_back_as_it_was_sent() -> None:
         {"positions": "0/1#0"},
         {"hex_columns": [1]},
         {"hex_columns": "raw"},
-        {"version": 2},
+        {"version": 1},
+        {"branch": "event_log; DROP"},
+        {"branch": 1},
         {"more": 1},
     ],
 )
