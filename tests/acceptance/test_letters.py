@@ -22,7 +22,7 @@ from sink.retry_letters import Fate, _insert, _insert_all, _types, retry, settle
 from tests.conftest import OUTHAUL, World, until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 EVERYTHING = dead_letters.Filter(discarded=True)
@@ -68,11 +68,11 @@ def insert_at(world: World, *times: str) -> None:
             )
 
 
-def set_aside(world: World, *rows: dict[str, str | None]) -> list[Position]:
+def set_aside(world: World, *rows: Mapping[str, str | None]) -> list[Position]:
     """Put letters where a reader would."""
     found = []
     for number, row in enumerate(rows):
-        whole = {"event_type": "t", "event_date_time": "2026-01-01 00:00:00+00", "environment": "e"} | row
+        whole = {"event_type": "t", "event_date_time": "2026-01-01 00:00:00+00", "environment": "e", **row}
         text = json.dumps({"id": str(number + 1), "event_context": "{}"} | whole).replace("\\", "\\\\")
         world.clickhouse.command(
             "INSERT INTO event_log_dead_letters (row, reason, cdc_source, cdc_lsn, cdc_ordinal, cdc_committed_at) "
