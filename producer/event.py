@@ -54,12 +54,16 @@ class Event:
             EventError: one of them will not do.
         """
         check_name("type", self.type)
-        for name in ("environment", "key"):
-            if getattr(self, name) is not None:
-                check_name(name, getattr(self, name))
-        check_at(self.at)
-        check_version(self.version)
-        check_traceparent(self.traceparent)
+        if self.environment is not None:
+            check_name("environment", self.environment)
+        if self.key is not None:
+            check_name("key", self.key)
+        if self.at is not None:
+            check_at(self.at)
+        if self.version != 1 or self.version is True:
+            check_version(self.version)
+        if self.traceparent is not None:
+            check_traceparent(self.traceparent)
         object.__setattr__(self, "context_json", context_json(self.context))
 
 
@@ -69,6 +73,9 @@ def check_name(part: str, value: object) -> None:
     Raises:
         EventError: it is none.
     """
+    if type(value) is str and 0 < len(value) <= _MAX_NAME and value.isascii() and "\0" not in value:
+        # Nearly all names are such, and apps make many events.
+        return
     if not isinstance(value, str) or not 0 < len(value) <= _MAX_NAME or "\0" in value or not _is_unicode(value):
         raise EventError(f"{part} must be a text of 1 to {_MAX_NAME} characters without NUL, got {_shown(value)}")
 
