@@ -16,11 +16,10 @@ import kombu.exceptions
 
 from cdc_reader.fit import check_fit
 from sink.app import WRITE_BATCH, SinkApp
-from sink.batch import STREAM, epoch_key, fence
 from sink.errors import Exit, TransientError
 from sink.failpoint import reach
-from sink.insert import column_type
-from sink.schema import ensure_columns
+from sink.keys import STREAM, epoch_key, fence
+from sink.schema import column_type, ensure_columns
 from sink.sentry import trace
 
 if TYPE_CHECKING:

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING
 import structlog
 
 from cdc_reader.slot import History
-from sink.batch import STREAM, fence
 from sink.codes import ACCESS_DENIED
 from sink.errors import FatalError, TransientError
-from sink.insert import mark
+from sink.keys import STREAM, fence, mark
 from sink.sql import query
 
 if TYPE_CHECKING:

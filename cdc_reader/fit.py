@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from cdc_reader.doctor.finding import State
 from cdc_reader.doctor.takes import bare, takes
 from sink.errors import Exit, FatalError
-from sink.insert import column_type
+from sink.schema import column_type
 from sink.sql import identifier
 
 if TYPE_CHECKING:

@@ -20,9 +20,10 @@ from cdc_reader.preflight import connect
 from cdc_reader.sqlstate import error_of
 from sink import dead_letters, duration
 from sink.app import RETRY_LETTERS, SinkApp, make_app
-from sink.batch import letters_key, parse_position
 from sink.errors import Exit, FatalError, PoisonError, TransientError
+from sink.keys import letters_key
 from sink.order import MAX_POSITIONS, Order
+from sink.position import parse_position
 from sink.restore import values_of
 from sink.retry_letters import Fate, Word
 

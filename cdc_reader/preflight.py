@@ -18,8 +18,8 @@ from cdc_reader.slot import conninfo
 from cdc_reader.slot_care.facts import slot_facts
 from cdc_reader.sqlstate import error_of, slot_missing, slot_unusable
 from sink import schema
-from sink.batch import payload_key
 from sink.errors import Exit, FatalError, PipelineError, TransientError
+from sink.keys import payload_key
 
 if TYPE_CHECKING:
     from sink.clickhouse import ClickHouse

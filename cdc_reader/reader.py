@@ -33,10 +33,10 @@ from cdc_reader.slot_care.self_heal import Guard, is_about_the_slot, mend, park,
 from cdc_reader.sqlstate import SlotHeldError
 from sink import identity, sentry
 from sink.app import SinkApp, make_app
-from sink.batch import reconnecting_key
 from sink.clickhouse import ClickHouse
 from sink.errors import Exit, FatalError, TransientError
 from sink.exposition import Health, expose
+from sink.keys import reconnecting_key
 from sink.payloads import Payloads
 from sink.retry import backoff_s
 

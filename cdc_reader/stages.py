@@ -24,8 +24,8 @@ from cdc_reader.ledger import Health
 from cdc_reader.pausing.gate import Wished
 from cdc_reader.state import TTL_S
 from sink import identity, sentry
-from sink.batch import alive_key, epoch_key, reader_key, reconnecting_key, stored_key
 from sink.errors import PipelineError, TransientError
+from sink.keys import alive_key, epoch_key, reader_key, reconnecting_key, stored_key
 from sink.report import Report
 from sink.retry import backoff_s
 

@@ -16,16 +16,15 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
 
-from sink.errors import FatalError, ForeignMessageError
-from sink.position import Lsn, Position
+from sink.errors import ForeignMessageError
+from sink.keys import COPY, STREAM, fence, payload_key
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-MESSAGE_VERSION = 3
+    from sink.position import Position
 
-STREAM = "stream"
-COPY = "copy"
+MESSAGE_VERSION = 3
 
 # What our own readers write, and nothing else: these texts become part of Redis keys, statements and logs.
 _FORMS = {
@@ -257,67 +256,3 @@ def _is_well_formed(name: str, value: object) -> bool:
 
 def _foreign(what: str) -> ForeignMessageError:
     return ForeignMessageError(f"a batch message that {what} was received", todo="Look who else writes to this queue")
-
-
-def fence(source: str, lane: str) -> str:
-    """Return the name under which the epochs of a lane are counted, in ClickHouse and in Redis."""
-    return source if lane == STREAM else f"{source}/{lane}"
-
-
-def payload_key(source: str, token: str) -> str:
-    """Return the Redis key under which a batch's payload waits."""
-    return f"outhaul:{{{source}}}:payload:{token}"
-
-
-def stored_key(fence: str, epoch: int) -> str:
-    """Return the Redis list on which the sink reports to the owner of one epoch."""
-    return f"{_tagged(fence)}:stored:{epoch}"
-
-
-def alive_key(source: str, token: str) -> str:
-    """Return the Redis key that a task renews while it works on a batch; expired, its worker is dead or asleep."""
-    return f"outhaul:{{{source}}}:alive:{token}"
-
-
-def pulse_key(source: str, worker: str) -> str:
-    """Return the Redis key that a worker renews while it runs a task; `worker` is Celery's name of it."""
-    return f"outhaul:{{{source}}}:pulse:{worker}"
-
-
-def epoch_key(fence: str) -> str:
-    """Return the Redis key that mirrors the current epoch; its absence means Redis lost its data."""
-    return f"{_tagged(fence)}:epoch"
-
-
-def reader_key(source: str) -> str:
-    """Return the Redis key under which the reader publishes what `outhaul status` shows."""
-    return f"outhaul:{{{source}}}:reader"
-
-
-def reconnecting_key(source: str) -> str:
-    """Return the Redis key under which a reader without a session says why, for `outhaul status`."""
-    return f"outhaul:{{{source}}}:reconnecting"
-
-
-def _tagged(fence: str) -> str:
-    # The hash tag is the source's in both lanes: what one command names must be in one place of a Redis cluster.
-    source, slash, lane = fence.partition("/")
-    return f"outhaul:{{{source}}}{slash}{lane}"
-
-
-def letters_key(source: str, run: str) -> str:
-    """Return the Redis list on which the sink says what became of the dead letters of one retry."""
-    return f"outhaul:{{{source}}}:letters:{run}"
-
-
-def parse_position(text: str) -> Position:
-    """Read what `str(Position)` wrote.
-
-    Raises:
-        FatalError: not a position.
-    """
-    lsn, _, ordinal = text.partition("#")
-    try:
-        return Position(Lsn.parse(lsn), int(ordinal))
-    except ValueError as error:
-        raise FatalError(f"{text!r} is not a position") from error

@@ -17,8 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sink import metrics
-from sink.batch import parse_position
 from sink.errors import ForeignMessageError
+from sink.keys import mark
+from sink.position import parse_position
+from sink.schema import column_type
 from sink.sql import identifier, literal, query
 
 if TYPE_CHECKING:
@@ -43,11 +45,6 @@ _SECOND_US = 1_000_000
 
 _DECIMAL = re.compile(r"Decimal\(\d+, \d+\)")
 _MAX_UINT64 = (1 << 64) - 1
-
-
-def mark(fence: str) -> str:
-    """Return the log_comment by which the inserts behind one fence are found among the running queries."""
-    return f"outhaul:{fence}"
 
 
 def insert(
@@ -144,12 +141,6 @@ def _carried(field: pa.Field) -> str:
     A Decimal comes as its digits: a table that has a String there gets them as Postgres prints them.
     """
     return _DECIMAL.sub("String", column_type(field))
-
-
-def column_type(field: pa.Field) -> str:
-    """Return the ClickHouse type that the reader wrote beside a column."""
-    kind: bytes = field.metadata[b"clickhouse"]
-    return kind.decode()
 
 
 def parameters(message: Message, contents: Contents) -> dict[str, Any]:

@@ -9,8 +9,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from sink.batch import parse_position
 from sink.errors import ForeignMessageError
+from sink.position import parse_position
 
 if TYPE_CHECKING:
     from sink.position import Position

@@ -12,6 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
+from sink.errors import FatalError
+
 _LSN_BITS = 64
 
 
@@ -61,3 +63,16 @@ class Position:
 
     def __str__(self) -> str:
         return f"{self.lsn}#{self.ordinal}"
+
+
+def parse_position(text: str) -> Position:
+    """Read what `str(Position)` wrote.
+
+    Raises:
+        FatalError: not a position.
+    """
+    lsn, _, ordinal = text.partition("#")
+    try:
+        return Position(Lsn.parse(lsn), int(ordinal))
+    except ValueError as error:
+        raise FatalError(f"{text!r} is not a position") from error

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from celery.signals import task_postrun, task_prerun
 
-from sink.batch import pulse_key
 from sink.errors import PipelineError
+from sink.keys import pulse_key
 from sink.payloads import Payloads
 
 if TYPE_CHECKING:

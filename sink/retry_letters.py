@@ -29,12 +29,13 @@ from celery import shared_task
 from sink import dead_letters as letters
 from sink import faithful, metrics
 from sink.app import RETRY_LETTERS
-from sink.batch import STREAM, Message, encode, letters_key
+from sink.batch import Message, encode
 from sink.codes import ACCESS_DENIED, THROW_IF
 from sink.errors import FatalError, ForeignMessageError, PipelineError, PoisonError, TransientError
 from sink.failpoint import reach
-from sink.insert import Contents, mark, parameters, statement
+from sink.insert import Contents, parameters, statement
 from sink.insert import settings as insert_settings
+from sink.keys import STREAM, letters_key, mark
 from sink.order import Order
 from sink.restore import restore, values_of
 from sink.sql import query

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import structlog
 
 from sink.errors import Exit, FatalError
-from sink.insert import column_type
 from sink.settings import DEDUPLICATION_WINDOW
 from sink.sql import identifier, names, statement
 
@@ -145,6 +144,12 @@ def missing(table: str, clickhouse: ClickHouse) -> FatalError:
 def widen(table: str) -> str:
     """Return the statement that makes a table remember enough tokens."""
     return f"ALTER TABLE {table} MODIFY SETTING non_replicated_deduplication_window = {DEDUPLICATION_WINDOW}"
+
+
+def column_type(field: pa.Field) -> str:
+    """Return the ClickHouse type that the reader wrote beside a column."""
+    kind: bytes = field.metadata[b"clickhouse"]
+    return kind.decode()
 
 
 def ensure_columns(clickhouse: ClickHouse, table: str, schema: pa.Schema) -> dict[str, str]:

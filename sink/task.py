@@ -21,12 +21,13 @@ from celery import shared_task
 
 from sink import identity, metrics, schema, sentry
 from sink.app import WRITE_BATCH
-from sink.batch import Message, alive_key, epoch_key, stored_key
+from sink.batch import Message
 from sink.clickhouse import ClickHouse
 from sink.codes import THROW_IF
 from sink.errors import Exit, FatalError, ForeignMessageError, PipelineError, PoisonError, TransientError
 from sink.failpoint import reach
 from sink.insert import insert
+from sink.keys import alive_key, epoch_key, stored_key
 from sink.payloads import ALIVE_S, Payloads
 from sink.quarantine import set_aside
 from sink.report import Outcome, Report

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING
 import structlog
 
 from sink import sentry
-from sink.batch import pulse_key
 from sink.errors import FatalError, PipelineError
+from sink.keys import pulse_key
 from sink.payloads import Payloads
 from sink.retry import backoff_s
 from sink.worker_pages import WorkerPages

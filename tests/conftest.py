@@ -19,8 +19,8 @@ from cdc_reader.setup import apply_clickhouse, apply_postgres
 from cdc_reader.state import ReaderState
 from deploy.demo.pipeline import Pipeline
 from deploy.local.stack import Stack
-from sink.batch import reader_key
 from sink.clickhouse import ClickHouse
+from sink.keys import reader_key
 from sink.payloads import Payloads
 from sink.settings import Settings, load
 from tests.faults import table

@@ -15,8 +15,8 @@ from redis import RedisError
 
 from cdc_reader.exporter.family import counter, gauge
 from sink.app import make_app
-from sink.batch import reader_key
 from sink.errors import Exit, TransientError
+from sink.keys import reader_key
 from sink.payloads import Payloads
 
 if TYPE_CHECKING:

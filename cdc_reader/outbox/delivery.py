@@ -16,8 +16,9 @@ import structlog
 from cdc_reader import metrics
 from cdc_reader.dispatch import Dispatcher
 from cdc_reader.ledger import Health, Ledger, Phase
-from sink.batch import COPY, Message, alive_key, fence, stored_key
+from sink.batch import Message
 from sink.errors import Exit, FatalError, TransientError
+from sink.keys import COPY, alive_key, fence, stored_key
 from sink.report import Outcome, Report
 from sink.retry import backoff_s
 

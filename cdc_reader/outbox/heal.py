@@ -26,9 +26,9 @@ from cdc_reader.preflight import connect
 from cdc_reader.slot import History
 from cdc_reader.sqlstate import translated
 from sink.app import make_app
-from sink.batch import COPY
 from sink.clickhouse import ClickHouse
 from sink.errors import FatalError
+from sink.keys import COPY
 from sink.payloads import Payloads
 
 if TYPE_CHECKING:

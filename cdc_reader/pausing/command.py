@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from cdc_reader.pausing.wish import ask, heard_key, keep
 from cdc_reader.preflight import check_clickhouse
 from cdc_reader.state import ReaderState
-from sink.batch import reader_key
 from sink.errors import TransientError
+from sink.keys import reader_key
 
 if TYPE_CHECKING:
     from cdc_reader.pausing.gate import Pause

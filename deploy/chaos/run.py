@@ -22,9 +22,9 @@ from deploy.demo.count import Counted, count
 from deploy.demo.pipeline import Pipeline
 from deploy.local.proxy import Proxy
 from deploy.local.stack import Stack
-from sink.batch import reader_key
 from sink.clickhouse import ClickHouse
 from sink.errors import FatalError, PipelineError
+from sink.keys import reader_key
 from sink.payloads import Payloads
 from sink.settings import Settings, load
 

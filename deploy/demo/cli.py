@@ -25,9 +25,9 @@ from deploy.local import kept
 from deploy.local.ports import Ports
 from deploy.local.stack import Stack
 from sink.app import make_app
-from sink.batch import reader_key
 from sink.clickhouse import ClickHouse
 from sink.errors import Exit, FatalError
+from sink.keys import reader_key
 from sink.payloads import Payloads
 from sink.settings import Settings, load
 

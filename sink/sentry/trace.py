@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import sentry_sdk
 
-from sink.batch import STREAM
+from sink.keys import STREAM
 from sink.sentry.producers import Producer, producers_of
 
 if TYPE_CHECKING:

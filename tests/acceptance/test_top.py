@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sink.batch import pulse_key
+from sink.keys import pulse_key
 from sink.pulse import ANY
 from tests.acceptance.operator import outhaul
 from tests.conftest import OUTHAUL, World

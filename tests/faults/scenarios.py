@@ -6,7 +6,7 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
-from sink.insert import mark
+from sink.keys import mark
 from sink.sql import query
 from tests.conftest import until
 

@@ -13,7 +13,8 @@ import pyarrow as pa
 import pytest
 import redis
 
-from sink.batch import MESSAGE_VERSION, Message, encode, epoch_key, payload_key, stored_key, token_of
+from sink.batch import MESSAGE_VERSION, Message, encode, token_of
+from sink.keys import epoch_key, payload_key, stored_key
 from sink.report import Outcome, Report
 from tests.conftest import World, until
 

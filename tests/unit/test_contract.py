@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sink.batch import Batch, Message, Packer, decode, encode, parse_position
+from sink.batch import Batch, Message, Packer, decode, encode
 from sink.errors import Exit, FatalError, FrameError, PipelineError, PoisonError, TransientError
-from sink.position import Lsn, Position
+from sink.position import Lsn, Position, parse_position
 from sink.report import Outcome, Report
 from tests.unit.batches import pack
 

@@ -1,0 +1,66 @@
+"""Source, lane, batch -> the names under which they are found in Redis, and among ClickHouse's running queries.
+
+Pure. All keys of a source have its name as their hash tag: in a Redis cluster they lie in one place.
+"""
+
+from __future__ import annotations
+
+# The rows of a source come in two lanes, each with a fence of its own.
+STREAM = "stream"
+COPY = "copy"
+
+
+def fence(source: str, lane: str) -> str:
+    """Return the name under which the epochs of a lane are counted, in ClickHouse and in Redis."""
+    return source if lane == STREAM else f"{source}/{lane}"
+
+
+def payload_key(source: str, token: str) -> str:
+    """Return the Redis key under which a batch's payload waits."""
+    return f"outhaul:{{{source}}}:payload:{token}"
+
+
+def stored_key(fence: str, epoch: int) -> str:
+    """Return the Redis list on which the sink reports to the owner of one epoch."""
+    return f"{_tagged(fence)}:stored:{epoch}"
+
+
+def alive_key(source: str, token: str) -> str:
+    """Return the Redis key that a task renews while it works on a batch; expired, its worker is dead or asleep."""
+    return f"outhaul:{{{source}}}:alive:{token}"
+
+
+def pulse_key(source: str, worker: str) -> str:
+    """Return the Redis key that a worker renews while it runs a task; `worker` is Celery's name of it."""
+    return f"outhaul:{{{source}}}:pulse:{worker}"
+
+
+def epoch_key(fence: str) -> str:
+    """Return the Redis key that mirrors the current epoch; its absence means Redis lost its data."""
+    return f"{_tagged(fence)}:epoch"
+
+
+def reader_key(source: str) -> str:
+    """Return the Redis key under which the reader publishes what `outhaul status` shows."""
+    return f"outhaul:{{{source}}}:reader"
+
+
+def reconnecting_key(source: str) -> str:
+    """Return the Redis key under which a reader without a session says why, for `outhaul status`."""
+    return f"outhaul:{{{source}}}:reconnecting"
+
+
+def _tagged(fence: str) -> str:
+    # The hash tag is the source's in both lanes: what one command names must be in one place of a Redis cluster.
+    source, slash, lane = fence.partition("/")
+    return f"outhaul:{{{source}}}{slash}{lane}"
+
+
+def letters_key(source: str, run: str) -> str:
+    """Return the Redis list on which the sink says what became of the dead letters of one retry."""
+    return f"outhaul:{{{source}}}:letters:{run}"
+
+
+def mark(fence: str) -> str:
+    """Return the log_comment by which the inserts behind one fence are found among the running queries."""
+    return f"outhaul:{fence}"
