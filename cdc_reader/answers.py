@@ -13,8 +13,7 @@ from cdc_reader.outbox.due import due
 from cdc_reader.pausing.wish import ask
 from cdc_reader.slot_care import retained
 from cdc_reader.state import ReaderState
-from sink.keys import pulse_key, reader_key, reconnecting_key
-from sink.pulse import ANY
+from sink.keys import ANY, pulse_key, reader_key, reconnecting_key
 
 if TYPE_CHECKING:
     import psycopg

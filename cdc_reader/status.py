@@ -16,9 +16,7 @@ from cdc_reader.ledger import PATIENCE_S
 from cdc_reader.preflight import connect
 from cdc_reader.slot_care import retained
 from sink.errors import PipelineError
-from sink.payloads import ALIVE_S, SOCKET_TIMEOUT_S
-from sink.pulse import PULSE_S
-from sink.watchdog import DEAF_S
+from sink.payloads import ALIVE_S, DEAF_S, PULSE_S, SOCKET_TIMEOUT_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 from celery import Celery
-from celery.signals import setup_logging
+from celery.signals import setup_logging, task_postrun
 from click.core import ParameterSource
 
 from sink import identity, logs, sentry
@@ -96,6 +96,11 @@ def _configure_logs(loglevel: int | str, **_: object) -> None:
     logs.watch_threads()
     identity.begin(source=settings.source)
     sentry.configure(settings, "worker")
+
+
+@task_postrun.connect  # type: ignore[untyped-decorator] # celery has no types
+def _end_of_task(**_: object) -> None:
+    identity.end()
 
 
 def _is_asked_for(option: str) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from celery.signals import task_postrun
 from structlog.contextvars import bind_contextvars, get_contextvars, unbind_contextvars
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ def bind(message: Message) -> None:
 
 def begin(**names: object) -> None:
     """Name what all lines of this process or session have in common, and no batch."""
-    unbind_contextvars("epoch", *_OF_BATCH)
+    end()
     bind_contextvars(**names)
 
 
@@ -44,6 +43,6 @@ def known() -> dict[str, Any]:
     return get_contextvars()
 
 
-@task_postrun.connect(weak=False)  # type: ignore[untyped-decorator] # celery has no types
-def _end(**_: object) -> None:
+def end() -> None:
+    """Name no batch any more."""
     unbind_contextvars("epoch", *_OF_BATCH)

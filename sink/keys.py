@@ -9,6 +9,9 @@ from __future__ import annotations
 STREAM = "stream"
 COPY = "copy"
 
+# In the place of a worker's name: whichever it is.
+ANY = "any"
+
 
 def fence(source: str, lane: str) -> str:
     """Return the name under which the epochs of a lane are counted, in ClickHouse and in Redis."""

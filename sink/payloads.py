@@ -33,6 +33,10 @@ _WRONG_TYPE = "WRONGTYPE"
 
 # A task that has not renewed its sign of life for so many seconds is given up, and its batch sent again.
 ALIVE_S = 5
+# How long a worker counts as busy after its last task began or went on, in seconds.
+PULSE_S = 10
+# How long messages wait while no worker is busy until one counts as deaf, in seconds; it needs a few to start.
+DEAF_S = 20.0
 
 
 class Payloads:

@@ -15,16 +15,12 @@ from typing import TYPE_CHECKING, Any
 from celery.signals import task_postrun, task_prerun
 
 from sink.errors import PipelineError
-from sink.keys import pulse_key
-from sink.payloads import Payloads
+from sink.keys import ANY, pulse_key
+from sink.payloads import PULSE_S, Payloads
 
 if TYPE_CHECKING:
     from sink.app import SinkApp
 
-# How long a worker counts as busy after its last task began or went on, in seconds.
-PULSE_S = 10
-# In the place of a worker's name: whichever it is, for `outhaul status`.
-ANY = "any"
 _RENEW_S = 3.0
 # The task's own first words to Redis go before, in seconds.
 _FIRST_S = 0.02

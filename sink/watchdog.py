@@ -25,7 +25,7 @@ import structlog
 from sink import sentry
 from sink.errors import FatalError, PipelineError
 from sink.keys import pulse_key
-from sink.payloads import Payloads
+from sink.payloads import DEAF_S, Payloads
 from sink.retry import backoff_s
 from sink.worker_pages import WorkerPages
 
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("outhaul.sink")
 
-# Beyond the time for which a pulse lasts; a worker needs a few seconds to start.
-DEAF_S = 20.0
 _LOOK_S = 2.0
 _TICK_S = 0.1
 _STOP_S = 30.0

@@ -5,30 +5,19 @@ Edge: the outermost line. An error of ours becomes one line on standard error an
 
 from __future__ import annotations
 
+import os
 import sys
-from functools import cache
+from importlib import import_module
 from importlib.metadata import entry_points, version
+from typing import TYPE_CHECKING
 
 import typer
 
-from cdc_reader.cli.backfill import backfill
-from cdc_reader.cli.dlq import dlq
-from cdc_reader.cli.doctor import doctor
-from cdc_reader.cli.exporter import exporter
-from cdc_reader.cli.flower import flower
-from cdc_reader.cli.pause import pause
-from cdc_reader.cli.prune import prune
-from cdc_reader.cli.reader import reader
-from cdc_reader.cli.replay import replay
-from cdc_reader.cli.resume import resume
-from cdc_reader.cli.setup import setup
-from cdc_reader.cli.slot import slot
-from cdc_reader.cli.status import status
-from cdc_reader.cli.top import top
-from cdc_reader.cli.verify import verify
-from cdc_reader.cli.worker import worker
 from sink import logs
 from sink.errors import Exit, PipelineError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 app = typer.Typer(
     name="outhaul",
@@ -38,31 +27,30 @@ app = typer.Typer(
     add_completion=True,
     epilog="Settings are OUTHAUL_* variables or outhaul.toml; try everything at once with `outhaul demo`.",
 )
-# In the order in which they are listed: what runs, what looks, what mends, what keeps house.
-for _command, _short in (
-    (setup, "Create what is missing in Postgres and ClickHouse."),
-    (reader, "Stream committed events from the slot to the workers."),
-    (worker, "Store batches in ClickHouse: Celery's worker, watched."),
-    (exporter, "Metrics of slot, ClickHouse, Redis, and an audit."),
-    (flower, "Workers, batches and queue in a browser."),
-    (pause, "Let the reader take no rows; the slot is kept."),
-    (resume, "Let a paused reader go on."),
-    (status, "Slot, reader, sink and ClickHouse on one screen."),
-    (top, "The same, live, with rates; q quits."),
-    (doctor, "A checklist of all servers, with the fixes."),
-    (verify, "Compare the outbox with ClickHouse, to the id."),
-    (slot, "Show, create, drop, advance or reset the slot."),
-    (backfill, "Copy what was in the outbox before the slot."),
-    (replay, "Store chosen rows of the outbox again."),
-    (dlq, "Dead letters: list, retry, discard, export."),
-    (prune, "Delete old rows from the outbox that are stored."),
-):
-    if isinstance(_command, typer.Typer):
-        app.add_typer(_command, name=_command.info.name, short_help=_short)
-    else:
-        # What is no option of ours is Celery's, or Flower's.
-        _context = {"allow_extra_args": True, "ignore_unknown_options": True} if _command in {worker, flower} else {}
-        app.command(short_help=_short, context_settings=_context)(_command)
+# Each is a file beside this one. In the order in which they are listed: what runs, what looks, what mends, what keeps
+# house.
+_COMMANDS = {
+    "setup": "Create what is missing in Postgres and ClickHouse.",
+    "reader": "Stream committed events from the slot to the workers.",
+    "worker": "Store batches in ClickHouse: Celery's worker, watched.",
+    "exporter": "Metrics of slot, ClickHouse, Redis, and an audit.",
+    "flower": "Workers, batches and queue in a browser.",
+    "pause": "Let the reader take no rows; the slot is kept.",
+    "resume": "Let a paused reader go on.",
+    "status": "Slot, reader, sink and ClickHouse on one screen.",
+    "top": "The same, live, with rates; q quits.",
+    "doctor": "A checklist of all servers, with the fixes.",
+    "verify": "Compare the outbox with ClickHouse, to the id.",
+    "slot": "Show, create, drop, advance or reset the slot.",
+    "backfill": "Copy what was in the outbox before the slot.",
+    "replay": "Store chosen rows of the outbox again.",
+    "dlq": "Dead letters: list, retry, discard, export.",
+    "prune": "Delete old rows from the outbox that are stored.",
+}
+# What is no option of ours is Celery's, or Flower's.
+_PASSES_ON = {"worker", "flower"}
+
+_joined: set[str] = set()
 
 
 def _show_version(value: bool) -> None:
@@ -83,19 +71,31 @@ def _options(
     logs.configure("auto", level="WARNING")
 
 
-@cache
-def _join_commands() -> None:
-    for entry in sorted(entry_points(group="outhaul.commands"), key=lambda entry: entry.name):
-        command = entry.load()
-        if isinstance(command, typer.Typer):
-            app.add_typer(command, name=entry.name)
-        else:
-            app.command(name=entry.name)(command)
+def join(arguments: Sequence[str]) -> None:
+    """Make the command known that is asked for; all of them, a second's imports, where none is."""
+    wanted = next((argument for argument in arguments if not argument.startswith("-")), "")
+    others = {entry.name: entry for entry in entry_points(group="outhaul.commands")}
+    is_one = wanted in _COMMANDS.keys() | others.keys() and "_OUTHAUL_COMPLETE" not in os.environ
+    for name, short in _COMMANDS.items():
+        if (name == wanted or not is_one) and name not in _joined:
+            _add(name, getattr(import_module(f"cdc_reader.cli.{name}"), name), short)
+    for name in sorted(others):
+        if (name == wanted or not is_one) and name not in _joined:
+            _add(name, others[name].load())
+
+
+def _add(name: str, command: object, short: str | None = None) -> None:
+    _joined.add(name)
+    if isinstance(command, typer.Typer):
+        app.add_typer(command, name=name, short_help=short)
+    elif callable(command):
+        context = {"allow_extra_args": True, "ignore_unknown_options": True} if name in _PASSES_ON else {}
+        app.command(name=name, short_help=short, context_settings=context)(command)
 
 
 def main() -> None:
     """Run the command line."""
-    _join_commands()
+    join(sys.argv[1:])
     try:
         app()
     except PipelineError as error:

@@ -11,8 +11,6 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import sentry_sdk
-
 from sink import identity
 from sink.errors import PipelineError, TransientError
 
@@ -33,6 +31,11 @@ def begin(process: str, patience: Patience) -> None:
     """Start to tell of errors of this process."""
     global _process, _patience
     _process, _patience = process, patience
+
+
+def is_on() -> bool:
+    """Tell whether this process has a client."""
+    return _patience is not None
 
 
 def stopped(error: BaseException) -> None:
@@ -64,6 +67,8 @@ def over() -> None:
 def flush() -> None:
     """Wait until what was told has left, for two seconds at most."""
     if _patience is not None:
+        import sentry_sdk
+
         sentry_sdk.flush(_FLUSH_S)
 
 
@@ -82,6 +87,8 @@ def stopping() -> Iterator[None]:
 def _tell(error: BaseException, level: Literal["warning", "error"], *, at_once: bool, rows: int = 0) -> None:
     if _patience is None:
         return
+    import sentry_sdk
+
     kind = fingerprint(error)
     telling = _patience.note(tuple(kind), at_once=at_once)
     if telling is None:

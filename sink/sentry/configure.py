@@ -13,13 +13,8 @@ import time
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-import sentry_sdk
-from sentry_sdk.integrations.atexit import AtexitIntegration
-from sentry_sdk.integrations.celery import CeleryIntegration
-from sentry_sdk.integrations.excepthook import ExcepthookIntegration
-
 from sink.scrub import scrub_of
-from sink.sentry import capture, trace
+from sink.sentry import capture
 from sink.sentry.patience import Patience
 from sink.sentry.redact import Redact
 
@@ -47,6 +42,13 @@ def configure(settings: Settings, process: str, *, clock: Callable[[], float] = 
     dsn = settings.sentry_dsn.get_secret_value()
     if not dsn:
         return
+    import sentry_sdk
+    from sentry_sdk.integrations.atexit import AtexitIntegration
+    from sentry_sdk.integrations.celery import CeleryIntegration
+    from sentry_sdk.integrations.excepthook import ExcepthookIntegration
+
+    from sink.sentry import trace
+
     redact = Redact(scrub_of(settings))
     rate = settings.sentry_traces_rate
     sentry_sdk.init(
@@ -83,7 +85,9 @@ def configure(settings: Settings, process: str, *, clock: Callable[[], float] = 
 
 def breadcrumb(_logger: object, name: str, event: Any) -> Any:
     """Leave a trace of a line of the log for the next error; a processor of structlog."""
-    if sentry_sdk.get_client().is_active():
+    if capture.is_on():
+        import sentry_sdk
+
         shown = {key: value for key, value in event.items() if key in _SHOWN}
         sentry_sdk.get_global_scope().add_breadcrumb(
             category=event.get("logger", "outhaul"), level=name, message=str(event.get("event")), data=shown

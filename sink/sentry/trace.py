@@ -13,7 +13,6 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import sentry_sdk
 
 from sink.keys import STREAM
 from sink.sentry.producers import Producer, producers_of
@@ -43,6 +42,8 @@ def dispatch(message: Message) -> Iterator[None]:
     if _rate is None:
         yield
         return
+    import sentry_sdk
+
     with sentry_sdk.start_transaction(
         op="queue.publish",
         name="outhaul.dispatch",
@@ -65,6 +66,8 @@ def span(op: str, name: str, **data: str | int) -> Iterator[None]:
     if _followed() is None:
         yield
         return
+    import sentry_sdk
+
     with sentry_sdk.start_span(op=op, name=name) as step:
         for key, value in data.items():
             step.set_data(key.replace("__", "."), value)
@@ -82,6 +85,8 @@ def stored(message: Message, payload: bytes) -> None:
         producers = producers_of(payload)
     if not producers:
         return
+    import sentry_sdk
+
     transaction.set_data("outhaul.producer_trace_ids", [producer.trace_id for producer in producers])
     for producer in producers:
         with sentry_sdk.start_transaction(
@@ -99,6 +104,8 @@ def _followed() -> Any | None:
     """Return the transaction at hand, if it is one that will be sent."""
     if not _rate:
         return None
+    import sentry_sdk
+
     transaction = sentry_sdk.get_current_scope().transaction
     return transaction if transaction is not None and transaction.sampled else None
 

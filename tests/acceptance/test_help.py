@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import typer.main
 
-from cdc_reader.cli import _join_commands, app
+from cdc_reader.cli import app, join
 from tests.acceptance.operator import outhaul_here
 from tests.conftest import OUTHAUL
 
@@ -18,7 +18,7 @@ _SCREEN_LINES = 40
 
 def commands() -> list[tuple[str, ...]]:
     """List all commands, by their words."""
-    _join_commands()
+    join([])
     found: list[tuple[str, ...]] = []
 
     def walk(command: Any, words: tuple[str, ...]) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import typer
 
-from cdc_reader.cli import app
+from cdc_reader.cli import app, join
 from sink.errors import Exit
 from tests.acceptance.operator import asked
 from tests.acceptance.runbook import PAGES, RUNBOOKS, SECTIONS, is_printed, sections, steps
@@ -169,6 +169,7 @@ def test_a_page_is_read_in_the_order_in_which_it_is_typed() -> None:
 
 @pytest.mark.parametrize("path", [_DOCS / "operations.md", *sorted(RUNBOOKS.glob("*.md"))], ids=lambda path: path.stem)
 def test_commands_named_in_the_text_exist_with_their_options(path: Path) -> None:
+    join([])
     named = re.findall(r"`(outhaul [^`]*)`|^\$ (outhaul .*)$", path.read_text(), re.MULTILINE)
     assert named
     for words in ("".join(pair).partition("  #")[0].split() for pair in named):

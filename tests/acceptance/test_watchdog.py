@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sink.watchdog import DEAF_S
+from sink.payloads import DEAF_S
 from tests.conftest import World, until
 
 
