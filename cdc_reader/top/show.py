@@ -17,7 +17,7 @@ from cdc_reader.judgement import judge
 from cdc_reader.top.rates import Growth, Rates
 from cdc_reader.top.screen import View, is_old, screen
 from cdc_reader.top.servers import ask_all
-from cdc_reader.top.terminal import keys
+from cdc_reader.top.terminal import fill, keys
 from cdc_reader.top.troubles import Troubles
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def show(settings: Settings, every_s: float) -> None:
             # The first look comes as soon as there are answers.
             wait_s = 0.2
             while True:
+                fill(console)
                 live.update(screen(_look(settings, servers, memory, every_s)), refresh=True)
                 if key(wait_s) == "q":
                     return

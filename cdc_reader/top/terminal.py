@@ -1,4 +1,4 @@
-"""A terminal -> its keys, one at a time, as they are pressed; left as it was, whatever happens meanwhile.
+"""A terminal -> its size, and its keys, one at a time, as they are pressed; left as it was, whatever happens meanwhile.
 
 Edge: termios, and signals, which come as keys do: whoever is told to end by one leaves the terminal in order, too.
 
@@ -17,16 +17,30 @@ import tty
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from rich.console import ConsoleDimensions
+
 from sink.errors import Exit, FatalError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from rich.console import Console
 
 _QUIT = "q"
 _ENDS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT}
 # Another size is a reason to draw. Ctrl-Z would leave a shell with our screen and without its echo: it does nothing.
 _GOES_ON = {signal.SIGWINCH, signal.SIGTSTP}
+
+
+def fill(console: Console) -> None:
+    """Give a console the size that its terminal has now.
+
+    Of itself it believes LINES and COLUMNS of the environment first: where a shell or a library exported them, they are
+    of the size at that time, and no change is followed. A terminal that does not know its size leaves it at that.
+    """
+    columns, lines = os.get_terminal_size(console.file.fileno())
+    if columns and lines:
+        console.size = ConsoleDimensions(columns, lines)
 
 
 @contextmanager

@@ -77,12 +77,11 @@ class Terminal:
 
 @contextmanager
 def top(world: World, every_s: float = 0.3) -> Iterator[Terminal]:
-    """Run it in a terminal that stays when it ends."""
+    """Run it in a terminal that stays when it ends; its environment says another size than the terminal has."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     before = termios.tcgetattr(theirs)
-    env = {**os.environ, **world.env, "TERM": "xterm-256color"}
-    env.pop("COLUMNS", None)
+    env = {**os.environ, **world.env, "TERM": "xterm-256color", "COLUMNS": "150", "LINES": "30"}
     process = subprocess.Popen(
         [OUTHAUL, "top", "--every", str(every_s)],
         stdin=theirs,
@@ -116,6 +115,7 @@ def test_it_shows_rates_then_what_is_wrong_and_that_it_is_over(running: World) -
 
         screen = terminal.shows(flows)
         assert max(map(len, screen.splitlines())) <= 80
+        assert len(screen.splitlines()) <= 24
         running.pipeline.kill("worker")
         # Its last sign of life holds for ten seconds.
         running.payloads.drop([pulse_key(running.settings.source, ANY)])
