@@ -60,7 +60,7 @@ class Event:
             check_name("key", self.key)
         if self.at is not None:
             check_at(self.at)
-        if self.version != 1 or self.version is True:
+        if type(self.version) is not int or self.version != 1:
             check_version(self.version)
         if self.traceparent is not None:
             check_traceparent(self.traceparent)

@@ -126,6 +126,7 @@ def test_a_context_may_be_a_dataclass_or_a_model() -> None:
         ({"at": "2026-01-01"}, "at must be a datetime"),
         ({"at": datetime(1800, 1, 1, tzinfo=UTC)}, "1900 to 2299"),
         ({"version": True}, "version must be an int"),
+        ({"version": 1.0}, "version must be an int"),
         ({"version": 1 << 63}, "version must be an int"),
         ({"version": "1"}, "version must be an int"),
         ({"traceparent": "00-1-2-3"}, "traceparent must be like"),
