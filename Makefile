@@ -35,7 +35,7 @@ check: $(STAMP)  ## Lint, types and import rules
 
 docs: $(STAMP)  ## Build the documentation as a site, build/site/index.html, and fail for a link that leads nowhere
 	@test -x $(BIN)/mkdocs || $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 up: $(STAMP)  ## Start the embedded Postgres, Valkey and ClickHouse, and Flower, and leave them running
 	$(BIN)/outhaul local up --detach

@@ -1,4 +1,4 @@
-"""`python -m deploy.demo.picture` -> docs/images/demo.svg: what a demo prints, run for it, as a terminal shows it at the end.
+"""`python -m deploy.demo.picture` -> docs/images/demo.svg: what a demo prints, as a terminal shows it in the end.
 
 Edge: runs the demo and writes the file. A bar that is drawn over itself is kept as it was last.
 """
