@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import tomllib
 from typing import TYPE_CHECKING, Any
@@ -254,3 +255,32 @@ def test_budgets_and_policies_choose_only_pods_of_outhaul() -> None:
         if one["kind"] in {"PodDisruptionBudget", "NetworkPolicy"}:
             selector = one["spec"].get("selector") or one["spec"]["podSelector"]
             assert selector["matchLabels"]["app.kubernetes.io/name"] == "outhaul", name_of(one)
+
+
+def test_the_overlay_of_the_docs_is_what_they_say_it_is(tmp_path: Path) -> None:
+    shutil.copytree(FOLDER, tmp_path / "deploy" / "kubernetes")
+    text = (ROOT / "docs" / "kubernetes.md").read_text()
+    overlay = tmp_path / "overlays" / "mine"
+    overlay.mkdir(parents=True)
+    (overlay / "kustomization.yaml").write_text(text.partition("```yaml\n")[2].partition("```")[0])
+    objects = built(str(overlay))
+    assert {one["metadata"]["namespace"] for one in objects} == {"outhaul"}
+    assert {container.spec["image"] for container in containers(objects)} == {"registry.example.org/outhaul:0.1.0"}
+    assert of_kind("CronJob", objects)
+    settings = next(one["data"] for one in of_kind("ConfigMap", objects))
+    assert settings == SETTINGS | {"OUTHAUL_HEAL": "auto"}
+
+
+def test_the_docs_name_every_secret_with_the_keys_that_are_asked_for() -> None:
+    text = (ROOT / "docs" / "kubernetes.md").read_text()
+    head = re.search(r"^\| Secret \| (.*) \|$", text, re.MULTILINE)
+    assert head
+    names = re.findall(r"`(\w+)`", head[1])
+    said = {
+        (secret, name)
+        for secret, cells in re.findall(r"^\| `(outhaul-\w+)` \|(.*)\|$", text, re.MULTILINE)
+        for name, cell in zip(names, cells.split("|"), strict=True)
+        if cell.strip()
+    }
+    asked = [one["valueFrom"]["secretKeyRef"] for container in CONTAINERS for one in container.spec["env"]]
+    assert said == {(one["name"], one["key"]) for one in asked}
