@@ -68,7 +68,7 @@ def built(root: str) -> list[Object]:
 def containers(objects: list[Object]) -> Iterator[Container]:
     """Yield the containers of all pods."""
     for one in objects:
-        spec = one["spec"]
+        spec = one.get("spec", {})
         template = spec.get("jobTemplate", {}).get("spec", spec).get("template")
         if template:
             for container in template["spec"]["containers"]:
