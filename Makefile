@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help demo test long faults check up down bench chaos fuzz clean
+.PHONY: help demo test long faults check docs up down bench chaos fuzz clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this help
@@ -32,6 +32,10 @@ check: $(STAMP)  ## Lint, types and import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy producer sink cdc_reader deploy tests
 	$(BIN)/lint-imports
+
+docs: $(STAMP)  ## Build the documentation as a site, build/site/index.html, and fail for a link that leads nowhere
+	@test -x $(BIN)/mkdocs || $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 up: $(STAMP)  ## Start the embedded Postgres, Valkey and ClickHouse, and Flower, and leave them running
 	$(BIN)/outhaul local up --detach

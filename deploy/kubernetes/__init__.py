@@ -1,0 +1,1 @@
+"""What runs outhaul in Kubernetes, and the one file of it that is made from another."""
