@@ -87,11 +87,11 @@ def ask_redis(payloads: Payloads, settings: Settings) -> OfRedis:
     Raises:
         PipelineError: Redis refuses or does not answer.
     """
-    line = payloads.text(reader_key(settings.source))
+    line = payloads.text(reader_key(settings.fence))
     reader = ReaderState.from_json(line) if line else None
     return OfRedis(
         reader=reader,
-        reconnecting=payloads.text(reconnecting_key(settings.source)) if reader is None else None,
+        reconnecting=payloads.text(reconnecting_key(settings.fence)) if reader is None else None,
         queue_length=(waiting := payloads.length(settings.queue)),
         is_worked=not waiting or _is_worked(payloads, settings),
     )
@@ -122,6 +122,6 @@ def ask_clickhouse(clickhouse: ClickHouse, settings: Settings) -> OfClickHouse:
         parts=parts,
         bytes_on_disk=size,
         last_stored_at=max((float(last) for rows, last in stored if rows), default=None),
-        is_copy_due=due(clickhouse, settings) is not None,
+        is_copy_due=bool(due(clickhouse, settings)),
         pause=ask(clickhouse, settings).pause,
     )

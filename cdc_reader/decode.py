@@ -112,10 +112,11 @@ class _Run:
 
 @dataclass(frozen=True, slots=True)
 class _Count:
-    """All rows in the piece that are counted together, and the ordinal of each."""
+    """All rows in the piece that are counted together, the number of each, and the ordinal of number 0."""
 
     rows: Ints
-    ordinal: Lsns
+    number: Lsns
+    first_ordinal: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,14 +136,21 @@ class Decoder:
     """Decodes one replication connection from its start."""
 
     def __init__(
-        self, tables: Mapping[str, str], *, binary: bool, messages: Mapping[str, str] = MappingProxyType({})
+        self,
+        tables: Mapping[str, str],
+        *,
+        binary: bool,
+        messages: Mapping[str, str] = MappingProxyType({}),
+        first_ordinal: int = 0,
     ) -> None:
         """Capture `tables`, a ClickHouse table for each `schema.table`; `binary` as the stream was asked for.
 
         `messages` has a ClickHouse table for each prefix of logical messages; those of other prefixes are passed over.
+        `first_ordinal` is the number of a transaction's first row.
         """
         self._tables = tables
         self._messages = messages
+        self._first_ordinal = first_ordinal
         self._binary = binary
         self._relations: dict[int, Relation] = {}
         self._open = Open()
@@ -166,7 +174,7 @@ class Decoder:
         if not transactions.running[rows].all():
             raise FrameError("a row came where no transaction was open")
         runs = self._runs(piece, rows, rare)
-        counts = {name: _count(name, runs, transactions, self._open) for name in {run.counted_as for run in runs}}
+        counts = {name: self._count(name, runs, transactions) for name in {run.counted_as for run in runs}}
         segments = tuple(self._segment(piece, run, transactions, counts[run.counted_as]) for run in runs)
         self._relations |= {oid: versions[-1][1] for oid, versions in rare.changes.items()}
         self._open = transactions.after(_carry(counts, transactions, self._open))
@@ -232,6 +240,13 @@ class Decoder:
             )
         return table
 
+    def _count(self, name: str, runs: Sequence[_Run], transactions: Transactions) -> _Count:
+        """Count over all runs that are counted together, so that no position in a ClickHouse table is given twice."""
+        counted = [run for run in runs if run.counted_as == name]
+        rows = counted[0].rows if len(counted) == 1 else np.sort(np.concatenate([run.rows for run in counted]))
+        first = self._first_ordinal if isinstance(counted[0].source, Relation) else FIRST_ORDINAL
+        return _Count(rows, ordinals(transactions.number[rows], self._open.rows.get(name, 0)), first)
+
     def _segment(self, piece: Frames, run: _Run, transactions: Transactions, count: _Count) -> Segment:
         decoded = self._decode(piece, run)
         number = transactions.number[run.rows]
@@ -239,7 +254,7 @@ class Decoder:
             table=run.table,
             columns=decoded.columns,
             lsn=transactions.commit_lsn[number],
-            ordinal=count.ordinal[np.searchsorted(count.rows, run.rows)],
+            ordinal=count.number[np.searchsorted(count.rows, run.rows)] + np.uint64(count.first_ordinal),
             committed_at_us=transactions.committed_at_us[number],
             refused=decoded.refused,
             refused_rows=decoded.refused_rows,
@@ -256,14 +271,6 @@ def _check_running(transactions: Transactions, at: int) -> None:
         raise FrameError("a change came where no transaction was open")
 
 
-def _count(name: str, runs: Sequence[_Run], transactions: Transactions, before: Open) -> _Count:
-    """Count over all runs that are counted together, so that a position in a ClickHouse table is never given twice."""
-    counted = [run for run in runs if run.counted_as == name]
-    rows = counted[0].rows if len(counted) == 1 else np.sort(np.concatenate([run.rows for run in counted]))
-    first = 0 if isinstance(counted[0].source, Relation) else FIRST_ORDINAL
-    return _Count(rows, ordinals(transactions.number[rows], before.rows.get(name, 0)) + np.uint64(first))
-
-
 def _carry(counts: Mapping[str, _Count], transactions: Transactions, before: Open) -> dict[str, int]:
     """Return how many rows of each kind the transaction has that is open at the end of the piece."""
     last = len(transactions.commit_lsn) - 1
@@ -272,5 +279,5 @@ def _carry(counts: Mapping[str, _Count], transactions: Transactions, before: Ope
     rows = dict(before.rows) if last == 0 else {}
     for name, count in counts.items():
         if transactions.number[count.rows[-1]] == last:
-            rows[name] = int(count.ordinal[-1]) % FIRST_ORDINAL + 1
+            rows[name] = int(count.number[-1]) + 1
     return rows

@@ -18,7 +18,7 @@ from cdc_reader.fit import check_fit
 from sink.app import WRITE_BATCH, SinkApp
 from sink.errors import Exit, TransientError
 from sink.failpoint import reach
-from sink.keys import STREAM, epoch_key, fence
+from sink.keys import epoch_key, fence
 from sink.schema import column_type, ensure_columns
 from sink.sentry import trace
 
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 class Dispatcher:
     """Sends batches of one epoch; for one thread."""
 
-    def __init__(self, app: SinkApp, payloads: Payloads, clickhouse: ClickHouse, lane: str = STREAM) -> None:
-        """Keep the connections; nothing is opened yet."""
-        self._lane = lane
+    def __init__(self, app: SinkApp, payloads: Payloads, clickhouse: ClickHouse, lane: str = "") -> None:
+        """Keep the connections; nothing is opened yet. The lane is the stream's where none is named."""
+        self._lane = lane or app.settings.lane
         self._app = app
         self._payloads = payloads
         self._clickhouse = clickhouse

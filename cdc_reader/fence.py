@@ -16,7 +16,7 @@ import structlog
 from cdc_reader.slot import History
 from sink.codes import ACCESS_DENIED
 from sink.errors import FatalError, TransientError
-from sink.keys import STREAM, fence, mark
+from sink.keys import fence, mark
 from sink.sql import query
 
 if TYPE_CHECKING:
@@ -42,14 +42,14 @@ class Epoch:
     history: History
 
 
-def newest_epoch(clickhouse: ClickHouse, settings: Settings, lane: str = STREAM) -> Epoch | None:
-    """Return the newest epoch of a lane; None before its first owner.
+def newest_epoch(clickhouse: ClickHouse, settings: Settings, lane: str = "") -> Epoch | None:
+    """Return the newest epoch of a lane, or of the stream; None before its first owner.
 
     Raises:
         PipelineError: ClickHouse refuses or does not answer.
     """
     rows = clickhouse.rows(
-        query("latest_epoch", epochs=settings.epochs_table), parameters={"source": fence(settings.source, lane)}
+        query("latest_epoch", epochs=settings.epochs_table), parameters={"source": _fence(settings, lane)}
     )
     if not rows:
         return None
@@ -65,9 +65,9 @@ def raise_epoch(
     epoch: int,
     owner: str,
     *,
-    lane: str = STREAM,
+    lane: str = "",
 ) -> None:
-    """Write a newer epoch: the fence.
+    """Write a newer epoch: the fence of a lane, or of the stream.
 
     Raises:
         TransientError: another owner did so at the same moment; begin again.
@@ -76,7 +76,7 @@ def raise_epoch(
     clickhouse.command(
         query("raise_epoch", epochs=settings.epochs_table),
         parameters={
-            "source": fence(settings.source, lane),
+            "source": _fence(settings, lane),
             "epoch": epoch,
             "owner": owner,
             "system_identifier": history.system_identifier,
@@ -91,7 +91,7 @@ def raise_epoch(
         raise TransientError("another owner has raised the epoch at the same moment")
 
 
-def settle(clickhouse: ClickHouse, settings: Settings, wait: Callable[[float], None], *, lane: str = STREAM) -> None:
+def settle(clickhouse: ClickHouse, settings: Settings, wait: Callable[[float], None], *, lane: str = "") -> None:
     """Wait until no insert of the lane runs that began before the fence.
 
     Raises:
@@ -102,7 +102,7 @@ def settle(clickhouse: ClickHouse, settings: Settings, wait: Callable[[float], N
     running, waited_s = query("running_inserts"), 0.0
     while True:
         try:
-            count = clickhouse.rows(running, parameters={"mark": mark(fence(settings.source, lane))})[0][0]
+            count = clickhouse.rows(running, parameters={"mark": mark(_fence(settings, lane))})[0][0]
         except FatalError as error:
             if error.code != ACCESS_DENIED:
                 raise
@@ -121,3 +121,7 @@ def settle(clickhouse: ClickHouse, settings: Settings, wait: Callable[[float], N
             )
         wait(_POLL_S)
         waited_s += _POLL_S
+
+
+def _fence(settings: Settings, lane: str) -> str:
+    return fence(settings.source, lane) if lane else settings.fence

@@ -121,7 +121,8 @@ class Session:
         self._decoder = Decoder(
             {branch.table: branch.clickhouse_table for branch in settings.branches()},
             binary=binary,
-            messages={settings.publication: settings.clickhouse_table},
+            messages={settings.message_prefix: settings.clickhouse_table} if settings.message_prefix else {},
+            first_ordinal=settings.first_ordinal,
         )
         self._intake = Intake(self.limits)
         self._gate = Gate()
@@ -246,6 +247,7 @@ class Session:
             message = Message.of(
                 assembled.batch,
                 source=self.settings.source,
+                lane=self.settings.lane,
                 epoch=self.begun.epoch,
                 owner=self.owner,
                 sequence=self._sequence,
@@ -330,10 +332,10 @@ class Session:
         decode_pieces(self._pieces, events, found[-1], self._decoder, settings)
 
     def _publish(self) -> None:
-        publish_state(self.events, self.tools.payloads, self.settings.source, lambda: self._snapshot)
+        publish_state(self.events, self.tools.payloads, self.settings.fence, lambda: self._snapshot)
 
     def _heed(self) -> None:
-        pause_wish.heed(self.events, self.tools.payloads, self.settings.source, self.tools.wished)
+        pause_wish.heed(self.events, self.tools.payloads, self.settings.fence, self.tools.wished)
 
     def _look_back(self, now: float) -> None:
         if now - self._looked_back_at < _LOOK_BACK_S:

@@ -8,6 +8,7 @@ Source: https://www.postgresql.org/docs/current/logical-replication-config.html
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, LiteralString
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from sink.settings import Settings
 
 _OLDEST_VERSION = 140000
+# Row filters came then, without which a stream has no shards.
+_OLDEST_WITH_SHARDS = 150000
+_PRINTED = re.compile(r"::\w+|[()\s]")
 
 _NOT_NOW, _LOGIN_REFUSED = "57P03", "28000"
 # Starting up, shutting down, in recovery, not yet accepting connections; too many clients, slots kept for others.
@@ -44,11 +48,14 @@ PUBLICATION: LiteralString = """
         SELECT name, nspname AS schemaname, relname AS tablename
         FROM unnest(%(tables)s::text[]) AS name JOIN pg_class ON pg_class.oid = to_regclass(name)
         JOIN pg_namespace ON pg_namespace.oid = relnamespace),
-    held AS (SELECT schemaname, tablename FROM pg_publication_tables WHERE pubname = %(publication)s)
+    tables AS (SELECT to_jsonb(t) AS t, schemaname, tablename FROM pg_publication_tables AS t
+               WHERE pubname = %(publication)s),
+    held AS (SELECT schemaname, tablename FROM tables)
     SELECT pubinsert, pubupdate OR pubdelete OR pubtruncate AS more_than_inserts, puballtables, pubviaroot,
            pubviaroot OR NOT EXISTS (
                SELECT FROM pg_partitioned_table JOIN wanted ON partrelid = to_regclass(name)) AS via_root,
            ARRAY(SELECT name FROM wanted WHERE (schemaname, tablename) NOT IN (TABLE held) ORDER BY name) AS lacking,
+           ARRAY(SELECT coalesce(t ->> 'rowfilter', '') FROM tables NATURAL JOIN wanted) AS filters,
            ARRAY(SELECT format('%%I.%%I', schemaname, tablename)
                  FROM (TABLE held EXCEPT SELECT schemaname, tablename FROM wanted) AS t) AS others
     FROM pg_publication WHERE pubname = %(publication)s"""
@@ -92,6 +99,7 @@ def check_postgres(settings: Settings) -> Server:
     with connect(settings.postgres_dsn.get_secret_value()) as conn:
         try:
             server = check_server(conn)
+            check_shards(settings, server["version"])
             there = conn.execute(
                 "SELECT to_regclass(name) IS NOT NULL AS it FROM unnest(%(tables)s::text[]) AS name", names
             )
@@ -133,6 +141,20 @@ def check_version(number: int) -> None:
         raise FatalError(
             f"Postgres {number // 10000} is too old",
             todo="Use Postgres 14 or later",
+            exit_code=Exit.WAL_LEVEL,
+        )
+
+
+def check_shards(settings: Settings, version: int) -> None:
+    """Check that the server, by its `server_version_num`, can divide a stream.
+
+    Raises:
+        FatalError: it cannot.
+    """
+    if settings.shards > 1 and version < _OLDEST_WITH_SHARDS:
+        raise FatalError(
+            f"Postgres {version // 10000} has no row filters, which shards need",
+            todo="Use Postgres 15 or later, or OUTHAUL_SHARDS=1",
             exit_code=Exit.WAL_LEVEL,
         )
 
@@ -182,6 +204,9 @@ def check_publication(settings: Settings, publication: dict[str, Any] | None) ->
     elif publication["lacking"]:
         lacking = ", ".join(publication["lacking"])
         problem, todo = f"publication {name!r} does not hold {lacking}", f"ALTER PUBLICATION {name} ADD TABLE {lacking}"
+    elif settings.row_condition and not all(_is_filter(settings, found) for found in publication["filters"]):
+        problem = f"publication {name!r} has not the row filter of its shard: {', '.join(publication['filters'])}"
+        todo = f"Make it anew: DROP PUBLICATION {name}; then `outhaul setup`"
     elif not publication["pubinsert"]:
         problem, todo = (
             f"publication {name!r} publishes no inserts",
@@ -194,6 +219,11 @@ def check_publication(settings: Settings, publication: dict[str, Any] | None) ->
     else:
         return
     raise FatalError(problem, todo=todo, exit_code=Exit.PUBLICATION_MISSING)
+
+
+def _is_filter(settings: Settings, found: str) -> bool:
+    """Tell whether Postgres has a shard's condition there, which it prints with casts and parentheses of its own."""
+    return _PRINTED.sub("", found) == _PRINTED.sub("", settings.row_condition)
 
 
 def check_slot(conn: psycopg.Connection[dict[str, Any]], settings: Settings) -> None:

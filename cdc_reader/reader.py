@@ -215,7 +215,7 @@ def _say_why(settings: Settings, error: TransientError, wait_s: float) -> None:
     payloads = Payloads(settings.redis_url.get_secret_value())
     line = f"the reader on {socket.gethostname()} (process {os.getpid()}) has no session and tries again: {error}"
     with suppress(TransientError):
-        payloads.set(reconnecting_key(settings.source), line, ttl_s=math.ceil(wait_s + _ATTEMPT_S))
+        payloads.set(reconnecting_key(settings.fence), line, ttl_s=math.ceil(wait_s + _ATTEMPT_S))
     payloads.close()
 
 

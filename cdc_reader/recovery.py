@@ -21,10 +21,12 @@ import numpy as np
 import structlog
 
 from cdc_reader import arrow
+from cdc_reader.emitted import FIRST_ORDINAL
 from cdc_reader.fence import newest_epoch, raise_epoch, settle
 from cdc_reader.held import Held
 from sink.errors import Exit, FatalError, PipelineError
 from sink.failpoint import reach
+from sink.settings import SHARD_BITS
 from sink.sql import query
 
 if TYPE_CHECKING:
@@ -90,10 +92,19 @@ def ask(clickhouse: ClickHouse, branch: Settings, confirmed: Lsn) -> Held:
     Raises:
         PipelineError: ClickHouse does not answer.
     """
-    held = query("held", table=branch.clickhouse_table)
+    held = query("held", table=branch.clickhouse_table, of_shard=_of_shard(branch))
     table = clickhouse.arrow(held, parameters={"source": branch.source, "from_lsn": int(confirmed)})
     columns = (arrow.values(table.column(name), np.uint64) for name in ("cdc_lsn", "first", "last"))
     return Held(*columns)
+
+
+def _of_shard(branch: Settings) -> str:
+    """Leave out positions of other shards, which may be many: rows have the shard in their ordinals (ADR 12)."""
+    if branch.shard is None:
+        return ""
+    # Events without a table come by the first shard.
+    messages = "" if branch.shard else f" OR cdc_ordinal >= {FIRST_ORDINAL}"
+    return f"AND (intDiv(cdc_ordinal, {1 << SHARD_BITS}) = {branch.shard}{messages})"
 
 
 def _other_history(settings: Settings, known: History, found: History, confirmed: Lsn) -> PipelineError:

@@ -11,7 +11,7 @@ import psycopg
 
 from cdc_reader.fence import newest_epoch
 from cdc_reader.outbox.due import note_due
-from cdc_reader.preflight import check_server, connect
+from cdc_reader.preflight import check_server, check_shards, connect
 from cdc_reader.slot_care.change import restart
 from cdc_reader.slot_care.facts import slot_facts
 from cdc_reader.sqlstate import error_of
@@ -27,14 +27,27 @@ if TYPE_CHECKING:
 
 _OF_EACH_TABLE = {"postgres/0001_outbox.sql", "postgres/0002_publication.sql", "postgres/0004_roles.sql"}
 
+_SLOT = "postgres/0003_slot.sql"
+_OF_EACH_STREAM = {"postgres/0002_publication.sql", _SLOT}
+
 
 def postgres_ddl(settings: Settings) -> Iterator[tuple[str, str]]:
-    """Yield (file name, statements) of all that Postgres needs, in order; for each captured table."""
+    """Yield (file name, statements) of all that Postgres needs, in order; for each captured table and each shard."""
     for name in names("postgres"):
-        for branch in settings.branches()[: None if name in _OF_EACH_TABLE else 1]:
-            schema_name = branch.sql_table.partition(".")[0]
-            values = {"table": branch.sql_table, "publication": settings.publication, "slot": settings.slot}
-            yield name, statement(name, schema=schema_name, **values)
+        for stream in settings.streams()[: None if name in _OF_EACH_STREAM else 1]:
+            for branch in stream.branches()[: None if name in _OF_EACH_TABLE else 1]:
+                yield name, _statement(name, branch)
+
+
+def _statement(name: str, branch: Settings) -> str:
+    return statement(
+        name,
+        schema=branch.sql_table.partition(".")[0],
+        table=branch.sql_table,
+        publication=branch.publication,
+        row_filter=f" WHERE ({branch.row_condition})" if branch.row_condition else "",
+        slot=branch.slot,
+    )
 
 
 def print_sql(settings: Settings) -> Iterator[str]:
@@ -43,16 +56,18 @@ def print_sql(settings: Settings) -> Iterator[str]:
         yield f"-- {name}\n{text.strip()}\n"
 
 
-def apply_postgres(settings: Settings, tell: Callable[[str], None]) -> None:
-    """Create what is missing in Postgres; `tell` hears each file's name and the server's notices.
+def apply_postgres(settings: Settings, tell: Callable[[str], None], *, without_slots: bool = False) -> None:
+    """Create what is missing in Postgres, or all but slots; `tell` hears each file's name and the server's notices.
 
     Raises:
         PipelineError: Postgres refuses or does not answer.
     """
     with connect(settings.postgres_dsn.get_secret_value()) as conn:
-        check_server(conn)
+        check_shards(settings, check_server(conn)["version"])
         conn.add_notice_handler(lambda notice: tell(notice.message_primary or ""))
         for name, text in postgres_ddl(settings):
+            if without_slots and name == _SLOT:
+                continue
             try:
                 conn.execute(text.encode())
             except psycopg.Error as error:
@@ -79,10 +94,11 @@ def note_if_skipping(clickhouse: ClickHouse, settings: Settings) -> None:
     Raises:
         PipelineError: a server refuses or does not answer.
     """
-    with connect(settings.postgres_dsn.get_secret_value()) as conn:
-        is_there = slot_facts(conn, settings) is not None
-    if not is_there and newest_epoch(clickhouse, settings) is not None:
-        note_due(clickhouse, settings, NO_LSN)
+    for stream in settings.streams():
+        with connect(settings.postgres_dsn.get_secret_value()) as conn:
+            is_there = slot_facts(conn, stream) is not None
+        if not is_there and newest_epoch(clickhouse, stream) is not None:
+            note_due(clickhouse, stream, NO_LSN)
 
 
 def rebind(clickhouse: ClickHouse, settings: Settings) -> str:

@@ -277,7 +277,7 @@ def hear_reports(
     looked_at = time.monotonic()
     while not events.over.is_set():
         try:
-            for line in payloads.reports(stored_key(settings.source, epoch), wait_s=1):
+            for line in payloads.reports(stored_key(settings.fence, epoch), wait_s=1):
                 report = Report.from_json(line)
                 if report is None:
                     log.warning("report_unreadable", line=line[:200])
@@ -304,7 +304,7 @@ def hear_reports(
 def _look(
     events: Events, payloads: Payloads, epoch: int, tokens: tuple[str, ...], settings: Settings, *, was_away: bool
 ) -> None:
-    mirror = epoch_key(settings.source)
+    mirror = epoch_key(settings.fence)
     forgotten = payloads.text(mirror) is None
     if forgotten:
         payloads.set(mirror, str(epoch))
@@ -316,12 +316,12 @@ def _look(
     events.put(Looked(Health(payloads.length(settings.queue), alive)))
 
 
-def publish_state(events: Events, payloads: Payloads, source: str, snapshot: Callable[[], str]) -> None:
+def publish_state(events: Events, payloads: Payloads, fence: str, snapshot: Callable[[], str]) -> None:
     """Publish the reader's state once a second; where Redis does not take it, the other stages have said so."""
-    outdated = [reconnecting_key(source)]
+    outdated = [reconnecting_key(fence)]
     while True:
         with contextlib.suppress(TransientError):
-            payloads.set(reader_key(source), snapshot(), ttl_s=TTL_S)
+            payloads.set(reader_key(fence), snapshot(), ttl_s=TTL_S)
             # Why the session before this one ended must not be told when this one falls silent.
             payloads.drop(outdated)
             outdated = []

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cdc_reader.answers import OfPostgres, ask_clickhouse, ask_postgres, ask_redis
@@ -33,8 +34,20 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
+class Shard:
+    """One of several streams."""
+
+    slot: Slot | None
+    reader: ReaderState | None
+    reconnecting: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
-    """A snapshot; `wrong` names, in plain words, all that is not as it should be."""
+    """A snapshot; `wrong` names, in plain words, all that is not as it should be.
+
+    Slot and reader are those of the one stream; of several, `shards` has each, by its number.
+    """
 
     slot: Slot | None = None
     reader: ReaderState | None = None
@@ -51,6 +64,7 @@ class Status:
     # How long each of these can go on before it is noticed and acted upon, in seconds.
     noticed_within_s: dict[str, float] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
+    shards: list[Shard] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """Return the snapshot in JSON types."""
@@ -59,6 +73,8 @@ class Status:
 
 def gather(settings: Settings, payloads: Payloads, clickhouse: ClickHouse, *, with_growth: bool = False) -> Status:
     """Ask all three servers; none of them can make it fail. For `with_growth` the slot is watched for some seconds."""
+    if len(settings.streams()) > 1:
+        return _of_shards(settings, payloads, clickhouse)
     silent: list[str] = []
     postgres = _answer(lambda: _look(settings), silent)
     redis = _answer(lambda: ask_redis(payloads, settings), silent)
@@ -69,6 +85,32 @@ def gather(settings: Settings, payloads: Payloads, clickhouse: ClickHouse, *, wi
     found = _joined(postgres, redis, stored)
     wrong = silent + judge(postgres, redis, stored, settings, time.time())
     return replace(found, noticed_within_s=bounds(settings), wrong=wrong)
+
+
+def _of_shards(settings: Settings, payloads: Payloads, clickhouse: ClickHouse) -> Status:
+    silent: list[str] = []
+    wrong: list[str] = []
+    shards: list[Shard] = []
+    stored = _answer(lambda: ask_clickhouse(clickhouse, settings), silent)
+    found = _joined(None, None, stored)
+    for stream in settings.streams():
+        postgres = _answer(partial(_look, stream), silent)
+        redis = _answer(partial(ask_redis, payloads, stream), silent)
+        shard = Shard(
+            postgres.slot if postgres else None,
+            redis.reader if redis else None,
+            redis.reconnecting if redis else None,
+        )
+        # What all of them have in common is said once.
+        own = redis if redis is None or not shards else replace(redis, is_worked=True)
+        troubles = judge(postgres, own, None if shards else stored, stream, time.time())
+        wrong += [f"shard {stream.shard}: {trouble}" for trouble in troubles]
+        shards.append(shard)
+        if redis:
+            found = replace(found, queue_length=redis.queue_length)
+    # A server that is away is so for all of them.
+    silences = list(dict.fromkeys(silent))
+    return replace(found, noticed_within_s=bounds(settings), wrong=[*silences, *wrong], shards=shards)
 
 
 def _look(settings: Settings) -> OfPostgres:

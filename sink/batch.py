@@ -29,7 +29,7 @@ MESSAGE_VERSION = 3
 # What our own readers write, and nothing else: these texts become part of Redis keys, statements and logs.
 _FORMS = {
     "source": re.compile(r"[a-z0-9_]{1,63}"),
-    "lane": re.compile(f"{STREAM}|{COPY}"),
+    "lane": re.compile(rf"{STREAM}(_\d\d?of\d\d?)?|{COPY}"),
     "owner": re.compile(r"[0-9a-z]{1,64}"),
     "branch": re.compile(r"[a-z0-9_]{1,63}"),
     "table": re.compile(r"[a-z0-9_]{1,80}"),

@@ -91,7 +91,7 @@ def expose(settings: Settings, process: str, collectors: Iterable[Collector], he
     disable_created_metrics()  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
     for collector in (BuildInfo(process), *collectors):
-        registry.register(OfSource(collector, settings.source))
+        registry.register(OfSource(collector, settings.fence))
     host, port = settings.metrics_host, settings.metrics_port
     try:
         server = make_server(host, port, application(registry, health), _Server, _Handler)

@@ -5,7 +5,8 @@ Pure. All keys of a source have its name as their hash tag: in a Redis cluster t
 
 from __future__ import annotations
 
-# The rows of a source come in two lanes, each with a fence of its own.
+# The rows of a source come in lanes, each with a fence of its own: the stream's, or one for each shard of it, and that
+# of rows copied from the outbox.
 STREAM = "stream"
 COPY = "copy"
 
@@ -16,6 +17,11 @@ ANY = "any"
 def fence(source: str, lane: str) -> str:
     """Return the name under which the epochs of a lane are counted, in ClickHouse and in Redis."""
     return source if lane == STREAM else f"{source}/{lane}"
+
+
+def stream_lane(shard: int, shards: int) -> str:
+    """Return the lane of one shard of a stream."""
+    return f"{STREAM}_{shard}of{shards}"
 
 
 def payload_key(source: str, token: str) -> str:
@@ -43,14 +49,19 @@ def epoch_key(fence: str) -> str:
     return f"{_tagged(fence)}:epoch"
 
 
-def reader_key(source: str) -> str:
+def reader_key(fence: str) -> str:
     """Return the Redis key under which the reader publishes what `outhaul status` shows."""
-    return f"outhaul:{{{source}}}:reader"
+    return f"{_tagged(fence)}:reader"
 
 
-def reconnecting_key(source: str) -> str:
+def reconnecting_key(fence: str) -> str:
     """Return the Redis key under which a reader without a session says why, for `outhaul status`."""
-    return f"outhaul:{{{source}}}:reconnecting"
+    return f"{_tagged(fence)}:reconnecting"
+
+
+def heard_key(fence: str) -> str:
+    """Return the Redis key that says that the reader knows the newest word about pausing; absent, it has to ask."""
+    return f"{_tagged(fence)}:pause_heard"
 
 
 def _tagged(fence: str) -> str:

@@ -21,14 +21,19 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from sink import duration
+from sink import duration, keys
 from sink.errors import Exit, FatalError
 
 _PLAIN = re.compile(r"[a-z_][a-z0-9_]*")
 _NAME = re.compile(r"[a-z0-9_]{1,63}")
+_LONGEST_NAME, _SUFFIX = 63, "_63of64"
 
 # A batch may span many monthly partitions, each its own entry in the table's deduplication window.
 DEDUPLICATION_WINDOW = 10_000
+
+# Each has its own range of ordinals within a transaction, below those of events without a table.
+MAX_SHARDS = 64
+SHARD_BITS = 33
 
 Seconds = Annotated[float, Field(gt=0)]
 PostgresTable = Annotated[str, StringConstraints(pattern=r"""^[^.'"\\$\s]+\.[^.'"\\$\s]+$""")]
@@ -49,6 +54,7 @@ class Settings(BaseSettings):
     table: PostgresTable = "public.outbox"
     clickhouse_table: str = "event_log"
     more_tables: Annotated[dict[PostgresTable, str], NoDecode] = {}
+    shards: Annotated[int, Field(ge=1, le=MAX_SHARDS)] = 1
     context_type: Literal["String", "JSON"] = "String"
 
     linger_s: Seconds = 0.2
@@ -79,6 +85,9 @@ class Settings(BaseSettings):
 
     # Beside which table epochs and pauses stand, in a branch: they are of the whole pipeline.
     _control_table: str = PrivateAttr("")
+    # Which shard of the stream, and the names without it, in what `stream` returns.
+    _shard: int | None = PrivateAttr(None)
+    _whole: Settings | None = PrivateAttr(None)
 
     @classmethod
     def settings_customise_sources(
@@ -132,6 +141,8 @@ class Settings(BaseSettings):
         if self.status_interval_s * 2 > self.receive_timeout_s:
             raise ValueError("status_interval_s must be at most half of receive_timeout_s")
         self._check_apart()
+        if self.shards > 1 and max(len(self.slot), len(self.publication)) > _LONGEST_NAME - len(_SUFFIX):
+            raise ValueError(f"with shards, the names of slot and publication get longer: up to {_SUFFIX!r} more")
         return self
 
     def _check_apart(self) -> None:
@@ -156,6 +167,50 @@ class Settings(BaseSettings):
         branch = self.model_copy(update={"table": name, "clickhouse_table": stored, "more_tables": {}})
         branch._control_table = self.control_table  # noqa: SLF001 - of our own class
         return branch
+
+    def streams(self) -> tuple[Settings, ...]:
+        """Return the settings once for each stream that rows come by: a shard each, or the one."""
+        if self.shards == 1 or self._shard is not None:
+            return (self,)
+        return tuple(map(self.stream, range(self.shards)))
+
+    def stream(self, shard: int) -> Settings:
+        """Return the settings for one shard: with its own slot, publication and lane."""
+        suffix = f"_{shard}of{self.shards}"
+        names = {"slot": f"{self.slot}{suffix}", "publication": f"{self.publication}{suffix}"}
+        one = self.model_copy(update=names)
+        one._shard, one._whole = shard, self  # noqa: SLF001 - of our own class
+        return one
+
+    @property
+    def shard(self) -> int | None:
+        """Which shard these settings are for; None where they are for the whole."""
+        return self._shard
+
+    @property
+    def lane(self) -> str:
+        """Lane of the stream's rows."""
+        return keys.STREAM if self._shard is None else keys.stream_lane(self._shard, self.shards)
+
+    @property
+    def fence(self) -> str:
+        """Name under which the epochs of the stream are counted, and by which its reader is known in Redis."""
+        return keys.fence(self.source, self.lane)
+
+    @property
+    def first_ordinal(self) -> int:
+        """Number of the first row of a transaction; the next shard's is 2^33 more."""
+        return (self._shard or 0) << SHARD_BITS
+
+    @property
+    def row_condition(self) -> str:
+        """What holds for the ids of the stream's rows, to Postgres and ClickHouse alike; empty: they are all."""
+        return "" if self._shard is None else f"abs(id % {self.shards}) = {self._shard}"
+
+    @property
+    def message_prefix(self) -> str:
+        """Prefix of events without a table, which come by the first shard; empty for the others."""
+        return "" if self._shard else (self._whole or self).publication
 
     @property
     def control_table(self) -> str:

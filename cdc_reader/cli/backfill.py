@@ -39,12 +39,12 @@ def backfill(
     chosen = outboxes.each(settings, table)
     are_all = len(chosen) == len(settings.branches())
     with both_sides(settings) as clickhouse:
-        number = due(clickhouse, settings) if are_all and not dry_run else None
+        notes = due(clickhouse, settings) if are_all and not dry_run else ()
         for branch in chosen:
             found = _count(branch, clickhouse) if dry_run else _copy(branch, jobs, wait_s)
             named = {} if len(settings.branches()) == 1 else {"table": branch.table}
             _print(named, found, as_json=as_json)
-        note_done(clickhouse, settings, number)
+        note_done(clickhouse, notes)
 
 
 def _print(named: dict[str, str], found: dict[str, float | None], *, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""`--table`, settings -> the outboxes that a command is for.
+"""`--table` and `--shard`, settings -> the outboxes that a command is for, or the stream.
 
 Pure.
 """
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sink.errors import Exit, FatalError
+from sink.settings import MAX_SHARDS
 
 if TYPE_CHECKING:
     from sink.settings import Settings
@@ -18,6 +19,10 @@ EachOrOne = Annotated[
     str, typer.Option("--table", help="One outbox alone, where several are captured.", metavar="SCHEMA.TABLE")
 ]
 One = Annotated[str, typer.Option("--table", help="Which outbox, where several are captured.", metavar="SCHEMA.TABLE")]
+
+Shard = Annotated[
+    int | None, typer.Option(min=0, max=MAX_SHARDS - 1, help="Which shard of the stream, where there are several.")
+]
 
 
 def each(settings: Settings, name: str) -> tuple[Settings, ...]:
@@ -47,3 +52,22 @@ def one(settings: Settings, name: str) -> Settings:
 
 def _say(settings: Settings) -> str:
     return f"Say --table {' or --table '.join(branch.table for branch in settings.branches())}"
+
+
+def stream(settings: Settings, shard: int | None) -> Settings:
+    """Return the settings for one shard, or for the one stream that there is.
+
+    Raises:
+        FatalError: there is no such shard, or several and none is named.
+    """
+    if settings.shards == 1 and not shard:
+        return settings
+    if shard is None or shard >= settings.shards:
+        raise FatalError(
+            f"the stream has {settings.shards} shards",
+            todo=f"Say which: --shard 0 to --shard {settings.shards - 1}"
+            if settings.shards > 1
+            else "Leave out --shard",
+            exit_code=Exit.USAGE,
+        )
+    return settings.stream(shard)

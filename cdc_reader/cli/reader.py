@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from cdc_reader import memory
+from cdc_reader.cli import outboxes
 from cdc_reader.reader import run
 from sink import identity, logs, sentry
 from sink.errors import Exit
@@ -18,13 +19,14 @@ from sink.settings import load
 
 def reader(
     *,
+    shard: outboxes.Shard = None,
     standby: Annotated[bool, typer.Option(help="Wait while another reader holds the slot.")] = True,
 ) -> None:
     """Stream committed events from the slot to the workers.
 
     Example: OUTHAUL_POSTGRES_DSN=postgresql://... outhaul reader
     """
-    settings = load()
+    settings = outboxes.stream(load(), shard)
     logs.configure(settings.log_format, level=settings.log_level, scrub=scrub_of(settings))
     logs.watch_threads()
     identity.begin(source=settings.source, slot=settings.slot)

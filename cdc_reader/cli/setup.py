@@ -6,16 +6,25 @@ from typing import Annotated
 
 import typer
 
+from cdc_reader.cli import paper
+from cdc_reader.cli.consent import consent
+from cdc_reader.preflight import check_server, connect
 from cdc_reader.setup import apply_clickhouse, apply_postgres, note_if_skipping, print_sql, rebind
 from cdc_reader.slot_care.plan import count_unread
+from cdc_reader.slot_care.reshard import begin, end, former_streams
 from sink.clickhouse import ClickHouse
-from sink.settings import load
+from sink.settings import MAX_SHARDS, Settings, load
 
 _TIMEOUT_S = 60
 
 
 def setup(
     *,
+    shards: Annotated[
+        int | None,
+        typer.Option(min=1, max=MAX_SHARDS, help="Divide the stream among so many readers; 1: one stream again."),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before a stream is divided otherwise.")] = False,
     show: Annotated[bool, typer.Option("--print-sql", help="Print the SQL for a DBA instead of applying it.")] = False,
     anew: Annotated[
         bool, typer.Option("--rebind", help="Go on from the slot of another server: after a failover or a restore.")
@@ -25,7 +34,7 @@ def setup(
 
     Example: outhaul setup --print-sql | less
     """
-    settings = load()
+    settings = load() if shards is None else load(shards=shards)
     if show:
         for part in print_sql(settings):
             typer.echo(part)
@@ -33,6 +42,10 @@ def setup(
     clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=_TIMEOUT_S)
     # ClickHouse first: a slot keeps WAL from its creation on, so it comes last, when everything else is known to work.
     apply_clickhouse(clickhouse, settings, typer.echo)
+    former = _former(settings)
+    if former:
+        _reshard(settings, clickhouse, former, yes=yes)
+        return
     note_if_skipping(clickhouse, settings)
     apply_postgres(settings, typer.echo)
     if anew:
@@ -43,3 +56,29 @@ def setup(
             f"{unread.events} events ({unread.which}) are in the outbox and not in "
             "ClickHouse. Those from before the slot are copied by `outhaul backfill`, when reader and worker run"
         )
+
+
+def _former(settings: Settings) -> list[Settings]:
+    with connect(settings.postgres_dsn.get_secret_value()) as conn:
+        check_server(conn)
+        return former_streams(conn, settings)
+
+
+def _reshard(settings: Settings, clickhouse: ClickHouse, former: list[Settings], *, yes: bool) -> None:
+    new = ", ".join(stream.slot for stream in settings.streams())
+    typer.echo(
+        f"the stream is divided otherwise: {', '.join(stream.slot for stream in former)} end, {new} begin, and what "
+        "lies between is copied from the outbox. Stop the readers of before by SIGTERM first, and let the workers run",
+        err=True,
+    )
+    consent("Do it?", yes=yes)
+    end(settings, clickhouse, former)
+    apply_postgres(settings, typer.echo, without_slots=True)
+    with paper.range_bar("healing") as on_range:
+        for stream, copied in begin(settings, clickhouse, waiting=_say_waiting, on_range=on_range):
+            typer.echo(f"{stream.slot} begins; {copied:,} events were copied")
+    typer.echo(f"set OUTHAUL_SHARDS={settings.shards} for every process; then start the readers")
+
+
+def _say_waiting() -> None:
+    typer.echo("waiting for transactions that are open (pg_stat_activity, backend_xid IS NOT NULL)", err=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cdc_reader.cli import paper
+from cdc_reader.cli import outboxes, paper
 from cdc_reader.cli.consent import consent
 from cdc_reader.cli.servers import both_sides
 from cdc_reader.outbox import heal as healing
@@ -44,12 +44,12 @@ AcceptLoss = Annotated[bool, typer.Option("--accept-loss", help="Do not copy wha
 
 
 @slot.command()
-def show(*, as_json: Json = False) -> None:
+def show(*, shard: outboxes.Shard = None, as_json: Json = False) -> None:
     """Show the slot, and which events it still has to bring; exit 1 where nobody could stream from it.
 
     Example: outhaul slot show --json | jq .unread.events
     """
-    settings = load()
+    settings = outboxes.stream(load(), shard)
     with both_sides(settings):
         plan = make_plan(settings, "none", skips=False, heals=True)
     _print(plan, as_json=as_json)
@@ -57,12 +57,12 @@ def show(*, as_json: Json = False) -> None:
 
 
 @slot.command()
-def create(*, yes: Yes = False, dry_run: DryRun = False, as_json: Json = False) -> None:
+def create(*, shard: outboxes.Shard = None, yes: Yes = False, dry_run: DryRun = False, as_json: Json = False) -> None:
     """Create the slot where the log ends now, and copy what the outbox holds already and ClickHouse lacks.
 
     Example: outhaul slot create --yes
     """
-    settings = load()
+    settings = outboxes.stream(load(), shard)
     with connect(settings.postgres_dsn.get_secret_value()) as conn:
         if slot_facts(conn, settings) is not None:
             raise FatalError(
@@ -74,12 +74,19 @@ def create(*, yes: Yes = False, dry_run: DryRun = False, as_json: Json = False) 
 
 
 @slot.command()
-def drop(*, yes: Yes = False, dry_run: DryRun = False, accept_loss: AcceptLoss = False, as_json: Json = False) -> None:
+def drop(
+    *,
+    shard: outboxes.Shard = None,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    accept_loss: AcceptLoss = False,
+    as_json: Json = False,
+) -> None:
     """Drop the slot: Postgres keeps no more log for it. What it had to bring is copied when there is one again.
 
     Example: outhaul slot drop --dry-run
     """
-    settings = load()
+    settings = outboxes.stream(load(), shard)
     with both_sides(settings) as clickhouse:
         plan = make_plan(settings, "drop the slot", skips=True, heals=not accept_loss)
         if plan.slot is None:
@@ -97,6 +104,7 @@ def drop(*, yes: Yes = False, dry_run: DryRun = False, accept_loss: AcceptLoss =
 def advance(
     lsn: Annotated[str, typer.Argument(help="Where to: a position in the log, such as 16/B374D848.")],
     *,
+    shard: outboxes.Shard = None,
     accept_loss: AcceptLoss = False,
     yes: Yes = False,
     dry_run: DryRun = False,
@@ -106,12 +114,13 @@ def advance(
 
     Example: outhaul slot advance 16/B374D848
     """
-    _advance(load(), _lsn(lsn), accept_loss, yes, dry_run, as_json)
+    _advance(outboxes.stream(load(), shard), _lsn(lsn), accept_loss, yes, dry_run, as_json)
 
 
 @slot.command()
 def reset(
     *,
+    shard: outboxes.Shard = None,
     to: Annotated[str, typer.Option(help="now, confirmed, or a position in the log such as 16/B374D848.")] = "",
     recreate: Annotated[bool, typer.Option("--recreate", help="Make it anew: lost, gone, or of a failover.")] = False,
     accept_loss: AcceptLoss = False,
@@ -123,7 +132,7 @@ def reset(
 
     Example: outhaul slot reset --to now --dry-run
     """
-    settings = load()
+    settings = outboxes.stream(load(), shard)
     if recreate or to == "now":
         if to not in {"", "now"}:
             raise FatalError("a slot that is made anew begins now", todo="Leave out --to", exit_code=Exit.USAGE)
@@ -158,11 +167,11 @@ def _recreate(
         stored = 0
         with slot_change.make_anew(settings, clickhouse, accept_loss=accept_loss, waiting=_say_waiting) as line:
             if not accept_loss:
-                number = due(clickhouse, settings)
+                notes = due(clickhouse, settings)
                 with _still_due(settings), paper.range_bar("healing") as on_range:
                     done = healing.heal_all(settings, line, on_range, patience_s=_PATIENCE_S)
                     stored = sum(one.stored for one in done)
-                note_done(clickhouse, settings, number)
+                note_done(clickhouse, notes)
         _report(plan, {"slot_at": str(line.lsn), "stored": stored}, as_json=as_json)
 
 

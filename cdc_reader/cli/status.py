@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cdc_reader.slot_care.retained import size
-from cdc_reader.status import Status, gather
+from cdc_reader.status import Shard, Status, gather
 from cdc_reader.words import kept, milliseconds, paused, utc
 from sink.clickhouse import ClickHouse
 from sink.errors import Exit
@@ -97,6 +97,8 @@ def screen(found: Status) -> Table:
         table.add_row(
             "latency", f"commit to stored p50 {milliseconds(reader.p50_ms)}, p99 {milliseconds(reader.p99_ms)}"
         )
+    for number, shard in enumerate(found.shards):
+        table.add_row(f"shard {number}", _of_shard(shard))
     if found.queue_length is not None:
         stored = utc(found.last_stored_at) if found.last_stored_at else "never"
         table.add_row("sink", f"{found.queue_length} messages queued, last stored {stored}")
@@ -111,6 +113,13 @@ def screen(found: Status) -> Table:
     for line in found.wrong or ["nothing is wrong"]:
         table.add_row("[red]wrong[/]" if found.wrong else "[green]fine[/]", escape(line))
     return table
+
+
+def _of_shard(shard: Shard) -> str:
+    slot, reader = shard.slot, shard.reader
+    doing = f"{reader.phase}, {reader.lag_s:.1f} s behind, {reader.in_flight_rows:,} rows in flight" if reader else "-"
+    kept_ = f"confirmed {slot.confirmed_lsn}, {size(slot.retained_bytes)} of WAL kept" if slot else "no slot"
+    return f"{doing}; {kept_}"
 
 
 def _short(seconds: float) -> str:

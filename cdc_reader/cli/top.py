@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from cdc_reader.cli import outboxes
 from cdc_reader.top.show import show
 from sink import logs
 from sink.settings import load
@@ -13,6 +14,7 @@ from sink.settings import load
 
 def top(
     *,
+    shard: outboxes.Shard = None,
     every: Annotated[float, typer.Option(min=0.2, max=60, help="Seconds between two looks.")] = 1.0,
 ) -> None:
     """Watch rates, lag, slot, ClickHouse and what is wrong, live; q quits.
@@ -21,7 +23,7 @@ def top(
 
     Example: outhaul top --every 2
     """
-    settings = load()
+    settings = outboxes.stream(load(), shard)
     # A line of the log would stand in the midst of the screen; what is wrong is on it.
     logs.configure("auto", level="ERROR")
     show(settings, every)

@@ -50,14 +50,14 @@ def verify(
     is_whole = scope.is_whole and not scope.intervals and len(chosen) == len(settings.branches())
     is_fine = True
     with both_sides(settings) as clickhouse:
-        number = due(clickhouse, settings) if repair and is_whole else None
+        notes = due(clickhouse, settings) if repair and is_whole else ()
         with behind_the_slot(settings, within_s=wait_s) as line:
             for branch in chosen:
                 named = {} if len(settings.branches()) == 1 else {"table": branch.table}
                 report = _compare(branch, line, scope, named, repair=repair)
                 _print(report, repair=repair, as_json=as_json)
                 is_fine &= not any(report[kind] for kind in _KINDS if kind != "missing" or not repair)
-        note_done(clickhouse, settings, number)
+        note_done(clickhouse, notes)
     raise typer.Exit(Exit.FINE if is_fine else Exit.NOT_FINE)
 
 

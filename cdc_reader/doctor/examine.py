@@ -30,9 +30,10 @@ _Answer = TypeVar("_Answer")
 def examine(settings: Settings, *, within_s: float = WITHIN_S) -> list[Section]:
     """Ask and judge everything; takes `within_s` seconds at most, and raises nothing that a server can cause."""
     deadline = time.monotonic() + within_s
+    first, *streams = settings.streams()
     asked = (
-        begin(lambda: postgres.ask(settings)),
-        begin(lambda: clickhouse.ask(settings)),
+        begin(lambda: postgres.ask(first)),
+        begin(lambda: clickhouse.ask(first)),
         begin(lambda: redis.ask(settings)),
         begin(lambda: celery.ask(settings)),
         begin(lambda: monitoring.ask(settings)),
@@ -47,12 +48,18 @@ def examine(settings: Settings, *, within_s: float = WITHIN_S) -> list[Section]:
     rd = answer(asked[2], "Redis", deadline, within_s)
     workers = answer(asked[3], "Celery", deadline, within_s)
     others = answer(asked[4], "Sentry or the metrics port", deadline, within_s)
+    of_shards = [(stream, begin(partial(postgres.ask, stream))) for stream in streams]
+    shards = []
+    for stream, of_stream in of_shards:
+        found = answer(of_stream, "Postgres", deadline, within_s)
+        shards.append(_section(f"Shard {stream.shard}", found, partial(postgres.judge_stream, settings=stream)))
     outboxes = []
     for branch, of_pg, of_ch in further:
         theirs, ours = answer(of_pg, "Postgres", deadline, within_s), answer(of_ch, "ClickHouse", deadline, within_s)
         outboxes.append(Section(f"Outbox {branch.table}", tuple(_outbox(branch, theirs, ours))))
     return [
-        _section("Postgres", pg, lambda found: postgres.judge(found, settings)),
+        _section("Postgres", pg, lambda found: postgres.judge(found, first)),
+        *shards,
         Section("Both sides", tuple(_both(pg, ch))),
         *outboxes,
         _section("ClickHouse", ch, lambda found: clickhouse.judge(found, settings)),

@@ -150,6 +150,13 @@ def judge(answer: Postgres, settings: Settings) -> Iterator[Finding]:
     yield from capture.slot(settings, slot, answer.prospect, version=answer.server.version)
 
 
+def judge_stream(answer: Postgres, settings: Settings) -> Iterator[Finding]:
+    """Judge what a shard has of its own: publication and slot."""
+    if answer.outbox is not None:
+        yield from capture.publication(settings, answer.publication, answer.outbox)
+    yield from capture.slot(settings, answer.slot, answer.prospect, version=answer.server.version)
+
+
 def judge_outbox(answer: Postgres, branch: Settings) -> Iterator[Finding]:
     """Judge one outbox of several: the table, its partitions, and whether we may read it."""
     yield from capture.outbox(answer.outbox, branch.table)

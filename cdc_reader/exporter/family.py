@@ -12,7 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from sink.exposition import PREFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from prometheus_client.metrics_core import Metric
 
@@ -48,3 +48,20 @@ def _filled(
         if value is not None:
             family.add_metric(labels, float(value))
     return family
+
+
+def of_source(metric: Metric, source: str) -> Metric:
+    """Give a family's samples a source of their own: the pipeline's name is added only where there is none."""
+    metric.samples = [sample._replace(labels={"source": source, **sample.labels}) for sample in metric.samples]
+    return metric
+
+
+def merged(parts: Sequence[Sequence[Metric]]) -> list[Metric]:
+    """Join families of the same name, which must be served as one."""
+    found: dict[str, Metric] = {}
+    for metric in (metric for part in parts for metric in part):
+        if metric.name in found:
+            found[metric.name].samples += metric.samples
+        else:
+            found[metric.name] = metric
+    return list(found.values())

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, LiteralString
 
-from cdc_reader.exporter.family import counter, gauge, gauges
+from cdc_reader.exporter.family import counter, gauge, gauges, merged, of_source
 from cdc_reader.preflight import connect
 from cdc_reader.slot_care import retained
 from cdc_reader.sqlstate import translated
 
 if TYPE_CHECKING:
+    import psycopg
     from prometheus_client.metrics_core import Metric
 
     from cdc_reader.slot_care.retained import Slot
@@ -40,10 +41,15 @@ def look(settings: Settings) -> list[Metric]:
     dsn = settings.postgres_dsn.get_secret_value()
     with translated(settings.slot), connect(dsn, connect_timeout=_CONNECT_TIMEOUT_S) as conn:
         conn.execute(f"SET statement_timeout = {_STATEMENT_TIMEOUT_MS}")
-        slot = retained.look(conn, settings.slot)
-        names = {"slot": settings.slot, "tables": [branch.sql_table for branch in settings.branches()]}
-        counted = conn.execute(_COUNTERS, names).fetchone() or {}
-    return [*_of_slot(slot), *_of_counters(counted)]
+        return merged([_of_stream(conn, stream) for stream in settings.streams()])
+
+
+def _of_stream(conn: psycopg.Connection[dict[str, Any]], stream: Settings) -> list[Metric]:
+    slot = retained.look(conn, stream.slot)
+    names = {"slot": stream.slot, "tables": [branch.sql_table for branch in stream.branches()]}
+    counted = conn.execute(_COUNTERS, names).fetchone() or {}
+    found = [*_of_slot(slot), *_of_counters(counted)]
+    return found if stream.shard is None else [of_source(metric, stream.fence) for metric in found]
 
 
 def _of_slot(slot: Slot | None) -> list[Metric]:

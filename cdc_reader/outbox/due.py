@@ -6,10 +6,11 @@ leaves a heal too many and never one too few.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from cdc_reader.fence import newest_epoch, raise_epoch
 from cdc_reader.slot import History
+from sink.keys import STREAM
 from sink.position import NO_LSN
 
 if TYPE_CHECKING:
@@ -17,18 +18,21 @@ if TYPE_CHECKING:
     from sink.position import Lsn
     from sink.settings import Settings
 
-_LANE = "heal"
 _DUE, _DONE, _ACCEPTED = "due", "done", "loss accepted"
 
 
-def due(clickhouse: ClickHouse, settings: Settings) -> int | None:
-    """Return the number of the note that says that events were skipped and no heal has looked for them since.
+Notes: TypeAlias = "tuple[tuple[Settings, int], ...]"
+"""Streams of which a heal is due, each with the number of the note that says so."""
+
+
+def due(clickhouse: ClickHouse, settings: Settings) -> Notes:
+    """Return the notes that say that events were skipped and no heal has looked for them since; a stream has one.
 
     Raises:
         PipelineError: ClickHouse refuses or does not answer.
     """
-    newest = newest_epoch(clickhouse, settings, _LANE)
-    return newest.epoch if newest is not None and newest.owner == _DUE else None
+    found = ((stream, newest_epoch(clickhouse, stream, _lane(stream))) for stream in settings.streams())
+    return tuple((stream, newest.epoch) for stream, newest in found if newest is not None and newest.owner == _DUE)
 
 
 def note_due(clickhouse: ClickHouse, settings: Settings, at: Lsn) -> None:
@@ -40,14 +44,15 @@ def note_due(clickhouse: ClickHouse, settings: Settings, at: Lsn) -> None:
     _note(clickhouse, settings, _DUE, at)
 
 
-def note_done(clickhouse: ClickHouse, settings: Settings, number: int | None) -> None:
-    """Note that a heal over all rows, begun when note `number` was the newest, has come to its end.
+def note_done(clickhouse: ClickHouse, notes: Notes) -> None:
+    """Note that a heal over all rows of these streams, begun when these notes were the newest, has come to its end.
 
     Raises:
         PipelineError: ClickHouse refuses or does not answer; the heal stays due, and finds nothing to do.
     """
-    if number is not None and due(clickhouse, settings) == number:
-        _note(clickhouse, settings, _DONE, NO_LSN)
+    for stream, number in notes:
+        if [newest for _, newest in due(clickhouse, stream)] == [number]:
+            _note(clickhouse, stream, _DONE, NO_LSN)
 
 
 def note_accepted(clickhouse: ClickHouse, settings: Settings, at: Lsn) -> None:
@@ -60,5 +65,11 @@ def note_accepted(clickhouse: ClickHouse, settings: Settings, at: Lsn) -> None:
 
 
 def _note(clickhouse: ClickHouse, settings: Settings, what: str, at: Lsn) -> None:
-    newest = newest_epoch(clickhouse, settings, _LANE)
-    raise_epoch(clickhouse, settings, History("", 0), at, 1 + (newest.epoch if newest else 0), what, lane=_LANE)
+    for stream in settings.streams():
+        lane = _lane(stream)
+        newest = newest_epoch(clickhouse, stream, lane)
+        raise_epoch(clickhouse, stream, History("", 0), at, 1 + (newest.epoch if newest else 0), what, lane=lane)
+
+
+def _lane(stream: Settings) -> str:
+    return f"heal{stream.lane.removeprefix(STREAM)}"

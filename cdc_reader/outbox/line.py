@@ -80,8 +80,8 @@ def behind_the_slot(
     """Draw the line where the running pipeline is, and hold it.
 
     Args:
-        settings: name the slot.
-        within_s: how long the slot may take to pass what is committed now, in seconds.
+        settings: name the slot, or those of all shards.
+        within_s: how long each may take to pass what is committed now, in seconds.
         waiting: hears where the slot is, and where it has to come to.
 
     Raises:
@@ -94,7 +94,8 @@ def behind_the_slot(
         _execute(holder, _BEGIN)
         snapshot = _text(holder, "SELECT pg_export_snapshot() AS lsn")
         mark = Lsn.parse(_text(other, _MARK))
-        _wait_for_slot(other, settings, mark, within_s, waiting)
+        for stream in settings.streams():
+            _wait_for_slot(other, stream, mark, within_s, waiting)
         yield Line(dsn, snapshot, mark)
 
 

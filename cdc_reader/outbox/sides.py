@@ -193,7 +193,7 @@ class StoredSide:
         Raises:
             PipelineError: ClickHouse refuses or does not answer.
         """
-        text = f"SELECT max(id) FROM {self._table} WHERE cdc_source = {{source:String}}"
+        text = f"SELECT max(id) FROM {self._table} WHERE cdc_source = {{source:String}} {self._of_shard()}"
         return int(self._clickhouse.rows(text, parameters={"source": self._settings.source})[0][0] or 0)
 
     def letters(self) -> Ints:
@@ -210,7 +210,10 @@ class StoredSide:
         since = f"AND {_TIME} >= {{since:DateTime64(6, 'UTC')}}" if self._scope.since else ""
         until = f"AND {_TIME} < {{until:DateTime64(6, 'UTC')}}" if self._scope.until else ""
         types = "AND event_type IN {types:Array(String)}" if self._scope.types else ""
-        return f"{since} {until} {types}"
+        return f"{since} {until} {types} {self._of_shard()}"
+
+    def _of_shard(self) -> str:
+        return f"AND {self._settings.row_condition}" if self._settings.row_condition else ""
 
     def _bound(self, first: int, last: int) -> dict[str, Any]:
         bound: dict[str, Any] = {"source": self._settings.source, "first": first, "last": last}

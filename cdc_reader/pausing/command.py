@@ -9,15 +9,15 @@ import getpass
 import os
 import socket
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from cdc_reader.pausing.wish import ask, heard_key, keep
+from cdc_reader.pausing.wish import ask, keep
 from cdc_reader.preflight import check_clickhouse
 from cdc_reader.state import ReaderState
 from sink.errors import TransientError
-from sink.keys import reader_key
+from sink.keys import heard_key, reader_key
 
 if TYPE_CHECKING:
     from cdc_reader.pausing.gate import Pause
@@ -37,6 +37,9 @@ class Reader(StrEnum):
     FINISHING = "finishing"  # it takes no rows, but batches in flight are not stored yet
     PAUSED = "paused"  # it takes no rows, and nothing is in flight
     RUNNING = "running"  # it takes rows
+
+
+_IN_ORDER = (Reader.SILENT, Reader.FINISHING, Reader.RUNNING, Reader.PAUSED, Reader.NONE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +94,13 @@ def _say(
     reason: str,
     wait_s: float,
 ) -> Told:
-    mark = heard_key(settings.source)
-    payloads.text(mark)
+    marks = [heard_key(stream.fence) for stream in settings.streams()]
+    payloads.text(marks[0])
     check_clickhouse(settings, clickhouse)
     keep(clickhouse, settings, is_paused=is_paused, for_s=for_s, by=_who(), reason=reason)
     held = ask(clickhouse, settings).pause
     try:
-        payloads.drop([mark])
+        payloads.drop(marks)
         return _answer(settings, payloads, held, wait_s)
     except TransientError as error:
         raise TransientError(
@@ -110,11 +113,17 @@ def _say(
 def _answer(settings: Settings, payloads: Payloads, held: Pause | None, wait_s: float) -> Told:
     deadline = time.monotonic() + wait_s
     while True:
-        line = payloads.text(reader_key(settings.source))
-        told = _told(ReaderState.from_json(line) if line else None, held)
+        lines = [payloads.text(reader_key(stream.fence)) for stream in settings.streams()]
+        told = _of_all([_told(ReaderState.from_json(line) if line else None, held) for line in lines])
         if told.reader not in {Reader.SILENT, Reader.FINISHING} or time.monotonic() >= deadline:
             return told
         time.sleep(_POLL_S)
+
+
+def _of_all(told: list[Told]) -> Told:
+    """Let the reader speak for all of them that is farthest from what was asked for."""
+    first = min(told, key=lambda one: _IN_ORDER.index(one.reader))
+    return replace(first, in_flight_batches=sum(one.in_flight_batches for one in told))
 
 
 def _told(state: ReaderState | None, held: Pause | None) -> Told:

@@ -14,6 +14,7 @@ import structlog
 
 from cdc_reader.pausing.gate import Pause, Wished
 from sink.errors import TransientError
+from sink.keys import heard_key
 from sink.sql import query
 
 if TYPE_CHECKING:
@@ -27,11 +28,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger("outhaul.reader")
 
 _LOOK_S = 1.0
-
-
-def heard_key(source: str) -> str:
-    """Return the Redis key that says that the reader knows the newest word; absent, it has to ask."""
-    return f"outhaul:{{{source}}}:pause_heard"
 
 
 def ask(clickhouse: ClickHouse, settings: Settings) -> Wished:
@@ -62,7 +58,7 @@ def keep(clickhouse: ClickHouse, settings: Settings, *, is_paused: bool, for_s: 
     )
 
 
-def heed(events: Events, payloads: Payloads, source: str, ask_newest: Callable[[], Wished]) -> None:
+def heed(events: Events, payloads: Payloads, fence: str, ask_newest: Callable[[], Wished]) -> None:
     """Tell the loop the newest word: at once, and as soon as there is another; runs until the session is over.
 
     A ClickHouse or Redis that does not answer changes nothing: what was heard last goes on to hold.
@@ -71,7 +67,7 @@ def heed(events: Events, payloads: Payloads, source: str, ask_newest: Callable[[
         SessionOverError: the session ends.
         PipelineError: ClickHouse or Redis refuses.
     """
-    mark, is_known, last = heard_key(source), False, Wished()
+    mark, is_known, last = heard_key(fence), False, Wished()
     while True:
         try:
             if not is_known or payloads.text(mark) is None:

@@ -61,7 +61,7 @@ def make_anew(
             at = facts.confirmed if facts and facts.confirmed else NO_LSN
             (note_accepted if accept_loss else note_due)(clickhouse, settings, at)
             reach("slot.noted")
-            _take_over(conn, settings, clickhouse, at, slot_is_new=True)
+            take_over(conn, settings, clickhouse, at, slot_is_new=True)
             if facts is not None:
                 drop(conn, settings)
             reach("slot.dropped")
@@ -81,7 +81,7 @@ def restart(settings: Settings, clickhouse: ClickHouse) -> Lsn:
     """
     with hold(settings) as conn:
         at = _usable(conn, settings)
-        _take_over(conn, settings, clickhouse, at)
+        take_over(conn, settings, clickhouse, at)
     return at
 
 
@@ -95,7 +95,7 @@ def advance(settings: Settings, clickhouse: ClickHouse, target: Lsn, *, accept_l
     with hold(settings) as conn:
         at = check_target(conn, settings, target)
         (note_accepted if accept_loss else note_due)(clickhouse, settings, at)
-        _take_over(conn, settings, clickhouse, at)
+        take_over(conn, settings, clickhouse, at)
         fetch(conn, "SELECT pg_replication_slot_advance(%s, %s::pg_lsn)::text AS moved", [settings.slot, str(target)])
         return _usable(conn, settings)
 
@@ -142,7 +142,7 @@ def _usable(conn: psycopg.Connection[dict[str, Any]], settings: Settings) -> Lsn
     return facts.confirmed
 
 
-def _take_over(
+def take_over(
     conn: psycopg.Connection[dict[str, Any]],
     settings: Settings,
     clickhouse: ClickHouse,

@@ -138,9 +138,10 @@ class Guard:
     def _heal_what_is_due(self) -> None:
         settings = self._settings
         with closing(_asking(settings)) as clickhouse:
-            number = due(clickhouse, settings)
-            if number is None or self.must_park:
+            notes = due(clickhouse, settings)
+            if not notes or self.must_park:
                 return
+            number = notes[0][1]
             log.info("healing", source=settings.source, note=number)
             try:
                 with behind_the_slot(settings, within_s=_CATCH_UP_S) as line:
@@ -148,7 +149,7 @@ class Guard:
             except Exception:
                 metrics.HEALS.labels("failed").inc()
                 raise
-            note_done(clickhouse, settings, number)
+            note_done(clickhouse, notes)
         metrics.HEALS.labels("done").inc()
         rows, seconds = sum(one.stored for one in done), sum(one.seconds for one in done)
         metrics.HEALED.inc(rows)

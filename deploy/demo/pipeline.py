@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from sink.errors import Exit, FatalError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 _STOP_S = 45.0
 # Start-up asks each server once and gives up with these.
@@ -38,12 +38,12 @@ class Pipeline:
         self._logs = logs
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
-    def start(self, *names: str, **env: str) -> None:
-        """Start `reader`, `worker`, `exporter` or more of them (`reader-2`), with more settings if any."""
+    def start(self, *names: str, arguments: Sequence[str] = (), **env: str) -> None:
+        """Start `reader`, `worker`, `exporter` or more of them (`reader-2`), with settings of their own."""
         for name in names:
             with (self._logs / f"{name}.log").open("ab") as log:
                 self._processes[name] = subprocess.Popen(
-                    [sys.executable, "-m", "cdc_reader", *_COMMANDS[name.partition("-")[0]]],
+                    [sys.executable, "-m", "cdc_reader", *_COMMANDS[name.partition("-")[0]], *arguments],
                     env=self._env | env,
                     stdout=log,
                     stderr=log,

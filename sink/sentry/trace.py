@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from sink.keys import STREAM
+from sink.keys import COPY
 from sink.sentry.producers import Producer, producers_of
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def span(op: str, name: str, **data: str | int) -> Iterator[None]:
 def stored(message: Message, payload: bytes) -> None:
     """Tell the apps' own traces that their events are in ClickHouse, and the batch's which these are."""
     transaction = _followed()
-    if transaction is None or message.lane != STREAM:
+    if transaction is None or message.lane == COPY:
         return
     producers: list[Producer] = []
     # The rows are stored; a link that is not made must not make it look as if they were not.

@@ -3,14 +3,14 @@
 DO $$do$$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_publication WHERE pubname = '${publication}') THEN
-        CREATE PUBLICATION ${publication} FOR TABLE ${table}
+        CREATE PUBLICATION ${publication} FOR TABLE ${table}${row_filter}
             WITH (publish = 'insert', publish_via_partition_root = true);
     ELSIF NOT EXISTS (
         SELECT FROM pg_publication_tables
         JOIN pg_namespace ON nspname = schemaname JOIN pg_class ON relname = tablename AND relnamespace = pg_namespace.oid
         WHERE pubname = '${publication}' AND pg_class.oid = '${table}'::regclass
     ) THEN
-        ALTER PUBLICATION ${publication} ADD TABLE ${table};
+        ALTER PUBLICATION ${publication} ADD TABLE ${table}${row_filter};
     END IF;
 END
 $$do$$;

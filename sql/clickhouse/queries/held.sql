@@ -5,9 +5,9 @@ FROM (
     SELECT cdc_lsn, cdc_ordinal, cdc_ordinal - row_number() OVER (PARTITION BY cdc_lsn ORDER BY cdc_ordinal) AS run
     FROM (
         SELECT DISTINCT cdc_lsn, cdc_ordinal FROM (
-            SELECT cdc_lsn, cdc_ordinal FROM ${table} WHERE cdc_source = {source:String} AND cdc_lsn >= {from_lsn:UInt64} AND cdc_lsn % 8 != 7
+            SELECT cdc_lsn, cdc_ordinal FROM ${table} WHERE cdc_source = {source:String} AND cdc_lsn >= {from_lsn:UInt64} AND cdc_lsn % 8 != 7 ${of_shard}
             UNION ALL
-            SELECT cdc_lsn, cdc_ordinal FROM ${table}_dead_letters WHERE cdc_source = {source:String} AND cdc_lsn >= {from_lsn:UInt64} AND cdc_lsn % 8 != 7
+            SELECT cdc_lsn, cdc_ordinal FROM ${table}_dead_letters WHERE cdc_source = {source:String} AND cdc_lsn >= {from_lsn:UInt64} AND cdc_lsn % 8 != 7 ${of_shard}
         )
     )
 )

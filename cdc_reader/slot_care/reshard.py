@@ -1,0 +1,106 @@
+"""A stream that is divided otherwise than the settings say -> divided as they say, and nothing lost or repeated.
+
+Edge: Postgres, ClickHouse. The order of things is all there is to it. The notes that heals are due come first. Then
+every stream of before is ended, its fence raised, and its inserts are at rest, before the first slot of the new ones is
+made: so no position that one of those stored lies behind where a new one begins. What was committed in between is in
+the outbox, and copied by a heal of each new stream, of its own rows.
+
+Dying anywhere: the notes say that heals are due, and the same command, begun again, goes on. Why so:
+docs/adr/0012-a-shard-is-a-lane.md.
+
+Source: https://www.postgresql.org/docs/current/logical-replication-row-filter.html
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import structlog
+from psycopg import sql
+
+from cdc_reader.outbox.due import due, note_done, note_due
+from cdc_reader.outbox.heal import heal_all
+from cdc_reader.outbox.sides import fetch
+from cdc_reader.slot_care.change import drop, make_anew, take_over
+from cdc_reader.slot_care.facts import slot_facts
+from cdc_reader.slot_care.hold import hold
+from cdc_reader.sqlstate import error_of
+from sink.position import NO_LSN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from cdc_reader.outbox.compare import Compared
+    from sink.clickhouse import ClickHouse
+    from sink.settings import Settings
+
+log = structlog.get_logger("outhaul.slot")
+
+_PATIENCE_S = 120.0
+
+
+def former_streams(conn: psycopg.Connection[dict[str, Any]], settings: Settings) -> list[Settings]:
+    """Return the streams of this pipeline that have slots and are not among those that the settings say.
+
+    Raises:
+        PipelineError: Postgres refuses or does not answer.
+    """
+    rows = fetch(
+        conn,
+        "SELECT slot_name FROM pg_replication_slots WHERE database = current_database() AND plugin = 'pgoutput' "
+        "AND slot_name ~ %s ORDER BY slot_name",
+        [rf"^{settings.slot}(_\d+of\d+)?$"],
+    )
+    wanted = {stream.slot for stream in settings.streams()}
+    return [_stream_of(settings, row["slot_name"]) for row in rows if row["slot_name"] not in wanted]
+
+
+def _stream_of(settings: Settings, slot: str) -> Settings:
+    suffix = slot.removeprefix(settings.slot)
+    if not suffix:
+        return settings.model_copy(update={"shards": 1})
+    shard, shards = map(int, suffix.removeprefix("_").split("of"))
+    return settings.model_copy(update={"shards": shards}).stream(shard)
+
+
+def end(settings: Settings, clickhouse: ClickHouse, former: list[Settings]) -> None:
+    """End the streams of before: their readers, their slots and publications.
+
+    Raises:
+        PipelineError: a server refuses or does not answer; begin again.
+    """
+    note_due(clickhouse, settings, NO_LSN)
+    for stream in former:
+        with hold(stream) as conn:
+            facts = slot_facts(conn, stream)
+            at = facts.confirmed if facts and facts.confirmed else NO_LSN
+            take_over(conn, stream, clickhouse, at)
+            drop(conn, stream)
+            try:
+                conn.execute(sql.SQL("DROP PUBLICATION IF EXISTS {}").format(sql.Identifier(stream.publication)))
+            except psycopg.Error as error:
+                raise error_of(error.sqlstate, str(error), publication=stream.publication) from error
+        log.info("stream_ended", slot=stream.slot, confirmed_lsn=str(at))
+
+
+def begin(
+    settings: Settings,
+    clickhouse: ClickHouse,
+    *,
+    waiting: Callable[[], None],
+    on_range: Callable[[Compared, int], None],
+) -> Iterator[tuple[Settings, int]]:
+    """Make the slot of each stream, and copy what it will not bring; yield how many rows were copied for each.
+
+    A worker must run. The reader of a stream may begin as soon as its slot is there.
+
+    Raises:
+        PipelineError: a server refuses or does not answer; heals stay due.
+    """
+    for stream in settings.streams():
+        with make_anew(stream, clickhouse, accept_loss=False, waiting=waiting) as line:
+            notes = due(clickhouse, stream)
+            done = heal_all(stream, line, on_range, patience_s=_PATIENCE_S)
+            note_done(clickhouse, notes)
+        yield stream, sum(one.stored for one in done)
