@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pytest
 
-from sink.batch import Message, encode, stored_key
+from sink.batch import Message, encode
+from sink.keys import stored_key
 from sink.report import Outcome, Report
 from sink.seal import Seal
 from tests.conftest import World, until
