@@ -72,8 +72,8 @@ def until(condition: Callable[[], Any], *, within_s: float = 30.0, what: str = "
 class World:
     """One pipeline of its own on the shared servers.
 
-    `env` and `conn` are the owner's, who sets things up and looks. What runs, in `pipeline`, is no more than a member of
-    outhaul_reader, and what inserts is one of outhaul_app (tests/roles.py).
+    `env` and `conn` are the owner's, who sets things up and looks. What runs, in `pipeline`, is no more than a member
+    of outhaul_reader, and what inserts is one of outhaul_app (tests/roles.py).
     """
 
     stack: Stack
