@@ -20,6 +20,7 @@ from sink.errors import Exit, TransientError
 from sink.failpoint import reach
 from sink.keys import epoch_key, fence
 from sink.schema import column_type, ensure_columns
+from sink.seal import seal_of
 from sink.sentry import trace
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Dispatcher:
         self._app = app
         self._payloads = payloads
         self._clickhouse = clickhouse
+        self._seal = seal_of(app.settings)
         self._known: set[tuple[str, tuple[tuple[str, str], ...]]] = set()
 
     @property
@@ -85,7 +87,7 @@ class Dispatcher:
         try:
             self._app.send_task(
                 WRITE_BATCH,
-                args=(message.to_json(),),
+                args=(self._seal.message(WRITE_BATCH, message.to_json()),),
                 task_id=message.task_id,
                 queue=self._settings.queue,
                 argsrepr=message.summary,

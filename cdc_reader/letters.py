@@ -26,6 +26,7 @@ from sink.order import MAX_POSITIONS, Order
 from sink.position import parse_position
 from sink.restore import values_of
 from sink.retry_letters import Fate, Word
+from sink.seal import seal_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -219,7 +220,7 @@ def _send(app: SinkApp, order: Order) -> None:
     try:
         app.send_task(
             RETRY_LETTERS,
-            args=(order.to_json(),),
+            args=(seal_of(app.settings).message(RETRY_LETTERS, order.to_json()),),
             # The run is in the log of the worker, and names the list for the answers.
             task_id=f"{order.run}-{first}",
             queue=app.settings.queue,
@@ -243,10 +244,11 @@ def _collect(
     tell: Callable[[int], None],
 ) -> Retried:
     result, open_ = Retried(), {str(position) for position in positions}
-    key, heard = letters_key(settings.source, run), time.monotonic()
+    key, heard, seal = letters_key(settings.source, run), time.monotonic(), seal_of(settings)
     while open_ and time.monotonic() - heard < wait_s:
         for word in payloads.reports(key, wait_s=_POLL_S):
-            answer = Word.from_json(word)
+            bare = seal.opened_line(key, word)
+            answer = None if bare is None else Word.from_json(bare)
             if answer is not None and answer.position in open_:
                 open_.discard(answer.position)
                 _note(result, answer)

@@ -51,6 +51,9 @@ DEAD_LETTERED = _counter("events_dead_lettered", "Events reported set aside as d
 BATCHES = _counter("batches_stored", "Batches reported stored")
 REDISPATCHES = _counter("redispatches", "Batches sent again", reason=("silence", "redis", "missing", "copy"))
 RETRIES = _counter("retries", "Attempts that a stage repeats", where=("recovery", "dispatch", "reports"))
+REPORTS_REFUSED = _counter(
+    "reports_refused", "Lines in the place of reports that no worker has written", why=("unreadable", "forged")
+)
 SESSIONS = _counter("sessions", "Streaming sessions begun")
 SESSION_ENDS = _counter("session_ends", "Streaming sessions ended, by class of the error", reason=("TransientError",))
 HEALS = _counter("heals", "Copies of what a slot skipped, by how they ended", outcome=("done", "failed"))

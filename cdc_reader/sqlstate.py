@@ -8,11 +8,13 @@ Source: https://www.postgresql.org/docs/current/errcodes-appendix.html
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import psycopg
 
+from sink import tls
 from sink.errors import Exit, FatalError, PipelineError, TransientError
 
 if TYPE_CHECKING:
@@ -27,6 +29,14 @@ _LOGIN = {"28000", "28P01", "3D000"}
 
 # By class: connection, resources, operator intervention (shutdown, crash), system errors, internal deadlocks.
 _TRANSIENT_CLASSES = {"08", "53", "57", "58", "40"}
+
+# libpq has neither code nor class for these, and says them in its own words, whatever the server's language is: of
+# certificates and keys, ours or theirs, and of a server without TLS. What else breaks a connection is the network's.
+_TLS_REFUSED = re.compile(
+    r"certificate|private (SSL )?key|does not support SSL|SSL error: (ssl|tls)v\w* alert|wrong version number",
+    re.IGNORECASE,
+)
+_EXAMPLE = "OUTHAUL_POSTGRES_DSN=postgresql://...?sslmode=verify-full&sslrootcert=/path/to/ca.pem"
 
 
 class SlotHeldError(TransientError):
@@ -43,6 +53,8 @@ def error_of(sqlstate: str | None, message: str, *, slot: str = "", publication:
         publication: names the publication in the advice.
     """
     text = next(iter(message.strip().splitlines()), "no answer")
+    if sqlstate is None and _TLS_REFUSED.search(text):
+        return tls.refusal("Postgres", text, _EXAMPLE)
     if sqlstate is None:
         return TransientError(
             f"Postgres does not answer: {text}",

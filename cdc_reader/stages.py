@@ -20,6 +20,7 @@ import structlog
 
 from cdc_reader import metrics
 from cdc_reader.assemble import Assembled, assembly_for
+from cdc_reader.hearing import heard
 from cdc_reader.ledger import Health
 from cdc_reader.pausing.gate import Wished
 from cdc_reader.state import TTL_S
@@ -28,6 +29,7 @@ from sink.errors import PipelineError, TransientError
 from sink.keys import alive_key, epoch_key, reader_key, reconnecting_key, stored_key
 from sink.report import Report
 from sink.retry import backoff_s
+from sink.seal import seal_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -275,13 +277,11 @@ def hear_reports(
     """Listen for reports; look once a second for signs of life, and whether Redis still knows the epoch."""
     attempt = 0
     looked_at = time.monotonic()
+    key, seal = stored_key(settings.fence, epoch), seal_of(settings)
     while not events.over.is_set():
         try:
-            for line in payloads.reports(stored_key(settings.fence, epoch), wait_s=1):
-                report = Report.from_json(line)
-                if report is None:
-                    log.warning("report_unreadable", line=line[:200])
-                else:
+            for line in payloads.reports(key, wait_s=1):
+                if (report := heard(seal, key, line)) is not None:
                     events.put(report)
             if not attempt and time.monotonic() - looked_at < 1:
                 continue

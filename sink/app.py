@@ -17,7 +17,7 @@ from celery import Celery
 from celery.signals import setup_logging, task_postrun
 from click.core import ParameterSource
 
-from sink import identity, logs, sentry
+from sink import identity, logs, redis_url, sentry
 from sink.payloads import SOCKET_TIMEOUT_S
 from sink.scrub import scrub_of
 from sink.settings import Settings, load
@@ -38,7 +38,8 @@ _PRUNE_EVERY_S = 600
 def configuration(settings: Settings) -> dict[str, Any]:
     """Return Celery's configuration for one pipeline."""
     return {
-        "broker_url": settings.redis_url.get_secret_value(),
+        "broker_url": redis_url.broker_url(settings.redis_url.get_secret_value()),
+        "broker_use_ssl": redis_url.client_options(settings.redis_url.get_secret_value()) or None,
         "broker_transport": TRANSPORT,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,

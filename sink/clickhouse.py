@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import logging
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import clickhouse_connect
 import urllib3
 from clickhouse_connect import common
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
+from sink import tls
 from sink.codes import error_of
 from sink.errors import Exit, FatalError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from urllib.parse import SplitResult
 
     from clickhouse_connect.driver.client import Client
 
@@ -33,6 +35,10 @@ logging.getLogger("clickhouse_connect").addHandler(logging.NullHandler())
 
 _CONNECT_TIMEOUT_S = 5
 
+_VARIABLE = "OUTHAUL_CLICKHOUSE_URL"
+_FILES = ("ca_cert", "client_cert", "client_cert_key")
+_EXAMPLE = f"{_VARIABLE}=https://...?ca_cert=/path/to/ca.pem"
+
 
 class ClickHouse:
     """A lazily opened client for one database."""
@@ -41,11 +47,11 @@ class ClickHouse:
         """Keep the address; nothing is opened yet.
 
         Args:
-            url: `http[s]://user:password@host:port/database`.
+            url: `http[s]://user:password@host:port/database`, with `?ca_cert=`, `client_cert=` and `client_cert_key=`.
             timeout_s: longest wait for an answer, in seconds.
 
         Raises:
-            FatalError: the URL is not of that form.
+            FatalError: the URL is not of that form, or names a file that cannot be read.
         """
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
@@ -65,6 +71,7 @@ class ClickHouse:
             "query_retries": 0,
             "show_clickhouse_errors": "scrub",
             "compress": False,
+            **_tls_options(parts),
         }
         self._client: Client | None = None
 
@@ -116,9 +123,28 @@ class ClickHouse:
             if self._client is None:
                 self._client = clickhouse_connect.get_client(**self._connect)  # type: ignore[arg-type]
             return getattr(self._client, method)(*args, **kwargs)
-        except ClickHouseError as error:
+        except (ClickHouseError, urllib3.exceptions.HTTPError, OSError) as error:
+            if (why := tls.why_refused(error)) is not None:
+                raise tls.refusal(f"ClickHouse at {self.address}", why, _EXAMPLE) from error
+            if not isinstance(error, ClickHouseError):
+                raise error_of(None, f"{self.address} does not answer ({type(error).__name__})") from error
             code = getattr(error, "code", None)
             text = str(error) if code is not None else f"{self.address} does not answer ({error})"
             raise error_of(code, text) from error
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise error_of(None, f"{self.address} does not answer ({type(error).__name__})") from error
+
+
+def _tls_options(parts: SplitResult) -> dict[str, str]:
+    """Return the driver's TLS arguments out of the URL's query."""
+    options = dict(parse_qsl(parts.query))
+    unknown = sorted(options.keys() - set(_FILES))
+    if unknown or (options and parts.scheme != "https"):
+        raise FatalError(
+            f"{_VARIABLE} has an option that is not known: {', '.join(unknown)}"
+            if unknown
+            else f"{_VARIABLE} has TLS options, and no TLS: write https://",
+            todo=f"There are {', '.join(_FILES)}, with https:// alone",
+            exit_code=Exit.SETTINGS,
+        )
+    tls.check_files(_VARIABLE, options, _FILES)
+    # Without a password, the certificate is the login; with one, it only opens the door.
+    return options | ({"tls_mode": "strict"} if "client_cert" in options and parts.password else {})

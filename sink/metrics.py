@@ -43,7 +43,7 @@ _STAGES = Counter(f"{PREFIX}stage_seconds", "Time spent by stage of a task", ["s
 _FETCH_S, _INSERT_S, _REPORT_S = (_STAGES.labels(stage) for stage in ("fetch", "insert", "report"))
 
 # A rate needs a beginning.
-_UNREPORTED = ("refused",)
+_UNREPORTED = ("refused", "forged")
 for _outcome in (*(outcome.value for outcome in Outcome if outcome is not Outcome.BEGUN), *_UNREPORTED):
     _TASKS.labels(_outcome)
 for _kind in ("transient", "fatal", "foreign"):
@@ -87,9 +87,9 @@ def retried(error: BaseException) -> None:
     _ERRORS.labels("transient", str(getattr(error, "code", None) or "none")).inc()
 
 
-def refused() -> None:
-    """Count a message that no reader of this pipeline has sent."""
-    _TASKS.labels("refused").inc()
+def refused(*, forged: bool = False) -> None:
+    """Count a message that no reader of this pipeline has sent; `forged` is one whose seal does not hold."""
+    _TASKS.labels("forged" if forged else "refused").inc()
     _ERRORS.labels("foreign", "none").inc()
 
 

@@ -15,6 +15,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from sink import redis_url, tls
 from sink.errors import Exit, FatalError, TransientError
 
 if TYPE_CHECKING:
@@ -46,12 +47,14 @@ class Payloads:
         """Keep the address; nothing is opened yet.
 
         Raises:
-            FatalError: the URL is not one.
+            FatalError: the URL is not one, or its TLS options do not hold.
         """
+        redis_url.check(url)
         try:
             # Repeating is the callers' decision: they know which batch, and they log it.
             self._redis = redis.Redis.from_url(
                 url,
+                **redis_url.client_options(url),
                 socket_timeout=SOCKET_TIMEOUT_S,
                 socket_connect_timeout=SOCKET_TIMEOUT_S,
                 retry=Retry(NoBackoff(), 0),
@@ -235,6 +238,8 @@ def _translated() -> Iterator[None]:
             "Redis is read-only", todo="Point OUTHAUL_REDIS_URL at the primary", exit_code=Exit.REDIS_READ_ONLY
         ) from error
     except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
+        if (why := tls.why_refused(error)) is not None:
+            raise tls.refusal("Redis", why, redis_url.EXAMPLE) from error
         raise TransientError(
             f"Redis does not answer ({type(error).__name__})",
             todo="Check that it runs and that OUTHAUL_REDIS_URL reaches it",

@@ -38,6 +38,7 @@ from sink.insert import settings as insert_settings
 from sink.keys import STREAM, letters_key, mark
 from sink.order import Order
 from sink.restore import restore, values_of
+from sink.seal import ForgedMessageError
 from sink.sql import query
 from sink.task import branch_of, sink_of
 
@@ -102,10 +103,11 @@ def retry_letters(self: Any, *arguments: object, **named: object) -> str:
     """
     sink = sink_of(self.app)
     try:
-        order = Order.from_json(arguments[0] if len(arguments) == 1 and not named else None, sink.settings.source)
+        argument = arguments[0] if len(arguments) == 1 and not named else None
+        order = Order.from_json(sink.seal.opened(RETRY_LETTERS, argument), sink.settings.source)
         branch = branch_of(sink.settings, order.branch)
     except ForeignMessageError as error:
-        metrics.refused()
+        metrics.refused(forged=isinstance(error, ForgedMessageError))
         log.warning("message_refused", error=error)
         return "refused"
     try:
@@ -118,7 +120,7 @@ def retry_letters(self: Any, *arguments: object, **named: object) -> str:
     log.info("letters_tried", task=self.request.id, run=order.run, **fates)
     key = letters_key(order.source, order.run)
     for word in words:
-        sink.payloads.report(key, word.to_json())
+        sink.payloads.report(key, sink.seal.line(key, word.to_json()))
     return "done"
 
 

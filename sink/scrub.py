@@ -61,7 +61,8 @@ def scrub_of(settings: Settings) -> Scrub:
     fields = [getattr(settings, name) for name in type(settings).model_fields]
     plain = {field for field in fields if isinstance(field, str)}
     hidden = (field.get_secret_value() for field in fields if isinstance(field, SecretStr))
-    return Scrub({secret for text in hidden for secret in _passwords(text)} - plain)
+    found = {secret for text in hidden for secret in _passwords(text)} | {settings.message_key.get_secret_value()}
+    return Scrub(found - plain)
 
 
 def _passwords(text: str) -> Iterator[str]:

@@ -1,7 +1,8 @@
 """Environment (and a TOML file) -> Settings, one frozen tree, checked as a whole.
 
-Edge: the only file that reads the environment. Built once by whoever starts a process, then passed on as values. Every
-field is `OUTHAUL_<NAME>`; the TOML file is `outhaul.toml` in the working directory, or where OUTHAUL_CONFIG points.
+Edge: the environment. Built once by whoever starts a process, then passed on as values. Every field is
+`OUTHAUL_<NAME>`, and a secret may stand in a file that `OUTHAUL_<NAME>_FILE` names (sink/secret_files.py). The TOML
+file is `outhaul.toml` in the working directory, or where OUTHAUL_CONFIG points.
 
 Source: https://docs.pydantic.dev/latest/concepts/pydantic_settings/
 """
@@ -23,10 +24,13 @@ from pydantic_settings import (
 
 from sink import duration, keys
 from sink.errors import Exit, FatalError
+from sink.secret_files import SecretFiles
 
 _PLAIN = re.compile(r"[a-z_][a-z0-9_]*")
 _NAME = re.compile(r"[a-z0-9_]{1,63}")
 _LONGEST_NAME, _SUFFIX = 63, "_63of64"
+
+_MIN_KEY_LENGTH = 32
 
 # A batch may span many monthly partitions, each its own entry in the table's deduplication window.
 DEDUPLICATION_WINDOW = 10_000
@@ -78,6 +82,7 @@ class Settings(BaseSettings):
 
     metrics_host: str = "127.0.0.1"
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
+    message_key: SecretStr = SecretStr("")
     sentry_dsn: SecretStr = SecretStr("")
     sentry_traces_rate: Annotated[float, Field(ge=0, le=1)] = 0.01
     log_format: Literal["auto", "json", "console"] = "auto"
@@ -98,9 +103,17 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the name is the library's
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Let the environment win over the TOML file."""
+        """Let the environment win over files of secrets, and these over the TOML file."""
         path = os.environ.get("OUTHAUL_CONFIG", "outhaul.toml")
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=path)
+        files = SecretFiles(settings_cls)
+        return init_settings, env_settings, files, TomlConfigSettingsSource(settings_cls, toml_file=path)
+
+    @field_validator("message_key")
+    @classmethod
+    def _long_enough(cls, value: SecretStr) -> SecretStr:
+        if 0 < len(value.get_secret_value()) < _MIN_KEY_LENGTH:
+            raise ValueError(f"a key of at least {_MIN_KEY_LENGTH} characters, as `openssl rand -hex 32` prints one")
+        return value
 
     @field_validator("source", "slot", "publication", "clickhouse_table")
     @classmethod

@@ -32,6 +32,7 @@ from sink.payloads import ALIVE_S, Payloads
 from sink.quarantine import set_aside
 from sink.report import Outcome, Report
 from sink.retry import backoff_s
+from sink.seal import ForgedMessageError, Seal, seal_of
 from sink.sentry import trace
 from sink.sql import query
 
@@ -59,6 +60,11 @@ class Sink:
     settings: Settings
     clickhouse: ClickHouse
     payloads: Payloads
+
+    @property
+    def seal(self) -> Seal:
+        """What the pipeline's messages are sealed with."""
+        return seal_of(self.settings)
 
 
 def open_sink(settings: Settings) -> Sink:
@@ -149,7 +155,7 @@ def accept(settings: Settings, arguments: Sequence[object], named: Mapping[str, 
     """
     if len(arguments) != 1 or named:
         raise ForeignMessageError("a task with other arguments than ours was received")
-    message = Message.from_json(arguments[0])
+    message = Message.from_json(seal_of(settings).opened(WRITE_BATCH, arguments[0]))
     branch = branch_of(settings, message.branch)
     message.check_addressed(
         settings.source, (branch.clickhouse_table, branch.dead_letters_table), never=schema.table_names(settings)
@@ -174,7 +180,7 @@ def branch_of(settings: Settings, table: str) -> Settings:
 
 def _refuse(error: ForeignMessageError) -> str:
     # Whose message it is, is not known, so no reader is told: a stranger's message must not be able to stop one.
-    metrics.refused()
+    metrics.refused(forged=isinstance(error, ForgedMessageError))
     log.warning("message_refused", error=error)
     return "refused"
 
@@ -270,10 +276,12 @@ def _tell(sink: Sink, message: Message, report: Report) -> None:
     sign = alive_key(message.source, message.token)
     drop = [message.payload_key, sign] if report.outcome in {Outcome.STORED, Outcome.STALE} else []
     begun = sign if report.outcome is Outcome.BEGUN else None
+    key = stored_key(message.fence, message.epoch)
+    line = sink.seal.line(key, report.to_json())
     for attempt in range(1, _REPORT_ATTEMPTS + 1):
         begun_at = time.monotonic()
         try:
-            sink.payloads.report(stored_key(message.fence, message.epoch), report.to_json(), drop=drop, alive=begun)
+            sink.payloads.report(key, line, drop=drop, alive=begun)
         except TransientError as error:
             metrics.report_lost()
             log.warning("report_lost", outcome=report.outcome.value, attempt=attempt, error=error)

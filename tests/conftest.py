@@ -23,6 +23,7 @@ from sink.clickhouse import ClickHouse
 from sink.keys import reader_key
 from sink.payloads import Payloads
 from sink.settings import Settings, load
+from tests import roles
 from tests.faults import table
 
 if TYPE_CHECKING:
@@ -69,7 +70,11 @@ def until(condition: Callable[[], Any], *, within_s: float = 30.0, what: str = "
 
 @dataclass
 class World:
-    """One pipeline of its own on the shared servers."""
+    """One pipeline of its own on the shared servers.
+
+    `env` and `conn` are the owner's, who sets things up and looks. What runs, in `pipeline`, is no more than a member
+    of outhaul_reader, and what inserts is one of outhaul_app (tests/roles.py).
+    """
 
     stack: Stack
     env: dict[str, str]
@@ -80,14 +85,17 @@ class World:
     conn: psycopg.Connection[tuple[Any, ...]]
     logs: Path
     extra: dict[str, Any] = field(default_factory=dict)
+    app: psycopg.Connection[tuple[Any, ...]] | None = None
 
     @property
     def dsn(self) -> str:
         return self.env["OUTHAUL_POSTGRES_DSN"]
 
     def insert(self, count: int = 1, kind: str = "tested") -> None:
-        """Commit `count` events in one transaction."""
-        self.conn.execute(
+        """Commit `count` events in one transaction, as an app does."""
+        if self.app is None:
+            self.app = psycopg.connect(roles.as_app(self.dsn), autocommit=True)
+        self.app.execute(
             "INSERT INTO outbox (event_type, environment, event_context) "
             "SELECT %s, 'test', jsonb_build_object('n', n) FROM generate_series(1, %s) AS n",
             [kind, count],
@@ -152,6 +160,7 @@ def make_world(stack: Stack, tmp_path: Path) -> Iterator[Callable[..., World]]:
         base = stack.env()
         with psycopg.connect(base["OUTHAUL_POSTGRES_DSN"], autocommit=True) as admin:
             admin.execute(f"CREATE DATABASE {name}")
+            roles.create(admin)
         url = base["OUTHAUL_CLICKHOUSE_URL"]
         ClickHouse(url, timeout_s=10).command(f"CREATE DATABASE {name}")
         env = {
@@ -174,7 +183,7 @@ def make_world(stack: Stack, tmp_path: Path) -> Iterator[Callable[..., World]]:
             settings=loaded,
             clickhouse=clickhouse,
             payloads=Payloads(env["OUTHAUL_REDIS_URL"]),
-            pipeline=Pipeline(env, tmp_path),
+            pipeline=Pipeline(roles.for_processes(env), tmp_path),
             conn=psycopg.connect(env["OUTHAUL_POSTGRES_DSN"], autocommit=True),
             logs=tmp_path,
         )
@@ -187,6 +196,8 @@ def make_world(stack: Stack, tmp_path: Path) -> Iterator[Callable[..., World]]:
         for log in sorted(world.logs.glob("*.log")):
             print(f"--- {log.name}", *log.read_text(errors="replace").splitlines()[-15:], sep="\n")
         world.conn.close()
+        if world.app is not None:
+            world.app.close()
         world.clickhouse.close()
         world.payloads.close()
         stack.up()

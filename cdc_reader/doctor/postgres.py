@@ -18,6 +18,7 @@ from psycopg.rows import class_row
 from cdc_reader.doctor import capture, role, server
 from cdc_reader.doctor.clocks import Offset, measured
 from cdc_reader.doctor.columns import OutboxColumn
+from cdc_reader.doctor.role import AppRights
 from cdc_reader.preflight import PUBLICATION, connect
 from cdc_reader.slot import History, open_link
 from cdc_reader.slot_care.facts import SlotFacts, slot_facts
@@ -50,6 +51,18 @@ _ROLE: LiteralString = """
            (SELECT has_schema_privilege(relnamespace, 'USAGE') AND has_table_privilege(oid, 'SELECT')
             FROM pg_class WHERE oid = to_regclass(%(table)s)) AS may_select
     FROM pg_roles WHERE rolname = current_user"""
+
+# No row where nobody made the role: apps then have rights of their own.
+_APP: LiteralString = """
+    SELECT has_schema_privilege(rolname, relnamespace, 'USAGE') AS schema,
+           has_table_privilege(rolname, outbox.oid, 'INSERT') AS insert,
+           (SELECT has_column_privilege(rolname, outbox.oid, attnum, 'SELECT') FROM pg_attribute
+            WHERE attrelid = outbox.oid AND attname = 'event_key' AND NOT attisdropped) AS key,
+           has_sequence_privilege(rolname, serial.name::regclass, 'USAGE') AS sequence, serial.name AS sequence_name
+    FROM pg_roles, pg_class AS outbox, LATERAL (
+        SELECT (SELECT pg_get_serial_sequence(%(table)s, attname) FROM pg_attribute
+                WHERE attrelid = outbox.oid AND attname = 'id' AND NOT attisdropped) AS name) AS serial
+    WHERE rolname = 'outhaul_app' AND outbox.oid = to_regclass(%(table)s)"""
 
 _OUTBOX: LiteralString = """
     SELECT relkind::text AS kind, relpersistence::text AS persistence, partitions, uncaptured
@@ -93,6 +106,7 @@ class Postgres:
     prospect: capture.Prospect | None
     columns: tuple[OutboxColumn, ...]
     clock: Offset
+    app: AppRights | None = None
 
 
 def ask(settings: Settings) -> Postgres:
@@ -121,6 +135,7 @@ def ask(settings: Settings) -> Postgres:
                 conn.cursor(row_factory=class_row(capture.Prospect)).execute(_PROSPECT, names).fetchone(),
                 tuple(conn.cursor(row_factory=class_row(OutboxColumn)).execute(_COLUMNS, names).fetchall()),
                 measured(lambda: _clock(conn)),
+                conn.cursor(row_factory=class_row(AppRights)).execute(_APP, names).fetchone(),
             )
         except psycopg.Error as error:
             raise error_of(error.sqlstate, str(error), slot=settings.slot, publication=settings.publication) from error
@@ -145,6 +160,8 @@ def judge(answer: Postgres, settings: Settings) -> Iterator[Finding]:
     refused = answer.link if isinstance(answer.link, PipelineError) else None
     yield from role.judge(answer.role, settings, refused)
     yield from capture.outbox(answer.outbox, settings.table)
+    if answer.app is not None:
+        yield role.app(answer.app, settings.sql_table)
     if answer.outbox is not None:
         yield from capture.publication(settings, answer.publication, answer.outbox)
     yield from capture.slot(settings, slot, answer.prospect, version=answer.server.version)
@@ -165,6 +182,8 @@ def judge_outbox(answer: Postgres, branch: Settings) -> Iterator[Finding]:
     if answer.outbox.kind == "p" and answer.publication is not None:
         yield capture.partitions(branch, answer.outbox, via_root=answer.publication["pubviaroot"])
     yield role.select(answer.role, branch.sql_table)
+    if answer.app is not None:
+        yield role.app(answer.app, branch.sql_table)
 
 
 def _one(conn: psycopg.Connection[Any], kind: type[_Facts], query: LiteralString, names: dict[str, Any]) -> _Facts:

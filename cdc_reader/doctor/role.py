@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from sink.errors import PipelineError
     from sink.settings import Settings
 
+_APP = "rights of apps"
+
 
 @dataclass(frozen=True, slots=True)
 class Role:
@@ -28,6 +30,17 @@ class Role:
     superuser: bool
     replication: bool
     may_select: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class AppRights:
+    """What the group role for apps may do with one outbox; None of what the outbox does not have."""
+
+    schema: bool
+    insert: bool
+    key: bool | None
+    sequence: bool | None
+    sequence_name: str | None
 
 
 def judge(role: Role, settings: Settings, refused: PipelineError | None) -> Iterator[Finding]:
@@ -63,6 +76,26 @@ def select(role: Role, table: str) -> Finding:
         f"role {role.name!r} may not read {table}: it streams without, but cannot backfill or compare",
         f'GRANT outhaul_reader TO "{role.name}";  -- or: GRANT SELECT ON {table} TO "{role.name}";',
     )
+
+
+def app(rights: AppRights, table: str) -> Finding:
+    """Judge what members of outhaul_app can do: each of these is a refused INSERT, or a refused key, in an app."""
+    schema = table.partition(".")[0]
+    lacking = [
+        (what, f"GRANT {what} TO outhaul_app;")
+        for held, what in (
+            (rights.schema, f"USAGE ON SCHEMA {schema}"),
+            (rights.insert, f"INSERT ON {table}"),
+            (rights.key, f"SELECT (event_key) ON {table}"),
+            (rights.sequence, f"USAGE ON SEQUENCE {rights.sequence_name}"),
+        )
+        if held is False
+    ]
+    if not lacking:
+        return fine(_APP, f"outhaul_app may write to {table}")
+    named = ", ".join(what for what, _ in lacking)
+    todo = " ".join(statement for _, statement in lacking)
+    return warn(_APP, f"role 'outhaul_app' lacks {named}: its members cannot write events", todo)
 
 
 def superuser(role: Role) -> Finding:

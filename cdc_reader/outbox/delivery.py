@@ -15,12 +15,14 @@ import structlog
 
 from cdc_reader import metrics
 from cdc_reader.dispatch import Dispatcher
+from cdc_reader.hearing import heard
 from cdc_reader.ledger import Health, Ledger, Phase
 from sink.batch import Message
 from sink.errors import Exit, FatalError, TransientError
 from sink.keys import COPY, alive_key, fence, stored_key
 from sink.report import Outcome, Report
 from sink.retry import backoff_s
+from sink.seal import seal_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,6 +61,7 @@ class Delivery:
         self._dispatcher = Dispatcher(app, payloads, clickhouse, lane=COPY)
         self._epoch = epoch
         self._owner = owner
+        self._seal = seal_of(self._settings)
         self._patience_s = patience_s
         self._ledger = Ledger(self._settings.redispatch_s)
         self._sequence = 0
@@ -110,8 +113,9 @@ class Delivery:
     def _turn(self) -> None:
         """Hear what there is within a second, and look after what is silent; a Redis that is away is waited for."""
         try:
-            for line in self._payloads.reports(stored_key(fence(self._settings.source, COPY), self._epoch), wait_s=1):
-                report = Report.from_json(line)
+            key = stored_key(fence(self._settings.source, COPY), self._epoch)
+            for line in self._payloads.reports(key, wait_s=1):
+                report = heard(self._seal, key, line)
                 if report is not None and self._ledger.awaits(report.sequence, report.token):
                     self._hear(report)
             if time.monotonic() - self._looked_at >= _LOOK_S:

@@ -18,6 +18,7 @@ from psycopg.conninfo import make_conninfo
 
 from cdc_reader.preflight import connect
 from cdc_reader.pruning.table import BEFORE_ALL, Outbox
+from deploy.demo.pipeline import Pipeline
 from sink.app import PRUNE, make_app
 from sink.errors import Exit
 from tests.acceptance.load import writers
@@ -289,6 +290,8 @@ def test_every_repeats_until_sigterm(running: World) -> None:
 
 def test_celery_beat_s_message_makes_one_pass(make_world: Callable[..., World]) -> None:
     world = make_world(prune_older_than="7d")
+    # Pruning takes more rights than the reader's; the workers that prune have them.
+    world.pipeline = Pipeline(world.env, world.logs)
     world.pipeline.start("worker", "reader")
     insert_old(world, 12)
     world.insert(3)

@@ -5,12 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
-import signal
 import subprocess
-import tempfile
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -18,8 +14,8 @@ import pytest
 
 from cdc_reader.preflight import connect
 from cdc_reader.slot_care.retained import look
-from deploy.local.account import ordinary_account
 from tests.conftest import OUTHAUL, World, until
+from tests.debian_postgres import postgres_15
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -140,47 +136,13 @@ def test_a_reader_that_keeps_up_under_load_shows_no_trouble(limited: World) -> N
 
 
 @pytest.fixture
-def postgres_15() -> Iterator[str]:
-    """A server of Debian's PostgreSQL 15, where that is installed: its DSN."""
-    programs, account = Path("/usr/lib/postgresql/15/bin"), ordinary_account()
-    if not programs.exists():
-        pytest.skip("no PostgreSQL 15 here")
-    # Not below pytest's folder, which is root's own.
-    folder = tempfile.mkdtemp(prefix="outhaul-postgres15-")
-    if account.uid is not None and account.gid is not None:
-        os.chown(folder, account.uid, account.gid)
-
-    def run(program: str, *args: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [str(programs / program), "-D", f"{folder}/data", *args],
-            user=account.uid,
-            group=account.gid,
-            cwd="/",
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-
-    assert run("initdb", "-U", "outhaul", "--auth=trust", "-N").wait(60) == 0
-    settings = ("wal_level=logical", f"unix_socket_directories={folder}", "listen_addresses=")
-    server = run("postgres", *(word for setting in settings for word in ("-c", setting)))
-    dsn = f"host={folder} user=outhaul dbname=postgres"
-
-    def answers() -> bool:
-        with contextlib.suppress(psycopg.OperationalError), psycopg.connect(dsn):
-            return True
-        return False
-
-    try:
-        until(answers, what="PostgreSQL 15 answers")
-        yield dsn
-    finally:
-        server.send_signal(signal.SIGINT)
-        server.wait(30)
-        shutil.rmtree(folder)
+def dsn_of_15() -> Iterator[str]:
+    with postgres_15() as folder:
+        yield f"host={folder} user=outhaul dbname=postgres"
 
 
-def test_postgres_before_17_is_asked_for_what_it_has(postgres_15: str) -> None:
-    with connect(postgres_15) as conn:
+def test_postgres_before_17_is_asked_for_what_it_has(dsn_of_15: str) -> None:
+    with connect(dsn_of_15) as conn:
         conn.execute("SELECT pg_create_logical_replication_slot('old', 'pgoutput')")
         found = look(conn, "old")
         assert look(conn, "none") is None

@@ -20,6 +20,7 @@ from deploy.demo.pipeline import Pipeline
 from sink.clickhouse import ClickHouse
 from sink.payloads import Payloads
 from sink.settings import load
+from tests import roles
 from tests.conftest import World, until
 from tests.faults.proxy import Proxy
 from tests.faults.valkey import OwnValkey
@@ -88,6 +89,7 @@ class Rig:
         base = stack.env()
         with psycopg.connect(base["OUTHAUL_POSTGRES_DSN"], autocommit=True) as admin:
             admin.execute(f"CREATE DATABASE {name}")
+            roles.create(admin)
         url = base["OUTHAUL_CLICKHOUSE_URL"]
         ClickHouse(url, timeout_s=10).command(f"CREATE DATABASE {name}")
         direct = {
@@ -121,7 +123,7 @@ class Rig:
             _other_engine(straight, engine)
         apply_postgres(loaded, lambda _: None)
         straight.command("SYSTEM STOP MERGES event_log")
-        self.pipeline = Pipeline(self.env | (env or {}), folder)
+        self.pipeline = Pipeline(roles.for_processes(self.env | (env or {})), folder)
         self.world = World(
             stack=stack,
             env=direct,

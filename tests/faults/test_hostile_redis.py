@@ -133,7 +133,7 @@ def forged_messages(world: World, real: Envelope) -> dict[str, Envelope]:
 
 def announced(db: redis.Redis, real: Envelope, payload: bytes) -> dict[str, object]:
     """Put a stranger's payload into Redis; return the fields of a message that announces it."""
-    source = message(real).source
+    source = body(real)[0][0]["source"]
     token = token_of(source, "event_log", "0/1#0", "0/1#0", 1, payload)
     db.set(payload_key(source, token), payload)
     return {"token": token, "first": "0/1#0", "last": "0/1#0", "rows": 1, "size_bytes": len(payload)}
