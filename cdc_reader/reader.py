@@ -31,6 +31,7 @@ from cdc_reader.slot import confirmed_lsn, open_link
 from cdc_reader.slot_care.hold import check_free
 from cdc_reader.slot_care.self_heal import Guard, is_about_the_slot, mend, park, remake
 from cdc_reader.sqlstate import SlotHeldError
+from cdc_reader.standby import Standby
 from sink import identity, sentry
 from sink.app import SinkApp, make_app
 from sink.clickhouse import ClickHouse
@@ -49,8 +50,6 @@ log = structlog.get_logger("outhaul.reader")
 
 _random = SystemRandom().random
 
-# How often a standby asks whether the slot is free, in seconds.
-_STANDBY_S = 1.0
 # Recovery's question may read many rows; it is not bound by the limit for inserts.
 _ASK_TIMEOUT_S = 300.0
 # A word about pausing is one row; who waits for it holds up the end of a session.
@@ -94,13 +93,19 @@ def run(settings: Settings, stopping: Callable[[], bool], *, standby: bool = Tru
     app = make_app(settings)
     memory.settle()
     guard = Guard(settings, stopping)
+    waiter = Standby(settings, status_interval_s, signs)
     binary, failures, waiting = True, 0, False
+    is_held = False
     broken: FatalError | None = None
     while not stopping():
         begun_at = time.monotonic()
         try:
             if guard.must_park:
                 _park(settings, guard, signs, stopping)
+                continue
+            if is_held:
+                waiter.wait(lambda: stopping() or guard.must_park)
+                is_held = False
                 continue
             if broken is not None:
                 mend(settings, broken)
@@ -120,9 +125,7 @@ def run(settings: Settings, stopping: Callable[[], bool], *, standby: bool = Tru
                 raise
             if not waiting:
                 log.info("standing_by", slot=settings.slot, reason=error.message)
-            waiting = True
-            signs.does("standing_by")
-            _sleep(_STANDBY_S, stopping)
+            waiting = is_held = True
         except FatalError as error:
             if broken is not None or not is_about_the_slot(error):
                 raise

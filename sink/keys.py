@@ -48,6 +48,11 @@ def reader_key(source: str) -> str:
     return f"outhaul:{{{source}}}:reader"
 
 
+def standby_key(source: str) -> str:
+    """Return the Redis key under which a reader that waits for the slot says so, for `outhaul status`."""
+    return f"outhaul:{{{source}}}:standby"
+
+
 def reconnecting_key(source: str) -> str:
     """Return the Redis key under which a reader without a session says why, for `outhaul status`."""
     return f"outhaul:{{{source}}}:reconnecting"

@@ -88,7 +88,7 @@ def screen(found: Status) -> Table:
         table.add_row(
             "reader",
             f"{reader.phase}, epoch {reader.epoch}, {size(slot.behind_bytes) if slot else '?'} and "
-            f"{reader.lag_s:.1f} s behind, received {reader.received_lsn}",
+            f"{reader.lag_s:.1f} s behind, received {reader.received_lsn}, on {escape(reader.host)} (process {reader.pid})",
         )
         table.add_row(
             "in flight",
@@ -97,6 +97,8 @@ def screen(found: Status) -> Table:
         table.add_row(
             "latency", f"commit to stored p50 {milliseconds(reader.p50_ms)}, p99 {milliseconds(reader.p99_ms)}"
         )
+    if found.standby:
+        table.add_row("standby", f"{escape(found.standby)} waits")
     if found.queue_length is not None:
         stored = utc(found.last_stored_at) if found.last_stored_at else "never"
         table.add_row("sink", f"{found.queue_length} messages queued, last stored {stored}")
