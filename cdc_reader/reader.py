@@ -22,12 +22,14 @@ from prometheus_client import REGISTRY
 from cdc_reader import memory, metrics
 from cdc_reader.columns import UnsupportedBinary
 from cdc_reader.dispatch import Dispatcher
+from cdc_reader.lineage import Past
 from cdc_reader.loop import Session, Tools
 from cdc_reader.pausing.wish import ask
 from cdc_reader.preflight import Server, check_clickhouse, check_postgres, check_redis, check_slot, connect
 from cdc_reader.recovery import recover
 from cdc_reader.signs import Signs
-from cdc_reader.slot import confirmed_lsn, open_link
+from cdc_reader.slot import open_link
+from cdc_reader.slot_care.facts import slot_facts
 from cdc_reader.slot_care.hold import check_free
 from cdc_reader.slot_care.self_heal import Guard, is_about_the_slot, mend, park, remake
 from cdc_reader.sqlstate import SlotHeldError
@@ -39,6 +41,7 @@ from sink.errors import Exit, FatalError, TransientError
 from sink.exposition import Health, expose
 from sink.keys import reconnecting_key
 from sink.payloads import Payloads
+from sink.position import NO_LSN
 from sink.retry import backoff_s
 
 if TYPE_CHECKING:
@@ -162,13 +165,16 @@ def _open(app: SinkApp, status_interval_s: float, signs: Signs, *, binary: bool)
     link = open_link(dsn, settings.slot, settings.publication)
     try:
         history = link.identify()
+        ended = link.ancestors(history.timeline)
         link.start(binary=binary)
         # Asked after the slot is ours: before that, another reader could still move it.
         with connect(dsn) as conn:
-            confirmed = confirmed_lsn(conn, settings.slot)
+            facts = slot_facts(conn, settings)
     except BaseException:
         link.close()
         raise
+    confirmed = facts.confirmed if facts and facts.confirmed else NO_LSN
+    past = Past(ended, slot_was_synced=facts is not None and facts.synced)
     url = settings.clickhouse_url.get_secret_value()
     asking = ClickHouse(url, timeout_s=_ASK_TIMEOUT_S)
     payloads = Payloads(settings.redis_url.get_secret_value())
@@ -179,7 +185,7 @@ def _open(app: SinkApp, status_interval_s: float, signs: Signs, *, binary: bool)
         link=link,
         dispatcher=dispatcher,
         payloads=payloads,
-        recover=functools.partial(recover, asking, settings, history, confirmed, owner),
+        recover=functools.partial(recover, asking, settings, history, confirmed, owner, past=past),
         wished=functools.partial(ask, wishing, settings),
         random=_random,
         signs=signs,

@@ -88,7 +88,8 @@ def screen(found: Status) -> Table:
         table.add_row(
             "reader",
             f"{reader.phase}, epoch {reader.epoch}, {size(slot.behind_bytes) if slot else '?'} and "
-            f"{reader.lag_s:.1f} s behind, received {reader.received_lsn}, on {escape(reader.host)} (process {reader.pid})",
+            f"{reader.lag_s:.1f} s behind, received {reader.received_lsn}, "
+            f"on {escape(reader.host)} (process {reader.pid})",
         )
         table.add_row(
             "in flight",

@@ -31,8 +31,6 @@ def silent_after(watch: Watch, holder: Holder, *, is_heard: bool = True, begun_a
         (replace(HOLDER, waits=False), True, None),
         (replace(HIDDEN, waits=False), False, None),
     ],
-    ids=["silent", "silent-everywhere", "never-answered", "hidden", "alive-in-redis", "a-tool", "a-hidden-tool"]
-    + ["at-work", "hidden-at-work"],
 )
 def test_a_holder_is_silent_after(holder: Holder, is_heard: bool, seconds: int | None) -> None:
     assert silent_after(Watch(1.0), holder, is_heard=is_heard) == seconds
