@@ -211,7 +211,7 @@ def check_slot(conn: psycopg.Connection[dict[str, Any]], settings: Settings) -> 
 
 
 def check_redis(settings: Settings, payloads: Payloads) -> None:
-    """Check that Redis answers and takes a payload.
+    """Check that Redis answers, takes a payload, and is one server.
 
     Raises:
         PipelineError: it does not, and why.
@@ -219,6 +219,7 @@ def check_redis(settings: Settings, payloads: Payloads) -> None:
     probe = payload_key(settings.source, "preflight")
     payloads.put(probe, b"x" * 1024)
     payloads.drop([probe])
+    payloads.check_alone()
 
 
 def check_clickhouse(settings: Settings, clickhouse: ClickHouse) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
@@ -25,7 +25,7 @@ import structlog
 
 from cdc_reader import metrics
 from cdc_reader.preflight import connect
-from cdc_reader.sqlstate import error_of
+from cdc_reader.sqlstate import translated
 from cdc_reader.state import TTL_S
 from sink.errors import FatalError, TransientError
 from sink.keys import reader_key, standby_key
@@ -128,6 +128,7 @@ class Standby:
         self._payloads = Payloads(settings.redis_url.get_secret_value())
         self._redis_rests_until = float("-inf")
         self._said: set[tuple[int, str]] = set()
+        self._ending: Holder | None = None
 
     def wait(self, stopping: Callable[[], bool]) -> None:
         """Wait until nobody has the slot, or what had it was silent and is ended.
@@ -143,14 +144,25 @@ class Standby:
                 time.sleep(min(left_s, 0.1))
             if stopping():
                 return
-            with connect(self._settings.postgres_dsn.get_secret_value()) as conn:
+            dsn = self._settings.postgres_dsn.get_secret_value()
+            with translated(self._settings.slot), connect(dsn) as conn:
                 holder = _look(conn, self._settings.slot)
                 if holder is None:
                     return
-                silent_s = self._watch.saw(holder, is_heard=self._hears(), now=time.monotonic())
-                wait_s = _LOOK_S
-                if silent_s is not None and self._end(conn, holder, silent_s):
-                    wait_s = _SOON_S
+                wait_s = self._judge(conn, holder)
+
+    def _judge(self, conn: psycopg.Connection[dict[str, Any]], holder: Holder) -> float:
+        """Look at the holder, end it if need be, and return how soon to look again, in seconds."""
+        if self._ending is not None and replace(holder, waits=self._ending.waits) == self._ending:
+            # A walsender has a last word, and waits for a client that does not read it; told again, it goes.
+            _terminate(conn, holder)
+            return _SOON_S
+        self._ending = None
+        silent_s = self._watch.saw(holder, is_heard=self._hears(), now=time.monotonic())
+        if silent_s is None or not self._end(conn, holder, silent_s):
+            return _LOOK_S
+        self._ending = holder
+        return _SOON_S
 
     def _hears(self) -> bool:
         """Say in Redis that we wait; tell whether the reader says something there, as far as that is known."""
@@ -170,7 +182,7 @@ class Standby:
     def _end(self, conn: psycopg.Connection[dict[str, Any]], holder: Holder, silent_s: float) -> bool:
         facts = {"slot": self._settings.slot, "pid": holder.pid, "silent_s": round(silent_s, 1)}
         try:
-            row = conn.execute(_END, [holder.pid, holder.began, holder.replied]).fetchone()
+            ended = _terminate(conn, holder)
         except psycopg.errors.InsufficientPrivilege:
             if (holder.pid, holder.began) not in self._said:
                 self._said.add((holder.pid, holder.began))
@@ -181,9 +193,7 @@ class Standby:
                     todo="Let all readers log in as one role, or GRANT pg_signal_backend to it",
                 )
             return False
-        except psycopg.Error as error:
-            raise error_of(error.sqlstate, str(error), slot=self._settings.slot) from error
-        if not row or not row["ended"]:
+        if not ended:
             return False
         metrics.TAKEOVERS.inc()
         evidence = "it answers Postgres no more" if holder.is_shown else "its reader says nothing in Redis"
@@ -192,8 +202,10 @@ class Standby:
 
 
 def _look(conn: psycopg.Connection[dict[str, Any]], slot: str) -> Holder | None:
-    try:
-        row = conn.execute(_LOOK, [slot]).fetchone()
-    except psycopg.Error as error:
-        raise error_of(error.sqlstate, str(error), slot=slot) from error
+    row = conn.execute(_LOOK, [slot]).fetchone()
     return Holder(**row) if row else None
+
+
+def _terminate(conn: psycopg.Connection[dict[str, Any]], holder: Holder) -> bool:
+    row = conn.execute(_END, [holder.pid, holder.began, holder.replied]).fetchone()
+    return bool(row and row["ended"])

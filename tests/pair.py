@@ -64,6 +64,8 @@ class Pair:
         self._account = self._data.stat()
         self._programs = Path(Path(f"/proc/{self.stack.pid('postgres')}/cmdline").read_text().split("\0")[0]).parent
         shutil.rmtree(self._copy, ignore_errors=True)
+        self._copy.mkdir(mode=0o700)
+        os.chown(self._copy, self._account.st_uid, self._account.st_gid)
         source = ["-h", "127.0.0.1", "-p", str(self.ports[0]), "-U", USER]
         self._run("pg_basebackup", *source, "-D", str(self._copy), "-X", "stream", "-S", _SLOT, "-c", "fast")
         settings = _STANDBY.format(slot=_SLOT, port=self.ports[0], user=USER, database=DATABASE)
@@ -96,6 +98,11 @@ class Pair:
                 return conn.execute(ready, [name]).fetchone() == (True,)
 
         until(is_ready, within_s=_LIMIT_S, what=f"slot {name} is synchronised")
+
+    def wait_for_rows(self, count: int) -> None:
+        """Wait until the standby has so many events, and the slot's positions before them."""
+        with self.standby() as conn:
+            until(lambda: conn.execute("SELECT count(*) FROM outbox").fetchone() == (count,), what="the standby has it")
 
     def disconnect(self) -> None:
         """Let the standby receive nothing more."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from sink.errors import Exit
 from tests.acceptance.load import wait_for_more, writers
 from tests.acceptance.operator import asked
 from tests.conftest import until
@@ -67,3 +68,32 @@ def test_a_reader_follows_a_promoted_standby_by_itself_where_its_slot_was_synchr
         assert "followed_to_new_timeline" in world.pipeline.log("reader")
         report = asked(world, "verify", "--deep")
         assert [report[kind] for kind in ("missing", "extra", "differing", "repeated")] == [0, 0, 0, 0]
+
+
+@pytest.mark.long
+def test_what_only_the_old_primary_knew_is_in_the_way_and_the_reader_says_so(
+    make_world: Callable[..., World], tmp_path: Path
+) -> None:
+    """Without synchronized_standby_slots, ClickHouse may be ahead of the standby."""
+    with paired(make_world, tmp_path, waits_for_standby=False) as (world, pair):
+        world.insert(10)
+        world.assert_once_each()
+        pair.wait_for_rows(10)
+        pair.disconnect()
+        world.insert(20)
+        world.assert_once_each()
+        pair.kill_primary()
+        pair.promote()
+        back(world)
+        world.insert(5)
+        assert world.pipeline.wait("reader", 60) == Exit.OTHER_HISTORY
+        said = world.pipeline.log("reader")
+        assert "ClickHouse holds 20 events that the old primary wrote past" in said
+        assert "outhaul slot reset --recreate" in said
+        asked(world, "slot", "reset", "--recreate", "--yes")
+        world.pipeline.start("reader")
+        world.insert(5)
+        until(lambda: world.stored() == 10 + 20 + 5 + 5)
+        report = asked(world, "verify", code=1)
+        assert report["missing"] == 0
+        assert report["extra"] + report["differing"] >= 15
