@@ -25,7 +25,15 @@ from cdc_reader.dispatch import Dispatcher
 from cdc_reader.lineage import Past
 from cdc_reader.loop import Session, Tools
 from cdc_reader.pausing.wish import ask
-from cdc_reader.preflight import Server, check_clickhouse, check_postgres, check_redis, check_slot, connect
+from cdc_reader.preflight import (
+    Server,
+    check_clickhouse,
+    check_postgres,
+    check_primary,
+    check_redis,
+    check_slot,
+    connect,
+)
 from cdc_reader.recovery import recover
 from cdc_reader.signs import Signs
 from cdc_reader.slot import open_link
@@ -160,6 +168,7 @@ def _open(app: SinkApp, status_interval_s: float, signs: Signs, *, binary: bool)
     dsn = settings.postgres_dsn.get_secret_value()
     owner = secrets.token_hex(8)
     with connect(dsn) as conn:
+        check_primary(conn)
         check_free(conn, settings)
         check_slot(conn, settings)
     link = open_link(dsn, settings.slot, settings.publication)
