@@ -158,6 +158,14 @@ class Standby:
             _terminate(conn, holder)
             return _SOON_S
         self._ending = None
+        if not holder.is_shown and not self._said:
+            self._said.add((holder.pid, holder.began))
+            log.info(
+                "standby_sees_little",
+                slot=self._settings.slot,
+                reason="this role may not see when the other reader answers Postgres: a link that breaks is waited out",
+                todo="GRANT pg_read_all_stats to it, and a second reader takes over in seconds",
+            )
         silent_s = self._watch.saw(holder, is_heard=self._hears(), now=time.monotonic())
         if silent_s is None or not self._end(conn, holder, silent_s):
             return _LOOK_S
@@ -184,8 +192,8 @@ class Standby:
         try:
             ended = _terminate(conn, holder)
         except psycopg.errors.InsufficientPrivilege:
-            if (holder.pid, holder.began) not in self._said:
-                self._said.add((holder.pid, holder.began))
+            if (key := (holder.pid, f"left {holder.began}")) not in self._said:
+                self._said.add(key)
                 log.warning(
                     "silent_session_left",
                     **facts,

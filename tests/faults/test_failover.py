@@ -11,7 +11,7 @@ import pytest
 
 from sink.errors import Exit
 from tests.acceptance.load import wait_for_more, writers
-from tests.acceptance.operator import asked
+from tests.acceptance.operator import asked, outhaul
 from tests.conftest import until
 from tests.pair import Pair
 

@@ -1,4 +1,4 @@
-"""What stands in sql/clickhouse/cluster makes the same tables; tried on one server, as the engine here has no cluster."""
+"""What stands in sql/clickhouse/cluster makes the same tables; tried on one server, for want of a cluster."""
 
 from __future__ import annotations
 
