@@ -13,7 +13,7 @@ from cdc_reader.outbox.due import due
 from cdc_reader.pausing.wish import ask
 from cdc_reader.slot_care import retained
 from cdc_reader.state import ReaderState
-from sink.keys import ANY, pulse_key, reader_key, reconnecting_key
+from sink.keys import ANY, pulse_key, reader_key, reconnecting_key, standby_key
 
 if TYPE_CHECKING:
     import psycopg
@@ -52,6 +52,8 @@ class OfRedis:
     reader: ReaderState | None
     # Why a reader has no session just now, in its own words.
     reconnecting: str | None
+    # Which reader waits for the slot, in its own words.
+    standby: str | None
     queue_length: int
     # False where messages wait and no task has begun lately.
     is_worked: bool
@@ -92,6 +94,7 @@ def ask_redis(payloads: Payloads, settings: Settings) -> OfRedis:
     return OfRedis(
         reader=reader,
         reconnecting=payloads.text(reconnecting_key(settings.fence)) if reader is None else None,
+        standby=payloads.text(standby_key(settings.fence)),
         queue_length=(waiting := payloads.length(settings.queue)),
         is_worked=not waiting or _is_worked(payloads, settings),
     )

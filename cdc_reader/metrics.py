@@ -56,6 +56,7 @@ REPORTS_REFUSED = _counter(
 )
 SESSIONS = _counter("sessions", "Streaming sessions begun")
 SESSION_ENDS = _counter("session_ends", "Streaming sessions ended, by class of the error", reason=("TransientError",))
+TAKEOVERS = _counter("takeovers", "Sessions of silent readers that this one ended to take their slot")
 HEALS = _counter("heals", "Copies of what a slot skipped, by how they ended", outcome=("done", "failed"))
 HEALED = _counter("healed_events", "Events copied from the outbox because ClickHouse lacked them")
 SLOT_CHANGES = _counter(

@@ -124,11 +124,32 @@ def check_server(conn: psycopg.Connection[dict[str, Any]]) -> dict[str, Any]:
     Raises:
         FatalError: logical replication is not possible.
     """
+    check_primary(conn)
     server = conn.execute(_SERVER).fetchone() or {}
     check_version(server["version"])
     check_wal_level(server["wal_level"])
     check_role(server["rolname"], may_replicate=server["may_replicate"])
     return server
+
+
+def check_primary(conn: psycopg.Connection[dict[str, Any]]) -> None:
+    """Check that the server is no standby; one that is may be promoted soon.
+
+    Raises:
+        TransientError: it is one.
+        PipelineError: Postgres refuses or does not answer.
+    """
+    try:
+        row = conn.execute("SELECT pg_is_in_recovery() AS is_standby").fetchone()
+    except psycopg.Error as error:
+        raise error_of(error.sqlstate, str(error)) from error
+    if row and row["is_standby"]:
+        raise TransientError(
+            f"Postgres at {conn.info.host}:{conn.info.port} is a standby, and outhaul reads from the primary",
+            todo="Point OUTHAUL_POSTGRES_DSN at the primary, or name all servers there, as in "
+            "postgresql://...@one,two/db?target_session_attrs=read-write",
+            exit_code=Exit.POSTGRES_UNREACHABLE,
+        )
 
 
 def check_version(number: int) -> None:
@@ -241,7 +262,7 @@ def check_slot(conn: psycopg.Connection[dict[str, Any]], settings: Settings) -> 
 
 
 def check_redis(settings: Settings, payloads: Payloads) -> None:
-    """Check that Redis answers and takes a payload.
+    """Check that Redis answers, takes a payload, and is one server.
 
     Raises:
         PipelineError: it does not, and why.
@@ -249,6 +270,7 @@ def check_redis(settings: Settings, payloads: Payloads) -> None:
     probe = payload_key(settings.source, "preflight")
     payloads.put(probe, b"x" * 1024)
     payloads.drop([probe])
+    payloads.check_alone()
 
 
 def check_clickhouse(settings: Settings, clickhouse: ClickHouse) -> None:

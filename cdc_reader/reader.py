@@ -22,15 +22,26 @@ from prometheus_client import REGISTRY
 from cdc_reader import memory, metrics
 from cdc_reader.columns import UnsupportedBinary
 from cdc_reader.dispatch import Dispatcher
+from cdc_reader.lineage import Past
 from cdc_reader.loop import Session, Tools
 from cdc_reader.pausing.wish import ask
-from cdc_reader.preflight import Server, check_clickhouse, check_postgres, check_redis, check_slot, connect
+from cdc_reader.preflight import (
+    Server,
+    check_clickhouse,
+    check_postgres,
+    check_primary,
+    check_redis,
+    check_slot,
+    connect,
+)
 from cdc_reader.recovery import recover
 from cdc_reader.signs import Signs
-from cdc_reader.slot import confirmed_lsn, open_link
+from cdc_reader.slot import open_link
+from cdc_reader.slot_care.facts import slot_facts
 from cdc_reader.slot_care.hold import check_free
 from cdc_reader.slot_care.self_heal import Guard, is_about_the_slot, mend, park, remake
 from cdc_reader.sqlstate import SlotHeldError
+from cdc_reader.standby import Standby
 from sink import identity, sentry
 from sink.app import SinkApp, make_app
 from sink.clickhouse import ClickHouse
@@ -38,6 +49,7 @@ from sink.errors import Exit, FatalError, TransientError
 from sink.exposition import Health, expose
 from sink.keys import reconnecting_key
 from sink.payloads import Payloads
+from sink.position import NO_LSN
 from sink.retry import backoff_s
 
 if TYPE_CHECKING:
@@ -49,8 +61,6 @@ log = structlog.get_logger("outhaul.reader")
 
 _random = SystemRandom().random
 
-# How often a standby asks whether the slot is free, in seconds.
-_STANDBY_S = 1.0
 # Recovery's question may read many rows; it is not bound by the limit for inserts.
 _ASK_TIMEOUT_S = 300.0
 # A word about pausing is one row; who waits for it holds up the end of a session.
@@ -94,13 +104,19 @@ def run(settings: Settings, stopping: Callable[[], bool], *, standby: bool = Tru
     app = make_app(settings)
     memory.settle()
     guard = Guard(settings, stopping)
+    waiter = Standby(settings, status_interval_s, signs)
     binary, failures, waiting = True, 0, False
+    is_held = False
     broken: FatalError | None = None
     while not stopping():
         begun_at = time.monotonic()
         try:
             if guard.must_park:
                 _park(settings, guard, signs, stopping)
+                continue
+            if is_held:
+                waiter.wait(lambda: stopping() or guard.must_park)
+                is_held = False
                 continue
             if broken is not None:
                 mend(settings, broken)
@@ -120,9 +136,7 @@ def run(settings: Settings, stopping: Callable[[], bool], *, standby: bool = Tru
                 raise
             if not waiting:
                 log.info("standing_by", slot=settings.slot, reason=error.message)
-            waiting = True
-            signs.does("standing_by")
-            _sleep(_STANDBY_S, stopping)
+            waiting = is_held = True
         except FatalError as error:
             if broken is not None or not is_about_the_slot(error):
                 raise
@@ -154,18 +168,22 @@ def _open(app: SinkApp, status_interval_s: float, signs: Signs, *, binary: bool)
     dsn = settings.postgres_dsn.get_secret_value()
     owner = secrets.token_hex(8)
     with connect(dsn) as conn:
+        check_primary(conn)
         check_free(conn, settings)
         check_slot(conn, settings)
     link = open_link(dsn, settings.slot, settings.publication)
     try:
         history = link.identify()
+        ended = link.ancestors(history.timeline)
         link.start(binary=binary)
         # Asked after the slot is ours: before that, another reader could still move it.
         with connect(dsn) as conn:
-            confirmed = confirmed_lsn(conn, settings.slot)
+            facts = slot_facts(conn, settings)
     except BaseException:
         link.close()
         raise
+    confirmed = facts.confirmed if facts and facts.confirmed else NO_LSN
+    past = Past(ended, slot_was_synced=facts is not None and facts.synced)
     url = settings.clickhouse_url.get_secret_value()
     asking = ClickHouse(url, timeout_s=_ASK_TIMEOUT_S)
     payloads = Payloads(settings.redis_url.get_secret_value())
@@ -176,7 +194,7 @@ def _open(app: SinkApp, status_interval_s: float, signs: Signs, *, binary: bool)
         link=link,
         dispatcher=dispatcher,
         payloads=payloads,
-        recover=functools.partial(recover, asking, settings, history, confirmed, owner),
+        recover=functools.partial(recover, asking, settings, history, confirmed, owner, past=past),
         wished=functools.partial(ask, wishing, settings),
         random=_random,
         signs=signs,

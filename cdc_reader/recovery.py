@@ -2,7 +2,8 @@
 
 Edge: ClickHouse, which is the checkpoint. Called once a session, when the slot is ours and no row has been looked at:
 
-1. *bind*: the newest epoch tells which history the stored positions belong to; another one is a stop.
+1. *bind*: the newest epoch tells which history the stored positions belong to; another one is a stop, but where it
+   can be proved to go on where that one ended (cdc_reader/lineage.py).
 2. *fence*: write a newer epoch. From here on ClickHouse refuses every insert of an older reader that begins.
 3. *settle*: wait until no insert that began before the fence is still running. Every insert is listed among the
    running queries before it asks for the epoch, so one of the two sees the other: it is refused, or it is waited for.
@@ -22,8 +23,9 @@ import structlog
 
 from cdc_reader import arrow
 from cdc_reader.emitted import FIRST_ORDINAL
-from cdc_reader.fence import newest_epoch, raise_epoch, settle
+from cdc_reader.fence import Epoch, newest_epoch, raise_epoch, settle
 from cdc_reader.held import Held
+from cdc_reader.lineage import Past, doubt
 from sink.errors import Exit, FatalError, PipelineError
 from sink.failpoint import reach
 from sink.settings import SHARD_BITS
@@ -38,6 +40,9 @@ if TYPE_CHECKING:
     from sink.settings import Settings
 
 log = structlog.get_logger("outhaul.reader")
+
+
+_UNKNOWN = Past()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,8 @@ def recover(
     confirmed: Lsn,
     owner: str,
     wait: Callable[[float], None],
+    *,
+    past: Past = _UNKNOWN,
 ) -> Recovered:
     """Bind, fence, settle, ask.
 
@@ -65,6 +72,7 @@ def recover(
         confirmed: position that the slot has confirmed.
         owner: random name of this session.
         wait: sleeps for so many seconds; raises when the session is to end.
+        past: what the server says of the timelines before its own.
 
     Raises:
         FatalError: the stored positions belong to another history.
@@ -72,7 +80,7 @@ def recover(
     """
     newest = newest_epoch(clickhouse, settings)
     if newest is not None and newest.history != history:
-        raise _other_history(settings, newest.history, history, confirmed)
+        newest = _follow(clickhouse, settings, newest, history, confirmed, owner, wait, past)
     epoch = 1 + (newest.epoch if newest else 0)
     reach("recovery.bound")
     raise_epoch(clickhouse, settings, history, confirmed, epoch, owner)
@@ -107,12 +115,51 @@ def _of_shard(branch: Settings) -> str:
     return f"AND (intDiv(cdc_ordinal, {1 << SHARD_BITS}) = {branch.shard}{messages})"
 
 
-def _other_history(settings: Settings, known: History, found: History, confirmed: Lsn) -> PipelineError:
+def _follow(
+    clickhouse: ClickHouse,
+    settings: Settings,
+    newest: Epoch,
+    found: History,
+    confirmed: Lsn,
+    owner: str,
+    wait: Callable[[float], None],
+    past: Past,
+) -> Epoch:
+    """Prove that the new timeline goes on where the known one ended; return the epoch behind which that holds.
+
+    That epoch still has the known history: whoever dies here leaves the question open for the next session.
+
+    Raises:
+        FatalError: it cannot be proved.
+        PipelineError: ClickHouse refuses or does not answer.
+    """
+    known = newest.history
+    if why := doubt(known, found, past, confirmed):
+        raise _other_history(settings, known, found, confirmed, why)
+    branch, epoch = past.ended[known.timeline], newest.epoch + 1
+    raise_epoch(clickhouse, settings, known, confirmed, epoch, owner)
+    settle(clickhouse, settings, wait)
+    if tail := sum(ask(clickhouse, one, branch).rows for one in settings.branches()):
+        why = f"ClickHouse holds {tail} events that the old primary wrote past {branch}, where this one branched off"
+        raise _other_history(settings, known, found, confirmed, why)
+    log.warning(
+        "followed_to_new_timeline",
+        source=settings.source,
+        timeline=found.timeline,
+        before=known.timeline,
+        branched_at=str(branch),
+        confirmed_lsn=str(confirmed),
+        reason="the slot was synchronised and nothing is stored past the branch: nothing is lost",
+    )
+    return Epoch(epoch, owner, known)
+
+
+def _other_history(settings: Settings, known: History, found: History, confirmed: Lsn, why: str) -> PipelineError:
     return FatalError(
         f"ClickHouse holds source {settings.source!r} of system {known.system_identifier}, timeline {known.timeline}, "
         f"but slot {settings.slot!r} at {confirmed} belongs to system {found.system_identifier}, timeline "
         f"{found.timeline}: positions of one mean nothing in the other, and events between what is stored and where "
-        "the slot begins may be missing",
+        f"the slot begins may be missing. It cannot be followed by itself: {why}",
         todo="Check OUTHAUL_POSTGRES_DSN; if this is the new primary, go on with `outhaul slot reset --recreate`: what "
         "is missing is copied from the outbox",
         exit_code=Exit.OTHER_HISTORY,

@@ -17,6 +17,7 @@ import psycopg
 from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from cdc_reader.lineage import parse
 from cdc_reader.sqlstate import error_of
 from cdc_reader.window import Window
 from sink.position import NO_LSN, Lsn
@@ -97,6 +98,22 @@ class Link:
         result = self._execute("IDENTIFY_SYSTEM")
         system, timeline = result.get_value(0, 0), result.get_value(0, 1)
         return History((system or b"").decode(), int(timeline or b"0"))
+
+    def ancestors(self, timeline: int) -> dict[int, Lsn]:
+        """Ask where each timeline before this one ended; nothing is known where the server has no such file any more.
+
+        Raises:
+            TransientError: the server does not answer.
+        """
+        if timeline == 1:
+            return {}
+        try:
+            result = self._pgconn.exec_(f"TIMELINE_HISTORY {timeline}".encode())
+        except psycopg.Error as error:
+            raise error_of(None, str(error)) from error
+        if result.status != pq.ExecStatus.TUPLES_OK:
+            return {}
+        return parse((result.get_value(0, 1) or b"").decode(errors="replace"))
 
     def start(self, *, binary: bool) -> None:
         """Take the slot and let the stream begin at its confirmed position.

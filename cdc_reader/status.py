@@ -55,6 +55,8 @@ class Status:
     pause: Pause | None = None
     # Why a reader has no session just now, in its own words.
     reconnecting: str | None = None
+    # Which reader waits to take over, in its own words; the latest to say so of several.
+    standby: str | None = None
     queue_length: int | None = None
     rows: int | None = None
     dead_letters: int | None = None
@@ -134,6 +136,7 @@ def _joined(postgres: OfPostgres | None, redis: OfRedis | None, stored: OfClickH
         # ClickHouse knows of a pause also where no reader does; without its answer the reader's own word stands.
         pause=stored.pause if stored else (reader.pause if reader else None),
         reconnecting=redis.reconnecting if redis else None,
+        standby=redis.standby if redis else None,
         queue_length=redis.queue_length if redis else None,
     )
     if stored is None:

@@ -54,6 +54,11 @@ def reader_key(fence: str) -> str:
     return f"{_tagged(fence)}:reader"
 
 
+def standby_key(fence: str) -> str:
+    """Return the Redis key under which a reader that waits for the slot says so, for `outhaul status`."""
+    return f"{_tagged(fence)}:standby"
+
+
 def reconnecting_key(fence: str) -> str:
     """Return the Redis key under which a reader without a session says why, for `outhaul status`."""
     return f"{_tagged(fence)}:reconnecting"

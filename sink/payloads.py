@@ -29,8 +29,16 @@ _PAYLOAD_TTL_S = 24 * 3600
 _REPORTS_AT_ONCE = 100
 _MAX_TEXT_BYTES = 64 << 10
 
+# Celery's queue, what it has in hand and our payloads are found under names that lie on several nodes of a cluster, and
+# Sentinel is asked for an address before each connection: neither is done here, and half of it would be worse.
+_ONE_ADDRESS = (
+    "Give it one address that leads to the primary and follows it: a proxy or service that checks for `role:master`, "
+    "or the provider's endpoint (docs/high-availability.md)"
+)
+
 # The code of Redis' error for a key that holds another kind of value than the command is for.
 _WRONG_TYPE = "WRONGTYPE"
+_UNKNOWN_COMMAND = "unknown command"
 
 # A task that has not renewed its sign of life for so many seconds is given up, and its batch sent again.
 ALIVE_S = 5
@@ -49,6 +57,7 @@ class Payloads:
         Raises:
             FatalError: the URL is not one, or its TLS options do not hold.
         """
+        _check_scheme(url)
         redis_url.check(url)
         try:
             # Repeating is the callers' decision: they know which batch, and they log it.
@@ -195,6 +204,21 @@ class Payloads:
         with _translated():
             return cast("dict[str, str | int | float]", self._redis.info())
 
+    def check_alone(self) -> None:
+        """Make sure that it is no node of a cluster, as far as it tells.
+
+        Raises:
+            FatalError: it is one.
+            TransientError: Redis did not answer.
+        """
+        with _translated():
+            try:
+                info = cast("dict[str, object]", self._redis.info("cluster"))
+            except redis.exceptions.NoPermissionError:
+                return
+        if info.get("cluster_enabled"):
+            raise _of_a_cluster("it says so itself")
+
     def clock(self) -> float:
         """Return the server's time, in Unix seconds.
 
@@ -208,6 +232,24 @@ class Payloads:
     def close(self) -> None:
         """Close the connections."""
         self._redis.close()
+
+
+def _check_scheme(url: str) -> None:
+    scheme = url.partition("://")[0]
+    if "sentinel" in scheme or "cluster" in scheme or "," in url.partition("://")[2].rpartition("@")[2]:
+        raise FatalError(
+            "OUTHAUL_REDIS_URL names a Sentinel, a cluster or several servers, which outhaul does not speak to",
+            todo=_ONE_ADDRESS,
+            exit_code=Exit.SETTINGS,
+        )
+
+
+def _of_a_cluster(sign: str) -> FatalError:
+    return FatalError(
+        f"OUTHAUL_REDIS_URL leads to a node of a cluster, which outhaul does not speak to ({sign})",
+        todo=_ONE_ADDRESS,
+        exit_code=Exit.SETTINGS,
+    )
 
 
 def _value(answer: object) -> bytes | None:
@@ -244,6 +286,16 @@ def _translated() -> Iterator[None]:
             f"Redis does not answer ({type(error).__name__})",
             todo="Check that it runs and that OUTHAUL_REDIS_URL reaches it",
             exit_code=Exit.REDIS_UNREACHABLE,
+        ) from error
+    except (redis.exceptions.AskError, redis.exceptions.ClusterCrossSlotError) as error:
+        raise _of_a_cluster(str(error)) from error
+    except redis.ResponseError as error:
+        if not str(error).lower().startswith(_UNKNOWN_COMMAND):
+            raise TransientError(f"Redis refuses: {error}", exit_code=Exit.REDIS_UNREACHABLE) from error
+        raise FatalError(
+            f"OUTHAUL_REDIS_URL leads to a server that keeps no keys, a Sentinel perhaps ({error})",
+            todo=_ONE_ADDRESS,
+            exit_code=Exit.SETTINGS,
         ) from error
     except redis.RedisError as error:
         # LOADING, MISCONF, CLUSTERDOWN and the like: states of the server, and Redis is only the way, not the store.

@@ -88,7 +88,8 @@ def screen(found: Status) -> Table:
         table.add_row(
             "reader",
             f"{reader.phase}, epoch {reader.epoch}, {size(slot.behind_bytes) if slot else '?'} and "
-            f"{reader.lag_s:.1f} s behind, received {reader.received_lsn}",
+            f"{reader.lag_s:.1f} s behind, received {reader.received_lsn}, "
+            f"on {escape(reader.host)} (process {reader.pid})",
         )
         table.add_row(
             "in flight",
@@ -99,6 +100,8 @@ def screen(found: Status) -> Table:
         )
     for number, shard in enumerate(found.shards):
         table.add_row(f"shard {number}", _of_shard(shard))
+    if found.standby:
+        table.add_row("standby", f"{escape(found.standby)} waits")
     if found.queue_length is not None:
         stored = utc(found.last_stored_at) if found.last_stored_at else "never"
         table.add_row("sink", f"{found.queue_length} messages queued, last stored {stored}")

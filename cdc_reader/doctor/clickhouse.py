@@ -165,8 +165,8 @@ def _consistency(clickhouse: ClickHouse, events: schema.Table) -> tables.Consist
     rows = _visible(clickhouse, query("consistency"), table=events.name)
     if rows is None:
         return None
-    replicas, quorum, sequential = rows[0]
-    return tables.Consistency(int(replicas or 1), quorum, sequential == "1")
+    replicas, quorum, parallel, sequential = rows[0]
+    return tables.Consistency(int(replicas or 1), quorum, parallel == "1", sequential == "1")
 
 
 def _ends(clickhouse: ClickHouse, columns: Sequence[StoredColumn]) -> dict[str, str]:

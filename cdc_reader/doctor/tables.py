@@ -39,10 +39,11 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class Consistency:
-    """What other replicas are promised to see: number of replicas, and the two settings of our user."""
+    """What other replicas are promised to see: number of replicas, and the three settings of our user."""
 
     replicas: int
     quorum: str
+    parallel: bool
     sequential: bool
 
 
@@ -136,13 +137,18 @@ def time_range(kind: str, ends: dict[str, str]) -> Finding:
 def consistency(found: Consistency) -> Finding:
     """Judge whether a fence or a position that one replica has is seen by the next statement on another."""
     check = "replicas"
-    text = f"{found.replicas}, insert_quorum {found.quorum}, select_sequential_consistency {found.sequential:d}"
-    if found.replicas <= 1 or (found.quorum not in {"0", "1"} and found.sequential):
+    text = (
+        f"{found.replicas}, insert_quorum {found.quorum}, insert_quorum_parallel {found.parallel:d}, "
+        f"select_sequential_consistency {found.sequential:d}"
+    )
+    # Quorums side by side leave nothing in order that a reader could ask for.
+    if found.replicas <= 1 or (found.quorum not in {"0", "1"} and not found.parallel and found.sequential):
         return fine(check, text)
     return warn(
         check,
         f"{text}: a replica that lags would let an insert of an older reader through",
-        "ALTER USER ... SETTINGS insert_quorum = 'auto', select_sequential_consistency = 1  -- or use one replica",
+        "ALTER USER ... SETTINGS insert_quorum = 'auto', insert_quorum_parallel = 0, select_sequential_consistency = 1"
+        "  -- or use one replica",
     )
 
 

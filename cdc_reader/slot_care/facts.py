@@ -35,6 +35,8 @@ class SlotFacts:
     retained_bytes: int | None
     wal_status: str | None
     invalidation_reason: str | None
+    # Kept up to date from a primary: by this server, or by what it was before it was promoted.
+    synced: bool = False
 
     @property
     def problem(self) -> str | None:
@@ -76,4 +78,5 @@ def slot_facts(conn: psycopg.Connection[dict[str, Any]], settings: Settings) -> 
         retained_bytes=row["retained"],
         wal_status=row["wal_status"],
         invalidation_reason=row.get("invalidation_reason"),
+        synced=bool(row.get("synced")),
     )

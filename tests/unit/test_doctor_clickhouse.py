@@ -137,18 +137,21 @@ def test_a_time_is_kept_cut_or_refused_but_never_another(first: str, last: str, 
 
 
 @pytest.mark.parametrize(
-    ("replicas", "quorum", "sequential", "state"),
+    ("replicas", "quorum", "parallel", "sequential", "state"),
     [
-        (1, "0", False, State.PASS),
-        (2, "auto", True, State.PASS),
-        (3, "2", True, State.PASS),
-        (2, "0", True, State.WARN),
-        (2, "1", True, State.WARN),
-        (2, "auto", False, State.WARN),
+        (1, "0", True, False, State.PASS),
+        (2, "auto", False, True, State.PASS),
+        (3, "2", False, True, State.PASS),
+        (2, "0", False, True, State.WARN),
+        (2, "1", False, True, State.WARN),
+        (2, "auto", False, False, State.WARN),
+        (2, "auto", True, True, State.WARN),
     ],
 )
-def test_replicas_see_what_the_others_have(replicas: int, quorum: str, sequential: bool, state: State) -> None:
-    assert tables.consistency(tables.Consistency(replicas, quorum, sequential)).state is state
+def test_replicas_see_what_the_others_have(
+    replicas: int, quorum: str, parallel: bool, sequential: bool, state: State
+) -> None:
+    assert tables.consistency(tables.Consistency(replicas, quorum, parallel, sequential)).state is state
 
 
 def test_dead_letters_are_worth_a_look() -> None:

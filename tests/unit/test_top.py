@@ -74,7 +74,7 @@ def view(**given: Any) -> View:
         "at": 100.0,
         "every_s": 1.0,
         "postgres": Latest("Postgres", OfPostgres(SLOT), 99.5, 99.5),
-        "redis": Latest("Redis", OfRedis(reader(), None, HUGE, False), 99.5, 99.5),
+        "redis": Latest("Redis", OfRedis(reader(), None, None, HUGE, False), 99.5, 99.5),
         "clickhouse": Latest("ClickHouse", STORED, 99.5, 99.5),
         "slot": SLOT,
         "history": tuple(Rate(float(n), None) for n in range(200)),

@@ -1,5 +1,6 @@
--- For a cluster, applied by hand in place of ../0001_event_log.sql and its two neighbours: set ${cluster} and ${table}.
--- Replicated tables remember tokens by default (replicated_deduplication_window). Writes go to the local tables.
+-- For a cluster of one shard, applied by hand in place of ../0001_event_log.sql; set ${cluster}, ${table}, ${context_type} and
+-- ${deduplication_window}. The other files here are for its neighbours.
+-- The pipeline writes to the local table and asks it; with several shards, give each a pipeline of its own.
 CREATE TABLE IF NOT EXISTS ${table} ON CLUSTER ${cluster} (
     id               Int64 CODEC(Delta, ZSTD(1)),
     event_type       LowCardinality(String),

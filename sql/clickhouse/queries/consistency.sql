@@ -2,4 +2,5 @@
 SELECT
     (SELECT max(total_replicas) FROM system.replicas WHERE database = currentDatabase() AND table = {table:String}),
     (SELECT any(value) FROM system.settings WHERE name = 'insert_quorum'),
+    (SELECT any(value) FROM system.settings WHERE name = 'insert_quorum_parallel'),
     (SELECT any(value) FROM system.settings WHERE name = 'select_sequential_consistency')

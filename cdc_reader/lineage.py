@@ -1,0 +1,49 @@
+"""The history that ClickHouse knows, the one that the server writes -> may positions of both be read as one?
+
+Pure. A standby that is promoted writes a new timeline, which shares the log with the old one up to where it branched
+off. A slot that was synchronised from the old primary confirms nothing that our own reader has not confirmed there. So
+where it stands before the branch, and nothing that is stored lies behind it, the new timeline goes on where the old one
+ended: nothing is skipped, and no position means two events.
+
+Source: https://www.postgresql.org/docs/current/logicaldecoding-explanation.html#LOGICALDECODING-REPLICATION-SLOTS-SYNCHRONIZATION
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sink.position import Lsn
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cdc_reader.slot import History
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What a server says of its past: where each timeline before its own ended, and whether the slot came from it."""
+
+    ended: Mapping[int, Lsn] = field(default_factory=dict)
+    slot_was_synced: bool = False
+
+
+def parse(text: str) -> dict[int, Lsn]:
+    """Read a timeline history file: a line for each timeline before this one, with where it was left."""
+    lines = (line.split(maxsplit=2) for line in text.splitlines() if line.strip() and not line.startswith("#"))
+    return {int(timeline): Lsn.parse(lsn) for timeline, lsn, *_ in lines}
+
+
+def doubt(known: History, found: History, past: Past, confirmed: Lsn) -> str:
+    """Return why the source must not go on by itself; nothing where only what is stored is left to be asked."""
+    if known.system_identifier != found.system_identifier:
+        return "it is another cluster"
+    branch = past.ended.get(known.timeline)
+    if branch is None or known.timeline >= found.timeline:
+        return f"timeline {found.timeline} does not come from timeline {known.timeline}"
+    if not past.slot_was_synced:
+        return "the slot was not synchronised from the old primary, so what it skips is unknown"
+    if confirmed > branch:
+        return f"the slot has been moved since timeline {known.timeline} ended at {branch}"
+    return ""

@@ -1,0 +1,170 @@
+"""A PostgreSQL primary and its streaming standby, both real, from the binaries of the embedded stack.
+
+Edge: pg_basebackup and processes of its own. The primary is a stack's; its standby lies beside it, under the same
+account, with its slots kept in step (`sync_replication_slots`).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from deploy.local.stack import Stack
+from tests.acceptance.pages import free_port
+from tests.conftest import until
+
+DATABASE, USER = "outhaul", "outhaul"
+_SLOT = "standby"
+_LIMIT_S = 60
+# What `Stack` starts a server with comes before these, which win over the primary's copied files.
+_STANDBY = """
+sync_replication_slots = on
+hot_standby_feedback = on
+primary_slot_name = '{slot}'
+primary_conninfo = 'host=127.0.0.1 port={port} user={user} dbname={database}'
+cluster_name = 'standby'
+synchronized_standby_slots = ''
+"""
+
+
+class Pair:
+    """Two servers; `promote` makes the second one the primary."""
+
+    def __init__(self, folder: Path, *, waits_for_standby: bool = True) -> None:
+        """Start nothing yet.
+
+        Args:
+            folder: for data and logs.
+            waits_for_standby: what the standby has not received is not streamed to readers either.
+        """
+        self.stack = Stack(folder / "primary")
+        self._log = folder / "standby.log"
+        self._waits_for_standby = waits_for_standby
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the primary, copy it, and let the copy follow."""
+        self.stack.up(["postgres"])
+        dsn = psycopg.conninfo.conninfo_to_dict(self.stack.env()["OUTHAUL_POSTGRES_DSN"])
+        self.ports = int(str(dsn["port"])), free_port()
+        with self.primary() as conn:
+            conn.execute("SELECT pg_create_physical_replication_slot(%s, true)", [_SLOT])
+            if self._waits_for_standby:
+                conn.execute(f"ALTER SYSTEM SET synchronized_standby_slots = '{_SLOT}'")
+                conn.execute("SELECT pg_reload_conf()")
+            self._data = Path(str((conn.execute("SHOW data_directory").fetchone() or [""])[0]))
+        self._copy = self._data.with_name(f"{self._data.name}-standby")
+        self._account = self._data.stat()
+        self._programs = Path(Path(f"/proc/{self.stack.pid('postgres')}/cmdline").read_text().split("\0")[0]).parent
+        shutil.rmtree(self._copy, ignore_errors=True)
+        self._copy.mkdir(mode=0o700)
+        os.chown(self._copy, self._account.st_uid, self._account.st_gid)
+        source = ["-h", "127.0.0.1", "-p", str(self.ports[0]), "-U", USER]
+        self._run("pg_basebackup", *source, "-D", str(self._copy), "-X", "stream", "-S", _SLOT, "-c", "fast")
+        settings = _STANDBY.format(slot=_SLOT, port=self.ports[0], user=USER, database=DATABASE)
+        with (self._copy / "postgresql.auto.conf").open("a") as file:
+            file.write(settings)
+        (self._copy / "standby.signal").touch()
+        self._process = self._start()
+
+    @property
+    def dsn(self) -> str:
+        """Both servers, for a client that wants the primary, whichever it is."""
+        first, second = self.ports
+        return f"postgresql://{USER}@127.0.0.1:{first},127.0.0.1:{second}/{DATABASE}?target_session_attrs=read-write"
+
+    def primary(self) -> psycopg.Connection[Any]:
+        return psycopg.connect(self.dsn_of(0), autocommit=True)
+
+    def standby(self) -> psycopg.Connection[Any]:
+        return psycopg.connect(self.dsn_of(1), autocommit=True)
+
+    def dsn_of(self, number: int) -> str:
+        return f"postgresql://{USER}@127.0.0.1:{self.ports[number]}/{DATABASE}"
+
+    def wait_for_slot(self, name: str) -> None:
+        """Wait until the standby has the slot and would keep it when it is promoted."""
+
+        def is_ready() -> bool:
+            with self.standby() as conn:
+                ready = "SELECT synced AND NOT temporary FROM pg_replication_slots WHERE slot_name = %s"
+                return conn.execute(ready, [name]).fetchone() == (True,)
+
+        until(is_ready, within_s=_LIMIT_S, what=f"slot {name} is synchronised")
+
+    def wait_for_rows(self, count: int) -> None:
+        """Wait until the standby has so many events, and the slot's positions before them."""
+        with self.standby() as conn:
+            until(lambda: conn.execute("SELECT count(*) FROM outbox").fetchone() == (count,), what="the standby has it")
+
+    def disconnect(self) -> None:
+        """Let the standby receive nothing more."""
+        with self.standby() as conn:
+            conn.execute("ALTER SYSTEM SET primary_conninfo = ''")
+            conn.execute("SELECT pg_reload_conf()")
+        with self.primary() as conn:
+            idle = "SELECT count(*) FROM pg_stat_replication WHERE application_name <> 'outhaul'"
+            until(lambda: conn.execute(idle).fetchone() == (0,), what="the standby is cut off")
+
+    def kill_primary(self) -> None:
+        self.stack.kill("postgres")
+
+    def promote(self) -> None:
+        with self.standby() as conn:
+            conn.execute("SELECT pg_promote()")
+            until(lambda: conn.execute("SELECT pg_is_in_recovery()").fetchone() == (False,), what="it is promoted")
+
+    def close(self) -> None:
+        """End both servers."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGQUIT)
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(20)
+            self._process.kill()
+            self._process.wait()
+            shutil.rmtree(self._copy, ignore_errors=True)
+        self.stack.down(["postgres"])
+
+    def _as_its_owner(self) -> dict[str, Any]:
+        if os.getuid() == self._account.st_uid:
+            return {}
+        return {"user": self._account.st_uid, "group": self._account.st_gid, "extra_groups": []}
+
+    def _run(self, program: str, *arguments: str) -> None:
+        subprocess.run(
+            [str(self._programs / program), *arguments],
+            check=True,
+            cwd="/",
+            timeout=_LIMIT_S,
+            env={"PATH": os.environ["PATH"], "LC_ALL": "C"},
+            **self._as_its_owner(),
+        )
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        with self._log.open("ab") as log:
+            process = subprocess.Popen(
+                [str(self._programs / "postgres"), "-D", str(self._copy), "-p", str(self.ports[1])],
+                cwd="/",
+                env={"PATH": os.environ["PATH"], "LC_ALL": "C", "TZ": "UTC"},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                **self._as_its_owner(),
+            )
+
+        def answers() -> bool:
+            assert process.poll() is None, self._log.read_text()[-2000:]
+            with suppress(psycopg.OperationalError):
+                self.standby().close()
+                return True
+            return False
+
+        until(answers, within_s=_LIMIT_S, what="the standby answers")
+        return process
