@@ -34,4 +34,4 @@ def _file(name: str) -> str:
 def _filled(text: str) -> str:
     schema, _, name = target().table.rpartition(".")
     schema = schema or "public"
-    return Template(text).substitute(schema=schema, table=f"{schema}.{name}", publication=publication())
+    return Template(text).substitute(schema=schema, table=f"{schema}.{name}", publication=publication(), row_filter="")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 from typing import TYPE_CHECKING
 
@@ -53,6 +54,31 @@ def writers(world: World, count: int = 2, *, interrupted: bool = False) -> Itera
         for thread in threads:
             thread.join()
     assert bool(errors) == interrupted, errors
+
+
+@contextlib.contextmanager
+def trickle(world: World) -> Iterator[None]:
+    """Commit some hundred events a second, in transactions of several sizes, until the block ends."""
+    over = threading.Event()
+
+    def write() -> None:
+        with psycopg.connect(world.dsn, autocommit=True) as conn:
+            for size in itertools.cycle((1, 7, 30)):
+                conn.execute(
+                    "INSERT INTO outbox (event_type, environment, event_context) "
+                    "SELECT 'load', 'test', '{}' FROM generate_series(1, %s)",
+                    [size],
+                )
+                if over.wait(0.03):
+                    return
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def wait_for_more(world: World, what: str = "events flow") -> None:

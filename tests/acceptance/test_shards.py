@@ -2,54 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import json
-import threading
 from typing import TYPE_CHECKING, Any
 
-import psycopg
 import pytest
 
 from sink.keys import reader_key
 from sink.settings import SHARD_BITS
-from tests.acceptance.load import wait_for_more
+from tests.acceptance.load import trickle, wait_for_more
 from tests.acceptance.operator import asked, outhaul
 from tests.conftest import World, until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 
 def start(world: World, shards: int) -> None:
     """Start a reader for each shard."""
     for number in range(shards):
         world.pipeline.start(f"reader-{number}", arguments=["--shard", str(number)], OUTHAUL_SHARDS=str(shards))
-
-
-@contextlib.contextmanager
-def events(world: World) -> Iterator[None]:
-    """Commit some hundred events a second, in transactions of several sizes, until the block ends."""
-    over = threading.Event()
-
-    def write() -> None:
-        with psycopg.connect(world.dsn, autocommit=True) as conn:
-            for size in itertools.cycle((1, 7, 30)):
-                conn.execute(
-                    "INSERT INTO outbox (event_type, environment, event_context) "
-                    "SELECT 'load', 'test', '{}' FROM generate_series(1, %s)",
-                    [size],
-                )
-                if over.wait(0.03):
-                    return
-
-    thread = threading.Thread(target=write)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
 
 
 def shares(world: World) -> list[int]:
@@ -84,7 +55,7 @@ def test_two_readers_share_the_rows_and_outlive_a_kill(two: World) -> None:
         [json.dumps({"event_type": "emitted", "environment": "test", "event_context": {}})],
     )
     until(lambda: two.stored() == 1001)
-    with events(two):
+    with trickle(two):
         wait_for_more(two)
         two.pipeline.kill("reader-1")
         wait_for_more(two, "the other shard goes on")
@@ -134,7 +105,7 @@ def test_what_one_shard_s_slot_skips_is_healed_and_the_other_s_rows_are_left_alo
 def test_a_stream_is_divided_and_joined_again_under_load(make_world: Callable[..., World]) -> None:
     world = make_world()
     world.pipeline.start("worker", "reader")
-    with events(world):
+    with trickle(world):
         wait_for_more(world)
         world.pipeline.stop("reader")
         reshard(world, 2)

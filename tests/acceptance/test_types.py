@@ -12,7 +12,7 @@ from cdc_reader.outbox.line import behind_the_slot
 from cdc_reader.outbox.sides import Scope
 from sink.errors import Exit, FatalError
 from sink.settings import load
-from tests.acceptance.load import wait_for_more, writers
+from tests.acceptance.load import trickle, wait_for_more, writers
 from tests.acceptance.operator import outhaul
 from tests.conftest import until
 from tests.integration.test_decode_values import SPECIAL, SQL_TYPES
@@ -111,33 +111,23 @@ def with_defaults() -> dict[str, tuple[str, str]]:
 _TIMES = {Oid.DATE, Oid.TIMESTAMP, Oid.TIMESTAMPTZ}
 
 
-def evolve(world: World, columns: dict[str, tuple[str, str]]) -> None:
-    """Add each column twice while writers write: without a default, and with one."""
-    with writers(world):
-        wait_for_more(world)
+def test_columns_of_every_type_added_under_load_are_filled_from_then_on(running: World) -> None:
+    """Add each column twice: without a default, and with one."""
+    columns = with_defaults()
+    with trickle(running):
+        wait_for_more(running)
         for name, (kind, value) in columns.items():
-            world.conn.execute(f"ALTER TABLE outbox ADD {name} {kind}")
-            world.conn.execute(f"ALTER TABLE outbox ADD d_{name} {kind} NOT NULL DEFAULT {value}")
-            insert(world, name, [value])
-        wait_for_more(world)
-    world.assert_once_each()
+            running.conn.execute(f"ALTER TABLE outbox ADD {name} {kind}")
+            running.conn.execute(f"ALTER TABLE outbox ADD d_{name} {kind} NOT NULL DEFAULT {value}")
+            insert(running, name, [value])
+        wait_for_more(running)
+    running.assert_once_each()
     for name in columns:
-        filled = world.ch(f"SELECT (countIf({name} IS NOT NULL), max(d_{name}) = any({name})) FROM event_log")
+        filled = running.ch(f"SELECT (countIf({name} IS NOT NULL), max(d_{name}) = any({name})) FROM event_log")
         assert tuple(filled) == (1, 1), name
     # Postgres shows the default in rows that were there before; they were stored without it.
     was = " OR ".join(f"d_{name} IS NULL" for name in columns)
-    assert_equal(world, but=world.ch(f"SELECT count() FROM event_log WHERE {was}"))
-
-
-@pytest.mark.long
-def test_columns_added_while_writers_write_are_filled_from_then_on(running: World) -> None:
-    few = ("a_int4", "a_numeric", "a_time", "a_text_array", "a_uuid")
-    evolve(running, {name: kind for name, kind in with_defaults().items() if name in few})
-
-
-@pytest.mark.long
-def test_a_column_of_every_type_added_while_writers_write_is_filled_from_then_on(running: World) -> None:
-    evolve(running, with_defaults())
+    assert_equal(running, but=running.ch(f"SELECT count() FROM event_log WHERE {was}"))
 
 
 def test_types_that_are_not_read_in_binary_arrive_as_text_under_load(running: World) -> None:

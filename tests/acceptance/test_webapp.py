@@ -8,13 +8,16 @@ import subprocess
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.acceptance.pages import free_port
+from sink.app import make_app
+from tests.acceptance.pages import free_port, start
+from tests.acceptance.test_flower import Web, lines
 from tests.conftest import World, until
 
 if TYPE_CHECKING:
@@ -46,14 +49,14 @@ def manage(world: World, *arguments: str, code: int = 0) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.fixture
-def port(running: World) -> Iterator[int]:
-    """Run the app beside a pipeline."""
-    manage(running, "migrate", "-v0")
+@contextmanager
+def the_app(world: World) -> Iterator[int]:
+    """Run the app beside a pipeline; the block has its port."""
+    manage(world, "migrate", "-v0")
     chosen = free_port()
-    log = (running.logs / "webapp.log").open("wb")
+    log = (world.logs / "webapp.log").open("wb")
     command = [sys.executable, "manage.py", "runserver", "--noreload", f"127.0.0.1:{chosen}"]
-    env = {**os.environ, **running.env, "ENVIRONMENT": "test"}
+    env = {**os.environ, **world.env, "ENVIRONMENT": "test"}
     process = subprocess.Popen(command, cwd=APP, env=env, stdout=log, stderr=log)
     try:
         until(lambda: answers(chosen), what="the app answers")
@@ -62,6 +65,12 @@ def port(running: World) -> Iterator[int]:
         process.terminate()
         process.wait(20)
         log.close()
+
+
+@pytest.fixture
+def port(running: World) -> Iterator[int]:
+    with the_app(running) as chosen:
+        yield chosen
 
 
 def answers(port: int) -> bool:
@@ -100,6 +109,29 @@ def test_a_thousand_requests_at_once_are_a_thousand_events_once_each(running: Wo
     assert len(kept) == 1 + REQUESTS
     assert "icon-yes" in manage(running, "shell", "-c", LOOK_AT_ADMIN)
     assert json.loads(manage(running, "outhaul_status", "--json"))["wrong"] == []
+
+
+@pytest.mark.long
+def test_a_request_shows_in_the_metrics_and_in_flower(world: World) -> None:
+    # Asked for from the start, so that no task goes by unseen.
+    pages = start(world, "reader", "worker", OUTHAUL_LOG_LEVEL="DEBUG")
+    web = Web(world)
+    try:
+        until(web.is_up, what="Flower shows pages")
+        asking = make_app(world.settings).control
+        until(lambda: asking.broadcast("enable_events", reply=True, timeout=1), what="the worker answers")
+        until(lambda: web.facts("/workers?json=1")["data"], what="Flower has heard of the worker")
+        with the_app(world) as port:
+            assert create(port, user(1)) == 201
+            world.assert_once_each()
+        (sent,) = until(lambda: lines(world, "reader", "batch_sent"), what="the reader's line")
+        assert "1 rows" in web.task(sent["task"], "SUCCESS")["args"]
+        until(lambda: pages.value("reader", "outhaul_reader_events_stored_total") == 1, what="the reader counts it")
+        assert pages.value("reader", "outhaul_reader_events_captured_total") == 1
+        assert pages.value("worker", "outhaul_worker_events_stored_total") == 1
+    finally:
+        web.process.kill()
+        web.process.wait()
 
 
 def test_the_app_has_tests_of_its_own_and_nothing_that_check_would_name(world: World) -> None:
