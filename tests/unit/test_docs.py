@@ -34,3 +34,10 @@ def test_every_file_that_a_page_names_or_links_exists(doc: Path) -> None:
         assert list(ROOT.glob(named.rstrip("/"))), named
     for link in re.findall(r"\]\((?!\w+:)([^)#\s]+)", text):
         assert (doc.parent / link).exists(), link
+
+
+def test_the_index_of_decisions_has_each_with_its_title() -> None:
+    folder = ROOT / "docs" / "adr"
+    titles = [path.read_text().partition("\n")[0].removeprefix("# ") for path in sorted(folder.glob("0*.md"))]
+    listed = re.findall(r"^(\d+\. )\[(.*)\]\((.*)\)$", (folder / "README.md").read_text(), re.MULTILINE)
+    assert [number + title for number, title, _ in listed] == titles
