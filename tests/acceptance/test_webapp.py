@@ -111,7 +111,6 @@ def test_a_thousand_requests_at_once_are_a_thousand_events_once_each(running: Wo
     assert json.loads(manage(running, "outhaul_status", "--json"))["wrong"] == []
 
 
-@pytest.mark.long
 def test_a_request_shows_in_the_metrics_and_in_flower(world: World) -> None:
     # Asked for from the start, so that no task goes by unseen.
     pages = start(world, "reader", "worker", OUTHAUL_LOG_LEVEL="DEBUG")
