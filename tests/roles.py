@@ -1,4 +1,4 @@
-"""Two logins with no more rights than the docs say: the group roles of sql/postgres/0004_roles.sql, and REPLICATION."""
+"""Logins with no more rights than the docs say: the groups of sql/postgres/0004_roles.sql, and REPLICATION."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
     import psycopg
 
-READER, APP = "tested_reader", "tested_app"
+READER, APP, AUDITOR = "tested_reader", "tested_app", "tested_auditor"
 
 # The groups come with the first setup, and these may be wanted before it; members they are either way.
 _CREATE = f"""
     DO $do$
     DECLARE name text;
     BEGIN
-        FOREACH name IN ARRAY ARRAY['outhaul_reader', 'outhaul_app'] LOOP
+        FOREACH name IN ARRAY ARRAY['outhaul_reader', 'outhaul_app', 'outhaul_auditor'] LOOP
             IF to_regrole(name) IS NULL THEN
                 EXECUTE format('CREATE ROLE %I NOLOGIN', name);
             END IF;
@@ -26,12 +26,13 @@ _CREATE = f"""
         IF to_regrole('{READER}') IS NULL THEN
             CREATE ROLE {READER} LOGIN REPLICATION IN ROLE outhaul_reader;
             CREATE ROLE {APP} LOGIN IN ROLE outhaul_app;
+            CREATE ROLE {AUDITOR} LOGIN IN ROLE outhaul_auditor;
         END IF;
     END $do$"""
 
 
 def create(admin: psycopg.Connection[Any]) -> None:
-    """Create both logins, where they are missing."""
+    """Create the logins, where they are missing."""
     admin.execute(_CREATE.encode())
 
 
@@ -43,6 +44,11 @@ def as_reader(dsn: str) -> str:
 def as_app(dsn: str) -> str:
     """Return the DSN for the app's login."""
     return make_conninfo(dsn, user=APP)
+
+
+def as_auditor(dsn: str) -> str:
+    """Return the DSN for the exporter's login."""
+    return make_conninfo(dsn, user=AUDITOR)
 
 
 def for_processes(env: Mapping[str, str]) -> dict[str, str]:

@@ -31,10 +31,12 @@ _COLUMNS: LiteralString = """
     FROM pg_attribute WHERE attrelid = to_regclass(%(table)s) AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
     ORDER BY attnum"""
 
+# By names: a cast to regclass would be tried for tables in schemas that a plain role may not look into.
 _PUBLISHED: LiteralString = """
     SELECT attnames::text[] AS names, rowfilter FROM pg_publication_tables
-    WHERE pubname = %(publication)s
-      AND to_regclass(format('%%I.%%I', schemaname, tablename)) = to_regclass(%(table)s)"""
+    WHERE pubname = %(publication)s AND (schemaname, tablename) = (
+        SELECT nspname, relname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+        WHERE pg_class.oid = to_regclass(%(table)s))"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
--- Two group roles without login: what an app needs to write events, and what the reader needs to read them.
+-- Three group roles without login: what an app needs to write events, what the reader needs to read them, and what the
+-- exporter needs to count them: ids and times, and nothing of what events say.
 -- REPLICATION is no grant and is not inherited, so give it to the reader's own login:
 --     ALTER ROLE your_reader REPLICATION;  GRANT outhaul_reader TO your_reader;
---     GRANT outhaul_app TO your_app;
+--     GRANT outhaul_app TO your_app;  GRANT outhaul_auditor TO your_exporter;
 -- `outhaul prune` needs more than the reader has:  GRANT SELECT, DELETE, UPDATE (event_type) ON ${table} TO your_pruner;
 DO $$do$$
 DECLARE
@@ -14,18 +15,27 @@ BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'outhaul_reader') THEN
         CREATE ROLE outhaul_reader NOLOGIN;
     END IF;
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'outhaul_auditor') THEN
+        CREATE ROLE outhaul_auditor NOLOGIN;
+    END IF;
     GRANT INSERT ON ${table} TO outhaul_app;
     GRANT SELECT ON ${table} TO outhaul_reader;
     -- Whether a key is there already is a question, too: ON CONFLICT (event_key) needs no more than this column.
     IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = '${table}'::regclass AND attname = 'event_key' AND NOT attisdropped) THEN
         GRANT SELECT (event_key) ON ${table} TO outhaul_app;
     END IF;
+    IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = '${table}'::regclass AND attname = 'event_date_time' AND NOT attisdropped) THEN
+        GRANT SELECT (id, event_date_time) ON ${table} TO outhaul_auditor;
+    END IF;
     IF sequence IS NOT NULL THEN
         EXECUTE format('GRANT USAGE ON SEQUENCE %s TO outhaul_app', sequence);
     END IF;
     -- Everybody may look into `public`, nobody into a schema of one's own.
-    IF NOT (has_schema_privilege('outhaul_app', schema, 'USAGE') AND has_schema_privilege('outhaul_reader', schema, 'USAGE')) THEN
-        EXECUTE format('GRANT USAGE ON SCHEMA %s TO outhaul_app, outhaul_reader', schema::regnamespace);
+    IF EXISTS (
+        SELECT FROM unnest(ARRAY['outhaul_app', 'outhaul_reader', 'outhaul_auditor']) AS name
+        WHERE NOT has_schema_privilege(name, schema, 'USAGE')
+    ) THEN
+        EXECUTE format('GRANT USAGE ON SCHEMA %s TO outhaul_app, outhaul_reader, outhaul_auditor', schema::regnamespace);
     END IF;
 EXCEPTION WHEN insufficient_privilege THEN
     RAISE NOTICE 'outhaul: no right to create roles or to grant; apply 0004_roles.sql as a role that may';

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.request import urlopen
 
 import pytest
+import redis
 from psycopg.conninfo import make_conninfo
 
+from deploy.demo.pipeline import Pipeline
+from tests import roles
+from tests.acceptance.pages import free_port
 from tests.acceptance.sentry_listener import Listener
 from tests.conftest import World, until
 
@@ -15,6 +23,7 @@ if TYPE_CHECKING:
 
 PASSWORD = "planted-pass-word"
 E_MAIL = "ada.lovelace@example.org"
+KEY = "planted-key-0123456789abcdef0123456789abcdef"
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
 
@@ -28,19 +37,32 @@ def listener() -> Iterator[Listener]:
 def test_a_batch_is_one_trace_and_no_secret_nor_content_is_sent(
     make_world: Callable[..., World], listener: Listener
 ) -> None:
-    world = make_world()
+    world = make_world(message_key=KEY)
     world.conn.execute("ALTER TABLE outbox ADD COLUMN traceparent text")
-    env = {
+    # Nobody is asked for a password there, so any will do.
+    (world.logs / "dsn").write_text(make_conninfo(roles.as_reader(world.dsn), password=PASSWORD) + "\n")
+    env = world.env | {
         "OUTHAUL_SENTRY_DSN": listener.dsn,
         "OUTHAUL_SENTRY_TRACES_RATE": "1",
-        # Nobody is asked for a password here, so any will do.
-        "OUTHAUL_POSTGRES_DSN": make_conninfo(world.dsn, password=PASSWORD),
+        "OUTHAUL_POSTGRES_DSN_FILE": str(world.logs / "dsn"),
+        "OUTHAUL_REDIS_URL": world.env["OUTHAUL_REDIS_URL"].replace("//", f"//sentry:{PASSWORD}@"),
+        "OUTHAUL_LOG_LEVEL": "DEBUG",
     }
+    del env["OUTHAUL_POSTGRES_DSN"]
+    world.pipeline = Pipeline(env, world.logs)
+    admin = redis.Redis.from_url(world.env["OUTHAUL_REDIS_URL"])
+    login: dict[str, Any] = {"enabled": True, "passwords": [f"+{PASSWORD}"]}
+    admin.acl_setuser("sentry", categories=["+@all"], keys=["*"], channels=["*"], **login)
+    ports = {"reader": free_port(), "worker": free_port()}
+    public: list[bytes] = []
     try:
-        for name in ("worker", "reader"):
-            world.pipeline.start(name, **env)
+        world.pipeline.start("reader", OUTHAUL_METRICS_PORT=str(ports["reader"]))
         insert(world, "fine")
+        until(lambda: admin.llen(world.settings.queue), what="the message waits")
+        public += map(as_bytes, admin.lrange(world.settings.queue, 0, -1))
+        world.pipeline.start("worker", OUTHAUL_METRICS_PORT=str(ports["worker"]))
         world.assert_once_each()
+        public += [page(port) for port in ports.values()] + command_lines(world)
         check_trace(listener)
 
         # ClickHouse refuses a row and quotes it; then the table is not what it was, which is fatal.
@@ -57,9 +79,36 @@ def test_a_batch_is_one_trace_and_no_secret_nor_content_is_sent(
         until(lambda: {one["outhaul.process"] for one in fatal(listener)} == {"reader", "worker"}, what="both tell")
     finally:
         world.pipeline.kill()
+        admin.acl_deluser("sentry")
+        admin.close()
+    public += [world.pipeline.log(name).encode() for name in ("reader", "worker")]
+    for seen in (*listener.sent, *public):
+        for secret in (PASSWORD, KEY):
+            assert secret.encode() not in seen
     for envelope in listener.sent:
-        assert PASSWORD.encode() not in envelope
         assert E_MAIL.encode() not in envelope
+
+
+def as_bytes(item: bytes | str) -> bytes:
+    return item if isinstance(item, bytes) else item.encode()
+
+
+def page(port: int) -> bytes:
+    """Return the metrics of a process; it listens on the loopback alone, where nobody says otherwise."""
+    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        found: bytes = answer.read()
+    with pytest.raises(OSError, match="refused"), socket.create_connection(("127.0.0.2", port), 2):
+        pass
+    return found
+
+
+def command_lines(world: World) -> list[bytes]:
+    """Return what `ps` shows of the pipeline's processes and their children."""
+    sessions = {world.pipeline.pid("reader"), world.pipeline.pid("worker")}
+    found = [path.parent for path in Path("/proc").glob("[0-9]*/cmdline")]
+    ours = [one for one in found if one.exists() and os.getsid(int(one.name)) in sessions]
+    assert len(ours) >= 4
+    return [(one / "cmdline").read_bytes() for one in ours]
 
 
 def insert(world: World, kind: str) -> None:

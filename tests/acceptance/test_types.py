@@ -211,6 +211,7 @@ def test_a_table_whose_name_needs_quotes_is_captured_compared_and_pruned(make_wo
     outhaul(world, "setup")
     world.pipeline.start("worker", "reader")
     world.conn.execute('SET search_path = "Billing"')
+    world.app = world.conn
     world.conn.execute('CREATE VIEW outbox AS SELECT * FROM "Out-Box"')
     world.insert(5)
     world.assert_once_each()

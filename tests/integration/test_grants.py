@@ -9,6 +9,8 @@ import pytest
 
 from cdc_reader.doctor import postgres
 from cdc_reader.doctor.finding import State
+from cdc_reader.exporter.audit import Audit
+from cdc_reader.exporter.postgres import look
 from cdc_reader.preflight import connect
 from cdc_reader.setup import apply_postgres
 from sink.settings import load
@@ -56,6 +58,21 @@ def test_the_two_roles_can_do_their_work_and_nothing_else(own: World) -> None:
     assert {
         name: seen[name].state for name in ("REPLICATION", "SELECT", "least privilege", "rights of apps")
     } == dict.fromkeys(("REPLICATION", "SELECT", "least privilege", "rights of apps"), State.PASS)
+
+
+def test_the_exporter_compares_ids_and_can_read_nothing_of_what_events_say(world: World) -> None:
+    world.pipeline.start("worker", "reader")
+    world.insert(7)
+    world.assert_once_each()
+    env = world.env | {"OUTHAUL_POSTGRES_DSN": roles.as_auditor(world.dsn)}
+    settings = load(**{name.removeprefix("OUTHAUL_").lower(): value for name, value in env.items()})
+    audit = Audit(settings)
+    figures = {one.name: one.samples[0].value for one in audit.look()}
+    assert figures["outhaul_audit_compared_events"] == 7
+    assert figures["outhaul_audit_missing_events"] == 0
+    look(settings)
+    with connect(settings.postgres_dsn.get_secret_value()) as conn, pytest.raises(psycopg.errors.InsufficientPrivilege):
+        conn.execute("SELECT event_context FROM outbox")
 
 
 @pytest.mark.parametrize(
