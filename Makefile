@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help demo test long faults check docs up down bench chaos fuzz clean
+.PHONY: help demo test long faults check docs up down bench chaos lock audit fuzz clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this help
@@ -49,6 +49,15 @@ bench: $(STAMP)  ## Measure on servers of its own, beside pg_recvlogical in the 
 
 chaos: $(STAMP)  ## Ten minutes of load and random faults, then a count of every event
 	$(BIN)/outhaul chaos --minutes 10
+
+lock: $(STAMP)  ## Write requirements.lock anew: every dependency by version and hash
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip compile pyproject.toml --extra flower --extra sqlalchemy --extra django --universal --python-version 3.11 \
+		--generate-hashes --no-header --no-annotate --upgrade --quiet --output-file requirements.lock > /dev/null
+
+audit: $(STAMP)  ## Look up known vulnerabilities of what requirements.lock pins (needs the internet)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
+	$(BIN)/pip-audit --requirement requirements.lock --require-hashes --disable-pip --strict
 
 fuzz: $(STAMP)  ## Feed a million damaged streams to the decoder
 	$(BIN)/python -m tests.faults.fuzz_frames --cases 1000000

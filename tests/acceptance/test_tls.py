@@ -147,6 +147,12 @@ def test_events_go_all_the_way_over_verified_connections(tls: Tls) -> None:
                 "JOIN pg_stat_activity USING (pid) WHERE usename = 'reader'"
             ).fetchone()
             assert sessions == (True, 1)
+        # Nothing that heals by itself: whoever has to connect anew says so, and ends.
+        tls.postgres.present("expired")
+        with psycopg.connect(tls.postgres.owner, autocommit=True) as conn:
+            conn.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_replication")
+        assert pipeline.wait("reader", 30) == 1
+        assert "Renew the certificate" in pipeline.log("reader").splitlines()[-1]
     finally:
         pipeline.kill()
         with psycopg.connect(tls.postgres.owner, autocommit=True) as conn:

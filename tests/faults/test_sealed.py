@@ -11,6 +11,8 @@ from sink.batch import Message, encode
 from sink.keys import stored_key
 from sink.report import Outcome, Report
 from sink.seal import Seal
+from tests.acceptance.operator import outhaul
+from tests.acceptance.test_letters import asked
 from tests.conftest import World, until
 from tests.faults.test_hostile_redis import (
     EVERY_LINE,
@@ -84,3 +86,19 @@ def test_a_forged_report_moves_nothing_past_what_is_stored(world: World, db: red
     world.pipeline.start("worker")
     world.assert_once_each()
     until(lambda: world.confirmed() >= end, what="the slot moves on")
+
+
+def test_copies_and_dead_letters_go_the_same_way(world: World) -> None:
+    world.conn.execute(
+        "INSERT INTO outbox (event_type, environment, event_context, event_date_time) "
+        "VALUES ('t', 'x', '{}', 'infinity')"
+    )
+    world.insert(3)
+    world.pipeline.start("worker", "reader")
+    world.assert_once_each(dead=1)
+    world.clickhouse.command("TRUNCATE TABLE event_log")
+    outhaul(world, "backfill")
+    world.assert_once_each(dead=1)
+    _, answered = asked(world, "dlq", "retry", "--all")
+    assert (len(answered["refused"]), answered["unanswered"]) == (1, [])
+    assert "report_forged" not in world.pipeline.log("reader")
