@@ -23,8 +23,12 @@ _SHOWN_BYTES = 200
 def heard(seal: Seal, list_key: str, line: bytes) -> Report | None:
     """Return a report; None for a line that is none, or that nobody who has the key has written for this list."""
     bare = seal.opened_line(list_key, line)
-    report = None if bare is None else Report.from_json(bare)
+    if bare is None:
+        metrics.REPORTS_REFUSED.labels("forged").inc()
+        log.warning("report_forged", line=line[:_SHOWN_BYTES])
+        return None
+    report = Report.from_json(bare)
     if report is None:
-        metrics.REPORTS_REFUSED.labels("forged" if bare is None else "unreadable").inc()
-        log.warning("report_forged" if bare is None else "report_unreadable", line=line[:_SHOWN_BYTES])
+        metrics.REPORTS_REFUSED.labels("unreadable").inc()
+        log.warning("report_unreadable", line=line[:_SHOWN_BYTES])
     return report

@@ -99,6 +99,6 @@ def test_copies_and_dead_letters_go_the_same_way(world: World) -> None:
     world.clickhouse.command("TRUNCATE TABLE event_log")
     outhaul(world, "backfill")
     world.assert_once_each(dead=1)
-    _, answered = asked(world, "dlq", "retry", "--all")
+    _, answered = asked(world, "retry", "--all")
     assert (len(answered["refused"]), answered["unanswered"]) == (1, [])
     assert "report_forged" not in world.pipeline.log("reader")
