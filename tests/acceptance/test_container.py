@@ -30,7 +30,7 @@ BUILD = shlex.split(os.environ.get("DOCKER_BUILD_ARGS", ""))
 def image() -> str:
     if not docker_answers():
         pytest.skip("no Docker daemon answers")
-    docker("build", "--file", "deploy/Dockerfile", "--tag", IMAGE, *BUILD, str(ROOT), timeout_s=900)
+    docker("build", "--file", str(ROOT / "deploy" / "Dockerfile"), "--tag", IMAGE, *BUILD, str(ROOT), timeout_s=900)
     return IMAGE
 
 
@@ -91,12 +91,12 @@ def test_a_row_passes_through_containers_that_write_nowhere_and_end_cleanly(cont
         containers.start(name)
     for name in names:
         until(partial(containers.healthy, name), what=f"{name} is healthy", within_s=60)
-        assert "uid=10001" in docker("exec", containers.ids[name], "id")
+        assert "uid=10001(outhaul) gid=10001(outhaul)" in docker("exec", containers.ids[name], "id")
         assert "Read-only file system" in docker("exec", containers.ids[name], "touch", "/opt/outhaul/x", code=1)
     world.insert(100)
     world.assert_once_each()
     until(
-        lambda: "outhaul_sink_events_stored_total{" in containers.pages.text("worker"),
+        lambda: "outhaul_worker_events_stored_total{" in containers.pages.text("worker"),
         what="Celery's children have counted",
     )
     assert json.loads(containers.run("status", "--json"))["wrong"] == []
