@@ -35,6 +35,22 @@ OUTHAUL = str(Path(sys.executable).with_name("outhaul"))
 _numbers = itertools.count()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("outhaul")
+    group.addoption(
+        "--stack",
+        choices=["local", "containers"],
+        default="local",
+        help="Servers that tests run on: the embedded ones, or images in Docker.",
+    )
+    group.addoption(
+        "--images",
+        default="",
+        metavar="PREFIX",
+        help="Stand-ins that tests/images/make.sh has made, such as outhaul-test, in place of the official images.",
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     # A busy machine is no reason to fail; pytest's own timeout bounds what takes for ever.
     hypothesis.settings.register_profile("ours", deadline=None)
@@ -43,12 +59,21 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Run the three servers for all tests; each is the real one."""
-    made = Stack(tmp_path_factory.mktemp("stack"))
+    made = _stack(request.config, tmp_path_factory.mktemp("stack"))
     made.up()
     yield made
     made.down()
+
+
+def _stack(config: pytest.Config, home: Path) -> Stack:
+    if config.getoption("--stack") == "local":
+        return Stack(home)
+    # Docker's library takes a second to import, which nobody else needs.
+    from tests.containers import Contained, images  # noqa: PLC0415
+
+    return Contained(home, images(config.getoption("--images")))
 
 
 @pytest.fixture(autouse=True)

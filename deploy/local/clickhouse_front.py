@@ -59,11 +59,11 @@ class Front(ThreadingHTTPServer):
 
     engine: Engine
 
-    def __init__(self, port: int, account: Login, slots: Slots) -> None:
+    def __init__(self, host: str, port: int, account: Login, slots: Slots) -> None:
         self.account = account
         self.slots = slots
         self.display_name = socket.gethostname()
-        super().__init__(("127.0.0.1", port), Handler)
+        super().__init__((host, port), Handler)
 
     def admits(self, claimed: Login) -> bool:
         """Compare name and password in constant time."""
@@ -210,11 +210,11 @@ class Handler(BaseHTTPRequestHandler):
         return headers | ({"X-ClickHouse-Query-Id": plain} if plain else {})
 
 
-def serve(port: int, account: Login) -> None:
+def serve(host: str, port: int, account: Login) -> None:
     """Serve the data in the working directory until SIGTERM or SIGINT; running queries get a moment to end."""
     slots = Slots(_MAX_QUERIES, _QUEUE_S)
     # Bound before the engine opens: a port that is taken is told at once, and clients wait instead of being refused.
-    front = Front(port, account, slots)
+    front = Front(host, port, account, slots)
     front.engine = engine = Engine("data", DATABASE)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -234,11 +234,12 @@ def main() -> NoReturn:
     parser = argparse.ArgumentParser(prog="clickhouse_front")
     parser.add_argument("directory", type=Path, help="where `account` is and `data` comes to be")
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on: 0.0.0.0 in a container")
     options = parser.parse_args()
     # The engine puts its path into URLs and globs: a relative one has no characters that mean something there.
     os.chdir(options.directory)
     user, _, password = Path("account").read_text(encoding="utf-8").strip().partition(":")
-    serve(options.port, Login(user, password))
+    serve(options.host, options.port, Login(user, password))
     sys.stdout.flush()
     # Threads of idle connections must not run into an interpreter that is taking itself apart around the engine.
     os._exit(0)

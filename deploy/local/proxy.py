@@ -89,10 +89,19 @@ class _Connection:
 class Proxy:
     """Listens on `port` and passes everything on to `target`, a port of this machine, until told otherwise."""
 
-    def __init__(self, target: int) -> None:
-        """Start listening."""
+    def __init__(self, target: int, *, of: str = "127.0.0.1", host: str = "127.0.0.1", port: int = 0) -> None:
+        """Start listening.
+
+        Args:
+            target: port of the server.
+            of: the machine that it is on, if it is another one.
+            host: address to listen on.
+            port: port to listen on; 0 is any that is free.
+        """
         self.target = target
-        self.port = 0
+        self.of = of
+        self.host = host
+        self.port = port
         self.delay_s = 0.0
         self.held = False
         self.traps: list[Trap] = []
@@ -148,7 +157,7 @@ class Proxy:
 
     async def _listen(self) -> None:
         if self._server is None:
-            self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+            self._server = await asyncio.start_server(self._serve, self.host, self.port)
             self.port = self._server.sockets[0].getsockname()[1]
 
     async def _refuse(self) -> None:
@@ -176,7 +185,7 @@ class Proxy:
 
     async def _serve(self, client_in: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         try:
-            server_in, server = await asyncio.open_connection("127.0.0.1", self.target)
+            server_in, server = await asyncio.open_connection(self.of, self.target)
         except OSError:
             _Connection(client, client).cut()
             return
