@@ -72,6 +72,10 @@ def test_a_look_that_fails_takes_its_figures_away_and_one_that_works_brings_them
         until(lambda expected=expected: expected in shown(), what=expected)  # type: ignore[misc]
     assert watches.ready() == watches.alive() == ""
     watches.over.set()
+    # Its last words must not stand among what another test prints.
+    for thread in threading.enumerate():
+        if thread.name == "outhaul-postgres":
+            thread.join(10)
     turn.release()
 
 
