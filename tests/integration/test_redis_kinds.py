@@ -66,6 +66,7 @@ def test_a_password_may_have_a_comma() -> None:
     Payloads("redis://:with,comma@one:6379/0").close()
 
 
+@pytest.mark.long
 def test_a_sentinel_s_own_address_is_refused_at_the_start(world: World, tmp_path: Path) -> None:
     with server(tmp_path, "--sentinel") as url:
         said = outhaul(world, "reader", code=Exit.SETTINGS, OUTHAUL_REDIS_URL=url)
