@@ -17,10 +17,10 @@ from cdc_reader.reader import check
 from cdc_reader.setup import apply_clickhouse, apply_postgres
 from cdc_reader.slot import open_link
 from deploy.demo.pipeline import Pipeline
-from deploy.local.ports import free
 from sink.app import make_app
 from sink.errors import Exit, FatalError
 from sink.settings import Settings, load
+from tests.acceptance.pages import free_port
 from tests.conftest import OUTHAUL, World, until
 from tests.debian_postgres import postgres_15
 from tests.tls import HOST, Door, Pair, Papers
@@ -70,7 +70,7 @@ class TlsPostgres:
 @pytest.fixture(scope="module")
 def tls_postgres(papers: Papers) -> Iterator[TlsPostgres]:
     hba = f"hostssl all by_certificate {HOST}/32 cert\nhostssl all all {HOST}/32 scram-sha-256\n"
-    port = next(number for number in range(33_100, 33_400) if free(number))
+    port = free_port()
     files = {"ca.crt": papers.ca}
     for name in ("server", "expired", "elsewhere"):
         pair: Pair = getattr(papers, name)
