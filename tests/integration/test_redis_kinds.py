@@ -74,6 +74,7 @@ def test_a_sentinel_s_own_address_is_refused_at_the_start(world: World, tmp_path
     assert ONE_ADDRESS in said
 
 
+@pytest.mark.long
 def test_a_node_of_a_cluster_is_refused_at_the_start(world: World, tmp_path: Path) -> None:
     with server(tmp_path, "--cluster-enabled", "yes") as url:
         with redis.Redis.from_url(url) as client:
