@@ -14,6 +14,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 from psycopg.conninfo import conninfo_to_dict
+from psycopg_pool import AsyncConnectionPool, ConnectionPool
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
@@ -302,3 +303,24 @@ def test_nothing_is_imported_that_an_app_does_not_use() -> None:
     code = "import producer, sys; print(sorted({'sqlalchemy', 'django', 'sentry_sdk', 'sink'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_connections_of_a_pool_write_as_any_other(world: World) -> None:
+    with ConnectionPool(world.dsn, min_size=1, max_size=2) as pool:
+        for number in range(3):
+            with pool.connection() as conn, pool.connection() as other:
+                assert emit(conn, event(key=str(number)))
+                assert emit_many(other, [event("plain"), event("plain")]) == [True, True]
+        with pytest.raises(ZeroDivisionError), pool.connection() as conn:
+            emit(conn, event("never"))
+            raise ZeroDivisionError
+        with pool.connection() as conn:
+            assert emit_many(conn, [event(key="2"), event(key="3")]) == [False, True]
+
+    async def write() -> bool:
+        async with AsyncConnectionPool(world.dsn, min_size=1, max_size=2, open=False) as pool:
+            async with pool.connection() as conn:
+                return await emit_async(conn, event("async", key="async"))
+
+    assert asyncio.run(write())
+    assert sorted(kinds(world)) == sorted([*["t"] * 4, *["plain"] * 6, "async"])
