@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import subprocess
 import sys
@@ -311,16 +312,16 @@ def test_connections_of_a_pool_write_as_any_other(world: World) -> None:
             with pool.connection() as conn, pool.connection() as other:
                 assert emit(conn, event(key=str(number)))
                 assert emit_many(other, [event("plain"), event("plain")]) == [True, True]
-        with pytest.raises(ZeroDivisionError), pool.connection() as conn:
+        with contextlib.suppress(ZeroDivisionError), pool.connection() as conn:
             emit(conn, event("never"))
             raise ZeroDivisionError
         with pool.connection() as conn:
             assert emit_many(conn, [event(key="2"), event(key="3")]) == [False, True]
 
     async def write() -> bool:
-        async with AsyncConnectionPool(world.dsn, min_size=1, max_size=2, open=False) as pool:
-            async with pool.connection() as conn:
-                return await emit_async(conn, event("async", key="async"))
+        pool = AsyncConnectionPool(world.dsn, min_size=1, max_size=2, open=False)
+        async with pool, pool.connection() as conn:
+            return await emit_async(conn, event("async", key="async"))
 
     assert asyncio.run(write())
     assert sorted(kinds(world)) == sorted([*["t"] * 4, *["plain"] * 6, "async"])
