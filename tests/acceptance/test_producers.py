@@ -1,4 +1,4 @@
-"""Every snippet of docs/producers.md runs as it stands there, and its events arrive equal in every column."""
+"""Every snippet of docs/producers.md and of the README runs as it stands, and its events arrive equal in every column."""
 
 from __future__ import annotations
 
@@ -24,9 +24,13 @@ from tests.integration.test_django import connect
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_README = Path(__file__).parents[2] / "README.md"
 PAGE = Path(__file__).parents[2] / "docs" / "producers.md"
 SNIPPET = re.compile(r"<!-- ([\w-]+) -->\n```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 SNIPPETS = {name: (language, code) for name, language, code in SNIPPET.findall(PAGE.read_text())}
+# Those of the README are on a connection that the app has.
+README = re.compile(r"^```(sql|python)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+README_SNIPPETS = {f"readme-{language}": (language, code) for language, code in README.findall(_README.read_text())}
 ADDRESS = "://app@db.internal/app"
 
 
@@ -36,10 +40,10 @@ def run_sql(world: World, code: str, _folder: Path) -> None:
 
 
 def run_python(world: World, code: str, _folder: Path) -> None:
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), psycopg.connect(world.dsn) as conn:
         # Engines that a snippet leaves to the collector, as it may.
         warnings.simplefilter("ignore", ResourceWarning)
-        exec(compile(code, str(PAGE), "exec"), {"__name__": "__main__"})
+        exec(compile(code, str(PAGE), "exec"), {"__name__": "__main__", "conn": conn})
         gc.collect()
 
 
@@ -75,7 +79,7 @@ def test_each_snippet_s_events_arrive_equal_in_every_column(running: World, tmp_
     connect(running)
     there = conninfo_to_dict(running.dsn)
     address = "://{user}@{host}:{port}/{dbname}".format(**there)
-    for name, (language, code) in SNIPPETS.items():
+    for name, (language, code) in (SNIPPETS | README_SNIPPETS).items():
         before = running.stored()
         folder = tmp_path / name
         folder.mkdir()
@@ -95,4 +99,5 @@ def test_each_snippet_s_events_arrive_equal_in_every_column(running: World, tmp_
 
 def test_the_page_has_every_way_in() -> None:
     assert {language for language, _ in SNIPPETS.values()} == set(RUN)
+    assert set(README_SNIPPETS) == {"readme-sql", "readme-python"}
     assert len(SNIPPETS) == len(SNIPPET.findall(PAGE.read_text())) == PAGE.read_text().count("<!-- ")
