@@ -1,4 +1,4 @@
-"""Every snippet of docs/producers.md and of the README runs as it stands, and its events arrive equal in every column."""
+"""Every snippet of docs/producers.md and of the README runs as it stands; its events arrive equal in every column."""
 
 from __future__ import annotations
 
