@@ -36,7 +36,7 @@ from cdc_reader.preflight import (
 )
 from cdc_reader.recovery import recover
 from cdc_reader.signs import Signs
-from cdc_reader.slot import open_link
+from cdc_reader.slot import confirmed_lsn, open_link
 from cdc_reader.slot_care.facts import slot_facts
 from cdc_reader.slot_care.hold import check_free
 from cdc_reader.slot_care.self_heal import Guard, is_about_the_slot, mend, park, remake
@@ -49,7 +49,6 @@ from sink.errors import Exit, FatalError, TransientError
 from sink.exposition import Health, expose
 from sink.keys import reconnecting_key
 from sink.payloads import Payloads
-from sink.position import NO_LSN
 from sink.retry import backoff_s
 
 if TYPE_CHECKING:
@@ -178,11 +177,11 @@ def _open(app: SinkApp, status_interval_s: float, signs: Signs, *, binary: bool)
         link.start(binary=binary)
         # Asked after the slot is ours: before that, another reader could still move it.
         with connect(dsn) as conn:
+            confirmed = confirmed_lsn(conn, settings.slot)
             facts = slot_facts(conn, settings)
     except BaseException:
         link.close()
         raise
-    confirmed = facts.confirmed if facts and facts.confirmed else NO_LSN
     past = Past(ended, slot_was_synced=facts is not None and facts.synced)
     url = settings.clickhouse_url.get_secret_value()
     asking = ClickHouse(url, timeout_s=_ASK_TIMEOUT_S)

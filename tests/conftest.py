@@ -120,11 +120,17 @@ class World:
         """Commit `count` events in one transaction, as an app does."""
         if self.app is None:
             self.app = psycopg.connect(roles.as_app(self.dsn), autocommit=True)
-        self.app.execute(
+        insert = (
             "INSERT INTO outbox (event_type, environment, event_context) "
-            "SELECT %s, 'test', jsonb_build_object('n', n) FROM generate_series(1, %s) AS n",
-            [kind, count],
+            "SELECT %s, 'test', jsonb_build_object('n', n) FROM generate_series(1, %s) AS n"
         )
+        try:
+            self.app.execute(insert, [kind, count])
+        except psycopg.OperationalError:
+            # The server was started again since the last insert, and the app connects again, as apps do.
+            self.app.close()
+            self.app = psycopg.connect(roles.as_app(self.dsn), autocommit=True)
+            self.app.execute(insert, [kind, count])
 
     def sql(self, query: str, *args: Any) -> Any:
         """Return the first value of a query in Postgres."""

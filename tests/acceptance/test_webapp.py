@@ -17,7 +17,7 @@ import pytest
 
 from sink.app import make_app
 from tests.acceptance.pages import free_port, start
-from tests.acceptance.test_flower import Web, lines
+from tests.acceptance.test_flower import Web, hears, lines
 from tests.conftest import World, until
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def test_a_request_shows_in_the_metrics_and_in_flower(world: World) -> None:
     try:
         until(web.is_up, what="Flower shows pages")
         asking = make_app(world.settings).control
-        until(lambda: asking.broadcast("enable_events", reply=True, timeout=1), what="the worker answers")
+        until(lambda: hears(asking), what="the worker answers")
         until(lambda: web.facts("/workers?json=1")["data"], what="Flower has heard of the worker")
         with the_app(world) as port:
             assert create(port, user(1)) == 201
