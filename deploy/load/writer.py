@@ -77,7 +77,7 @@ class Writer:
             psycopg.Error: Postgres refuses, or is away for too long.
             EventError: the table lacks what an event has.
         """
-        conn = self._connect(over)
+        conn = self._connect(over.wait)
         try:
             for transaction in work:
                 if over.wait(pace.wait_s(len(transaction.events), time.monotonic())):
@@ -110,7 +110,7 @@ class Writer:
         try:
             conn.commit()
         except psycopg.OperationalError:
-            is_there = self._is_there(mark, process, over)
+            is_there = self._is_there(mark, process)
             if is_there is None:
                 # Written again, they might be there twice.
                 self.tally.unknown_events += len(new)
@@ -143,13 +143,14 @@ class Writer:
         row = conn.execute("SELECT currval(pg_get_serial_sequence(%s, 'id'))", [self._outbox.quoted]).fetchone()
         return (int(row[0]) if row else 0, last.context_json)
 
-    def _is_there(self, mark: tuple[int, str] | None, process: int, over: threading.Event) -> bool | None:
+    def _is_there(self, mark: tuple[int, str] | None, process: int) -> bool | None:
         """Tell whether a transaction was committed; None where nobody can say."""
         if mark is None:
             return None if self._how is How.WAL else True
         last, context = mark
         try:
-            with self._connect(over) as conn:
+            # Also when it is over meanwhile: what is written is to be counted.
+            with self._connect(_slept) as conn:
                 if not self._has_ended(conn, process):
                     return None
                 row = conn.execute(
@@ -174,10 +175,15 @@ class Writer:
         with suppress(psycopg.Error):
             conn.close()
         self.tally.reconnects += 1
-        return self._connect(over)
+        return self._connect(over.wait)
 
-    def _connect(self, over: threading.Event) -> psycopg.Connection[Any]:
-        return patiently(lambda: psycopg.connect(self._dsn, connect_timeout=5), self._reconnect_s, over.wait)
+    def _connect(self, wait: Callable[[float], bool]) -> psycopg.Connection[Any]:
+        return patiently(lambda: psycopg.connect(self._dsn, connect_timeout=5), self._reconnect_s, wait)
+
+
+def _slept(seconds: float) -> bool:
+    time.sleep(seconds)
+    return False
 
 
 def patiently(
