@@ -84,7 +84,7 @@ class Writer:
                     return
                 while True:
                     try:
-                        self._write(conn, transaction, over)
+                        self._write(conn, transaction)
                         break
                     except psycopg.OperationalError:
                         # Nothing of it is there: it was not yet to be committed, or the server says that it was not.
@@ -94,7 +94,7 @@ class Writer:
         finally:
             conn.close()
 
-    def _write(self, conn: psycopg.Connection[Any], transaction: Transaction, over: threading.Event) -> None:
+    def _write(self, conn: psycopg.Connection[Any], transaction: Transaction) -> None:
         events = transaction.events
         if transaction.ending is Ending.SAVEPOINT:
             conn.execute("SAVEPOINT load")
