@@ -48,7 +48,8 @@ class SecretFiles(PydanticBaseSettingsSource):
 def _read(path: Path, variable: str) -> str:
     try:
         with path.open("rb") as file:
-            text = file.read(_MAX_BYTES).decode().strip()
+            raw = file.read(_MAX_BYTES + 1)
+        text = raw.decode().strip()
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no text"
         raise FatalError(
@@ -56,6 +57,12 @@ def _read(path: Path, variable: str) -> str:
             todo="Name a file that this process may read",
             exit_code=Exit.SETTINGS,
         ) from None
+    if len(raw) > _MAX_BYTES:
+        raise FatalError(
+            f"{variable}_FILE: {path} is too long to be a secret",
+            todo="Name the file that holds it, and nothing else",
+            exit_code=Exit.SETTINGS,
+        )
     if not text:
         raise FatalError(f"{variable}_FILE: {path} is empty", todo="Write the secret into it", exit_code=Exit.SETTINGS)
     return text

@@ -54,6 +54,8 @@ def test_a_file_that_holds_no_secret_is_named(monkeypatch: pytest.MonkeyPatch, t
     assert "no text" in refused(tmp_path / "binary")
     (tmp_path / "empty").write_text("\n")
     assert "is empty" in refused(tmp_path / "empty")
+    (tmp_path / "log").write_text("x" * (1 << 17))
+    assert "too long" in refused(tmp_path / "log")
     monkeypatch.setenv(variable, "hunter2")
     assert "both given" in (said := refused(tmp_path / "empty"))
     assert "hunter2" not in said
