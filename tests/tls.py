@@ -79,14 +79,16 @@ class Door:
         over = asyncio.Event()
 
         async def serve() -> None:
-            server = await asyncio.start_server(self._pass_on, HOST, 0, ssl=self._context)
+            server = await asyncio.start_server(self._pass_on, HOST, 0)
             self.port = server.sockets[0].getsockname()[1]
             ready.set()
             await over.wait()
             server.close()
+            await asyncio.sleep(0.01)  # what was taken last begins, so that it can end
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+            await asyncio.sleep(0.01)  # what was aborted is closed in the loop's next turns
 
         thread = threading.Thread(target=self._loop.run_until_complete, args=(serve(),), daemon=True)
         thread.start()
@@ -99,18 +101,26 @@ class Door:
             self._loop.close()
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.taken += 1
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        ways: list[asyncio.Task[None]] = []
         try:
             with contextlib.suppress(OSError, asyncio.CancelledError):
+                # Here and not by the server, so that a handshake under way ends with its task.
+                await writer.start_tls(self._context)
+                self.taken += 1
                 behind = await asyncio.open_connection(*self._to)
-                ways = [_pump(reader, behind[1]), _pump(behind[0], writer)]
-                await asyncio.wait([asyncio.ensure_future(way) for way in ways], return_when=asyncio.FIRST_COMPLETED)
-                behind[1].transport.abort()
+                ways = [asyncio.create_task(_pump(reader, behind[1])), asyncio.create_task(_pump(behind[0], writer))]
+                try:
+                    await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    behind[1].transport.abort()
         finally:
             writer.transport.abort()
+            for way in ways:
+                way.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)
             self._tasks.discard(task)
 
 
