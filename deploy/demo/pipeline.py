@@ -38,12 +38,19 @@ class Pipeline:
         self._logs = logs
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
-    def start(self, *names: str, arguments: Sequence[str] = (), **env: str) -> None:
-        """Start `reader`, `worker`, `exporter` or more of them (`reader-2`), with settings of their own."""
+    def start(self, *names: str, arguments: Sequence[str] = (), via: Sequence[str] = (), **env: str) -> None:
+        """Start `reader`, `worker`, `exporter` or more of them (`reader-2`), with settings of their own.
+
+        Args:
+            names: what to start; behind the hyphen is a name of yours.
+            arguments: options of the command.
+            via: a command that runs the command, elsewhere perhaps.
+            env: settings that only these have.
+        """
         for name in names:
             with (self._logs / f"{name}.log").open("ab") as log:
                 self._processes[name] = subprocess.Popen(
-                    [sys.executable, "-m", "cdc_reader", *_COMMANDS[name.partition("-")[0]], *arguments],
+                    [*via, sys.executable, "-m", "cdc_reader", *_COMMANDS[name.partition("-")[0]], *arguments],
                     env=self._env | env,
                     stdout=log,
                     stderr=log,
