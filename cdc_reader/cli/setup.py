@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,9 +11,12 @@ from cdc_reader.cli.consent import consent
 from cdc_reader.preflight import check_server, connect
 from cdc_reader.setup import apply_clickhouse, apply_postgres, note_if_skipping, print_sql, rebind
 from cdc_reader.slot_care.plan import count_unread
-from cdc_reader.slot_care.reshard import begin, end, former_streams
+from cdc_reader.slot_care.reshard import begin, end, former_streams, unfinished
 from sink.clickhouse import ClickHouse
 from sink.settings import MAX_SHARDS, Settings, load
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _TIMEOUT_S = 60
 
@@ -42,9 +45,20 @@ def setup(
     clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=_TIMEOUT_S)
     # ClickHouse first: a slot keeps WAL from its creation on, so it comes last, when everything else is known to work.
     apply_clickhouse(clickhouse, settings, typer.echo)
-    former = _former(settings)
-    if former:
-        _reshard(settings, clickhouse, former, yes=yes)
+    if former := _former(settings):
+        _tell_of_end(former, settings.streams())
+        consent("Do it?", yes=yes)
+        end(settings, clickhouse, former)
+        _begin(settings, clickhouse, settings.streams())
+        return
+    if shards is not None and (rest := unfinished(settings, clickhouse)):
+        typer.echo(
+            f"the stream was not divided to the end: {_slots(rest)} begin anew, and what lies between is copied from "
+            "the outbox. Let the workers run",
+            err=True,
+        )
+        consent("Do it?", yes=yes)
+        _begin(settings, clickhouse, rest)
         return
     note_if_skipping(clickhouse, settings)
     apply_postgres(settings, typer.echo)
@@ -64,18 +78,22 @@ def _former(settings: Settings) -> list[Settings]:
         return former_streams(conn, settings)
 
 
-def _reshard(settings: Settings, clickhouse: ClickHouse, former: list[Settings], *, yes: bool) -> None:
-    new = ", ".join(stream.slot for stream in settings.streams())
+def _tell_of_end(former: Sequence[Settings], streams: Sequence[Settings]) -> None:
     typer.echo(
-        f"the stream is divided otherwise: {', '.join(stream.slot for stream in former)} end, {new} begin, and what "
+        f"the stream is divided otherwise: {_slots(former)} end, {_slots(streams)} begin, and what "
         "lies between is copied from the outbox. Stop the readers of before by SIGTERM first, and let the workers run",
         err=True,
     )
-    consent("Do it?", yes=yes)
-    end(settings, clickhouse, former)
+
+
+def _slots(streams: Sequence[Settings]) -> str:
+    return ", ".join(stream.slot for stream in streams)
+
+
+def _begin(settings: Settings, clickhouse: ClickHouse, streams: Sequence[Settings]) -> None:
     apply_postgres(settings, typer.echo, without_slots=True)
     with paper.range_bar("healing") as on_range:
-        for stream, copied in begin(settings, clickhouse, waiting=_say_waiting, on_range=on_range):
+        for stream, copied in begin(streams, clickhouse, waiting=_say_waiting, on_range=on_range):
             typer.echo(f"{stream.slot} begins; {copied:,} events were copied")
     typer.echo(f"set OUTHAUL_SHARDS={settings.shards} for every process; then start the readers")
 

@@ -29,7 +29,7 @@ from cdc_reader.sqlstate import error_of
 from sink.position import NO_LSN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from cdc_reader.outbox.compare import Compared
     from sink.clickhouse import ClickHouse
@@ -64,6 +64,15 @@ def _stream_of(settings: Settings, slot: str) -> Settings:
     return settings.model_copy(update={"shards": shards}).stream(shard)
 
 
+def unfinished(settings: Settings, clickhouse: ClickHouse) -> list[Settings]:
+    """Return the streams that a division which died has noted, and not come to.
+
+    Raises:
+        PipelineError: ClickHouse refuses or does not answer.
+    """
+    return [stream for stream, _ in due(clickhouse, settings)]
+
+
 def end(settings: Settings, clickhouse: ClickHouse, former: list[Settings]) -> None:
     """End the streams of before: their readers, their slots and publications.
 
@@ -85,7 +94,7 @@ def end(settings: Settings, clickhouse: ClickHouse, former: list[Settings]) -> N
 
 
 def begin(
-    settings: Settings,
+    streams: Sequence[Settings],
     clickhouse: ClickHouse,
     *,
     waiting: Callable[[], None],
@@ -98,7 +107,7 @@ def begin(
     Raises:
         PipelineError: a server refuses or does not answer; heals stay due.
     """
-    for stream in settings.streams():
+    for stream in streams:
         with make_anew(stream, clickhouse, accept_loss=False, waiting=waiting) as line:
             notes = due(clickhouse, stream)
             done = heal_all(stream, line, on_range, patience_s=_PATIENCE_S)
