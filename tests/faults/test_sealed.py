@@ -21,6 +21,7 @@ from tests.faults.test_hostile_redis import (
     db,
     push,
     queued,
+    wait_until_idle,
     with_body,
     with_fields,
     worker_lines,
@@ -59,7 +60,7 @@ def test_a_forged_or_altered_or_repeated_message_inserts_nothing(world: World, d
     push(db, world, forged | {f"again {n}": first for n in range(3)})
     world.pipeline.start("worker", **EVERY_LINE)
     world.assert_once_each()
-    until(lambda: not db.llen(world.settings.queue) and not db.hlen("unacked"), what="all are done with")
+    wait_until_idle(world, db)
     refused = worker_lines(world, "message_refused")
     assert [line["kind"] for line in refused] == ["ForgedMessageError"] * len(forged)
     # What was only repeated is what the reader has sent: token and positions leave it out, whoever sends it again.
