@@ -16,7 +16,7 @@ from cdc_reader import loop
 from deploy.kubernetes import __main__ as rules
 from sink import watchdog
 from sink.exposition import Health, application
-from sink.settings import Settings
+from sink.settings import Settings, load
 from tests.kubernetes import FOLDER, KUSTOMIZATIONS, ROOTS, Container, Object, built, containers, read, written
 from tests.prometheus import RULES, program
 
@@ -202,9 +202,11 @@ def test_there_are_no_more_workers_than_batches_to_work_on() -> None:
 def test_the_scaler_asks_for_metrics_that_exist_of_this_pipeline() -> None:
     documented = (ROOT / "docs" / "metrics.md").read_text()
     for trigger in of_kind("ScaledObject", WRITTEN)[0]["spec"]["triggers"]:
-        metric, source = re.findall(r'(outhaul_\w+)\{source="(\w+)"\}', trigger["metadata"]["query"])[0]
+        metric, source = re.findall(r'(outhaul_\w+)\{source=~?"([^"]+)"\}', trigger["metadata"]["query"])[0]
         assert f"| `{metric}` |" in documented
-        assert source == SETTINGS["OUTHAUL_SOURCE"]
+        assert re.fullmatch(source, SETTINGS["OUTHAUL_SOURCE"])
+        if "_reader_" in metric:
+            assert re.fullmatch(source, load(source=SETTINGS["OUTHAUL_SOURCE"], shards=2).stream(1).fence)
 
 
 def test_the_rules_are_those_of_prometheus() -> None:
@@ -271,6 +273,41 @@ def test_the_overlay_of_the_docs_is_what_they_say_it_is(tmp_path: Path) -> None:
     assert of_kind("CronJob", objects)
     settings = next(one["data"] for one in of_kind("ConfigMap", objects))
     assert settings == SETTINGS | {"OUTHAUL_HEAL": "auto"}
+
+
+def test_with_shards_each_has_two_pods_that_are_the_deployment_s_but_for_their_number(tmp_path: Path) -> None:
+    shutil.copytree(FOLDER, tmp_path / "deploy" / "kubernetes")
+    text = (ROOT / "docs" / "kubernetes.md").read_text()
+    overlay = tmp_path / "overlays" / "mine"
+    overlay.mkdir(parents=True)
+    (overlay / "kustomization.yaml").write_text(
+        text.partition("## Shards")[2].partition("```yaml\n")[2].partition("```")[0]
+    )
+    objects = built(str(overlay))
+    (deployment,) = (one for one in built("overlays/ha") if name_of(one) == "Deployment-outhaul-reader")
+    assert "Deployment-outhaul-reader" not in map(name_of, objects)
+    settings = next(one["data"] for one in of_kind("ConfigMap", objects))
+    sets = {one["metadata"]["name"]: one for one in of_kind("StatefulSet", objects)}
+    assert list(sets) == ["outhaul-reader", "outhaul-standby"]
+    for one in sets.values():
+        kubernetes_validate.validate(one, KUBERNETES, strict=True)
+        assert one["spec"]["replicas"] == int(settings["OUTHAUL_SHARDS"])
+        template = one["spec"]["template"]
+        assert one["spec"]["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+        pod = template["spec"]
+        assert pod.pop("affinity")
+        (reader,) = pod["containers"]
+        assert reader["args"] == ["reader", "--shard", "$(SHARD)"]
+        assert reader["env"].pop()["name"] == "SHARD"
+        reader["args"] = ["reader"]
+        (original,) = deployment["spec"]["template"]["spec"]["containers"]
+        assert reader.pop("image") == "registry.example.org/outhaul:0.1.0"
+        assert reader.pop("envFrom")
+        # The settings are under another name, since they hold another number.
+        changed = {"image", "envFrom"}
+        assert reader == {name: value for name, value in original.items() if name not in changed}
+    selectors = [one["spec"]["selector"]["matchLabels"] for one in sets.values()]
+    assert selectors[0] != selectors[1]
 
 
 def test_the_docs_name_every_secret_with_the_keys_that_are_asked_for() -> None:
