@@ -50,9 +50,9 @@ def _statement(name: str, branch: Settings) -> str:
     )
 
 
-def print_sql(settings: Settings) -> Iterator[str]:
-    """Yield what a DBA would apply by hand: psql for Postgres, clickhouse-client for ClickHouse."""
-    for name, text in [*postgres_ddl(settings), *schema.ddl(settings)]:
+def print_sql(settings: Settings, cluster: str) -> Iterator[str]:
+    """Yield what a DBA would apply by hand: psql for Postgres, clickhouse-client for ClickHouse, or a cluster of it."""
+    for name, text in [*postgres_ddl(settings), *schema.ddl(settings, cluster)]:
         yield f"-- {name}\n{text.strip()}\n"
 
 
@@ -77,13 +77,15 @@ def apply_postgres(settings: Settings, tell: Callable[[str], None], *, without_s
             tell(name)
 
 
-def apply_clickhouse(clickhouse: ClickHouse, settings: Settings, tell: Callable[[str], None]) -> None:
-    """Create what is missing in ClickHouse.
+def apply_clickhouse(
+    clickhouse: ClickHouse, settings: Settings, tell: Callable[[str], None], *, cluster: str = ""
+) -> None:
+    """Create what is missing in ClickHouse, on all servers of a cluster where one is named.
 
     Raises:
         PipelineError: ClickHouse refuses or does not answer.
     """
-    for name, text in schema.ddl(settings):
+    for name, text in schema.ddl(settings, cluster):
         clickhouse.command(text)
         tell(name)
 

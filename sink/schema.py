@@ -16,7 +16,7 @@ import structlog
 
 from sink.errors import Exit, FatalError
 from sink.settings import DEDUPLICATION_WINDOW
-from sink.sql import identifier, names, statement
+from sink.sql import identifier, literal, names, statement
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,25 +29,32 @@ if TYPE_CHECKING:
 log = structlog.get_logger("outhaul.sink")
 
 _OF_ALL = ("_epochs", "_pauses")
+# What says how many tokens a table remembers, where it is replicated and where it is not.
+_WINDOWS = {True: "replicated_deduplication_window", False: "non_replicated_deduplication_window"}
 # What a Replicated table remembers where nothing is set; newer servers remember more.
 _REPLICATED_WINDOW = 1000
 
 
-def ddl(settings: Settings) -> Iterator[tuple[str, str]]:
-    """Yield (file name, statement) of all that ClickHouse needs, in order; for each captured table."""
+def ddl(settings: Settings, cluster: str = "") -> Iterator[tuple[str, str]]:
+    """Yield (file name, statement) of all that ClickHouse needs, in order; for each captured table.
+
+    Args:
+        settings: names of tables, and the type of the context.
+        cluster: name of the cluster on which the tables are replicated; without one they are a single server's.
+    """
+    values = {
+        "context_type": settings.context_type,
+        "deduplication_window": DEDUPLICATION_WINDOW,
+        "cluster": literal(cluster),
+        "on_cluster": f" ON CLUSTER {literal(cluster)}" if cluster else "",
+        "replicated": "Replicated" if cluster else "",
+        "window": _WINDOWS[bool(cluster)],
+    }
+    files = [*names("clickhouse"), *(names("clickhouse/cluster") if cluster else ())]
     for number, branch in enumerate(settings.branches()):
-        for name in names("clickhouse"):
-            if number and name.removesuffix(".sql").endswith(_OF_ALL):
-                continue
-            yield (
-                name,
-                statement(
-                    name,
-                    table=branch.clickhouse_table,
-                    context_type=settings.context_type,
-                    deduplication_window=DEDUPLICATION_WINDOW,
-                ),
-            )
+        for name in files:
+            if not (number and name.removesuffix(".sql").endswith(_OF_ALL)):
+                yield name, statement(name, table=branch.clickhouse_table, **values)
 
 
 def apply(clickhouse: ClickHouse, settings: Settings) -> None:
@@ -98,8 +105,7 @@ class Table:
     @property
     def token_window(self) -> int:
         """How many tokens of past inserts are remembered; 0 where none is."""
-        name = "replicated_deduplication_window" if self.is_replicated else "non_replicated_deduplication_window"
-        return self.setting(name, _REPLICATED_WINDOW if self.is_replicated else 0)
+        return self.setting(_WINDOWS[self.is_replicated], _REPLICATED_WINDOW if self.is_replicated else 0)
 
     def setting(self, name: str, default: int) -> int:
         """Return a whole number among the table's own settings, or the default."""

@@ -29,6 +29,9 @@ def setup(
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before a stream is divided otherwise.")] = False,
     show: Annotated[bool, typer.Option("--print-sql", help="Print the SQL for a DBA instead of applying it.")] = False,
+    cluster: Annotated[
+        str, typer.Option(metavar="NAME", help="Make ClickHouse's tables replicated, on the servers of this cluster.")
+    ] = "",
     anew: Annotated[
         bool, typer.Option("--rebind", help="Go on from the slot of another server: after a failover or a restore.")
     ] = False,
@@ -39,12 +42,12 @@ def setup(
     """
     settings = load() if shards is None else load(shards=shards)
     if show:
-        for part in print_sql(settings):
+        for part in print_sql(settings, cluster):
             typer.echo(part)
         return
     clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=_TIMEOUT_S)
     # ClickHouse first: a slot keeps WAL from its creation on, so it comes last, when everything else is known to work.
-    apply_clickhouse(clickhouse, settings, typer.echo)
+    apply_clickhouse(clickhouse, settings, typer.echo, cluster=cluster)
     if former := _former(settings):
         _tell_of_end(former, settings.streams())
         consent("Do it?", yes=yes)

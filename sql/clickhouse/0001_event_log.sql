@@ -1,7 +1,7 @@
 -- One row for each committed event. Queries need no FINAL: rows are stored once; the Replacing engine is only a net.
--- non_replicated_deduplication_window makes ClickHouse remember the tokens of past inserts, so that sending a batch
+-- The deduplication window makes ClickHouse remember the tokens of past inserts, so that sending a batch
 -- again stores nothing twice. The minmax index lets inserts and recovering readers find positions quickly.
-CREATE TABLE IF NOT EXISTS ${table} (
+CREATE TABLE IF NOT EXISTS ${table}${on_cluster} (
     id               Int64 CODEC(Delta, ZSTD(1)),
     event_type       LowCardinality(String),
     event_date_time  DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)),
@@ -16,7 +16,7 @@ CREATE TABLE IF NOT EXISTS ${table} (
     cdc_ingested_at  DateTime64(6, 'UTC') DEFAULT now64(6, 'UTC') CODEC(Delta, ZSTD(1)),
     INDEX cdc_position_minmax (cdc_lsn, cdc_ordinal) TYPE minmax GRANULARITY 1
 )
-ENGINE = ReplacingMergeTree
+ENGINE = ${replicated}ReplacingMergeTree
 PARTITION BY toYYYYMM(event_date_time)
 ORDER BY (event_type, event_date_time, id)
-SETTINGS non_replicated_deduplication_window = ${deduplication_window};
+SETTINGS ${window} = ${deduplication_window};

@@ -1,5 +1,5 @@
 -- Events that cannot be stored as they are: each whole, as Postgres would print it, with its position and the reason.
-CREATE TABLE IF NOT EXISTS ${table}_dead_letters (
+CREATE TABLE IF NOT EXISTS ${table}_dead_letters${on_cluster} (
     row              String CODEC(ZSTD(1)),
     reason           String,
     cdc_source       LowCardinality(String),
@@ -9,7 +9,7 @@ CREATE TABLE IF NOT EXISTS ${table}_dead_letters (
     cdc_ingested_at  DateTime64(6, 'UTC') DEFAULT now64(6, 'UTC'),
     INDEX cdc_position_minmax (cdc_lsn, cdc_ordinal) TYPE minmax GRANULARITY 1
 )
-ENGINE = ReplacingMergeTree
+ENGINE = ${replicated}ReplacingMergeTree
 PARTITION BY toYYYYMM(cdc_ingested_at)
 ORDER BY (cdc_source, cdc_lsn, cdc_ordinal)
-SETTINGS non_replicated_deduplication_window = ${deduplication_window};
+SETTINGS ${window} = ${deduplication_window};

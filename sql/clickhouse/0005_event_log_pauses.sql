@@ -1,6 +1,6 @@
 -- What operators said about pausing a source; the row with the highest number counts. `until` is empty for a pause that
 -- only `outhaul resume` ends. Small: one row a word.
-CREATE TABLE IF NOT EXISTS ${table}_pauses (
+CREATE TABLE IF NOT EXISTS ${table}_pauses${on_cluster} (
     source    LowCardinality(String),
     number    UInt64,
     is_paused Bool,
@@ -9,5 +9,5 @@ CREATE TABLE IF NOT EXISTS ${table}_pauses (
     by        String,
     reason    String
 )
-ENGINE = MergeTree
+ENGINE = ${replicated}MergeTree
 ORDER BY (source, number);

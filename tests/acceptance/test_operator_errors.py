@@ -80,6 +80,13 @@ def test_a_table_that_is_not_there_is_said(idle: World) -> None:
             refused(idle, name, "has no table", OUTHAUL_TABLE="public.elsewhere")
 
 
+def test_a_cluster_that_clickhouse_does_not_know_is_said(world: World) -> None:
+    code, _, said = outhaul_here(world.env, "setup", "--cluster", "nowhere")
+    assert code > 0
+    (error,) = (line for line in said.splitlines() if line.startswith("outhaul: "))
+    assert "'nowhere'" in error
+
+
 def test_a_second_command_waits_for_nobody_and_says_who_is_first(idle: World) -> None:
     with psycopg.connect(idle.dsn, autocommit=True) as other:
         other.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [f"outhaul slot {idle.settings.slot}"])
