@@ -62,7 +62,7 @@ def ask(settings: Settings) -> Answer:
     Raises:
         PipelineError: Redis refuses or does not answer.
     """
-    payloads = Payloads(settings.redis_url.get_secret_value())
+    payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
     try:
         info = read(payloads.info())
         return Answer(info, _put(settings, payloads), _trip_s(payloads), measured(payloads.clock))
