@@ -71,11 +71,13 @@ def configuration(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _where(url: str, source: str) -> dict[str, str]:
+def _where(url: str, source: str) -> dict[str, Any]:
     """Return how our transport finds the server, where Sentinels or a cluster are asked for it."""
     if redis_places.places(url, source) is None:
         return {}
-    return {"places": redis_places.name(url, source), "global_keyprefix": redis_url.key_prefix(url, source)}
+    # A server that hangs is left for the next as soon as by our own connections: kombu adds a second to this one.
+    interval = {"health_check_interval": SOCKET_TIMEOUT_S - 1}
+    return interval | {"places": redis_places.name(url, source), "global_keyprefix": redis_url.key_prefix(url, source)}
 
 
 def _schedule(settings: Settings) -> dict[str, Any]:

@@ -31,6 +31,9 @@ log = structlog.get_logger("outhaul.sink")
 # For one server to say where the keys are, and for all of them: one that is gone must not hold up those that answer.
 _ANSWER_S = 1.0
 _LOOK_S = 3.0
+# How often the Sentinels are asked whether the primary is still the one that connections are open to, and how long one
+# may take: a primary that was cut off and comes back takes what is sent to it until they tell it, ten seconds later.
+_CHECK_S, _CHECK_ANSWER_S = 5.0, 0.5
 
 # What a server answers that is not, or not now, the one to write to: a replica, one that was cut off from its
 # replicas or its cluster, one that gave the slot away or is about to.
@@ -74,6 +77,7 @@ class Places:
         # Who is asked first: whoever was right the last time. Only ever replaced whole, so it needs no lock.
         self._order = address.servers
         self.last: Server | None = None
+        self._check_at = 0.0
 
     def are_of(self, address: Address, tls: dict[str, Any]) -> bool:
         """Tell whether this is all that is known of an address."""
@@ -125,6 +129,21 @@ class Places:
     def used(self, found: Answer) -> None:
         """Keep in mind that an answer was right."""
         self._order = tuple(dict.fromkeys((found.asked, *self.address.servers, *found.others)))
+        self._check_at = time.monotonic() + _CHECK_S
+        self._set_last(found)
+
+    def check(self) -> None:
+        """Ask one Sentinel now and then whether `last` still holds; one that does not answer is not the first asked."""
+        if self.address.kind is not Kind.SENTINEL or (now := time.monotonic()) < self._check_at:
+            return
+        self._check_at = now + _CHECK_S
+        found = self.ask(self._order[0], timeout_s=_CHECK_ANSWER_S)
+        if found.place is None:
+            self._order = (*self._order[1:], self._order[0])
+        else:
+            self._set_last(found)
+
+    def _set_last(self, found: Answer) -> None:
         before, self.last = self.last, found.place
         if before not in {None, found.place}:
             log.warning("redis_moved", server=_text(found.place), before=_text(before), asked=_text(found.asked))
@@ -260,14 +279,16 @@ class _There:
         raise ElsewhereError(said) from failed
 
     def check_health(self: Any) -> None:
-        """Called before each command: where another connection of this process has found a newer place, go there, too.
+        """Called before each command: the place may have changed since, and another connection have noticed it.
 
         Raises:
             ElsewhereError: this is the former place; the connection is closed.
         """
-        if self._sock and self._at not in {None, self._places.last}:
-            self.disconnect()
-            raise ElsewhereError(f"{_text(self._at)} is no longer {self._places.sought}")
+        if self._sock and self._at is not None:
+            self._places.check()
+            if self._at != self._places.last:
+                self.disconnect()
+                raise ElsewhereError(f"{_text(self._at)} is no longer {self._places.sought}")
         super().check_health()  # type: ignore[misc]
 
     def read_response(self: Any, *arguments: Any, **options: Any) -> Any:

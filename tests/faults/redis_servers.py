@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import redis
@@ -19,6 +19,7 @@ from tests.conftest import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
 HOST = "127.0.0.1"
 MASTER = "mymaster"
@@ -61,7 +62,8 @@ class Server:
 
     def ask(self, *words: object) -> Any:
         """Send a command that redis-py need not know; return what it answers, undecoded."""
-        connection: Any = redis.Connection(host=HOST, port=self.port, password=self.password, protocol=2)
+        make: Any = redis.Connection
+        connection = make(host=HOST, port=self.port, password=self.password, protocol=2)
         connection.send_command(*words)
         try:
             return connection.read_response()
@@ -73,6 +75,15 @@ class Server:
         with suppress(redis.ConnectionError):
             return fact.encode() in self.ask("INFO", "replication")
         return False
+
+    def pause(self) -> None:
+        """Let it hang."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         if self.process is not None:
@@ -209,5 +220,5 @@ class Cluster:
 
 def _done(server: Server, *words: object) -> bool:
     with suppress(redis.ResponseError):
-        return server.ask(*words) == b"OK"
+        return bool(server.ask(*words) == b"OK")
     return False
