@@ -127,14 +127,19 @@ def client_options(url: str) -> dict[str, Any]:
     return named | {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
 
 
-def broker_url(url: str) -> str:
-    """Return the URL for Celery: without the TLS options, which are said beside it, and with one server of several."""
+def broker_url(url: str, at: Server | None = None) -> str:
+    """Return the URL for Celery: without the TLS options, which are said beside it, and with one server of several.
+
+    Args:
+        url: OUTHAUL_REDIS_URL.
+        at: which server, where the URL names several; the first, unless given.
+    """
     parts = urlsplit(url)
     if (named := address(url)) is not None:
-        host, port = named.servers[0]
+        host, port = at or named.servers[0]
         login = "".join(parts.netloc.rpartition("@")[:2])
-        at = f"{login}[{host}]:{port}" if ":" in host else f"{login}{host}:{port}"
-        return f"{parts.scheme.partition('+')[0]}://{at}/{named.database}"
+        where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return f"{parts.scheme.partition('+')[0]}://{login}{where}/{named.database}"
     rest = [(name, value) for name, value in parse_qsl(parts.query) if not name.startswith("ssl_")]
     return parts._replace(query=urlencode(rest)).geturl()
 

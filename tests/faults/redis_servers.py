@@ -25,7 +25,13 @@ HOST = "127.0.0.1"
 MASTER = "mymaster"
 PASSWORD, SENTINELS_PASSWORD = "ein-langes-Wort", "ein-anderes-Wort"
 # How soon a silent server counts as gone, in milliseconds; in production rather five seconds or more.
-DOWN_AFTER_MS = 1000
+DOWN_AFTER_MS = 500
+
+# As docs/security.md has them: what outhaul's own user may do at the servers, in a cluster, and at a Sentinel.
+USER = "outhaul"
+ACL = "~outhaul.* ~outhaul:* ~_kombu.* ~unacked* ~*.pidbox* &* +@all -@admin -@dangerous +info"
+CLUSTER_ACL = "~outhaul:* &* +@all -@admin -@dangerous +info"
+SENTINEL_ACL = "+sentinel|get-master-addr-by-name"
 
 
 @dataclass
@@ -56,6 +62,11 @@ class Server:
         with suppress(redis.ConnectionError), self.client() as client:
             return bool(client.ping())
         return False
+
+    def admit(self, rights: str) -> Server:
+        """Make outhaul's user; its password is the server's."""
+        self.ask("ACL", "SETUSER", USER, "on", f">{self.password}", *rights.split())
+        return self
 
     def client(self) -> redis.Redis:
         return redis.Redis(host=HOST, port=self.port, password=self.password, socket_timeout=10)
@@ -104,8 +115,8 @@ class Sentinels:
     def __init__(self, folder: Path) -> None:
         # Where the old primary comes back it follows, so each has what the other lets in.
         common = f'save ""\nrepl-diskless-sync-delay 0\nmasterauth {PASSWORD}\n'
-        first = Server(folder, conf=common).start()
-        second = Server(folder, conf=f"{common}replicaof {HOST} {first.port}\n").start()
+        first = Server(folder, conf=common).start().admit(ACL)
+        second = Server(folder, conf=f"{common}replicaof {HOST} {first.port}\n").start().admit(ACL)
         self.servers = (first, second)
         watch = (
             f"sentinel monitor {MASTER} {HOST} {first.port} 2\nsentinel auth-pass {MASTER} {PASSWORD}\n"
@@ -113,7 +124,10 @@ class Sentinels:
             f"sentinel failover-timeout {MASTER} 3000\n"
         )
         sentinel = {"arguments": ("--sentinel",), "conf": watch, "password": SENTINELS_PASSWORD}
-        self.sentinels = [Server(folder, **sentinel).start() for _ in range(3)]  # type: ignore[arg-type]
+        self.sentinels = [
+            Server(folder, **sentinel).start().admit(SENTINEL_ACL)  # type: ignore[arg-type]
+            for _ in range(3)
+        ]
         until(self._know_each_other, what="the Sentinels know each other and the replica")
 
     def _know_each_other(self) -> bool:
@@ -129,8 +143,8 @@ class Sentinels:
         return dict(zip(words[::2], words[1::2], strict=True))
 
     def url(self, database: int = 0, master: str = MASTER) -> str:
-        options = f"master={master}&sentinel_password={SENTINELS_PASSWORD}"
-        return f"redis+sentinel://:{PASSWORD}@{_names(self.sentinels)}/{database}?{options}"
+        options = f"master={master}&sentinel_user={USER}&sentinel_password={SENTINELS_PASSWORD}"
+        return f"redis+sentinel://{USER}:{PASSWORD}@{_names(self.sentinels)}/{database}?{options}"
 
     def primary(self) -> Server:
         """Return the server that the Sentinels name."""
@@ -159,8 +173,8 @@ class Cluster:
         )
         count = 6 if replicas else 3
         self.nodes = [
-            Server(folder, conf=f"{conf}cluster-port {free_port()}\n").start() for _ in range(count)
-        ]  # fmt: skip
+            Server(folder, conf=f"{conf}cluster-port {free_port()}\n").start().admit(CLUSTER_ACL) for _ in range(count)
+        ]
         self.ids = [one.ask("CLUSTER", "MYID").decode() for one in self.nodes]
         for number, one in enumerate(self.nodes[:3]):
             one.ask("CLUSTER", "ADDSLOTSRANGE", 5461 * number, 16383 if number == 2 else 5461 * number + 5460)
@@ -176,7 +190,7 @@ class Cluster:
             until(lambda one=one: one.says("master_link_status:up"))  # type: ignore[misc]
 
     def url(self) -> str:
-        return f"redis+cluster://:{PASSWORD}@{_names(self.nodes)}"
+        return f"redis+cluster://{USER}:{PASSWORD}@{_names(self.nodes)}"
 
     def owner(self, source: str) -> Server:
         """Return the node that has the source's slot, as the first node that lives sees it."""
