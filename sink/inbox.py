@@ -19,6 +19,7 @@ from kombu.transport import redis as kombu_redis
 
 from sink import app, metrics, redis_places
 from sink.errors import ForeignMessageError
+from sink.redis_connection import connection_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,7 +63,7 @@ class Channel(kombu_redis.Channel):
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
         if not self.places:
             return dict(super()._connparams(asynchronous))  # type: ignore[no-untyped-call]
-        options = redis_places.named(self.places).connection_options()
+        options = connection_options(redis_places.named(self.places))
         # kombu makes a class of its own out of this one, which must stay.
         self.connection_class = self.connection_class_ssl = options.pop("connection_class")
         return dict(super()._connparams(asynchronous)) | options  # type: ignore[no-untyped-call]

@@ -16,6 +16,7 @@ from redis.retry import Retry
 
 from sink import redis_places, redis_url
 from sink.errors import Exit, FatalError
+from sink.redis_connection import connection_options
 from sink.redis_errors import of_a_cluster, translated
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Payloads:
             "retry": Retry(NoBackoff(), 0),
         }
         if self.places is not None:
-            pool = redis.ConnectionPool(**self.places.connection_options(), **options)
+            pool = redis.ConnectionPool(**connection_options(self.places), **options)
             self._redis = redis.Redis.from_pool(pool)
             return
         try:

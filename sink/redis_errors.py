@@ -14,7 +14,7 @@ import redis
 
 from sink import redis_url, tls
 from sink.errors import Exit, FatalError, TransientError
-from sink.redis_places import ElsewhereError, NoPlaceError
+from sink.redis_search import ElsewhereError, NoPlaceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,6 +1,6 @@
 """Settings -> what Redis says of itself, and Sentinels or a cluster of where it is; and the findings of that.
 
-Edge: INFO, TIME, what `sink/redis_places.py` asks, and the payload of 1 kB that the preflight check puts and drops.
+Edge: INFO, TIME, what `sink/redis_search.py` asks, and the payload of 1 kB that the preflight check puts and drops.
 
 Source: https://redis.io/docs/latest/commands/info/
 """
@@ -17,7 +17,7 @@ from cdc_reader.doctor.clocks import Offset, measured
 from cdc_reader.doctor.finding import Finding, broken, fail, fine, size, warn
 from cdc_reader.loop import MAX_IN_FLIGHT_BYTES
 from cdc_reader.preflight import check_redis
-from sink import redis_places, redis_url
+from sink import redis_search, redis_url
 from sink.errors import PipelineError
 from sink.payloads import Payloads
 
@@ -54,7 +54,7 @@ class Whereabouts:
 
     sought: str
     kind: redis_url.Kind
-    said: tuple[redis_places.Answer, ...]
+    said: tuple[redis_search.Answer, ...]
     found: redis_url.Server | None
 
 
@@ -147,11 +147,11 @@ def whereabouts(where: Whereabouts) -> Finding:
     """Judge what Sentinels, or nodes of a cluster, say of where the keys are."""
     agree = [one.asked for one in where.said if one.place == where.found]
     others = [one for one in where.said if one.place != where.found]
-    found = f"{where.sought} is {redis_places.texts([where.found] if where.found else [])}"
+    found = f"{where.sought} is {redis_search.texts([where.found] if where.found else [])}"
     found += f", as {len(agree)} of {len(where.said)} say"
     if others:
         why = "; ".join(
-            f"{redis_places.texts([one.asked])}: {redis_places.texts([one.place]) if one.place else one.why}"
+            f"{redis_search.texts([one.asked])}: {redis_search.texts([one.place]) if one.place else one.why}"
             for one in others
         )
         return warn(
@@ -210,7 +210,8 @@ def _where(payloads: Payloads) -> Whereabouts | None:
     places = payloads.places
     if places is None:
         return None
-    return Whereabouts(places.sought, places.address.kind, tuple(places.survey()), places.last)
+    search = places.search
+    return Whereabouts(search.sought, search.address.kind, tuple(places.survey()), places.last)
 
 
 def _put(settings: Settings, payloads: Payloads) -> PipelineError | None:

@@ -18,15 +18,20 @@ from sink.app import WRITE_BATCH, make_app
 from sink.errors import Exit, FatalError, PipelineError, TransientError
 from sink.keys import celery_prefix
 from sink.payloads import Payloads
+from sink.redis_connection import connection_options
+from sink.redis_search import Answer, ElsewhereError, Search
 from sink.redis_url import Address, Kind
 from sink.settings import load
 from tests.acceptance.operator import outhaul
 from tests.acceptance.pages import free_port
+from tests.conftest import until
 from tests.faults.proxy import Proxy
 from tests.faults.redis_servers import HOST, MASTER, PASSWORD, SENTINELS_PASSWORD, Cluster, Sentinels, Server
+from tests.tls import Door, Papers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from cdc_reader.doctor.finding import Finding
     from tests.conftest import World
@@ -132,12 +137,12 @@ def silent(server: Server) -> Iterator[str]:
 
 def test_a_connection_to_a_server_that_has_become_a_replica_ends(sentinels: Sentinels) -> None:
     """A server that is no longer the primary says so when it is greeted, and when it is written to."""
-    places = redis_places.Places(Address(Kind.SENTINEL, (), 0, None, PASSWORD, MASTER), "outhaul", {})
+    places = redis_places.Places(Search(Address(Kind.SENTINEL, (), 0, None, PASSWORD, MASTER), "outhaul", {}))
     replica = next(one for one in sentinels.servers if one is not sentinels.primary())
-    lie = redis_places.Answer((HOST, 1), (HOST, replica.port))
+    lie = Answer((HOST, 1), (HOST, replica.port))
     places.look = lambda: iter([lie])  # type: ignore[method-assign]
-    pool = redis.ConnectionPool(**places.connection_options())
-    with pytest.raises(redis_places.ElsewhereError, match="it says that it is a replica"):
+    pool = redis.ConnectionPool(**connection_options(places))
+    with pytest.raises(ElsewhereError, match="it says that it is a replica"):
         redis.Redis.from_pool(pool).get("x")
 
 
@@ -182,6 +187,44 @@ def test_the_exporter_finds_both_kinds(sentinels: Sentinels, cluster: Cluster) -
     for url in (sentinels.url(), cluster.url()):
         names = {metric.name: metric for metric in RedisLook(load(redis_url=url)).look()}
         assert names["outhaul_queue_messages"].samples[0].value == 0
+
+
+def test_both_are_asked_over_tls_and_the_keys_are_there_by_tls_too(sentinels: Sentinels, tmp_path: Path) -> None:
+    papers = Papers(tmp_path)
+    conf = "cluster-enabled yes\n"
+    node = Server(tmp_path, conf=conf)
+    with (
+        Door((HOST, node.port), papers.server).open() as door,
+        Door((HOST, sentinels.sentinels[0].port), papers.server).open() as other,
+    ):
+        # What a node with TLS does: it tells clients the port of that.
+        node.conf += f"cluster-port {free_port()}\ncluster-announce-port {door.port}\n"
+        try:
+            node.start().ask("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+            until(lambda: b"cluster_state:ok" in node.ask("CLUSTER", "INFO"), what="it is up")
+            url = f"rediss+cluster://:{PASSWORD}@{HOST}:{door.port}?ssl_ca_certs={papers.ca}"
+            assert of_doctor(url)["place"].found.endswith(
+                f" is {HOST}:{door.port}, as 1 of 1 say, and it is the only one named"
+            )
+            settings = load(redis_url=url)
+            with make_app(settings) as app:
+                app.send_task(WRITE_BATCH, args=("x",), queue=settings.queue, retry=False)
+            assert node.ask("LLEN", settings.queue_key) == 1
+        finally:
+            node.kill()
+        refused = complaint(url.replace(str(papers.ca), str(papers.wrong_ca)))
+        assert "certificate is refused" in str(refused)
+        options = f"master={MASTER}&sentinel_password={SENTINELS_PASSWORD}&ssl_ca_certs="
+        sentinel = f"rediss+sentinel://:x@{HOST}:{other.port}?{options}"
+        (said,) = places_of(f"{sentinel}{papers.ca}").survey()
+        assert said.place == (HOST, sentinels.primary().port)
+        assert "certificate is refused" in str(complaint(f"{sentinel}{papers.wrong_ca}"))
+
+
+def places_of(url: str) -> redis_places.Places:
+    found = redis_places.places(url, "outhaul")
+    assert found is not None
+    return found
 
 
 @pytest.mark.long

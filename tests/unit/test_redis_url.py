@@ -97,7 +97,7 @@ def test_what_celery_tells_others_of_the_broker_has_no_secret_in_it() -> None:
     options = configuration(load(redis_url=url))["broker_transport_options"]
     assert SECRET not in str(options)
     places = redis_places.named(options["places"])
-    assert places.address.password == f"{SECRET}-1"
+    assert places.search.address.password == f"{SECRET}-1"
     assert redis_places.places(url, "outhaul") is places
     # Another password is another login, at once.
     changed = redis_places.places(url.replace("-1@", "-3@"), "outhaul")
