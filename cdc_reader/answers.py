@@ -95,7 +95,7 @@ def ask_redis(payloads: Payloads, settings: Settings) -> OfRedis:
         reader=reader,
         reconnecting=payloads.text(reconnecting_key(settings.fence)) if reader is None else None,
         standby=payloads.text(standby_key(settings.fence)),
-        queue_length=(waiting := payloads.length(settings.queue)),
+        queue_length=(waiting := payloads.length(settings.queue_key)),
         is_worked=not waiting or _is_worked(payloads, settings),
     )
 
@@ -103,7 +103,7 @@ def ask_redis(payloads: Payloads, settings: Settings) -> OfRedis:
 def _is_worked(payloads: Payloads, settings: Settings) -> bool:
     for wait_s in (0.0, _SECOND_LOOK_S):
         time.sleep(wait_s)
-        if payloads.text(pulse_key(settings.source, ANY)) or not payloads.length(settings.queue):
+        if payloads.text(pulse_key(settings.source, ANY)) or not payloads.length(settings.queue_key):
             return True
     return False
 

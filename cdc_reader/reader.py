@@ -77,7 +77,7 @@ def check(settings: Settings) -> Server:
         PipelineError: the first thing that is not as it must be, with what to do.
     """
     server = check_postgres(settings)
-    payloads = Payloads(settings.redis_url.get_secret_value())
+    payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
     check_redis(settings, payloads)
     payloads.close()
     clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=10)
@@ -185,7 +185,7 @@ def _open(app: SinkApp, status_interval_s: float, signs: Signs, *, binary: bool)
     past = Past(ended, slot_was_synced=facts is not None and facts.synced)
     url = settings.clickhouse_url.get_secret_value()
     asking = ClickHouse(url, timeout_s=_ASK_TIMEOUT_S)
-    payloads = Payloads(settings.redis_url.get_secret_value())
+    payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
     wishing = ClickHouse(url, timeout_s=_WISH_TIMEOUT_S)
     dispatcher = Dispatcher(app, payloads, ClickHouse(url, timeout_s=settings.insert_timeout_s))
     log.info("streaming", slot=settings.slot, confirmed_lsn=str(confirmed), owner=owner, binary=binary)
@@ -229,7 +229,7 @@ def _say_why(settings: Settings, error: TransientError, wait_s: float) -> None:
     Sentry hears of it when it has lasted.
     """
     sentry.repeated(error)
-    payloads = Payloads(settings.redis_url.get_secret_value())
+    payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
     line = f"the reader on {socket.gethostname()} (process {os.getpid()}) has no session and tries again: {error}"
     with suppress(TransientError):
         payloads.set(reconnecting_key(settings.fence), line, ttl_s=math.ceil(wait_s + _ATTEMPT_S))

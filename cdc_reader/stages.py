@@ -313,7 +313,7 @@ def _look(
         return
     present = payloads.present([alive_key(settings.source, token) for token in tokens])
     alive = frozenset(token for token, is_there in zip(tokens, present, strict=True) if is_there)
-    events.put(Looked(Health(payloads.length(settings.queue), alive)))
+    events.put(Looked(Health(payloads.length(settings.queue_key), alive)))
 
 
 def publish_state(events: Events, payloads: Payloads, fence: str, snapshot: Callable[[], str]) -> None:

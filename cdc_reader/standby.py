@@ -125,7 +125,7 @@ class Standby:
         self._settings = settings
         self._signs = signs
         self._watch = Watch(status_interval_s)
-        self._payloads = Payloads(settings.redis_url.get_secret_value())
+        self._payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
         self._redis_rests_until = float("-inf")
         self._said: set[tuple[int, str]] = set()
         self._ending: Holder | None = None

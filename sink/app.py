@@ -17,7 +17,7 @@ from celery import Celery
 from celery.signals import setup_logging, task_postrun
 from click.core import ParameterSource
 
-from sink import identity, logs, redis_url, sentry
+from sink import identity, logs, redis_places, redis_url, sentry
 from sink.payloads import SOCKET_TIMEOUT_S
 from sink.scrub import scrub_of
 from sink.settings import Settings, load
@@ -37,9 +37,10 @@ _PRUNE_EVERY_S = 600
 
 def configuration(settings: Settings) -> dict[str, Any]:
     """Return Celery's configuration for one pipeline."""
+    url = settings.redis_url.get_secret_value()
     return {
-        "broker_url": redis_url.broker_url(settings.redis_url.get_secret_value()),
-        "broker_use_ssl": redis_url.client_options(settings.redis_url.get_secret_value()) or None,
+        "broker_url": redis_url.broker_url(url),
+        "broker_use_ssl": redis_url.client_options(url) or None,
         "broker_transport": TRANSPORT,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
@@ -49,7 +50,8 @@ def configuration(settings: Settings) -> dict[str, Any]:
             "socket_connect_timeout": SOCKET_TIMEOUT_S,
             "socket_keepalive": True,
             "health_check_interval": 10,
-        },
+        }
+        | _where(url, settings.source),
         # A message that a dead worker held comes back; the token makes the second insert harmless.
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
@@ -67,6 +69,15 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "imports": ["sink.task", "sink.retry_letters", "sink.pulse"],
         "beat_schedule": _schedule(settings),
     }
+
+
+def _where(url: str, source: str) -> dict[str, Any]:
+    """Return how our transport finds the server, where Sentinels or a cluster are asked for it."""
+    if redis_places.places(url, source) is None:
+        return {}
+    # A server that hangs is left for the next as soon as by our own connections: kombu adds a second to this one.
+    interval = {"health_check_interval": SOCKET_TIMEOUT_S - 1}
+    return interval | {"places": redis_places.name(url, source), "global_keyprefix": redis_url.key_prefix(url, source)}
 
 
 def _schedule(settings: Settings) -> dict[str, Any]:

@@ -17,8 +17,9 @@ import structlog
 from celery.signals import task_rejected
 from kombu.transport import redis as kombu_redis
 
-from sink import app, metrics
+from sink import app, metrics, redis_places
 from sink.errors import ForeignMessageError
+from sink.redis_connection import connection_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,6 +56,21 @@ class Channel(kombu_redis.Channel):
     """Reads the list and lets our messages through; the others are dropped."""
 
     QoS = QoS
+    from_transport_options = (*kombu_redis.Channel.from_transport_options, "places")  # type: ignore[assignment]
+    # The name of those that are asked for the server before each connection; none where the URL says which it is.
+    places = ""
+
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
+        if not self.places:
+            return dict(super()._connparams(asynchronous))  # type: ignore[no-untyped-call]
+        options = connection_options(redis_places.named(self.places))
+        # kombu makes a class of its own out of this one, which must stay.
+        self.connection_class = self.connection_class_ssl = options.pop("connection_class")
+        return dict(super()._connparams(asynchronous)) | options  # type: ignore[no-untyped-call]
+
+    def _has_queue(self, queue: str, **_: Any) -> bool:
+        # kombu asks by EXISTS, to which it does not add the prefix that keys have in a cluster.
+        return bool(self._size(queue))  # type: ignore[no-untyped-call]
 
     def basic_consume(
         self, queue: str, no_ack: bool, callback: Callable[[Any], Any], consumer_tag: str, **kwargs: Any

@@ -75,6 +75,11 @@ def _tagged(fence: str) -> str:
     return f"outhaul:{{{source}}}{slash}{lane}"
 
 
+def celery_prefix(source: str) -> str:
+    """Return what stands before the names of Celery's own keys in a Redis cluster, where they must lie beside ours."""
+    return f"outhaul:{{{source}}}:celery:"
+
+
 def letters_key(source: str, run: str) -> str:
     """Return the Redis list on which the sink says what became of the dead letters of one retry."""
     return f"outhaul:{{{source}}}:letters:{run}"

@@ -8,18 +8,19 @@ Source: https://redis.io/docs/latest/commands/
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from sink import redis_url, tls
-from sink.errors import Exit, FatalError, TransientError
+from sink import redis_places, redis_url
+from sink.errors import Exit, FatalError
+from sink.redis_connection import connection_options
+from sink.redis_errors import of_a_cluster, translated
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 # Long enough for a Redis that forks or swaps, short enough that a thread that waits here can be stopped.
 SOCKET_TIMEOUT_S = 5
@@ -29,16 +30,8 @@ _PAYLOAD_TTL_S = 24 * 3600
 _REPORTS_AT_ONCE = 100
 _MAX_TEXT_BYTES = 64 << 10
 
-# Celery's queue, what it has in hand and our payloads are found under names that lie on several nodes of a cluster, and
-# Sentinel is asked for an address before each connection: neither is done here, and half of it would be worse.
-_ONE_ADDRESS = (
-    "Give it one address that leads to the primary and follows it: a proxy or service that checks for `role:master`, "
-    "or the provider's endpoint (docs/high-availability.md)"
-)
-
 # The code of Redis' error for a key that holds another kind of value than the command is for.
 _WRONG_TYPE = "WRONGTYPE"
-_UNKNOWN_COMMAND = "unknown command"
 
 # A task that has not renewed its sign of life for so many seconds is given up, and its batch sent again.
 ALIVE_S = 5
@@ -51,23 +44,30 @@ DEAF_S = 20.0
 class Payloads:
     """One connection pool; usable from several threads."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, source: str) -> None:
         """Keep the address; nothing is opened yet.
+
+        Args:
+            url: OUTHAUL_REDIS_URL.
+            source: whose keys are meant, by which their node is found in a cluster.
 
         Raises:
             FatalError: the URL is not one, or its TLS options do not hold.
         """
-        _check_scheme(url)
         redis_url.check(url)
+        self.places = redis_places.places(url, source)
+        # Repeating is the callers' decision: they know which batch, and they log it.
+        options: dict[str, Any] = {
+            "socket_timeout": SOCKET_TIMEOUT_S,
+            "socket_connect_timeout": SOCKET_TIMEOUT_S,
+            "retry": Retry(NoBackoff(), 0),
+        }
+        if self.places is not None:
+            pool = redis.ConnectionPool(**connection_options(self.places), **options)
+            self._redis = redis.Redis.from_pool(pool)
+            return
         try:
-            # Repeating is the callers' decision: they know which batch, and they log it.
-            self._redis = redis.Redis.from_url(
-                url,
-                **redis_url.client_options(url),
-                socket_timeout=SOCKET_TIMEOUT_S,
-                socket_connect_timeout=SOCKET_TIMEOUT_S,
-                retry=Retry(NoBackoff(), 0),
-            )
+            self._redis = redis.Redis.from_url(url, **redis_url.client_options(url), **options)
         except ValueError as error:
             raise FatalError(f"OUTHAUL_REDIS_URL is no Redis URL: {error}", exit_code=Exit.SETTINGS) from None
 
@@ -77,7 +77,7 @@ class Payloads:
         Raises:
             TransientError: Redis did not take it.
         """
-        with _translated():
+        with translated():
             self._redis.set(key, payload, ex=_PAYLOAD_TTL_S)
 
     def get(self, key: str, *, max_bytes: int) -> bytes | None:
@@ -86,7 +86,7 @@ class Payloads:
         Raises:
             TransientError: Redis did not answer.
         """
-        with _translated():
+        with translated():
             try:
                 answer: object = self._redis.getrange(key, 0, max_bytes)
             except redis.ResponseError as error:
@@ -99,7 +99,7 @@ class Payloads:
         Raises:
             TransientError: Redis did not answer.
         """
-        with _translated(), self._redis.pipeline(transaction=False) as pipe:
+        with translated(), self._redis.pipeline(transaction=False) as pipe:
             pipe.getrange(text_key, 0, _MAX_TEXT_BYTES)
             pipe.getrange(key, 0, max_bytes)
             answers = [_value(answer) for answer in pipe.execute(raise_on_error=False)]
@@ -112,7 +112,7 @@ class Payloads:
         Raises:
             TransientError: Redis did not answer.
         """
-        with _translated():
+        with translated():
             if keys:
                 self._redis.delete(*keys)
 
@@ -124,7 +124,7 @@ class Payloads:
         """
         # First, and not in the same step: a Redis that is full of payloads takes nothing more before one is gone.
         self.drop(drop)
-        with _translated(), self._redis.pipeline(transaction=True) as pipe:
+        with translated(), self._redis.pipeline(transaction=True) as pipe:
             pipe.rpush(list_key, line)
             pipe.expire(list_key, _PAYLOAD_TTL_S)
             if alive is not None:
@@ -145,7 +145,7 @@ class Payloads:
         Raises:
             TransientError: Redis did not answer.
         """
-        with _translated():
+        with translated():
             return [value is not None for value in cast("list[bytes | None]", self._redis.mget(keys))] if keys else []
 
     def reports(self, list_key: str, *, wait_s: int) -> list[bytes]:
@@ -154,7 +154,7 @@ class Payloads:
         Raises:
             TransientError: Redis did not answer.
         """
-        with _translated():
+        with translated():
             try:
                 first = cast("tuple[bytes, bytes] | None", self._redis.blpop([list_key], timeout=wait_s))
             except redis.ResponseError as error:
@@ -174,7 +174,7 @@ class Payloads:
         Raises:
             TransientError: Redis did not take it.
         """
-        with _translated():
+        with translated():
             self._redis.set(key, text, ex=ttl_s)
 
     def text(self, key: str) -> str | None:
@@ -192,7 +192,7 @@ class Payloads:
         Raises:
             TransientError: Redis did not answer.
         """
-        with _translated():
+        with translated():
             return self._redis.llen(key)
 
     def info(self) -> dict[str, str | int | float]:
@@ -201,23 +201,25 @@ class Payloads:
         Raises:
             PipelineError: Redis did not answer.
         """
-        with _translated():
+        with translated():
             return cast("dict[str, str | int | float]", self._redis.info())
 
     def check_alone(self) -> None:
-        """Make sure that it is no node of a cluster, as far as it tells.
+        """Make sure that a server that is to be the only one is no node of a cluster, as far as it tells.
 
         Raises:
             FatalError: it is one.
             TransientError: Redis did not answer.
         """
-        with _translated():
+        if self.places is not None:
+            return
+        with translated():
             try:
                 info = cast("dict[str, object]", self._redis.info("cluster"))
             except redis.exceptions.NoPermissionError:
                 return
         if info.get("cluster_enabled"):
-            raise _of_a_cluster("it says so itself")
+            raise of_a_cluster("it says so itself")
 
     def clock(self) -> float:
         """Return the server's time, in Unix seconds.
@@ -225,7 +227,7 @@ class Payloads:
         Raises:
             PipelineError: Redis did not answer.
         """
-        with _translated():
+        with translated():
             seconds, microseconds = self._redis.time()
             return seconds + microseconds / 1e6
 
@@ -234,69 +236,8 @@ class Payloads:
         self._redis.close()
 
 
-def _check_scheme(url: str) -> None:
-    scheme = url.partition("://")[0]
-    if "sentinel" in scheme or "cluster" in scheme or "," in url.partition("://")[2].rpartition("@")[2]:
-        raise FatalError(
-            "OUTHAUL_REDIS_URL names a Sentinel, a cluster or several servers, which outhaul does not speak to",
-            todo=_ONE_ADDRESS,
-            exit_code=Exit.SETTINGS,
-        )
-
-
-def _of_a_cluster(sign: str) -> FatalError:
-    return FatalError(
-        f"OUTHAUL_REDIS_URL leads to a node of a cluster, which outhaul does not speak to ({sign})",
-        todo=_ONE_ADDRESS,
-        exit_code=Exit.SETTINGS,
-    )
-
-
 def _value(answer: object) -> bytes | None:
     """Return what a key holds; nothing where it is empty, or holds what none of ours does."""
     if isinstance(answer, Exception) and not str(answer).startswith(_WRONG_TYPE):
         raise answer
     return answer or None if isinstance(answer, bytes) else None
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except (redis.AuthenticationError, redis.exceptions.NoPermissionError) as error:
-        raise FatalError(
-            f"Redis refuses the login: {error}",
-            todo="Check user, password and ACL in OUTHAUL_REDIS_URL",
-            exit_code=Exit.REDIS_LOGIN,
-        ) from error
-    except redis.exceptions.OutOfMemoryError as error:
-        raise TransientError(
-            "Redis is full (maxmemory reached)",
-            todo="Raise maxmemory or free memory; payloads need about max_in_flight batches",
-            exit_code=Exit.REDIS_FULL,
-        ) from error
-    except redis.ReadOnlyError as error:
-        raise TransientError(
-            "Redis is read-only", todo="Point OUTHAUL_REDIS_URL at the primary", exit_code=Exit.REDIS_READ_ONLY
-        ) from error
-    except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
-        if (why := tls.why_refused(error)) is not None:
-            raise tls.refusal("Redis", why, redis_url.EXAMPLE) from error
-        raise TransientError(
-            f"Redis does not answer ({type(error).__name__})",
-            todo="Check that it runs and that OUTHAUL_REDIS_URL reaches it",
-            exit_code=Exit.REDIS_UNREACHABLE,
-        ) from error
-    except (redis.exceptions.AskError, redis.exceptions.ClusterCrossSlotError) as error:
-        raise _of_a_cluster(str(error)) from error
-    except redis.ResponseError as error:
-        if not str(error).lower().startswith(_UNKNOWN_COMMAND):
-            raise TransientError(f"Redis refuses: {error}", exit_code=Exit.REDIS_UNREACHABLE) from error
-        raise FatalError(
-            f"OUTHAUL_REDIS_URL leads to a server that keeps no keys, a Sentinel perhaps ({error})",
-            todo=_ONE_ADDRESS,
-            exit_code=Exit.SETTINGS,
-        ) from error
-    except redis.RedisError as error:
-        # LOADING, MISCONF, CLUSTERDOWN and the like: states of the server, and Redis is only the way, not the store.
-        raise TransientError(f"Redis refuses: {error}", exit_code=Exit.REDIS_UNREACHABLE) from error

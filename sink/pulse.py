@@ -36,7 +36,7 @@ def _begin(task_id: str, task: Any, **_: object) -> None:
     # Also for a task that takes no time: the watchdog asks whether any task begins at all.
     keys = [pulse_key(app.settings.source, name) for name in (str(task.request.hostname), ANY)]
     if id(app) not in _payloads:
-        _payloads[id(app)] = Payloads(app.settings.redis_url.get_secret_value())
+        _payloads[id(app)] = Payloads(app.settings.redis_url.get_secret_value(), app.settings.source)
     threading.Thread(target=_renew, args=(_payloads[id(app)], keys, over), name="outhaul-pulse", daemon=True).start()
 
 

@@ -22,7 +22,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from sink import duration, keys
+from sink import duration, keys, redis_url
 from sink.errors import Exit, FatalError
 from sink.secret_files import SecretFiles
 
@@ -250,6 +250,11 @@ class Settings(BaseSettings):
     def queue(self) -> str:
         """Celery queue of this pipeline."""
         return f"outhaul.{self.source}"
+
+    @property
+    def queue_key(self) -> str:
+        """Redis key of that queue; in a cluster it has a prefix, so that it lies beside the source's other keys."""
+        return redis_url.key_prefix(self.redis_url.get_secret_value(), self.source) + self.queue
 
 
 def load(**overrides: object) -> Settings:

@@ -71,7 +71,7 @@ def open_sink(settings: Settings) -> Sink:
     """Connect a worker process (lazily) to ClickHouse and Redis."""
     # The client waits longer than the server works, so that it hears of the server's own timeout.
     clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=settings.insert_timeout_s + 5)
-    return Sink(settings, clickhouse, Payloads(settings.redis_url.get_secret_value()))
+    return Sink(settings, clickhouse, Payloads(settings.redis_url.get_secret_value(), settings.source))
 
 
 _opened: dict[int, Sink] = {}

@@ -73,7 +73,7 @@ def supervise(settings: Settings, arguments: Sequence[str], random: Callable[[],
     asked: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda signum, _frame: asked.append(signum))
-    payloads = Payloads(settings.redis_url.get_secret_value())
+    payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
     pages = WorkerPages(settings)
     try:
         return _supervise(settings, arguments, random, payloads, pages, asked)
@@ -141,7 +141,7 @@ def _watch(
         if worker.poll() is not None:
             return f"ended with exit code {worker.returncode}"
         with suppress(PipelineError):
-            queued, pulse = payloads.length(settings.queue), payloads.text(key) is not None
+            queued, pulse = payloads.length(settings.queue_key), payloads.text(key) is not None
             if hearing.is_deaf(queued=queued, has_pulse=pulse, now=time.monotonic()):
                 return f"deaf: {queued} messages wait, and no task has begun for {DEAF_S:.0f} s"
     worker.send_signal(signal.SIGTERM)

@@ -213,7 +213,7 @@ def make_world(stack: Stack, tmp_path: Path) -> Iterator[Callable[..., World]]:
             env=env,
             settings=loaded,
             clickhouse=clickhouse,
-            payloads=Payloads(env["OUTHAUL_REDIS_URL"]),
+            payloads=Payloads(env["OUTHAUL_REDIS_URL"], name),
             pipeline=Pipeline(roles.for_processes(env), tmp_path),
             conn=psycopg.connect(env["OUTHAUL_POSTGRES_DSN"], autocommit=True),
             logs=tmp_path,

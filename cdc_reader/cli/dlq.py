@@ -141,7 +141,7 @@ def retry(
     """
     settings, clickhouse = _open(table)
     chosen = letters.chosen(clickhouse, settings, positions or [], everything=everything, reason=reason)
-    payloads = Payloads(settings.redis_url.get_secret_value())
+    payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
     check_redis(settings, payloads)
     done = letters.retry(settings, payloads, chosen, wait_s=wait)
     if as_json:

@@ -14,12 +14,13 @@ from typing import Annotated
 
 import typer
 from kombu.connection import Connection
+from redis import RedisError
 
-from sink import logs
+from sink import logs, redis_places, redis_url
 from sink.app import TRANSPORT, make_app
 from sink.errors import Exit, FatalError
 from sink.scrub import scrub_of
-from sink.settings import load
+from sink.settings import Settings, load
 
 # The task's name is left out, since nearly all have the same; the arguments are what tells one batch from another.
 _COLUMNS = "uuid,state,args,retries,runtime,received,worker"
@@ -53,6 +54,7 @@ def flower(
         typer.echo(f"outhaul flower: whoever reaches {host} gets in; set FLOWER_BASIC_AUTH=user:password", err=True)
     # Flower knows a broker by the transport's name in its URL, and ours is a Redis like any other to those who look.
     Connection.resolve_aliases[TRANSPORT] = "redis"
+    _show_queue(settings)
     options = {
         "address": host,
         "port": port,
@@ -74,6 +76,22 @@ def flower(
     patience = threading.Timer(_STOP_S, os._exit, (Exit.FINE,))
     patience.daemon = True
     patience.start()
+
+
+def _show_queue(settings: Settings) -> None:
+    """Have Flower look for the queue where it is, each time that it asks; by itself it knows one server."""
+    url = settings.redis_url.get_secret_value()
+    places = redis_places.places(url, settings.source)
+    if places is None:
+        return
+    from flower.app import Flower  # noqa: PLC0415 - not installed everywhere
+
+    def now(_: object) -> str:
+        with suppress(RedisError):
+            return redis_url.broker_url(url, next(places.look()).place)
+        return redis_url.broker_url(url)
+
+    Flower.broker_uri_with_password = property(now)
 
 
 def _is_loopback(host: str) -> bool:

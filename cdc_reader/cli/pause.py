@@ -37,7 +37,7 @@ def pause(
     """
     for_s = check_length(duration.seconds(lasting)) if lasting else 0
     settings = load()
-    payloads = Payloads(settings.redis_url.get_secret_value())
+    payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
     clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=_TIMEOUT_S)
     told = pause_command.pause(settings, payloads, clickhouse, for_s=for_s, reason=reason, wait_s=_WAIT_S)
     typer.echo(json.dumps(told.to_json()) if as_json else _words(told))

@@ -32,7 +32,7 @@ def resume(
     Example: outhaul resume
     """
     settings = load()
-    payloads = Payloads(settings.redis_url.get_secret_value())
+    payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
     clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=_TIMEOUT_S)
     told = pause_command.resume(settings, payloads, clickhouse, wait_s=_WAIT_S)
     late = f"the word is kept, but the reader has not said within {_WAIT_S:.0f} s that it heard it: `outhaul status`"

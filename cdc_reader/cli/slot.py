@@ -244,7 +244,7 @@ def _say_waiting() -> None:
 
 
 def _check_redis(settings: Settings) -> None:
-    payloads = Payloads(settings.redis_url.get_secret_value())
+    payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
     try:
         check_redis(settings, payloads)
     finally:

@@ -39,7 +39,7 @@ def status(
     Example: outhaul status --json | jq .wrong
     """
     settings = load()
-    payloads = Payloads(settings.redis_url.get_secret_value())
+    payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
     clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=_TIMEOUT_S)
     if watch:
         _watch(lambda: gather(settings, payloads, clickhouse, with_growth=True), as_json=as_json)

@@ -37,7 +37,7 @@ def worker(
 
 
 def _check(settings: Settings) -> None:
-    payloads = Payloads(settings.redis_url.get_secret_value())
+    payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
     check_redis(settings, payloads)
     payloads.close()
     clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=10)

@@ -54,10 +54,10 @@ def ask(settings: Settings) -> Answer:
     Raises:
         PipelineError: Redis refuses or does not answer.
     """
-    payloads = Payloads(settings.redis_url.get_secret_value())
+    payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
     try:
         # First, since Celery tries for long before it says that Redis is away.
-        queued = payloads.length(settings.queue)
+        queued = payloads.length(settings.queue_key)
     finally:
         payloads.close()
     with make_app(settings) as app:

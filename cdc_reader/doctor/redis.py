@@ -1,6 +1,6 @@
-"""Settings -> what Redis says of itself; and the findings of that.
+"""Settings -> what Redis says of itself, and Sentinels or a cluster of where it is; and the findings of that.
 
-Edge: INFO, TIME, and the payload of 1 kB that the preflight check puts and drops.
+Edge: INFO, TIME, what `sink/redis_search.py` asks, and the payload of 1 kB that the preflight check puts and drops.
 
 Source: https://redis.io/docs/latest/commands/info/
 """
@@ -17,6 +17,7 @@ from cdc_reader.doctor.clocks import Offset, measured
 from cdc_reader.doctor.finding import Finding, broken, fail, fine, size, warn
 from cdc_reader.loop import MAX_IN_FLIGHT_BYTES
 from cdc_reader.preflight import check_redis
+from sink import redis_search, redis_url
 from sink.errors import PipelineError
 from sink.payloads import Payloads
 
@@ -44,16 +45,31 @@ class Info:
     max_memory: int
     used_memory: int
     persistence: str
+    replicas: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Whereabouts:
+    """What each server of the address says of where `sought` is, and which of them was found to be it."""
+
+    sought: str
+    kind: redis_url.Kind
+    said: tuple[redis_search.Answer, ...]
+    found: redis_url.Server | None
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """All that was answered; `refused` is what became of a payload, None where Redis took it."""
+    """All that was answered.
+
+    `refused` is what became of a payload, None where Redis took it; `where` is None where the address names one server.
+    """
 
     info: Info
     refused: PipelineError | None
     trip_s: float
     clock: Offset
+    where: Whereabouts | None = None
 
 
 def ask(settings: Settings) -> Answer:
@@ -62,10 +78,11 @@ def ask(settings: Settings) -> Answer:
     Raises:
         PipelineError: Redis refuses or does not answer.
     """
-    payloads = Payloads(settings.redis_url.get_secret_value())
+    payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
     try:
         info = read(payloads.info())
-        return Answer(info, _put(settings, payloads), _trip_s(payloads), measured(payloads.clock))
+        refused, trip_s, clock = _put(settings, payloads), _trip_s(payloads), measured(payloads.clock)
+        return Answer(info, refused, trip_s, clock, _where(payloads))
     finally:
         payloads.close()
 
@@ -89,6 +106,7 @@ def read(info: Mapping[str, str | int | float]) -> Info:
         max_memory=int(info.get("maxmemory", 0)),
         used_memory=int(info.get("used_memory", 0)),
         persistence=" and ".join(kept) or "none seen",
+        replicas=int(info.get("connected_slaves", 0)),
     )
 
 
@@ -96,7 +114,10 @@ def judge(answer: Answer) -> Iterator[Finding]:
     """Judge all that was answered."""
     info = answer.info
     yield version(info)
-    if info.role != "master" or info.cluster:
+    if answer.where is not None:
+        yield whereabouts(answer.where)
+        yield replicas(info, answer.where)
+    elif info.role != "master" or info.cluster:
         yield place(info)
     yield policy(info.policy, info.max_memory)
     yield memory(info)
@@ -116,10 +137,38 @@ def version(info: Info) -> Finding:
 
 
 def place(info: Info) -> Finding:
-    """Say why this server cannot be a broker."""
+    """Say why this server cannot be the one that the address names."""
     if info.cluster:
-        return fail("role", "a cluster's node: Celery cannot use it", "Point OUTHAUL_REDIS_URL at a single server")
+        return fail("role", "a cluster's node, and the address does not say so", f"Write {redis_url.CLUSTER_EXAMPLE}")
     return fail("role", f"a {info.role}: it takes no messages", "Point OUTHAUL_REDIS_URL at the primary")
+
+
+def whereabouts(where: Whereabouts) -> Finding:
+    """Judge what Sentinels, or nodes of a cluster, say of where the keys are."""
+    agree = [one.asked for one in where.said if one.place == where.found]
+    others = [one for one in where.said if one.place != where.found]
+    found = f"{where.sought} is {redis_search.texts([where.found] if where.found else [])}"
+    found += f", as {len(agree)} of {len(where.said)} say"
+    if others:
+        why = "; ".join(
+            f"{redis_search.texts([one.asked])}: {redis_search.texts([one.place]) if one.place else one.why}"
+            for one in others
+        )
+        return warn(
+            "place", f"{found}; {why}", "Mend those that do not answer or know less, or name others in their place"
+        )
+    if len(where.said) == 1:
+        todo = "Name all of them in OUTHAUL_REDIS_URL: this one is asked before each connection"
+        return warn("place", f"{found}, and it is the only one named", todo)
+    return fine("place", found)
+
+
+def replicas(info: Info, where: Whereabouts) -> Finding:
+    """Judge whether anything could take the place of the server that holds the keys."""
+    if info.replicas:
+        return fine("replicas", f"{info.replicas}")
+    what = "the node" if where.kind is redis_url.Kind.CLUSTER else "the primary"
+    return warn("replicas", f"none: when {what} dies, events wait until it is back", "Start a replica of it")
 
 
 def policy(name: str, max_memory: int) -> Finding:
@@ -155,6 +204,14 @@ def latency(trip_s: float) -> Finding:
     if trip_s > _SLOW_S:
         return warn("latency", f"{found}: each batch needs some thirty", "Run reader and workers near Redis")
     return fine("latency", found)
+
+
+def _where(payloads: Payloads) -> Whereabouts | None:
+    places = payloads.places
+    if places is None:
+        return None
+    search = places.search
+    return Whereabouts(search.sought, search.address.kind, tuple(places.survey()), places.last)
 
 
 def _put(settings: Settings, payloads: Payloads) -> PipelineError | None:

@@ -34,7 +34,7 @@ class RedisLook:
     def __init__(self, settings: Settings) -> None:
         """Keep the address; nothing is opened yet."""
         self._settings = settings
-        self._payloads = Payloads(settings.redis_url.get_secret_value())
+        self._payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
 
     def look(self) -> list[Metric]:
         """Look once.
@@ -43,7 +43,7 @@ class RedisLook:
             PipelineError: Redis refuses or does not answer.
         """
         begun_at = time.monotonic()
-        queued = self._payloads.length(self._settings.queue)
+        queued = self._payloads.length(self._settings.queue_key)
         ping_s = time.monotonic() - begun_at
         reporting = self._payloads.text(reader_key(self._settings.source)) is not None
         info = self._payloads.info()
@@ -63,8 +63,8 @@ class CeleryLook:
     def __init__(self, settings: Settings) -> None:
         """Make an app of its own: this is another thread's."""
         self._app = make_app(settings)
-        self._queue = settings.queue
-        self._payloads = Payloads(settings.redis_url.get_secret_value())
+        self._queue, self._queue_key = settings.queue, settings.queue_key
+        self._payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
 
     def look(self) -> list[Metric]:
         """Look once; takes a second.
@@ -73,7 +73,7 @@ class CeleryLook:
             PipelineError: Redis refuses or does not answer.
         """
         # First, since Celery tries for long before it says that Redis is away.
-        self._payloads.length(self._queue)
+        self._payloads.length(self._queue_key)
         try:
             answers: dict[str, list[dict[str, Any]]] = (
                 self._app.control.inspect(timeout=_ANSWER_S).active_queues() or {}

@@ -132,7 +132,7 @@ class Delivery:
         tokens = self._ledger.begun_tokens()
         present = self._payloads.present([alive_key(self._settings.source, token) for token in tokens])
         alive = frozenset(token for token, is_there in zip(tokens, present, strict=True) if is_there)
-        health = Health(self._payloads.length(self._settings.queue), alive)
+        health = Health(self._payloads.length(self._settings.queue_key), alive)
         for sequence in self._ledger.decide_again(self._looked_at, health):
             self._ledger.again(sequence)
         for sequence, entry in list(self._ledger.entries.items()):

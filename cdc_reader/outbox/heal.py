@@ -213,7 +213,7 @@ def _asking(settings: Settings) -> Iterator[ClickHouse]:
 def _own_lane(settings: Settings, line: Line, clickhouse: ClickHouse, patience_s: float) -> Iterator[Delivery]:
     """Take the lane for copies: the lock, a newer epoch, and older inserts at rest."""
     name = f"outhaul copy {settings.source}"
-    payloads = Payloads(settings.redis_url.get_secret_value())
+    payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
     with translated(), connect(settings.postgres_dsn.get_secret_value()) as conn:
         # The lock is the connection's, and goes with it.
         if not fetch(conn, _LOCK, [name])[0]["ours"]:

@@ -60,7 +60,7 @@ def ask_all(settings: Settings, every_s: float) -> Servers:
     Raises:
         FatalError: a URL is malformed.
     """
-    payloads = Payloads(settings.redis_url.get_secret_value())
+    payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
     clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=_TIMEOUT_S)
     return Servers(
         Asker("Postgres", _Postgres(settings).ask, every_s),

@@ -184,7 +184,7 @@ def _storm(
 
 
 def _up(settings: Settings, victims: Victims) -> None:
-    payloads = Payloads(settings.redis_url.get_secret_value())
+    payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
     deadline = time.monotonic() + _TIMEOUT_S
     while not (line := payloads.text(reader_key(settings.source))) or '"streaming"' not in line:
         victims.pipeline.check()

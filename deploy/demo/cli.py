@@ -125,7 +125,7 @@ def _settings(stack: Stack) -> Settings:
 
 def _ready(settings: Settings, pipeline: Pipeline) -> None:
     """Wait until reader and worker are up, so that their start does not count as latency."""
-    payloads, app = Payloads(settings.redis_url.get_secret_value()), make_app(settings)
+    payloads, app = Payloads(settings.redis_url.get_secret_value(), settings.source), make_app(settings)
     deadline = time.monotonic() + _START_S
     while True:
         pipeline.check()
@@ -144,7 +144,7 @@ def _ready(settings: Settings, pipeline: Pipeline) -> None:
 def _run(
     settings: Settings, clickhouse: ClickHouse, pipeline: Pipeline, rows: int, console: Console
 ) -> tuple[Written, Status]:
-    payloads = Payloads(settings.redis_url.get_secret_value())
+    payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console) as progress:
         committed = progress.add_task("committed in Postgres", total=rows)

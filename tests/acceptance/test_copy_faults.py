@@ -42,7 +42,7 @@ def restart_clickhouse(world: World) -> None:
 
 def freeze_worker(world: World) -> None:
     world.pipeline.signal("worker", signal.SIGSTOP)
-    until(lambda: world.payloads.length(world.settings.queue) > 0)
+    until(lambda: world.payloads.length(world.settings.queue_key) > 0)
     world.pipeline.signal("worker", signal.SIGCONT)
 
 

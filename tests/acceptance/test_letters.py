@@ -421,7 +421,7 @@ def test_a_dead_server_or_a_missing_table_is_one_line_and_changes_nothing(world:
         code, out, err = outhaul(world, "dlq", *command, **env)
         assert (code, out, err.count("\n")) == (exit_code, "", 1), (command, env, err)
     assert (world.stored(), letters(world)) == (0, 1)
-    assert world.payloads.length(world.settings.queue) == 0
+    assert world.payloads.length(world.settings.queue_key) == 0
     world.clickhouse.command("ALTER TABLE event_log_dead_letters DROP COLUMN discarded_at")
     code, _, err = outhaul(world, "dlq", "list")
     assert code == Exit.CLICKHOUSE_TABLE

@@ -268,7 +268,7 @@ def test_a_heal_that_died_stays_due_and_says_so_nowhere_but_finds_all(running: W
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    until(lambda: running.payloads.length(running.settings.queue) > 0)
+    until(lambda: running.payloads.length(running.settings.queue_key) > 0)
     process.kill()
     process.wait()
     running.pipeline.start("worker")

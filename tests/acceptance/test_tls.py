@@ -240,5 +240,5 @@ def test_a_key_that_is_not_there_is_named(tls: Tls) -> None:
 def test_options_that_would_verify_less_are_refused(changes: dict[str, str], words: str) -> None:
     ((server, url),) = changes.items()
     with pytest.raises(FatalError, match=words) as caught:
-        _ = Payloads(url) if server == REDIS else ClickHouse(url, timeout_s=1)
+        _ = Payloads(url, "outhaul") if server == REDIS else ClickHouse(url, timeout_s=1)
     assert caught.value.exit_code == Exit.SETTINGS

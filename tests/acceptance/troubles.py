@@ -81,7 +81,7 @@ def redis_lost(world: World) -> Iterator[Fills]:
     """Take Redis away with all that it keeps."""
     world.pipeline.signal("worker", signal.SIGSTOP)
     world.insert(70)
-    until(lambda: world.payloads.length(world.settings.queue) > 0, what="a batch is in Redis")
+    until(lambda: world.payloads.length(world.settings.queue_key) > 0, what="a batch is in Redis")
     world.stack.kill("redis")
     shutil.rmtree(world.stack.data_dir / "redis")
     world.pipeline.signal("worker", signal.SIGCONT)
@@ -154,7 +154,7 @@ def nothing_stored(world: World) -> Iterator[Fills]:
     """Kill the worker; a batch waits in Redis."""
     world.pipeline.kill("worker")
     world.insert(70)
-    until(lambda: world.payloads.length(world.settings.queue) > 0, what="a batch waits")
+    until(lambda: world.payloads.length(world.settings.queue_key) > 0, what="a batch waits")
     yield {}
 
 

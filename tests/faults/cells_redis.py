@@ -164,7 +164,7 @@ def flush_before_message(rig: Rig) -> None:
 def flush_messages(rig: Rig) -> None:
     """Nobody takes the messages, then they are gone."""
     rig.down("worker")
-    until(lambda: rig.world.payloads.length(rig.world.settings.queue) >= 3, what="messages wait")
+    until(lambda: rig.world.payloads.length(rig.world.settings.queue_key) >= 3, what="messages wait")
     rig.valkey.client().flushall()
     rig.up("worker")
 

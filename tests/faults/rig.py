@@ -129,7 +129,7 @@ class Rig:
             env=direct,
             settings=loaded,
             clickhouse=straight,
-            payloads=Payloads(direct["OUTHAUL_REDIS_URL"]),
+            payloads=Payloads(direct["OUTHAUL_REDIS_URL"], name),
             pipeline=self.pipeline,
             conn=psycopg.connect(direct["OUTHAUL_POSTGRES_DSN"], autocommit=True),
             logs=folder,

@@ -1,0 +1,135 @@
+"""Places -> connections of redis-py that ask where to go before they are made, and end when it is the wrong place.
+
+Edge: for our own connections and for kombu's alike. An ordinary connection is enough, as long as it goes to the server
+that holds our keys: one that is told that they are elsewhere is closed, and whoever had it connects anew, and asks
+again.
+
+Source: https://redis.io/docs/latest/commands/hello/
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import redis
+from redis.utils import str_if_bytes
+
+from sink.redis_search import ElsewhereError, texts
+from sink.redis_url import Kind, Server
+
+if TYPE_CHECKING:
+    from sink.redis_places import Places
+
+# What a server answers that is not, or not now, the one to write to: a replica, one that was cut off from its
+# replicas or its cluster, one that gave the slot away or is about to.
+_ELSEWHERE = (
+    redis.ReadOnlyError,
+    redis.exceptions.AskError,  # and MovedError
+    redis.exceptions.TryAgainError,
+    redis.exceptions.ClusterDownError,  # and MasterDownError
+)
+_ELSEWHERE_CODES = ("NOREPLICAS", "UNBLOCKED")
+
+# By which a server says at the greeting what it is.
+_PROTOCOL = 3
+
+
+class _There:
+    """What such a connection has beside redis-py's."""
+
+    def __init__(self, *, places: Places, **options: Any) -> None:
+        super().__init__(**options)
+        self._places = places
+        # Where it is; None until that has proved to be right.
+        self._at: Server | None = None
+
+    def connect_check_health(self: Any, *arguments: Any, **options: Any) -> None:
+        """Connect to the first place that is named and proves to be it.
+
+        Raises:
+            ElsewhereError: none does.
+            redis.AuthenticationError: a server refuses the login.
+        """
+        if self._sock:
+            return
+        failed: Exception | None = None
+        self._at = None
+        for found in self._places.look():
+            self.host, self.port = found.place
+            try:
+                super().connect_check_health(*arguments, **options)  # type: ignore[misc]
+                _check_role(self.handshake_metadata or {}, self._places.search.address.kind)
+            except (redis.AuthenticationError, redis.exceptions.AuthorizationError):
+                raise
+            except (redis.ConnectionError, redis.TimeoutError) as error:
+                self.disconnect()
+                failed = error
+                named = f"{self._places.search.sought} is {texts([found.place])}, says {texts([found.asked])}"
+                said = f"{named}: {_short(error)}"
+            else:
+                self._at = found.place
+                self._places.used(found)
+                return
+        raise ElsewhereError(said) from failed
+
+    def check_health(self: Any) -> None:
+        """Called before each command: the place may have changed since, and another connection have noticed it.
+
+        Raises:
+            ElsewhereError: this is the former place; the connection is closed.
+        """
+        if self._sock and self._at is not None:
+            self._places.check()
+            if self._at != self._places.last:
+                self._leave("")
+        super().check_health()  # type: ignore[misc]
+
+    def read_response(self: Any, *arguments: Any, **options: Any) -> Any:
+        """Read as redis-py does.
+
+        Raises:
+            ElsewhereError: the server says that the keys are elsewhere; the connection is closed.
+        """
+        try:
+            return super().read_response(*arguments, **options)  # type: ignore[misc]
+        except redis.ResponseError as error:
+            if not isinstance(error, _ELSEWHERE) and not str(error).startswith(_ELSEWHERE_CODES):
+                raise
+            self._leave(f" ({type(error).__name__})", error)
+
+    def _leave(self: Any, sign: str, error: Exception | None = None) -> None:
+        self.disconnect()
+        raise ElsewhereError(f"{self.host}:{self.port} is no longer {self._places.search.sought}{sign}") from error
+
+
+class Connection(_There, redis.Connection):
+    """Such a connection without TLS."""
+
+
+class TlsConnection(_There, redis.SSLConnection):
+    """Such a connection with TLS."""
+
+
+def connection_options(places: Places) -> dict[str, Any]:
+    """Return the arguments with which a pool of redis-py makes such connections; without timeouts."""
+    address, tls = places.search.address, places.search.tls
+    return {
+        "connection_class": TlsConnection if tls else Connection,
+        "places": places,
+        "username": address.username,
+        "password": address.password,
+        "db": address.database,
+        "protocol": _PROTOCOL,
+    } | tls
+
+
+def _check_role(greeting: dict[Any, Any], kind: Kind) -> None:
+    said = {str_if_bytes(name): str_if_bytes(value) for name, value in greeting.items()}
+    if said.get("role") != "master":
+        raise ElsewhereError(f"it says that it is a {said.get('role', 'server of no role')}")
+    if (said.get("mode") == "cluster") is not (kind is Kind.CLUSTER):
+        raise ElsewhereError(f"it says that its mode is {said.get('mode', 'none')}")
+
+
+def _short(error: Exception) -> str:
+    return str(error) if isinstance(error, ElsewhereError) else f"it does not answer ({type(error).__name__})"

@@ -1,0 +1,105 @@
+"""An address of Redis says which kind it is, or one line says what is wrong with it; secrets are in no line."""
+
+from __future__ import annotations
+
+import pytest
+
+from sink import redis_places, redis_url
+from sink.app import configuration
+from sink.errors import Exit, FatalError
+from sink.payloads import Payloads
+from sink.redis_url import Kind
+from sink.settings import load
+
+SECRET = "hunter2-with"
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("sentinel://127.0.0.1:26379/0", "sentinel:// is no scheme of ours"),
+        ("redis-sentinel://one/0?master=m", "redis-sentinel:// is no scheme"),
+        ("redis+clusters://one", r"redis\+clusters:// is no scheme"),
+        ("unix+cluster://one", r"unix\+cluster:// is no scheme"),
+        ("redis://:with,comma@one:6379,two:6379/0", "several servers, and not what they are"),
+        ("redis+sentinel://one,two,three/0", "which primary the Sentinels are to be asked for. Add .master=NAME"),
+        ("redis+sentinel://one/0?master=", "which primary"),
+        ("redis+sentinel://one/0?master_name=m", "master_name is no option of redis.sentinel://. There are master, "),
+        ("redis+sentinel://one/0?master=m&db=1", "db is no option"),
+        ("redis+sentinel://one/x?master=m", "the database is no number"),
+        ("redis+sentinel://one/-1?master=m", "the database is no number"),
+        ("redis+sentinel://?master=m", "server 1 is no host:port"),
+        ("redis+sentinel://one,,two?master=m", "server 2 is no host:port"),
+        ("redis+sentinel://one:port?master=m", "server 1 is no host:port"),
+        ("redis+sentinel://one:0?master=m", "server 1 is no host:port"),
+        ("redis+sentinel://one:70000?master=m", "server 1 is no host:port"),
+        (f"redis+sentinel://me:{SECRET}/slash@one?master=m", "server 1 is no host:port"),
+        ("redis+sentinel://[one?master=m", "OUTHAUL_REDIS_URL: "),
+        ("redis+sentinel://one?master=m&ssl_ca_certs=/ca", r"Write rediss\+sentinel://"),
+        ("rediss+sentinel://one?master=m&ssl_ca_certs=/nowhere", "ssl_ca_certs=/nowhere cannot be read"),
+        ("rediss+cluster://one?ssl_cert_reqs=none", "trust whoever answers"),
+        ("redis+cluster://one/3", "database 3, and a cluster has 0 alone"),
+        ("redis+cluster://one?master=m", r"master is no option of redis\+cluster://. There are none"),
+        ("redis+cluster://one,:6379", "server 2 is no host:port"),
+        ("http://one", "OUTHAUL_REDIS_URL is no Redis URL"),
+    ],
+)
+def test_an_address_that_does_not_hold_is_refused_in_one_line(url: str, words: str) -> None:
+    with pytest.raises(FatalError, match=words) as refused:
+        Payloads(url, "outhaul")
+    assert refused.value.exit_code is Exit.SETTINGS
+    assert "\n" not in str(refused.value)
+    assert SECRET not in str(refused.value)
+
+
+def test_sentinels_are_read_with_their_defaults() -> None:
+    url = "redis+sentinel://me:a%2Fb,c@one,two:26380,[::1]:7/3?master=my&sentinel_user=s&sentinel_password=p%26q"
+    found = redis_url.address(url)
+    assert found is not None
+    assert found.servers == (("one", 26379), ("two", 26380), ("::1", 7))
+    assert (found.kind, found.database, found.master) == (Kind.SENTINEL, 3, "my")
+    assert (found.username, found.password) == ("me", "a/b,c")
+    assert (found.sentinel_username, found.sentinel_password) == ("s", "p&q")
+    assert not any(secret in repr(found) for secret in ("a/b", "p&q"))
+    assert redis_url.broker_url(url) == "redis://me:a%2Fb,c@one:26379/3"
+    assert redis_url.broker_url(url, ("::1", 7)) == "redis://me:a%2Fb,c@[::1]:7/3"
+
+
+def test_nodes_of_a_cluster_are_read_with_their_defaults() -> None:
+    url = "rediss+cluster://:x@one,two:7000"
+    found = redis_url.address(url)
+    assert found is not None
+    assert (found.kind, found.servers, found.username) == (Kind.CLUSTER, (("one", 6379), ("two", 7000)), None)
+    assert redis_url.broker_url(url) == "rediss://:x@one:6379/0"
+    assert redis_url.client_options(url) == {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
+
+
+@pytest.mark.parametrize("url", ["redis://:with,comma@one:6379/0", "rediss://one/2", "unix:///run/redis.sock?db=1"])
+def test_one_server_stays_what_it_was(url: str) -> None:
+    assert redis_url.address(url) is None
+    Payloads(url, "outhaul").close()
+    settings = load(redis_url=url)
+    assert settings.queue_key == settings.queue == "outhaul.outhaul"
+    assert "places" not in configuration(settings)["broker_transport_options"]
+
+
+def test_celery_s_keys_lie_beside_ours_in_a_cluster_and_nowhere_else() -> None:
+    cluster = load(redis_url="redis+cluster://one", source="here")
+    sentinels = load(redis_url="redis+sentinel://one?master=m", source="here")
+    assert cluster.queue_key == "outhaul:{here}:celery:outhaul.here"
+    assert sentinels.queue_key == sentinels.queue
+    assert configuration(cluster)["broker_transport_options"]["global_keyprefix"] == "outhaul:{here}:celery:"
+    assert configuration(sentinels)["broker_transport_options"]["global_keyprefix"] == ""
+
+
+def test_what_celery_tells_others_of_the_broker_has_no_secret_in_it() -> None:
+    url = f"redis+sentinel://me:{SECRET}-1@one,two/0?master=m&sentinel_password={SECRET}-2"
+    options = configuration(load(redis_url=url))["broker_transport_options"]
+    assert SECRET not in str(options)
+    places = redis_places.named(options["places"])
+    assert places.search.address.password == f"{SECRET}-1"
+    assert redis_places.places(url, "outhaul") is places
+    # Another password is another login, at once.
+    changed = redis_places.places(url.replace("-1@", "-3@"), "outhaul")
+    assert changed is not None
+    assert changed is not places
