@@ -40,12 +40,12 @@ from cdc_reader.slot_care.hold import check_free
 from cdc_reader.slot_care.self_heal import Guard, is_about_the_slot, mend, park, remake
 from cdc_reader.sqlstate import SlotHeldError
 from cdc_reader.standby import Standby
-from cdc_reader.stream_server import check_may_stream, check_stream, connect_stream, open_stream
+from cdc_reader.stream_server import check_may_stream, check_stream, connect_stream, open_stream, renamed
 from cdc_reader.timeline_watch import TimelineWatch
 from sink import identity, sentry
 from sink.app import SinkApp, make_app
 from sink.clickhouse import ClickHouse
-from sink.errors import Exit, FatalError, TransientError
+from sink.errors import Exit, FatalError, PipelineError, TransientError
 from sink.exposition import Health, expose
 from sink.keys import reconnecting_key
 from sink.payloads import Payloads
@@ -146,6 +146,8 @@ def run(settings: Settings, stopping: Callable[[], bool], *, standby: bool = Tru
 def _stream(session: Session, stopping: Callable[[], bool], watch: TimelineWatch) -> None:
     try:
         session.run(stopping)
+    except PipelineError as error:
+        raise renamed(error, session.settings) from None
     finally:
         watch.end()
         session.tools.link.close()

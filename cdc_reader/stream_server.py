@@ -45,7 +45,7 @@ def connect_stream(settings: Settings, **extra: str) -> psycopg.Connection[dict[
     try:
         return connect(settings.slot_dsn, **extra)
     except PipelineError as error:
-        raise _renamed(error, settings) from error
+        raise renamed(error, settings) from None
 
 
 def open_stream(settings: Settings) -> Link:
@@ -57,7 +57,7 @@ def open_stream(settings: Settings) -> Link:
     try:
         return open_link(settings.slot_dsn, settings.slot, settings.publication)
     except PipelineError as error:
-        raise _renamed(error, settings) from error
+        raise renamed(error, settings) from None
 
 
 def check_stream(settings: Settings, primary: Server) -> Server:
@@ -87,7 +87,7 @@ def check_one_host(settings: Settings) -> None:
     try:
         host = str(conninfo_to_dict(settings.slot_dsn).get("host") or "")
     except psycopg.Error as error:
-        raise _renamed(error_of("28000", f"the DSN is malformed: {error}"), settings) from error
+        raise renamed(error_of("28000", f"the DSN is malformed: {error}"), settings) from error
     if is_elsewhere(settings) and "," in host:
         raise FatalError(
             f"{_STREAMS} names several servers ({host}), and each has slots of its own",
@@ -172,9 +172,9 @@ def end_of_primary(settings: Settings) -> Lsn | None:
         return end_of_log(conn)
 
 
-def _renamed(error: PipelineError, settings: Settings) -> PipelineError:
-    """Name the setting that leads to the slot in an error that names the primary's."""
-    if not is_elsewhere(settings):
+def renamed(error: PipelineError, settings: Settings) -> PipelineError:
+    """Return an error with the setting that leads to the slot, where it names the primary's."""
+    if not is_elsewhere(settings) or _PRIMARYS not in str(error):
         return error
     message, todo = (text.replace(_PRIMARYS, _STREAMS) for text in (error.message, error.todo))
     return type(error)(message, code=error.code, todo=todo, exit_code=error.exit_code)

@@ -17,6 +17,7 @@ from typing import Any
 import psycopg
 
 from deploy.local.stack import Stack
+from tests import roles
 from tests.acceptance.pages import free_port
 from tests.conftest import until
 
@@ -55,6 +56,7 @@ class Pair:
         dsn = psycopg.conninfo.conninfo_to_dict(self.stack.env()["OUTHAUL_POSTGRES_DSN"])
         self.ports = int(str(dsn["port"])), free_port()
         with self.primary() as conn:
+            roles.create(conn)
             conn.execute("SELECT pg_create_physical_replication_slot(%s, true)", [_SLOT])
             if self._waits_for_standby:
                 conn.execute(f"ALTER SYSTEM SET synchronized_standby_slots = '{_SLOT}'")
@@ -115,6 +117,22 @@ class Pair:
 
     def kill_primary(self) -> None:
         self.stack.kill("postgres")
+
+    def crash_standby(self) -> None:
+        """End the standby without a checkpoint."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGQUIT)
+            self._process.wait(_LIMIT_S)
+
+    def start_standby(self) -> None:
+        """Start it again; it goes on to follow."""
+        self._process = self._start()
+
+    def set_standby(self, name: str, value: str) -> None:
+        """Change a setting of the standby that takes no restart."""
+        with self.standby() as conn:
+            conn.execute(f"ALTER SYSTEM SET {name} = '{value}'".encode())
+            conn.execute("SELECT pg_reload_conf()")
 
     def promote(self) -> None:
         with self.standby() as conn:

@@ -199,8 +199,8 @@ def _of_replay(slot: Slot) -> str:
     if slot.is_following is not False or not slot.replay_behind_bytes:
         return ""
     return (
-        "the standby that is streamed from receives nothing, or its replay is paused (pg_is_wal_replay_paused()): it is "
-        f"{size(slot.replay_behind_bytes)} behind the primary"
+        f"the standby that is streamed from is {size(slot.replay_behind_bytes)} behind the primary and replays nothing "
+        "more: it receives nothing, or its replay is paused (pg_is_wal_replay_paused())"
     )
 
 
