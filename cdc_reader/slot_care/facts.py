@@ -74,8 +74,8 @@ def cure_of(reason: str | None) -> str:
     match reason:
         case "rows_removed" | "conflict":
             return (
-                "The primary has removed rows of its catalogue that the standby needs to decode: set "
-                "hot_standby_feedback = on there, and let its primary_slot_name name a physical slot of the primary"
+                "The primary has removed rows of its catalogue that the standby needs to decode. On the standby: "
+                "hot_standby_feedback = on, and primary_slot_name names a physical slot of the primary"
             )
         case "wal_level_insufficient":
             return "The primary was started with a wal_level below logical: set it back to that"
