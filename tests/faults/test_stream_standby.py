@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from pydantic import SecretStr
 
 from cdc_reader.exporter.postgres import look
 from sink.errors import Exit
+from tests import roles
 from tests.acceptance.load import wait_for_more, writers
 from tests.acceptance.operator import asked, outhaul
 from tests.conftest import until
@@ -24,13 +27,18 @@ if TYPE_CHECKING:
     from tests.conftest import World
 
 
+_DSNS = ("postgres_dsn", "stream_dsn")
+
+
 @contextmanager
-def replicated(make_world: Callable[..., World], folder: Path, **settings: Any) -> Iterator[tuple[World, Pair]]:
-    """Run a pipeline whose slot is on a standby, and end both servers."""
+def replicated(make_world: Callable[..., World], folder: Path, *, standbys: int = 1) -> Iterator[tuple[World, Pair]]:
+    """Run a pipeline whose slot is on the first standby, and end all servers."""
     pair = Pair(folder)
     try:
         pair.start()
-        world = make_world(postgres_dsn=pair.dsn, stream_dsn=pair.dsn_of(1), **settings)
+        for number in range(2, standbys + 1):
+            pair.add_standby(f"standby{number}")
+        world = make_world(postgres_dsn=pair.dsn, stream_dsn=pair.dsn_of(1))
         world.pipeline.start("worker")
         start(world)
         yield world, pair
@@ -54,9 +62,9 @@ def back(world: World) -> None:
     world.conn = psycopg.connect(world.dsn, autocommit=True)
 
 
-def findings(world: World, code: int = 0) -> dict[str, dict[str, str]]:
+def findings(world: World, code: int = 0, **env: str) -> dict[str, dict[str, str]]:
     """Return what doctor has found of the standby, by check."""
-    found = json.loads(outhaul(world, "doctor", "--json", code=code).splitlines()[0])
+    found = json.loads(outhaul(world, "doctor", "--json", code=code, **env).splitlines()[0])
     return {one["check"]: one for one in found if one["group"] == "Standby"}
 
 
@@ -81,6 +89,9 @@ def test_a_standby_decodes_and_every_command_works(make_world: Callable[..., Wor
         assert asked(world, "verify", "--repair")["repaired"] == 100
         verified(world, "--deep")
         assert {check: one["found"] for check, one in findings(world).items() if one["state"] == "fail"} == {}
+        there = roles.as_reader(pair.dsn_of(1))
+        seen = findings(world, OUTHAUL_POSTGRES_DSN=roles.as_reader(world.dsn), OUTHAUL_STREAM_DSN=there)
+        assert "GRANT EXECUTE ON FUNCTION" in seen["pg_log_standby_snapshot"]["fix"]
         assert asked(world, "slot", "show")["slot"]["active_pid"]
 
         world.pipeline.stop("reader")
@@ -109,6 +120,10 @@ def test_figures_of_the_slot_are_those_of_the_standby_and_lag_counts_from_the_pr
         world.insert(10)
         world.assert_once_each()
         seen = figures(world)
+        counter = {
+            name: SecretStr(roles.as_auditor(getattr(world.settings, name).get_secret_value())) for name in _DSNS
+        }
+        assert look(world.settings.model_copy(update=counter)), "the exporter's role sees them, too"
         assert seen["outhaul_slot_active"] == 1
         assert seen["outhaul_slot_behind_bytes"] < 1 << 20
         with pair.standby() as conn:
@@ -192,6 +207,49 @@ def test_the_reader_goes_on_when_its_standby_is_promoted(
         world.assert_once_each()
         assert asked(world, "status")["wrong"] == []
         assert findings(world)["role"]["found"] == "it is the primary itself"
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+def test_the_reader_goes_on_when_its_standby_follows_another_one_that_was_promoted(
+    make_world: Callable[..., World], tmp_path: Path
+) -> None:
+    with replicated(make_world, tmp_path, standbys=2) as (world, pair):
+        with writers(world):
+            until(lambda: world.stored() > 500)
+        world.assert_once_each()
+        end = world.sql("SELECT pg_current_wal_lsn()::text")
+        until(lambda: first(pair.standby(2), "SELECT pg_last_wal_replay_lsn() >= %s", end), what="the other has it")
+        pair.kill_primary()
+        pair.promote(2)
+        pair.follow(2)
+        back(world)
+        with writers(world):
+            wait_for_more(world, "the session goes on")
+            wait_for_reader_to_say(world, '"followed_to_new_timeline"')
+            wait_for_more(world)
+            world.pipeline.kill("reader")
+            start(world)
+            wait_for_more(world)
+        world.assert_once_each()
+        assert first(pair.standby(), "SELECT pg_is_in_recovery()")
+        assert '"promoted": false' in world.pipeline.log("reader")
+        verified(world, "--deep")
+
+
+@pytest.mark.long
+def test_a_second_reader_takes_a_slot_of_the_standby_s_from_one_that_is_frozen(
+    make_world: Callable[..., World], tmp_path: Path
+) -> None:
+    with replicated(make_world, tmp_path) as (world, _):
+        world.conn.execute(f"GRANT pg_read_all_stats TO {roles.READER}")
+        world.pipeline.start("reader-2")
+        until(lambda: asked(world, "status")["standby"], what="the second waits")
+        world.pipeline.signal("reader", signal.SIGSTOP)
+        world.insert(10)
+        world.assert_once_each()
+        assert "it answers Postgres no more" in world.pipeline.log("reader-2")
+        world.pipeline.signal("reader", signal.SIGCONT)
 
 
 @pytest.mark.long
