@@ -160,15 +160,17 @@ def end_of_log(conn: psycopg.Connection[dict[str, Any]]) -> Lsn:
     return Lsn.parse(row["lsn"])
 
 
-def end_of_primary(settings: Settings) -> Lsn | None:
+def end_of_primary(settings: Settings, **extra: str) -> Lsn | None:
     """Return where the primary's log ends, which a standby may not have yet; None where it has the slot itself.
+
+    `extra` are parameters of `connect`.
 
     Raises:
         PipelineError: the primary refuses or does not answer.
     """
     if not is_elsewhere(settings):
         return None
-    with connect(settings.postgres_dsn.get_secret_value()) as conn:
+    with connect(settings.postgres_dsn.get_secret_value(), **extra) as conn:
         return end_of_log(conn)
 
 

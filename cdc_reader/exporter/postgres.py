@@ -40,7 +40,7 @@ def look(settings: Settings) -> list[Metric]:
     Raises:
         PipelineError: Postgres refuses or does not answer.
     """
-    end = end_of_primary(settings)
+    end = end_of_primary(settings, connect_timeout=_CONNECT_TIMEOUT_S)
     with translated(settings.slot), connect_stream(settings, connect_timeout=_CONNECT_TIMEOUT_S) as conn:
         conn.execute(f"SET statement_timeout = {_STATEMENT_TIMEOUT_MS}")
         return merged([_of_stream(conn, stream, end) for stream in settings.streams()])
