@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cdc_reader.slot_care.retained import Slot
     from sink.clickhouse import ClickHouse
     from sink.payloads import Payloads
+    from sink.position import Lsn
     from sink.settings import Settings
 
 _STORED = """
@@ -74,13 +75,13 @@ class OfClickHouse:
     pause: Pause | None
 
 
-def ask_postgres(conn: psycopg.Connection[dict[str, Any]], settings: Settings) -> OfPostgres:
-    """Look at the slot.
+def ask_postgres(conn: psycopg.Connection[dict[str, Any]], settings: Settings, end: Lsn | None = None) -> OfPostgres:
+    """Look at the slot, on the server that has it; `end` is where the primary's log ends, if that is another.
 
     Raises:
         PipelineError: Postgres refuses or does not answer.
     """
-    return OfPostgres(retained.look(conn, settings.slot))
+    return OfPostgres(retained.look(conn, settings.slot, end))
 
 
 def ask_redis(payloads: Payloads, settings: Settings) -> OfRedis:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger("outhaul.reader")
 
 _POLL_S = 0.1
+# Stands behind the slot's name in an epoch whose slot is a standby's; no name of ours has such a character.
+_OF_STANDBY = "@standby"
 # Beyond the server's own limit for an insert; it ends a statement between two blocks, not in the middle of one.
 _GRACE_S = 10
 
@@ -53,8 +55,9 @@ def newest_epoch(clickhouse: ClickHouse, settings: Settings, lane: str = "") -> 
     )
     if not rows:
         return None
-    epoch, owner, system_identifier, timeline = rows[0]
-    return Epoch(int(epoch), owner, History(system_identifier, int(timeline)))
+    epoch, owner, system_identifier, timeline, slot = rows[0]
+    history = History(system_identifier, int(timeline), of_standby=str(slot).endswith(_OF_STANDBY))
+    return Epoch(int(epoch), owner, history)
 
 
 def raise_epoch(
@@ -81,7 +84,7 @@ def raise_epoch(
             "owner": owner,
             "system_identifier": history.system_identifier,
             "timeline": history.timeline,
-            "slot": settings.slot,
+            "slot": settings.slot + (_OF_STANDBY if history.of_standby else ""),
             "confirmed_lsn": int(confirmed),
         },
         settings={"async_insert": 0},

@@ -125,6 +125,15 @@ def check_server(conn: psycopg.Connection[dict[str, Any]]) -> dict[str, Any]:
         FatalError: logical replication is not possible.
     """
     check_primary(conn)
+    return check_decodes(conn)
+
+
+def check_decodes(conn: psycopg.Connection[dict[str, Any]]) -> dict[str, Any]:
+    """As `check_server`, of a server that may be a standby.
+
+    Raises:
+        FatalError: logical replication is not possible.
+    """
     server = conn.execute(_SERVER).fetchone() or {}
     check_version(server["version"])
     check_wal_level(server["wal_level"])
@@ -145,9 +154,10 @@ def check_primary(conn: psycopg.Connection[dict[str, Any]]) -> None:
         raise error_of(error.sqlstate, str(error)) from error
     if row and row["is_standby"]:
         raise TransientError(
-            f"Postgres at {conn.info.host}:{conn.info.port} is a standby, and outhaul reads from the primary",
+            f"Postgres at {conn.info.host}:{conn.info.port} is a standby, and outhaul writes its marks to the primary",
             todo="Point OUTHAUL_POSTGRES_DSN at the primary, or name all servers there, as in "
-            "postgresql://...@one,two/db?target_session_attrs=read-write",
+            "postgresql://...@one,two/db?target_session_attrs=read-write. To stream from a standby, name that in "
+            "OUTHAUL_STREAM_DSN",
             exit_code=Exit.POSTGRES_UNREACHABLE,
         )
 
@@ -258,7 +268,7 @@ def check_slot(conn: psycopg.Connection[dict[str, Any]], settings: Settings) -> 
     if facts is None:
         raise slot_missing(settings.slot)
     if facts.problem:
-        raise slot_unusable(settings.slot, facts.problem)
+        raise slot_unusable(settings.slot, facts.problem, facts.todo)
 
 
 def check_redis(settings: Settings, payloads: Payloads) -> None:

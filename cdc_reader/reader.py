@@ -29,23 +29,23 @@ from cdc_reader.preflight import (
     Server,
     check_clickhouse,
     check_postgres,
-    check_primary,
     check_redis,
     check_slot,
-    connect,
 )
 from cdc_reader.recovery import recover
 from cdc_reader.signs import Signs
-from cdc_reader.slot import confirmed_lsn, open_link
+from cdc_reader.slot import confirmed_lsn
 from cdc_reader.slot_care.facts import slot_facts
 from cdc_reader.slot_care.hold import check_free
 from cdc_reader.slot_care.self_heal import Guard, is_about_the_slot, mend, park, remake
 from cdc_reader.sqlstate import SlotHeldError
 from cdc_reader.standby import Standby
+from cdc_reader.stream_server import check_may_stream, check_stream, connect_stream, open_stream, renamed
+from cdc_reader.timeline_watch import TimelineWatch
 from sink import identity, sentry
 from sink.app import SinkApp, make_app
 from sink.clickhouse import ClickHouse
-from sink.errors import Exit, FatalError, TransientError
+from sink.errors import Exit, FatalError, PipelineError, TransientError
 from sink.exposition import Health, expose
 from sink.keys import reconnecting_key
 from sink.payloads import Payloads
@@ -76,7 +76,7 @@ def check(settings: Settings) -> Server:
     Raises:
         PipelineError: the first thing that is not as it must be, with what to do.
     """
-    server = check_postgres(settings)
+    server = check_stream(settings, check_postgres(settings))
     payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
     check_redis(settings, payloads)
     payloads.close()
@@ -103,7 +103,7 @@ def run(settings: Settings, stopping: Callable[[], bool], *, standby: bool = Tru
     app = make_app(settings)
     memory.settle()
     guard = Guard(settings, stopping)
-    waiter = Standby(settings, status_interval_s, signs)
+    waiter, watch = Standby(settings, status_interval_s, signs), TimelineWatch(settings)
     binary, failures, waiting = True, 0, False
     is_held = False
     broken: FatalError | None = None
@@ -120,13 +120,9 @@ def run(settings: Settings, stopping: Callable[[], bool], *, standby: bool = Tru
             if broken is not None:
                 mend(settings, broken)
                 broken = None
-            session = _open(app, status_interval_s, signs, binary=binary)
+            session = _open(app, status_interval_s, signs, watch, binary=binary)
             waiting = False
-            try:
-                session.run(lambda: stopping() or guard.must_park)
-            finally:
-                session.tools.link.close()
-                session.tools.dispatcher.close()
+            _stream(session, lambda: stopping() or guard.must_park or watch.has_changed, watch)
         except UnsupportedBinary as error:
             log.info("text_tuples", column=str(error))
             binary = False
@@ -147,6 +143,17 @@ def run(settings: Settings, stopping: Callable[[], bool], *, standby: bool = Tru
             _back_off(settings, error, failures, stopping)
 
 
+def _stream(session: Session, stopping: Callable[[], bool], watch: TimelineWatch) -> None:
+    try:
+        session.run(stopping)
+    except PipelineError as error:
+        raise renamed(error, session.settings) from None
+    finally:
+        watch.end()
+        session.tools.link.close()
+        session.tools.dispatcher.close()
+
+
 def _back_off(settings: Settings, error: TransientError, failures: int, stopping: Callable[[], bool]) -> None:
     wait_s = backoff_s(failures, max_s=settings.retry_max_s, random=_random())
     metrics.SESSION_ENDS.labels(type(error).__name__).inc()
@@ -161,28 +168,27 @@ def _status_interval_s(settings: Settings, server: Server) -> float:
     return min(settings.status_interval_s, server.wal_sender_timeout_s / 4)
 
 
-def _open(app: SinkApp, status_interval_s: float, signs: Signs, *, binary: bool) -> Session:
+def _open(app: SinkApp, status_interval_s: float, signs: Signs, watch: TimelineWatch, *, binary: bool) -> Session:
     settings = app.settings
     identity.begin(source=settings.source, slot=settings.slot)
-    dsn = settings.postgres_dsn.get_secret_value()
     owner = secrets.token_hex(8)
-    with connect(dsn) as conn:
-        check_primary(conn)
+    with connect_stream(settings) as conn:
+        check_may_stream(conn, settings)
         check_free(conn, settings)
         check_slot(conn, settings)
-    link = open_link(dsn, settings.slot, settings.publication)
+    link = open_stream(settings)
     try:
         history = link.identify()
         ended = link.ancestors(history.timeline)
         link.start(binary=binary)
         # Asked after the slot is ours: before that, another reader could still move it.
-        with connect(dsn) as conn:
+        with connect_stream(settings) as conn:
             confirmed = confirmed_lsn(conn, settings.slot)
             facts = slot_facts(conn, settings)
     except BaseException:
         link.close()
         raise
-    past = Past(ended, slot_was_synced=facts is not None and facts.synced)
+    past = Past(ended, slot_was_synced=facts is not None and facts.synced, witness=watch.witness)
     url = settings.clickhouse_url.get_secret_value()
     asking = ClickHouse(url, timeout_s=_ASK_TIMEOUT_S)
     payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
@@ -198,6 +204,7 @@ def _open(app: SinkApp, status_interval_s: float, signs: Signs, *, binary: bool)
         random=_random,
         signs=signs,
     )
+    watch.begin(link.pid, history, owner)
     return Session(settings, tools, confirmed, owner=owner, binary=binary, status_interval_s=status_interval_s)
 
 

@@ -134,6 +134,9 @@ def _follow(
         PipelineError: ClickHouse refuses or does not answer.
     """
     known = newest.history
+    if past.witness == (newest.owner, found):
+        _say_followed(settings, known, found, past, confirmed, "the session went on over the change, in its own slot")
+        return newest
     if why := doubt(known, found, past, confirmed):
         raise _other_history(settings, known, found, confirmed, why)
     branch, epoch = past.ended[known.timeline], newest.epoch + 1
@@ -142,16 +145,22 @@ def _follow(
     if tail := sum(ask(clickhouse, one, branch).rows for one in settings.branches()):
         why = f"ClickHouse holds {tail} events that the old primary wrote past {branch}, where this one branched off"
         raise _other_history(settings, known, found, confirmed, why)
+    whose = "was a standby's own" if known.of_standby else "was synchronised"
+    reason = f"the slot {whose} and nothing is stored past the branch: nothing is lost"
+    _say_followed(settings, known, found, past, confirmed, reason)
+    return Epoch(epoch, owner, known)
+
+
+def _say_followed(settings: Settings, known: History, found: History, past: Past, confirmed: Lsn, reason: str) -> None:
     log.warning(
         "followed_to_new_timeline",
         source=settings.source,
         timeline=found.timeline,
         before=known.timeline,
-        branched_at=str(branch),
+        branched_at=str(past.ended.get(known.timeline, "unknown")),
         confirmed_lsn=str(confirmed),
-        reason="the slot was synchronised and nothing is stored past the branch: nothing is lost",
+        reason=reason,
     )
-    return Epoch(epoch, owner, known)
 
 
 def _other_history(settings: Settings, known: History, found: History, confirmed: Lsn, why: str) -> PipelineError:

@@ -11,10 +11,12 @@ import psycopg
 
 from cdc_reader.fence import newest_epoch
 from cdc_reader.outbox.due import note_due
-from cdc_reader.preflight import check_server, check_shards, connect
-from cdc_reader.slot_care.change import restart
+from cdc_reader.preflight import Server, check_server, check_shards, connect
+from cdc_reader.slot_care.change import CREATES_WITHIN_S, restart
+from cdc_reader.slot_care.create import create
 from cdc_reader.slot_care.facts import slot_facts
 from cdc_reader.sqlstate import error_of
+from cdc_reader.stream_server import check_stream, connect_stream, is_elsewhere
 from sink import schema
 from sink.position import NO_LSN
 from sink.sql import names, statement
@@ -64,9 +66,10 @@ def apply_postgres(settings: Settings, tell: Callable[[str], None], *, without_s
     """
     with connect(settings.postgres_dsn.get_secret_value()) as conn:
         check_shards(settings, check_server(conn)["version"])
+        check_stream(settings, Server(0))
         conn.add_notice_handler(lambda notice: tell(notice.message_primary or ""))
         for name, text in postgres_ddl(settings):
-            if without_slots and name == _SLOT:
+            if name == _SLOT and (without_slots or is_elsewhere(settings)):
                 continue
             try:
                 conn.execute(text.encode())
@@ -75,6 +78,21 @@ def apply_postgres(settings: Settings, tell: Callable[[str], None], *, without_s
                     error.sqlstate, f"{name}: {error}", slot=settings.slot, publication=settings.publication
                 ) from error
             tell(name)
+    if is_elsewhere(settings) and not without_slots:
+        _create_slots(settings, tell)
+
+
+def _create_slots(settings: Settings, tell: Callable[[str], None]) -> None:
+    """Create the slots where OUTHAUL_STREAM_DSN leads: a standby needs its primary for that, and plain SQL has one."""
+    for stream in settings.streams():
+        with connect_stream(stream) as conn:
+            is_there = slot_facts(conn, stream) is not None
+        if is_there:
+            tell(f"replication slot {stream.slot} already exists")
+        else:
+            with create(stream, within_s=CREATES_WITHIN_S, waiting=lambda: tell("waiting for open transactions")):
+                pass
+        tell(_SLOT)
 
 
 def apply_clickhouse(
@@ -97,7 +115,7 @@ def note_if_skipping(clickhouse: ClickHouse, settings: Settings) -> None:
         PipelineError: a server refuses or does not answer.
     """
     for stream in settings.streams():
-        with connect(settings.postgres_dsn.get_secret_value()) as conn:
+        with connect_stream(stream) as conn:
             is_there = slot_facts(conn, stream) is not None
         if not is_there and newest_epoch(clickhouse, stream) is not None:
             note_due(clickhouse, stream, NO_LSN)

@@ -49,10 +49,14 @@ _ROW_BYTES = _BUFFER_BYTES - 1024
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """Which history of which cluster: positions of one mean nothing in another."""
+    """Which history of which cluster: positions of one mean nothing in another.
+
+    `of_standby` tells that it is read from a slot of a standby's own, which may stand elsewhere than the primary's.
+    """
 
     system_identifier: str
     timeline: int
+    of_standby: bool = False
 
 
 def conninfo(dsn: str, **extra: str) -> str:
@@ -95,9 +99,30 @@ class Link:
         Raises:
             PipelineError: the server refuses or does not answer.
         """
-        result = self._execute("IDENTIFY_SYSTEM")
-        system, timeline = result.get_value(0, 0), result.get_value(0, 1)
-        return History((system or b"").decode(), int(timeline or b"0"))
+        of_standby = self._is_standby()
+        while True:
+            result = self._execute("IDENTIFY_SYSTEM")
+            system, timeline = result.get_value(0, 0), result.get_value(0, 1)
+            # A promotion between the two answers would make one history of two.
+            was, of_standby = of_standby, self._is_standby()
+            if was == of_standby:
+                return History((system or b"").decode(), int(timeline or b"0"), of_standby)
+
+    def holder(self) -> int | None:
+        """Return the process that streams from the slot, as this server sees it; None where none does.
+
+        Raises:
+            PipelineError: the server refuses or does not answer.
+        """
+        # The protocol binds no parameters; the settings take plain names alone.
+        result = self._execute(f"SELECT active_pid FROM pg_replication_slots WHERE slot_name = '{self._slot}'")  # noqa: S608
+        pid = result.get_value(0, 0) if result.ntuples else None
+        return int(pid) if pid else None
+
+    @property
+    def pid(self) -> int:
+        """Process of Postgres at the other end."""
+        return self._pgconn.backend_pid
 
     def ancestors(self, timeline: int) -> dict[int, Lsn]:
         """Ask where each timeline before this one ended; nothing is known where the server has no such file any more.
@@ -189,6 +214,9 @@ class Link:
         """End the session; the slot is free as soon as the server notices."""
         self._socket.close()
         self._pgconn.finish()
+
+    def _is_standby(self) -> bool:
+        return self._execute("SELECT pg_is_in_recovery()").get_value(0, 0) == b"t"
 
     def _grow_buffer(self) -> None:
         self._execute(f"SELECT repeat(' ', {_ROW_BYTES})")

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 SLOT_IN_USE = "55006"
 
+MAKE_ANEW = "Make it anew: `outhaul slot reset --recreate`; what it skips is copied from the outbox"
+
 _UNDEFINED_OBJECT = "42704"
 _NOT_IN_STATE = "55000"
 _NO_PRIVILEGE = "42501"
@@ -122,11 +124,10 @@ def slot_missing(slot: str) -> FatalError:
     )
 
 
-def slot_unusable(slot: str, why: str) -> FatalError:
-    """Return the error for a slot that cannot be streamed from."""
+def slot_unusable(slot: str, why: str, todo: str = "") -> FatalError:
+    """Return the error for a slot that cannot be streamed from; `todo` where it takes more than making it anew."""
     return FatalError(
         f"slot {slot!r} cannot be streamed from: {why}",
-        todo="Make it anew: `outhaul slot reset --recreate`; what it skips is copied from the outbox. Or name another "
-        "one in OUTHAUL_SLOT",
+        todo=todo or f"{MAKE_ANEW}. Or name another one in OUTHAUL_SLOT",
         exit_code=Exit.SLOT_UNUSABLE,
     )

@@ -24,9 +24,9 @@ import psycopg
 import structlog
 
 from cdc_reader import metrics
-from cdc_reader.preflight import connect
 from cdc_reader.sqlstate import translated
 from cdc_reader.state import TTL_S
+from cdc_reader.stream_server import connect_stream
 from sink.errors import FatalError, TransientError
 from sink.keys import reader_key, standby_key
 from sink.payloads import Payloads
@@ -144,8 +144,7 @@ class Standby:
                 time.sleep(min(left_s, 0.1))
             if stopping():
                 return
-            dsn = self._settings.postgres_dsn.get_secret_value()
-            with translated(self._settings.slot), connect(dsn) as conn:
+            with translated(self._settings.slot), connect_stream(self._settings) as conn:
                 holder = _look(conn, self._settings.slot)
                 if holder is None:
                     return

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from cdc_reader.answers import OfPostgres, ask_clickhouse, ask_postgres, ask_redis
 from cdc_reader.judgement import STUCK_S, judge
 from cdc_reader.ledger import PATIENCE_S
-from cdc_reader.preflight import connect
 from cdc_reader.slot_care import retained
+from cdc_reader.stream_server import connect_stream, end_of_primary
 from sink.errors import PipelineError
 from sink.payloads import ALIVE_S, DEAF_S, PULSE_S, SOCKET_TIMEOUT_S
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from cdc_reader.state import ReaderState
     from sink.clickhouse import ClickHouse
     from sink.payloads import Payloads
+    from sink.position import Lsn
     from sink.settings import Settings
 
 _T = TypeVar("_T")
@@ -78,12 +79,13 @@ def gather(settings: Settings, payloads: Payloads, clickhouse: ClickHouse, *, wi
     if len(settings.streams()) > 1:
         return _of_shards(settings, payloads, clickhouse)
     silent: list[str] = []
-    postgres = _answer(lambda: _look(settings), silent)
+    end = _answer(lambda: end_of_primary(settings), silent)
+    postgres = _answer(lambda: _look(settings, end), silent)
     redis = _answer(lambda: ask_redis(payloads, settings), silent)
     stored = _answer(lambda: ask_clickhouse(clickhouse, settings), silent)
     if with_growth and postgres is not None and postgres.slot is not None:
         with suppress(PipelineError):
-            postgres = OfPostgres(retained.watch(postgres.slot, lambda: _look(settings).slot, time.sleep))
+            postgres = OfPostgres(retained.watch(postgres.slot, lambda: _look_again(settings), time.sleep))
     found = _joined(postgres, redis, stored)
     wrong = silent + judge(postgres, redis, stored, settings, time.time())
     return replace(found, noticed_within_s=bounds(settings), wrong=wrong)
@@ -95,8 +97,9 @@ def _of_shards(settings: Settings, payloads: Payloads, clickhouse: ClickHouse) -
     shards: list[Shard] = []
     stored = _answer(lambda: ask_clickhouse(clickhouse, settings), silent)
     found = _joined(None, None, stored)
+    end = _answer(lambda: end_of_primary(settings), silent)
     for stream in settings.streams():
-        postgres = _answer(partial(_look, stream), silent)
+        postgres = _answer(partial(_look, stream, end), silent)
         redis = _answer(partial(ask_redis, payloads, stream), silent)
         shard = Shard(
             postgres.slot if postgres else None,
@@ -115,9 +118,13 @@ def _of_shards(settings: Settings, payloads: Payloads, clickhouse: ClickHouse) -
     return replace(found, noticed_within_s=bounds(settings), wrong=[*silences, *wrong], shards=shards)
 
 
-def _look(settings: Settings) -> OfPostgres:
-    with connect(settings.postgres_dsn.get_secret_value()) as conn:
-        return ask_postgres(conn, settings)
+def _look(settings: Settings, end: Lsn | None) -> OfPostgres:
+    with connect_stream(settings) as conn:
+        return ask_postgres(conn, settings, end)
+
+
+def _look_again(settings: Settings) -> Slot | None:
+    return _look(settings, end_of_primary(settings)).slot
 
 
 def _answer(ask: Callable[[], _T], silent: list[str]) -> _T | None:

@@ -49,6 +49,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="OUTHAUL_", frozen=True, extra="forbid", hide_input_in_errors=True)
 
     postgres_dsn: SecretStr = SecretStr("postgresql://127.0.0.1:5432/postgres")
+    stream_dsn: SecretStr = SecretStr("")
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
     clickhouse_url: SecretStr = SecretStr("http://default@127.0.0.1:8123/default")
 
@@ -194,6 +195,11 @@ class Settings(BaseSettings):
         one = self.model_copy(update=names)
         one._shard, one._whole = shard, self  # noqa: SLF001 - of our own class
         return one
+
+    @property
+    def slot_dsn(self) -> str:
+        """Address of the server that has the slot: the primary, or a standby that is streamed from."""
+        return self.stream_dsn.get_secret_value() or self.postgres_dsn.get_secret_value()
 
     @property
     def shard(self) -> int | None:

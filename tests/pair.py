@@ -1,4 +1,4 @@
-"""A PostgreSQL primary and its streaming standby, both real, from the binaries of the embedded stack.
+"""A PostgreSQL primary and its streaming standbys, all real, from the binaries of the embedded stack.
 
 Edge: pg_basebackup and processes of its own. The primary is a stack's; its standby lies beside it, under the same
 account, with its slots kept in step (`sync_replication_slots`).
@@ -17,6 +17,7 @@ from typing import Any
 import psycopg
 
 from deploy.local.stack import Stack
+from tests import roles
 from tests.acceptance.pages import free_port
 from tests.conftest import until
 
@@ -35,7 +36,7 @@ synchronized_standby_slots = ''
 
 
 class Pair:
-    """Two servers; `promote` makes the second one the primary."""
+    """Two servers, or more: number 0 is the primary until `promote` makes another one that."""
 
     def __init__(self, folder: Path, *, waits_for_standby: bool = True) -> None:
         """Start nothing yet.
@@ -45,46 +46,56 @@ class Pair:
             waits_for_standby: what the standby has not received is not streamed to readers either.
         """
         self.stack = Stack(folder / "primary")
-        self._log = folder / "standby.log"
+        self.ports: list[int] = []
+        self._folder = folder
         self._waits_for_standby = waits_for_standby
-        self._process: subprocess.Popen[bytes] | None = None
+        self._copies: dict[int, Path] = {}
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
 
     def start(self) -> None:
         """Start the primary, copy it, and let the copy follow."""
         self.stack.up(["postgres"])
         dsn = psycopg.conninfo.conninfo_to_dict(self.stack.env()["OUTHAUL_POSTGRES_DSN"])
-        self.ports = int(str(dsn["port"])), free_port()
+        self.ports = [int(str(dsn["port"]))]
         with self.primary() as conn:
-            conn.execute("SELECT pg_create_physical_replication_slot(%s, true)", [_SLOT])
+            roles.create(conn)
             if self._waits_for_standby:
                 conn.execute(f"ALTER SYSTEM SET synchronized_standby_slots = '{_SLOT}'")
                 conn.execute("SELECT pg_reload_conf()")
             self._data = Path(str((conn.execute("SHOW data_directory").fetchone() or [""])[0]))
-        self._copy = self._data.with_name(f"{self._data.name}-standby")
         self._account = self._data.stat()
         self._programs = Path(Path(f"/proc/{self.stack.pid('postgres')}/cmdline").read_text().split("\0")[0]).parent
-        shutil.rmtree(self._copy, ignore_errors=True)
-        self._copy.mkdir(mode=0o700)
-        os.chown(self._copy, self._account.st_uid, self._account.st_gid)
+        self.add_standby(_SLOT)
+
+    def add_standby(self, slot: str) -> None:
+        """Copy the primary, and let the copy follow by a physical slot of that name."""
+        number = len(self.ports)
+        self.ports.append(free_port())
+        with self.primary() as conn:
+            conn.execute("SELECT pg_create_physical_replication_slot(%s, true)", [slot])
+        copy = self._copies[number] = self._data.with_name(f"{self._data.name}-standby{number}")
+        shutil.rmtree(copy, ignore_errors=True)
+        copy.mkdir(mode=0o700)
+        os.chown(copy, self._account.st_uid, self._account.st_gid)
         source = ["-h", "127.0.0.1", "-p", str(self.ports[0]), "-U", USER]
-        self._run("pg_basebackup", *source, "-D", str(self._copy), "-X", "stream", "-S", _SLOT, "-c", "fast")
-        settings = _STANDBY.format(slot=_SLOT, port=self.ports[0], user=USER, database=DATABASE)
-        with (self._copy / "postgresql.auto.conf").open("a") as file:
+        self._run("pg_basebackup", *source, "-D", str(copy), "-X", "stream", "-S", slot, "-c", "fast")
+        settings = _STANDBY.format(slot=slot, port=self.ports[0], user=USER, database=DATABASE)
+        with (copy / "postgresql.auto.conf").open("a") as file:
             file.write(settings)
-        (self._copy / "standby.signal").touch()
-        self._process = self._start()
+        (copy / "standby.signal").touch()
+        self.start_standby(number)
 
     @property
     def dsn(self) -> str:
-        """Both servers, for a client that wants the primary, whichever it is."""
-        first, second = self.ports
-        return f"postgresql://{USER}@127.0.0.1:{first},127.0.0.1:{second}/{DATABASE}?target_session_attrs=read-write"
+        """All servers, for a client that wants the primary, whichever it is."""
+        hosts = ",".join(f"127.0.0.1:{port}" for port in self.ports)
+        return f"postgresql://{USER}@{hosts}/{DATABASE}?target_session_attrs=read-write"
 
     def primary(self) -> psycopg.Connection[Any]:
         return psycopg.connect(self.dsn_of(0), autocommit=True)
 
-    def standby(self) -> psycopg.Connection[Any]:
-        return psycopg.connect(self.dsn_of(1), autocommit=True)
+    def standby(self, number: int = 1) -> psycopg.Connection[Any]:
+        return psycopg.connect(self.dsn_of(number), autocommit=True)
 
     def dsn_of(self, number: int) -> str:
         return f"postgresql://{USER}@127.0.0.1:{self.ports[number]}/{DATABASE}"
@@ -116,20 +127,43 @@ class Pair:
     def kill_primary(self) -> None:
         self.stack.kill("postgres")
 
-    def promote(self) -> None:
+    def crash_standby(self) -> None:
+        """End the standby without a checkpoint."""
+        self._processes[1].send_signal(signal.SIGQUIT)
+        self._processes[1].wait(_LIMIT_S)
+
+    def start_standby(self, number: int = 1) -> None:
+        """Start it, so that it follows, or follows again."""
+        self._processes[number] = self._start(number)
+
+    def set_standby(self, name: str, value: str) -> None:
+        """Change a setting of the standby that takes no restart."""
         with self.standby() as conn:
+            conn.execute(f"ALTER SYSTEM SET {name} = '{value}'".encode())
+            conn.execute("SELECT pg_reload_conf()")
+
+    def follow(self, number: int) -> None:
+        """Let the first standby follow another one, which is about to be promoted and has a slot for it then."""
+        with self.standby(number) as conn:
+            conn.execute("SELECT pg_create_physical_replication_slot(%s, true)", [_SLOT])
+        source = f"host=127.0.0.1 port={self.ports[number]} user={USER} dbname={DATABASE}"
+        self.set_standby("primary_conninfo", source)
+
+    def promote(self, number: int = 1) -> None:
+        with self.standby(number) as conn:
             conn.execute("SELECT pg_promote()")
             until(lambda: conn.execute("SELECT pg_is_in_recovery()").fetchone() == (False,), what="it is promoted")
 
     def close(self) -> None:
-        """End both servers."""
-        if self._process is not None:
-            self._process.send_signal(signal.SIGQUIT)
+        """End all servers."""
+        for process in self._processes.values():
+            process.send_signal(signal.SIGQUIT)
             with suppress(subprocess.TimeoutExpired):
-                self._process.wait(20)
-            self._process.kill()
-            self._process.wait()
-            shutil.rmtree(self._copy, ignore_errors=True)
+                process.wait(20)
+            process.kill()
+            process.wait()
+        for copy in self._copies.values():
+            shutil.rmtree(copy, ignore_errors=True)
         self.stack.down(["postgres"])
 
     def _as_its_owner(self) -> dict[str, Any]:
@@ -147,10 +181,11 @@ class Pair:
             **self._as_its_owner(),
         )
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        with self._log.open("ab") as log:
+    def _start(self, number: int) -> subprocess.Popen[bytes]:
+        path = self._folder / ("standby.log" if number == 1 else f"standby{number}.log")
+        with path.open("ab") as log:
             process = subprocess.Popen(
-                [str(self._programs / "postgres"), "-D", str(self._copy), "-p", str(self.ports[1])],
+                [str(self._programs / "postgres"), "-D", str(self._copies[number]), "-p", str(self.ports[number])],
                 cwd="/",
                 env={"PATH": os.environ["PATH"], "LC_ALL": "C", "TZ": "UTC"},
                 stdout=log,
@@ -160,9 +195,9 @@ class Pair:
             )
 
         def answers() -> bool:
-            assert process.poll() is None, self._log.read_text()[-2000:]
+            assert process.poll() is None, path.read_text()[-2000:]
             with suppress(psycopg.OperationalError):
-                self.standby().close()
+                self.standby(number).close()
                 return True
             return False
 

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
     import psycopg
 
+_DSNS = {"OUTHAUL_POSTGRES_DSN", "OUTHAUL_STREAM_DSN"}
+
 READER, APP, AUDITOR = "tested_reader", "tested_app", "tested_auditor"
 
 # The groups come with the first setup, and these may be wanted before it; members they are either way.
@@ -53,4 +55,5 @@ def as_auditor(dsn: str) -> str:
 
 def for_processes(env: Mapping[str, str]) -> dict[str, str]:
     """Return settings with which reader, worker and exporter have the reader's rights alone."""
-    return {**env, "OUTHAUL_POSTGRES_DSN": as_reader(env["OUTHAUL_POSTGRES_DSN"])}
+    of_postgres = {name: as_reader(dsn) for name, dsn in env.items() if name in _DSNS}
+    return {**env, **of_postgres}

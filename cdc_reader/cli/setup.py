@@ -12,6 +12,7 @@ from cdc_reader.preflight import check_server, connect
 from cdc_reader.setup import apply_clickhouse, apply_postgres, note_if_skipping, print_sql, rebind
 from cdc_reader.slot_care.plan import count_unread
 from cdc_reader.slot_care.reshard import begin, end, former_streams, unfinished
+from cdc_reader.stream_server import connect_stream
 from sink.clickhouse import ClickHouse
 from sink.settings import MAX_SHARDS, Settings, load
 
@@ -78,6 +79,7 @@ def setup(
 def _former(settings: Settings) -> list[Settings]:
     with connect(settings.postgres_dsn.get_secret_value()) as conn:
         check_server(conn)
+    with connect_stream(settings) as conn:
         return former_streams(conn, settings)
 
 

@@ -16,11 +16,12 @@ from cdc_reader.cli.consent import consent
 from cdc_reader.cli.servers import both_sides
 from cdc_reader.outbox import heal as healing
 from cdc_reader.outbox.due import due, note_accepted, note_done, note_due
-from cdc_reader.preflight import check_redis, connect
+from cdc_reader.preflight import check_redis
 from cdc_reader.slot_care import change as slot_change
 from cdc_reader.slot_care.facts import slot_facts
 from cdc_reader.slot_care.hold import hold
 from cdc_reader.slot_care.plan import Plan, make_plan
+from cdc_reader.stream_server import connect_stream
 from sink.errors import Exit, FatalError, PipelineError
 from sink.payloads import Payloads
 from sink.position import NO_LSN, Lsn
@@ -63,7 +64,7 @@ def create(*, shard: outboxes.Shard = None, yes: Yes = False, dry_run: DryRun = 
     Example: outhaul slot create --yes
     """
     settings = outboxes.stream(load(), shard)
-    with connect(settings.postgres_dsn.get_secret_value()) as conn:
+    with connect_stream(settings) as conn:
         if slot_facts(conn, settings) is not None:
             raise FatalError(
                 f"slot {settings.slot!r} exists",
@@ -183,7 +184,7 @@ def _advance(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    with connect(settings.postgres_dsn.get_secret_value()) as conn:
+    with connect_stream(settings) as conn:
         slot_change.check_target(conn, settings, target)
     with both_sides(settings) as clickhouse:
         plan = make_plan(settings, f"move the slot forward to {target}", skips=True, heals=not accept_loss)

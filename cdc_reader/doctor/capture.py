@@ -41,7 +41,6 @@ class Prospect:
     safe_wal_size: int | None
     behind_bytes: int | None
     failover: bool | None
-    synced: bool | None
 
 
 def outbox(table: Outbox | None, name: str) -> Iterator[Finding]:
@@ -121,18 +120,14 @@ def slot(settings: Settings, facts: SlotFacts | None, prospect: Prospect | None,
         yield broken("slot", slot_missing(settings.slot))
         return
     if facts.problem:
-        yield broken("slot", slot_unusable(settings.slot, facts.problem))
+        yield broken("slot", slot_unusable(settings.slot, facts.problem, facts.todo))
     else:
         yield fine("slot", f"{facts.name}, {facts.plugin}")
     yield wal(facts, prospect)
     yield active(facts)
-    if prospect.synced:
-        yield fail(
-            "slot synced",
-            "the slot is a standby's copy: nobody can stream from it before the standby is promoted",
-            "Point OUTHAUL_POSTGRES_DSN at the primary",
-        )
-    if version >= _FAILOVER_SINCE:
+    if facts.of_standby:
+        yield fine("slot failover", "none: it is the standby's own, and stays when that is promoted")
+    elif version >= _FAILOVER_SINCE:
         yield failover(prospect, settings.slot)
 
 

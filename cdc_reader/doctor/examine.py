@@ -12,8 +12,9 @@ from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from cdc_reader.doctor import celery, clickhouse, clocks, columns, history, monitoring, postgres, redis, tables
+from cdc_reader.doctor import celery, clickhouse, clocks, columns, history, monitoring, postgres, redis, standby, tables
 from cdc_reader.doctor.finding import Finding, Section, broken, warn
+from cdc_reader.stream_server import is_elsewhere
 from sink.errors import PipelineError, TransientError
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def examine(settings: Settings, *, within_s: float = WITHIN_S) -> list[Section]:
         begin(lambda: celery.ask(settings)),
         begin(lambda: monitoring.ask(settings)),
     )
+    of_standby = begin(partial(standby.ask, settings)) if is_elsewhere(settings) else None
     # What is of the pipeline as a whole is said of its first outbox; the others are asked after as if they were alone.
     further = [
         (branch, begin(partial(postgres.ask, branch)), begin(partial(clickhouse.ask, branch)))
@@ -60,6 +62,7 @@ def examine(settings: Settings, *, within_s: float = WITHIN_S) -> list[Section]:
     return [
         _section("Postgres", pg, lambda found: postgres.judge(found, first)),
         *shards,
+        *_standby(of_standby, settings, deadline, within_s),
         Section("Both sides", tuple(_both(pg, ch))),
         *outboxes,
         _section("ClickHouse", ch, lambda found: clickhouse.judge(found, settings)),
@@ -98,6 +101,15 @@ def _section(group: str, found: _Answer | PipelineError, judge: Callable[[_Answe
     if isinstance(found, PipelineError):
         return Section(group, (broken("answers", found),))
     return Section(group, tuple(judge(found)))
+
+
+def _standby(
+    asked: Future[standby.Answer] | None, settings: Settings, deadline: float, within_s: float
+) -> Iterator[Section]:
+    """Judge the server of OUTHAUL_STREAM_DSN, where there is one."""
+    if asked is not None:
+        found = answer(asked, "the standby, or its primary,", deadline, within_s)
+        yield _section("Standby", found, lambda answered: standby.judge(answered, settings))
 
 
 def _both(pg: postgres.Postgres | PipelineError, ch: clickhouse.Answer | PipelineError) -> Iterable[Finding]:

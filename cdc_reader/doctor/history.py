@@ -5,6 +5,7 @@ Pure.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cdc_reader.doctor.finding import Finding, fail, fine
@@ -22,6 +23,14 @@ def judge(found: History, newest: Epoch | None) -> Finding:
     if newest.history == found:
         return fine(check, f"system {found.system_identifier}, timeline {found.timeline}")
     known = newest.history
+    if replace(known, of_standby=found.of_standby) == found:
+        was, now = ("a standby", "the primary") if known.of_standby else ("the primary", "a standby")
+        return fail(
+            check,
+            f"ClickHouse has what a slot of {was} brought, and the settings lead to one of {now}: what that skips is "
+            "unknown",
+            "outhaul slot reset --recreate  # if the stream is to move, else mend OUTHAUL_STREAM_DSN",
+        )
     return fail(
         check,
         f"ClickHouse has positions of system {known.system_identifier}, timeline {known.timeline}; this is "

@@ -1,6 +1,7 @@
 """Settings -> what Postgres says of itself, our role, outbox, publication and slot; and the findings of that.
 
-Edge: one ordinary connection, one for replication that is closed again. Nothing is changed.
+Edge: one ordinary connection, one to the server that has the slot, one for replication that is closed again. Nothing is
+changed.
 
 Source: https://www.postgresql.org/docs/current/catalogs.html
 """
@@ -23,6 +24,7 @@ from cdc_reader.preflight import PUBLICATION, connect
 from cdc_reader.slot import History, open_link
 from cdc_reader.slot_care.facts import SlotFacts, slot_facts
 from cdc_reader.sqlstate import error_of
+from cdc_reader.stream_server import END_OF_LOG, connect_stream, is_elsewhere
 from sink.errors import PipelineError
 
 if TYPE_CHECKING:
@@ -33,18 +35,6 @@ if TYPE_CHECKING:
 
 _CONNECT_S = 5
 _Facts = TypeVar("_Facts")
-
-_SERVER: LiteralString = """
-    SELECT current_setting('server_version_num')::int AS version, current_setting('wal_level') AS wal_level,
-           current_setting('effective_wal_level', true) AS effective_wal_level,
-           current_setting('max_replication_slots')::int AS max_slots,
-           (SELECT count(*)::int FROM pg_replication_slots) AS used_slots,
-           current_setting('max_wal_senders')::int AS max_senders,
-           (SELECT count(*)::int FROM pg_stat_replication) AS used_senders,
-           (SELECT setting::float / 1000 FROM pg_settings WHERE name = 'wal_sender_timeout') AS wal_sender_timeout_s,
-           (SELECT setting::int FROM pg_settings WHERE name = 'max_slot_wal_keep_size') AS slot_keep_mb,
-           (SELECT setting::int FROM pg_settings WHERE name = 'idle_replication_slot_timeout') AS idle_slot_timeout_s,
-           current_setting('track_commit_timestamp') = 'on' AS commit_timestamps"""
 
 _ROLE: LiteralString = """
     SELECT rolname AS name, rolsuper AS superuser, rolreplication AS replication,
@@ -77,9 +67,9 @@ _OUTBOX: LiteralString = """
 # By way of JSON: a column that this version does not have is NULL instead of an error.
 _PROSPECT: LiteralString = """
     SELECT safe_wal_size, pg_wal_lsn_diff(wal.lsn, confirmed_flush_lsn)::bigint AS behind_bytes,
-           (to_jsonb(slot) ->> 'failover')::boolean AS failover, (to_jsonb(slot) ->> 'synced')::boolean AS synced
+           (to_jsonb(slot) ->> 'failover')::boolean AS failover
     FROM pg_replication_slots AS slot, LATERAL (
-        SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_receive_lsn() ELSE pg_current_wal_lsn() END AS lsn) AS wal
+        SELECT {end_of_log} AS lsn) AS wal
     WHERE slot_name = %(slot)s"""
 
 _COLUMNS: LiteralString = """
@@ -121,18 +111,21 @@ def ask(settings: Settings) -> Postgres:
         "publication": settings.publication,
         "slot": settings.slot,
     }
-    dsn = settings.postgres_dsn.get_secret_value()
-    with connect(dsn, connect_timeout=str(_CONNECT_S)) as conn:
+    dsn, within_s = settings.postgres_dsn.get_secret_value(), str(_CONNECT_S)
+    with connect(dsn, connect_timeout=within_s) as conn, connect_stream(settings, connect_timeout=within_s) as at_slot:
         try:
             conn.execute("SET statement_timeout = '5s'")
+            at_slot.execute("SET statement_timeout = '5s'")
             return Postgres(
-                _one(conn, server.Server, _SERVER, names),
+                _one(conn, server.Server, server.QUERY, names),
                 _one(conn, role.Role, _ROLE, names),
-                try_link(dsn, settings),
+                try_link(settings),
                 conn.cursor(row_factory=class_row(capture.Outbox)).execute(_OUTBOX, names).fetchone(),
                 conn.execute(PUBLICATION, names).fetchone(),
-                slot_facts(conn, settings),
-                conn.cursor(row_factory=class_row(capture.Prospect)).execute(_PROSPECT, names).fetchone(),
+                slot_facts(at_slot, settings),
+                at_slot.cursor(row_factory=class_row(capture.Prospect))
+                .execute(_PROSPECT.format(end_of_log=END_OF_LOG), names)
+                .fetchone(),
                 tuple(conn.cursor(row_factory=class_row(OutboxColumn)).execute(_COLUMNS, names).fetchall()),
                 measured(lambda: _clock(conn)),
                 conn.cursor(row_factory=class_row(AppRights)).execute(_APP, names).fetchone(),
@@ -141,10 +134,12 @@ def ask(settings: Settings) -> Postgres:
             raise error_of(error.sqlstate, str(error), slot=settings.slot, publication=settings.publication) from error
 
 
-def try_link(dsn: str, settings: Settings) -> History | PipelineError:
+def try_link(settings: Settings) -> History | PipelineError:
     """Open a replication connection and close it again; return the server's history, or what went wrong."""
     try:
-        link = open_link(make_conninfo(dsn, connect_timeout=_CONNECT_S), settings.slot, settings.publication)
+        link = open_link(
+            make_conninfo(settings.slot_dsn, connect_timeout=_CONNECT_S), settings.slot, settings.publication
+        )
         with closing(link):
             return link.identify()
     except PipelineError as error:
@@ -153,9 +148,12 @@ def try_link(dsn: str, settings: Settings) -> History | PipelineError:
 
 def judge(answer: Postgres, settings: Settings) -> Iterator[Finding]:
     """Judge all that was answered."""
-    slot = answer.slot
+    slot, elsewhere = answer.slot, is_elsewhere(settings)
     yield from server.judge(
-        answer.server, settings, has_slot=slot is not None, streams=slot is not None and slot.active_pid is not None
+        answer.server,
+        settings,
+        has_slot=slot is not None or elsewhere,
+        streams=elsewhere or (slot is not None and slot.active_pid is not None),
     )
     refused = answer.link if isinstance(answer.link, PipelineError) else None
     yield from role.judge(answer.role, settings, refused)

@@ -8,7 +8,7 @@ Source: https://www.postgresql.org/docs/current/runtime-config-replication.html
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, LiteralString
 
 from cdc_reader.doctor.finding import Finding, fail, fine, size, tried, warn
 from cdc_reader.preflight import check_version, check_wal_level
@@ -23,6 +23,18 @@ _NEWEST = 18
 _SHORT_S = 5.0
 # A reader that is told its timeout answers so often in it (cdc_reader/reader.py).
 _ANSWERS = 4
+
+QUERY: LiteralString = """
+    SELECT current_setting('server_version_num')::int AS version, current_setting('wal_level') AS wal_level,
+           current_setting('effective_wal_level', true) AS effective_wal_level,
+           current_setting('max_replication_slots')::int AS max_slots,
+           (SELECT count(*)::int FROM pg_replication_slots) AS used_slots,
+           current_setting('max_wal_senders')::int AS max_senders,
+           (SELECT count(*)::int FROM pg_stat_replication) AS used_senders,
+           (SELECT setting::float / 1000 FROM pg_settings WHERE name = 'wal_sender_timeout') AS wal_sender_timeout_s,
+           (SELECT setting::int FROM pg_settings WHERE name = 'max_slot_wal_keep_size') AS slot_keep_mb,
+           (SELECT setting::int FROM pg_settings WHERE name = 'idle_replication_slot_timeout') AS idle_slot_timeout_s,
+           current_setting('track_commit_timestamp') = 'on' AS commit_timestamps"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +66,17 @@ def judge(server: Server, settings: Settings, *, has_slot: bool, streams: bool) 
         yield idle_slot_timeout(server.idle_slot_timeout_s)
     stamps = "on" if server.commit_timestamps else "off"
     yield fine("track_commit_timestamp", f"{stamps}, not needed")
+
+
+def judge_sender(server: Server, settings: Settings, *, has_slot: bool) -> Iterator[Finding]:
+    """Judge what matters of a server beside the primary that has the slot and streams from it."""
+    yield wal_level(server.wal_level, server.effective_wal_level)
+    yield slots(server.used_slots, server.max_slots, has_slot=has_slot)
+    yield senders(server.used_senders, server.max_senders, streams=has_slot)
+    yield sender_timeout(server.wal_sender_timeout_s, settings)
+    yield slot_keep(server.slot_keep_mb)
+    if server.idle_slot_timeout_s is not None:
+        yield idle_slot_timeout(server.idle_slot_timeout_s)
 
 
 def version(number: int) -> Finding:
@@ -118,7 +141,7 @@ def slot_keep(limit_mb: int) -> Finding:
     if limit_mb < 0:
         return warn(
             check,
-            "no limit: while ClickHouse is away, the slot may fill the primary's disk",
+            "no limit: while ClickHouse is away, the slot may fill the server's disk",
             f"ALTER SYSTEM SET {check} = '50GB'; SELECT pg_reload_conf();  -- less than is free; beyond it the slot "
             "is lost",
         )

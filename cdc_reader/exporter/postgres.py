@@ -1,6 +1,7 @@
 """Slot and outbox in Postgres -> metrics.
 
-Edge: one connection, two queries a look. They need no right but to log in.
+Edge: one connection, two queries a look; one more to the primary where a standby is streamed from. They need no right
+but to log in.
 
 Source: https://www.postgresql.org/docs/current/monitoring-stats.html#MONITORING-PG-STAT-REPLICATION-SLOTS-VIEW
 """
@@ -10,15 +11,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, LiteralString
 
 from cdc_reader.exporter.family import counter, gauge, gauges, merged, of_source
-from cdc_reader.preflight import connect
 from cdc_reader.slot_care import retained
 from cdc_reader.sqlstate import translated
+from cdc_reader.stream_server import connect_stream, end_of_primary
 
 if TYPE_CHECKING:
     import psycopg
     from prometheus_client.metrics_core import Metric
 
     from cdc_reader.slot_care.retained import Slot
+    from sink.position import Lsn
     from sink.settings import Settings
 
 _CONNECT_TIMEOUT_S = "5"
@@ -38,14 +40,14 @@ def look(settings: Settings) -> list[Metric]:
     Raises:
         PipelineError: Postgres refuses or does not answer.
     """
-    dsn = settings.postgres_dsn.get_secret_value()
-    with translated(settings.slot), connect(dsn, connect_timeout=_CONNECT_TIMEOUT_S) as conn:
+    end = end_of_primary(settings, connect_timeout=_CONNECT_TIMEOUT_S)
+    with translated(settings.slot), connect_stream(settings, connect_timeout=_CONNECT_TIMEOUT_S) as conn:
         conn.execute(f"SET statement_timeout = {_STATEMENT_TIMEOUT_MS}")
-        return merged([_of_stream(conn, stream) for stream in settings.streams()])
+        return merged([_of_stream(conn, stream, end) for stream in settings.streams()])
 
 
-def _of_stream(conn: psycopg.Connection[dict[str, Any]], stream: Settings) -> list[Metric]:
-    slot = retained.look(conn, stream.slot)
+def _of_stream(conn: psycopg.Connection[dict[str, Any]], stream: Settings, end: Lsn | None) -> list[Metric]:
+    slot = retained.look(conn, stream.slot, end)
     names = {"slot": stream.slot, "tables": [branch.sql_table for branch in stream.branches()]}
     counted = conn.execute(_COUNTERS, names).fetchone() or {}
     found = [*_of_slot(slot), *_of_counters(counted)]
@@ -62,7 +64,7 @@ def _of_slot(slot: Slot | None) -> list[Metric]:
     return [
         gauge("slot_active", "1 while a session streams from the slot", slot is not None and slot.active),
         gauges("slot_status", "1 for the slot's wal_status", "status", {one: one == status for one in _STATUSES}),
-        gauge("slot_retained_bytes", "WAL that the slot keeps on the primary", retained_bytes),
+        gauge("slot_retained_bytes", "WAL that the slot keeps on its server", retained_bytes),
         gauge("slot_behind_bytes", "WAL from the slot's confirmed position to the end", behind_bytes),
         gauge(
             "slot_safe_wal_bytes",

@@ -25,6 +25,7 @@ from psycopg import sql
 from cdc_reader.preflight import connect
 from cdc_reader.slot import confirmed_lsn
 from cdc_reader.sqlstate import error_of, translated
+from cdc_reader.stream_server import connect_stream
 from sink.errors import Exit, FatalError, TransientError
 from sink.position import Lsn
 
@@ -90,12 +91,14 @@ def behind_the_slot(
         PipelineError: Postgres refuses or does not answer.
     """
     dsn = settings.postgres_dsn.get_secret_value()
-    with translated(settings.slot), connect(dsn) as holder, connect(dsn) as other:
+    with translated(settings.slot), connect(dsn) as holder:
         _execute(holder, _BEGIN)
         snapshot = _text(holder, "SELECT pg_export_snapshot() AS lsn")
-        mark = Lsn.parse(_text(other, _MARK))
-        for stream in settings.streams():
-            _wait_for_slot(other, stream, mark, within_s, waiting)
+        with connect(dsn) as other:
+            mark = Lsn.parse(_text(other, _MARK))
+        with connect_stream(settings) as other:
+            for stream in settings.streams():
+                _wait_for_slot(other, stream, mark, within_s, waiting)
         yield Line(dsn, snapshot, mark)
 
 

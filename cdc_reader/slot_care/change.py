@@ -20,11 +20,12 @@ import structlog
 from cdc_reader.fence import newest_epoch, raise_epoch, settle
 from cdc_reader.outbox.due import note_accepted, note_due
 from cdc_reader.outbox.sides import fetch
-from cdc_reader.slot import History, open_link
+from cdc_reader.preflight import connect
 from cdc_reader.slot_care.create import create
 from cdc_reader.slot_care.facts import slot_facts
 from cdc_reader.slot_care.hold import hold
-from cdc_reader.sqlstate import error_of
+from cdc_reader.sqlstate import error_of, slot_unusable
+from cdc_reader.stream_server import end_of_log, open_stream
 from sink.errors import Exit, FatalError
 from sink.failpoint import reach
 from sink.position import NO_LSN, Lsn
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from cdc_reader.outbox.line import Line
+    from cdc_reader.slot import History
     from sink.clickhouse import ClickHouse
     from sink.settings import Settings
 
@@ -58,10 +60,12 @@ def make_anew(
     with ExitStack() as until_the_end:
         with hold(settings) as conn:
             facts = slot_facts(conn, settings)
+            if facts is not None and facts.is_copy:
+                raise slot_unusable(settings.slot, facts.problem or "", facts.todo)
             at = facts.confirmed if facts and facts.confirmed else NO_LSN
             (note_accepted if accept_loss else note_due)(clickhouse, settings, at)
             reach("slot.noted")
-            take_over(conn, settings, clickhouse, at, slot_is_new=True)
+            take_over(settings, clickhouse, at, slot_is_new=True)
             if facts is not None:
                 drop(conn, settings)
             reach("slot.dropped")
@@ -81,7 +85,7 @@ def restart(settings: Settings, clickhouse: ClickHouse) -> Lsn:
     """
     with hold(settings) as conn:
         at = _usable(conn, settings)
-        take_over(conn, settings, clickhouse, at)
+        take_over(settings, clickhouse, at)
     return at
 
 
@@ -95,7 +99,7 @@ def advance(settings: Settings, clickhouse: ClickHouse, target: Lsn, *, accept_l
     with hold(settings) as conn:
         at = check_target(conn, settings, target)
         (note_accepted if accept_loss else note_due)(clickhouse, settings, at)
-        take_over(conn, settings, clickhouse, at)
+        take_over(settings, clickhouse, at)
         fetch(conn, "SELECT pg_replication_slot_advance(%s, %s::pg_lsn)::text AS moved", [settings.slot, str(target)])
         return _usable(conn, settings)
 
@@ -107,7 +111,7 @@ def check_target(conn: psycopg.Connection[dict[str, Any]], settings: Settings, t
         FatalError: it cannot be used, or the target lies behind it or beyond the end of the log.
         PipelineError: Postgres refuses or does not answer.
     """
-    at, end = _usable(conn, settings), _end_of_log(conn)
+    at, end = _usable(conn, settings), end_of_log(conn)
     if not at < target <= end:
         raise FatalError(
             f"slot {settings.slot!r} can only go forward, from {at} to {end} at most, not to {target}",
@@ -143,7 +147,6 @@ def _usable(conn: psycopg.Connection[dict[str, Any]], settings: Settings) -> Lsn
 
 
 def take_over(
-    conn: psycopg.Connection[dict[str, Any]],
     settings: Settings,
     clickhouse: ClickHouse,
     at: Lsn,
@@ -156,7 +159,8 @@ def take_over(
     if newest is not None and newest.history != history:
         tail = _tail(settings, clickhouse)
         if slot_is_new:
-            _pass_the_tail(conn, tail, newest.history, history)
+            with connect(settings.postgres_dsn.get_secret_value()) as primary:
+                _pass_the_tail(primary, tail, newest.history, history)
         elif tail >= at:
             raise FatalError(
                 f"ClickHouse holds events of source {settings.source!r} up to {tail}, past slot {settings.slot!r} at "
@@ -176,7 +180,7 @@ def identify(settings: Settings) -> History:
     Raises:
         PipelineError: Postgres refuses or does not answer.
     """
-    link = open_link(settings.postgres_dsn.get_secret_value(), settings.slot, settings.publication)
+    link = open_stream(settings)
     try:
         return link.identify()
     finally:
@@ -201,7 +205,7 @@ def _pass_the_tail(conn: psycopg.Connection[dict[str, Any]], tail: Lsn, known: H
     What an old primary wrote after its standby's last word may be stored, under positions that the new one would use
     again.
     """
-    end = _end_of_log(conn)
+    end = end_of_log(conn)
     if tail >= end + _MAX_TAIL_BYTES:
         raise FatalError(
             f"ClickHouse holds positions of this source up to {tail} from system "
@@ -210,7 +214,7 @@ def _pass_the_tail(conn: psycopg.Connection[dict[str, Any]], tail: Lsn, known: H
             todo="Go on under another name: OUTHAUL_SOURCE; events that both hold are then stored under both",
             exit_code=Exit.OTHER_HISTORY,
         )
-    while _end_of_log(conn) <= tail:
+    while end_of_log(conn) <= tail:
         try:
             conn.execute("SELECT pg_switch_wal(), pg_logical_emit_message(false, 'outhaul mark', '')")
         except psycopg.Error as error:
@@ -221,7 +225,3 @@ def _pass_the_tail(conn: psycopg.Connection[dict[str, Any]], tail: Lsn, known: H
                 exit_code=Exit.OTHER_HISTORY,
             ) from error
         time.sleep(_POLL_S)
-
-
-def _end_of_log(conn: psycopg.Connection[dict[str, Any]]) -> Lsn:
-    return Lsn.parse(fetch(conn, "SELECT pg_current_wal_lsn()::text AS lsn", [])[0]["lsn"])

@@ -3,6 +3,9 @@
 Edge: the replication protocol, since only that exports the snapshot. Postgres waits for all transactions that write
 when it begins, so this may take as long as the longest of them.
 
+A standby learns from the primary's log alone which transactions those are, and the primary says so only now and then.
+It is asked to, over and over, meanwhile. The snapshot is the standby's, then, and so is what is read under it.
+
 Source: https://www.postgresql.org/docs/current/protocol-replication.html#PROTOCOL-REPLICATION-CREATE-REPLICATION-SLOT
 """
 
@@ -10,15 +13,18 @@ from __future__ import annotations
 
 import select
 import time
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
+import structlog
 from psycopg import pq
 
 from cdc_reader.outbox.line import Line
+from cdc_reader.preflight import connect
 from cdc_reader.slot import conninfo
-from cdc_reader.sqlstate import error_of
+from cdc_reader.sqlstate import error_of, translated
+from cdc_reader.stream_server import check_may_stream, connect_stream, end_of_log, is_standby
 from sink.errors import TransientError
 from sink.position import Lsn
 
@@ -29,8 +35,74 @@ if TYPE_CHECKING:
 
     from sink.settings import Settings
 
+log = structlog.get_logger("outhaul.slot")
+
 _FIRST_WITH_OPTIONS, _FIRST_WITH_FAILOVER = 150000, 170000
 _TELL_EVERY_S = 5.0
+# Each writes some fifty bytes to the primary's log.
+_ASK_EVERY_S = 0.5
+_POLL_S = 0.1
+_OPEN = (
+    "on the primary: SELECT pid, xact_start, query FROM pg_stat_activity WHERE backend_xid IS NOT NULL "
+    "ORDER BY xact_start"
+)
+_RUNNING: LiteralString = "SELECT pg_log_standby_snapshot()"
+_GRANT = "GRANT EXECUTE ON FUNCTION pg_log_standby_snapshot() TO the role of OUTHAUL_POSTGRES_DSN"
+
+
+class Primary:
+    """The primary of a standby on which a slot is made; asked to log which transactions run, where it lets us."""
+
+    def __init__(self, conn: psycopg.Connection[dict[str, Any]]) -> None:
+        """Wrap a connection to it."""
+        self._conn = conn
+        self.is_silent = False
+
+    def log_running(self) -> None:
+        """Have it logged; without the right to, the primary does so by itself some time.
+
+        Raises:
+            PipelineError: the primary does not answer.
+        """
+        if self.is_silent:
+            return
+        try:
+            self._conn.execute(_RUNNING)
+        except psycopg.errors.InsufficientPrivilege:
+            self.is_silent = True
+            log.warning(
+                "running_transactions_not_logged",
+                reason="a slot of a standby begins when the primary logs which transactions run, which it does every "
+                "15 s where anything is written, and this role may not ask for it",
+                todo=_GRANT,
+            )
+        except psycopg.Error as error:
+            raise error_of(error.sqlstate, str(error)) from error
+
+    def wait_until_replayed(
+        self, standby: psycopg.Connection[dict[str, Any]], deadline: float, waiting: Callable[[], None]
+    ) -> None:
+        """Wait until a standby has all that is in the log now, the publication among it, by the monotonic clock.
+
+        Raises:
+            TransientError: it does not come there.
+            PipelineError: a server does not answer.
+        """
+        end, told_at = end_of_log(self._conn), time.monotonic()
+        while (at := end_of_log(standby)) < end:
+            now = time.monotonic()
+            if now > deadline:
+                raise TransientError(
+                    f"the standby has replayed the log up to {at} and does not come to {end}, where the primary is",
+                    todo="Look why it lags (pg_stat_replication on the primary, pg_is_wal_replay_paused() on the "
+                    "standby), then run this again; no slot was made",
+                )
+            if now - told_at > _TELL_EVERY_S:
+                told_at = now
+                waiting()
+            # Of a transaction that did not wait for it, the end of the log may not have been flushed.
+            self.log_running()
+            time.sleep(_POLL_S)
 
 
 @contextmanager
@@ -38,52 +110,72 @@ def create(settings: Settings, *, within_s: float, waiting: Callable[[], None]) 
     """Create the slot; the block has the line at which its stream begins.
 
     Args:
-        settings: name it.
-        within_s: how long open transactions may keep Postgres from it, in seconds.
+        settings: name it, and the server that gets it.
+        within_s: how long open transactions, or the replay of a standby, may keep Postgres from it, in seconds.
         waiting: called every few seconds meanwhile.
 
     Raises:
         TransientError: it took too long; there is no slot then.
         PipelineError: Postgres refuses or does not answer.
     """
-    dsn = settings.postgres_dsn.get_secret_value()
-    pgconn = pq.PGconn.connect(conninfo(dsn, replication="database").encode())
-    try:
-        if pgconn.status != pq.ConnStatus.OK:
-            raise error_of(None, pgconn.get_error_message())
-        result = _execute(pgconn, _command(settings.slot, pgconn.server_version), within_s, waiting)
-        if result.status != pq.ExecStatus.TUPLES_OK:
-            state = result.error_field(pq.DiagnosticField.SQLSTATE)
-            raise error_of(state.decode() if state else None, result.get_error_message(), slot=settings.slot)
-        lsn, snapshot = (result.get_value(0, column) or b"" for column in (1, 2))
-        yield Line(dsn, snapshot.decode(), Lsn.parse(lsn.decode()))
-    finally:
-        pgconn.finish()
+    deadline = time.monotonic() + within_s
+    with ExitStack() as until_created:
+        primary = _primary_of(settings, until_created, deadline, waiting)
+        pgconn = pq.PGconn.connect(conninfo(settings.slot_dsn, replication="database").encode())
+        try:
+            if pgconn.status != pq.ConnStatus.OK:
+                raise error_of(None, pgconn.get_error_message())
+            command = _command(settings.slot, pgconn.server_version, of_standby=primary is not None)
+            result = _execute(pgconn, command, deadline, waiting, primary)
+            until_created.close()
+            if result.status != pq.ExecStatus.TUPLES_OK:
+                state = result.error_field(pq.DiagnosticField.SQLSTATE)
+                raise error_of(state.decode() if state else None, result.get_error_message(), slot=settings.slot)
+            lsn, snapshot = (result.get_value(0, column) or b"" for column in (1, 2))
+            yield Line(settings.slot_dsn, snapshot.decode(), Lsn.parse(lsn.decode()))
+        finally:
+            pgconn.finish()
 
 
-def _command(slot: str, version: int) -> bytes:
+def _primary_of(settings: Settings, stack: ExitStack, deadline: float, waiting: Callable[[], None]) -> Primary | None:
+    """Return the primary of the server that gets the slot, once that has its log; None where it is the primary."""
+    with connect_stream(settings) as conn:
+        check_may_stream(conn, settings)
+        if not is_standby(conn):
+            return None
+        stack.enter_context(translated())
+        primary = Primary(stack.enter_context(connect(settings.postgres_dsn.get_secret_value())))
+        primary.wait_until_replayed(conn, deadline, waiting)
+        return primary
+
+
+def _command(slot: str, version: int, *, of_standby: bool) -> bytes:
     if version < _FIRST_WITH_OPTIONS:
         options = "EXPORT_SNAPSHOT"
     else:
-        options = f"(SNAPSHOT 'export'{', FAILOVER' if version >= _FIRST_WITH_FAILOVER else ''})"
+        # What a standby has cannot be kept in step elsewhere.
+        fails_over = version >= _FIRST_WITH_FAILOVER and not of_standby
+        options = f"(SNAPSHOT 'export'{', FAILOVER' if fails_over else ''})"
     return f"CREATE_REPLICATION_SLOT {slot} LOGICAL pgoutput {options}".encode()
 
 
-def _execute(pgconn: PGconn, command: bytes, within_s: float, waiting: Callable[[], None]) -> PGresult:
-    deadline = time.monotonic() + within_s
+def _execute(
+    pgconn: PGconn, command: bytes, deadline: float, waiting: Callable[[], None], primary: Primary | None
+) -> PGresult:
+    begun_at = told_at = time.monotonic()
     try:
         pgconn.send_query(command)
         while pgconn.is_busy():
-            left_s = deadline - time.monotonic()
-            if left_s <= 0:
+            now = time.monotonic()
+            if now > deadline:
                 pgconn.get_cancel().cancel()
-                raise TransientError(
-                    f"Postgres did not create the slot within {within_s:g} s: it waits for transactions that are open",
-                    todo="End them (SELECT pid, xact_start, query FROM pg_stat_activity WHERE backend_xid IS NOT NULL "
-                    "ORDER BY xact_start) and run this again",
-                )
-            if not select.select([pgconn.socket], [], [], min(left_s, _TELL_EVERY_S))[0]:
+                raise _too_long(deadline - begun_at, primary)
+            if now - told_at > _TELL_EVERY_S:
+                told_at = now
                 waiting()
+            if primary is not None:
+                primary.log_running()
+            select.select([pgconn.socket], [], [], min(deadline - now, _ASK_EVERY_S))
             pgconn.consume_input()
         result = pgconn.get_result()
     except psycopg.Error as error:
@@ -91,3 +183,14 @@ def _execute(pgconn: PGconn, command: bytes, within_s: float, waiting: Callable[
     if result is None:
         raise error_of(None, pgconn.get_error_message())
     return result
+
+
+def _too_long(seconds: float, primary: Primary | None) -> TransientError:
+    waits_for, first = "transactions that are open", ""
+    if primary is not None and primary.is_silent:
+        waits_for = "the primary to log which transactions run, or for those to end"
+        first = f"{_GRANT}, so that it does at once. "
+    return TransientError(
+        f"Postgres did not create the slot within {seconds:.0f} s: it waits for {waits_for}",
+        todo=f"{first}End those ({_OPEN}) and run this again",
+    )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from cdc_reader.sqlstate import error_of
+from cdc_reader.sqlstate import MAKE_ANEW, error_of
 from sink.position import Lsn
 
 if TYPE_CHECKING:
@@ -37,10 +37,18 @@ class SlotFacts:
     invalidation_reason: str | None
     # Kept up to date from a primary: by this server, or by what it was before it was promoted.
     synced: bool = False
+    of_standby: bool = False
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether a standby keeps it in step with the primary's: nobody can stream from it, or drop it."""
+        return self.synced and self.of_standby
 
     @property
     def problem(self) -> str | None:
         """Why nobody can stream from it, or None."""
+        if self.is_copy:
+            return "it is a standby's copy of the primary's slot of that name, until the standby is promoted"
         if self.slot_type != "logical" or self.plugin != _MINE:
             return f"it is {self.slot_type} with plugin {self.plugin}, not logical with {_MINE}"
         if not self.here:
@@ -48,6 +56,30 @@ class SlotFacts:
         if self.wal_status == "lost" or self.invalidation_reason:
             return f"Postgres has invalidated it ({self.invalidation_reason or 'its WAL was removed'})"
         return None
+
+    @property
+    def todo(self) -> str:
+        """What to do about the problem where making the slot anew would not help, or not for long; else empty."""
+        if self.is_copy:
+            return (
+                "Drop it on the primary, or name another one in OUTHAUL_SLOT; `outhaul slot create` then makes one of "
+                "the standby's own"
+            )
+        cure = cure_of(self.invalidation_reason)
+        return f"{cure}. {MAKE_ANEW}" if cure else ""
+
+
+def cure_of(reason: str | None) -> str:
+    """Return what keeps Postgres from invalidating the next slot for the same reason; empty where nothing is known."""
+    match reason:
+        case "rows_removed" | "conflict":
+            return (
+                "The primary has removed rows of its catalogue that the standby needs to decode. On the standby: "
+                "hot_standby_feedback = on, and primary_slot_name names a physical slot of the primary"
+            )
+        case "wal_level_insufficient":
+            return "The primary was started with a wal_level below logical: set it back to that"
+    return ""
 
 
 def slot_facts(conn: psycopg.Connection[dict[str, Any]], settings: Settings) -> SlotFacts | None:
@@ -59,7 +91,9 @@ def slot_facts(conn: psycopg.Connection[dict[str, Any]], settings: Settings) -> 
     try:
         row = conn.execute(
             "SELECT *, database = current_database() AS here, "
-            "CASE WHEN pg_is_in_recovery() THEN NULL ELSE (pg_current_wal_lsn() - restart_lsn)::int8 END AS retained "
+            # A standby keeps what it has received, replayed or not.
+            "(CASE WHEN pg_is_in_recovery() THEN greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) "
+            "ELSE pg_current_wal_lsn() END - restart_lsn)::int8 AS retained, pg_is_in_recovery() AS of_standby "
             "FROM pg_replication_slots WHERE slot_name = %s",
             [settings.slot],
         ).fetchone()
@@ -77,6 +111,8 @@ def slot_facts(conn: psycopg.Connection[dict[str, Any]], settings: Settings) -> 
         confirmed=Lsn.parse(row["confirmed_flush_lsn"]) if row["confirmed_flush_lsn"] else None,
         retained_bytes=row["retained"],
         wal_status=row["wal_status"],
-        invalidation_reason=row.get("invalidation_reason"),
+        # Postgres 16 tells no more than that a standby's replay was in the way.
+        invalidation_reason=row.get("invalidation_reason") or ("conflict" if row.get("conflicting") else None),
         synced=bool(row.get("synced")),
+        of_standby=row["of_standby"],
     )

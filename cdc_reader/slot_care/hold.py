@@ -1,7 +1,7 @@
 """A slot that is about to be changed -> nobody streams from it, and no reader begins to.
 
-Edge: an advisory lock in Postgres. It goes with the connection, so whoever holds it and dies blocks nobody. A reader
-that meets it stands by, and streams on by itself when it is gone.
+Edge: an advisory lock on the server that has the slot; a standby has such locks, too. It goes with the connection, so
+whoever holds it and dies blocks nobody. A reader that meets it stands by, and streams on by itself when it is gone.
 
 Source: https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS
 """
@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
 
-from cdc_reader.preflight import connect
 from cdc_reader.slot_care.facts import slot_facts
 from cdc_reader.sqlstate import SlotHeldError, error_of, translated
+from cdc_reader.stream_server import connect_stream
 from sink.errors import Exit, FatalError, TransientError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def hold(settings: Settings) -> Iterator[psycopg.Connection[dict[str, Any]]]:
         TransientError: the session does not end.
         PipelineError: Postgres refuses or does not answer.
     """
-    with translated(settings.slot), connect(settings.postgres_dsn.get_secret_value()) as conn:
+    with translated(settings.slot), connect_stream(settings) as conn:
         _take(conn, settings)
         _end_session(conn, settings)
         yield conn

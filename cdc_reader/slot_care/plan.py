@@ -18,6 +18,7 @@ from cdc_reader.outbox.sides import Scope, fetch
 from cdc_reader.preflight import connect
 from cdc_reader.recovery import ask
 from cdc_reader.slot_care.facts import SlotFacts, slot_facts
+from cdc_reader.stream_server import connect_stream
 from sink.clickhouse import ClickHouse
 from sink.position import NO_LSN, Lsn
 
@@ -90,8 +91,9 @@ def make_plan(settings: Settings, action: str, *, skips: bool, heals: bool) -> P
     """
     clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=ASK_TIMEOUT_S)
     try:
-        with connect(settings.postgres_dsn.get_secret_value()) as conn:
+        with connect_stream(settings) as conn:
             facts = slot_facts(conn, settings)
+        with connect(settings.postgres_dsn.get_secret_value()) as conn:
             unread = count_unread(settings, clickhouse)
             open_transactions = fetch(conn, _OPEN, []) if skips else []
         ahead = _stored_ahead(settings, clickhouse, facts)

@@ -22,6 +22,7 @@ from psycopg import sql
 from cdc_reader.outbox.due import due, note_done, note_due
 from cdc_reader.outbox.heal import heal_all
 from cdc_reader.outbox.sides import fetch
+from cdc_reader.preflight import connect
 from cdc_reader.slot_care.change import drop, make_anew, take_over
 from cdc_reader.slot_care.facts import slot_facts
 from cdc_reader.slot_care.hold import hold
@@ -84,13 +85,19 @@ def end(settings: Settings, clickhouse: ClickHouse, former: list[Settings]) -> N
         with hold(stream) as conn:
             facts = slot_facts(conn, stream)
             at = facts.confirmed if facts and facts.confirmed else NO_LSN
-            take_over(conn, stream, clickhouse, at)
+            take_over(stream, clickhouse, at)
             drop(conn, stream)
-            try:
-                conn.execute(sql.SQL("DROP PUBLICATION IF EXISTS {}").format(sql.Identifier(stream.publication)))
-            except psycopg.Error as error:
-                raise error_of(error.sqlstate, str(error), publication=stream.publication) from error
+        _drop_publication(stream)
         log.info("stream_ended", slot=stream.slot, confirmed_lsn=str(at))
+
+
+def _drop_publication(stream: Settings) -> None:
+    statement = sql.SQL("DROP PUBLICATION IF EXISTS {}").format(sql.Identifier(stream.publication))
+    with connect(stream.postgres_dsn.get_secret_value()) as conn:
+        try:
+            conn.execute(statement)
+        except psycopg.Error as error:
+            raise error_of(error.sqlstate, str(error), publication=stream.publication) from error
 
 
 def begin(

@@ -1,6 +1,6 @@
 """Two looks at a slot -> how much WAL it keeps, how fast that grows, when it is in trouble, and that in words.
 
-The judgement is pure; `look` is an edge: one query. A slot keeps WAL on the primary for as long as its reader does not
+The judgement is pure; `look` is an edge: one query. A slot keeps WAL on its server for as long as its reader does not
 confirm it. Without `max_slot_wal_keep_size` that ends with the disk, with it the slot ends and its events are lost to
 the stream.
 
@@ -15,10 +15,14 @@ from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
 
+from cdc_reader.slot_care.facts import cure_of
 from cdc_reader.sqlstate import error_of
+from cdc_reader.stream_server import END_OF_LOG
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from sink.position import Lsn
 
 # Less than this share of the limit left is worth a word, and so is a limit that will be reached within so many seconds.
 _LITTLE = 0.2
@@ -30,20 +34,29 @@ _SHORT_S, _LONG_S = 1.0, 4.0
 
 _LIMIT_UNIT_BYTES = 1 << 20
 
-_VERSION_17 = 170000
+_VERSION_16, _VERSION_17 = 160000, 170000
 
 _LOOK: LiteralString = """
     SELECT active, active_pid, plugin, database, confirmed_flush_lsn::text AS confirmed_lsn, wal_status, safe_wal_size,
-           pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint AS retained_bytes,
-           pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn)::bigint AS behind_bytes,
+           pg_wal_lsn_diff(received.lsn, restart_lsn)::bigint AS retained_bytes,
+           pg_wal_lsn_diff(coalesce(%(end)s::pg_lsn, here.lsn), confirmed_flush_lsn)::bigint AS behind_bytes,
+           CASE WHEN here.is_standby THEN pg_wal_lsn_diff(%(end)s::pg_lsn, here.lsn) END::bigint AS replay_behind_bytes,
+           CASE WHEN here.is_standby THEN EXISTS (SELECT FROM pg_stat_wal_receiver) AND NOT pg_is_wal_replay_paused()
+           END AS is_following,
            (SELECT setting::bigint FROM pg_settings WHERE name = 'max_slot_wal_keep_size') AS limit_mb,
            extract(epoch FROM clock_timestamp())::float8 AS looked_at,
-           {since_17}
-    FROM pg_replication_slots WHERE slot_name = %s"""
+           {of_version}
+    FROM pg_replication_slots,
+         LATERAL (SELECT pg_is_in_recovery() AS is_standby, {end_of_log} AS lsn) AS here,
+         LATERAL (SELECT greatest(here.lsn, CASE WHEN is_standby THEN pg_last_wal_receive_lsn() END) AS lsn) AS received
+    WHERE slot_name = %(slot)s"""
 _SINCE_17: LiteralString = """
     invalidation_reason, inactive_since::text AS inactive_since,
     CASE WHEN active THEN 0 ELSE extract(epoch FROM now() - inactive_since) END::float8 AS inactive_s"""
-_BEFORE_17: LiteralString = """
+_OF_16: LiteralString = """
+    CASE WHEN conflicting THEN 'conflict' END AS invalidation_reason, NULL AS inactive_since,
+    CASE WHEN active THEN 0 END::float8 AS inactive_s"""
+_BEFORE_16: LiteralString = """
     NULL AS invalidation_reason, NULL AS inactive_since, CASE WHEN active THEN 0 END::float8 AS inactive_s"""
 
 
@@ -54,6 +67,9 @@ class Slot:
     `retained_bytes` and `behind_bytes` count from restart_lsn and from the confirmed position to the end of the WAL.
     `max_slot_wal_keep_size` and `safe_wal_size` are None without a limit. `looked_at` is the server's clock in seconds,
     `inactive_s` the time since a session streamed from it, which servers before Postgres 17 do not tell.
+    On a standby what is kept ends with what it has received, and `behind_bytes` with the primary's WAL, where that is
+    known; `replay_behind_bytes` lie between what it has replayed and that, and `is_following` tells whether more will
+    be. Both are None on a primary.
     `growth_bytes_s` is None until there were two looks; `time_to_trouble_s` also where nothing grows or limits.
     """
 
@@ -73,17 +89,26 @@ class Slot:
     inactive_s: float | None = None
     growth_bytes_s: float | None = None
     time_to_trouble_s: float | None = None
+    replay_behind_bytes: int | None = None
+    is_following: bool | None = None
 
 
-def look(conn: psycopg.Connection[dict[str, Any]], name: str) -> Slot | None:
+def look(conn: psycopg.Connection[dict[str, Any]], name: str, end: Lsn | None = None) -> Slot | None:
     """Look at a slot; None where it does not exist.
+
+    Args:
+        conn: to the server that has it.
+        name: the slot's.
+        end: where the primary's log ends, if that is another server.
 
     Raises:
         PipelineError: Postgres refuses or does not answer.
     """
-    since_17 = _SINCE_17 if conn.info.server_version >= _VERSION_17 else _BEFORE_17
+    version = conn.info.server_version
+    of_version = _SINCE_17 if version >= _VERSION_17 else _OF_16 if version >= _VERSION_16 else _BEFORE_16
+    names = {"slot": name, "end": None if end is None else str(end)}
     try:
-        row = conn.execute(_LOOK.format(since_17=since_17), [name]).fetchone()
+        row = conn.execute(_LOOK.format(of_version=of_version, end_of_log=END_OF_LOG), names).fetchone()
     except psycopg.Error as error:
         raise error_of(error.sqlstate, str(error), slot=name) from error
     if row is None:
@@ -126,16 +151,18 @@ def compare(first: Slot, last: Slot) -> Slot:
 
 def judge(slot: Slot, name: str) -> list[str]:
     """Return in plain words what is wrong with what the slot keeps."""
-    return [words for words in (_of_status(slot, name), _of_limit(slot, name), _of_growth(slot, name)) if words]
+    said = (_of_status(slot, name), _of_limit(slot, name), _of_growth(slot, name), _of_replay(slot))
+    return [words for words in said if words]
 
 
 def _of_status(slot: Slot, name: str) -> str:
+    cure = cure_of(slot.invalidation_reason)
     why = f" ({slot.invalidation_reason})" if slot.invalidation_reason else ""
     match slot.wal_status:
         case "lost":
             return (
                 f"slot {name!r} has wal_status lost{why}: Postgres has given it up, and events from "
-                f"{slot.confirmed_lsn} on cannot be streamed from it"
+                f"{slot.confirmed_lsn} on cannot be streamed from it" + (f". {cure}" if cure else "")
             )
         case "unreserved":
             return f"slot {name!r} has wal_status unreserved{why}: its WAL goes with the next checkpoint"
@@ -165,6 +192,15 @@ def _of_growth(slot: Slot, name: str) -> str:
     return (
         f"slot {name!r} keeps {size(slot.growth_bytes_s)} more a second; at this rate Postgres gives it up in "
         f"{duration(left_s)}"
+    )
+
+
+def _of_replay(slot: Slot) -> str:
+    if slot.is_following is not False or not slot.replay_behind_bytes:
+        return ""
+    return (
+        f"the standby that is streamed from is {size(slot.replay_behind_bytes)} behind the primary and replays nothing "
+        "more: it receives nothing, or its replay is paused (pg_is_wal_replay_paused())"
     )
 
 

@@ -2,7 +2,7 @@
 
 Edge: Postgres, ClickHouse, one thread. Without OUTHAUL_HEAL=auto nothing is changed: the reader stops, and says what
 is missing and which command goes on. With OUTHAUL_PARK_WAL_BYTES the slot is given up before the log that it keeps
-fills the primary's disk; what it would have brought is in the outbox.
+fills the disk of the server that has it; what it would have brought is in the outbox.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from cdc_reader.fence import newest_epoch
 from cdc_reader.outbox.due import due, note_done
 from cdc_reader.outbox.heal import ASK_TIMEOUT_S, heal_all
 from cdc_reader.outbox.line import behind_the_slot
-from cdc_reader.preflight import connect
 from cdc_reader.slot_care.change import drop, identify, make_anew
 from cdc_reader.slot_care.facts import slot_facts
 from cdc_reader.slot_care.hold import check_free, hold
 from cdc_reader.slot_care.plan import count_unread
+from cdc_reader.stream_server import connect_stream
 from sink import sentry
 from sink.clickhouse import ClickHouse
 from sink.errors import Exit, FatalError, PipelineError
@@ -58,14 +58,14 @@ def mend(settings: Settings, error: FatalError) -> None:
         SlotHeldError: an operator is about it; stand by.
         PipelineError: a server refuses or does not answer.
     """
-    with connect(settings.postgres_dsn.get_secret_value()) as conn:
+    with connect_stream(settings) as conn:
         check_free(conn, settings)
         facts = slot_facts(conn, settings)
     problem = facts.problem if facts else None
     if error.exit_code is not Exit.OTHER_HISTORY and facts is not None and problem is None:
         # Somebody has mended it meanwhile.
         return
-    ours = facts is None or (facts.plugin == "pgoutput" and facts.here)
+    ours = facts is None or (facts.plugin == "pgoutput" and facts.here and not facts.is_copy)
     with closing(_asking(settings)) as clickhouse:
         if not _heals(settings) or not ours or not _same_cluster(settings, clickhouse):
             raise _with_gap(settings, clickhouse, error)
@@ -159,7 +159,7 @@ class Guard:
         limit = self._settings.park_wal_bytes
         if not limit:
             return
-        with connect(self._settings.postgres_dsn.get_secret_value()) as conn:
+        with connect_stream(self._settings) as conn:
             facts = slot_facts(conn, self._settings)
         if facts is not None and (facts.retained_bytes or 0) > limit:
             self.must_park = True

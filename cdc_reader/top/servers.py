@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from cdc_reader.answers import OfClickHouse, OfPostgres, OfRedis, ask_clickhouse, ask_postgres, ask_redis
-from cdc_reader.preflight import connect
+from cdc_reader.stream_server import connect_stream, end_of_primary
 from cdc_reader.top.ask import Asker
 from sink.clickhouse import ClickHouse
 from sink.errors import PipelineError
@@ -35,8 +35,8 @@ class _Postgres:
     def ask(self) -> OfPostgres:
         try:
             if self._conn is None:
-                self._conn = connect(self._settings.postgres_dsn.get_secret_value())
-            return ask_postgres(self._conn, self._settings)
+                self._conn = connect_stream(self._settings)
+            return ask_postgres(self._conn, self._settings, end_of_primary(self._settings))
         except PipelineError:
             conn, self._conn = self._conn, None
             if conn is not None:

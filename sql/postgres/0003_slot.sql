@@ -1,5 +1,7 @@
 -- The slot keeps WAL from here on until ClickHouse has stored it. It must come after the publication: Postgres decodes
 -- with the catalogue as it was at each change, and a publication created later is not there yet.
+-- Where outhaul streams from a standby, this is for the standby; it waits there until somebody calls
+-- pg_log_standby_snapshot() on the primary, perhaps more than once.
 -- Postgres 17 and later: the slot follows a failover to a synchronised standby.
 DO $$do$$
 BEGIN

@@ -46,7 +46,7 @@ SLOT = SlotFacts(
     wal_status="reserved",
     invalidation_reason=None,
 )
-PROSPECT = capture.Prospect(safe_wal_size=None, behind_bytes=10, failover=True, synced=False)
+PROSPECT = capture.Prospect(safe_wal_size=None, behind_bytes=10, failover=True)
 TABLE = capture.Outbox("r", "p", 0, [])
 
 
@@ -216,7 +216,10 @@ def test_a_slot_that_streams_has_nothing_to_mend() -> None:
         ({"safe_wal_size": 999}, "slot WAL", State.WARN),
         ({"invalidation_reason": "idle_timeout"}, "slot", State.FAIL),
         ({"active_pid": None}, "slot in use", State.WARN),
-        ({"synced": True}, "slot synced", State.FAIL),
+        ({"synced": True, "of_standby": True}, "slot", State.FAIL),
+        ({"synced": True}, "slot", State.PASS),
+        ({"of_standby": True, "failover": False}, "slot failover", State.PASS),
+        ({"of_standby": True, "invalidation_reason": "rows_removed"}, "slot", State.FAIL),
         ({"failover": False}, "slot failover", State.WARN),
     ],
 )

@@ -15,6 +15,7 @@ FILE = """\
 2\t1/A0\tbefore 2026-01-01 00:00:00+00
 """
 ONE, TWO, THREE = (History("7", timeline) for timeline in (1, 2, 3))
+ON_STANDBY = History("7", 2, of_standby=True)
 ENDED = {1: Lsn(0x3000000), 2: Lsn.parse("1/A0")}
 PAST = Past(ENDED, slot_was_synced=True)
 BEFORE = Lsn(0x2FFFFFF)
@@ -36,6 +37,11 @@ def test_a_history_file_says_where_each_timeline_ended() -> None:
         (THREE, TWO, PAST, BEFORE, "does not come from"),
         (TWO, ONE, Past({}, slot_was_synced=True), BEFORE, "does not come from"),
         (History("8", 1), TWO, PAST, BEFORE, "another cluster"),
+        (ON_STANDBY, THREE, Past(ENDED), BEFORE, ""),
+        (ON_STANDBY, THREE, Past(ENDED), Lsn(ENDED[2] + 1), "has been moved"),
+        (ON_STANDBY, TWO, PAST, BEFORE, "a slot of a standby's, and this one is the primary's"),
+        (TWO, ON_STANDBY, PAST, BEFORE, "a slot of the primary's, and this one is a standby's"),
+        (ONE, ON_STANDBY, Past(ENDED), BEFORE, "was not synchronised"),
     ],
 )
 def test_only_a_timeline_that_is_known_to_go_on_is_followed(

@@ -119,3 +119,23 @@ def test_a_duration_is_said_as_people_say_it(seconds: float, text: str) -> None:
 @pytest.mark.parametrize(("count", "text"), [(None, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (2e12, "2.0 TB")])
 def test_a_size_is_said_as_people_say_it(count: float | None, text: str) -> None:
     assert size(count) == text
+
+
+def test_a_standby_that_does_not_follow_is_named_and_one_that_lags_is_not() -> None:
+    lags = replace(QUIET, replay_behind_bytes=5 * MB, is_following=True)
+    assert judge(lags, "s") == judge(replace(lags, replay_behind_bytes=0, is_following=False), "s") == []
+    (said,) = judge(replace(lags, is_following=False), "s")
+    assert "5.0 MB behind the primary and replays nothing more" in said
+
+
+@pytest.mark.parametrize(
+    ("reason", "cure"),
+    [
+        ("rows_removed", "hot_standby_feedback = on"),
+        ("conflict", "hot_standby_feedback = on"),
+        ("wal_level_insufficient", "wal_level"),
+    ],
+)
+def test_what_a_standby_lost_its_slot_by_is_named_with_its_cure(reason: str, cure: str) -> None:
+    (said,) = judge(replace(QUIET, wal_status="lost", invalidation_reason=reason), "s")
+    assert cure in said

@@ -12,7 +12,7 @@ from sink.settings import load
 if TYPE_CHECKING:
     from pathlib import Path
 
-NAMES = ["POSTGRES_DSN", "REDIS_URL", "CLICKHOUSE_URL", "SENTRY_DSN", "MESSAGE_KEY"]
+NAMES = ["POSTGRES_DSN", "STREAM_DSN", "REDIS_URL", "CLICKHOUSE_URL", "SENTRY_DSN", "MESSAGE_KEY"]
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-SELECT epoch, owner, system_identifier, timeline
+SELECT epoch, owner, system_identifier, timeline, slot
 FROM ${epochs}
 WHERE source = {source:String}
 ORDER BY epoch DESC, owner DESC

@@ -1,0 +1,206 @@
+"""Settings -> what a standby that is streamed from, and its primary, say of each other; and the findings of that.
+
+Edge: an ordinary connection to each. Nothing is changed.
+
+Source: https://www.postgresql.org/docs/current/logicaldecoding-explanation.html#LOGICALDECODING-REPLICATION-SLOTS
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, LiteralString
+
+from psycopg.rows import class_row
+
+from cdc_reader.doctor import server
+from cdc_reader.doctor.finding import Finding, fail, fine, size, tried, warn
+from cdc_reader.preflight import connect
+from cdc_reader.sqlstate import error_of, translated
+from cdc_reader.stream_server import END_OF_LOG, check_same_cluster, check_standby_version, connect_stream
+from sink.position import Lsn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import psycopg
+
+    from sink.settings import Settings
+
+_CONNECT_S = "5"
+# A standby that has not replayed so much is behind by more than a burst, in bytes.
+_MUCH_BYTES = 256 << 20
+
+_STANDBY: LiteralString = """
+    SELECT pg_is_in_recovery() AS is_standby, (SELECT system_identifier::text FROM pg_control_system()) AS system,
+           current_setting('hot_standby_feedback') = 'on' AS feedback,
+           current_setting('primary_slot_name') AS primary_slot,
+           EXISTS (SELECT FROM pg_stat_wal_receiver) AS receives,
+           CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() ELSE false END AS is_paused,
+           ({end_of_log})::text AS end,
+           EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = ANY(%(slots)s)) AS has_slot"""
+
+# The function is not there before Postgres 16; NULL then.
+_PRIMARY: LiteralString = """
+    SELECT (SELECT system_identifier::text FROM pg_control_system()) AS system, pg_current_wal_lsn()::text AS end,
+           current_user AS role,
+           has_function_privilege(to_regprocedure('pg_log_standby_snapshot()'), 'EXECUTE') AS may_log,
+           (SELECT catalog_xmin IS NOT NULL FROM pg_replication_slots
+            WHERE slot_type = 'physical' AND slot_name = %(primary_slot)s) AS is_fed_back,
+           ARRAY(SELECT slot_name::text FROM pg_replication_slots
+                 WHERE slot_type = 'logical' AND slot_name = ANY(%(slots)s) ORDER BY slot_name) AS left_over"""
+
+
+@dataclass(frozen=True, slots=True)
+class Standby:
+    """What the server that has the slot says; `end` is what it has replayed."""
+
+    is_standby: bool
+    system: str
+    feedback: bool
+    primary_slot: str
+    receives: bool
+    is_paused: bool
+    end: str
+    has_slot: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Primary:
+    """What the primary says; `is_fed_back` is None where it has no such physical slot."""
+
+    system: str
+    end: str
+    role: str
+    may_log: bool | None
+    is_fed_back: bool | None
+    left_over: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Both, and the settings of the first."""
+
+    standby: Standby
+    primary: Primary
+    server: server.Server
+
+
+def ask(settings: Settings) -> Answer:
+    """Ask both.
+
+    Raises:
+        PipelineError: a server refuses or does not answer.
+    """
+    slots = [stream.slot for stream in settings.streams()]
+    with translated(), connect_stream(settings, connect_timeout=_CONNECT_S) as conn:
+        conn.execute("SET statement_timeout = '5s'")
+        standby = _one(conn, Standby, _STANDBY.format(end_of_log=END_OF_LOG), {"slots": slots})
+        facts = _one(conn, server.Server, server.QUERY, {})
+    names = {"slots": slots, "primary_slot": standby.primary_slot}
+    with translated(), connect(settings.postgres_dsn.get_secret_value(), connect_timeout=_CONNECT_S) as conn:
+        conn.execute("SET statement_timeout = '5s'")
+        return Answer(standby, _one(conn, Primary, _PRIMARY, names), facts)
+
+
+def judge(answer: Answer, settings: Settings) -> Iterator[Finding]:
+    """Judge all that was answered."""
+    standby, primary = answer.standby, answer.primary
+    yield tried("same cluster", f"system {standby.system}", lambda: check_same_cluster(primary.system, standby.system))
+    yield from server.judge_sender(answer.server, settings, has_slot=standby.has_slot)
+    if not standby.is_standby:
+        yield fine("role", "it is the primary itself")
+        return
+    yield tried(
+        "decodes",
+        "it can",
+        lambda: check_standby_version(answer.server.version, is_standby=True),
+    )
+    yield feedback(standby)
+    yield physical_slot(standby, primary)
+    yield replay(standby, primary)
+    yield running_transactions(primary)
+    yield left_over(primary)
+
+
+def feedback(standby: Standby) -> Finding:
+    """Judge whether the primary hears what the standby still needs."""
+    check = "hot_standby_feedback"
+    if standby.feedback:
+        return fine(check, "on")
+    return fail(
+        check,
+        "off: vacuum on the primary removes rows of the catalogue that decoding needs, and the slot is invalidated",
+        f"ALTER SYSTEM SET {check} = on; SELECT pg_reload_conf();  -- on the standby",
+    )
+
+
+def physical_slot(standby: Standby, primary: Primary) -> Finding:
+    """Judge whether the primary remembers it while the standby is away."""
+    check, name = "primary_slot_name", standby.primary_slot
+    if not name:
+        return warn(
+            check,
+            "none: while the standby is away, the primary forgets what it needs, and the slot is invalidated",
+            "On the primary: SELECT pg_create_physical_replication_slot('standby', true); on the standby: ALTER SYSTEM "
+            f"SET {check} = 'standby'; SELECT pg_reload_conf();",
+        )
+    if primary.is_fed_back is None:
+        # A standby of a standby has its slot there.
+        return warn(check, f"{name!r}, which the primary does not have: is this a standby of a standby's?")
+    if standby.has_slot and standby.feedback and not primary.is_fed_back:
+        return warn(
+            check,
+            f"{name!r}, and no feedback has come by it",
+            "Look whether the standby streams, and that its wal_receiver_status_interval is not 0",
+        )
+    return fine(check, f"{name}, and the primary has it")
+
+
+def replay(standby: Standby, primary: Primary) -> Finding:
+    """Judge whether it follows."""
+    check, behind = "replay", max(0, Lsn.parse(primary.end) - Lsn.parse(standby.end))
+    found = f"{size(behind)} behind the primary"
+    if standby.is_paused:
+        return fail(check, f"paused, {found}: nothing is streamed", "SELECT pg_wal_replay_resume();  -- on the standby")
+    if not standby.receives:
+        return warn(
+            check,
+            f"{found}, and it receives nothing from a primary",
+            "Look at its log and its primary_conninfo; one that lives on archived WAL alone is always behind",
+        )
+    if behind > _MUCH_BYTES:
+        return warn(check, found, "Look at pg_stat_replication on the primary: is it the network, or the replay?")
+    return fine(check, found)
+
+
+def running_transactions(primary: Primary) -> Finding:
+    """Judge whether a slot could be made at once."""
+    check = "pg_log_standby_snapshot"
+    if primary.may_log:
+        return fine(check, f"{primary.role} may call it")
+    return warn(
+        check,
+        f"role {primary.role!r} may not call it: a new slot waits until the primary logs its running transactions, for "
+        "15 s under load and without a bound at rest",
+        f'GRANT EXECUTE ON FUNCTION pg_log_standby_snapshot() TO "{primary.role}";  -- on the primary',
+    )
+
+
+def left_over(primary: Primary) -> Finding:
+    """Judge whether the primary still has a slot that nobody will stream from."""
+    check = "no slot on the primary"
+    if not primary.left_over:
+        return fine(check, "of our name")
+    first, names = primary.left_over[0], ", ".join(primary.left_over)
+    return fail(
+        check,
+        f"{names} is there as well and keeps the primary's WAL for nobody",
+        f"SELECT pg_drop_replication_slot('{first}');  -- on the primary, once no reader streams there",
+    )
+
+
+def _one(conn: psycopg.Connection[Any], kind: type[Any], query: LiteralString, names: dict[str, Any]) -> Any:
+    row = conn.cursor(row_factory=class_row(kind)).execute(query, names).fetchone()
+    if row is None:
+        raise error_of("28000", "the role is gone")
+    return row

@@ -1,0 +1,182 @@
+"""Settings -> the server that has the slot: the primary, or a standby that decodes in its place.
+
+Edge: Postgres. A standby writes nothing, so marks in the log, the locks of copies and DDL stay with the primary, and
+what is about the slot comes here. LSNs mean the same on both.
+
+Source: https://www.postgresql.org/docs/current/logicaldecoding-explanation.html#LOGICALDECODING-REPLICATION-SLOTS
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, LiteralString
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from cdc_reader.preflight import Server, check_decodes, check_primary, connect
+from cdc_reader.slot import Link, open_link
+from cdc_reader.sqlstate import error_of, translated
+from sink.errors import Exit, FatalError, PipelineError
+from sink.position import Lsn
+
+if TYPE_CHECKING:
+    from sink.settings import Settings
+
+# What a standby has replayed is what it decodes; pg_current_wal_lsn() is an error there.
+END_OF_LOG: LiteralString = "CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END"
+
+_DECODES_SINCE = 160000
+_PRIMARYS, _STREAMS = "OUTHAUL_POSTGRES_DSN", "OUTHAUL_STREAM_DSN"
+_KIND: LiteralString = "SELECT pg_is_in_recovery() AS is_standby"
+_SYSTEM: LiteralString = "SELECT system_identifier::text AS id FROM pg_control_system()"
+
+
+def is_elsewhere(settings: Settings) -> bool:
+    """Tell whether the slot has an address of its own; it may lead to the primary all the same."""
+    return bool(settings.stream_dsn.get_secret_value())
+
+
+def connect_stream(settings: Settings, **extra: str) -> psycopg.Connection[dict[str, Any]]:
+    """Open an ordinary connection to the server that has the slot; `extra` as of `connect`.
+
+    Raises:
+        PipelineError: no answer, or the login is refused; it names the setting that leads there.
+    """
+    try:
+        return connect(settings.slot_dsn, **extra)
+    except PipelineError as error:
+        raise renamed(error, settings) from None
+
+
+def open_stream(settings: Settings) -> Link:
+    """Open a connection for replication to it, as `open_link`.
+
+    Raises:
+        PipelineError: no answer, or the login is refused.
+    """
+    try:
+        return open_link(settings.slot_dsn, settings.slot, settings.publication)
+    except PipelineError as error:
+        raise renamed(error, settings) from None
+
+
+def check_stream(settings: Settings, primary: Server) -> Server:
+    """Check the server that has the slot; return what later stages need to know of it, `primary` where it is that one.
+
+    Raises:
+        FatalError: it cannot decode, or is of another cluster than the primary.
+        PipelineError: a server refuses or does not answer.
+    """
+    if not is_elsewhere(settings):
+        return primary
+    check_one_host(settings)
+    with translated(), connect(settings.postgres_dsn.get_secret_value()) as ours, connect_stream(settings) as conn:
+        check_may_stream(conn, settings)
+        found = check_decodes(conn)
+        systems = [one.execute(_SYSTEM).fetchone() or {} for one in (ours, conn)]
+    check_same_cluster(systems[0].get("id"), systems[1].get("id"))
+    return Server(found["wal_sender_timeout_ms"] / 1000)
+
+
+def check_one_host(settings: Settings) -> None:
+    """Check that the address is one server's: each has a slot of its own, with a position of its own.
+
+    Raises:
+        FatalError: it names several, or is malformed.
+    """
+    try:
+        host = str(conninfo_to_dict(settings.slot_dsn).get("host") or "")
+    except psycopg.Error as error:
+        raise renamed(error_of("28000", f"the DSN is malformed: {error}"), settings) from error
+    if is_elsewhere(settings) and "," in host:
+        raise FatalError(
+            f"{_STREAMS} names several servers ({host}), and each has slots of its own",
+            todo=f"Name the one that has the slot; {_PRIMARYS} may name all of them",
+            exit_code=Exit.SETTINGS,
+        )
+
+
+def check_may_stream(conn: psycopg.Connection[dict[str, Any]], settings: Settings) -> None:
+    """Check that a slot may be had there: on the primary, or on a standby that was named on purpose and can decode.
+
+    Raises:
+        TransientError: it is a standby, and nobody named one to stream from; it may be promoted soon.
+        FatalError: it is too old to decode.
+        PipelineError: Postgres refuses or does not answer.
+    """
+    if not is_elsewhere(settings):
+        check_primary(conn)
+        return
+    check_standby_version(conn.info.server_version, is_standby=is_standby(conn))
+
+
+def check_standby_version(number: int, *, is_standby: bool) -> None:
+    """Check `server_version_num` of a server that may be a standby.
+
+    Raises:
+        FatalError: it is one that cannot decode.
+    """
+    if is_standby and number < _DECODES_SINCE:
+        raise FatalError(
+            f"a standby of Postgres {number // 10000} cannot decode",
+            todo=f"Use Postgres 16 or later, or unset {_STREAMS} to stream from the primary",
+            exit_code=Exit.WAL_LEVEL,
+        )
+
+
+def check_same_cluster(primary: str | None, stream: str | None) -> None:
+    """Compare system identifiers.
+
+    Raises:
+        FatalError: the two settings lead to different clusters.
+    """
+    if primary != stream:
+        raise FatalError(
+            f"{_STREAMS} leads to another cluster (system {stream}) than {_PRIMARYS} (system {primary}): its log "
+            "does not have the events of this outbox",
+            todo=f"Let {_STREAMS} lead to a standby of that primary, or to the primary itself",
+            exit_code=Exit.SETTINGS,
+        )
+
+
+def is_standby(conn: psycopg.Connection[dict[str, Any]]) -> bool:
+    """Tell whether a server is in recovery.
+
+    Raises:
+        PipelineError: Postgres refuses or does not answer.
+    """
+    with translated():
+        return bool((conn.execute(_KIND).fetchone() or {}).get("is_standby"))
+
+
+def end_of_log(conn: psycopg.Connection[dict[str, Any]]) -> Lsn:
+    """Return where the log of a server ends; that of a standby, where what it has replayed does.
+
+    Raises:
+        PipelineError: Postgres refuses or does not answer.
+    """
+    with translated():
+        row = conn.execute(f"SELECT ({END_OF_LOG})::text AS lsn").fetchone() or {}
+    return Lsn.parse(row["lsn"])
+
+
+def end_of_primary(settings: Settings, **extra: str) -> Lsn | None:
+    """Return where the primary's log ends, which a standby may not have yet; None where it has the slot itself.
+
+    `extra` are parameters of `connect`.
+
+    Raises:
+        PipelineError: the primary refuses or does not answer.
+    """
+    if not is_elsewhere(settings):
+        return None
+    with connect(settings.postgres_dsn.get_secret_value(), **extra) as conn:
+        return end_of_log(conn)
+
+
+def renamed(error: PipelineError, settings: Settings) -> PipelineError:
+    """Return an error with the setting that leads to the slot, where it names the primary's."""
+    if not is_elsewhere(settings) or _PRIMARYS not in str(error):
+        return error
+    message, todo = (text.replace(_PRIMARYS, _STREAMS) for text in (error.message, error.todo))
+    return type(error)(message, code=error.code, todo=todo, exit_code=error.exit_code)
