@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 # Seconds after which an unanswered message is doubted; doubles with every sending.
 PATIENCE_S = 5.0
+# How long a batch rests that a worker of another release has refused, in seconds: at first, when an upgraded worker may
+# be idle beside it, and at most. Doubles with every refusal.
+_REFUSED_S, _REFUSED_MAX_S = 1.0, 15.0
 # A task reports that it has begun just before its sign of life can be looked for.
 _GRACE_S = 2.0
 
@@ -28,6 +31,7 @@ class Phase(Enum):
     SENT = auto()  # the broker has it
     BEGUN = auto()  # a worker has it in hand
     RETRYING = auto()  # its worker will try again
+    REFUSED = auto()  # a worker of another release cannot read it; another may
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,7 @@ class Entry:
     """A batch in flight.
 
     `packed_at` is the clock when it came, `since` at the last change of its phase, `wait_s` what a retrying task
-    announced, all in seconds.
+    announced or a refused batch rests, all in seconds; `refusals` counts the workers that could not read its message.
     """
 
     message: Message
@@ -52,6 +56,7 @@ class Entry:
     phase: Phase = Phase.WAITING
     since: float = 0.0
     wait_s: float = 0.0
+    refusals: int = 0
 
 
 class Ledger:
@@ -104,6 +109,19 @@ class Ledger:
             return
         entry.phase, entry.since, entry.wait_s = phase, now, wait_s
 
+    def refused(self, sequence: int, now: float) -> float:
+        """Note that a worker could not read a batch's message; return how long it rests, in seconds.
+
+        Another sending of it may be in better hands, which this does not touch: 0 is returned.
+        """
+        entry = self.entries.get(sequence)
+        if entry is None or entry.phase is not Phase.SENT:
+            return 0.0
+        wait_s: float = min(_REFUSED_MAX_S, _REFUSED_S * 2 ** min(entry.refusals, 16))
+        entry.refusals += 1
+        self.heard(sequence, Phase.REFUSED, now, wait_s)
+        return wait_s
+
     def settle(self, sequence: int, token: str) -> Entry | None:
         """Take out a stored batch; None when it is not in flight."""
         entry = self.entries.get(sequence)
@@ -130,7 +148,9 @@ class Ledger:
 
     def _doubt(self, entry: Entry, now: float, health: Health) -> bool:
         silent_s = now - entry.since
-        patience_s: float = min(self._patience_max_s, PATIENCE_S * 2 ** min(entry.message.attempt, 16))
+        # What was refused was not lost: no reason to be slower to think so.
+        lost = max(0, entry.message.attempt - entry.refusals)
+        patience_s: float = min(self._patience_max_s, PATIENCE_S * 2 ** min(lost, 16))
         match entry.phase:
             case Phase.WAITING:
                 return False
@@ -141,3 +161,5 @@ class Ledger:
                 return entry.message.token not in health.alive and silent_s >= _GRACE_S
             case Phase.RETRYING:
                 return silent_s >= entry.wait_s + patience_s
+            case Phase.REFUSED:
+                return silent_s >= entry.wait_s
