@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 # Seconds after which an unanswered message is doubted; doubles with every sending.
 PATIENCE_S = 5.0
-# How long a batch rests that a worker of another release has refused, in seconds: at first, when an upgraded worker may
-# be idle beside it, and at most. Doubles with every refusal.
+# How long a batch rests that a worker of another release has refused, in seconds: while others are stored, since an
+# upgraded worker is at work beside it; and at most. In between it doubles with every round of refusals.
 _REFUSED_S, _REFUSED_MAX_S = 1.0, 15.0
 # A task reports that it has begun just before its sign of life can be looked for.
 _GRACE_S = 2.0
@@ -47,7 +47,8 @@ class Entry:
     """A batch in flight.
 
     `packed_at` is the clock when it came, `since` at the last change of its phase, `wait_s` what a retrying task
-    announced or a refused batch rests, all in seconds; `refusals` counts the workers that could not read its message.
+    announced or a refused batch rests, all in seconds; `refusals` counts the workers that could not read its message,
+    and `early_s` is how long it is to rest where one said so before the broker's own word had come.
     """
 
     message: Message
@@ -57,6 +58,7 @@ class Entry:
     since: float = 0.0
     wait_s: float = 0.0
     refusals: int = 0
+    early_s: float = 0.0
 
 
 class Ledger:
@@ -66,6 +68,7 @@ class Ledger:
         """Start empty; no doubt takes longer than `patience_max_s` seconds."""
         self.entries: dict[int, Entry] = {}
         self._patience_max_s = patience_max_s
+        self._refusals = 0  # since a batch was stored
 
     @property
     def rows(self) -> int:
@@ -107,7 +110,9 @@ class Ledger:
             return
         if phase is Phase.SENT and entry.phase is not Phase.WAITING:
             return
-        entry.phase, entry.since, entry.wait_s = phase, now, wait_s
+        if phase is Phase.SENT and entry.early_s:
+            phase, wait_s = Phase.REFUSED, entry.early_s
+        entry.phase, entry.since, entry.wait_s, entry.early_s = phase, now, wait_s, 0.0
 
     def refused(self, sequence: int, now: float) -> float:
         """Note that a worker could not read a batch's message; return how long it rests, in seconds.
@@ -115,11 +120,16 @@ class Ledger:
         Another sending of it may be in better hands, which this does not touch: 0 is returned.
         """
         entry = self.entries.get(sequence)
-        if entry is None or entry.phase is not Phase.SENT:
+        if entry is None or entry.phase not in {Phase.WAITING, Phase.SENT}:
             return 0.0
-        wait_s: float = min(_REFUSED_MAX_S, _REFUSED_S * 2 ** min(entry.refusals, 16))
+        rounds = self._refusals // len(self.entries)
+        wait_s: float = min(_REFUSED_MAX_S, _REFUSED_S * 2 ** min(rounds, 16))
+        self._refusals += 1
         entry.refusals += 1
-        self.heard(sequence, Phase.REFUSED, now, wait_s)
+        if entry.phase is Phase.WAITING:
+            entry.early_s = wait_s
+        else:
+            self.heard(sequence, Phase.REFUSED, now, wait_s)
         return wait_s
 
     def settle(self, sequence: int, token: str) -> Entry | None:
@@ -127,6 +137,9 @@ class Ledger:
         entry = self.entries.get(sequence)
         if entry is None or entry.message.token != token:
             return None
+        self._refusals = 0
+        for resting in self.entries.values():
+            resting.wait_s = min(resting.wait_s, _REFUSED_S) if resting.phase is Phase.REFUSED else resting.wait_s
         return self.entries.pop(sequence)
 
     def decide_again(self, now: float, health: Health) -> list[int]:
