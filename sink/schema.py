@@ -16,7 +16,7 @@ import structlog
 
 from sink.errors import Exit, FatalError
 from sink.settings import DEDUPLICATION_WINDOW
-from sink.sql import identifier, names, statement
+from sink.sql import identifier, names, number_in, schema_number, statement
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,8 +35,9 @@ _REPLICATED_WINDOW = 1000
 
 def ddl(settings: Settings) -> Iterator[tuple[str, str]]:
     """Yield (file name, statement) of all that ClickHouse needs, in order; for each captured table."""
+    *files, mark = names("clickhouse")
     for number, branch in enumerate(settings.branches()):
-        for name in names("clickhouse"):
+        for name in files:
             if number and name.removesuffix(".sql").endswith(_OF_ALL):
                 continue
             yield (
@@ -48,6 +49,20 @@ def ddl(settings: Settings) -> Iterator[tuple[str, str]]:
                     deduplication_window=DEDUPLICATION_WINDOW,
                 ),
             )
+    yield mark, statement(mark, table=settings.control_table, schema_number=schema_number("clickhouse"))
+
+
+def applied(clickhouse: ClickHouse, settings: Settings) -> int:
+    """Return the number of the newest file that has been applied; 0 where none has, or a release from before numbers.
+
+    Raises:
+        PipelineError: ClickHouse refuses or does not answer.
+    """
+    rows = clickhouse.rows(
+        "SELECT comment FROM system.tables WHERE database = currentDatabase() AND name = {name:String}",
+        parameters={"name": settings.epochs_table},
+    )
+    return number_in(str(rows[0][0])) if rows else 0
 
 
 def apply(clickhouse: ClickHouse, settings: Settings) -> None:
