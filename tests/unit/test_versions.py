@@ -19,6 +19,7 @@ from sink.position import Lsn, Position
 from sink.report import Outcome, Report
 from sink.retry_letters import Fate, Word
 from sink.seal import Seal
+from sink.sql import schema_number
 from sink.version import Address, OtherVersionError
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -144,3 +145,15 @@ def test_places_in_redis_and_seals_are_the_same_in_all_releases() -> None:
         "line seal": Seal(key).line("list", "line"),
     }
     assert found == golden("places")
+
+
+def test_the_changelog_says_first_what_an_upgrade_to_the_newest_release_takes() -> None:
+    newest = (GOLDEN.parents[1] / "CHANGELOG.md").read_text().partition("\n## ")[2].partition("\n## ")[0]
+    table = newest.partition("### Upgrading\n")[2].partition("\n### ")[0]
+    for row in (
+        f"| batch messages | version {MESSAGE_VERSION} | workers read {MESSAGE_VERSION - 1} and {MESSAGE_VERSION} |",
+        f"| orders to retry dead letters | version {ORDER_VERSION} | workers read {ORDER_VERSION - 1} and {ORDER_VERSION} |",
+        f"| Postgres schema | {schema_number('postgres')} |",
+        f"| ClickHouse schema | {schema_number('clickhouse')} |",
+    ):
+        assert row in table
