@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 # Seconds after which an unanswered message is doubted; doubles with every sending.
 PATIENCE_S = 5.0
+# How long a batch rests that a worker of another release has refused, in seconds: while others are stored, since an
+# upgraded worker is at work beside it; and at most. In between it doubles with every round of refusals.
+_REFUSED_S, _REFUSED_MAX_S = 1.0, 15.0
 # A task reports that it has begun just before its sign of life can be looked for.
 _GRACE_S = 2.0
 
@@ -28,6 +31,7 @@ class Phase(Enum):
     SENT = auto()  # the broker has it
     BEGUN = auto()  # a worker has it in hand
     RETRYING = auto()  # its worker will try again
+    REFUSED = auto()  # a worker of another release cannot read it; another may
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,8 @@ class Entry:
     """A batch in flight.
 
     `packed_at` is the clock when it came, `since` at the last change of its phase, `wait_s` what a retrying task
-    announced, all in seconds.
+    announced or a refused batch rests, all in seconds; `refusals` counts the workers that could not read its message,
+    and `early_s` is how long it is to rest where one said so before the broker's own word had come.
     """
 
     message: Message
@@ -52,6 +57,8 @@ class Entry:
     phase: Phase = Phase.WAITING
     since: float = 0.0
     wait_s: float = 0.0
+    refusals: int = 0
+    early_s: float = 0.0
 
 
 class Ledger:
@@ -61,6 +68,7 @@ class Ledger:
         """Start empty; no doubt takes longer than `patience_max_s` seconds."""
         self.entries: dict[int, Entry] = {}
         self._patience_max_s = patience_max_s
+        self._refusals = 0  # since a batch was stored
 
     @property
     def rows(self) -> int:
@@ -102,13 +110,36 @@ class Ledger:
             return
         if phase is Phase.SENT and entry.phase is not Phase.WAITING:
             return
-        entry.phase, entry.since, entry.wait_s = phase, now, wait_s
+        if phase is Phase.SENT and entry.early_s:
+            phase, wait_s = Phase.REFUSED, entry.early_s
+        entry.phase, entry.since, entry.wait_s, entry.early_s = phase, now, wait_s, 0.0
+
+    def refused(self, sequence: int, now: float) -> float:
+        """Note that a worker could not read a batch's message; return how long it rests, in seconds.
+
+        Another sending of it may be in better hands, which this does not touch: 0 is returned.
+        """
+        entry = self.entries.get(sequence)
+        if entry is None or entry.phase not in {Phase.WAITING, Phase.SENT}:
+            return 0.0
+        rounds = self._refusals // len(self.entries)
+        wait_s: float = min(_REFUSED_MAX_S, _REFUSED_S * 2 ** min(rounds, 16))
+        self._refusals += 1
+        entry.refusals += 1
+        if entry.phase is Phase.WAITING:
+            entry.early_s = wait_s
+        else:
+            self.heard(sequence, Phase.REFUSED, now, wait_s)
+        return wait_s
 
     def settle(self, sequence: int, token: str) -> Entry | None:
         """Take out a stored batch; None when it is not in flight."""
         entry = self.entries.get(sequence)
         if entry is None or entry.message.token != token:
             return None
+        self._refusals = 0
+        for resting in self.entries.values():
+            resting.wait_s = min(resting.wait_s, _REFUSED_S) if resting.phase is Phase.REFUSED else resting.wait_s
         return self.entries.pop(sequence)
 
     def decide_again(self, now: float, health: Health) -> list[int]:
@@ -130,7 +161,9 @@ class Ledger:
 
     def _doubt(self, entry: Entry, now: float, health: Health) -> bool:
         silent_s = now - entry.since
-        patience_s: float = min(self._patience_max_s, PATIENCE_S * 2 ** min(entry.message.attempt, 16))
+        # What was refused was not lost: no reason to be slower to think so.
+        lost = max(0, entry.message.attempt - entry.refusals)
+        patience_s: float = min(self._patience_max_s, PATIENCE_S * 2 ** min(lost, 16))
         match entry.phase:
             case Phase.WAITING:
                 return False
@@ -141,3 +174,5 @@ class Ledger:
                 return entry.message.token not in health.alive and silent_s >= _GRACE_S
             case Phase.RETRYING:
                 return silent_s >= entry.wait_s + patience_s
+            case Phase.REFUSED:
+                return silent_s >= entry.wait_s

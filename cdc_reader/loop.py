@@ -201,7 +201,8 @@ class Session:
                 self.ledger.heard(sequence, Phase.SENT, self.tools.clock())
             case Looked(health):
                 for sequence in self.ledger.decide_again(self.tools.clock(), health):
-                    self._send_again(sequence, "silence")
+                    is_refused = self.ledger.entries[sequence].phase is Phase.REFUSED
+                    self._send_again(sequence, "other_version" if is_refused else "silence")
             case Report():
                 self._hear(event)
             case RedisLost():
@@ -273,11 +274,20 @@ class Session:
                 self.progress.trouble["sink"] = report.error
             case Outcome.MISSING:
                 self._send_again(report.sequence, "missing")
+            case Outcome.OTHER_VERSION:
+                self._note_refusal(report)
             case Outcome.STALE:
                 raise TransientError("a newer reader has taken over this source")
             case Outcome.FATAL:
                 identity.bind(self.ledger.entries[report.sequence].message)
                 raise FatalError(report.error, code=report.code, todo=report.todo, exit_code=Exit(report.exit_code))
+
+    def _note_refusal(self, report: Report) -> None:
+        wait_s = self.ledger.refused(report.sequence, self.tools.clock())
+        if wait_s:
+            named = {"batch": report.sequence, "token": report.token, "wait_s": wait_s}
+            log.warning("batch_refused", **named, error=report.error, todo=report.todo)
+            self.progress.trouble["sink"] = f"{report.error}. {report.todo}"
 
     def _settle(self, report: Report) -> None:
         entry = self.ledger.settle(report.sequence, report.token)

@@ -49,7 +49,8 @@ STORED = _counter("events_stored", "Events reported stored, dead letters include
 STORED_BYTES = _counter("bytes_stored", "Bytes of compressed payload reported stored")
 DEAD_LETTERED = _counter("events_dead_lettered", "Events reported set aside as dead letters")
 BATCHES = _counter("batches_stored", "Batches reported stored")
-REDISPATCHES = _counter("redispatches", "Batches sent again", reason=("silence", "redis", "missing", "copy"))
+_REASONS = ("silence", "redis", "missing", "copy", "other_version")
+REDISPATCHES = _counter("redispatches", "Batches sent again", reason=_REASONS)
 RETRIES = _counter("retries", "Attempts that a stage repeats", where=("recovery", "dispatch", "reports"))
 REPORTS_REFUSED = _counter(
     "reports_refused", "Lines in the place of reports that no worker has written", why=("unreadable", "forged")

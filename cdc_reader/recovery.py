@@ -164,12 +164,17 @@ def _say_followed(settings: Settings, known: History, found: History, past: Past
 
 
 def _other_history(settings: Settings, known: History, found: History, confirmed: Lsn, why: str) -> PipelineError:
+    what = "the new primary"
+    if known.system_identifier != found.system_identifier:
+        what = (
+            "what pg_upgrade has made of it, go on as docs/runbooks/postgres-upgrade.md says; if it is the new primary"
+        )
     return FatalError(
         f"ClickHouse holds source {settings.source!r} of system {known.system_identifier}, timeline {known.timeline}, "
         f"but slot {settings.slot!r} at {confirmed} belongs to system {found.system_identifier}, timeline "
         f"{found.timeline}: positions of one mean nothing in the other, and events between what is stored and where "
         f"the slot begins may be missing. It cannot be followed by itself: {why}",
-        todo="Check OUTHAUL_POSTGRES_DSN; if this is the new primary, go on with `outhaul slot reset --recreate`: what "
-        "is missing is copied from the outbox",
+        todo=f"Check OUTHAUL_POSTGRES_DSN; if this is {what}, go on with `outhaul slot reset --recreate`: what is "
+        "missing is copied from the outbox",
         exit_code=Exit.OTHER_HISTORY,
     )

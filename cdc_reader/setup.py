@@ -5,7 +5,7 @@ Edge: applies the files of `sql/`, in their order; all of them are idempotent. W
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, LiteralString
 
 import psycopg
 
@@ -18,8 +18,9 @@ from cdc_reader.slot_care.facts import slot_facts
 from cdc_reader.sqlstate import error_of
 from cdc_reader.stream_server import check_stream, connect_stream, is_elsewhere
 from sink import schema
+from sink.errors import FatalError
 from sink.position import NO_LSN
-from sink.sql import names, statement
+from sink.sql import MARK, names, number_in, schema_number, statement
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
 _OF_EACH_TABLE = {"postgres/0001_outbox.sql", "postgres/0002_publication.sql", "postgres/0004_roles.sql"}
 
 _SLOT = "postgres/0003_slot.sql"
-_OF_EACH_STREAM = {"postgres/0002_publication.sql", _SLOT}
+_OF_EACH_STREAM = {"postgres/0002_publication.sql", _SLOT, f"postgres/9999_{MARK}"}
+# Of any pipeline in this database: roles and functions are theirs together.
+_APPLIED: LiteralString = "SELECT obj_description(oid, 'pg_publication') AS said FROM pg_publication"
 
 
 def postgres_ddl(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -49,10 +52,34 @@ def _statement(name: str, branch: Settings) -> str:
         publication=branch.publication,
         row_filter=f" WHERE ({branch.row_condition})" if branch.row_condition else "",
         slot=branch.slot,
+        schema_number=schema_number("postgres"),
     )
 
 
-def print_sql(settings: Settings, cluster: str) -> Iterator[str]:
+def check_not_newer(clickhouse: ClickHouse, settings: Settings) -> None:
+    """Make sure that no newer release has set up either side: its files would be undone in part.
+
+    Raises:
+        FatalError: one has; nothing was changed.
+        PipelineError: a server refuses or does not answer.
+    """
+    with connect(settings.postgres_dsn.get_secret_value()) as conn:
+        comments = conn.execute(_APPLIED).fetchall()
+    applied = {
+        "postgres": max((number_in(row["said"]) for row in comments), default=0),
+        "clickhouse": schema.applied(clickhouse, settings),
+    }
+    for folder, name in (("postgres", "Postgres"), ("clickhouse", "ClickHouse")):
+        ours = schema_number(folder)
+        if applied[folder] > ours:
+            raise FatalError(
+                f"{name} was set up by a newer outhaul, up to sql/{folder}/{applied[folder]:04}; this one ends at "
+                f"{ours:04}, and has changed nothing",
+                todo="Type `outhaul setup` of the newer release; readers and workers of this one may run on",
+            )
+
+
+def print_sql(settings: Settings, cluster: str = "") -> Iterator[str]:
     """Yield what a DBA would apply by hand: psql for Postgres, clickhouse-client for ClickHouse, or a cluster of it."""
     for name, text in [*postgres_ddl(settings), *schema.ddl(settings, cluster)]:
         yield f"-- {name}\n{text.strip()}\n"

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, fields
-from typing import Self
+from typing import Any, Self
 
 from cdc_reader.pausing.gate import Pause
+from sink.position import NO_LSN
 
 TTL_S = 5
 
@@ -34,27 +35,30 @@ def phase(*, is_draining: bool, is_recovering: bool, is_paused: bool, is_at_rest
 
 @dataclass(frozen=True, slots=True)
 class ReaderState:
-    """A snapshot; LSNs as Postgres prints them, times in seconds unless the name says otherwise."""
+    """A snapshot; LSNs as Postgres prints them, times in seconds unless the name says otherwise.
+
+    A new field needs a default, which a command shows of a reader of the release before.
+    """
 
     pid: int
     host: str
     phase: str  # see `phase`
-    epoch: int
-    received_lsn: str
-    confirmed_lsn: str
-    in_flight_batches: int
-    in_flight_rows: int
-    in_flight_bytes: int
-    events_captured: int
-    events_stored: int
-    events_left_out: int
-    dead_letters: int
-    lag_s: float
-    p50_ms: float | None
-    p99_ms: float | None
-    last_stored_at: float | None
-    trouble: str
-    pause: Pause | None
+    epoch: int = 0
+    received_lsn: str = str(NO_LSN)
+    confirmed_lsn: str = str(NO_LSN)
+    in_flight_batches: int = 0
+    in_flight_rows: int = 0
+    in_flight_bytes: int = 0
+    events_captured: int = 0
+    events_stored: int = 0
+    events_left_out: int = 0
+    dead_letters: int = 0
+    lag_s: float = 0.0
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+    last_stored_at: float | None = None
+    trouble: str = ""
+    pause: Pause | None = None
 
     def to_json(self) -> str:
         """Return the line."""
@@ -62,11 +66,17 @@ class ReaderState:
 
     @classmethod
     def from_json(cls, text: str) -> Self | None:
-        """Read a line; None when another version wrote it."""
+        """Read a line, of another release as well: what it does not say is as at the start; None where it is no line.
+
+        Fields that only a newer release knows are passed over.
+        """
         try:
             data = json.loads(text)
-            pause = data["pause"]
-            values = {field.name: data[field.name] for field in fields(cls)}
-            return cls(**values | {"pause": None if pause is None else Pause(**pause)})
-        except (ValueError, KeyError, TypeError):
+            pause = data.get("pause")
+            return cls(**_known(cls, data) | {"pause": None if pause is None else Pause(**_known(Pause, pause))})
+        except (ValueError, KeyError, TypeError, AttributeError):
             return None
+
+
+def _known(kind: type[ReaderState | Pause], data: dict[str, Any]) -> dict[str, Any]:
+    return {field.name: data[field.name] for field in fields(kind) if field.name in data}

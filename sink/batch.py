@@ -10,34 +10,22 @@ from __future__ import annotations
 
 import hashlib
 import io
-import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
 
 from sink.errors import ForeignMessageError
-from sink.keys import COPY, STREAM, fence, payload_key
+from sink.keys import COPY, STREAM
+from sink.version import Address, check_version, is_well_formed
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from sink.position import Position
 
+# A worker reads this version and the one before it (ADR 14). What tests/golden/ has of it never changes.
 MESSAGE_VERSION = 3
-
-# What our own readers write, and nothing else: these texts become part of Redis keys, statements and logs.
-_FORMS = {
-    "source": re.compile(r"[a-z0-9_]{1,63}"),
-    "lane": re.compile(rf"{STREAM}(_\d\d?of\d\d?)?|{COPY}"),
-    "owner": re.compile(r"[0-9a-z]{1,64}"),
-    "branch": re.compile(r"[a-z0-9_]{1,63}"),
-    "table": re.compile(r"[a-z0-9_]{1,80}"),
-    "token": re.compile(r"[0-9a-f]{32}"),
-    "first": re.compile(r"[0-9A-F]{1,8}/[0-9A-F]{1,8}#[0-9]{1,18}"),
-    "last": re.compile(r"[0-9A-F]{1,8}/[0-9A-F]{1,8}#[0-9]{1,18}"),
-}
-_END_NUMBER = 1 << 63
 
 _LZ4 = pa.ipc.IpcWriteOptions(compression="lz4")
 
@@ -133,22 +121,18 @@ def token_of(source: str, table: str, first: str, last: str, rows: int, payload:
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class Message(Address):
     """What the Celery message says of a batch: names, counts and positions, never rows.
 
     `epoch` and `owner` name who sent it; `attempt` counts the dispatches of the batch, from 0. The rows of a source
     come in two lanes, each with a fence of its own: the stream's, and that of rows copied from the outbox itself.
+    `version` is that of the message as it came.
     """
 
-    source: str
-    lane: str
-    epoch: int
     owner: str
-    sequence: int
     attempt: int
     branch: str
     table: str
-    token: str
     rows: int
     size_bytes: int
     first: str
@@ -181,22 +165,28 @@ class Message:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, data: object) -> Self:
+    def from_json(cls, data: object, table: str = "") -> Self:
         """Check and read a Celery argument.
 
+        Args:
+            data: what came.
+            table: ClickHouse table for the events of the pipeline's first outbox: version 2 knew no other.
+
         Raises:
-            ForeignMessageError: not a message of this version, or with a field that no reader writes.
+            OtherVersionError: a message of another version than this one and the one before it.
+            ForeignMessageError: no message, or with a field that no reader writes.
         """
-        if not isinstance(data, dict) or data.get("version") != MESSAGE_VERSION:
-            raise ForeignMessageError(
-                f"a batch message of version {MESSAGE_VERSION} was expected",
-                todo="Run readers and workers of the same outhaul version",
-            )
+        if not isinstance(data, dict):
+            raise _foreign("is none")
+        if check_version(data, MESSAGE_VERSION, "a batch message") < MESSAGE_VERSION:
+            if "branch" in data:
+                raise _foreign("has other fields than ours")
+            data = data | {"branch": table}
         wanted = cls.__dataclass_fields__
         if set(data) != set(wanted):
             raise _foreign("has other fields than ours")
         for name in wanted:
-            if not _is_well_formed(name, data[name]):
+            if not is_well_formed(name, data[name]):
                 raise _foreign(f"has a malformed {name}")
         if not data["rows"] or not data["size_bytes"]:
             raise _foreign("announces nothing")
@@ -220,11 +210,6 @@ class Message:
         return self.token == token_of(self.source, self.table, self.first, self.last, self.rows, payload)
 
     @property
-    def fence(self) -> str:
-        """Name under which the epochs of the message's lane are counted."""
-        return fence(self.source, self.lane)
-
-    @property
     def task_id(self) -> str:
         """Name of the task of this dispatch: what logs and Flower call it."""
         return f"{self.token}-{self.attempt}"
@@ -240,18 +225,6 @@ class Message:
             f"({self.source} #{self.sequence}: {self.rows} rows, {self.first} to {self.last}, "
             f"into {self.table}{copied}, {self.size_bytes} bytes, epoch {self.epoch})"
         )
-
-    @property
-    def payload_key(self) -> str:
-        """Redis key of the payload (claim check)."""
-        return payload_key(self.source, self.token)
-
-
-def _is_well_formed(name: str, value: object) -> bool:
-    form = _FORMS.get(name)
-    if form is not None:
-        return isinstance(value, str) and form.fullmatch(value) is not None
-    return type(value) is int and 0 <= value < _END_NUMBER
 
 
 def _foreign(what: str) -> ForeignMessageError:

@@ -87,9 +87,13 @@ def retried(error: BaseException) -> None:
     _ERRORS.labels("transient", str(getattr(error, "code", None) or "none")).inc()
 
 
-def refused(*, forged: bool = False) -> None:
-    """Count a message that no reader of this pipeline has sent; `forged` is one whose seal does not hold."""
-    _TASKS.labels("forged" if forged else "refused").inc()
+def refused(outcome: str = "refused") -> None:
+    """Count a message that is not read: no reader of this pipeline has sent it, or one of a release unknown here.
+
+    Args:
+        outcome: `refused`, `forged` where its seal does not hold, or `other_version`.
+    """
+    _TASKS.labels(outcome).inc()
     _ERRORS.labels("foreign", "none").inc()
 
 

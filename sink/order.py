@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from sink.errors import ForeignMessageError
 from sink.position import parse_position
+from sink.version import check_version
 
 if TYPE_CHECKING:
     from sink.position import Position
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 # Each is an insert of its own, and batches are not to wait long for a worker.
 MAX_POSITIONS = 25
 
-_VERSION = 2
+# A worker reads this version and the one before it (ADR 14).
+ORDER_VERSION = 2
+
 _RUN = re.compile(r"[0-9a-f]{32}")
 _POSITION = re.compile(r"[0-9A-F]{1,8}/[0-9A-F]{1,8}#[0-9]{1,18}")
 _NAME = re.compile(r".{1,255}", re.DOTALL)
@@ -44,7 +47,7 @@ class Order:
     def to_json(self) -> dict[str, Any]:
         """Return the Celery argument: JSON types only."""
         return {
-            "version": _VERSION,
+            "version": ORDER_VERSION,
             "source": self.source,
             "branch": self.branch,
             "run": self.run,
@@ -53,13 +56,23 @@ class Order:
         }
 
     @classmethod
-    def from_json(cls, data: object, source: str) -> Self:
+    def from_json(cls, data: object, source: str, table: str = "") -> Self:
         """Check and read a Celery argument.
 
+        Args:
+            data: what came.
+            source: name of the pipeline.
+            table: ClickHouse table for the events of its first outbox: version 1 knew no other.
+
         Raises:
-            ForeignMessageError: no order of this version for this source.
+            OtherVersionError: an order of another version than this one and the one before it.
+            ForeignMessageError: no order for this source.
         """
-        if not isinstance(data, dict) or data.keys() != _FIELDS or data["version"] != _VERSION:
+        if not isinstance(data, dict):
+            raise _foreign()
+        if check_version(data, ORDER_VERSION, "an order to retry dead letters") < ORDER_VERSION:
+            data = {"branch": table} | data if "branch" not in data else {}
+        if data.keys() != _FIELDS:
             raise _foreign()
         run, at, names = data["run"], data["positions"], data["hex_columns"]
         if (
@@ -75,6 +88,17 @@ class Order:
         if len(names) > _MAX_COLUMNS or not all(_is_text(name, _NAME) for name in names):
             raise _foreign()
         return cls(source, data["branch"], run, tuple(parse_position(text) for text in at), tuple(names))
+
+
+def places(data: object, source: str) -> tuple[str, list[str]] | None:
+    """Return run and positions of an order of any version, to answer it; None where it has none, or another source.
+
+    These have the same names and form in all versions.
+    """
+    match data:
+        case {"source": str(theirs), "run": str(run), "positions": [*at]} if theirs == source and _RUN.fullmatch(run):
+            return (run, at) if len(at) <= MAX_POSITIONS and all(_is_text(text, _POSITION) for text in at) else None
+    return None
 
 
 def _is_text(value: object, form: re.Pattern[str]) -> bool:

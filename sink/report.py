@@ -1,7 +1,8 @@
 """What became of a batch -> a line on the stored-list, and back.
 
 Pure. The sink writes these, the reader reads them. Only STORED moves a position; the rest keeps the reader from
-guessing.
+guessing. A reader of the release before must understand what it is told: fields may come, but none may go or change,
+and an outcome that it does not know may only answer a message that it cannot have sent.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class Outcome(StrEnum):
     MISSING = "missing"  # the payload is not in Redis, or is not the one announced: send it again
     STALE = "stale"  # a newer reader has taken over
     FATAL = "fatal"  # stop, an operator is needed
+    OTHER_VERSION = "other_version"  # the worker's release cannot read the message; another worker's may
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,14 +36,15 @@ from sink.failpoint import reach
 from sink.insert import Contents, parameters, statement
 from sink.insert import settings as insert_settings
 from sink.keys import STREAM, letters_key, mark
-from sink.order import Order
+from sink.order import Order, places
 from sink.restore import restore, values_of
 from sink.seal import ForgedMessageError
 from sink.sql import query
 from sink.task import branch_of, sink_of
+from sink.version import OtherVersionError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     import pyarrow as pa
 
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from sink.position import Position
     from sink.restore import Letter
     from sink.settings import Settings
+    from sink.task import Sink
 
 log = structlog.get_logger("outhaul.sink")
 
@@ -104,10 +106,18 @@ def retry_letters(self: Any, *arguments: object, **named: object) -> str:
     sink = sink_of(self.app)
     try:
         argument = arguments[0] if len(arguments) == 1 and not named else None
-        order = Order.from_json(sink.seal.opened(RETRY_LETTERS, argument), sink.settings.source)
-        branch = branch_of(sink.settings, order.branch)
+        settings = sink.settings
+        order = Order.from_json(sink.seal.opened(RETRY_LETTERS, argument), settings.source, settings.clickhouse_table)
+        branch = branch_of(settings, order.branch)
+    except OtherVersionError as error:
+        metrics.refused("other_version")
+        log.warning("message_refused", error=error)
+        if (asked := places(argument, settings.source)) is not None:
+            run, positions = asked
+            _answer(sink, run, [Word(position, Fate.FAILED, str(error)) for position in positions])
+        return "other_version"
     except ForeignMessageError as error:
-        metrics.refused(forged=isinstance(error, ForgedMessageError))
+        metrics.refused("forged" if isinstance(error, ForgedMessageError) else "refused")
         log.warning("message_refused", error=error)
         return "refused"
     try:
@@ -118,10 +128,14 @@ def retry_letters(self: Any, *arguments: object, **named: object) -> str:
         words = [Word(str(position), Fate.FAILED, why) for position in order.positions]
     fates = {fate.value: sum(word.fate is fate for word in words) for fate in Fate}
     log.info("letters_tried", task=self.request.id, run=order.run, **fates)
-    key = letters_key(order.source, order.run)
+    _answer(sink, order.run, words)
+    return "done"
+
+
+def _answer(sink: Sink, run: str, words: Sequence[Word]) -> None:
+    key = letters_key(sink.settings.source, run)
     for word in words:
         sink.payloads.report(key, sink.seal.line(key, word.to_json()))
-    return "done"
 
 
 def retry(clickhouse: ClickHouse, settings: Settings, order: Order) -> list[Word]:

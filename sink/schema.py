@@ -16,7 +16,7 @@ import structlog
 
 from sink.errors import Exit, FatalError
 from sink.settings import DEDUPLICATION_WINDOW
-from sink.sql import identifier, literal, names, statement
+from sink.sql import identifier, literal, names, number_in, schema_number, statement
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,11 +50,26 @@ def ddl(settings: Settings, cluster: str = "") -> Iterator[tuple[str, str]]:
         "replicated": "Replicated" if cluster else "",
         "window": _WINDOWS[bool(cluster)],
     }
-    files = [*names("clickhouse"), *(names("clickhouse/cluster") if cluster else ())]
+    *files, mark = names("clickhouse")
+    files += names("clickhouse/cluster") if cluster else ()
     for number, branch in enumerate(settings.branches()):
         for name in files:
             if not (number and name.removesuffix(".sql").endswith(_OF_ALL)):
                 yield name, statement(name, table=branch.clickhouse_table, **values)
+    yield mark, statement(mark, table=settings.control_table, schema_number=schema_number("clickhouse"), **values)
+
+
+def applied(clickhouse: ClickHouse, settings: Settings) -> int:
+    """Return the number of the newest file that has been applied; 0 where none has, or a release from before numbers.
+
+    Raises:
+        PipelineError: ClickHouse refuses or does not answer.
+    """
+    rows = clickhouse.rows(
+        "SELECT comment FROM system.tables WHERE database = currentDatabase() AND name = {name:String}",
+        parameters={"name": settings.epochs_table},
+    )
+    return number_in(str(rows[0][0])) if rows else 0
 
 
 def apply(clickhouse: ClickHouse, settings: Settings) -> None:

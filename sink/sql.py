@@ -11,6 +11,10 @@ from functools import cache
 from importlib.resources import files
 from string import Template
 
+# The file that comes last and notes how far the others have been applied.
+MARK = "schema_number.sql"
+
+_NUMBER = re.compile(r"outhaul schema (\d{1,9})")
 _COMMENT = re.compile(r"^--.*\n", re.MULTILINE)
 
 
@@ -23,6 +27,18 @@ def names(folder: str) -> tuple[str, ...]:
     """List the .sql files of one folder (`postgres`, `clickhouse`) in the order in which they are applied."""
     entries = (entry.name for entry in files("sql").joinpath(folder).iterdir())
     return tuple(f"{folder}/{name}" for name in sorted(entries) if name.endswith(".sql"))
+
+
+def schema_number(folder: str) -> int:
+    """Return the number of the newest file of a folder: how far this release brings a schema."""
+    numbers = [int(name.removeprefix(f"{folder}/")[:4]) for name in names(folder) if not name.endswith(MARK)]
+    return max(numbers)
+
+
+def number_in(comment: str | None) -> int:
+    """Read the number that the folder's last file has left in a comment; 0 where it has left none."""
+    found = _NUMBER.fullmatch(comment or "")
+    return int(found[1]) if found else 0
 
 
 def statement(path: str, **values: object) -> str:

@@ -35,6 +35,7 @@ from sink.retry import backoff_s
 from sink.seal import ForgedMessageError, Seal, seal_of
 from sink.sentry import trace
 from sink.sql import query
+from sink.version import Address, OtherVersionError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -102,6 +103,8 @@ def write_batch(self: Any, *arguments: object, **named: object) -> str:
     started = time.monotonic()
     try:
         message = accept(sink.settings, arguments, named)
+    except OtherVersionError as error:
+        return _send_back(sink, arguments[0], error)
     except ForeignMessageError as error:
         return _refuse(error)
     identity.bind(message)
@@ -151,11 +154,12 @@ def accept(settings: Settings, arguments: Sequence[object], named: Mapping[str, 
     """Read a task's arguments.
 
     Raises:
+        OtherVersionError: they are one message of a reader of ours, but of a release that this worker does not know.
         ForeignMessageError: they are not one message of a reader of this pipeline.
     """
     if len(arguments) != 1 or named:
         raise ForeignMessageError("a task with other arguments than ours was received")
-    message = Message.from_json(seal_of(settings).opened(WRITE_BATCH, arguments[0]))
+    message = Message.from_json(seal_of(settings).opened(WRITE_BATCH, arguments[0]), settings.clickhouse_table)
     branch = branch_of(settings, message.branch)
     message.check_addressed(
         settings.source, (branch.clickhouse_table, branch.dead_letters_table), never=schema.table_names(settings)
@@ -180,9 +184,20 @@ def branch_of(settings: Settings, table: str) -> Settings:
 
 def _refuse(error: ForeignMessageError) -> str:
     # Whose message it is, is not known, so no reader is told: a stranger's message must not be able to stop one.
-    metrics.refused(forged=isinstance(error, ForgedMessageError))
+    metrics.refused("forged" if isinstance(error, ForgedMessageError) else "refused")
     log.warning("message_refused", error=error)
     return "refused"
+
+
+def _send_back(sink: Sink, message: object, error: OtherVersionError) -> str:
+    """Tell the reader, whose seal held: it sends the batch again until a worker takes it that can read it."""
+    metrics.refused(Outcome.OTHER_VERSION.value)
+    address = Address.found_in(message, sink.settings.source)
+    log.warning("message_refused", error=error, token=address.token if address else None)
+    if address is not None:
+        outcome = Outcome.OTHER_VERSION
+        _tell(sink, address, Report(outcome, address.token, address.sequence, error=error.message, todo=error.todo))
+    return Outcome.OTHER_VERSION.value
 
 
 @contextmanager
@@ -272,7 +287,7 @@ def _fenced(sink: Sink, message: Message) -> bool:
     return bool(rows) and rows[0][1] != message.owner
 
 
-def _tell(sink: Sink, message: Message, report: Report) -> None:
+def _tell(sink: Sink, message: Address, report: Report) -> None:
     sign = alive_key(message.source, message.token)
     drop = [message.payload_key, sign] if report.outcome in {Outcome.STORED, Outcome.STALE} else []
     begun = sign if report.outcome is Outcome.BEGUN else None

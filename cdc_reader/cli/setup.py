@@ -9,7 +9,7 @@ import typer
 from cdc_reader.cli import paper
 from cdc_reader.cli.consent import consent
 from cdc_reader.preflight import check_server, connect
-from cdc_reader.setup import apply_clickhouse, apply_postgres, note_if_skipping, print_sql, rebind
+from cdc_reader.setup import apply_clickhouse, apply_postgres, check_not_newer, note_if_skipping, print_sql, rebind
 from cdc_reader.slot_care.plan import count_unread
 from cdc_reader.slot_care.reshard import begin, end, former_streams, unfinished
 from cdc_reader.stream_server import connect_stream
@@ -47,6 +47,7 @@ def setup(
             typer.echo(part)
         return
     clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=_TIMEOUT_S)
+    check_not_newer(clickhouse, settings)
     # ClickHouse first: a slot keeps WAL from its creation on, so it comes last, when everything else is known to work.
     apply_clickhouse(clickhouse, settings, typer.echo, cluster=cluster)
     if former := _former(settings):

@@ -144,7 +144,8 @@ def reset(
             plan = make_plan(settings, action, skips=False, heals=True)
             _agree(plan, "Do it?", yes=yes, dry_run=dry_run, as_json=as_json)
             at = slot_change.restart(settings, clickhouse)
-        _report(plan, {"slot_at": str(at)}, as_json=as_json)
+            following = {"next": "outhaul verify --repair"} if due(clickhouse, settings) else {}
+        _report(plan, {"slot_at": str(at), **following}, as_json=as_json)
     elif to:
         _advance(settings, _lsn(to), accept_loss, yes, dry_run, as_json)
     else:

@@ -157,6 +157,9 @@ class Delivery:
             case Outcome.MISSING:
                 self._ledger.again(report.sequence)
                 self._send(report.sequence)
+            case Outcome.OTHER_VERSION:
+                self._ledger.refused(report.sequence, now)
+                self._trouble = f"{report.error}. {report.todo}"
             case Outcome.STALE:
                 raise FatalError("another copy from this outbox has taken over", todo="Let it finish")
             case Outcome.FATAL:

@@ -78,13 +78,17 @@ def make_anew(
 def restart(settings: Settings, clickhouse: ClickHouse) -> Lsn:
     """End the session and let the reader begin anew from what the slot has confirmed; return that position.
 
-    On another timeline or server than ClickHouse knows, that is where the source goes on.
+    On another timeline or server than ClickHouse knows, that is where the source goes on; who made the slot there, and
+    when, is not known, so a heal is due.
 
     Raises:
         PipelineError: a server refuses or does not answer.
     """
     with hold(settings) as conn:
         at = _usable(conn, settings)
+        newest = newest_epoch(clickhouse, settings)
+        if newest is not None and newest.history != identify(settings):
+            note_due(clickhouse, settings, at)
         take_over(settings, clickhouse, at)
     return at
 

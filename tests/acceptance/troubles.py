@@ -123,6 +123,32 @@ def failover(world: World) -> Iterator[Fills]:
 
 
 @contextmanager
+def postgres_upgrade(world: World) -> Iterator[Fills]:
+    """Let ClickHouse know another system than the server is, as after pg_upgrade, which is tried in a test of its own."""
+    world.pipeline.stop("reader")
+    world.clickhouse.command(
+        "ALTER TABLE event_log_epochs UPDATE system_identifier = '7' WHERE timeline > 0", settings={"mutations_sync": 1}
+    )
+
+    def stop() -> None:
+        world.conn.close()
+        world.stack.down(["postgres"])
+
+    def start() -> None:
+        world.stack.up()
+        world.conn = psycopg.connect(world.dsn, autocommit=True)
+        world.insert(30)
+
+    nothing = lambda: None  # noqa: E731 - apps write when they are told to, and the reader has ended
+    yield {
+        "stop the apps": nothing,
+        "stop the old Postgres": stop,
+        "stop the reader": nothing,
+        "run pg_upgrade and start the new Postgres": start,
+    }
+
+
+@contextmanager
 def wrong_reset(world: World) -> Iterator[Fills]:
     """Move the slot past events, and accept that they are lost."""
     world.pipeline.stop("reader")
@@ -214,6 +240,7 @@ TROUBLES: dict[str, Trouble] = {
         redis_lost,
         dead_letters,
         failover,
+        postgres_upgrade,
         wrong_reset,
         duplicates,
         missing_rows,

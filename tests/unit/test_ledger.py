@@ -20,6 +20,7 @@ def phase_of(ledger: Ledger, sequence: int) -> Phase:
 
 
 IDLE = Health(0, frozenset())
+BUSY = Health(9, frozenset())
 
 
 def test_an_unanswered_message_is_sent_again_once_and_only_after_it_was_sent() -> None:
@@ -90,3 +91,49 @@ def test_only_the_batch_that_was_announced_settles() -> None:
     assert ledger.oldest_commit_us() == 3_000_000
     assert ledger.settle(3, token) is not None
     assert ledger.oldest_commit_us() is None
+
+
+def test_a_refused_batch_rests_the_longer_the_more_often_and_is_no_lost_one() -> None:
+    ledger = ledger_with(0)
+    rests, now = [], 0.0
+    for _ in range(6):
+        ledger.heard(0, Phase.SENT, now)
+        rests.append(ledger.refused(0, now))
+        # Whatever waits in the queue, this batch is not among it.
+        assert ledger.decide_again(now + rests[-1] - 0.1, BUSY) == []
+        now += rests[-1]
+        assert ledger.decide_again(now, BUSY) == [0]
+        assert ledger.again(0) is not None
+    assert rests == [1.0, 2.0, 4.0, 8.0, 15.0, 15.0]
+    ledger.heard(0, Phase.SENT, now)
+    assert ledger.decide_again(now + 5, IDLE) == [0]
+
+
+def test_a_refusal_that_overtakes_the_broker_s_word_counts_and_one_of_another_sending_does_not() -> None:
+    ledger = ledger_with(0)
+    assert ledger.refused(0, 1.0) == 1.0
+    ledger.heard(0, Phase.SENT, now=2.0)
+    assert phase_of(ledger, 0) is Phase.REFUSED
+    assert ledger.decide_again(3.0, BUSY) == [0]
+    assert ledger.again(0) is not None
+    ledger.heard(0, Phase.SENT, now=3.0)
+    ledger.heard(0, Phase.BEGUN, now=4.0)
+    assert ledger.refused(0, 5.0) == 0.0
+    assert phase_of(ledger, 0) is Phase.BEGUN
+    assert ledger.refused(7, 5.0) == 0.0
+
+
+def test_while_others_are_stored_a_refused_batch_rests_no_longer_than_a_second() -> None:
+    ledger = ledger_with(0, 1, 2)
+    for _ in range(4):
+        for sequence in (0, 1):
+            ledger.heard(sequence, Phase.SENT, 0.0)
+            rest = ledger.refused(sequence, 0.0)
+            ledger.again(sequence)
+    assert rest == 4.0
+    ledger.heard(0, Phase.SENT, 0.0)
+    assert ledger.refused(0, 0.0) == 4.0
+    assert ledger.settle(2, ledger.entries[2].message.token)
+    assert ledger.decide_again(1.0, BUSY) == [0]
+    ledger.heard(1, Phase.SENT, 0.0)
+    assert ledger.refused(1, 0.0) == 1.0

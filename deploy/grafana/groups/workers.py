@@ -24,7 +24,7 @@ def _tasks() -> Json:
         About(
             "*stored*. *stale* and *missing* come after a change of reader, and are harmless.",
             "*retrying*: ClickHouse is away or slow; *fatal*: it refuses, the worker's log says what; "
-            "*refused*: not ours.",
+            "*refused*: not ours; *other_version*: upgrade the workers.",
             "runbooks/nothing-stored.md",
         ),
         Query(per_second("outhaul_worker_tasks_total", "outcome"), "{{outcome}} {{source}}"),
