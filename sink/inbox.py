@@ -61,6 +61,9 @@ class Channel(kombu_redis.Channel):
     places = ""
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
+        if self.connection.client is None:
+            # Celery closes a connection that broke a second time, and its worker ends by what is no connection's error.
+            raise redis.ConnectionError("the channel's connection has been closed")
         if not self.places:
             return dict(super()._connparams(asynchronous))  # type: ignore[no-untyped-call]
         options = connection_options(redis_places.named(self.places))

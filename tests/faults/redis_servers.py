@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 MASTER = "mymaster"
 PASSWORD, SENTINELS_PASSWORD = "ein-langes-Wort", "ein-anderes-Wort"
-# How soon a silent server counts as gone, in milliseconds; in production rather five seconds or more.
-DOWN_AFTER_MS = 500
+# How soon a silent server counts as gone, in milliseconds, and what is usual.
+SOON_MS, USUAL_MS = 500, 5000
 
 # As docs/security.md has them: what outhaul's own user may do at the servers, in a cluster, and at a Sentinel.
 USER = "outhaul"
@@ -112,7 +112,7 @@ def _names(servers: Iterable[Server]) -> str:
 class Sentinels:
     """One primary, one replica, three Sentinels, each with a password."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, down_after_ms: int = SOON_MS) -> None:
         # Where the old primary comes back it follows, so each has what the other lets in.
         common = f'save ""\nrepl-diskless-sync-delay 0\nmasterauth {PASSWORD}\n'
         first = Server(folder, conf=common).start().admit(ACL)
@@ -120,7 +120,7 @@ class Sentinels:
         self.servers = (first, second)
         watch = (
             f"sentinel monitor {MASTER} {HOST} {first.port} 2\nsentinel auth-pass {MASTER} {PASSWORD}\n"
-            f"sentinel sentinel-pass {SENTINELS_PASSWORD}\nsentinel down-after-milliseconds {MASTER} {DOWN_AFTER_MS}\n"
+            f"sentinel sentinel-pass {SENTINELS_PASSWORD}\nsentinel down-after-milliseconds {MASTER} {down_after_ms}\n"
             f"sentinel failover-timeout {MASTER} 3000\n"
         )
         sentinel = {"arguments": ("--sentinel",), "conf": watch, "password": SENTINELS_PASSWORD}
@@ -166,10 +166,10 @@ class Sentinels:
 class Cluster:
     """Three nodes that share the slots, and, where asked for, a replica of each."""
 
-    def __init__(self, folder: Path, *, replicas: bool = False) -> None:
+    def __init__(self, folder: Path, node_timeout_ms: int = SOON_MS, *, replicas: bool = False) -> None:
         conf = (
             f'save ""\nrepl-diskless-sync-delay 0\nmasterauth {PASSWORD}\ncluster-enabled yes\n'
-            f"cluster-node-timeout {DOWN_AFTER_MS}\ncluster-replica-validity-factor 0\n"
+            f"cluster-node-timeout {node_timeout_ms}\ncluster-replica-validity-factor 0\n"
         )
         count = 6 if replicas else 3
         self.nodes = [

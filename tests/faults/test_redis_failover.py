@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
@@ -15,7 +15,7 @@ from tests.acceptance.load import trickle
 from tests.acceptance.operator import asked, outhaul
 from tests.acceptance.pages import start
 from tests.conftest import until
-from tests.faults.redis_servers import Cluster, Sentinels
+from tests.faults.redis_servers import SOON_MS, USUAL_MS, Cluster, Sentinels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from tests.conftest import World
 
 BOUND_S = 60.0
+
+Servers = TypeVar("Servers", Sentinels, Cluster)
+
+USUALLY = pytest.param(USUAL_MS, marks=pytest.mark.long)
 
 
 @pytest.fixture
@@ -41,8 +45,7 @@ def servers(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Sentinel
 
 
 @contextmanager
-def cluster(folder: Path, *, replicas: bool = False) -> Iterator[Cluster]:
-    made = Cluster(folder, replicas=replicas)
+def ended(made: Servers) -> Iterator[Servers]:
     try:
         yield made
     finally:
@@ -83,15 +86,17 @@ def assert_clean(world: World) -> None:
     assert [report[kind] for kind in ("missing", "extra", "differing", "repeated")] == [0, 0, 0, 0]
 
 
+@pytest.mark.parametrize("down_after_ms", [SOON_MS, USUALLY])
 def test_a_primary_dies_under_load_and_events_flow_by_the_one_that_sentinels_promote(
-    make_world: Callable[..., World], sentinels: Sentinels
+    make_world: Callable[..., World], tmp_path: Path, down_after_ms: int
 ) -> None:
-    world = started(make_world, sentinels.url(database=3))
-    with trickle(world):
-        sentinels.primary().kill()
-        flows(world, "the primary was killed")
-    assert_clean(world)
-    assert "redis_moved" in world.pipeline.log("reader")
+    with ended(Sentinels(tmp_path, down_after_ms)) as sentinels:
+        world = started(make_world, sentinels.url(database=3))
+        with trickle(world):
+            sentinels.primary().kill()
+            flows(world, f"the primary was killed, down-after-milliseconds {down_after_ms}")
+        assert_clean(world)
+        assert "redis_moved" in world.pipeline.log("reader")
 
 
 @pytest.mark.long
@@ -102,7 +107,9 @@ def test_a_failover_by_hand_under_load_leaves_nobody_at_the_old_primary(
     with trickle(world):
         for _ in range(2):
             old = sentinels.primary()
+            begun_at = time.monotonic()
             sentinels.fail_over()
+            print(f"the old primary was a replica after {time.monotonic() - begun_at:.1f} s")
             flows(world, "failover by hand")
             ports = {one.port for one in sentinels.servers} - {old.port}
             assert {sentinels.primary().port} == ports
@@ -125,7 +132,7 @@ def test_a_primary_that_hangs_is_left_when_sentinels_have_promoted_another(
 
 
 def test_the_slot_moves_under_load_and_events_follow_it(make_world: Callable[..., World], tmp_path: Path) -> None:
-    with cluster(tmp_path) as nodes:
+    with ended(Cluster(tmp_path)) as nodes:
         world = started(make_world, nodes.url())
         with trickle(world):
             nodes.move(world.settings.source)
@@ -140,7 +147,7 @@ def test_the_slot_moves_under_load_and_events_follow_it(make_world: Callable[...
 def test_a_move_that_takes_long_holds_events_up_and_loses_none(
     make_world: Callable[..., World], tmp_path: Path
 ) -> None:
-    with cluster(tmp_path) as nodes:
+    with ended(Cluster(tmp_path)) as nodes:
         world = started(make_world, nodes.url())
         with trickle(world):
             nodes.move(world.settings.source, hold_s=10)
@@ -149,16 +156,17 @@ def test_a_move_that_takes_long_holds_events_up_and_loses_none(
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("node_timeout_ms", [SOON_MS, USUAL_MS])
 def test_a_replica_takes_over_in_a_cluster_by_hand_and_after_a_kill(
-    make_world: Callable[..., World], tmp_path: Path
+    make_world: Callable[..., World], tmp_path: Path, node_timeout_ms: int
 ) -> None:
-    with cluster(tmp_path, replicas=True) as nodes:
+    with ended(Cluster(tmp_path, node_timeout_ms, replicas=True)) as nodes:
         world = started(make_world, nodes.url())
         with trickle(world):
             nodes.fail_over(world.settings.source)
             flows(world, "failover by hand")
             nodes.owner(world.settings.source).kill()
-            flows(world, "the node was killed")
+            flows(world, f"the node was killed, cluster-node-timeout {node_timeout_ms}")
         assert_clean(world)
 
 

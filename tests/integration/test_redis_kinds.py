@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -173,6 +173,26 @@ def test_all_that_celery_asks_of_a_cluster_is_in_the_source_s_slot(cluster: Clus
         assert app.control.purge() == 2
         channel.queue_delete(settings.queue)
     payloads.close()
+
+
+def test_a_connection_that_breaks_with_a_message_in_hand_is_closed_while_redis_is_away(tmp_path: Path) -> None:
+    """As Celery does it; an error that is none of a connection's would end its worker."""
+    server = Server(tmp_path).start()
+    settings = load(redis_url=f"redis://:{PASSWORD}@{server}/0")
+    with make_app(settings) as app, app.connection_for_write() as connection:
+        app.send_task(WRITE_BATCH, args=("x",), queue=settings.queue, retry=False)
+        taken: list[object] = []
+        connection.default_channel.basic_consume(settings.queue, False, taken.append, "consumer")
+        # A channel of its own has remote control.
+        connection.channel().basic_consume("outhaul.control", False, taken.append, "control")
+        with suppress(TimeoutError):
+            while True:
+                connection.drain_events(timeout=0.3)
+        # One is in hand, and the next is asked for.
+        assert len(taken) == 1
+        server.kill()
+        connection.collect()
+        connection.close()
 
 
 def only_keys(cluster: Cluster, source: str) -> set[bytes]:
