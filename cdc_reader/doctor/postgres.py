@@ -16,7 +16,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import class_row
 
-from cdc_reader.doctor import capture, role, server
+from cdc_reader.doctor import capture, encryption, role, server
 from cdc_reader.doctor.clocks import Offset, measured
 from cdc_reader.doctor.columns import OutboxColumn
 from cdc_reader.doctor.role import AppRights
@@ -38,6 +38,7 @@ _Facts = TypeVar("_Facts")
 
 _ROLE: LiteralString = """
     SELECT rolname AS name, rolsuper AS superuser, rolreplication AS replication,
+           pg_has_role(oid, 'pg_read_all_stats', 'USAGE') AS sees_sessions,
            (SELECT has_schema_privilege(relnamespace, 'USAGE') AND has_table_privilege(oid, 'SELECT')
             FROM pg_class WHERE oid = to_regclass(%(table)s)) AS may_select
     FROM pg_roles WHERE rolname = current_user"""
@@ -96,6 +97,7 @@ class Postgres:
     prospect: capture.Prospect | None
     columns: tuple[OutboxColumn, ...]
     clock: Offset
+    encryption: encryption.Encryption
     app: AppRights | None = None
 
 
@@ -128,6 +130,7 @@ def ask(settings: Settings) -> Postgres:
                 .fetchone(),
                 tuple(conn.cursor(row_factory=class_row(OutboxColumn)).execute(_COLUMNS, names).fetchall()),
                 measured(lambda: _clock(conn)),
+                encryption.asked(conn),
                 conn.cursor(row_factory=class_row(AppRights)).execute(_APP, names).fetchone(),
             )
         except psycopg.Error as error:
@@ -157,6 +160,7 @@ def judge(answer: Postgres, settings: Settings) -> Iterator[Finding]:
     )
     refused = answer.link if isinstance(answer.link, PipelineError) else None
     yield from role.judge(answer.role, settings, refused)
+    yield encryption.judge(answer.encryption)
     yield from capture.outbox(answer.outbox, settings.table)
     if answer.app is not None:
         yield role.app(answer.app, settings.sql_table)

@@ -29,6 +29,7 @@ class Role:
     name: str
     superuser: bool
     replication: bool
+    sees_sessions: bool
     may_select: bool | None
 
 
@@ -54,6 +55,7 @@ def judge(role: Role, settings: Settings, refused: PipelineError | None) -> Iter
     if role.may_select is not None:
         yield select(role, settings.sql_table)
     yield superuser(role)
+    yield sessions(role)
 
 
 def connection(refused: PipelineError | None) -> Finding:
@@ -76,6 +78,13 @@ def select(role: Role, table: str) -> Finding:
         f"role {role.name!r} may not read {table}: it streams without, but cannot backfill or compare",
         f'GRANT outhaul_reader TO "{role.name}";  -- or: GRANT SELECT ON {table} TO "{role.name}";',
     )
+
+
+def sessions(role: Role) -> Finding:
+    """Tell whether a second reader with this role could see that the first is silent; it is no need of a single one."""
+    if role.sees_sessions:
+        return fine("other sessions", "seen, so that a second reader could take over from a frozen one")
+    return fine("other sessions", f"not seen; for a second reader: GRANT pg_read_all_stats TO {role.name}")
 
 
 def app(rights: AppRights, table: str) -> Finding:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from cdc_reader.doctor import capture, role, server
+from cdc_reader.doctor import capture, encryption, role, server
 from cdc_reader.doctor.finding import Finding, State
 from cdc_reader.slot_care.facts import SlotFacts
 from sink.errors import TransientError
@@ -143,7 +143,7 @@ def test_commit_timestamps_are_told_and_not_judged() -> None:
 
 
 def test_a_role_has_what_the_reader_needs_and_no_more() -> None:
-    plain = role.Role("reader", superuser=False, replication=True, may_select=True)
+    plain = role.Role("reader", superuser=False, replication=True, sees_sessions=True, may_select=True)
 
     def judged(one: role.Role, refused: TransientError | None = None) -> dict[str, State]:
         return states(role.judge(one, SETTINGS, refused))
@@ -155,10 +155,31 @@ def test_a_role_has_what_the_reader_needs_and_no_more() -> None:
         "replication connection": State.PASS,
         "SELECT": State.PASS,
         "least privilege": State.WARN,
+        "other sessions": State.PASS,
     }
+    blind = {one.check: one.found for one in role.judge(replace(plain, sees_sessions=False), SETTINGS, None)}
+    assert "GRANT pg_read_all_stats TO reader" in blind["other sessions"]
     assert judged(replace(plain, may_select=False))["SELECT"] is State.WARN
     assert "SELECT" not in judged(replace(plain, may_select=None))
     assert judged(plain, TransientError("no pg_hba.conf entry"))["replication connection"] is State.FAIL
+
+
+@pytest.mark.parametrize(
+    ("address", "is_encrypted", "mode", "state"),
+    [
+        ("", False, "prefer", State.PASS),
+        ("127.0.0.1", False, "prefer", State.PASS),
+        ("::1", False, "disable", State.PASS),
+        ("10.0.0.7", False, "prefer", State.WARN),
+        ("fe80::1%eth0", False, "prefer", State.WARN),
+        ("10.0.0.7", True, "require", State.WARN),
+        ("10.0.0.7", True, "verify-full", State.PASS),
+    ],
+)
+def test_what_leaves_the_machine_is_to_be_encrypted_and_checked(
+    address: str, is_encrypted: bool, mode: str, state: State
+) -> None:
+    assert encryption.judge(encryption.Encryption(address, is_encrypted, mode)).state is state
 
 
 @pytest.mark.parametrize(
