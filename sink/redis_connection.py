@@ -43,6 +43,17 @@ class _There:
         # Where it is; None until that has proved to be right.
         self._at: Server | None = None
 
+    def connect(self: Any) -> None:
+        """Called whenever a pool hands the connection out: one to a former place is made anew, before anything is lost.
+
+        Raises:
+            ElsewhereError: nobody says where to go.
+            redis.AuthenticationError: a server refuses the login.
+        """
+        if self._is_behind():
+            self.disconnect()
+        super().connect()  # type: ignore[misc]
+
     def connect_check_health(self: Any, *arguments: Any, **options: Any) -> None:
         """Connect to the first place that is named and proves to be it.
 
@@ -73,15 +84,13 @@ class _There:
         raise ElsewhereError(said) from failed
 
     def check_health(self: Any) -> None:
-        """Called before each command: the place may have changed since, and another connection have noticed it.
+        """Called before each command, also on connections that stay with one user, as kombu's do for listening.
 
         Raises:
             ElsewhereError: this is the former place; the connection is closed.
         """
-        if self._sock and self._at is not None:
-            self._places.check()
-            if self._at != self._places.last:
-                self._leave("")
+        if self._is_behind():
+            self._leave("")
         super().check_health()  # type: ignore[misc]
 
     def read_response(self: Any, *arguments: Any, **options: Any) -> Any:
@@ -96,6 +105,13 @@ class _There:
             if not isinstance(error, _ELSEWHERE) and not str(error).startswith(_ELSEWHERE_CODES):
                 raise
             self._leave(f" ({type(error).__name__})", error)
+
+    def _is_behind(self: Any) -> bool:
+        """Tell whether the place has changed since, as Sentinels say, or as another connection has noticed."""
+        if not self._sock or self._at is None:
+            return False
+        self._places.check()
+        return bool(self._at != self._places.last)
 
     def _leave(self: Any, sign: str, error: Exception | None = None) -> None:
         self.disconnect()

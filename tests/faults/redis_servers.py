@@ -27,9 +27,9 @@ PASSWORD, SENTINELS_PASSWORD = "ein-langes-Wort", "ein-anderes-Wort"
 # How soon a silent server counts as gone, in milliseconds, and what is usual.
 SOON_MS, USUAL_MS = 500, 5000
 
-# As docs/security.md has them: what outhaul's own user may do at the servers, in a cluster, and at a Sentinel.
+# As docs/security.md has them: what outhaul's user may do at the servers (Flower, too), in a cluster, at a Sentinel.
 USER = "outhaul"
-ACL = "~outhaul.* ~outhaul:* ~_kombu.* ~unacked* ~*.pidbox* &* +@all -@admin -@dangerous +info"
+ACL = "~outhaul.* ~outhaul:* ~_kombu.* ~unacked* ~celeryev* ~*.pidbox* &* +@all -@admin -@dangerous +info"
 CLUSTER_ACL = "~outhaul:* &* +@all -@admin -@dangerous +info"
 SENTINEL_ACL = "+sentinel|get-master-addr-by-name"
 

@@ -14,6 +14,7 @@ from sink.errors import PipelineError
 from tests.acceptance.load import trickle
 from tests.acceptance.operator import asked, outhaul
 from tests.acceptance.pages import start
+from tests.acceptance.test_flower import Web
 from tests.conftest import until
 from tests.faults.redis_servers import SOON_MS, USUAL_MS, Cluster, Sentinels
 
@@ -183,6 +184,15 @@ def test_every_command_finds_the_server(make_world: Callable[..., World], server
     said: list[dict[str, str]] = json.loads(outhaul(world, "doctor", "--json").splitlines()[0])
     found = {(one["group"], one["check"]): one["state"] for one in said}
     assert {found["Redis", "place"], found["Celery", "workers"], found["Celery", "limits"]} == {"pass"}
+    web = Web(world)
+    try:
+        until(web.is_up, what="Flower shows pages")
+        until(lambda: web.facts("/workers?json=1")["data"], what="Flower has heard of the worker")
+        # With the length of the queue, which it asks of the server by itself.
+        assert f"<td>{world.settings.queue}</td>" in web.page("/broker")
+    finally:
+        web.process.kill()
+        web.process.wait()
     # Dead letters go by the same queue, and what becomes of them by a list of their own.
     world.conn.execute(
         "INSERT INTO outbox (event_type, event_date_time, environment, event_context) "

@@ -262,3 +262,19 @@ def test_a_node_of_a_cluster_is_refused_at_the_start(world: World, cluster: Clus
         said = outhaul(world, "reader", code=Exit.SETTINGS, OUTHAUL_REDIS_URL=url)
         assert "leads to a node of a cluster, and does not say so" in said
         assert "Write redis+cluster://" in said
+
+
+def test_a_connection_that_waits_in_a_pool_goes_where_another_has_found_the_keys(cluster: Cluster) -> None:
+    """Only the first that meets the old place fails; the broker's would cost the reader another pause."""
+    settings = load(redis_url=cluster.url(), source="there")
+    payloads = Payloads(cluster.url(), "there")
+    with make_app(settings) as app:
+        app.send_task(WRITE_BATCH, args=("x",), queue=settings.queue, retry=False)
+        payloads.set("outhaul:{there}:x", "1")
+        cluster.move("there")
+        with pytest.raises(TransientError, match="no longer the node with slot"):
+            payloads.set("outhaul:{there}:x", "2")
+        payloads.set("outhaul:{there}:x", "2")
+        app.send_task(WRITE_BATCH, args=("x",), queue=settings.queue, retry=False)
+    assert payloads.length(settings.queue_key) == 2
+    payloads.close()
