@@ -124,7 +124,7 @@ def failover(world: World) -> Iterator[Fills]:
 
 @contextmanager
 def postgres_upgrade(world: World) -> Iterator[Fills]:
-    """Let ClickHouse know another system than the server is, as after pg_upgrade, which is tried in a test of its own."""
+    """Let ClickHouse know another system than the server is, as after pg_upgrade; which has a test of its own."""
     world.pipeline.stop("reader")
     world.clickhouse.command(
         "ALTER TABLE event_log_epochs UPDATE system_identifier = '7' WHERE timeline > 0", settings={"mutations_sync": 1}

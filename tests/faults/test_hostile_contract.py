@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -84,7 +85,8 @@ FORGERIES: dict[str, Any] = {
     "a number with a point": {"rows": 3.0},
     "a text that is a list": {"table": ["event_log"]},
     "a text that is nothing": {"source": None},
-    "another version": {"version": MESSAGE_VERSION + 1},
+    "a version that is a text": {"version": str(MESSAGE_VERSION + 1)},
+    "no version": {"version": 0},
     "a version that is a truth": {"version": True},
     "one field more": {"extra": 1},
 }
@@ -120,6 +122,16 @@ def test_our_own_message_is_accepted() -> None:
 def test_a_forged_message_is_refused_and_counted(changes: dict[str, Any]) -> None:
     before = refused()
     assert run(forged(changes)) == "refused"
+    assert refused() == before + 1
+
+
+@pytest.mark.parametrize("changes", [{"source": "someone_else"}, {"token": "../../etc/passwd"}, {"epoch": -1}])
+def test_a_message_of_another_version_that_names_no_batch_of_ours_is_answered_nowhere(changes: dict[str, Any]) -> None:
+    before = refused()
+    # There is no Redis here: an answer would be tried again and again.
+    begun_at = time.monotonic()
+    assert run(forged({"version": MESSAGE_VERSION + 1} | changes)) == "other_version"
+    assert time.monotonic() - begun_at < 0.5
     assert refused() == before + 1
 
 
