@@ -69,7 +69,7 @@ class Channel(kombu_redis.Channel):
         options = connection_options(redis_places.named(self.places))
         # kombu makes a class of its own out of this one, which must stay.
         self.connection_class = self.connection_class_ssl = options.pop("connection_class")
-        return dict(super()._connparams(asynchronous)) | options  # type: ignore[no-untyped-call]
+        return dict(super()._connparams(asynchronous)) | options | {"stays": asynchronous}  # type: ignore[no-untyped-call]
 
     def _has_queue(self, queue: str, **_: Any) -> bool:
         # kombu asks by EXISTS, to which it does not add the prefix that keys have in a cluster.

@@ -37,9 +37,11 @@ _PROTOCOL = 3
 class _There:
     """What such a connection has beside redis-py's."""
 
-    def __init__(self, *, places: Places, **options: Any) -> None:
+    def __init__(self, *, places: Places, stays: bool = False, **options: Any) -> None:
         super().__init__(**options)
         self._places = places
+        # With one user, who listens to its socket: kombu's event loop. It is closed, and never made anew unasked.
+        self._stays = stays
         # Where it is; None until that has proved to be right.
         self._at: Server | None = None
 
@@ -50,7 +52,7 @@ class _There:
             ElsewhereError: nobody says where to go.
             redis.AuthenticationError: a server refuses the login.
         """
-        if self._is_behind():
+        if not self._stays and self._is_behind():
             self.disconnect()
         super().connect()  # type: ignore[misc]
 
@@ -84,7 +86,7 @@ class _There:
         raise ElsewhereError(said) from failed
 
     def check_health(self: Any) -> None:
-        """Called before each command, also on connections that stay with one user, as kombu's do for listening.
+        """Called before each command, also on connections that never come from a pool again.
 
         Raises:
             ElsewhereError: this is the former place; the connection is closed.
