@@ -17,9 +17,9 @@ $(STAMP): pyproject.toml
 demo: $(STAMP)  ## Replay a year of real events through the whole pipeline and report
 	$(BIN)/outhaul demo
 
-# Tests wait more than they compute, so four run at a time on two cores; each of the four has servers of its own.
+# Tests wait more than they compute, so five run at a time on two cores; each of the five has servers of its own.
 test: $(STAMP)  ## Run the tests, on real servers that they start themselves
-	$(BIN)/pytest -n 4 --dist worksteal
+	$(BIN)/pytest -n 5 --dist worksteal
 
 long: $(STAMP)  ## Run the variants that `make test` leaves out
 	$(BIN)/pytest -n 2 --dist worksteal -m long
