@@ -1,7 +1,5 @@
 """redis-py's errors -> ours: by the code of the server's answer, or by the kind of what went wrong on the way.
 
-Pure.
-
 Source: https://redis.readthedocs.io/en/stable/exceptions.html
 """
 

@@ -2,7 +2,8 @@
 
 Edge: the environment. Built once by whoever starts a process, then passed on as values. Every field is
 `OUTHAUL_<NAME>`, and a secret may stand in a file that `OUTHAUL_<NAME>_FILE` names (sink/secret_files.py). The TOML
-file is `outhaul.toml` in the working directory, or where OUTHAUL_CONFIG points.
+file is `outhaul.toml` in the working directory, or where OUTHAUL_CONFIG points. OUTHAUL_REDIS_URL names one
+server, Sentinels or a cluster (sink/redis_url.py).
 
 Source: https://docs.pydantic.dev/latest/concepts/pydantic_settings/
 """
