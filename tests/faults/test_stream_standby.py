@@ -47,8 +47,13 @@ def replicated(make_world: Callable[..., World], folder: Path, *, standbys: int 
 
 
 def start(world: World) -> None:
+    """Start a reader, and wait until this one streams: a word of one that was killed is in Redis for some seconds."""
     world.pipeline.start("reader")
-    until(lambda: (state := world.reader_state()) and state.phase == "streaming", what="the reader streams")
+    pid = world.pipeline.pid("reader")
+    until(
+        lambda: (state := world.reader_state()) and (state.pid, state.phase) == (pid, "streaming"),
+        what="the reader streams",
+    )
 
 
 def slots(conn: psycopg.Connection[Any]) -> list[str]:
