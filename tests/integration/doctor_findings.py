@@ -1,0 +1,76 @@
+"""What the doctor says of a world, one server at a time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import SecretStr
+
+from cdc_reader.doctor import celery, clickhouse, columns, examine, postgres, redis
+from cdc_reader.doctor.finding import Finding, State
+from sink import schema
+
+if TYPE_CHECKING:
+    from sink.settings import Settings
+    from tests.conftest import World
+
+_Findings = dict[str, Finding]
+
+
+def changed(world: World, **urls: str) -> Settings:
+    """The world's settings, but for some URLs."""
+    return world.settings.model_copy(update={name: SecretStr(url) for name, url in urls.items()})
+
+
+def of_postgres(world: World, settings: Settings | None = None) -> _Findings:
+    settings = settings or world.settings
+    return {one.check: one for one in postgres.judge(postgres.ask(settings), settings)}
+
+
+def of_clickhouse(world: World) -> _Findings:
+    return {one.check: one for one in clickhouse.judge(clickhouse.ask(world.settings), world.settings)}
+
+
+def of_columns(world: World) -> _Findings:
+    pg, ch = postgres.ask(world.settings), clickhouse.ask(world.settings)
+    assert isinstance(ch.stored, clickhouse.Stored)
+    return {one.check: one for one in columns.judge(pg.columns, ch.stored.columns, ch.stored.events)}
+
+
+def of_redis(settings: Settings) -> _Findings:
+    return {one.check: one for one in redis.judge(redis.ask(settings))}
+
+
+def of_celery(world: World) -> _Findings:
+    return {one.check: one for one in celery.judge(celery.ask(world.settings), world.settings)}
+
+
+def troubles(findings: _Findings) -> dict[str, State]:
+    return {check: one.state for check, one in findings.items() if one.state is not State.PASS}
+
+
+# What the embedded servers are like: a superuser, no limit on WAL, and nobody streams in most of these tests.
+ORDINARY = {
+    "max_slot_wal_keep_size": State.WARN,
+    "least privilege": State.WARN,
+    "slot in use": State.WARN,
+}
+
+
+def sections(settings: Settings, **options: Any) -> dict[str, dict[str, Finding]]:
+    found = examine.examine(settings, **options)
+    return {section.group: {one.check: one for one in section.findings} for section in found}
+
+
+def make_tables(
+    world: World, engine: str = "ReplacingMergeTree", event_date_time: str = "DateTime64(6, 'UTC')"
+) -> None:
+    """The tables of a pipeline whose `event_log` somebody else has made."""
+    world.clickhouse.command(
+        f"CREATE TABLE event_log (id Int64, event_type String, event_date_time {event_date_time}, environment String, "
+        "event_context String, metadata_version Nullable(Int64), cdc_source String, cdc_lsn UInt64, "
+        "cdc_ordinal UInt64, cdc_committed_at DateTime64(6, 'UTC'), cdc_ingested_at DateTime64(6, 'UTC')) "
+        f"ENGINE = {engine} PARTITION BY toYYYYMM(event_date_time) ORDER BY (event_type, event_date_time, id)"
+    )
+    # What is there is left as it is.
+    schema.apply(world.clickhouse, world.settings)
