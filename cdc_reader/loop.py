@@ -1,7 +1,7 @@
 """One session: frames from the slot -> stages -> reports -> feedback to the slot.
 
 Edge: joins the files named in docs/architecture.md and decides nothing itself. One thread turns here and is the only
-one that touches the socket, the watermark and the ledger; it waits for the socket, for events of the stages, or for
+one that touches the socket and the batches in flight; it waits for the socket, for events of the stages, or for
 the next deadline, and for nothing else, so that feedback goes out in time whatever Redis, ClickHouse or a huge
 transaction are doing.
 """
@@ -19,8 +19,8 @@ from structlog.contextvars import bind_contextvars
 from cdc_reader import metrics
 from cdc_reader.batcher import Limits, Load, Piece
 from cdc_reader.decode import Decoder
+from cdc_reader.flight import Flight
 from cdc_reader.intake import Intake
-from cdc_reader.ledger import Entry, Ledger, Phase
 from cdc_reader.pausing import wish as pause_wish
 from cdc_reader.pausing.gate import Gate, Wished
 from cdc_reader.progress import Progress
@@ -44,13 +44,9 @@ from cdc_reader.stages import (
     start,
 )
 from cdc_reader.state import phase
-from cdc_reader.watermark import Watermark
 from cdc_reader.wire import Wire
-from sink import identity
-from sink.batch import Message
-from sink.errors import Exit, FatalError, TransientError
-from sink.failpoint import reach
-from sink.report import Outcome, Report
+from sink.errors import Exit, FatalError
+from sink.report import Report
 
 if TYPE_CHECKING:
     import threading
@@ -109,14 +105,12 @@ class Session:
         """
         self.settings = settings
         self.tools = tools
-        self.owner = owner
         self.limits = Limits(
             settings.batch_max_rows, settings.batch_max_bytes, settings.linger_s, settings.max_in_flight
         )
-        self.watermark = Watermark(confirmed)
-        self.ledger = Ledger(settings.redispatch_s)
         self.events = Events()
         self.progress = Progress({branch.dead_letters_table for branch in settings.branches()})
+        self.flight = Flight(settings, self.progress, confirmed, owner, tools.clock)
         self.begun: Recovered | None = None
         self._decoder = Decoder(
             {branch.table: branch.clickhouse_table for branch in settings.branches()},
@@ -127,12 +121,9 @@ class Session:
         self._intake = Intake(self.limits)
         self._gate = Gate()
         self._pieces: queue.SimpleQueue[Piece | None] = queue.SimpleQueue()
-        self._batches: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._wire = Wire(tools.link, status_interval_s, settings.receive_timeout_s, tools.clock())
-        self._sequence = 0
         self._draining_since: float | None = None
-        self._stored_at = float("-inf")
         self._snapshot = ""
         self._looked_back_at = float("-inf")
 
@@ -151,7 +142,7 @@ class Session:
         try:
             while not self._done(stopping()):
                 self._turn()
-            self._wire.feedback(self.watermark.confirmed, self.tools.clock())
+            self._wire.feedback(self.flight.watermark.confirmed, self.tools.clock())
         finally:
             self._close()
 
@@ -166,7 +157,7 @@ class Session:
         for event in self.events.take():
             self._handle(event)
         self._hand_on(now)
-        self._wire.keep_up(self.watermark.confirmed, now, listening=max_bytes > 0)
+        self._wire.keep_up(self.flight.watermark.confirmed, now, listening=max_bytes > 0)
         self.tools.signs.turned(now, self._wire.heard_at, self._wire.said_at)
         self._look_back(now)
 
@@ -178,8 +169,8 @@ class Session:
 
     def _load(self) -> Load:
         # Whatever keeps another batch from being begun counts as if all places were taken.
-        is_full = self.watermark.undecoded >= _MAX_UNPACKED or self.ledger.size >= MAX_IN_FLIGHT_BYTES
-        in_flight = self.limits.max_in_flight if is_full else self.watermark.in_flight
+        is_full = self.flight.watermark.undecoded >= _MAX_UNPACKED or self.flight.ledger.size >= MAX_IN_FLIGHT_BYTES
+        in_flight = self.limits.max_in_flight if is_full else self.flight.watermark.in_flight
         return Load(in_flight, self._intake.lag_s, self._wire.is_crowded(self.tools.clock()))
 
     def _hand_on(self, now: float) -> None:
@@ -187,7 +178,7 @@ class Session:
         if piece is not None:
             self._pieces.put(piece)
             if piece.ends_batch:
-                self.watermark.handed_on()
+                self.flight.watermark.handed_on()
 
     def _handle(self, event: Event) -> None:
         match event:
@@ -198,16 +189,13 @@ class Session:
             case Packed():
                 self._register(event)
             case Sent(sequence):
-                self.ledger.heard(sequence, Phase.SENT, self.tools.clock())
+                self.flight.was_sent(sequence)
             case Looked(health):
-                for sequence in self.ledger.decide_again(self.tools.clock(), health):
-                    is_refused = self.ledger.entries[sequence].phase is Phase.REFUSED
-                    self._send_again(sequence, "other_version" if is_refused else "silence")
+                self.flight.doubt(health)
             case Report():
-                self._hear(event)
+                self.flight.hear(event)
             case RedisLost():
-                for sequence in self.ledger.on_their_way():
-                    self._send_again(sequence, "redis")
+                self.flight.redis_lost()
             case Wished():
                 self._gate.heard(event, self.tools.clock())
             case Trouble(where, None):
@@ -232,10 +220,10 @@ class Session:
             start(
                 "send",
                 events,
-                lambda: send_batches(self._batches, events, epoch, tools.dispatcher, settings, tools.random),
+                lambda: send_batches(self.flight.to_send, events, epoch, tools.dispatcher, settings, tools.random),
             )
         )
-        begun = self.ledger.begun_tokens
+        begun = self.flight.ledger.begun_tokens
         self._threads.append(
             start("hear", events, lambda: hear_reports(events, tools.payloads, epoch, begun, settings, tools.random))
         )
@@ -243,90 +231,23 @@ class Session:
     def _register(self, packed: Packed) -> None:
         if self.begun is None:
             raise FatalError("a piece was decoded before recovery", exit_code=Exit.STREAM_BROKEN)
-        first = self._sequence
-        for assembled in packed.batches:
-            message = Message.of(
-                assembled.batch,
-                source=self.settings.source,
-                lane=self.settings.lane,
-                epoch=self.begun.epoch,
-                owner=self.owner,
-                sequence=self._sequence,
-                attempt=0,
-            )
-            self._sequence += 1
-            self.progress.packed(message)
-            self._batches.put(self.ledger.add(message, assembled, self.tools.clock()))
-        self.watermark.decoded(list(range(first, self._sequence)), packed.safe_lsn)
-
-    def _hear(self, report: Report) -> None:
-        if not self.ledger.awaits(report.sequence, report.token):
-            # Of a batch that is stored by now, or nobody's: it must neither move nor stop anything.
-            log.info("report_passed_over", batch=report.sequence, token=report.token, outcome=report.outcome.value)
-            return
-        match report.outcome:
-            case Outcome.STORED:
-                self._settle(report)
-            case Outcome.BEGUN:
-                self.ledger.heard(report.sequence, Phase.BEGUN, self.tools.clock())
-            case Outcome.RETRYING:
-                self.ledger.heard(report.sequence, Phase.RETRYING, self.tools.clock(), report.wait_s)
-                self.progress.trouble["sink"] = report.error
-            case Outcome.MISSING:
-                self._send_again(report.sequence, "missing")
-            case Outcome.OTHER_VERSION:
-                self._note_refusal(report)
-            case Outcome.STALE:
-                raise TransientError("a newer reader has taken over this source")
-            case Outcome.FATAL:
-                identity.bind(self.ledger.entries[report.sequence].message)
-                raise FatalError(report.error, code=report.code, todo=report.todo, exit_code=Exit(report.exit_code))
-
-    def _note_refusal(self, report: Report) -> None:
-        wait_s = self.ledger.refused(report.sequence, self.tools.clock())
-        if wait_s:
-            named = {"batch": report.sequence, "token": report.token, "wait_s": wait_s}
-            log.warning("batch_refused", **named, error=report.error, todo=report.todo)
-            self.progress.trouble["sink"] = f"{report.error}. {report.todo}"
-
-    def _settle(self, report: Report) -> None:
-        entry = self.ledger.settle(report.sequence, report.token)
-        if entry is None:
-            return
-        self.watermark.stored(report.sequence)
-        reach("reader.stored")
-        self._stored_at = self.tools.clock()
-        self.progress.stored(entry, report.dead_letters, time.time_ns() // 1000, self._stored_at)
-
-    def _send_again(self, sequence: int, reason: str) -> None:
-        entry = self.ledger.again(sequence)
-        if entry is not None:
-            metrics.REDISPATCHES.labels(reason).inc()
-            log.warning(
-                "sending_again",
-                batch=sequence,
-                token=entry.message.token,
-                task=entry.message.task_id,
-                attempt=entry.message.attempt,
-                reason=reason,
-            )
-            self._batches.put(entry)
+        self.flight.add(packed, self.begun.epoch)
 
     def _done(self, stopping: bool) -> bool:
         now = self.tools.clock()
         if stopping and self._draining_since is None:
             self._draining_since = now
-            log.info("draining", in_flight=self.watermark.in_flight)
+            log.info("draining", in_flight=self.flight.watermark.in_flight)
         if self._draining_since is None:
             return False
-        quiet_s = now - max(self._draining_since, self._stored_at)
+        quiet_s = now - max(self._draining_since, self.flight.stored_at)
         if self.begun is None or now - self._draining_since > DRAIN_S or quiet_s > DRAIN_QUIET_S:
             return True
         return self._is_at_rest
 
     @property
     def _is_at_rest(self) -> bool:
-        return self._intake.is_empty and not self.watermark.in_flight
+        return self._intake.is_empty and not self.flight.watermark.in_flight
 
     @property
     def _draining(self) -> bool:
@@ -361,13 +282,15 @@ class Session:
             is_troubled=bool(self.progress.trouble),
         )
         self.tools.signs.does(doing)
-        state = self.progress.state(doing, epoch, self._wire.received, self.watermark, self.ledger, pause, now)
+        state = self.progress.state(
+            doing, epoch, self._wire.received, self.flight.watermark, self.flight.ledger, pause, now
+        )
         self._snapshot = state.to_json()
 
     def _close(self) -> None:
         self.events.over.set()
         self._pieces.put(None)
-        self._batches.put(None)
+        self.flight.to_send.put(None)
         deadline = self.tools.clock() + _JOIN_S
         for thread in self._threads:
             thread.join(max(0.0, deadline - self.tools.clock()))

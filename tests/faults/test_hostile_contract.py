@@ -213,10 +213,10 @@ def session() -> Session:
     )
     made = Session(defaults(), tools, Lsn(0), owner="me", binary=True, status_interval_s=1.0)
     made.events.close()
-    made.watermark.handed_on()
-    made.watermark.decoded([0], Lsn(9))
-    entry = made.ledger.add(MESSAGE, Assembled(BATCH, None, np.zeros(3, np.int64)), 0.0)
-    made.ledger.heard(entry.message.sequence, Phase.SENT, 0.0)
+    made.flight.watermark.handed_on()
+    made.flight.watermark.decoded([0], Lsn(9))
+    entry = made.flight.ledger.add(MESSAGE, Assembled(BATCH, None, np.zeros(3, np.int64)), 0.0)
+    made.flight.ledger.heard(entry.message.sequence, Phase.SENT, 0.0)
     return made
 
 
@@ -227,18 +227,18 @@ STRANGERS = [("0" * 32, 0), (TOKEN, 7), ("", 0), (TOKEN[:-1], 0), ("0" * 32, 7)]
 @pytest.mark.parametrize(("token", "sequence"), STRANGERS)
 def test_a_report_on_a_batch_that_is_not_in_flight_does_nothing(outcome: Outcome, token: str, sequence: int) -> None:
     reader = session()
-    before = reader.ledger.entries[0].phase, reader.ledger.entries[0].since
+    before = reader.flight.ledger.entries[0].phase, reader.flight.ledger.entries[0].since
     reader._handle(Report(outcome, token, sequence, error="stop", wait_s=1e6))
-    assert reader.watermark.confirmed == 0
-    assert reader.watermark.in_flight == 1
-    assert (reader.ledger.entries[0].phase, reader.ledger.entries[0].since) == before
+    assert reader.flight.watermark.confirmed == 0
+    assert reader.flight.watermark.in_flight == 1
+    assert (reader.flight.ledger.entries[0].phase, reader.flight.ledger.entries[0].since) == before
     assert not reader.progress.trouble
 
 
 def test_a_report_on_the_batch_in_flight_is_heard() -> None:
     reader = session()
     reader._handle(Report(Outcome.STORED, TOKEN, 0))
-    assert reader.watermark.confirmed == 9
+    assert reader.flight.watermark.confirmed == 9
     with pytest.raises(FatalError):
         session()._handle(Report(Outcome.FATAL, TOKEN, 0))
     with pytest.raises(TransientError):
