@@ -90,7 +90,7 @@ def _safe_lsn(frames: Frames, commit_at: Ints, end_lsn: Lsns, running: Bools) ->
     if len(commit_at):
         later = frames.keepalive_at > commit_at[-1]
         idle = np.append(frames.keepalive_wal_end[later & ~running[frames.keepalive_at]], end_lsn[-1])
-    return Lsn(int(idle.max())) if len(idle) else None
+    return Lsn(int(np.max(idle))) if len(idle) else None
 
 
 def ordinals(numbers: Ints, carried: int) -> Lsns:

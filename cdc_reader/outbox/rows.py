@@ -128,7 +128,7 @@ def _segment(run: Run, shape: Shape, lsn: Lsn, table: str) -> Segment:
     ids = cells[[column.name for column in columns].index(_ID)]
     key = columns[[column.name for column in columns].index(_ID)]
     ordinal = ids.numbers(_INTEGERS[key.type_oid]).astype(np.int64)
-    if len(ordinal) and not 0 <= int(ordinal.min()) <= int(ordinal.max()) < _END_ID:
+    if len(ordinal) and not 0 <= int(np.min(ordinal)) <= int(np.max(ordinal)) < _END_ID:
         raise FatalError(
             f"{shape.table} has rows whose id is negative or beyond 10^18, which cannot be copied",
             todo="The stream takes them; give the rows that are missing other ids, and insert them again",
