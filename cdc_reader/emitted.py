@@ -21,7 +21,7 @@ from cdc_reader.column_types import Oid, column_type, schema
 from cdc_reader.columns import RefusedRow, Rows
 from cdc_reader.message import Column
 from cdc_reader.render import row_json
-from sink.errors import PoisonError
+from sink.errors import FrameError, PoisonError
 from sink.moment import microseconds
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ _MEMBER = re.compile(r'[ \t\n\r]*([{,])[ \t\n\r]*("(?:[^"\\\x00-\x1f]|\\.)*")[ \
 _END = re.compile(r"[ \t\n\r]*\}[ \t\n\r]*")
 
 _Values: TypeAlias = dict[str, Any]
+# An id is a signed number of 64 bits.
+_MAX_LSN = (1 << 63) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,12 @@ def decode_emitted(messages: Sequence[Emitted]) -> Rows:
     """Read messages, in their order; one that is no event is refused, and said why.
 
     An event's id is minus its place in the WAL: no other event has it, with a table or without.
+
+    Raises:
+        FrameError: a place lies where no log of Postgres ever comes.
     """
+    if any(message.lsn > _MAX_LSN for message in messages):
+        raise FrameError("a message lies at an impossible place in the log")
     read = [_read(message) for message in messages]
     values = [one if isinstance(one, dict) else {} for one in read]
     columns = [*_COLUMNS, *([_TRACE] if any("traceparent" in one for one in values) else [])]

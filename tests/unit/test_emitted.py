@@ -166,3 +166,8 @@ def test_a_trace_is_a_column_where_an_event_has_one() -> None:
         [Emitted(Lsn(8), json.dumps(one).encode()) for one in (EVENT, EVENT | {"traceparent": trace})]
     )
     assert rows.columns.column("traceparent").to_pylist() == [None, trace.encode()]
+
+
+def test_a_place_beyond_every_log_is_no_id() -> None:
+    with pytest.raises(FrameError, match="impossible place"):
+        decode_emitted([Emitted(Lsn(1 << 63), b"{}")])
