@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -55,14 +55,8 @@ def insert(
     epochs: str,
     timeout_s: float,
     tables: Sequence[str],
-    again: bool = False,
 ) -> None:
     """Store a batch, but for those of its rows that are there already.
-
-    ClickHouse notes a token just before the part that it stands for is in its place, month by month. Killed in between
-    it remembers a token of rows that it does not have, and takes the same insert, sent again, for done. So where an
-    insert of this batch may have died, another one follows under a second token, which all that do so share: it finds
-    what is missing, mostly nothing.
 
     Args:
         clickhouse: where to.
@@ -71,23 +65,21 @@ def insert(
         epochs: name of the table that holds the fence.
         timeout_s: ClickHouse ends the statement after so many seconds.
         tables: names of all tables in which rows of this batch may be: events and dead letters.
-        again: an insert of this batch may have died.
 
     Raises:
         PipelineError: of the kind that ClickHouse's code says.
     """
     contents = contents_of(payload)
-    for sent in (message, replace(message, token=f"{message.token}-again"))[: 2 if again else 1]:
-        begun_at = time.monotonic()
-        try:
-            clickhouse.command(
-                statement(message.table, epochs, contents, tables),
-                parameters=parameters(message, contents),
-                settings=settings(sent, timeout_s),
-                data=payload,
-            )
-        finally:
-            metrics.inserted(time.monotonic() - begun_at)
+    begun_at = time.monotonic()
+    try:
+        clickhouse.command(
+            statement(message.table, epochs, contents, tables),
+            parameters=parameters(message, contents),
+            settings=settings(message, timeout_s),
+            data=payload,
+        )
+    finally:
+        metrics.inserted(time.monotonic() - begun_at)
 
 
 @dataclass(frozen=True, slots=True)
