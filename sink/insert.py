@@ -1,7 +1,8 @@
 """Batch message and Arrow payload -> rows in ClickHouse, once.
 
-Pure but for `insert`, which gives the one INSERT of the product to ClickHouse and counts how long that took. The rows
-travel as they came from the reader; the schema in the payload's first bytes names the columns and their types.
+Pure but for `insert`, which gives the one INSERT of the product to ClickHouse, counts how long that took, and looks
+after it where an earlier one may have died. The rows travel as they came from the reader; the schema in the payload's
+first bytes names the columns and their types.
 
 Source: https://clickhouse.com/docs/sql-reference/table-functions/input
 """
@@ -10,11 +11,12 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import structlog
 
 from sink import metrics
 from sink.errors import ForeignMessageError
@@ -29,11 +31,14 @@ if TYPE_CHECKING:
     from sink.batch import Message
     from sink.clickhouse import ClickHouse
 
+log = structlog.get_logger("outhaul.sink")
+
 # NULL is kept everywhere but here: a partition key cannot be NULL, so the commit time stands in.
 _EXPRESSIONS = {"event_date_time": "coalesce(event_date_time, cdc_committed_at)"}
 
 # What that expression is made of; every row lies at one of these times.
 _TIMES = ("event_date_time", "cdc_committed_at")
+_POSITION = ("cdc_lsn", "cdc_ordinal")
 _MICROSECONDS = pa.timestamp("us", "UTC")
 
 # Rows of a batch can only be held where its times are, so ClickHouse looks at few parts, mostly at none. A second more
@@ -55,8 +60,14 @@ def insert(
     epochs: str,
     timeout_s: float,
     tables: Sequence[str],
+    again: bool = False,
 ) -> None:
     """Store a batch, but for those of its rows that are there already.
+
+    ClickHouse notes the token of a part just before the part is in its place. Killed in between, it remembers a token
+    of rows that it does not have, and takes the same insert, sent again, for done. So where an earlier insert of the
+    batch may have died, its positions are looked for, and rows that are missing are inserted under a second token,
+    which all share who look at the same time.
 
     Args:
         clickhouse: where to.
@@ -65,21 +76,54 @@ def insert(
         epochs: name of the table that holds the fence.
         timeout_s: ClickHouse ends the statement after so many seconds.
         tables: names of all tables in which rows of this batch may be: events and dead letters.
+        again: an insert of this batch may have died before.
 
     Raises:
         PipelineError: of the kind that ClickHouse's code says.
     """
     contents = contents_of(payload)
-    begun_at = time.monotonic()
-    try:
-        clickhouse.command(
-            statement(message.table, epochs, contents, tables),
-            parameters=parameters(message, contents),
-            settings=settings(message, timeout_s),
-            data=payload,
-        )
-    finally:
-        metrics.inserted(time.monotonic() - begun_at)
+
+    def send(named: Message) -> None:
+        begun_at = time.monotonic()
+        try:
+            clickhouse.command(
+                statement(message.table, epochs, contents, tables),
+                parameters=parameters(message, contents),
+                settings=settings(named, timeout_s),
+                data=payload,
+            )
+        finally:
+            metrics.inserted(time.monotonic() - begun_at)
+
+    send(message)
+    if again and (missing := _count_missing(clickhouse, message, payload, contents, tables)):
+        log.warning("token_without_rows", table=message.table, rows=missing)
+        send(replace(message, token=f"{message.token}-again"))
+
+
+def _count_missing(
+    clickhouse: ClickHouse, message: Message, payload: bytes, contents: Contents, tables: Sequence[str]
+) -> int:
+    """Return how many rows of a batch are in none of the tables."""
+    wanted = _positions(payload)
+    bound = parameters(message, contents)
+    for one in tables:
+        found = clickhouse.rows(_stored_within(one, message.table, contents), parameters=bound)
+        wanted.difference_update((int(lsn), int(ordinal)) for lsn, ordinal in found)
+    return len(wanted)
+
+
+def _positions(payload: bytes) -> set[tuple[int, int]]:
+    stream = pa.ipc.open_stream(payload)
+    options = pa.ipc.IpcReadOptions(included_fields=[stream.schema.get_field_index(name) for name in _POSITION])
+    read = pa.ipc.open_stream(payload, options=options).read_all()
+    return set(zip(*(read.column(name).to_pylist() for name in _POSITION), strict=True))
+
+
+def _stored_within(table: str, target: str, contents: Contents) -> str:
+    # Only a table that events go to has their times, and only their batches tell between which these lie.
+    when = _WHEN if table == target and contents.from_us is not None else ""
+    return query("stored_within", table=table, when=when)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +165,7 @@ def statement(table: str, epochs: str, contents: Contents, tables: Sequence[str]
     names = [identifier(field.name) for field in schema]
     expressions = [_EXPRESSIONS.get(field.name, name) for field, name in zip(schema, names, strict=True)]
     structure = ", ".join(f"{name} {_carried(field)}" for field, name in zip(schema, names, strict=True))
-    # Only a table that events go to has their times, and only their batches tell between which these lie.
-    when = _WHEN if contents.from_us is not None else ""
-    held = [query("unless_held", table=one, when=when if one == table else "") for one in tables]
+    held = [query("unless_held", stored=_stored_within(one, table, contents)) for one in tables]
     return query(
         "insert",
         table=table,

@@ -113,7 +113,7 @@ def write_batch(self: Any, *arguments: object, **named: object) -> str:
         _tell(sink, message, Report(Outcome.BEGUN, message.token, message.sequence))
         reach("task.begun")
         with alive(sink, message):
-            report = write(sink, message)
+            report = write(sink, message, again=_may_have_died(self.request))
     except (TransientError, SoftTimeLimitExceeded) as error:
         attempts = self.request.retries + 1
         wait_s = backoff_s(attempts, max_s=sink.settings.retry_max_s, random=_random())
@@ -221,8 +221,18 @@ def alive(sink: Sink, message: Message) -> Iterator[None]:
         thread.join()
 
 
-def write(sink: Sink, message: Message) -> Report:
+def _may_have_died(request: Any) -> bool:
+    return bool(request.retries or (request.delivery_info or {}).get("redelivered"))
+
+
+def write(sink: Sink, message: Message, *, again: bool = False) -> Report:
     """Store one batch; return what became of it.
+
+    Args:
+        sink: connections.
+        message: the batch.
+        again: an earlier run of this very task may have died. That another task for the batch has, is seen here: it
+            was sent again, or is among those that a new reader may have cut as the one before it did.
 
     Raises:
         TransientError: try the same again.
@@ -243,6 +253,7 @@ def write(sink: Sink, message: Message) -> Report:
 
     branch = branch_of(sink.settings, message.branch)
     events, letters = branch.clickhouse_table, branch.dead_letters_table
+    again = again or message.attempt > 0 or message.sequence < sink.settings.max_in_flight
 
     def store(part: Message, rows: bytes) -> None:
         # A copy into a table of another name has nothing to do with what event_log holds.
@@ -251,7 +262,8 @@ def write(sink: Sink, message: Message) -> Report:
         tables = (events if message.table == letters else message.table, letters)
         with trace.span("db.insert", f"INSERT INTO {part.table}", db__system="clickhouse", rows=part.rows):
             timeout_s = sink.settings.insert_timeout_s
-            insert(sink.clickhouse, part, rows, epochs=branch.epochs_table, timeout_s=timeout_s, tables=tables)
+            epochs = branch.epochs_table
+            insert(sink.clickhouse, part, rows, epochs=epochs, timeout_s=timeout_s, tables=tables, again=again)
 
     aside = 0
     try:

@@ -34,7 +34,7 @@ def test_an_insert_reset_after_execution_is_sent_again_and_stored_once(rig: Rig)
         trap = rig.clickhouse.catch(Trap(Act.LOSE_ANSWER, asks=INSERT))
         rig.insert(50, months=3)
         trap.wait()
-        until(lambda: rig.clickhouse.counts[INSERT] == 2, what="it is sent again")
+        until(lambda: rig.clickhouse.counts[INSERT] >= 2, what="it is sent again")
 
 
 @pytest.mark.fault("clickhouse", "trap", "half of a batch's partitions landed")
