@@ -196,10 +196,11 @@ def reader_does_not_start(world: World) -> Iterator[Fills]:
 
 @contextmanager
 def too_many_parts(world: World) -> Iterator[Fills]:
-    """Keep parts from being merged until ClickHouse refuses more."""
-    limits = "parts_to_delay_insert = 4, parts_to_throw_insert = 4"
+    """Keep parts from being merged until ClickHouse refuses more, with room for what waits once they are merged."""
+    most = 10
+    limits = f"parts_to_delay_insert = {most}, parts_to_throw_insert = {most}"
     world.clickhouse.command(f"ALTER TABLE event_log MODIFY SETTING {limits}")
-    for _ in range(4):
+    for _ in range(most):
         stored = world.stored()
         world.insert(10)
         until(lambda: world.stored() > stored or _refused(world), what="a part more, or one too many")  # noqa: B023
