@@ -66,8 +66,8 @@ def insert(
 
     ClickHouse notes the token of a part just before the part is in its place. Killed in between, it remembers a token
     of rows that it does not have, and takes the same insert, sent again, for done. So where an earlier insert of the
-    batch may have died, its positions are looked for, and rows that are missing are inserted under a second token,
-    which all share who look at the same time.
+    batch in this epoch may have died, its positions are looked for, and rows that are missing are inserted under a
+    second token, which all share who look at the same time.
 
     Args:
         clickhouse: where to.
@@ -208,7 +208,9 @@ def settings(message: Message, timeout_s: float) -> dict[str, Any]:
     """Return the settings that make the insert whole, synchronous, deduplicated, bounded in time and findable."""
     return {
         "insert_deduplicate": 1,
-        "insert_deduplication_token": message.token,
+        # Inserts of older epochs are at rest when a reader cuts batches, perhaps as the one before it did: what
+        # ClickHouse has noted of those says nothing of these.
+        "insert_deduplication_token": f"{message.token}-{message.epoch}",
         # An asynchronous insert is acknowledged before it is stored, or deduplicated by other rules.
         "async_insert": 0,
         "wait_end_of_query": 1,

@@ -231,8 +231,7 @@ def write(sink: Sink, message: Message, *, again: bool = False) -> Report:
     Args:
         sink: connections.
         message: the batch.
-        again: an earlier run of this very task may have died. That another task for the batch has, is seen here: it
-            was sent again, or is among those that a new reader may have cut as the one before it did.
+        again: an earlier run of this very task may have died; of a batch that was sent again, another task's may.
 
     Raises:
         TransientError: try the same again.
@@ -253,7 +252,7 @@ def write(sink: Sink, message: Message, *, again: bool = False) -> Report:
 
     branch = branch_of(sink.settings, message.branch)
     events, letters = branch.clickhouse_table, branch.dead_letters_table
-    again = again or message.attempt > 0 or message.sequence < sink.settings.max_in_flight
+    again = again or message.attempt > 0
 
     def store(part: Message, rows: bytes) -> None:
         # A copy into a table of another name has nothing to do with what event_log holds.
