@@ -1,1 +1,1 @@
-"""The Grafana dashboards: what they show, as code that writes their JSON files."""
+"""The Grafana dashboards, as code that writes their JSON files."""

@@ -1,4 +1,4 @@
-"""`python -m deploy.grafana` -> the dashboards' JSON files beside this one, written anew.
+"""`python -m deploy.grafana` -> the dashboards' JSON files beside this one.
 
 Edge: files.
 """

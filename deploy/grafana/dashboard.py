@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
     from deploy.grafana.panel import Json
 
-# Of Grafana 11.6; later ones migrate it themselves.
+# The schema of Grafana 11.6; later versions migrate it.
 _SCHEMA = 41
 _TAG = "outhaul"
-# An alert of something that vanished has no source; it belongs to whatever is looked at.
+# An alert without `source` is shown for every pipeline.
 FIRING = 'ALERTS{alertname=~"Outhaul.*", alertstate="firing", source=~"$source|"}'
-# A reader that takes over raises the epoch, be it another process or the same after a failure. Nobody may have streamed
-# for an hour before.
+# A reader that takes over raises the epoch, also if it is the same process after a failure. The range is an hour, since
+# there may have been no session for a while.
 _BEFORE = f"max by (source) (max_over_time({of('outhaul_reader_epoch')}[1h] offset 1m))"
 TAKEN_OVER = f"{newest('outhaul_reader_epoch')} > {_BEFORE}"
 
 
 def dashboard(uid: str, title: str, description: str, groups: Iterable[Group], *, since: str) -> Json:
-    """Return a dashboard that shows the time from `since` (such as `now-1h`) on, and refreshes itself."""
+    """Return a dashboard that shows the time since `since` (such as `now-1h`) and refreshes automatically."""
     return {
         "uid": uid,
         "title": title,
@@ -61,7 +61,7 @@ def _source() -> Json:
         "type": "query",
         "name": "source",
         "label": "Pipeline",
-        "description": "OUTHAUL_SOURCE of the pipelines to look at",
+        "description": "OUTHAUL_SOURCE of the pipelines to show",
         "datasource": PROMETHEUS,
         "query": {
             "qryType": 1,
@@ -83,7 +83,7 @@ def _docs() -> Json:
         "type": "textbox",
         "name": "docs",
         "label": "Docs at",
-        "description": "Where you keep the folder docs/ of outhaul, as an address: the links in the panels' "
+        "description": "Address of your copy of outhaul's folder docs/: the links in the panels' "
         "descriptions lead there",
         "query": "docs",
         "current": {"selected": True, "text": "docs", "value": "docs"},

@@ -1,4 +1,4 @@
-"""What an engineer wants who asks why -> the dashboard `outhaul-depth`.
+"""Groups of panels that show causes -> the dashboard `outhaul-depth`.
 
 Pure.
 """
@@ -25,7 +25,7 @@ def depth() -> Json:
     return dashboard(
         "outhaul-depth",
         "outhaul in depth",
-        "Batches, stages, repeats, workers, Redis, processes, months.",
+        "Batches, stages, repeated work, workers, Redis, processes, months.",
         groups,
         since="now-3h",
     )

@@ -1,4 +1,4 @@
-"""Headed groups of panels -> panels with places and numbers, from the left and from above.
+"""Groups of panels with headings -> panels with positions and numbers, from the top left.
 
 Pure.
 """
@@ -25,7 +25,7 @@ class Group:
 
 
 def place(groups: Iterable[Group]) -> list[Json]:
-    """Return all panels in one list, each group below its heading; numbers count from 1 and are the same every time."""
+    """Return all panels in one list, each group below its heading; numbers count from 1 and are stable."""
     placed: list[Json] = []
     top = 0
     for group in groups:
@@ -39,7 +39,7 @@ def place(groups: Iterable[Group]) -> list[Json]:
 
 
 def _fit(filled: list[int], w: int, h: int) -> dict[str, int]:
-    """Return the highest free place, the leftmost of several, and take it; `filled` is how far down each column is."""
+    """Return the highest free position, the leftmost if several, and mark it; `filled` is the height of each column."""
     y, x = min((max(filled[x : x + w]), x) for x in range(SCREEN_W - w + 1))
     filled[x : x + w] = [y + h] * w
     return {"x": x, "y": y, "w": w, "h": h}

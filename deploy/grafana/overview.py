@@ -1,7 +1,7 @@
-"""What an operator wants open at 3 a.m. -> the dashboard `outhaul`.
+"""Groups of panels for operators -> the dashboard `outhaul`.
 
-Pure. The first three groups fit a screen of 1080 lines, and answer: is anything lost, how far behind, is the primary
-safe.
+Pure. The first three groups fit a screen of 1080 lines. They answer: is anything lost, how far behind is it, is the
+primary safe?
 """
 
 from __future__ import annotations

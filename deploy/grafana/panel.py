@@ -1,6 +1,6 @@
-"""A title, a unit, words for the operator and expressions -> a panel of a Grafana dashboard.
+"""A title, a unit, a description and expressions -> a panel of a Grafana dashboard.
 
-Pure. Panels have a width and a height; `layout.py` gives them their places and numbers.
+Pure. Panels have a width and a height; `layout.py` adds positions and numbers.
 
 Source: https://grafana.com/docs/grafana/latest/dashboards/build-dashboards/view-dashboard-json-model/
 """
@@ -20,9 +20,9 @@ PROMETHEUS = {"type": "prometheus", "uid": "${datasource}"}
 VERSION = "11.6.0"
 
 GREEN, YELLOW, ORANGE, RED, BLUE = "green", "yellow", "orange", "red", "blue"
-# Nothing to judge.
+# No threshold.
 PLAIN: Steps = ((None, BLUE),)
-# A count of things that ought not to be.
+# A count that should be 0.
 NONE_IS_FINE: Steps = ((None, GREEN), (1, RED))
 # 1 is up, 0 is down.
 UP: Steps = ((None, RED), (1, GREEN))
@@ -30,7 +30,7 @@ UP: Steps = ((None, RED), (1, GREEN))
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """An expression and what its series are called."""
+    """An expression and the legend of its series."""
 
     expr: str
     legend: str = "{{source}}"
@@ -38,7 +38,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What is normal, what to do otherwise, and the page below docs/ that has more."""
+    """What is normal, what to do otherwise, and a page below docs/ with more."""
 
     normal: str
     otherwise: str
@@ -69,7 +69,7 @@ def stat(
     empty: str = "no data",
     size: Size = _STAT,
 ) -> Json:
-    """Return one large value, coloured by thresholds; `texts` are words and colours for numbers."""
+    """Return one large value, coloured by thresholds; `texts` are texts and colours for numbers."""
     field = _field(unit, steps, empty) | {"mappings": _mappings(texts or {})}
     options = {
         "graphMode": "none",
@@ -97,7 +97,7 @@ def lines(
     empty: str = "no data",
     size: Size = _GRAPH,
 ) -> Json:
-    """Return lines over time from 0 up; thresholds are dashed lines, and series named `limit ...` red ones."""
+    """Return lines over time from 0 up; thresholds are dashed lines, and series named `limit ...` are red."""
     custom = {
         "drawStyle": "bars" if bars else "line",
         "lineWidth": 0 if bars else 1,
@@ -157,9 +157,9 @@ def table(
     empty: str = "no data",
     size: Size,
 ) -> Json:
-    """Return a table of what is now: `columns` are labels and `Value #A` ... with their headings, in order."""
+    """Return a table of current values: `columns` are labels and `Value #A` ... with their headings, in order."""
     several = [{"id": "merge", "options": {}}] if len(queries) > 1 else []
-    # `filterFieldsByName` drops what is not named, so a new label of a server's makes no new column.
+    # `filterFieldsByName` drops all other fields, so a new label of a server does not add a column.
     keep = {"id": "filterFieldsByName", "options": {"include": {"names": list(columns)}}}
     order = {name: place for place, name in enumerate(columns)}
     name = {"id": "organize", "options": {"indexByName": order, "renameByName": dict(columns), "excludeByName": {}}}
@@ -186,7 +186,7 @@ def timeline(
     texts: Mapping[int, tuple[str, str]],
     size: Size = _GRAPH,
 ) -> Json:
-    """Return which of several states something was in, over time."""
+    """Return the state of each series over time, out of several named states."""
     field = _field(unit, PLAIN, "no data") | {
         "mappings": _mappings(texts),
         "custom": {"fillOpacity": 70, "lineWidth": 0},
@@ -226,7 +226,7 @@ def _panel(
 
 
 def _description(about: About) -> str:
-    """Return Markdown; the page is named as it is in the checkout, and leads to wherever the variable `docs` says."""
+    """Return Markdown; the link shows the page's path in the checkout and leads below the variable `docs`."""
     return (
         f"**Normal:** {about.normal}\n\n**Otherwise:** {about.otherwise}\n\n[docs/{about.page}](${{docs}}/{about.page})"
     )

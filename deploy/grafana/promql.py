@@ -1,7 +1,7 @@
-"""Names of metrics -> PromQL expressions for the pipelines that the dashboard's variable `source` names.
+"""Names of metrics -> PromQL expressions for the pipelines in the dashboard's variable `source`.
 
-Pure. A process may be there more than once (a reader that stands by, two exporters), so gauges are joined by their
-maximum and counters by their sum: one series a source.
+Pure. A process may run more than once (a standby reader, two exporters), so gauges are joined by their maximum and
+counters by their sum: one series per source.
 
 Source: https://prometheus.io/docs/prometheus/latest/querying/basics/
 """
@@ -21,34 +21,34 @@ def of(metric: str, **labels: str) -> str:
 
 
 def newest(metric: str, *by: str, **labels: str) -> str:
-    """Return a gauge as it is now."""
+    """Return the current value of a gauge."""
     return f"max by ({', '.join(('source', *by))}) ({of(metric, **labels)})"
 
 
 def total(metric: str, *by: str, **labels: str) -> str:
-    """Return a gauge, added up over the labels that are not named; of two exporters the larger sum counts."""
+    """Return a gauge, summed over the labels that are not named; of two exporters, the larger sum."""
     inner = f"sum by ({', '.join(('source', 'instance', *by))}) ({of(metric, **labels)})"
     return f"max by ({', '.join(('source', *by))}) ({inner})"
 
 
 def per_second(metric: str, *by: str, **labels: str) -> str:
-    """Return how fast a counter of a process of ours grows."""
+    """Return how fast a counter of outhaul's processes grows."""
     return f"sum by ({', '.join(('source', *by))}) (rate({of(metric, **labels)}[$__rate_interval]))"
 
 
 def server_per_second(metric: str, **labels: str) -> str:
-    """Return how fast a counter grows that a server keeps and every exporter sees."""
+    """Return how fast a counter of a server grows, which every exporter reports."""
     return f"max by (source) (rate({of(metric, **labels)}[$__rate_interval]))"
 
 
 def times(metric: str, *by: str, process: str, **labels: str) -> str:
-    """Return how often something rare happened in each step; a plain 0 while the process runs and it never has."""
+    """Return how often a rare event happened in each step; 0 while the process runs and it never happened."""
     happened = f"sum by ({', '.join(('source', *by))}) (increase({of(metric, **labels)}[$__rate_interval]))"
     return f"{happened} or on (source) {nothing_in(process)}"
 
 
 def nothing_in(process: str) -> str:
-    """Return 0 while the process runs: it has counted, and there was nothing to count."""
+    """Return 0 while the process runs, for a counter that has no series yet."""
     return f"0 * {newest('outhaul_build_info', process=process)}"
 
 
@@ -64,11 +64,11 @@ def buckets(metric: str) -> str:
 
 
 def ratio(above: str, below: str) -> str:
-    """Return a fraction; no value while there is nothing below the line."""
+    """Return a fraction; no value while the denominator is 0."""
     return f"{above} / ({below} > 0)"
 
 
 def numbered(metric: str, label: str, values: Iterable[str], *by: str) -> str:
-    """Return 1 for the first of a label's values that is set, 2 for the second ...; of several that are, the last."""
+    """Return the number of the label's value that is set, from 1; if several are set, the highest."""
     each = [f"{number} * {of(metric, **{label: value})}" for number, value in enumerate(values, start=1)]
     return f"max by ({', '.join(('source', *by))}) ({' or '.join(each)})"

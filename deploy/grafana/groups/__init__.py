@@ -1,1 +1,1 @@
-"""What the dashboards show, a file a group: names of metrics -> panels. All pure."""
+"""The panels of the dashboards, one file for each group: names of metrics -> panels. All pure."""

@@ -1,4 +1,4 @@
-"""What are batches like? -> their sizes, ages and number on the way.
+"""Metrics of batches -> panels of their sizes, ages and number in flight.
 
 Pure.
 """
@@ -21,8 +21,8 @@ def _events() -> Json:
     return heatmap(
         "Batches by number of events",
         About(
-            "small at rest, up to `OUTHAUL_BATCH_MAX_ROWS` under a backlog.",
-            "many small ones under load: raise `OUTHAUL_LINGER_S`.",
+            "small when idle, up to `OUTHAUL_BATCH_MAX_ROWS` with a backlog.",
+            "many small batches under load: raise `OUTHAUL_LINGER_S`.",
             "performance.md",
         ),
         Query(buckets("outhaul_reader_batch_events"), "{{le}}"),
@@ -35,8 +35,8 @@ def _bytes() -> Json:
     return lines(
         "Size of a batch",
         About(
-            "far below `OUTHAUL_BATCH_MAX_BYTES`: compressed, as Redis holds it.",
-            "near it with few events: contexts are large, and so is the memory of reader and Redis.",
+            "far below `OUTHAUL_BATCH_MAX_BYTES`: the compressed size in Redis.",
+            "near that limit with few events: contexts are large, and reader and Redis need much memory.",
             "performance.md",
         ),
         Query(quantile(0.5, metric), "p50 {{source}}"),
@@ -51,7 +51,7 @@ def _seconds() -> Json:
         "From packing a batch to stored",
         About(
             "under 0.2 s.",
-            "longer than the worker's task takes: it waited in the queue, so start more workers.",
+            "longer than a worker's task: batches wait in the queue, so start more workers.",
             "performance.md",
         ),
         Query(quantile(0.5, metric), "p50 {{source}}"),
@@ -64,7 +64,7 @@ def _rate() -> Json:
     return lines(
         "Batches stored",
         About(
-            "at most one in `OUTHAUL_LINGER_S`: five a second.",
+            "at most one per `OUTHAUL_LINGER_S`: five a second.",
             "0 while events come: see the workers below.",
             "runbooks/nothing-stored.md",
         ),
@@ -78,8 +78,8 @@ def _in_flight() -> Json:
     return lines(
         "Batches in flight",
         About(
-            "0 to 2; under a backlog `OUTHAUL_MAX_IN_FLIGHT`, 8.",
-            "8 all the time: workers or ClickHouse are the bound, and the reader takes no more rows.",
+            "0 to 2; with a backlog `OUTHAUL_MAX_IN_FLIGHT`, 8.",
+            "8 all the time: workers or ClickHouse are too slow, and the reader takes no more rows.",
             "runbooks/nothing-stored.md",
         ),
         Query(newest("outhaul_reader_batches_in_flight")),
@@ -92,8 +92,8 @@ def _held() -> Json:
     return lines(
         "Events and bytes in flight",
         About(
-            "bounded: batches in flight times the largest batch; the reader and Redis both hold them.",
-            "flat and high: the oldest batch does not get stored, and all behind it wait for the slot.",
+            "at most batches in flight times the largest batch; the reader and Redis both hold them.",
+            "flat and high: the oldest batch is not stored, and the slot cannot pass it.",
             "runbooks/nothing-stored.md",
         ),
         Query(newest("outhaul_reader_events_in_flight"), "events {{source}}"),
@@ -108,7 +108,7 @@ def _age() -> Json:
         "Age of the oldest batch in flight",
         About(
             "under a second.",
-            "a worker that is silent for 5 s has its batch sent again; a climb beyond that is ClickHouse.",
+            "a climb: ClickHouse. The reader sends a batch again if its worker is silent for 5 s.",
             "runbooks/clickhouse-down.md",
         ),
         Query(newest("outhaul_reader_oldest_batch_age_seconds")),

@@ -1,6 +1,6 @@
-"""What does ClickHouse cost? -> parts, bytes, merges, refusals, and how long it takes to write and to ask.
+"""Metrics of ClickHouse -> panels of its parts, bytes, merges, refused inserts, and the time of inserts and queries.
 
-Pure. The counters of inserts are the whole server's, as `system.events` has them.
+Pure. The counters of inserts are those of the whole server, from `system.events`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def _parts() -> Json:
         "Active parts of the newest 24 months",
         About(
             "tens to a few hundred, up and down as merges run.",
-            "a climb: merges do not keep up, or stand still (`SYSTEM START MERGES`).",
+            "a climb: merges do not keep up, or are stopped (`SYSTEM START MERGES`).",
             "runbooks/clickhouse-down.md",
         ),
         Query(total("outhaul_clickhouse_parts", partition="[0-9].*")),
@@ -34,11 +34,11 @@ def _parts() -> Json:
 def _fullest() -> Json:
     fullest = newest("outhaul_clickhouse_parts")
     return lines(
-        "Parts of the fullest month, of what ClickHouse allows",
+        "Parts of the fullest month, as a share of the limit",
         About(
             "a few per cent of `parts_to_throw_insert`.",
-            "ClickHouse slows inserts down and then refuses them; they wait and nothing is lost. "
-            "Events of many months at once, or merges that stand still.",
+            "ClickHouse delays inserts and then refuses them; workers repeat them and nothing is lost. "
+            "The cause: events of many months at once, or stopped merges.",
             "runbooks/nothing-stored.md",
         ),
         Query(ratio(fullest, newest("outhaul_clickhouse_parts_limit"))),
@@ -49,10 +49,10 @@ def _fullest() -> Json:
 
 def _merges() -> Json:
     return lines(
-        "Merges that run",
+        "Running merges",
         About(
-            "a few, for seconds; those of large parts for minutes.",
-            "none while parts climb: merges are stopped, or the disk is full.",
+            "a few, for seconds; merges of large parts for minutes.",
+            "no merge while the parts grow: merges are stopped, or the disk is full.",
             "runbooks/clickhouse-down.md",
         ),
         Query(newest("outhaul_clickhouse_merges"), "merges {{source}}"),
@@ -64,7 +64,7 @@ def _merges() -> Json:
 def _bytes() -> Json:
     return lines(
         "Bytes on disk",
-        About("grows with the events.", "faster than the events: see the compression beside.", "operations.md"),
+        About("grows with the events.", "faster than the events: see the compression ratio.", "operations.md"),
         Query(total("outhaul_clickhouse_bytes_on_disk")),
         unit="bytes",
     )
@@ -73,10 +73,10 @@ def _bytes() -> Json:
 def _compression() -> Json:
     packed, unpacked = total("outhaul_clickhouse_bytes_on_disk"), total("outhaul_clickhouse_uncompressed_bytes")
     return lines(
-        "How many times smaller on disk?",
+        "Compression ratio",
         About(
-            "5 to 20 for JSON of one shape, once parts are merged.",
-            "near 1: contexts that are encrypted or compressed already, or parts of a few rows.",
+            "5 to 20 for JSON of one shape, after merges.",
+            "near 1: contexts are encrypted or compressed already, or parts have few rows.",
             "performance.md",
         ),
         Query(ratio(unpacked, packed)),
@@ -89,7 +89,7 @@ def _refused() -> Json:
         "Inserts that ClickHouse delays or refuses",
         About(
             "0.",
-            "too many parts: inserts of everybody on this server, ours wait and come again.",
+            "too many parts. This counts all inserts of the server; workers repeat those of outhaul.",
             "runbooks/nothing-stored.md",
         ),
         Query(server_per_second("outhaul_clickhouse_delayed_inserts_total"), "delayed {{source}}"),
@@ -105,7 +105,7 @@ def _inserts() -> Json:
         "How long does an insert take?",
         About(
             "tens of milliseconds; a second for a full batch.",
-            "the disk, merges or other queries of ClickHouse; *server* is everybody's mean, the rest are ours.",
+            "disk, merges or other queries of ClickHouse. *server*: mean of all clients; p50, p99: outhaul's inserts.",
             "performance.md",
         ),
         Query(quantile(0.5, _INSERT), "p50 {{source}}"),
@@ -118,10 +118,10 @@ def _inserts() -> Json:
 def _size() -> Json:
     rows, count = (server_per_second(f"outhaul_clickhouse_{name}_total") for name in ("inserted_events", "inserts"))
     return lines(
-        "Events of an insert",
+        "Events per insert",
         About(
-            "one to a few hundred at rest, up to 131,072 under a backlog: the mean of all inserts on the server.",
-            "few under load: raise `OUTHAUL_LINGER_S`, so that fewer and larger parts are made.",
+            "one to a few hundred when idle, up to 131,072 with a backlog: the mean of all inserts on the server.",
+            "few under load: raise `OUTHAUL_LINGER_S` for fewer and larger parts.",
             "performance.md",
         ),
         Query(ratio(rows, count)),
@@ -133,9 +133,9 @@ def _queries() -> Json:
     return lines(
         "How long does a query take?",
         About(
-            "a count over the last hour of events takes milliseconds. Quantiles of all queries only where "
+            "a count over the last hour of events takes milliseconds. Quantiles of all queries appear only if "
             "`system.query_log` exists.",
-            "ClickHouse is busy: look at `system.processes` there.",
+            "ClickHouse is busy: look at its `system.processes`.",
             "runbooks/clickhouse-down.md",
         ),
         Query(newest("outhaul_clickhouse_probe_seconds"), "count {{source}}"),

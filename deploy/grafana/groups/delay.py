@@ -1,4 +1,4 @@
-"""How far behind? -> age and size of what is not stored, and how long events take.
+"""Metrics of lag -> panels of the age and size of what is not stored, and of the time that events take.
 
 Pure.
 """
@@ -22,7 +22,7 @@ def delay() -> Group:
                 "Age of the oldest commit not stored",
                 About(
                     "under a second.",
-                    "a straight climb means that nothing is stored at all; a sawtooth, that it is slow.",
+                    "a straight climb: nothing is stored; a sawtooth: storing is slow.",
                     "runbooks/nothing-stored.md",
                 ),
                 Query(newest("outhaul_reader_lag_seconds")),
@@ -33,9 +33,9 @@ def delay() -> Group:
             lines(
                 "WAL not confirmed",
                 About(
-                    "near 0: what the reader has received and not confirmed, and what the slot has not "
-                    "confirmed of all there is.",
-                    "*received* grows: workers or ClickHouse. Only *all* grows: the reader takes no rows.",
+                    "near 0. *received* is the WAL that the reader has received and not confirmed; *all* is the WAL "
+                    "from the slot's confirmed position to the end.",
+                    "*received* grows: workers or ClickHouse are slow. Only *all* grows: the reader takes no rows.",
                     "runbooks/wal-growing.md",
                 ),
                 Query(newest("outhaul_reader_lag_bytes"), "received {{source}}"),
@@ -46,8 +46,8 @@ def delay() -> Group:
             lines(
                 "From commit to stored",
                 About(
-                    "half under 0.2 s, p99 under a second; no line while no events come.",
-                    "a backlog is worked off (then it falls by itself), or an insert takes long.",
+                    "p50 under 0.2 s, p99 under a second; no line without events.",
+                    "a backlog is being stored (then the line falls again), or inserts are slow.",
                     "performance.md",
                 ),
                 Query(quantile(0.5, _TAKEN), "p50 {{source}}"),
@@ -60,7 +60,7 @@ def delay() -> Group:
                 "Events by time from commit to stored",
                 About(
                     "one bright band below a second.",
-                    "a second band above it: some batches wait, for a retry or for a worker.",
+                    "a second band above it: some batches wait for a retry or for a worker.",
                     "performance.md",
                 ),
                 Query(buckets(_TAKEN), "{{le}}"),

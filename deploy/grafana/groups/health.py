@@ -1,6 +1,6 @@
-"""Is it healthy? -> one value for each question that is asked first, and the alerts that fire.
+"""Metrics of all parts -> one value for each of the first questions of an operator, and the firing alerts.
 
-Pure. The first of the overview: no scrolling, no reading of lines.
+Pure. The first group of the overview: visible without scrolling.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def _events() -> tuple[Json, ...]:
         stat(
             "Missing events",
             About(
-                "0: every event that the last audit looked for is in ClickHouse. Look at *Last audit*, too.",
-                "type `outhaul verify --repair`, which stores what is missing; the page says why it was.",
+                "0: every event that the last audit compared is in ClickHouse. See also *Last audit*.",
+                "type `outhaul verify --repair`, which stores the missing events; the page lists the causes.",
                 "runbooks/missing-rows.md",
             ),
             Query(newest("outhaul_audit_missing_events")),
@@ -39,8 +39,8 @@ def _events() -> tuple[Json, ...]:
             "Last audit",
             About(
                 "a minute or two ago (`outhaul exporter --audit-every`).",
-                "the exporter does not run, or cannot compare: its log says why. What *Missing events* says "
-                "is as old as this.",
+                "the exporter does not run, or cannot compare: its log says why. *Missing events* is as old "
+                "as the last audit.",
                 "metrics.md",
             ),
             Query(audit_age()),
@@ -52,7 +52,7 @@ def _events() -> tuple[Json, ...]:
             "How far behind?",
             About(
                 "under a second: the age of the oldest commit that is not stored.",
-                "nothing is lost while it grows. See *Reader*, *Workers* and the servers; then `outhaul status`.",
+                "no event is lost while this grows. See *Reader*, *Workers* and the servers; then `outhaul status`.",
                 "runbooks/nothing-stored.md",
             ),
             Query(newest("outhaul_reader_lag_seconds")),
@@ -63,8 +63,8 @@ def _events() -> tuple[Json, ...]:
         stat(
             "Commit to stored (p99)",
             About(
-                "under a second while events come; no value while none come.",
-                "a backlog is worked off, or ClickHouse is slow: see *Where is the time going?*",
+                "under a second; no value without events.",
+                "a backlog is being stored, or ClickHouse is slow: see *where is the time going?*",
                 "performance.md",
             ),
             Query(quantile(0.99, "outhaul_reader_commit_to_stored_seconds")),
@@ -76,9 +76,9 @@ def _events() -> tuple[Json, ...]:
             "Slot",
             About(
                 "*reserved*.",
-                "*extended* and *unreserved*: Postgres is about to give it up; make the reader go on, or raise "
-                "`max_slot_wal_keep_size`. *lost* or *missing*: `outhaul slot reset --recreate` copies what "
-                "it skipped.",
+                "*extended* and *unreserved*: Postgres will soon invalidate the slot; let the reader catch up, or "
+                "raise `max_slot_wal_keep_size`. *lost* or *missing*: `outhaul slot reset --recreate` copies the "
+                "skipped events.",
                 "runbooks/slot-lost.md",
             ),
             Query(status()),
@@ -90,7 +90,7 @@ def _events() -> tuple[Json, ...]:
             "WAL kept on the primary",
             About(
                 "up to a few hundred megabytes, since Postgres removes WAL by checkpoints.",
-                "the slot stands still; the disk of the primary fills. Mend what stands still, or give the slot up.",
+                "the slot does not move, and the primary's disk fills. Fix what blocks the slot, or drop it.",
                 "runbooks/wal-growing.md",
             ),
             Query(newest("outhaul_slot_retained_bytes")),
@@ -104,7 +104,7 @@ def _events() -> tuple[Json, ...]:
 def _alerts() -> Json:
     return table(
         "Which alerts fire?",
-        About("none.", "the alert's annotation names its page, and so does the table there.", "runbooks/README.md"),
+        About("no alert.", "read the page that the alert's `runbook_url` names.", "runbooks/README.md"),
         Query(FIRING),
         unit="none",
         columns={"alertname": "alert", "severity": "severity", "source": "pipeline"},
@@ -120,10 +120,10 @@ def _parts() -> tuple[Json, ...]:
         stat(
             "Reader",
             About(
-                "*streaming*, also while nothing is written.",
-                "*waiting*: Redis or ClickHouse keeps it; *paused*: somebody typed `outhaul pause`; "
-                "*standing by* alone: "
-                "another session has the slot. *no reader*: start one, its last line says why it ended.",
+                "*streaming*, also while no event is written.",
+                "*waiting*: it repeats an attempt at Redis or ClickHouse; *paused*: `outhaul pause` was typed; "
+                "*standing by* alone: another session has the slot. *no reader*: start one; the last line of the "
+                "log says why the reader ended.",
                 "runbooks/reader-does-not-start.md",
             ),
             Query(phase()),
@@ -134,8 +134,8 @@ def _parts() -> tuple[Json, ...]:
         stat(
             "Workers",
             About(
-                "as many as you run: those that answer Celery's ping.",
-                "0 stores nothing: start `outhaul worker`. Fewer than you run: look at the others' logs.",
+                "as many as you run. Counts workers that answer Celery's ping.",
+                "0: nothing is stored, start `outhaul worker`. Fewer than you run: read the logs of the others.",
                 "runbooks/nothing-stored.md",
             ),
             Query(newest("outhaul_celery_workers")),
@@ -143,25 +143,27 @@ def _parts() -> tuple[Json, ...]:
             steps=UP,
             empty=_NO_EXPORTER,
         ),
-        _server("Postgres", "outhaul_postgres_up", "start it, or mend `OUTHAUL_POSTGRES_DSN`.", "runbooks/README.md"),
+        _server(
+            "Postgres", "outhaul_postgres_up", "start it, or correct `OUTHAUL_POSTGRES_DSN`.", "runbooks/README.md"
+        ),
         _server(
             "Redis",
             "outhaul_redis_up",
-            "start it; what was in it is sent again, nothing is lost.",
+            "start it; the reader sends its batches again, and nothing is lost.",
             "runbooks/redis-lost.md",
         ),
         _server(
             "ClickHouse",
             "outhaul_clickhouse_up",
-            "start it; the slot waits, and WAL piles up on the primary meanwhile.",
+            "start it; until then the slot keeps WAL on the primary.",
             "runbooks/clickhouse-down.md",
         ),
         stat(
             "Dead letters",
             About(
                 "0.",
-                "events that ClickHouse cannot hold as they are, kept whole: `outhaul dlq list` says why, "
-                "`outhaul dlq retry` sends them through again.",
+                "events that ClickHouse refused, kept whole: `outhaul dlq list` says why, "
+                "`outhaul dlq retry` sends them again.",
                 "runbooks/dead-letters.md",
             ),
             Query(newest("outhaul_clickhouse_dead_letters")),
@@ -173,7 +175,7 @@ def _parts() -> tuple[Json, ...]:
 
 
 def audit_age() -> str:
-    """Return the seconds since an audit came to its end."""
+    """Return the seconds since the last complete audit."""
     return f"time() - {newest('outhaul_exporter_last_success_timestamp_seconds', server='audit')}"
 
 

@@ -1,4 +1,4 @@
-"""Is the primary safe? -> what the slot keeps there, for how long that goes well, and what decoding costs.
+"""Metrics of the slot -> panels of the WAL that it keeps, the time until its limit, and the cost of decoding.
 
 Pure.
 """
@@ -24,8 +24,8 @@ def _kept() -> Json:
         "WAL kept by the slot",
         About(
             "a sawtooth of up to a few hundred megabytes, well below the limit (`max_slot_wal_keep_size`) if "
-            "there is one.",
-            "a climb ends at the limit, where Postgres gives the slot up; without one it ends when the disk is full.",
+            "it is set.",
+            "a climb. At the limit Postgres invalidates the slot; without a limit the disk fills.",
             "runbooks/wal-growing.md",
         ),
         Query(newest("outhaul_slot_retained_bytes"), "kept {{source}}"),
@@ -36,12 +36,12 @@ def _kept() -> Json:
 
 
 def growth() -> str:
-    """Return the bytes a second by which what the slot keeps has grown in the last quarter of an hour."""
+    """Return the growth of the WAL that the slot keeps over the last 15 minutes, in bytes per second."""
     return f"max by (source) (deriv({of('outhaul_slot_retained_bytes')}[15m]))"
 
 
 def time_left() -> str:
-    """Return the seconds until the slot keeps more than its limit, if it goes on growing like that; a month at most."""
+    """Return the seconds until the slot keeps more than its limit at this growth; at most a month."""
     return f"clamp_max({newest('outhaul_slot_safe_wal_bytes')} / clamp_min({growth()}, 1), {30 * _DAY_S})"
 
 
@@ -49,8 +49,8 @@ def _left() -> Json:
     return stat(
         "Time until the slot is lost",
         About(
-            "weeks (it shows 4.3 at most), or no limit.",
-            "at this pace Postgres gives the slot up then. Mend what stands still, or raise `max_slot_wal_keep_size`.",
+            "weeks (4.3 is the maximum shown), or no limit.",
+            "at this growth Postgres then invalidates the slot. Fix what blocks it, or raise `max_slot_wal_keep_size`.",
             "runbooks/wal-growing.md",
         ),
         Query(time_left()),
@@ -65,8 +65,8 @@ def _limit() -> Json:
     return stat(
         "WAL until the slot is lost",
         About(
-            "most of `max_slot_wal_keep_size`; without that setting there is no limit but the disk.",
-            "0 and below: the next checkpoint gives the slot up.",
+            "most of `max_slot_wal_keep_size`; without that setting the disk is the limit.",
+            "0 or below: the next checkpoint invalidates the slot.",
             "runbooks/slot-lost.md",
         ),
         Query(newest("outhaul_slot_safe_wal_bytes")),
@@ -79,10 +79,10 @@ def _limit() -> Json:
 
 def _idle() -> Json:
     return lines(
-        "For how long has nobody streamed?",
+        "Time without a session on the slot",
         About(
             "0.",
-            "no reader has the slot: start one. A climb after a failover is another history.",
+            "no reader has the slot: start one. A climb after a failover: the server has another timeline.",
             "runbooks/reader-does-not-start.md",
         ),
         Query(newest("outhaul_slot_inactive_seconds")),
@@ -94,10 +94,10 @@ def _idle() -> Json:
 
 def _held() -> Json:
     return stat(
-        "Streamed from",
+        "Slot active",
         About(
             "*yes*: a session has the slot.",
-            "*no*: all WAL since its position is kept until a reader comes.",
+            "*no*: Postgres keeps all WAL since the slot's position until a reader starts.",
             "runbooks/slot-gone.md",
         ),
         Query(newest("outhaul_slot_active")),
@@ -113,8 +113,8 @@ def _growth() -> Json:
     return stat(
         "Growth of the WAL kept",
         About(
-            "about 0 over a quarter of an hour, up or down.",
-            "as fast as the primary writes WAL: the slot stands still.",
+            "about 0 over 15 minutes, up or down.",
+            "as fast as the primary writes WAL: the slot does not move.",
             "runbooks/wal-growing.md",
         ),
         Query(growth()),
@@ -129,8 +129,8 @@ def _spill() -> Json:
     return lines(
         "Decoding that spills to the primary's disk",
         About(
-            "0, save while a very large transaction is decoded.",
-            "steady: raise `logical_decoding_work_mem`, or make transactions smaller.",
+            "0, except while a very large transaction is decoded.",
+            "constant: raise `logical_decoding_work_mem`, or make transactions smaller.",
             "operations.md",
         ),
         Query(server_per_second("outhaul_slot_spilled_bytes_total"), "spilled {{source}}"),
@@ -143,8 +143,8 @@ def _outbox() -> Json:
     return lines(
         "Size of the outbox",
         About(
-            "flat, if it is pruned.",
-            "`outhaul prune` deletes what ClickHouse is seen to hold; set `OUTHAUL_PRUNE_OLDER_THAN`.",
+            "flat, if you prune it.",
+            "`outhaul prune` deletes rows that ClickHouse holds; set `OUTHAUL_PRUNE_OLDER_THAN`.",
             "housekeeping.md",
         ),
         Query(newest("outhaul_outbox_bytes")),

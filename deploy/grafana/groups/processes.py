@@ -1,6 +1,6 @@
-"""What do our processes use? -> memory, processor, versions, and the exporter's own work.
+"""Metrics of outhaul's processes -> panels of memory, CPU, versions, and the exporter's own work.
 
-Pure. The client library's `process_*` have no source: they are joined with `outhaul_build_info` of the same scrape.
+Pure. The client library's `process_*` have no `source`: they are joined with `outhaul_build_info` of the same scrape.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _QUARTER = Size(6, 8)
 
 def processes() -> Group:
     """Return the group."""
-    return Group("Our processes", (_memory(), _cpu(), _versions(), _looks(), _failures()))
+    return Group("Processes", (_memory(), _cpu(), _versions(), _looks(), _failures()))
 
 
 def _of_process(expr: str) -> str:
@@ -25,8 +25,8 @@ def _memory() -> Json:
     return lines(
         "Memory",
         About(
-            "100 to 250 MB each, whatever the backlog; of a worker only its watchdog, about 100 MB.",
-            "a climb over days is a leak: keep the log, restart it (`kill -9` is safe), report it.",
+            "100 to 250 MB each, with any backlog. For a worker it is the watchdog alone, about 100 MB.",
+            "a climb over days is a leak: keep the log, restart the process (`kill -9` is safe), report it.",
             "performance.md",
         ),
         Query(_of_process("process_resident_memory_bytes"), "{{process}} {{instance}}"),
@@ -37,10 +37,10 @@ def _memory() -> Json:
 
 def _cpu() -> Json:
     return lines(
-        "Processor",
+        "CPU",
         About(
-            "1 % of a core at rest; of a worker only its watchdog.",
-            "100 %: that process is the bound. More workers help where it is theirs.",
+            "1 % of a core when idle. For a worker it is the watchdog alone.",
+            "100 %: that process is the bottleneck. If it is a worker, start more.",
             "performance.md",
         ),
         Query(_of_process("rate(process_cpu_seconds_total[$__rate_interval])"), "{{process}} {{instance}}"),
@@ -54,7 +54,7 @@ def _versions() -> Json:
         "Which versions run?",
         About(
             "one version everywhere.",
-            "readers and workers of two versions may not understand each other: run the same on all.",
+            "readers and workers of different versions may be incompatible: run one version.",
             "runbooks/nothing-stored.md",
         ),
         Query(of("outhaul_build_info")),
@@ -74,10 +74,10 @@ def _versions() -> Json:
 
 def _looks() -> Json:
     return lines(
-        "How long does the exporter look?",
+        "Duration of the exporter's checks",
         About(
-            "milliseconds for each server; *celery* waits a second for answers, an audit may take seconds.",
-            "that server is slow to answer.",
+            "milliseconds for each server; *celery* waits a second for answers, an audit can take seconds.",
+            "that server is slow.",
             "runbooks/README.md",
         ),
         Query(newest("outhaul_exporter_look_seconds", "server"), "{{server}} {{source}}"),
@@ -88,10 +88,10 @@ def _looks() -> Json:
 
 def _failures() -> Json:
     return lines(
-        "Looks that failed",
+        "Failed checks",
         About(
             "none.",
-            "that server did not answer, or refused: the exporter's log says what.",
+            "that server did not answer, or refused a query: see the exporter's log.",
             "runbooks/README.md",
         ),
         Query(times("outhaul_exporter_failures_total", "server", process="exporter"), "{{server}} {{source}}"),

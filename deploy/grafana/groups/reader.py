@@ -1,4 +1,4 @@
-"""What is the reader doing? -> phases, stages, what it had to repeat, and how it keeps its slot.
+"""Metrics of the reader -> panels of phases, stages, repeated work, and its slot.
 
 Pure.
 """
@@ -15,22 +15,22 @@ _QUARTER = Size(6, 8)
 
 
 def reader() -> Group:
-    """Return the group of what a reader does all the time."""
+    """Return the group of a reader's normal work."""
     return Group("Reader", (_phases(), _paused(), _cost(), _capture(), _silence(), _epoch(), _recovery()))
 
 
 def repeats() -> Group:
-    """Return the group of what ought to be rare."""
+    """Return the group of rare events."""
     panels = (_redispatches(), _retries(), _ends(), _left_out(), _sessions(), _heals(), _healed(), _slots())
-    return Group("What the reader had to repeat", panels)
+    return Group("Repeated work of the reader", panels)
 
 
 def _phases() -> Json:
     return timeline(
         "Phase of each reader",
         About(
-            "one *streaming*, any others *standing by*.",
-            "*reconnecting* again and again: Postgres or the network. *waiting*: Redis or ClickHouse.",
+            "one reader *streaming*, the others *standing by*.",
+            "repeatedly *reconnecting*: Postgres or the network. *waiting*: Redis or ClickHouse.",
             "runbooks/reader-does-not-start.md",
         ),
         Query(phase("instance"), "{{instance}} {{source}}"),
@@ -44,7 +44,7 @@ def _paused() -> Json:
         "Paused",
         About(
             "0.",
-            "somebody typed `outhaul pause`: WAL is kept until `outhaul resume` or the end of `--for`.",
+            "`outhaul pause` was typed: the slot keeps WAL until `outhaul resume` or the end of `--for`.",
             "operations.md",
         ),
         Query(newest("outhaul_reader_paused")),
@@ -58,10 +58,10 @@ def _cost() -> Json:
     work = per_second("outhaul_reader_stage_seconds_total", "stage", stage="read|decode|pack|dispatch")
     captured = per_second("outhaul_reader_events_captured_total")
     return lines(
-        "What does an event cost the reader?",
+        "Time per event in the reader",
         About(
-            "a few microseconds under a backlog, up to milliseconds for events that come alone.",
-            "*decode* large: text instead of binary tuples, or very wide rows. *dispatch* large: Redis.",
+            "a few microseconds with a backlog, up to milliseconds for single events.",
+            "much *decode*: text instead of binary tuples, or very wide rows. Much *dispatch*: Redis is slow.",
             "performance.md",
         ),
         Query(f"{work} / on (source) group_left () ({captured} > 0)", "{{stage}} {{source}}"),
@@ -75,8 +75,8 @@ def _capture() -> Json:
     return lines(
         "From commit to capture",
         About(
-            "milliseconds, and 0.2 s more where `synchronous_commit` is off.",
-            "the reader is behind in the log: a backlog, or a transaction that took long and came at once.",
+            "milliseconds; 0.2 s more with `synchronous_commit = off`.",
+            "the reader lags: a backlog, or one long transaction, which is sent at its commit.",
             "performance.md",
         ),
         Query(quantile(0.5, metric), "p50 {{source}}"),
@@ -87,10 +87,10 @@ def _capture() -> Json:
 
 def _silence() -> Json:
     return lines(
-        "Since the last word from, and to, Postgres",
+        "Time since the last bytes from and to Postgres",
         About(
             "*from* and *to* well below `wal_sender_timeout`.",
-            "*from* climbs: the network; at `OUTHAUL_RECEIVE_TIMEOUT_S` the reader begins a new session.",
+            "*from* climbs: the network. At `OUTHAUL_RECEIVE_TIMEOUT_S` the reader begins a new session.",
             "guarantees.md",
         ),
         Query(newest("outhaul_reader_silence_seconds"), "from {{source}}"),
@@ -103,8 +103,8 @@ def _epoch() -> Json:
     return lines(
         "Epoch",
         About(
-            "flat: each step is a reader that took over, or began again after a failure.",
-            "a stair: two pipelines of one source fence each other, or sessions do not last.",
+            "flat. Each step is a takeover by another reader, or a new session after a failure.",
+            "many steps: two pipelines of one source fence each other, or sessions break.",
             "guarantees.md",
         ),
         Query(newest("outhaul_reader_epoch")),
@@ -115,10 +115,10 @@ def _epoch() -> Json:
 
 def _recovery() -> Json:
     return lines(
-        "How long did the last recovery take?",
+        "Duration of the last recovery",
         About(
-            "under a second; up to `OUTHAUL_INSERT_TIMEOUT_S` and 10 s where older inserts have to be waited for.",
-            "ClickHouse is slow to say what it holds: see how long a query takes.",
+            "under a second; up to `OUTHAUL_INSERT_TIMEOUT_S` + 10 s if the reader must wait for older inserts.",
+            "ClickHouse is slow to list the stored positions: see *How long does a query take?*",
             "guarantees.md",
         ),
         Query(newest("outhaul_reader_recovery_seconds")),
@@ -137,8 +137,8 @@ def _redispatches() -> Json:
     return _rare(
         "Batches sent again",
         About(
-            "none, but where a worker or Redis was lost.",
-            "harmless: a batch is stored once however often it is sent. Steady: workers die, or are too slow.",
+            "none, except after a worker or Redis was lost.",
+            "harmless: a batch is stored once even if it is sent often. If constant: workers die, or are too slow.",
             "runbooks/nothing-stored.md",
         ),
         "outhaul_reader_redispatches_total",
@@ -151,7 +151,7 @@ def _retries() -> Json:
         "Retries",
         About(
             "none.",
-            "where it says *dispatch* or *reports* it is Redis, *recovery* is ClickHouse.",
+            "*dispatch* or *reports*: Redis does not answer; *recovery*: ClickHouse does not answer.",
             "runbooks/redis-lost.md",
         ),
         "outhaul_reader_retries_total",
@@ -163,8 +163,8 @@ def _ends() -> Json:
     return _rare(
         "Sessions that ended",
         About(
-            "none, but with restarts of Postgres and of the reader.",
-            "the reason is the class of the error; the reader's log has the whole of it as `session_ended`.",
+            "none, except at restarts of Postgres and of the reader.",
+            "the legend shows the class of the error; `session_ended` in the reader's log shows the error.",
             "runbooks/reader-does-not-start.md",
         ),
         "outhaul_reader_session_ends_total",
@@ -176,8 +176,8 @@ def _left_out() -> Json:
     return _rare(
         "Events left out",
         About(
-            "none, and some after each recovery: ClickHouse held them when they were streamed again.",
-            "nothing to do: this is how nothing is stored twice.",
+            "none, except some after each recovery: events streamed again that ClickHouse already held.",
+            "nothing to do: outhaul leaves them out so that nothing is stored twice.",
             "guarantees.md",
         ),
         "outhaul_reader_events_left_out_total",
@@ -188,7 +188,7 @@ def _sessions() -> Json:
     return _rare(
         "Sessions begun",
         About(
-            "none, but after a session has ended.", "see *Sessions that ended*.", "runbooks/reader-does-not-start.md"
+            "none, except after a session has ended.", "see *Sessions that ended*.", "runbooks/reader-does-not-start.md"
         ),
         "outhaul_reader_sessions_total",
     )
@@ -198,8 +198,8 @@ def _heals() -> Json:
     return _rare(
         "Heals",
         About(
-            "none: copies of what a slot skipped.",
-            "the slot was lost or made anew; the reader's log says why, `outhaul verify` that nothing is missing.",
+            "none. A heal copies the events that a slot skipped.",
+            "the slot was lost or created again; the reader's log says why. Check with `outhaul verify`.",
             "runbooks/slot-lost.md",
         ),
         "outhaul_reader_heals_total",
@@ -212,7 +212,7 @@ def _healed() -> Json:
         "Events healed",
         About(
             "none.",
-            "so many events were copied from the outbox, since the slot had skipped them.",
+            "the slot skipped these events, and the reader copied them from the outbox.",
             "runbooks/slot-lost.md",
         ),
         "outhaul_reader_healed_events_total",
@@ -221,10 +221,10 @@ def _healed() -> Json:
 
 def _slots() -> Json:
     return _rare(
-        "Slots given up or made anew",
+        "Slots dropped or created again",
         About(
             "none.",
-            "with `OUTHAUL_HEAL=auto` the reader did it by itself; often: the limit of WAL is too small.",
+            "the reader did it because of `OUTHAUL_HEAL=auto`. If often: the WAL limit is too small.",
             "runbooks/slot-lost.md",
         ),
         "outhaul_reader_slot_changes_total",

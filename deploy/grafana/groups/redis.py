@@ -1,4 +1,4 @@
-"""How are Redis and Celery's queue? -> answers, memory, and what waits.
+"""Metrics of Redis and Celery's queue -> panels of response time, memory, and waiting messages.
 
 Pure.
 """
@@ -19,10 +19,10 @@ def redis() -> Group:
 
 def _queue() -> Json:
     return lines(
-        "Messages that wait",
+        "Waiting messages",
         About(
-            "0 to `OUTHAUL_MAX_IN_FLIGHT`: a message for each batch.",
-            "more: something else uses this queue. Flat above 0: no worker takes them.",
+            "0 to `OUTHAUL_MAX_IN_FLIGHT`: one message per batch.",
+            "more: another program uses this queue. Flat above 0: no worker takes messages.",
             "runbooks/nothing-stored.md",
         ),
         Query(newest("outhaul_queue_messages")),
@@ -37,7 +37,7 @@ def _workers() -> Json:
         "Workers that answer a ping",
         About(
             "as many as you run.",
-            "fewer: one is gone, frozen, or cut off from Redis; the watchdog starts Celery again in half a minute.",
+            "fewer: a worker has ended, is frozen, or lost Redis; the watchdog restarts Celery within half a minute.",
             "runbooks/nothing-stored.md",
         ),
         Query(newest("outhaul_celery_workers")),
@@ -48,10 +48,10 @@ def _workers() -> Json:
 
 def _ping() -> Json:
     return lines(
-        "How long does Redis take to answer?",
+        "Response time of Redis",
         About(
             "under a millisecond in one data centre.",
-            "a slow command of somebody else (`SLOWLOG GET`), swapping, or the network.",
+            "a slow command of another client (`SLOWLOG GET`), swapping, or the network.",
             "runbooks/redis-lost.md",
         ),
         Query(newest("outhaul_redis_ping_seconds")),
@@ -64,8 +64,8 @@ def _reporting() -> Json:
     return lines(
         "Does a reader report?",
         About(
-            "yes: its state is in Redis, where `outhaul status` finds it.",
-            "no reader runs, or it reaches another Redis than the exporter.",
+            "yes: its state is in Redis, where `outhaul status` reads it.",
+            "no reader runs, or it uses another Redis than the exporter.",
             "runbooks/reader-does-not-start.md",
         ),
         Query(newest("outhaul_reader_reporting")),
@@ -79,8 +79,8 @@ def _memory() -> Json:
     return lines(
         "Memory of Redis",
         About(
-            "batches in flight, and what others keep there; far below the limit (`maxmemory`, 0: none).",
-            "at the limit it refuses batches (exit code 32) or evicts them; they are sent again.",
+            "batches in flight and the data of other clients; far below the limit (`maxmemory`; 0: no limit).",
+            "at the limit Redis refuses batches (exit code 32) or evicts them; the reader sends them again.",
             "runbooks/redis-lost.md",
         ),
         Query(newest("outhaul_redis_memory_used_bytes"), "used {{source}}"),
@@ -95,7 +95,7 @@ def _evicted() -> Json:
         "Keys evicted by Redis",
         About(
             "0.",
-            "give Redis more memory, or `maxmemory-policy noeviction`: an evicted batch has to be sent again.",
+            "give Redis more memory, or set `maxmemory-policy noeviction`: the reader sends evicted batches again.",
             "runbooks/redis-lost.md",
         ),
         Query(server_per_second("outhaul_redis_evicted_keys_total")),

@@ -1,6 +1,6 @@
-"""Phases of a reader and states of a slot -> numbers, with a word and a colour for each.
+"""Phases of a reader and states of a slot -> numbers, with a text and a colour for each.
 
-Pure. Of several readers of a source the one that does the most counts, so the order is from the least to the most.
+Pure. With several readers of a source, the panel shows the highest number, so the order is from idle to streaming.
 """
 
 from __future__ import annotations

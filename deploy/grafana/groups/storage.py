@@ -1,4 +1,4 @@
-"""What is in ClickHouse, and what does Postgres decode? -> months of `event_log`, and the slot's counters.
+"""Metrics of `event_log` and of the slot -> panels of months, and of what Postgres decodes.
 
 Pure.
 """
@@ -13,7 +13,7 @@ from deploy.grafana.promql import newest, server_per_second
 def storage() -> Group:
     """Return the group."""
     return Group(
-        "Months of event_log, and what Postgres decodes", (_months(), _decoded(), _streamed(), _asked(), _last())
+        "Months of event_log, and decoding in Postgres", (_months(), _decoded(), _streamed(), _asked(), _last())
     )
 
 
@@ -22,8 +22,8 @@ def _months() -> Json:
     return table(
         "Months of event_log",
         About(
-            "old months in few parts; the newest 24, the rest as *older*.",
-            "hundreds of parts in an old month: a backfill goes on, or merges stand still.",
+            "old months have few parts. Shows the newest 24 months, and all before as *older*.",
+            "hundreds of parts in an old month: a backfill runs, or merges are stopped.",
             "runbooks/clickhouse-down.md",
         ),
         *(Query(newest(f"outhaul_clickhouse_{metric}", "partition")) for metric in metrics),
@@ -46,8 +46,8 @@ def _decoded() -> Json:
     return lines(
         "Transactions that Postgres decodes for the slot",
         About(
-            "all that touch the outbox. *spilled* and *streamed* are none, but for very large ones.",
-            "0 while apps write: nobody streams from the slot.",
+            "*all*: every transaction that writes to the outbox. *spilled* and *streamed*: 0, except very large ones.",
+            "0 while apps write: no reader streams from the slot.",
             "runbooks/wal-growing.md",
         ),
         *_counters("transactions"),
@@ -60,8 +60,8 @@ def _streamed() -> Json:
     return lines(
         "Bytes that Postgres decodes for the slot",
         About(
-            "a little more than what the reader captures.",
-            "far more: the publication has tables or operations that are not the outbox' inserts.",
+            "a little more than the reader captures.",
+            "far more: the publication has other tables, or operations other than inserts.",
             "operations.md",
         ),
         *_counters("bytes"),
@@ -80,10 +80,10 @@ def _counters(what: str) -> tuple[Query, ...]:
 
 def _asked() -> Json:
     return lines(
-        "Queries that ClickHouse answers",
+        "Queries of event_log",
         About(
-            "whatever its users ask; only where `system.query_log` exists.",
-            "a jump explains slow inserts.",
+            "depends on your users; only if `system.query_log` exists.",
+            "a jump can explain slow inserts.",
             "runbooks/clickhouse-down.md",
         ),
         Query(newest("outhaul_clickhouse_queries")),
@@ -95,9 +95,9 @@ def _asked() -> Json:
 
 def _last() -> Json:
     return lines(
-        "Since the last event was stored",
+        "Time since the last event was stored",
         About(
-            "under a second while events come; a climb while none come.",
+            "under a second while events come; climbs without events.",
             "a climb while events come: nothing is stored.",
             "runbooks/nothing-stored.md",
         ),

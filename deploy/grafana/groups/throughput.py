@@ -1,4 +1,4 @@
-"""How much goes through, and where is the time going? -> rates, and what reader and workers are busy with.
+"""Metrics of throughput -> panels of rates, and of the stages in which reader and workers spend their time.
 
 Pure.
 """
@@ -21,8 +21,8 @@ def _events() -> Json:
     return lines(
         "Events captured and stored",
         About(
-            "both lines together.",
-            "captured above stored: a backlog builds up in flight. Stored above captured: a backlog is worked off.",
+            "both lines are equal.",
+            "captured above stored: more is in flight. Stored above captured: less is in flight.",
             "runbooks/nothing-stored.md",
         ),
         Query(per_second("outhaul_reader_events_captured_total"), "captured {{source}}"),
@@ -36,7 +36,7 @@ def _bytes() -> Json:
     return lines(
         "Bytes captured and stored",
         About(
-            "stored (compressed) is a fraction of captured (as Postgres sends it).",
+            "stored (compressed) is a fraction of captured (as sent by Postgres).",
             "many bytes for few events: look for large `event_context`.",
             "performance.md",
         ),
@@ -51,9 +51,9 @@ def _reader() -> Json:
     return lines(
         "What is the reader busy with?",
         About(
-            "mostly *wait*. *wait* and *read* are one thread, *decode* and *pack* another, *dispatch* a "
-            "third: 100 % each.",
-            "the thread that is near 100 % is the bound; *dispatch*: Redis is slow.",
+            "mostly *wait*. *wait* and *read* are one thread, *decode* and *pack* a second, *dispatch* a "
+            "third; each thread has 100 %.",
+            "the thread near 100 % is the bottleneck; if it is *dispatch*, Redis is slow.",
             "performance.md",
         ),
         Query(per_second("outhaul_reader_stage_seconds_total", "stage"), "{{stage}} {{source}}"),
@@ -67,8 +67,8 @@ def _worker() -> Json:
     return lines(
         "What are the workers busy with?",
         About(
-            "*insert* most of it, and all together well below 100 % for each process of the pool.",
-            "near that: start more workers. *fetch* or *report* large: Redis is slow.",
+            "mostly *insert*; the sum is well below 100 % for each process of the pool.",
+            "near 100 %: start more workers. Much *fetch* or *report*: Redis is slow.",
             "performance.md",
         ),
         Query(per_second("outhaul_worker_stage_seconds_total", "stage"), "{{stage}} {{source}}"),

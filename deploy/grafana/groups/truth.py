@@ -1,4 +1,4 @@
-"""Is everything there? -> what was set aside, and what the audit found.
+"""Metrics of dead letters and of the audit -> panels of the events set aside, and of the differences found.
 
 Pure.
 """
@@ -15,21 +15,21 @@ _QUARTER = Size(6, 8)
 
 
 def dead_letters() -> Group:
-    """Return the group of events that were set aside."""
+    """Return the group of dead letters."""
     return Group("Dead letters", (_letters(), _new()))
 
 
 def audit() -> Group:
-    """Return the group of comparisons."""
+    """Return the group of the audit."""
     return Group("Audit", (_found(), _compared(), _age(), _failures()))
 
 
 def _letters() -> Json:
     return lines(
-        "Dead letters that wait for you",
+        "Open dead letters",
         About(
-            "0: neither retried nor discarded yet.",
-            "`outhaul dlq list` and `outhaul dlq show` say what is wrong with each; mend it, then `outhaul dlq retry`.",
+            "0. Counts dead letters not yet retried or discarded.",
+            "`outhaul dlq list` and `outhaul dlq show` give the reason of each; fix it, then type `outhaul dlq retry`.",
             "runbooks/dead-letters.md",
         ),
         Query(newest("outhaul_clickhouse_dead_letters")),
@@ -43,7 +43,7 @@ def _new() -> Json:
         "New dead letters",
         About(
             "none.",
-            "an app writes what ClickHouse cannot hold; it is kept whole, and everything else goes on.",
+            "an app writes events that ClickHouse refuses; they are kept whole, and all other events are stored.",
             "runbooks/dead-letters.md",
         ),
         Query(times("outhaul_reader_events_dead_lettered_total", process="reader")),
@@ -56,10 +56,10 @@ def _new() -> Json:
 def _found() -> Json:
     found = ("missing", "extra", "repeated")
     return lines(
-        "What the audit found",
+        "Differences found by the audit",
         About(
-            "0; *extra* are events that somebody deleted from the outbox by hand.",
-            "*missing*: `outhaul verify --repair`. *repeated*: the page of duplicates.",
+            "0; *extra* events were deleted from the outbox by hand.",
+            "*missing*: type `outhaul verify --repair`. *repeated*: read docs/runbooks/duplicates.md.",
             "runbooks/missing-rows.md",
         ),
         *(Query(newest(f"outhaul_audit_{what}_events"), f"{what} {{{{source}}}}") for what in found),
@@ -73,8 +73,8 @@ def _compared() -> Json:
     return lines(
         "Events compared",
         About(
-            "those of the last pass, up to 393,216: the newest, and older ones in turn.",
-            "0 though events come: the exporter looks at another outbox, `OUTHAUL_TABLE`.",
+            "up to 393,216 in the last pass: the newest events, and older ones in turn.",
+            "0 while events come: the exporter compares another outbox; check its `OUTHAUL_TABLE`.",
             "metrics.md",
         ),
         Query(newest("outhaul_audit_compared_events")),
@@ -88,7 +88,7 @@ def _age() -> Json:
         "Time since the last audit",
         About(
             "a sawtooth of a minute or two.",
-            "a climb: the slot stands still, so that nothing can be said, or a server does not answer.",
+            "a climb: the slot does not move, so the audit has to wait, or a server does not answer.",
             "metrics.md",
         ),
         Query(audit_age()),
@@ -99,10 +99,10 @@ def _age() -> Json:
 
 def _failures() -> Json:
     return lines(
-        "Audits that failed",
+        "Failed audits",
         About(
-            "none, but while the slot stands still or a server is away.",
-            "the exporter's log says why; until one passes, nothing is known of what is missing.",
+            "none, except while the slot does not move or a server does not answer.",
+            "the exporter's log says why. Until an audit succeeds, missing events are not detected.",
             "metrics.md",
         ),
         Query(times("outhaul_exporter_failures_total", process="exporter", server="audit")),

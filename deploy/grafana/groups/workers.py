@@ -1,4 +1,4 @@
-"""What are the workers doing? -> tasks, their times and errors.
+"""Metrics of the workers -> panels of tasks, their times and errors.
 
 Pure.
 """
@@ -22,9 +22,9 @@ def _tasks() -> Json:
     return lines(
         "Tasks by outcome",
         About(
-            "*stored*. *stale* and *missing* come after a change of reader, and are harmless.",
-            "*retrying*: ClickHouse is away or slow; *fatal*: it refuses, the worker's log says what; "
-            "*refused*: not ours; *other_version*: upgrade the workers.",
+            "*stored*. *stale* and *missing* follow a takeover by another reader, and are harmless.",
+            "*retrying*: ClickHouse is down or slow; *fatal*: ClickHouse refuses, see the worker's log; "
+            "*refused*: not a message of this pipeline; *other_version*: upgrade the workers.",
             "runbooks/nothing-stored.md",
         ),
         Query(per_second("outhaul_worker_tasks_total", "outcome"), "{{outcome}} {{source}}"),
@@ -44,7 +44,7 @@ def _seconds() -> Json:
         "How long does a task take?",
         About(
             "tens of milliseconds; a second for a full batch.",
-            "near `OUTHAUL_TASK_TIME_LIMIT_S` tasks are killed, and their batches sent again.",
+            "near `OUTHAUL_TASK_TIME_LIMIT_S`: tasks are killed, and their batches are sent again.",
             "runbooks/clickhouse-down.md",
         ),
         "outhaul_worker_task_seconds",
@@ -53,10 +53,10 @@ def _seconds() -> Json:
 
 def _insert() -> Json:
     return _times(
-        "How long of that is the insert?",
+        "How long does the insert take?",
         About(
-            "most of it.",
-            "near `OUTHAUL_INSERT_TIMEOUT_S` they are cut off and come again; see the merges of ClickHouse.",
+            "most of the task's time.",
+            "near `OUTHAUL_INSERT_TIMEOUT_S`: inserts are cut off and repeated; see the merges of ClickHouse.",
             "runbooks/clickhouse-down.md",
         ),
         "outhaul_worker_insert_seconds",
@@ -68,7 +68,7 @@ def _errors() -> Json:
         "Errors",
         About(
             "none.",
-            "*transient* comes again by itself. *fatal* needs you. The code is ClickHouse' number: 252 too "
+            "*transient* is retried automatically. *fatal* needs an operator. The code is ClickHouse's: 252 too "
             "many parts, 241 memory, 516 login.",
             "runbooks/nothing-stored.md",
         ),
@@ -80,10 +80,10 @@ def _errors() -> Json:
 
 def _lost() -> Json:
     return lines(
-        "Reports lost",
+        "Lost reports",
         About(
             "none.",
-            "stored, and Redis did not take the word: the batch is sent again and found stored.",
+            "the batch was stored, but Redis did not accept the report: it is sent again and found stored.",
             "runbooks/redis-lost.md",
         ),
         Query(times("outhaul_worker_reports_lost_total", process="worker")),
@@ -97,8 +97,8 @@ def _restarts() -> Json:
         "Restarts by the watchdog",
         About(
             "none.",
-            "*ended*: Celery's process died, of memory perhaps. *deaf*: it took no messages, mostly after "
-            "Redis was away.",
+            "*ended*: Celery's process died, perhaps for lack of memory. *deaf*: it took no messages, mostly after "
+            "Redis was down.",
             "runbooks/nothing-stored.md",
         ),
         Query(times("outhaul_worker_restarts_total", "reason", process="worker"), "{{reason}} {{source}}"),
@@ -109,10 +109,10 @@ def _restarts() -> Json:
 
 def _up() -> Json:
     return lines(
-        "Workers whose Celery runs",
+        "Workers with a running Celery",
         About(
             "as many as you run.",
-            "the watchdog starts Celery again; if that does not help, its log says why.",
+            "the watchdog restarts Celery; if that fails, its log says why.",
             "runbooks/nothing-stored.md",
         ),
         Query('sum by (source) (outhaul_worker_up{source=~"$source"})'),
@@ -125,8 +125,8 @@ def _events() -> Json:
     return lines(
         "Events stored and set aside",
         About(
-            "as many as the reader captures; none set aside.",
-            "set aside: dead letters. More than captured: batches that were sent again.",
+            "stored follows what the reader captures; 0 set aside.",
+            "set aside: dead letters. More stored than captured: batches were sent again.",
             "runbooks/dead-letters.md",
         ),
         Query(per_second("outhaul_worker_events_stored_total"), "stored {{source}}"),
@@ -138,10 +138,10 @@ def _events() -> Json:
 def _size() -> Json:
     stored = per_second("outhaul_worker_events_stored_total")
     return lines(
-        "Bytes of an event, compressed",
+        "Compressed bytes per event",
         About(
             "tens to hundreds.",
-            "a jump: apps write more into `event_context`, or in another shape that compresses less.",
+            "a jump: apps write larger contexts, or contexts that compress less.",
             "performance.md",
         ),
         Query(ratio(per_second("outhaul_worker_bytes_stored_total"), stored)),
