@@ -30,7 +30,7 @@ faults: $(STAMP)  ## Run the fault grid alone: every edge, every way to break it
 check: $(STAMP)  ## Lint, types and import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy producer sink cdc_reader deploy tests
+	$(BIN)/mypy outhaul tests deploy/examples/webapp
 	$(BIN)/lint-imports
 
 docs: $(STAMP)  ## Build the documentation as a site, build/site/index.html, and fail for a link that leads nowhere

@@ -14,8 +14,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from cdc_reader.latency import BOUNDS_S, Latencies
-from cdc_reader.state import PHASES
+from outhaul.cdc_reader.latency import BOUNDS_S, Latencies
+from outhaul.cdc_reader.session.state import PHASES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -1,7 +1,7 @@
 """Settings -> a reader that streams until it is told to stop.
 
 Edge: opens what a session needs and begins a new one after every transient failure, with capped backoff. There is one
-way back from anything (cdc_reader/recovery.py), so nothing of a failed session is kept.
+way back from anything (cdc_reader/session/recovery.py), so nothing of a failed session is kept.
 """
 
 from __future__ import annotations
@@ -19,42 +19,37 @@ from typing import TYPE_CHECKING
 import structlog
 from prometheus_client import REGISTRY
 
-from cdc_reader import memory, metrics
-from cdc_reader.columns import UnsupportedBinary
-from cdc_reader.dispatch import Dispatcher
-from cdc_reader.lineage import Past
-from cdc_reader.loop import Session, Tools
-from cdc_reader.pausing.wish import ask
-from cdc_reader.preflight import (
-    Server,
-    check_clickhouse,
-    check_postgres,
-    check_redis,
-    check_slot,
-)
-from cdc_reader.recovery import recover
-from cdc_reader.signs import Signs
-from cdc_reader.slot import confirmed_lsn
-from cdc_reader.slot_care.facts import slot_facts
-from cdc_reader.slot_care.hold import check_free
-from cdc_reader.slot_care.self_heal import Guard, is_about_the_slot, mend, park, remake
-from cdc_reader.sqlstate import SlotHeldError
-from cdc_reader.standby import Standby
-from cdc_reader.stream_server import check_may_stream, check_stream, connect_stream, open_stream, renamed
-from cdc_reader.timeline_watch import TimelineWatch
-from sink import identity, sentry
-from sink.app import SinkApp, make_app
-from sink.clickhouse import ClickHouse
-from sink.errors import Exit, FatalError, PipelineError, TransientError
-from sink.exposition import Health, expose
-from sink.keys import reconnecting_key
-from sink.payloads import Payloads
-from sink.retry import backoff_s
+from outhaul.cdc_reader import metrics
+from outhaul.cdc_reader.capture.columns import UnsupportedBinary
+from outhaul.cdc_reader.capture.dispatch import Dispatcher
+from outhaul.cdc_reader.postgres.connect import check_may_stream, check_stream, connect_stream, open_stream, renamed
+from outhaul.cdc_reader.postgres.errors import SlotHeldError
+from outhaul.cdc_reader.postgres.preflight import Server, check_clickhouse, check_postgres, check_redis, check_slot
+from outhaul.cdc_reader.postgres.slot import confirmed_lsn
+from outhaul.cdc_reader.postgres.slot_view import slot_facts
+from outhaul.cdc_reader.postgres.timelines import Past
+from outhaul.cdc_reader.session import memory
+from outhaul.cdc_reader.session.liveness import Signs
+from outhaul.cdc_reader.session.loop import Session, Tools
+from outhaul.cdc_reader.session.pause_requests import ask
+from outhaul.cdc_reader.session.recovery import recover
+from outhaul.cdc_reader.session.takeover import Standby
+from outhaul.cdc_reader.session.timeline_watch import TimelineWatch
+from outhaul.cdc_reader.slots.hold import check_free
+from outhaul.cdc_reader.slots.self_heal import Guard, is_about_the_slot, mend, park, remake
+from outhaul.sink.app import SinkApp, make_app
+from outhaul.sink.backoff import backoff_s
+from outhaul.sink.clickhouse import ClickHouse
+from outhaul.sink.errors import Exit, FatalError, PipelineError, TransientError
+from outhaul.sink.keys import reconnecting_key
+from outhaul.sink.redis.payloads import Payloads
+from outhaul.sink.telemetry import log_context, sentry
+from outhaul.sink.telemetry.exposition import Health, expose
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sink.settings import Settings
+    from outhaul.sink.settings import Settings
 
 log = structlog.get_logger("outhaul.reader")
 
@@ -170,7 +165,7 @@ def _status_interval_s(settings: Settings, server: Server) -> float:
 
 def _open(app: SinkApp, status_interval_s: float, signs: Signs, watch: TimelineWatch, *, binary: bool) -> Session:
     settings = app.settings
-    identity.begin(source=settings.source, slot=settings.slot)
+    log_context.begin(source=settings.source, slot=settings.slot)
     owner = secrets.token_hex(8)
     with connect_stream(settings) as conn:
         check_may_stream(conn, settings)

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from sink.errors import Exit, FatalError
+from outhaul.sink.errors import Exit, FatalError
 
 
 def bench(

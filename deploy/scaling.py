@@ -1,4 +1,5 @@
-"""Measured figures -> what a rate of events costs; `python -m deploy.scaling` writes the table of docs/scaling.md.
+"""Measured figures -> what a rate of events costs; `python -m outhaul.deploy.scaling` writes the table of
+docs/scaling.md.
 
 Pure but for its last lines. The page holds the figures and the table, so whoever measures others changes them there.
 """
@@ -11,10 +12,10 @@ import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "scaling.md"
 RATES = (1_000, 100_000, 1_000_000)
 
-_BEGIN, _END = "<!-- made by: python -m deploy.scaling -->\n", "<!-- made until here -->\n"
+_BEGIN, _END = "<!-- made by: python -m outhaul.deploy.scaling -->\n", "<!-- made until here -->\n"
 _FIGURE = re.compile(r"^\| `(\w+)` \| ([\d,.]+) \|", re.MULTILINE)
 _YEAR_S = 365 * 86_400
 _HOUR_S = 3600

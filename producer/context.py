@@ -20,7 +20,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from producer.refusal import EventError
+from outhaul.errors import EventError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

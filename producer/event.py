@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from producer.context import context_json
-from producer.refusal import EventError
+from outhaul.context import context_json
+from outhaul.errors import EventError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -27,9 +27,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column, validates
 
-from producer.context import context_json
-from producer.event import check_at, check_name, check_traceparent, check_version
-from producer.trace import running_traceparent
+from outhaul.context import context_json
+from outhaul.event import check_at, check_name, check_traceparent, check_version
+from outhaul.trace import running_traceparent
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,14 +15,14 @@ from psycopg import AsyncConnection, AsyncCursor, Connection, Cursor
 from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.rows import tuple_row
 
-from producer.refusal import EventError
-from producer.statement import Shape, Target, writing
-from producer.trace import running_traceparent
+from outhaul.errors import EventError
+from outhaul.statement import Shape, Target, writing
+from outhaul.trace import running_traceparent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from producer.event import Event
+    from outhaul.event import Event
 
 # By connection and not by address: a connection has its own search path, and a new one sees what was altered.
 _known: WeakKeyDictionary[Connection[Any] | AsyncConnection[Any], dict[str, Shape]] = WeakKeyDictionary()
@@ -117,4 +117,4 @@ def _is_unicode(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
 def _other_door(conn: object) -> str:
     if isinstance(conn, AsyncConnection):
         return "use `await emit_async(…)`"
-    return "for SQLAlchemy use producer.sqlalchemy"
+    return "for SQLAlchemy use outhaul.sqlalchemy"

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session, scoped_session
 
-from producer.event import Event
-from producer.orm import OutboxEventMixin, outbox_table
-from producer.refusal import EventError
-from producer.statement import Shape, Target, writing
-from producer.trace import running_traceparent
+from outhaul.errors import EventError
+from outhaul.event import Event
+from outhaul.orm import OutboxEventMixin, outbox_table
+from outhaul.statement import Shape, Target, writing
+from outhaul.trace import running_traceparent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

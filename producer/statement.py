@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from datetime import UTC
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from producer.event import check_name
-from producer.refusal import EventError
+from outhaul.errors import EventError
+from outhaul.event import check_name
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Mapping, MutableMapping, Sequence
 
-    from producer.event import Event
+    from outhaul.event import Event
 
     Writing: TypeAlias = Generator["Query", Sequence[Sequence[Any]], list[bool]]
 

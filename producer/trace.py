@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 
-from producer.event import is_traceparent
+from outhaul.event import is_traceparent
 
 
 def running_traceparent() -> str | None:

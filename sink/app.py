@@ -1,4 +1,4 @@
-"""Settings -> the Celery app; `celery -A sink.app worker` starts here.
+"""Settings -> the Celery app; `celery -A outhaul.sink.app worker` starts here.
 
 Edge: builds the app from the environment when it is imported, as Celery's command line asks for. All limits agree
 with each other (sink/settings.py checks it): an insert ends before its task, a task before its message becomes
@@ -17,10 +17,12 @@ from celery import Celery
 from celery.signals import setup_logging, task_postrun
 from click.core import ParameterSource
 
-from sink import identity, logs, redis_places, redis_url, sentry
-from sink.payloads import SOCKET_TIMEOUT_S
-from sink.scrub import scrub_of
-from sink.settings import Settings, load
+from outhaul.sink.redis import topology
+from outhaul.sink.redis import url as redis_url
+from outhaul.sink.redis.payloads import SOCKET_TIMEOUT_S
+from outhaul.sink.settings import Settings, load
+from outhaul.sink.telemetry import log_context, logs, sentry
+from outhaul.sink.telemetry.scrub import scrub_of
 
 if TYPE_CHECKING:
     from typing import Any
@@ -29,7 +31,7 @@ WRITE_BATCH = "outhaul.write_batch"
 RETRY_LETTERS = "outhaul.retry_letters"
 PRUNE = "outhaul.prune"
 OURS = frozenset({WRITE_BATCH, RETRY_LETTERS, PRUNE})
-TRANSPORT = "sink.inbox:Transport"
+TRANSPORT = "outhaul.sink.redis.transport:Transport"
 
 # How often Celery beat asks for a pass of pruning, in seconds, where the settings want any.
 _PRUNE_EVERY_S = 600
@@ -66,18 +68,18 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "task_soft_time_limit": (settings.insert_timeout_s + settings.task_time_limit_s) / 2,
         "task_annotations": {WRITE_BATCH: {"rate_limit": settings.rate_limit or None}},
         "worker_hijack_root_logger": False,
-        "imports": ["sink.task", "sink.retry_letters", "sink.pulse"],
+        "imports": ["outhaul.sink.task", "outhaul.sink.letters.retry_task", "outhaul.sink.process.heartbeat"],
         "beat_schedule": _schedule(settings),
     }
 
 
 def _where(url: str, source: str) -> dict[str, Any]:
     """Return how our transport finds the server, where Sentinels or a cluster are asked for it."""
-    if redis_places.places(url, source) is None:
+    if topology.places(url, source) is None:
         return {}
     # A server that hangs is left for the next as soon as by our own connections: kombu adds a second to this one.
     interval = {"health_check_interval": SOCKET_TIMEOUT_S - 1}
-    return interval | {"places": redis_places.name(url, source), "global_keyprefix": redis_url.key_prefix(url, source)}
+    return interval | {"places": topology.name(url, source), "global_keyprefix": redis_url.key_prefix(url, source)}
 
 
 def _schedule(settings: Settings) -> dict[str, Any]:
@@ -106,13 +108,13 @@ def _configure_logs(loglevel: int | str, **_: object) -> None:
     level = _spell_level(loglevel) if _is_asked_for("loglevel") else settings.log_level
     logs.configure(settings.log_format, level=level, scrub=scrub_of(settings))
     logs.watch_threads()
-    identity.begin(source=settings.source)
+    log_context.begin(source=settings.source)
     sentry.configure(settings, "worker")
 
 
 @task_postrun.connect  # type: ignore[untyped-decorator] # celery has no types
 def _end_of_task(**_: object) -> None:
-    identity.end()
+    log_context.end()
 
 
 def _is_asked_for(option: str) -> bool:

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
 
-from sink.errors import ForeignMessageError
-from sink.keys import COPY, STREAM
-from sink.version import Address, check_version, is_well_formed
+from outhaul.sink.errors import ForeignMessageError
+from outhaul.sink.keys import COPY, STREAM
+from outhaul.sink.version import Address, check_version, is_well_formed
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from sink.position import Position
+    from outhaul.sink.position import Position
 
 # A worker reads this version and the one before it (ADR 14). What tests/golden/ has of it never changes.
 MESSAGE_VERSION = 3

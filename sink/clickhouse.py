@@ -17,9 +17,9 @@ import urllib3
 from clickhouse_connect import common
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from sink import tls
-from sink.codes import error_of
-from sink.errors import Exit, FatalError
+from outhaul.sink import tls
+from outhaul.sink.codes import error_of
+from outhaul.sink.errors import Exit, FatalError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

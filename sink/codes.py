@@ -7,7 +7,7 @@ Source: https://github.com/ClickHouse/ClickHouse/blob/master/src/Common/ErrorCod
 
 from __future__ import annotations
 
-from sink.errors import Exit, FatalError, PipelineError, PoisonError, TransientError
+from outhaul.sink.errors import Exit, FatalError, PipelineError, PoisonError, TransientError
 
 # The fence in the insert statement is the only throwIf of ours.
 THROW_IF = 395

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from sink.errors import Exit, FatalError
+from outhaul.sink.errors import Exit, FatalError
 
 FORM = r"(?:[0-9]{1,9}[smhdw])+"
 

@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sink.errors import TransientError
+from outhaul.sink.errors import TransientError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,18 +18,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import structlog
 
-from sink import metrics
-from sink.errors import ForeignMessageError
-from sink.keys import mark
-from sink.position import parse_position
-from sink.schema import column_type
-from sink.sql import identifier, literal, query
+from outhaul.sink.errors import ForeignMessageError
+from outhaul.sink.keys import mark
+from outhaul.sink.position import parse_position
+from outhaul.sink.schema import column_type
+from outhaul.sink.sql import identifier, literal, query
+from outhaul.sink.telemetry import metrics
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sink.batch import Message
-    from sink.clickhouse import ClickHouse
+    from outhaul.sink.batch import Message
+    from outhaul.sink.clickhouse import ClickHouse
 
 log = structlog.get_logger("outhaul.sink")
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-from sink.errors import FatalError
+from outhaul.sink.errors import FatalError
 
 _LSN_BITS = 64
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from sink.batch import Message, decode, encode
-from sink.errors import PoisonError
+from outhaul.sink.batch import Message, decode, encode
+from outhaul.sink.errors import PoisonError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
 
-from sink.errors import Exit
+from outhaul.sink.errors import Exit
 
 # No line of ours is longer, and no task waits longer; what is, was put on the list by somebody else.
 _MAX_LINE_BYTES = 64 << 10

@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from sink.errors import Exit, FatalError
-from sink.settings import DEDUPLICATION_WINDOW
-from sink.sql import identifier, literal, names, number_in, schema_number, statement
+from outhaul.sink.errors import Exit, FatalError
+from outhaul.sink.settings import DEDUPLICATION_WINDOW
+from outhaul.sink.sql import identifier, literal, names, number_in, schema_number, statement
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import pyarrow as pa
 
-    from sink.clickhouse import ClickHouse
-    from sink.settings import Settings
+    from outhaul.sink.clickhouse import ClickHouse
+    from outhaul.sink.settings import Settings
 
 log = structlog.get_logger("outhaul.sink")
 

@@ -16,10 +16,10 @@ import hmac
 import json
 from typing import TYPE_CHECKING, Any
 
-from sink.errors import ForeignMessageError
+from outhaul.sink.errors import ForeignMessageError
 
 if TYPE_CHECKING:
-    from sink.settings import Settings
+    from outhaul.sink.settings import Settings
 
 FIELD = "seal"
 _TODO = "Give reader, workers and commands the same OUTHAUL_MESSAGE_KEY; if they have it, look who else writes to Redis"

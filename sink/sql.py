@@ -20,12 +20,12 @@ _COMMENT = re.compile(r"^--.*\n", re.MULTILINE)
 
 @cache
 def _template(path: str) -> str:
-    return files("sql").joinpath(path).read_text(encoding="utf-8")
+    return files("outhaul").joinpath("sql", path).read_text(encoding="utf-8")
 
 
 def names(folder: str) -> tuple[str, ...]:
     """List the .sql files of one folder (`postgres`, `clickhouse`) in the order in which they are applied."""
-    entries = (entry.name for entry in files("sql").joinpath(folder).iterdir())
+    entries = (entry.name for entry in files("outhaul").joinpath("sql", folder).iterdir())
     return tuple(f"{folder}/{name}" for name in sorted(entries) if name.endswith(".sql"))
 
 

@@ -19,29 +19,30 @@ import structlog
 from billiard.exceptions import SoftTimeLimitExceeded
 from celery import shared_task
 
-from sink import identity, metrics, schema, sentry
-from sink.app import WRITE_BATCH
-from sink.batch import Message
-from sink.clickhouse import ClickHouse
-from sink.codes import THROW_IF
-from sink.errors import Exit, FatalError, ForeignMessageError, PipelineError, PoisonError, TransientError
-from sink.failpoint import reach
-from sink.insert import insert
-from sink.keys import alive_key, epoch_key, stored_key
-from sink.payloads import ALIVE_S, Payloads
-from sink.quarantine import set_aside
-from sink.report import Outcome, Report
-from sink.retry import backoff_s
-from sink.seal import ForgedMessageError, Seal, seal_of
-from sink.sentry import trace
-from sink.sql import query
-from sink.version import Address, OtherVersionError
+from outhaul.sink import schema
+from outhaul.sink.app import WRITE_BATCH
+from outhaul.sink.backoff import backoff_s
+from outhaul.sink.batch import Message
+from outhaul.sink.clickhouse import ClickHouse
+from outhaul.sink.codes import THROW_IF
+from outhaul.sink.errors import Exit, FatalError, ForeignMessageError, PipelineError, PoisonError, TransientError
+from outhaul.sink.failpoint import reach
+from outhaul.sink.insert import insert
+from outhaul.sink.keys import alive_key, epoch_key, stored_key
+from outhaul.sink.quarantine import set_aside
+from outhaul.sink.redis.payloads import ALIVE_S, Payloads
+from outhaul.sink.report import Outcome, Report
+from outhaul.sink.seal import ForgedMessageError, Seal, seal_of
+from outhaul.sink.sql import query
+from outhaul.sink.telemetry import log_context, metrics, sentry
+from outhaul.sink.telemetry.sentry import trace
+from outhaul.sink.version import Address, OtherVersionError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from sink.app import SinkApp
-    from sink.settings import Settings
+    from outhaul.sink.app import SinkApp
+    from outhaul.sink.settings import Settings
 
 log = structlog.get_logger("outhaul.sink")
 
@@ -92,7 +93,7 @@ def write_batch(self: Any, *arguments: object, **named: object) -> str:
 
     Args:
         self: the task, for its number of retries.
-        arguments: one `sink.batch.Message` as JSON; whatever else came is refused.
+        arguments: one `outhaul.sink.batch.Message` as JSON; whatever else came is refused.
         named: nothing.
 
     Raises:
@@ -107,7 +108,7 @@ def write_batch(self: Any, *arguments: object, **named: object) -> str:
         return _send_back(sink, arguments[0], error)
     except ForeignMessageError as error:
         return _refuse(error)
-    identity.bind(message)
+    log_context.bind(message)
     trace.begun(message)
     try:
         _tell(sink, message, Report(Outcome.BEGUN, message.token, message.sequence))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 
-from sink.errors import PoisonError
+from outhaul.sink.errors import PoisonError
 
 _FORM = re.compile(
     r"(?P<year>\d{4,7})-(?P<month>\d\d)-(?P<day>\d\d)"

@@ -11,8 +11,8 @@ import re
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Self
 
-from sink.errors import ForeignMessageError
-from sink.keys import COPY, STREAM, fence, payload_key
+from outhaul.sink.errors import ForeignMessageError
+from outhaul.sink.keys import COPY, STREAM, fence, payload_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

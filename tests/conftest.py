@@ -15,14 +15,14 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from cdc_reader.setup import apply_clickhouse, apply_postgres
-from cdc_reader.state import ReaderState
-from deploy.demo.pipeline import Pipeline
-from deploy.local.stack import Stack
-from sink.clickhouse import ClickHouse
-from sink.keys import reader_key
-from sink.payloads import Payloads
-from sink.settings import Settings, load
+from outhaul.cdc_reader.operate.setup import apply_clickhouse, apply_postgres
+from outhaul.cdc_reader.session.state import ReaderState
+from outhaul.deploy.demo.pipeline import Pipeline
+from outhaul.deploy.local.stack import Stack
+from outhaul.sink.clickhouse import ClickHouse
+from outhaul.sink.keys import reader_key
+from outhaul.sink.redis.payloads import Payloads
+from outhaul.sink.settings import Settings, load
 from tests import roles
 from tests.faults import table
 

@@ -17,9 +17,9 @@ import psycopg
 import redis
 from testcontainers.core.container import DockerContainer
 
-from deploy.local.ports import free
-from deploy.local.stack import NAMES, Stack, Status
-from sink.clickhouse import ClickHouse
+from outhaul.deploy.local.ports import free
+from outhaul.deploy.local.stack import NAMES, Stack, Status
+from outhaul.sink.clickhouse import ClickHouse
 from tests.acceptance.pages import free_port
 from tests.conftest import until
 

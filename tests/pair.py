@@ -16,7 +16,7 @@ from typing import Any
 
 import psycopg
 
-from deploy.local.stack import Stack
+from outhaul.deploy.local.stack import Stack
 from tests import roles
 from tests.acceptance.pages import free_port
 from tests.conftest import until

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
-from sink.errors import FrameError
+from outhaul.sink.errors import FrameError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

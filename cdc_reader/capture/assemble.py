@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from cdc_reader import arrow
-from sink.batch import Batch, Packer
-from sink.position import Lsn, Position
-from sink.quarantine import DEAD_LETTER_SCHEMA
+from outhaul.cdc_reader.capture import arrow
+from outhaul.sink.batch import Batch, Packer
+from outhaul.sink.position import Lsn, Position
+from outhaul.sink.quarantine import DEAD_LETTER_SCHEMA
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from cdc_reader.decode import Segment
-    from cdc_reader.held import Held
-    from sink.settings import Settings
+    from outhaul.cdc_reader.capture.decode import Segment
+    from outhaul.cdc_reader.capture.stored_positions import Held
+    from outhaul.sink.settings import Settings
 
 _CDC_FIELDS = [DEAD_LETTER_SCHEMA.field(name) for name in ("cdc_lsn", "cdc_ordinal", "cdc_committed_at")]
 

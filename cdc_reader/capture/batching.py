@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from cdc_reader.frame import Run
+from outhaul.cdc_reader.capture.frame import Run
 
 PIECE_BYTES = 4 << 20
 

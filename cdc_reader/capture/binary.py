@@ -16,18 +16,18 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cdc_reader import arrays, arrow, codec_numeric
-from cdc_reader.cells import Cells
-from cdc_reader.column_types import ELEMENTS, Oid, column_type
-from cdc_reader.message import END_TIMESTAMP, MIN_TIMESTAMP, POSTGRES_EPOCH_US
-from cdc_reader.printers import PRINTERS
-from cdc_reader.render import printed
-from sink.errors import FrameError
+from outhaul.cdc_reader.capture import arrays, arrow, numeric
+from outhaul.cdc_reader.capture.cells import Cells
+from outhaul.cdc_reader.capture.column_types import ELEMENTS, Oid, column_type
+from outhaul.cdc_reader.capture.message import END_TIMESTAMP, MIN_TIMESTAMP, POSTGRES_EPOCH_US
+from outhaul.cdc_reader.capture.pg_text import printed
+from outhaul.cdc_reader.capture.printers import PRINTERS
+from outhaul.sink.errors import FrameError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cdc_reader.frame import Bools, Bytes, Ints
+    from outhaul.cdc_reader.capture.frame import Bools, Bytes, Ints
 
 POSTGRES_EPOCH_DAYS = 10_957
 MIN_DATE = -2_451_545
@@ -157,7 +157,7 @@ def _timestamp(cells: Cells, _: Oid) -> Coded:
 
 
 def _numeric(cells: Cells, _: Oid) -> Coded:
-    return Coded(codec_numeric.decode(cells))
+    return Coded(numeric.decode(cells))
 
 
 def _time(cells: Cells, _: Oid) -> Coded:

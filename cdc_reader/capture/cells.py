@@ -15,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from cdc_reader import arrow
-from cdc_reader.frame import Bools, Bytes, Frames, Ints, gather
-from sink.errors import FrameError
+from outhaul.cdc_reader.capture import arrow
+from outhaul.cdc_reader.capture.frame import Bools, Bytes, Frames, Ints, gather
+from outhaul.sink.errors import FrameError
 
 if TYPE_CHECKING:
-    from cdc_reader.message import Relation
+    from outhaul.cdc_reader.capture.message import Relation
 
 _NULL = ord("n")
 _UNCHANGED = ord("u")

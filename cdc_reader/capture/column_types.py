@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from sink.quarantine import BYTEA
+from outhaul.sink.quarantine import BYTEA
 
 if TYPE_CHECKING:
-    from cdc_reader.message import Column
+    from outhaul.cdc_reader.capture.message import Column
 
 IGNORED = frozenset({"processed"})
 """Left out wherever it exists: what outboxes that are polled mark their rows with."""

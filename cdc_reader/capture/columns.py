@@ -15,17 +15,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cdc_reader import codec_binary, codec_text
-from cdc_reader.cells import Cells, walk
-from cdc_reader.column_types import IGNORED, Oid, column_type, schema
-from cdc_reader.render import printed, row_json
-from sink.errors import FatalError, PipelineError
+from outhaul.cdc_reader.capture import binary as codec_binary
+from outhaul.cdc_reader.capture import text
+from outhaul.cdc_reader.capture.cells import Cells, walk
+from outhaul.cdc_reader.capture.column_types import IGNORED, Oid, column_type, schema
+from outhaul.cdc_reader.capture.pg_text import printed, row_json
+from outhaul.sink.errors import FatalError, PipelineError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cdc_reader.frame import Bools, Frames, Ints
-    from cdc_reader.message import Column, Relation
+    from outhaul.cdc_reader.capture.frame import Bools, Frames, Ints
+    from outhaul.cdc_reader.capture.message import Column, Relation
 
 _BINARY_TYPES = frozenset(Oid)
 _NAN = b"NaN"
@@ -87,7 +88,7 @@ def build(columns: Sequence[Column], cells: Sequence[Cells], *, binary: bool) ->
         for column, _ in kept:
             if column.type_oid not in _BINARY_TYPES:
                 raise UnsupportedBinary(column.type_oid, column.name)
-    decode = codec_binary.decode if binary else codec_text.decode
+    decode = codec_binary.decode if binary else text.decode
     coded = [_finite(decode(part, column.type_oid), column) for column, part in kept]
     refused = np.zeros(len(kept[0][1].start), np.bool_)
     for one in coded:

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from cdc_reader import arrow
-from cdc_reader.columns import RefusedRow, Rows, decode_rows
-from cdc_reader.emitted import FIRST_ORDINAL, Emitted, decode_emitted
-from cdc_reader.frame import Bools, Frames, Ints, Lsns, gather, split
-from cdc_reader.message import (
+from outhaul.cdc_reader.capture import arrow
+from outhaul.cdc_reader.capture.columns import RefusedRow, Rows, decode_rows
+from outhaul.cdc_reader.capture.frame import Bools, Frames, Ints, Lsns, gather, split
+from outhaul.cdc_reader.capture.logical_message import FIRST_ORDINAL, Emitted, decode_emitted
+from outhaul.cdc_reader.capture.message import (
     BEGIN,
     COMMIT,
     INSERT,
@@ -31,15 +31,15 @@ from cdc_reader.message import (
     parse_message,
     parse_relation,
 )
-from cdc_reader.transactions import Open, Transactions, follow, ordinals
-from sink.errors import FatalError, FrameError
+from outhaul.cdc_reader.capture.transactions import Open, Transactions, follow, ordinals
+from outhaul.sink.errors import FatalError, FrameError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     import pyarrow as pa
 
-    from sink.position import Lsn
+    from outhaul.sink.position import Lsn
 
 _RARE = np.ones(256, np.bool_)
 _RARE[[BEGIN, COMMIT, INSERT]] = False

@@ -14,21 +14,21 @@ from typing import TYPE_CHECKING
 
 import kombu.exceptions
 
-from cdc_reader.fit import check_fit
-from sink.app import WRITE_BATCH, SinkApp
-from sink.errors import Exit, TransientError
-from sink.failpoint import reach
-from sink.keys import epoch_key, fence
-from sink.schema import column_type, ensure_columns
-from sink.seal import seal_of
-from sink.sentry import trace
+from outhaul.cdc_reader.capture.fit import check_fit
+from outhaul.sink.app import WRITE_BATCH, SinkApp
+from outhaul.sink.errors import Exit, TransientError
+from outhaul.sink.failpoint import reach
+from outhaul.sink.keys import epoch_key, fence
+from outhaul.sink.schema import column_type, ensure_columns
+from outhaul.sink.seal import seal_of
+from outhaul.sink.telemetry.sentry import trace
 
 if TYPE_CHECKING:
-    from cdc_reader.ledger import Entry
-    from sink.batch import Message
-    from sink.clickhouse import ClickHouse
-    from sink.payloads import Payloads
-    from sink.settings import Settings
+    from outhaul.cdc_reader.session.ledger import Entry
+    from outhaul.sink.batch import Message
+    from outhaul.sink.clickhouse import ClickHouse
+    from outhaul.sink.redis.payloads import Payloads
+    from outhaul.sink.settings import Settings
 
 
 class Dispatcher:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cdc_reader.doctor.finding import State
-from cdc_reader.doctor.takes import bare, takes
-from sink.errors import Exit, FatalError
-from sink.schema import column_type
-from sink.sql import identifier
+from outhaul.cdc_reader.operate.doctor.finding import State
+from outhaul.cdc_reader.operate.doctor.type_fit import bare, takes
+from outhaul.sink.errors import Exit, FatalError
+from outhaul.sink.schema import column_type
+from outhaul.sink.sql import identifier
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from sink.errors import FrameError
-from sink.position import Lsn
+from outhaul.sink.errors import FrameError
+from outhaul.sink.position import Lsn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,17 +1,17 @@
 """What was read and is not decoded yet -> whether to read more, and the piece that goes to the decoder now.
 
 Pure, with state: the batch that fills, how many pieces the decoder has not taken in, and how late its newest rows were.
-The decisions are cdc_reader/batcher.py's.
+The decisions are cdc_reader/capture/batching.py's.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cdc_reader.batcher import Cut, Filling, Limits, Load, Piece, decide_cut, due_at, is_full, room
+from outhaul.cdc_reader.capture.batching import Cut, Filling, Limits, Load, Piece, decide_cut, due_at, is_full, room
 
 if TYPE_CHECKING:
-    from cdc_reader.frame import Run
+    from outhaul.cdc_reader.capture.frame import Run
 
 # What waits to be decoded is the largest thing in memory but for packed batches, so few pieces of it may.
 _MAX_UNDECODED = 3

@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from cdc_reader.column_types import Oid, column_type, schema
-from cdc_reader.columns import RefusedRow, Rows
-from cdc_reader.message import Column
-from cdc_reader.render import row_json
-from sink.errors import FrameError, PoisonError
-from sink.moment import microseconds
+from outhaul.cdc_reader.capture.column_types import Oid, column_type, schema
+from outhaul.cdc_reader.capture.columns import RefusedRow, Rows
+from outhaul.cdc_reader.capture.message import Column
+from outhaul.cdc_reader.capture.pg_text import row_json
+from outhaul.sink.errors import FrameError, PoisonError
+from outhaul.sink.timestamps import microseconds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sink.position import Lsn
+    from outhaul.sink.position import Lsn
 
 FIRST_ORDINAL = 1 << 39
 """Messages of a transaction are counted from here, apart from its rows, whose positions stay what they are where

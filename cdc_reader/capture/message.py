@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cdc_reader.frame import Frames, Ints, Lsns, gather
-from sink.errors import FrameError
-from sink.position import Lsn
+from outhaul.cdc_reader.capture.frame import Frames, Ints, Lsns, gather
+from outhaul.sink.errors import FrameError
+from outhaul.sink.position import Lsn
 
 BEGIN = ord("B")
 COMMIT = ord("C")

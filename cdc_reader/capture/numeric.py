@@ -14,14 +14,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cdc_reader import arrow
-from cdc_reader.frame import gather
-from cdc_reader.printers import NEGATIVE, numeric
-from sink.errors import FrameError
+from outhaul.cdc_reader.capture import arrow
+from outhaul.cdc_reader.capture.frame import gather
+from outhaul.cdc_reader.capture.printers import NEGATIVE, numeric
+from outhaul.sink.errors import FrameError
 
 if TYPE_CHECKING:
-    from cdc_reader.cells import Cells
-    from cdc_reader.frame import Bools, Ints
+    from outhaul.cdc_reader.capture.cells import Cells
+    from outhaul.cdc_reader.capture.frame import Bools, Ints
 
 _HEADER_BYTES = 8
 _BASE, _BASE_DIGITS = 10_000, 4

@@ -20,8 +20,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from cdc_reader import arrays, printers
-from cdc_reader.column_types import ELEMENTS, Oid
+from outhaul.cdc_reader.capture import arrays, printers
+from outhaul.cdc_reader.capture.column_types import ELEMENTS, Oid
 
 _DAY_US = 86_400_000_000
 _DAYS_0000_03_01 = 730_425

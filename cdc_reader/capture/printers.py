@@ -11,8 +11,8 @@ import struct
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from cdc_reader.column_types import Oid
-from sink.errors import FrameError
+from outhaul.cdc_reader.capture.column_types import Oid
+from outhaul.sink.errors import FrameError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -16,16 +16,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cdc_reader.codec_binary import POSTGRES_EPOCH_DAYS, Coded, days, moments
-from cdc_reader.column_types import Oid, column_type
-from cdc_reader.message import POSTGRES_EPOCH_US
-from sink.errors import FrameError
+from outhaul.cdc_reader.capture.binary import POSTGRES_EPOCH_DAYS, Coded, days, moments
+from outhaul.cdc_reader.capture.column_types import Oid, column_type
+from outhaul.cdc_reader.capture.message import POSTGRES_EPOCH_US
+from outhaul.sink.errors import FrameError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cdc_reader.cells import Cells
-    from cdc_reader.frame import Bools
+    from outhaul.cdc_reader.capture.cells import Cells
+    from outhaul.cdc_reader.capture.frame import Bools
 
 _NO_DIGIT = 255
 _NIBBLE = np.full(256, _NO_DIGIT, np.uint8)

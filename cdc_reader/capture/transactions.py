@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cdc_reader.message import BEGIN, COMMIT, begins, commits
-from sink.errors import FrameError
-from sink.position import NO_LSN, Lsn
+from outhaul.cdc_reader.capture.message import BEGIN, COMMIT, begins, commits
+from outhaul.sink.errors import FrameError
+from outhaul.sink.position import NO_LSN, Lsn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cdc_reader.frame import Bools, Frames, Ints, Lsns
+    from outhaul.cdc_reader.capture.frame import Bools, Frames, Ints, Lsns
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from sink import logs
-from sink.errors import Exit, PipelineError
+from outhaul.sink.errors import Exit, PipelineError
+from outhaul.sink.telemetry import logs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,7 +78,7 @@ def join(arguments: Sequence[str]) -> None:
     is_one = wanted in _COMMANDS.keys() | others.keys() and "_OUTHAUL_COMPLETE" not in os.environ
     for name, short in _COMMANDS.items():
         if (name == wanted or not is_one) and name not in _joined:
-            _add(name, getattr(import_module(f"cdc_reader.cli.{name}"), name), short)
+            _add(name, getattr(import_module(f"outhaul.cdc_reader.cli.{name}"), name), short)
     for name in sorted(others):
         if (name == wanted or not is_one) and name not in _joined:
             _add(name, others[name].load())

@@ -7,23 +7,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cdc_reader.cli import outboxes, paper
-from cdc_reader.cli.servers import both_sides
-from cdc_reader.outbox import heal as healing
-from cdc_reader.outbox.due import due, note_done
-from cdc_reader.outbox.line import behind_the_slot
-from cdc_reader.outbox.sides import Scope
-from cdc_reader.slot_care.plan import count_unread
-from sink.errors import Exit
-from sink.settings import Settings, load
+from outhaul.cdc_reader.cli import options, output
+from outhaul.cdc_reader.cli.connections import both_sides
+from outhaul.cdc_reader.outbox import heal as healing
+from outhaul.cdc_reader.outbox.heal_due import due, note_done
+from outhaul.cdc_reader.outbox.id_ranges import Scope
+from outhaul.cdc_reader.outbox.snapshot import behind_the_slot
+from outhaul.cdc_reader.slots.plan import count_unread
+from outhaul.sink.errors import Exit
+from outhaul.sink.settings import Settings, load
 
 if TYPE_CHECKING:
-    from sink.clickhouse import ClickHouse
+    from outhaul.sink.clickhouse import ClickHouse
 
 
 def backfill(
     *,
-    table: outboxes.EachOrOne = "",
+    table: options.EachOrOne = "",
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, max=16, help="Readers at a time.")] = 2,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count, copy nothing.")] = False,
     wait_s: Annotated[float, typer.Option("--wait", help="Seconds for the slot to come past what is committed.")] = 60,
@@ -36,7 +36,7 @@ def backfill(
     Example: outhaul backfill --jobs 4
     """
     settings = load()
-    chosen = outboxes.each(settings, table)
+    chosen = options.each(settings, table)
     are_all = len(chosen) == len(settings.branches())
     with both_sides(settings) as clickhouse:
         notes = due(clickhouse, settings) if are_all and not dry_run else ()
@@ -52,7 +52,7 @@ def _print(named: dict[str, str], found: dict[str, float | None], *, as_json: bo
         typer.echo(json.dumps(named | found))
         return
     figures = [(name.replace("_", " "), f"{value:,}" if value else str(value)) for name, value in found.items()]
-    paper.facts([*named.items(), *figures])
+    output.facts([*named.items(), *figures])
 
 
 def _count(branch: Settings, clickhouse: ClickHouse) -> dict[str, float | None]:
@@ -62,7 +62,7 @@ def _count(branch: Settings, clickhouse: ClickHouse) -> dict[str, float | None]:
 
 def _copy(branch: Settings, jobs: int, wait_s: float) -> dict[str, float | None]:
     try:
-        with behind_the_slot(branch, within_s=wait_s) as line, paper.range_bar("copying") as on_range:
+        with behind_the_slot(branch, within_s=wait_s) as line, output.range_bar("copying") as on_range:
             done = healing.heal(branch, line, Scope(), on_range, patience_s=120.0, threads=jobs)
     except KeyboardInterrupt:
         typer.echo("outhaul: interrupted; what is stored stays. Go on with: outhaul backfill", err=True)

@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from sink.errors import Exit, FatalError
+from outhaul.sink.errors import Exit, FatalError
 
 
 def consent(question: str, *, yes: bool) -> None:

@@ -8,16 +8,16 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from cdc_reader.outbox.heal import ASK_TIMEOUT_S
-from cdc_reader.outbox.shape import describe
-from cdc_reader.preflight import connect
-from sink import schema
-from sink.clickhouse import ClickHouse
+from outhaul.cdc_reader.outbox.heal import ASK_TIMEOUT_S
+from outhaul.cdc_reader.outbox.shape import describe
+from outhaul.cdc_reader.postgres.preflight import connect
+from outhaul.sink import schema
+from outhaul.sink.clickhouse import ClickHouse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sink.settings import Settings
+    from outhaul.sink.settings import Settings
 
 
 @contextmanager

@@ -11,15 +11,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cdc_reader import letters
-from cdc_reader.cli import outboxes
-from cdc_reader.cli.consent import consent
-from cdc_reader.preflight import check_clickhouse, check_redis
-from sink import dead_letters
-from sink.clickhouse import ClickHouse
-from sink.errors import Exit, FatalError
-from sink.payloads import Payloads
-from sink.settings import Settings, load
+from outhaul.cdc_reader.cli import options
+from outhaul.cdc_reader.cli.confirm import consent
+from outhaul.cdc_reader.operate import dead_letters as letters
+from outhaul.cdc_reader.postgres.preflight import check_clickhouse, check_redis
+from outhaul.sink.clickhouse import ClickHouse
+from outhaul.sink.errors import Exit, FatalError
+from outhaul.sink.letters import dead_letters
+from outhaul.sink.redis.payloads import Payloads
+from outhaul.sink.settings import Settings, load
 
 dlq = typer.Typer(
     name="dlq", no_args_is_help=True, help="Dead letters: events that ClickHouse could not hold as they are."
@@ -40,7 +40,7 @@ Yes = Annotated[bool, typer.Option("--yes", help="Agree to the plan beforehand."
 
 
 def _open(table: str) -> tuple[Settings, ClickHouse]:
-    branch = outboxes.one(load(), table)
+    branch = options.one(load(), table)
     return branch, _opened(branch)
 
 
@@ -59,7 +59,7 @@ def _filter(since: str, until: str, reason: str, *, discarded: bool = False) -> 
 @dlq.command("list")
 def list_(
     *,
-    table: outboxes.EachOrOne = "",
+    table: options.EachOrOne = "",
     since: Since = "",
     until: Until = "",
     reason: Reason = "",
@@ -73,7 +73,7 @@ def list_(
     """
     wanted = _filter(since, until, reason, discarded=discarded)
     settings = load()
-    for branch in outboxes.each(settings, table):
+    for branch in options.each(settings, table):
         named = {} if len(settings.branches()) == 1 else {"table": branch.table}
         _list(branch, wanted, limit, named, as_json=as_json)
 
@@ -108,7 +108,7 @@ def _list(settings: Settings, wanted: dead_letters.Filter, limit: int, named: di
 def show(
     position: Annotated[str, typer.Argument(help="As `list` prints it.")],
     *,
-    table: outboxes.One = "",
+    table: options.One = "",
     as_json: Json = False,
 ) -> None:
     """Show one dead letter whole, its values as Postgres prints them.
@@ -127,7 +127,7 @@ def show(
 def retry(
     positions: Positions = None,
     *,
-    table: outboxes.One = "",
+    table: options.One = "",
     everything: All = False,
     reason: Reason = "",
     wait: Annotated[float, typer.Option(min=1, help="Longest silence of the workers, in seconds.")] = 60.0,
@@ -155,7 +155,7 @@ def retry(
 def discard(
     positions: Positions = None,
     *,
-    table: outboxes.One = "",
+    table: options.One = "",
     everything: All = False,
     reason: Reason = "",
     yes: Yes = False,
@@ -188,7 +188,7 @@ def discard(
 def export(
     file: Annotated[Path | None, typer.Argument(help="A new file; standard output if none is named.")] = None,
     *,
-    table: outboxes.One = "",
+    table: options.One = "",
     form: Annotated[str, typer.Option("--format", help="jsonl: one JSON object a line.")] = "jsonl",
     since: Since = "",
     until: Until = "",

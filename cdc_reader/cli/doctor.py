@@ -12,15 +12,15 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from cdc_reader.doctor.examine import examine
-from cdc_reader.doctor.finding import State, worst
-from sink.errors import Exit
-from sink.settings import load
+from outhaul.cdc_reader.operate.doctor.checklist import examine
+from outhaul.cdc_reader.operate.doctor.finding import State, worst
+from outhaul.sink.errors import Exit
+from outhaul.sink.settings import load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from cdc_reader.doctor.finding import Finding, Section
+    from outhaul.cdc_reader.operate.doctor.finding import Finding, Section
 
 _MARKS = {State.PASS: ("✓", "green"), State.WARN: ("!", "yellow"), State.FAIL: ("✗", "red")}
 

@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from cdc_reader.exporter.run import run
-from sink import identity, logs
-from sink.errors import Exit, FatalError
-from sink.scrub import scrub_of
-from sink.settings import load
+from outhaul.cdc_reader.operate.exporter.run import run
+from outhaul.sink.errors import Exit, FatalError
+from outhaul.sink.settings import load
+from outhaul.sink.telemetry import log_context, logs
+from outhaul.sink.telemetry.scrub import scrub_of
 
 
 def exporter(
@@ -35,7 +35,7 @@ def exporter(
         )
     logs.configure(settings.log_format, level=settings.log_level, scrub=scrub_of(settings))
     logs.watch_threads()
-    identity.begin(source=settings.source)
+    log_context.begin(source=settings.source)
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())

@@ -16,11 +16,13 @@ import typer
 from kombu.connection import Connection
 from redis import RedisError
 
-from sink import logs, redis_places, redis_url
-from sink.app import TRANSPORT, make_app
-from sink.errors import Exit, FatalError
-from sink.scrub import scrub_of
-from sink.settings import Settings, load
+from outhaul.sink.app import TRANSPORT, make_app
+from outhaul.sink.errors import Exit, FatalError
+from outhaul.sink.redis import topology
+from outhaul.sink.redis import url as redis_url
+from outhaul.sink.settings import Settings, load
+from outhaul.sink.telemetry import logs
+from outhaul.sink.telemetry.scrub import scrub_of
 
 # The task's name is left out, since nearly all have the same; the arguments are what tells one batch from another.
 _COLUMNS = "uuid,state,args,retries,runtime,received,worker"
@@ -81,7 +83,7 @@ def flower(
 def _show_queue(settings: Settings) -> None:
     """Have Flower look for the queue where it is, each time that it asks; by itself it knows one server."""
     url = settings.redis_url.get_secret_value()
-    places = redis_places.places(url, settings.source)
+    places = topology.places(url, settings.source)
     if places is None:
         return
     from flower.app import Flower  # noqa: PLC0415 - not installed everywhere

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sink.errors import Exit, FatalError
-from sink.settings import MAX_SHARDS
+from outhaul.sink.errors import Exit, FatalError
+from outhaul.sink.settings import MAX_SHARDS
 
 if TYPE_CHECKING:
-    from sink.settings import Settings
+    from outhaul.sink.settings import Settings
 
 EachOrOne = Annotated[
     str, typer.Option("--table", help="One outbox alone, where several are captured.", metavar="SCHEMA.TABLE")

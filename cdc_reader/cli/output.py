@@ -15,7 +15,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from cdc_reader.outbox.compare import Compared
+    from outhaul.cdc_reader.outbox.compare import Compared
 
 _SHOWN = 10
 

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cdc_reader.cli import outboxes
-from cdc_reader.cli.consent import consent
-from cdc_reader.preflight import check_clickhouse, connect
-from cdc_reader.pruning.prune import BATCH, Report, Wish
-from cdc_reader.pruning.prune import prune as make_pass
-from cdc_reader.pruning.table import Outbox, paused
-from sink import duration
-from sink.clickhouse import ClickHouse
-from sink.errors import Exit, FatalError, TransientError
-from sink.settings import Settings, load
+from outhaul.cdc_reader.cli import options
+from outhaul.cdc_reader.cli.confirm import consent
+from outhaul.cdc_reader.operate.pruning.outbox_table import Outbox, paused
+from outhaul.cdc_reader.operate.pruning.prune import BATCH, Report, Wish
+from outhaul.cdc_reader.operate.pruning.prune import prune as make_pass
+from outhaul.cdc_reader.postgres.preflight import check_clickhouse, connect
+from outhaul.sink import duration
+from outhaul.sink.clickhouse import ClickHouse
+from outhaul.sink.errors import Exit, FatalError, TransientError
+from outhaul.sink.settings import Settings, load
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +28,7 @@ _TIMEOUT_S = 60
 
 def prune(
     *,
-    table: outboxes.EachOrOne = "",
+    table: options.EachOrOne = "",
     older_than: Annotated[str, typer.Option(help="Age of what may go: 7d, 12h.", metavar="AGE")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only report what would go.")] = False,
     every: Annotated[str, typer.Option(help="Repeat until SIGTERM: 1h.", metavar="TIME")] = "",
@@ -42,7 +42,7 @@ def prune(
     Example: outhaul prune --older-than 7d --dry-run
     """
     settings = load()
-    chosen = outboxes.each(settings, table)
+    chosen = options.each(settings, table)
     wish = _wish(settings, older_than, batch, partitions_ahead, dry_run=dry_run)
     pause_s = duration.seconds(every) if every else 0
     if not dry_run:

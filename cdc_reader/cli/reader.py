@@ -8,28 +8,28 @@ from typing import Annotated
 
 import typer
 
-from cdc_reader import memory
-from cdc_reader.cli import outboxes
-from cdc_reader.reader import run
-from sink import identity, logs, sentry
-from sink.errors import Exit
-from sink.scrub import scrub_of
-from sink.settings import load
+from outhaul.cdc_reader.cli import options
+from outhaul.cdc_reader.reader import run
+from outhaul.cdc_reader.session import memory
+from outhaul.sink.errors import Exit
+from outhaul.sink.settings import load
+from outhaul.sink.telemetry import log_context, logs, sentry
+from outhaul.sink.telemetry.scrub import scrub_of
 
 
 def reader(
     *,
-    shard: outboxes.Shard = None,
+    shard: options.Shard = None,
     standby: Annotated[bool, typer.Option(help="Wait while another reader holds the slot.")] = True,
 ) -> None:
     """Stream committed events from the slot to the workers.
 
     Example: OUTHAUL_POSTGRES_DSN=postgresql://... outhaul reader
     """
-    settings = outboxes.stream(load(), shard)
+    settings = options.stream(load(), shard)
     logs.configure(settings.log_format, level=settings.log_level, scrub=scrub_of(settings))
     logs.watch_threads()
-    identity.begin(source=settings.source, slot=settings.slot)
+    log_context.begin(source=settings.source, slot=settings.slot)
     memory.bound()
     sentry.configure(settings, "reader")
     asked: list[int] = []

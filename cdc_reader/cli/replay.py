@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cdc_reader.cli import outboxes, paper
-from cdc_reader.cli.servers import both_sides
-from cdc_reader.outbox import heal as healing
-from cdc_reader.outbox.line import behind_the_slot
-from cdc_reader.outbox.sides import Scope
-from sink.errors import Exit, FatalError
-from sink.position import Lsn
-from sink.settings import Settings, load
-from sink.sql import identifier
+from outhaul.cdc_reader.cli import options, output
+from outhaul.cdc_reader.cli.connections import both_sides
+from outhaul.cdc_reader.outbox import heal as healing
+from outhaul.cdc_reader.outbox.id_ranges import Scope
+from outhaul.cdc_reader.outbox.snapshot import behind_the_slot
+from outhaul.sink.errors import Exit, FatalError
+from outhaul.sink.position import Lsn
+from outhaul.sink.settings import Settings, load
+from outhaul.sink.sql import identifier
 
 if TYPE_CHECKING:
-    from sink.clickhouse import ClickHouse
+    from outhaul.sink.clickhouse import ClickHouse
 
 _NAME = re.compile(r"[a-z0-9_]{1,63}")
 _INTERVAL = re.compile(r"(\d{1,18})(?:-(\d{1,18}))?")
@@ -28,7 +28,7 @@ _INTERVAL = re.compile(r"(\d{1,18})(?:-(\d{1,18}))?")
 
 def replay(
     *,
-    table: outboxes.One = "",
+    table: options.One = "",
     since: Annotated[datetime | None, typer.Option(help="Events from this time on, UTC.")] = None,
     until: Annotated[datetime | None, typer.Option(help="Events before this time, UTC.")] = None,
     lsn: Annotated[str, typer.Option(help="From the first event that event_log has from this position on.")] = "",
@@ -43,7 +43,7 @@ def replay(
 
     Example: outhaul replay --since 2026-11-01 --type user_created --into event_log_rebuilt
     """
-    settings = outboxes.one(load(), table)
+    settings = options.one(load(), table)
     if into and not _NAME.fullmatch(into):
         raise FatalError(f"{into!r} is no table name", todo="Use a-z, 0-9 and _", exit_code=Exit.USAGE)
     with both_sides(settings) as clickhouse:
@@ -53,7 +53,7 @@ def replay(
             types=tuple(kind or ()),
             intervals=_intervals(ids) if ids else _from_lsn(clickhouse, settings, lsn),
         )
-        with behind_the_slot(settings, within_s=wait_s) as line, paper.range_bar("replaying") as on_range:
+        with behind_the_slot(settings, within_s=wait_s) as line, output.range_bar("replaying") as on_range:
             if dry_run and into and not clickhouse.rows(f"EXISTS TABLE {identifier(into)}")[0][0]:
                 # It would be made, and begin empty: all is missing that is no dead letter.
                 tally, stored = healing.verify(settings, line, scope, on_range), 0
@@ -70,7 +70,7 @@ def replay(
     if as_json:
         typer.echo(json.dumps(found))
     else:
-        paper.facts([(name, str(value)) for name, value in found.items()])
+        output.facts([(name, str(value)) for name, value in found.items()])
 
 
 def _utc(time: datetime | None) -> datetime | None:

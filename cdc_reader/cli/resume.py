@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from cdc_reader.pausing import command as pause_command
-from cdc_reader.pausing.command import Reader
-from sink.clickhouse import ClickHouse
-from sink.errors import Exit
-from sink.payloads import Payloads
-from sink.settings import load
+from outhaul.cdc_reader.operate import pause_command
+from outhaul.cdc_reader.operate.pause_command import Reader
+from outhaul.sink.clickhouse import ClickHouse
+from outhaul.sink.errors import Exit
+from outhaul.sink.redis.payloads import Payloads
+from outhaul.sink.settings import load
 
 _TIMEOUT_S = 10
 _WAIT_S = 15.0

@@ -6,15 +6,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cdc_reader.cli import paper
-from cdc_reader.cli.consent import consent
-from cdc_reader.preflight import check_server, connect
-from cdc_reader.setup import apply_clickhouse, apply_postgres, check_not_newer, note_if_skipping, print_sql, rebind
-from cdc_reader.slot_care.plan import count_unread
-from cdc_reader.slot_care.reshard import begin, end, former_streams, unfinished
-from cdc_reader.stream_server import connect_stream
-from sink.clickhouse import ClickHouse
-from sink.settings import MAX_SHARDS, Settings, load
+from outhaul.cdc_reader.cli import output
+from outhaul.cdc_reader.cli.confirm import consent
+from outhaul.cdc_reader.operate.setup import (
+    apply_clickhouse,
+    apply_postgres,
+    check_not_newer,
+    note_if_skipping,
+    print_sql,
+    rebind,
+)
+from outhaul.cdc_reader.postgres.connect import connect_stream
+from outhaul.cdc_reader.postgres.preflight import check_server, connect
+from outhaul.cdc_reader.slots.plan import count_unread
+from outhaul.cdc_reader.slots.reshard import begin, end, former_streams, unfinished
+from outhaul.sink.clickhouse import ClickHouse
+from outhaul.sink.settings import MAX_SHARDS, Settings, load
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -98,7 +105,7 @@ def _slots(streams: Sequence[Settings]) -> str:
 
 def _begin(settings: Settings, clickhouse: ClickHouse, streams: Sequence[Settings]) -> None:
     apply_postgres(settings, typer.echo, without_slots=True)
-    with paper.range_bar("healing") as on_range:
+    with output.range_bar("healing") as on_range:
         for stream, copied in begin(streams, clickhouse, waiting=_say_waiting, on_range=on_range):
             typer.echo(f"{stream.slot} begins; {copied:,} events were copied")
     typer.echo(f"set OUTHAUL_SHARDS={settings.shards} for every process; then start the readers")

@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cdc_reader.cli import outboxes, paper
-from cdc_reader.cli.consent import consent
-from cdc_reader.cli.servers import both_sides
-from cdc_reader.outbox import heal as healing
-from cdc_reader.outbox.due import due, note_accepted, note_done, note_due
-from cdc_reader.preflight import check_redis
-from cdc_reader.slot_care import change as slot_change
-from cdc_reader.slot_care.facts import slot_facts
-from cdc_reader.slot_care.hold import hold
-from cdc_reader.slot_care.plan import Plan, make_plan
-from cdc_reader.stream_server import connect_stream
-from sink.errors import Exit, FatalError, PipelineError
-from sink.payloads import Payloads
-from sink.position import NO_LSN, Lsn
-from sink.settings import Settings, load
+from outhaul.cdc_reader.cli import options, output
+from outhaul.cdc_reader.cli.confirm import consent
+from outhaul.cdc_reader.cli.connections import both_sides
+from outhaul.cdc_reader.outbox import heal as healing
+from outhaul.cdc_reader.outbox.heal_due import due, note_accepted, note_done, note_due
+from outhaul.cdc_reader.postgres.connect import connect_stream
+from outhaul.cdc_reader.postgres.preflight import check_redis
+from outhaul.cdc_reader.postgres.slot_view import slot_facts
+from outhaul.cdc_reader.slots import change as slot_change
+from outhaul.cdc_reader.slots.hold import hold
+from outhaul.cdc_reader.slots.plan import Plan, make_plan
+from outhaul.sink.errors import Exit, FatalError, PipelineError
+from outhaul.sink.position import NO_LSN, Lsn
+from outhaul.sink.redis.payloads import Payloads
+from outhaul.sink.settings import Settings, load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,12 +45,12 @@ AcceptLoss = Annotated[bool, typer.Option("--accept-loss", help="Do not copy wha
 
 
 @slot.command()
-def show(*, shard: outboxes.Shard = None, as_json: Json = False) -> None:
+def show(*, shard: options.Shard = None, as_json: Json = False) -> None:
     """Show the slot, and which events it still has to bring; exit 1 where nobody could stream from it.
 
     Example: outhaul slot show --json | jq .unread.events
     """
-    settings = outboxes.stream(load(), shard)
+    settings = options.stream(load(), shard)
     with both_sides(settings):
         plan = make_plan(settings, "none", skips=False, heals=True)
     _print(plan, as_json=as_json)
@@ -58,12 +58,12 @@ def show(*, shard: outboxes.Shard = None, as_json: Json = False) -> None:
 
 
 @slot.command()
-def create(*, shard: outboxes.Shard = None, yes: Yes = False, dry_run: DryRun = False, as_json: Json = False) -> None:
+def create(*, shard: options.Shard = None, yes: Yes = False, dry_run: DryRun = False, as_json: Json = False) -> None:
     """Create the slot where the log ends now, and copy what the outbox holds already and ClickHouse lacks.
 
     Example: outhaul slot create --yes
     """
-    settings = outboxes.stream(load(), shard)
+    settings = options.stream(load(), shard)
     with connect_stream(settings) as conn:
         if slot_facts(conn, settings) is not None:
             raise FatalError(
@@ -77,7 +77,7 @@ def create(*, shard: outboxes.Shard = None, yes: Yes = False, dry_run: DryRun = 
 @slot.command()
 def drop(
     *,
-    shard: outboxes.Shard = None,
+    shard: options.Shard = None,
     yes: Yes = False,
     dry_run: DryRun = False,
     accept_loss: AcceptLoss = False,
@@ -87,7 +87,7 @@ def drop(
 
     Example: outhaul slot drop --dry-run
     """
-    settings = outboxes.stream(load(), shard)
+    settings = options.stream(load(), shard)
     with both_sides(settings) as clickhouse:
         plan = make_plan(settings, "drop the slot", skips=True, heals=not accept_loss)
         if plan.slot is None:
@@ -105,7 +105,7 @@ def drop(
 def advance(
     lsn: Annotated[str, typer.Argument(help="Where to: a position in the log, such as 16/B374D848.")],
     *,
-    shard: outboxes.Shard = None,
+    shard: options.Shard = None,
     accept_loss: AcceptLoss = False,
     yes: Yes = False,
     dry_run: DryRun = False,
@@ -115,13 +115,13 @@ def advance(
 
     Example: outhaul slot advance 16/B374D848
     """
-    _advance(outboxes.stream(load(), shard), _lsn(lsn), accept_loss, yes, dry_run, as_json)
+    _advance(options.stream(load(), shard), _lsn(lsn), accept_loss, yes, dry_run, as_json)
 
 
 @slot.command()
 def reset(
     *,
-    shard: outboxes.Shard = None,
+    shard: options.Shard = None,
     to: Annotated[str, typer.Option(help="now, confirmed, or a position in the log such as 16/B374D848.")] = "",
     recreate: Annotated[bool, typer.Option("--recreate", help="Make it anew: lost, gone, or of a failover.")] = False,
     accept_loss: AcceptLoss = False,
@@ -133,7 +133,7 @@ def reset(
 
     Example: outhaul slot reset --to now --dry-run
     """
-    settings = outboxes.stream(load(), shard)
+    settings = options.stream(load(), shard)
     if recreate or to == "now":
         if to not in {"", "now"}:
             raise FatalError("a slot that is made anew begins now", todo="Leave out --to", exit_code=Exit.USAGE)
@@ -170,7 +170,7 @@ def _recreate(
         with slot_change.make_anew(settings, clickhouse, accept_loss=accept_loss, waiting=_say_waiting) as line:
             if not accept_loss:
                 notes = due(clickhouse, settings)
-                with _still_due(settings), paper.range_bar("healing") as on_range:
+                with _still_due(settings), output.range_bar("healing") as on_range:
                     done = healing.heal_all(settings, line, on_range, patience_s=_PATIENCE_S)
                     stored = sum(one.stored for one in done)
                 note_done(clickhouse, notes)
@@ -218,7 +218,7 @@ def _print(plan: Plan, *, as_json: bool) -> None:
         rows.append(("healed", f"{plan.healed:,} events are copied from the outbox"))
         rows.append(("lost", f"[red]{plan.lost:,} events[/]" if plan.lost else "nothing"))
     rows += [("waits for", f"pid {one['pid']}, {one['seconds']} s: {one['query']}") for one in plan.open_transactions]
-    paper.facts(rows)
+    output.facts(rows)
 
 
 def _in_words(found: dict[str, Any]) -> str:
@@ -231,7 +231,7 @@ def _report(plan: Plan, done: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps({"plan": plan.to_json(), **done}))
     else:
-        paper.facts([(name.replace("_", " "), str(value)) for name, value in done.items()])
+        output.facts([(name.replace("_", " "), str(value)) for name, value in done.items()])
 
 
 def _lsn(text: str) -> Lsn:

@@ -13,13 +13,13 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from cdc_reader.slot_care.retained import size
-from cdc_reader.status import Shard, Status, gather
-from cdc_reader.words import kept, milliseconds, paused, utc
-from sink.clickhouse import ClickHouse
-from sink.errors import Exit
-from sink.payloads import Payloads
-from sink.settings import load
+from outhaul.cdc_reader.operate.status.overview import Shard, Status, gather
+from outhaul.cdc_reader.operate.status.units import kept, milliseconds, paused, utc
+from outhaul.cdc_reader.slots.retained_wal import size
+from outhaul.sink.clickhouse import ClickHouse
+from outhaul.sink.errors import Exit
+from outhaul.sink.redis.payloads import Payloads
+from outhaul.sink.settings import load
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,15 +6,15 @@ from typing import Annotated
 
 import typer
 
-from cdc_reader.cli import outboxes
-from cdc_reader.top.show import show
-from sink import logs
-from sink.settings import load
+from outhaul.cdc_reader.cli import options
+from outhaul.cdc_reader.operate.top.show import show
+from outhaul.sink.settings import load
+from outhaul.sink.telemetry import logs
 
 
 def top(
     *,
-    shard: outboxes.Shard = None,
+    shard: options.Shard = None,
     every: Annotated[float, typer.Option(min=0.2, max=60, help="Seconds between two looks.")] = 1.0,
 ) -> None:
     """Watch rates, lag, slot, ClickHouse and what is wrong, live; q quits.
@@ -23,7 +23,7 @@ def top(
 
     Example: outhaul top --every 2
     """
-    settings = outboxes.stream(load(), shard)
+    settings = options.stream(load(), shard)
     # A line of the log would stand in the midst of the screen; what is wrong is on it.
     logs.configure("auto", level="ERROR")
     show(settings, every)

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cdc_reader.cli import outboxes, paper
-from cdc_reader.cli.servers import both_sides
-from cdc_reader.outbox import heal as healing
-from cdc_reader.outbox.due import due, note_done
-from cdc_reader.outbox.line import behind_the_slot
-from cdc_reader.outbox.sides import Scope
-from sink.errors import Exit
-from sink.settings import Settings, load
+from outhaul.cdc_reader.cli import options, output
+from outhaul.cdc_reader.cli.connections import both_sides
+from outhaul.cdc_reader.outbox import heal as healing
+from outhaul.cdc_reader.outbox.heal_due import due, note_done
+from outhaul.cdc_reader.outbox.id_ranges import Scope
+from outhaul.cdc_reader.outbox.snapshot import behind_the_slot
+from outhaul.sink.errors import Exit
+from outhaul.sink.settings import Settings, load
 
 if TYPE_CHECKING:
-    from cdc_reader.outbox.compare import Compared
-    from cdc_reader.outbox.line import Line
+    from outhaul.cdc_reader.outbox.compare import Compared
+    from outhaul.cdc_reader.outbox.snapshot import Line
 
 _LAST_ID = (1 << 63) - 1
 _KINDS = ("missing", "extra", "differing", "repeated")
@@ -30,7 +30,7 @@ def verify(
     *,
     since: Annotated[datetime | None, typer.Option(help="Events from this time on, UTC.")] = None,
     until: Annotated[datetime | None, typer.Option(help="Events before this time, UTC.")] = None,
-    table: outboxes.EachOrOne = "",
+    table: options.EachOrOne = "",
     deep: Annotated[bool, typer.Option("--deep", help="Compare contents, not ids alone.")] = False,
     repair: Annotated[bool, typer.Option("--repair", help="Store what is missing; beside a running pipeline.")] = False,
     from_id: Annotated[int | None, typer.Option(help="Go on from this id, after an interruption.")] = None,
@@ -42,10 +42,10 @@ def verify(
     Example: outhaul verify --deep --repair
     """
     settings = load()
-    chosen = outboxes.each(settings, table)
+    chosen = options.each(settings, table)
     if from_id is not None:
         # An id is of one table.
-        chosen = (outboxes.one(settings, table),)
+        chosen = (options.one(settings, table),)
     scope = Scope(deep, _utc(since), _utc(until), intervals=() if from_id is None else ((from_id, _LAST_ID),))
     is_whole = scope.is_whole and not scope.intervals and len(chosen) == len(settings.branches())
     is_fine = True
@@ -66,7 +66,7 @@ def _compare(branch: Settings, line: Line, scope: Scope, named: dict[str, str], 
     started = time.monotonic()
     next_id = scope.intervals[0][0] if scope.intervals else 0
     try:
-        with paper.range_bar("comparing") as show:
+        with output.range_bar("comparing") as show:
 
             def on_range(found: Compared, last: int) -> None:
                 nonlocal next_id
@@ -100,14 +100,14 @@ def _print(report: dict[str, Any], *, repair: bool, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(report))
         return
-    paper.facts(
+    output.facts(
         [
             *([("outbox", report["table"])] if "table" in report else []),
             (
                 "compared",
                 f"{report['rows']:,} rows in {report['seconds']} s, {'contents' if report['deep'] else 'ids'}",
             ),
-            *((kind, paper.some(report["ids"][kind], report[kind])) for kind in _KINDS),
+            *((kind, output.some(report["ids"][kind], report[kind])) for kind in _KINDS),
             ("dead letters", f"{report['dead_letters']:,}"),
             *([("not compared", ", ".join(report["not_compared"]))] if report["not_compared"] else []),
             *([("repaired", f"{report['repaired']:,}")] if repair else []),

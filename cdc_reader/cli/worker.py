@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from cdc_reader.preflight import check_clickhouse, check_redis
-from sink import identity, logs, sentry
-from sink.clickhouse import ClickHouse
-from sink.payloads import Payloads
-from sink.scrub import scrub_of
-from sink.settings import Settings, load
-from sink.watchdog import supervise
+from outhaul.cdc_reader.postgres.preflight import check_clickhouse, check_redis
+from outhaul.sink.clickhouse import ClickHouse
+from outhaul.sink.process.watchdog import supervise
+from outhaul.sink.redis.payloads import Payloads
+from outhaul.sink.settings import Settings, load
+from outhaul.sink.telemetry import log_context, logs, sentry
+from outhaul.sink.telemetry.scrub import scrub_of
 
 
 def worker(
@@ -27,11 +27,11 @@ def worker(
     """
     settings = load()
     logs.configure(settings.log_format, level=settings.log_level, scrub=scrub_of(settings))
-    identity.begin(source=settings.source)
+    log_context.begin(source=settings.source)
     sentry.configure(settings, "watchdog")
     with sentry.stopping():
         _check(settings)
-    pruning = ["--include", "cdc_reader.pruning.task"] if settings.prune_older_than else []
+    pruning = ["--include", "outhaul.cdc_reader.operate.pruning.prune_task"] if settings.prune_older_than else []
     code = supervise(settings, ["-c", str(concurrency), *pruning, *context.args], SystemRandom().random)
     raise typer.Exit(code)
 

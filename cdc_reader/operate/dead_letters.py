@@ -16,26 +16,27 @@ from typing import TYPE_CHECKING, Any, LiteralString
 import kombu.exceptions
 import psycopg
 
-from cdc_reader.preflight import connect
-from cdc_reader.sqlstate import error_of
-from sink import dead_letters, duration
-from sink.app import RETRY_LETTERS, SinkApp, make_app
-from sink.errors import Exit, FatalError, PoisonError, TransientError
-from sink.keys import letters_key
-from sink.order import MAX_POSITIONS, Order
-from sink.position import parse_position
-from sink.restore import values_of
-from sink.retry_letters import Fate, Word
-from sink.seal import seal_of
+from outhaul.cdc_reader.postgres.errors import error_of
+from outhaul.cdc_reader.postgres.preflight import connect
+from outhaul.sink import duration
+from outhaul.sink.app import RETRY_LETTERS, SinkApp, make_app
+from outhaul.sink.errors import Exit, FatalError, PoisonError, TransientError
+from outhaul.sink.keys import letters_key
+from outhaul.sink.letters import dead_letters
+from outhaul.sink.letters.restore import values_of
+from outhaul.sink.letters.retry_message import MAX_POSITIONS, Order
+from outhaul.sink.letters.retry_task import Fate, Word
+from outhaul.sink.position import parse_position
+from outhaul.sink.seal import seal_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
-    from sink.clickhouse import ClickHouse
-    from sink.payloads import Payloads
-    from sink.position import Position
-    from sink.restore import Letter
-    from sink.settings import Settings
+    from outhaul.sink.clickhouse import ClickHouse
+    from outhaul.sink.letters.restore import Letter
+    from outhaul.sink.position import Position
+    from outhaul.sink.redis.payloads import Payloads
+    from outhaul.sink.settings import Settings
 
 _BYTEA: LiteralString = """
     SELECT attname FROM pg_attribute

@@ -13,17 +13,17 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from cdc_reader.pausing.wish import ask, keep
-from cdc_reader.preflight import check_clickhouse
-from cdc_reader.state import ReaderState
-from sink.errors import TransientError
-from sink.keys import heard_key, reader_key
+from outhaul.cdc_reader.postgres.preflight import check_clickhouse
+from outhaul.cdc_reader.session.pause_requests import ask, keep
+from outhaul.cdc_reader.session.state import ReaderState
+from outhaul.sink.errors import TransientError
+from outhaul.sink.keys import heard_key, reader_key
 
 if TYPE_CHECKING:
-    from cdc_reader.pausing.gate import Pause
-    from sink.clickhouse import ClickHouse
-    from sink.payloads import Payloads
-    from sink.settings import Settings
+    from outhaul.cdc_reader.session.pause import Pause
+    from outhaul.sink.clickhouse import ClickHouse
+    from outhaul.sink.redis.payloads import Payloads
+    from outhaul.sink.settings import Settings
 
 _POLL_S = 0.1
 _MAX_REASON = 200

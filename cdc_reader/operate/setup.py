@@ -9,24 +9,24 @@ from typing import TYPE_CHECKING, LiteralString
 
 import psycopg
 
-from cdc_reader.fence import newest_epoch
-from cdc_reader.outbox.due import note_due
-from cdc_reader.preflight import Server, check_server, check_shards, connect
-from cdc_reader.slot_care.change import CREATES_WITHIN_S, restart
-from cdc_reader.slot_care.create import create
-from cdc_reader.slot_care.facts import slot_facts
-from cdc_reader.sqlstate import error_of
-from cdc_reader.stream_server import check_stream, connect_stream, is_elsewhere
-from sink import schema
-from sink.errors import FatalError
-from sink.position import NO_LSN
-from sink.sql import MARK, names, number_in, schema_number, statement
+from outhaul.cdc_reader.outbox.heal_due import note_due
+from outhaul.cdc_reader.postgres.connect import check_stream, connect_stream, is_elsewhere
+from outhaul.cdc_reader.postgres.errors import error_of
+from outhaul.cdc_reader.postgres.preflight import Server, check_server, check_shards, connect
+from outhaul.cdc_reader.postgres.slot_view import slot_facts
+from outhaul.cdc_reader.session.fence import newest_epoch
+from outhaul.cdc_reader.slots.change import CREATES_WITHIN_S, restart
+from outhaul.cdc_reader.slots.create import create
+from outhaul.sink import schema
+from outhaul.sink.errors import FatalError
+from outhaul.sink.position import NO_LSN
+from outhaul.sink.sql import MARK, names, number_in, schema_number, statement
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from sink.clickhouse import ClickHouse
-    from sink.settings import Settings
+    from outhaul.sink.clickhouse import ClickHouse
+    from outhaul.sink.settings import Settings
 
 _OF_EACH_TABLE = {"postgres/0001_outbox.sql", "postgres/0002_publication.sql", "postgres/0004_roles.sql"}
 

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cdc_reader.outbox import fingerprint
-from cdc_reader.outbox.sides import RANGE_IDS, Rows, Scope, StoredSide, TableSide
-from cdc_reader.preflight import connect
+from outhaul.cdc_reader.outbox import fingerprint
+from outhaul.cdc_reader.outbox.id_ranges import RANGE_IDS, Rows, Scope, StoredSide, TableSide
+from outhaul.cdc_reader.postgres.preflight import connect
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from cdc_reader.frame import Ints
-    from cdc_reader.outbox.line import Line
-    from cdc_reader.outbox.shape import Shape
-    from cdc_reader.outbox.sides import Connection
-    from sink.clickhouse import ClickHouse
-    from sink.settings import Settings
+    from outhaul.cdc_reader.capture.frame import Ints
+    from outhaul.cdc_reader.outbox.id_ranges import Connection
+    from outhaul.cdc_reader.outbox.shape import Shape
+    from outhaul.cdc_reader.outbox.snapshot import Line
+    from outhaul.sink.clickhouse import ClickHouse
+    from outhaul.sink.settings import Settings
 
 # ClickHouse reads all its ids once for each so many ranges, so these are many; both sides answer within seconds.
 _STRIDE_RANGES = 64

@@ -1,6 +1,7 @@
 """Rows of a binary COPY -> cells: where each value of each column lies in the joined buffer.
 
-Pure. The counterpart of cdc_reader/cells.py for rows that come from the table itself; from here on both take the same
+Pure. The counterpart of cdc_reader/capture/cells.py for rows that come from the table itself; from here on both take
+the same
 way, so that a value becomes the same bytes whichever way it came.
 
 Source: https://www.postgresql.org/docs/current/sql-copy.html (binary format)
@@ -12,12 +13,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cdc_reader.cells import Cells
-from cdc_reader.frame import gather
-from sink.errors import FrameError
+from outhaul.cdc_reader.capture.cells import Cells
+from outhaul.cdc_reader.capture.frame import gather
+from outhaul.sink.errors import FrameError
 
 if TYPE_CHECKING:
-    from cdc_reader.frame import Ints, Run
+    from outhaul.cdc_reader.capture.frame import Ints, Run
 
 _SIGNATURE = b"PGCOPY\n\xff\r\n\0"
 _HEADER_BYTES = len(_SIGNATURE) + 8

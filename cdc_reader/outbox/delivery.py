@@ -13,24 +13,24 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from cdc_reader import metrics
-from cdc_reader.dispatch import Dispatcher
-from cdc_reader.hearing import heard
-from cdc_reader.ledger import Health, Ledger, Phase
-from sink.batch import Message
-from sink.errors import Exit, FatalError, TransientError
-from sink.keys import COPY, alive_key, fence, stored_key
-from sink.report import Outcome, Report
-from sink.retry import backoff_s
-from sink.seal import seal_of
+from outhaul.cdc_reader import metrics
+from outhaul.cdc_reader.capture.dispatch import Dispatcher
+from outhaul.cdc_reader.session.hearing import heard
+from outhaul.cdc_reader.session.ledger import Health, Ledger, Phase
+from outhaul.sink.backoff import backoff_s
+from outhaul.sink.batch import Message
+from outhaul.sink.errors import Exit, FatalError, TransientError
+from outhaul.sink.keys import COPY, alive_key, fence, stored_key
+from outhaul.sink.report import Outcome, Report
+from outhaul.sink.seal import seal_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cdc_reader.assemble import Assembled
-    from sink.app import SinkApp
-    from sink.clickhouse import ClickHouse
-    from sink.payloads import Payloads
+    from outhaul.cdc_reader.capture.assemble import Assembled
+    from outhaul.sink.app import SinkApp
+    from outhaul.sink.clickhouse import ClickHouse
+    from outhaul.sink.redis.payloads import Payloads
 
 log = structlog.get_logger("outhaul.copy")
 

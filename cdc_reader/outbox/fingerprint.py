@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
-from cdc_reader.column_types import Oid
-from cdc_reader.outbox.shape import quoted
-from sink.sql import identifier
+from outhaul.cdc_reader.capture.column_types import Oid
+from outhaul.cdc_reader.outbox.shape import quoted
+from outhaul.sink.sql import identifier
 
 if TYPE_CHECKING:
-    from cdc_reader.message import Column
-    from cdc_reader.outbox.shape import Shape
+    from outhaul.cdc_reader.capture.message import Column
+    from outhaul.cdc_reader.outbox.shape import Shape
 
 _Sql: TypeAlias = Callable[[str], str]
 

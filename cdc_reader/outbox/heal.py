@@ -15,31 +15,31 @@ from typing import TYPE_CHECKING, LiteralString
 
 import structlog
 
-from cdc_reader.fence import newest_epoch, raise_epoch, settle
-from cdc_reader.outbox.compare import Comparison
-from cdc_reader.outbox.delivery import Delivery
-from cdc_reader.outbox.parallel import in_parallel
-from cdc_reader.outbox.rows import Wanted, batches
-from cdc_reader.outbox.shape import describe
-from cdc_reader.outbox.sides import Scope, fetch
-from cdc_reader.preflight import connect
-from cdc_reader.slot import History
-from cdc_reader.sqlstate import translated
-from sink.app import make_app
-from sink.clickhouse import ClickHouse
-from sink.errors import FatalError
-from sink.keys import COPY
-from sink.payloads import Payloads
+from outhaul.cdc_reader.outbox.compare import Comparison
+from outhaul.cdc_reader.outbox.delivery import Delivery
+from outhaul.cdc_reader.outbox.id_ranges import Scope, fetch
+from outhaul.cdc_reader.outbox.parallel import in_parallel
+from outhaul.cdc_reader.outbox.rows import Wanted, batches
+from outhaul.cdc_reader.outbox.shape import describe
+from outhaul.cdc_reader.postgres.errors import translated
+from outhaul.cdc_reader.postgres.preflight import connect
+from outhaul.cdc_reader.postgres.slot import History
+from outhaul.cdc_reader.session.fence import newest_epoch, raise_epoch, settle
+from outhaul.sink.app import make_app
+from outhaul.sink.clickhouse import ClickHouse
+from outhaul.sink.errors import FatalError
+from outhaul.sink.keys import COPY
+from outhaul.sink.redis.payloads import Payloads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from cdc_reader.assemble import Assembled
-    from cdc_reader.frame import Ints
-    from cdc_reader.outbox.compare import Compared
-    from cdc_reader.outbox.line import Line
-    from cdc_reader.outbox.shape import Shape
-    from sink.settings import Settings
+    from outhaul.cdc_reader.capture.assemble import Assembled
+    from outhaul.cdc_reader.capture.frame import Ints
+    from outhaul.cdc_reader.outbox.compare import Compared
+    from outhaul.cdc_reader.outbox.shape import Shape
+    from outhaul.cdc_reader.outbox.snapshot import Line
+    from outhaul.sink.settings import Settings
 
 log = structlog.get_logger("outhaul.copy")
 

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
-from cdc_reader.fence import newest_epoch, raise_epoch
-from cdc_reader.slot import History
-from sink.keys import STREAM
-from sink.position import NO_LSN
+from outhaul.cdc_reader.postgres.slot import History
+from outhaul.cdc_reader.session.fence import newest_epoch, raise_epoch
+from outhaul.sink.keys import STREAM
+from outhaul.sink.position import NO_LSN
 
 if TYPE_CHECKING:
-    from sink.clickhouse import ClickHouse
-    from sink.position import Lsn
-    from sink.settings import Settings
+    from outhaul.sink.clickhouse import ClickHouse
+    from outhaul.sink.position import Lsn
+    from outhaul.sink.settings import Settings
 
 _DUE, _DONE, _ACCEPTED = "due", "done", "loss accepted"
 

@@ -12,10 +12,10 @@ import numpy as np
 import psycopg
 from psycopg.rows import tuple_row
 
-from cdc_reader import arrow
-from cdc_reader.outbox import fingerprint
-from cdc_reader.sqlstate import error_of
-from sink.sql import identifier, query
+from outhaul.cdc_reader.capture import arrow
+from outhaul.cdc_reader.outbox import fingerprint
+from outhaul.cdc_reader.postgres.errors import error_of
+from outhaul.sink.sql import identifier, query
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from cdc_reader.frame import Bools, Ints
-    from cdc_reader.outbox.shape import Shape
-    from sink.clickhouse import ClickHouse
-    from sink.settings import Settings
+    from outhaul.cdc_reader.capture.frame import Bools, Ints
+    from outhaul.cdc_reader.outbox.shape import Shape
+    from outhaul.sink.clickhouse import ClickHouse
+    from outhaul.sink.settings import Settings
 
     Connection: TypeAlias = psycopg.Connection[dict[str, Any]]
 

@@ -14,26 +14,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import psycopg
 
-from cdc_reader.assemble import assembly_for
-from cdc_reader.column_types import Oid
-from cdc_reader.columns import build
-from cdc_reader.decode import Segment
-from cdc_reader.frame import Run
-from cdc_reader.held import NOTHING_HELD
-from cdc_reader.message import Column
-from cdc_reader.outbox.cells import is_trailer, strip_header, walk
-from cdc_reader.outbox.shape import is_binary, quoted
-from cdc_reader.sqlstate import error_of
-from sink.errors import FatalError
+from outhaul.cdc_reader.capture.assemble import assembly_for
+from outhaul.cdc_reader.capture.column_types import Oid
+from outhaul.cdc_reader.capture.columns import build
+from outhaul.cdc_reader.capture.decode import Segment
+from outhaul.cdc_reader.capture.frame import Run
+from outhaul.cdc_reader.capture.message import Column
+from outhaul.cdc_reader.capture.stored_positions import NOTHING_HELD
+from outhaul.cdc_reader.outbox.copy_cells import is_trailer, strip_header, walk
+from outhaul.cdc_reader.outbox.shape import is_binary, quoted
+from outhaul.cdc_reader.postgres.errors import error_of
+from outhaul.sink.errors import FatalError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cdc_reader.assemble import Assembled
-    from cdc_reader.frame import Ints
-    from cdc_reader.outbox.shape import Shape
-    from sink.position import Lsn
-    from sink.settings import Settings
+    from outhaul.cdc_reader.capture.assemble import Assembled
+    from outhaul.cdc_reader.capture.frame import Ints
+    from outhaul.cdc_reader.outbox.shape import Shape
+    from outhaul.sink.position import Lsn
+    from outhaul.sink.settings import Settings
 
 _PIECE_BYTES = 4 << 20
 _ID = "id"

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, LiteralString, cast
 
 import psycopg
 
-from cdc_reader.column_types import IGNORED, Oid
-from cdc_reader.message import Column
-from cdc_reader.sqlstate import error_of
-from sink.errors import Exit, FatalError
+from outhaul.cdc_reader.capture.column_types import IGNORED, Oid
+from outhaul.cdc_reader.capture.message import Column
+from outhaul.cdc_reader.postgres.errors import error_of
+from outhaul.sink.errors import Exit, FatalError
 
 if TYPE_CHECKING:
-    from sink.settings import Settings
+    from outhaul.sink.settings import Settings
 
 _KEY = "id"
 _INTEGERS = {Oid.INT2, Oid.INT4, Oid.INT8}

@@ -22,17 +22,17 @@ from typing import TYPE_CHECKING, Any, LiteralString
 import psycopg
 from psycopg import sql
 
-from cdc_reader.preflight import connect
-from cdc_reader.slot import confirmed_lsn
-from cdc_reader.sqlstate import error_of, translated
-from cdc_reader.stream_server import connect_stream
-from sink.errors import Exit, FatalError, TransientError
-from sink.position import Lsn
+from outhaul.cdc_reader.postgres.connect import connect_stream
+from outhaul.cdc_reader.postgres.errors import error_of, translated
+from outhaul.cdc_reader.postgres.preflight import connect
+from outhaul.cdc_reader.postgres.slot import confirmed_lsn
+from outhaul.sink.errors import Exit, FatalError, TransientError
+from outhaul.sink.position import Lsn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from sink.settings import Settings
+    from outhaul.sink.settings import Settings
 
 # Records of the log begin at multiples of eight, so a position one below such a multiple is no commit's.
 _ALIGNMENT = 8

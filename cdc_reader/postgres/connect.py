@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, LiteralString
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from cdc_reader.preflight import Server, check_decodes, check_primary, connect
-from cdc_reader.slot import Link, open_link
-from cdc_reader.sqlstate import error_of, translated
-from sink.errors import Exit, FatalError, PipelineError
-from sink.position import Lsn
+from outhaul.cdc_reader.postgres.errors import error_of, translated
+from outhaul.cdc_reader.postgres.preflight import Server, check_decodes, check_primary, connect
+from outhaul.cdc_reader.postgres.slot import Link, open_link
+from outhaul.sink.errors import Exit, FatalError, PipelineError
+from outhaul.sink.position import Lsn
 
 if TYPE_CHECKING:
-    from sink.settings import Settings
+    from outhaul.sink.settings import Settings
 
 # What a standby has replayed is what it decodes; pg_current_wal_lsn() is an error there.
 END_OF_LOG: LiteralString = "CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END"

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from sink import tls
-from sink.errors import Exit, FatalError, PipelineError, TransientError
+from outhaul.sink import tls
+from outhaul.sink.errors import Exit, FatalError, PipelineError, TransientError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

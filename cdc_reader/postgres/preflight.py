@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any, LiteralString
 import psycopg
 from psycopg.rows import dict_row
 
-from cdc_reader.slot import conninfo
-from cdc_reader.slot_care.facts import slot_facts
-from cdc_reader.sqlstate import error_of, slot_missing, slot_unusable
-from sink import schema
-from sink.errors import Exit, FatalError, PipelineError, TransientError
-from sink.keys import payload_key
+from outhaul.cdc_reader.postgres.errors import error_of, slot_missing, slot_unusable
+from outhaul.cdc_reader.postgres.slot import conninfo
+from outhaul.cdc_reader.postgres.slot_view import slot_facts
+from outhaul.sink import schema
+from outhaul.sink.errors import Exit, FatalError, PipelineError, TransientError
+from outhaul.sink.keys import payload_key
 
 if TYPE_CHECKING:
-    from sink.clickhouse import ClickHouse
-    from sink.payloads import Payloads
-    from sink.settings import Settings
+    from outhaul.sink.clickhouse import ClickHouse
+    from outhaul.sink.redis.payloads import Payloads
+    from outhaul.sink.settings import Settings
 
 _OLDEST_VERSION = 140000
 # Row filters came then, without which a stream has no shards.

@@ -17,16 +17,16 @@ import psycopg
 from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from cdc_reader.lineage import parse
-from cdc_reader.sqlstate import error_of
-from cdc_reader.window import Window
-from sink.position import NO_LSN, Lsn
+from outhaul.cdc_reader.postgres.errors import error_of
+from outhaul.cdc_reader.postgres.receive_buffer import Window
+from outhaul.cdc_reader.postgres.timelines import parse
+from outhaul.sink.position import NO_LSN, Lsn
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn, PGresult
 
-    from cdc_reader.frame import Run
-    from sink.errors import PipelineError
+    from outhaul.cdc_reader.capture.frame import Run
+    from outhaul.sink.errors import PipelineError
 
 # Text tuples must read the same whatever the role's or the database's settings are.
 _SESSION = "-c datestyle=ISO -c timezone=UTC -c intervalstyle=iso_8601 -c bytea_output=hex -c extra_float_digits=1"

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from cdc_reader.sqlstate import MAKE_ANEW, error_of
-from sink.position import Lsn
+from outhaul.cdc_reader.postgres.errors import MAKE_ANEW, error_of
+from outhaul.sink.position import Lsn
 
 if TYPE_CHECKING:
-    from sink.settings import Settings
+    from outhaul.sink.settings import Settings
 
 _MINE = "pgoutput"
 

@@ -16,12 +16,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sink.position import Lsn
+from outhaul.sink.position import Lsn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cdc_reader.slot import History
+    from outhaul.cdc_reader.postgres.slot import History
 
 
 @dataclass(frozen=True, slots=True)

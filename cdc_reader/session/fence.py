@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from cdc_reader.slot import History
-from sink.codes import ACCESS_DENIED
-from sink.errors import FatalError, TransientError
-from sink.keys import fence, mark
-from sink.sql import query
+from outhaul.cdc_reader.postgres.slot import History
+from outhaul.sink.codes import ACCESS_DENIED
+from outhaul.sink.errors import FatalError, TransientError
+from outhaul.sink.keys import fence, mark
+from outhaul.sink.sql import query
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sink.clickhouse import ClickHouse
-    from sink.position import Lsn
-    from sink.settings import Settings
+    from outhaul.sink.clickhouse import ClickHouse
+    from outhaul.sink.position import Lsn
+    from outhaul.sink.settings import Settings
 
 log = structlog.get_logger("outhaul.reader")
 

@@ -12,22 +12,22 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from cdc_reader import metrics
-from cdc_reader.ledger import Entry, Health, Ledger, Phase
-from cdc_reader.watermark import Watermark
-from sink import identity
-from sink.batch import Message
-from sink.errors import Exit, FatalError, TransientError
-from sink.failpoint import reach
-from sink.report import Outcome, Report
+from outhaul.cdc_reader import metrics
+from outhaul.cdc_reader.session.ledger import Entry, Health, Ledger, Phase
+from outhaul.cdc_reader.session.watermark import Watermark
+from outhaul.sink.batch import Message
+from outhaul.sink.errors import Exit, FatalError, TransientError
+from outhaul.sink.failpoint import reach
+from outhaul.sink.report import Outcome, Report
+from outhaul.sink.telemetry import log_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cdc_reader.progress import Progress
-    from cdc_reader.stages import Packed
-    from sink.position import Lsn
-    from sink.settings import Settings
+    from outhaul.cdc_reader.session.progress import Progress
+    from outhaul.cdc_reader.session.stages import Packed
+    from outhaul.sink.position import Lsn
+    from outhaul.sink.settings import Settings
 
 log = structlog.get_logger("outhaul.reader")
 
@@ -116,7 +116,7 @@ class Flight:
             case Outcome.STALE:
                 raise TransientError("a newer reader has taken over this source")
             case Outcome.FATAL:
-                identity.bind(self.ledger.entries[report.sequence].message)
+                log_context.bind(self.ledger.entries[report.sequence].message)
                 raise FatalError(report.error, code=report.code, todo=report.todo, exit_code=Exit(report.exit_code))
 
     def _note_refusal(self, report: Report) -> None:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from cdc_reader import metrics
-from sink.report import Report
+from outhaul.cdc_reader import metrics
+from outhaul.sink.report import Report
 
 if TYPE_CHECKING:
-    from sink.seal import Seal
+    from outhaul.sink.seal import Seal
 
 log = structlog.get_logger("outhaul.reader")
 

@@ -12,8 +12,8 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cdc_reader.assemble import Assembled
-    from sink.batch import Message
+    from outhaul.cdc_reader.capture.assemble import Assembled
+    from outhaul.sink.batch import Message
 
 # Seconds after which an unanswered message is doubted; doubles with every sending.
 PATIENCE_S = 5.0

@@ -11,8 +11,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from cdc_reader import metrics
-from cdc_reader.state import SESSION_PHASES
+from outhaul.cdc_reader import metrics
+from outhaul.cdc_reader.session.state import SESSION_PHASES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +38,7 @@ class Signs:
         metrics.FEEDBACK_AGE.set_function(lambda: self._since(self._said_at))
 
     def does(self, doing: str) -> None:
-        """Note what the reader does, one of `cdc_reader.state.PHASES`."""
+        """Note what the reader does, one of `outhaul.cdc_reader.session.state.PHASES`."""
         self._turned_at = self._clock()
         if doing in SESSION_PHASES and self._doing not in SESSION_PHASES:
             self._heard_at = self._said_at = self._turned_at

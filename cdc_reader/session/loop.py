@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING
 import structlog
 from structlog.contextvars import bind_contextvars
 
-from cdc_reader import metrics
-from cdc_reader.batcher import Limits, Load, Piece
-from cdc_reader.decode import Decoder
-from cdc_reader.flight import Flight
-from cdc_reader.intake import Intake
-from cdc_reader.pausing import wish as pause_wish
-from cdc_reader.pausing.gate import Gate, Wished
-from cdc_reader.progress import Progress
-from cdc_reader.signs import Signs
-from cdc_reader.stages import (
+from outhaul.cdc_reader import metrics
+from outhaul.cdc_reader.capture.batching import Limits, Load, Piece
+from outhaul.cdc_reader.capture.decode import Decoder
+from outhaul.cdc_reader.capture.intake import Intake
+from outhaul.cdc_reader.session import pause_requests as pause_wish
+from outhaul.cdc_reader.session.flight import Flight
+from outhaul.cdc_reader.session.liveness import Signs
+from outhaul.cdc_reader.session.pause import Gate, Wished
+from outhaul.cdc_reader.session.progress import Progress
+from outhaul.cdc_reader.session.stages import (
     Begun,
     Decoded,
     Event,
@@ -43,21 +43,21 @@ from cdc_reader.stages import (
     send_batches,
     start,
 )
-from cdc_reader.state import phase
-from cdc_reader.wire import Wire
-from sink.errors import Exit, FatalError
-from sink.report import Report
+from outhaul.cdc_reader.session.state import phase
+from outhaul.cdc_reader.session.wire import Wire
+from outhaul.sink.errors import Exit, FatalError
+from outhaul.sink.report import Report
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
 
-    from cdc_reader.dispatch import Dispatcher
-    from cdc_reader.recovery import Recovered
-    from cdc_reader.slot import Link
-    from sink.payloads import Payloads
-    from sink.position import Lsn
-    from sink.settings import Settings
+    from outhaul.cdc_reader.capture.dispatch import Dispatcher
+    from outhaul.cdc_reader.postgres.slot import Link
+    from outhaul.cdc_reader.session.recovery import Recovered
+    from outhaul.sink.position import Lsn
+    from outhaul.sink.redis.payloads import Payloads
+    from outhaul.sink.settings import Settings
 
 log = structlog.get_logger("outhaul.reader")
 

@@ -1,6 +1,7 @@
 """An operator's word about pausing, and the clock -> whether rows may be taken from the stream.
 
-Pure. A pause is a wish that outlives the reader (cdc_reader/pausing/wish.py keeps it); the gate is what one session
+Pure. A pause is a wish that outlives the reader (cdc_reader/session/pause_requests.py keeps it); the gate is what one
+session
 makes of it. It is shut until the first word has come, so that a reader which starts into a pause takes no row before
 it knows.
 """
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sink.errors import Exit, FatalError
+from outhaul.sink.errors import Exit, FatalError
 
 _LONGEST_S = 366 * 86_400
 

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from cdc_reader.pausing.gate import Pause, Wished
-from sink.errors import TransientError
-from sink.keys import heard_key
-from sink.sql import query
+from outhaul.cdc_reader.session.pause import Pause, Wished
+from outhaul.sink.errors import TransientError
+from outhaul.sink.keys import heard_key
+from outhaul.sink.sql import query
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cdc_reader.stages import Events
-    from sink.clickhouse import ClickHouse
-    from sink.payloads import Payloads
-    from sink.settings import Settings
+    from outhaul.cdc_reader.session.stages import Events
+    from outhaul.sink.clickhouse import ClickHouse
+    from outhaul.sink.redis.payloads import Payloads
+    from outhaul.sink.settings import Settings
 
 log = structlog.get_logger("outhaul.reader")
 

@@ -10,17 +10,17 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
-from cdc_reader import metrics
-from cdc_reader.state import ReaderState
+from outhaul.cdc_reader import metrics
+from outhaul.cdc_reader.session.state import ReaderState
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from cdc_reader.ledger import Entry, Ledger
-    from cdc_reader.pausing.gate import Pause
-    from cdc_reader.watermark import Watermark
-    from sink.batch import Message
-    from sink.position import Lsn
+    from outhaul.cdc_reader.session.ledger import Entry, Ledger
+    from outhaul.cdc_reader.session.pause import Pause
+    from outhaul.cdc_reader.session.watermark import Watermark
+    from outhaul.sink.batch import Message
+    from outhaul.sink.position import Lsn
 
 
 class Progress:

@@ -3,7 +3,7 @@
 Edge: ClickHouse, which is the checkpoint. Called once a session, when the slot is ours and no row has been looked at:
 
 1. *bind*: the newest epoch tells which history the stored positions belong to; another one is a stop, but where it
-   can be proved to go on where that one ended (cdc_reader/lineage.py).
+   can be proved to go on where that one ended (cdc_reader/postgres/timelines.py).
 2. *fence*: write a newer epoch. From here on ClickHouse refuses every insert of an older reader that begins.
 3. *settle*: wait until no insert that began before the fence is still running. Every insert is listed among the
    running queries before it asks for the epoch, so one of the two sees the other: it is refused, or it is waited for.
@@ -21,23 +21,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 import structlog
 
-from cdc_reader import arrow
-from cdc_reader.emitted import FIRST_ORDINAL
-from cdc_reader.fence import Epoch, newest_epoch, raise_epoch, settle
-from cdc_reader.held import Held
-from cdc_reader.lineage import Past, doubt
-from sink.errors import Exit, FatalError, PipelineError
-from sink.failpoint import reach
-from sink.settings import SHARD_BITS
-from sink.sql import query
+from outhaul.cdc_reader.capture import arrow
+from outhaul.cdc_reader.capture.logical_message import FIRST_ORDINAL
+from outhaul.cdc_reader.capture.stored_positions import Held
+from outhaul.cdc_reader.postgres.timelines import Past, doubt
+from outhaul.cdc_reader.session.fence import Epoch, newest_epoch, raise_epoch, settle
+from outhaul.sink.errors import Exit, FatalError, PipelineError
+from outhaul.sink.failpoint import reach
+from outhaul.sink.settings import SHARD_BITS
+from outhaul.sink.sql import query
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from cdc_reader.slot import History
-    from sink.clickhouse import ClickHouse
-    from sink.position import Lsn
-    from sink.settings import Settings
+    from outhaul.cdc_reader.postgres.slot import History
+    from outhaul.sink.clickhouse import ClickHouse
+    from outhaul.sink.position import Lsn
+    from outhaul.sink.settings import Settings
 
 log = structlog.get_logger("outhaul.reader")
 

@@ -18,31 +18,31 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from cdc_reader import metrics
-from cdc_reader.assemble import Assembled, assembly_for
-from cdc_reader.hearing import heard
-from cdc_reader.ledger import Health
-from cdc_reader.pausing.gate import Wished
-from cdc_reader.state import TTL_S
-from sink import identity, sentry
-from sink.errors import PipelineError, TransientError
-from sink.keys import alive_key, epoch_key, reader_key, reconnecting_key, stored_key
-from sink.report import Report
-from sink.retry import backoff_s
-from sink.seal import seal_of
+from outhaul.cdc_reader import metrics
+from outhaul.cdc_reader.capture.assemble import Assembled, assembly_for
+from outhaul.cdc_reader.session.hearing import heard
+from outhaul.cdc_reader.session.ledger import Health
+from outhaul.cdc_reader.session.pause import Wished
+from outhaul.cdc_reader.session.state import TTL_S
+from outhaul.sink.backoff import backoff_s
+from outhaul.sink.errors import PipelineError, TransientError
+from outhaul.sink.keys import alive_key, epoch_key, reader_key, reconnecting_key, stored_key
+from outhaul.sink.report import Report
+from outhaul.sink.seal import seal_of
+from outhaul.sink.telemetry import log_context, sentry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cdc_reader.batcher import Piece
-    from cdc_reader.decode import Decoded as DecodedPiece
-    from cdc_reader.decode import Decoder
-    from cdc_reader.dispatch import Dispatcher
-    from cdc_reader.ledger import Entry
-    from cdc_reader.recovery import Recovered
-    from sink.payloads import Payloads
-    from sink.position import Lsn
-    from sink.settings import Settings
+    from outhaul.cdc_reader.capture.batching import Piece
+    from outhaul.cdc_reader.capture.decode import Decoded as DecodedPiece
+    from outhaul.cdc_reader.capture.decode import Decoder
+    from outhaul.cdc_reader.capture.dispatch import Dispatcher
+    from outhaul.cdc_reader.session.ledger import Entry
+    from outhaul.cdc_reader.session.recovery import Recovered
+    from outhaul.sink.position import Lsn
+    from outhaul.sink.redis.payloads import Payloads
+    from outhaul.sink.settings import Settings
 
 log = structlog.get_logger("outhaul.reader")
 
@@ -258,7 +258,7 @@ def send_batches(
     persist("dispatch", events, settings, random, lambda: dispatcher.announce_epoch(epoch))
     while (entry := inbox.get()) is not None:
         batch, begun_at = entry, time.monotonic()
-        identity.bind(batch.message)
+        log_context.bind(batch.message)
         persist("dispatch", events, settings, random, lambda: dispatcher.send(batch))  # noqa: B023 - called before the next turn
         metrics.DISPATCH_S.inc(time.monotonic() - begun_at)
         log.debug("batch_sent", rows=entry.message.rows, attempt=entry.message.attempt)

@@ -9,8 +9,8 @@ import json
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
-from cdc_reader.pausing.gate import Pause
-from sink.position import NO_LSN
+from outhaul.cdc_reader.session.pause import Pause
+from outhaul.sink.position import NO_LSN
 
 TTL_S = 5
 

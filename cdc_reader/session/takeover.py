@@ -23,19 +23,19 @@ from typing import TYPE_CHECKING, Any, LiteralString
 import psycopg
 import structlog
 
-from cdc_reader import metrics
-from cdc_reader.sqlstate import translated
-from cdc_reader.state import TTL_S
-from cdc_reader.stream_server import connect_stream
-from sink.errors import FatalError, TransientError
-from sink.keys import reader_key, standby_key
-from sink.payloads import Payloads
+from outhaul.cdc_reader import metrics
+from outhaul.cdc_reader.postgres.connect import connect_stream
+from outhaul.cdc_reader.postgres.errors import translated
+from outhaul.cdc_reader.session.state import TTL_S
+from outhaul.sink.errors import FatalError, TransientError
+from outhaul.sink.keys import reader_key, standby_key
+from outhaul.sink.redis.payloads import Payloads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cdc_reader.signs import Signs
-    from sink.settings import Settings
+    from outhaul.cdc_reader.session.liveness import Signs
+    from outhaul.sink.settings import Settings
 
 log = structlog.get_logger("outhaul.reader")
 

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from cdc_reader.stream_server import open_stream
-from sink.errors import PipelineError
+from outhaul.cdc_reader.postgres.connect import open_stream
+from outhaul.sink.errors import PipelineError
 
 if TYPE_CHECKING:
-    from cdc_reader.slot import History, Link
-    from sink.settings import Settings
+    from outhaul.cdc_reader.postgres.slot import History, Link
+    from outhaul.sink.settings import Settings
 
 log = structlog.get_logger("outhaul.reader")
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sink.position import Lsn
+    from outhaul.sink.position import Lsn
 
 
 @dataclass(slots=True)

@@ -12,15 +12,15 @@ import select
 import time
 from typing import TYPE_CHECKING
 
-from cdc_reader import metrics
-from cdc_reader.frame import heard, standby_status
-from sink.errors import Exit, TransientError
-from sink.position import NO_LSN, Lsn
+from outhaul.cdc_reader import metrics
+from outhaul.cdc_reader.capture.frame import heard, standby_status
+from outhaul.sink.errors import Exit, TransientError
+from outhaul.sink.position import NO_LSN, Lsn
 
 if TYPE_CHECKING:
-    from cdc_reader.frame import Run
-    from cdc_reader.slot import Link
-    from cdc_reader.stages import Events
+    from outhaul.cdc_reader.capture.frame import Run
+    from outhaul.cdc_reader.postgres.slot import Link
+    from outhaul.cdc_reader.session.stages import Events
 
 _POSTGRES_EPOCH_US = 946_684_800_000_000
 # Rows that come while others wait for company may wait with them: a wake-up for each costs both sides several times the
@@ -28,7 +28,8 @@ _POSTGRES_EPOCH_US = 946_684_800_000_000
 _CROWD_BYTES = 16 << 10
 _PATIENCE_S = 0.2
 # When all that had come was read, more is not looked at for so long, in seconds, and gathers in the server's socket
-# (cdc_reader/window.py). Kernels give that some megabytes, which a walsender does not fill in this time. Where there
+# (cdc_reader/postgres/receive_buffer.py). Kernels give that some megabytes, which a walsender does not fill in this
+# time. Where there
 # was plenty to read, in bytes, reading it took as long.
 _REST_S = 0.01
 _PLENTY_BYTES = 512 << 10

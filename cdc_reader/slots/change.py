@@ -17,26 +17,26 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import structlog
 
-from cdc_reader.fence import newest_epoch, raise_epoch, settle
-from cdc_reader.outbox.due import note_accepted, note_due
-from cdc_reader.outbox.sides import fetch
-from cdc_reader.preflight import connect
-from cdc_reader.slot_care.create import create
-from cdc_reader.slot_care.facts import slot_facts
-from cdc_reader.slot_care.hold import hold
-from cdc_reader.sqlstate import error_of, slot_unusable
-from cdc_reader.stream_server import end_of_log, open_stream
-from sink.errors import Exit, FatalError
-from sink.failpoint import reach
-from sink.position import NO_LSN, Lsn
+from outhaul.cdc_reader.outbox.heal_due import note_accepted, note_due
+from outhaul.cdc_reader.outbox.id_ranges import fetch
+from outhaul.cdc_reader.postgres.connect import end_of_log, open_stream
+from outhaul.cdc_reader.postgres.errors import error_of, slot_unusable
+from outhaul.cdc_reader.postgres.preflight import connect
+from outhaul.cdc_reader.postgres.slot_view import slot_facts
+from outhaul.cdc_reader.session.fence import newest_epoch, raise_epoch, settle
+from outhaul.cdc_reader.slots.create import create
+from outhaul.cdc_reader.slots.hold import hold
+from outhaul.sink.errors import Exit, FatalError
+from outhaul.sink.failpoint import reach
+from outhaul.sink.position import NO_LSN, Lsn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from cdc_reader.outbox.line import Line
-    from cdc_reader.slot import History
-    from sink.clickhouse import ClickHouse
-    from sink.settings import Settings
+    from outhaul.cdc_reader.outbox.snapshot import Line
+    from outhaul.cdc_reader.postgres.slot import History
+    from outhaul.sink.clickhouse import ClickHouse
+    from outhaul.sink.settings import Settings
 
 log = structlog.get_logger("outhaul.slot")
 

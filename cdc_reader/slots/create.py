@@ -20,20 +20,20 @@ import psycopg
 import structlog
 from psycopg import pq
 
-from cdc_reader.outbox.line import Line
-from cdc_reader.preflight import connect
-from cdc_reader.slot import conninfo
-from cdc_reader.sqlstate import error_of, translated
-from cdc_reader.stream_server import check_may_stream, connect_stream, end_of_log, is_standby
-from sink.errors import TransientError
-from sink.position import Lsn
+from outhaul.cdc_reader.outbox.snapshot import Line
+from outhaul.cdc_reader.postgres.connect import check_may_stream, connect_stream, end_of_log, is_standby
+from outhaul.cdc_reader.postgres.errors import error_of, translated
+from outhaul.cdc_reader.postgres.preflight import connect
+from outhaul.cdc_reader.postgres.slot import conninfo
+from outhaul.sink.errors import TransientError
+from outhaul.sink.position import Lsn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from psycopg.pq.abc import PGconn, PGresult
 
-    from sink.settings import Settings
+    from outhaul.sink.settings import Settings
 
 log = structlog.get_logger("outhaul.slot")
 

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
 
-from cdc_reader.slot_care.facts import slot_facts
-from cdc_reader.sqlstate import SlotHeldError, error_of, translated
-from cdc_reader.stream_server import connect_stream
-from sink.errors import Exit, FatalError, TransientError
+from outhaul.cdc_reader.postgres.connect import connect_stream
+from outhaul.cdc_reader.postgres.errors import SlotHeldError, error_of, translated
+from outhaul.cdc_reader.postgres.slot_view import slot_facts
+from outhaul.sink.errors import Exit, FatalError, TransientError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sink.settings import Settings
+    from outhaul.sink.settings import Settings
 
 _TAKE: LiteralString = "SELECT pg_try_advisory_lock(hashtextextended(%s, 0)) AS ours"
 _LOOK: LiteralString = "SELECT pg_try_advisory_lock_shared(hashtextextended(%s, 0)) AS free"

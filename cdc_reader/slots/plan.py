@@ -9,21 +9,21 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from cdc_reader.fence import newest_epoch
-from cdc_reader.outbox.compare import Comparison
-from cdc_reader.outbox.heal import ASK_TIMEOUT_S, Tally
-from cdc_reader.outbox.line import now
-from cdc_reader.outbox.shape import describe
-from cdc_reader.outbox.sides import Scope, fetch
-from cdc_reader.preflight import connect
-from cdc_reader.recovery import ask
-from cdc_reader.slot_care.facts import SlotFacts, slot_facts
-from cdc_reader.stream_server import connect_stream
-from sink.clickhouse import ClickHouse
-from sink.position import NO_LSN, Lsn
+from outhaul.cdc_reader.outbox.compare import Comparison
+from outhaul.cdc_reader.outbox.heal import ASK_TIMEOUT_S, Tally
+from outhaul.cdc_reader.outbox.id_ranges import Scope, fetch
+from outhaul.cdc_reader.outbox.shape import describe
+from outhaul.cdc_reader.outbox.snapshot import now
+from outhaul.cdc_reader.postgres.connect import connect_stream
+from outhaul.cdc_reader.postgres.preflight import connect
+from outhaul.cdc_reader.postgres.slot_view import SlotFacts, slot_facts
+from outhaul.cdc_reader.session.fence import newest_epoch
+from outhaul.cdc_reader.session.recovery import ask
+from outhaul.sink.clickhouse import ClickHouse
+from outhaul.sink.position import NO_LSN, Lsn
 
 if TYPE_CHECKING:
-    from sink.settings import Settings
+    from outhaul.sink.settings import Settings
 
 # Transactions that write and are open; Postgres waits for them before a new slot is ready.
 _OPEN = (

@@ -19,22 +19,22 @@ import psycopg
 import structlog
 from psycopg import sql
 
-from cdc_reader.outbox.due import due, note_done, note_due
-from cdc_reader.outbox.heal import heal_all
-from cdc_reader.outbox.sides import fetch
-from cdc_reader.preflight import connect
-from cdc_reader.slot_care.change import drop, make_anew, take_over
-from cdc_reader.slot_care.facts import slot_facts
-from cdc_reader.slot_care.hold import hold
-from cdc_reader.sqlstate import error_of
-from sink.position import NO_LSN
+from outhaul.cdc_reader.outbox.heal import heal_all
+from outhaul.cdc_reader.outbox.heal_due import due, note_done, note_due
+from outhaul.cdc_reader.outbox.id_ranges import fetch
+from outhaul.cdc_reader.postgres.errors import error_of
+from outhaul.cdc_reader.postgres.preflight import connect
+from outhaul.cdc_reader.postgres.slot_view import slot_facts
+from outhaul.cdc_reader.slots.change import drop, make_anew, take_over
+from outhaul.cdc_reader.slots.hold import hold
+from outhaul.sink.position import NO_LSN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from cdc_reader.outbox.compare import Compared
-    from sink.clickhouse import ClickHouse
-    from sink.settings import Settings
+    from outhaul.cdc_reader.outbox.compare import Compared
+    from outhaul.sink.clickhouse import ClickHouse
+    from outhaul.sink.settings import Settings
 
 log = structlog.get_logger("outhaul.slot")
 

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
 
-from cdc_reader.slot_care.facts import cure_of
-from cdc_reader.sqlstate import error_of
-from cdc_reader.stream_server import END_OF_LOG
+from outhaul.cdc_reader.postgres.connect import END_OF_LOG
+from outhaul.cdc_reader.postgres.errors import error_of
+from outhaul.cdc_reader.postgres.slot_view import cure_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sink.position import Lsn
+    from outhaul.sink.position import Lsn
 
 # Less than this share of the limit left is worth a word, and so is a limit that will be reached within so many seconds.
 _LITTLE = 0.2

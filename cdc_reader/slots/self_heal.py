@@ -15,25 +15,25 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from cdc_reader import metrics
-from cdc_reader.fence import newest_epoch
-from cdc_reader.outbox.due import due, note_done
-from cdc_reader.outbox.heal import ASK_TIMEOUT_S, heal_all
-from cdc_reader.outbox.line import behind_the_slot
-from cdc_reader.slot_care.change import drop, identify, make_anew
-from cdc_reader.slot_care.facts import slot_facts
-from cdc_reader.slot_care.hold import check_free, hold
-from cdc_reader.slot_care.plan import count_unread
-from cdc_reader.stream_server import connect_stream
-from sink import sentry
-from sink.clickhouse import ClickHouse
-from sink.errors import Exit, FatalError, PipelineError
-from sink.retry import backoff_s
+from outhaul.cdc_reader import metrics
+from outhaul.cdc_reader.outbox.heal import ASK_TIMEOUT_S, heal_all
+from outhaul.cdc_reader.outbox.heal_due import due, note_done
+from outhaul.cdc_reader.outbox.snapshot import behind_the_slot
+from outhaul.cdc_reader.postgres.connect import connect_stream
+from outhaul.cdc_reader.postgres.slot_view import slot_facts
+from outhaul.cdc_reader.session.fence import newest_epoch
+from outhaul.cdc_reader.slots.change import drop, identify, make_anew
+from outhaul.cdc_reader.slots.hold import check_free, hold
+from outhaul.cdc_reader.slots.plan import count_unread
+from outhaul.sink.backoff import backoff_s
+from outhaul.sink.clickhouse import ClickHouse
+from outhaul.sink.errors import Exit, FatalError, PipelineError
+from outhaul.sink.telemetry import sentry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sink.settings import Settings
+    from outhaul.sink.settings import Settings
 
 log = structlog.get_logger("outhaul.reader")
 

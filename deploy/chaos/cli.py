@@ -9,10 +9,10 @@ from typing import Annotated
 
 import typer
 
-from deploy.chaos.run import Options, run
-from deploy.local.stack import Stack
-from sink import logs
-from sink.errors import Exit
+from outhaul.deploy.chaos.run import Options, run
+from outhaul.deploy.local.stack import Stack
+from outhaul.sink.errors import Exit
+from outhaul.sink.telemetry import logs
 
 
 def chaos(

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING
 import psycopg
 import redis
 
-from deploy.local.proxy import Act, Proxy, Trap
+from outhaul.deploy.local.proxy import Act, Proxy, Trap
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from deploy.chaos.plan import Fault
-    from deploy.demo.pipeline import Pipeline
-    from deploy.local.stack import Stack
+    from outhaul.deploy.chaos.plan import Fault
+    from outhaul.deploy.demo.pipeline import Pipeline
+    from outhaul.deploy.local.stack import Stack
 
 # Inserts are the requests with a token; other questions to ClickHouse are left alone by the traps.
 _AN_INSERT = rb"insert_deduplication_token"

@@ -13,20 +13,20 @@ from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 
-from cdc_reader.setup import apply_clickhouse, apply_postgres
-from deploy.chaos.inflict import Victims, inflict
-from deploy.chaos.load import Writers
-from deploy.chaos.plan import faults
-from deploy.chaos.watch import Watch
-from deploy.demo.count import Counted, count
-from deploy.demo.pipeline import Pipeline
-from deploy.local.proxy import Proxy
-from deploy.local.stack import Stack
-from sink.clickhouse import ClickHouse
-from sink.errors import FatalError, PipelineError
-from sink.keys import reader_key
-from sink.payloads import Payloads
-from sink.settings import Settings, load
+from outhaul.cdc_reader.operate.setup import apply_clickhouse, apply_postgres
+from outhaul.deploy.chaos.inflict import Victims, inflict
+from outhaul.deploy.chaos.load import Writers
+from outhaul.deploy.chaos.plan import faults
+from outhaul.deploy.chaos.watch import Watch
+from outhaul.deploy.demo.count import Counted, count
+from outhaul.deploy.demo.pipeline import Pipeline
+from outhaul.deploy.local.proxy import Proxy
+from outhaul.deploy.local.stack import Stack
+from outhaul.sink.clickhouse import ClickHouse
+from outhaul.sink.errors import FatalError, PipelineError
+from outhaul.sink.keys import reader_key
+from outhaul.sink.redis.payloads import Payloads
+from outhaul.sink.settings import Settings, load
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from sink.clickhouse import ClickHouse
-from sink.errors import PipelineError
+from outhaul.sink.clickhouse import ClickHouse
+from outhaul.sink.errors import PipelineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sink.settings import Settings
+    from outhaul.sink.settings import Settings
 
 _EVERY_S = 0.2
 _TIMEOUT_S = 5.0

@@ -14,22 +14,22 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from cdc_reader.setup import apply_clickhouse, apply_postgres
-from cdc_reader.state import ReaderState
-from cdc_reader.status import Status, gather
-from deploy.demo import report
-from deploy.demo.flights import FLIGHTS_IN_2013, events
-from deploy.demo.pipeline import Pipeline, running
-from deploy.demo.replay import Written, replay
-from deploy.local import kept
-from deploy.local.ports import Ports
-from deploy.local.stack import Stack
-from sink.app import make_app
-from sink.clickhouse import ClickHouse
-from sink.errors import Exit, FatalError
-from sink.keys import reader_key
-from sink.payloads import Payloads
-from sink.settings import Settings, load
+from outhaul.cdc_reader.operate.setup import apply_clickhouse, apply_postgres
+from outhaul.cdc_reader.operate.status.overview import Status, gather
+from outhaul.cdc_reader.session.state import ReaderState
+from outhaul.deploy.demo import report
+from outhaul.deploy.demo.flights import FLIGHTS_IN_2013, events
+from outhaul.deploy.demo.pipeline import Pipeline, running
+from outhaul.deploy.demo.replay import Written, replay
+from outhaul.deploy.local import leftovers
+from outhaul.deploy.local.ports import Ports
+from outhaul.deploy.local.stack import Stack
+from outhaul.sink.app import make_app
+from outhaul.sink.clickhouse import ClickHouse
+from outhaul.sink.errors import Exit, FatalError
+from outhaul.sink.keys import reader_key
+from outhaul.sink.redis.payloads import Payloads
+from outhaul.sink.settings import Settings, load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,7 +84,7 @@ def demo(
         for table in report.tables(clickhouse):
             console.print(table)
         if keep:
-            kept.note(data_dir, (pipeline.pid(name) for name in _PROCESSES))
+            leftovers.note(data_dir, (pipeline.pid(name) for name in _PROCESSES))
             console.print(
                 f'Everything goes on running. Try: eval "$(outhaul local env --data-dir {data_dir})"; outhaul status\n'
                 f"It ends with: outhaul local down --data-dir {data_dir}",

@@ -12,7 +12,7 @@ import numpy as np
 import psycopg
 
 if TYPE_CHECKING:
-    from sink.clickhouse import ClickHouse
+    from outhaul.sink.clickhouse import ClickHouse
 
 
 @dataclass(frozen=True, slots=True)

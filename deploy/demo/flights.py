@@ -16,8 +16,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from producer import Event
-from sink.errors import FatalError
+from outhaul import Event
+from outhaul.sink.errors import FatalError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,4 +1,5 @@
-"""`python -m deploy.demo.picture` -> docs/images/demo.svg: what a demo prints, as a terminal shows it in the end.
+"""`python -m outhaul.deploy.demo.picture` -> docs/images/demo.svg: what a demo prints, as a terminal shows it in the
+end.
 
 Edge: runs the demo and writes the file. A bar that is drawn over itself is kept as it was last.
 """
@@ -16,7 +17,7 @@ from rich.console import Console
 from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
-TARGET = Path(__file__).parents[2] / "docs" / "images" / "demo.svg"
+TARGET = Path(__file__).resolve().parents[2] / "docs" / "images" / "demo.svg"
 _WIDTH = 92
 
 # What rich sends to draw anew: to the line above, or to the start of this one, and away with what is there.
@@ -57,7 +58,7 @@ def demo() -> str:
         subprocess.CalledProcessError: it found something missing.
     """
     environment = os.environ | {"FORCE_COLOR": "1", "COLUMNS": str(_WIDTH)}
-    command = [sys.executable, "-m", "cdc_reader", "demo"]
+    command = [sys.executable, "-m", "outhaul", "demo"]
     return subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 

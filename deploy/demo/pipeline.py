@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sink.errors import Exit, FatalError
+from outhaul.sink.errors import Exit, FatalError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -50,7 +50,7 @@ class Pipeline:
         for name in names:
             with (self._logs / f"{name}.log").open("ab") as log:
                 self._processes[name] = subprocess.Popen(
-                    [*via, sys.executable, "-m", "cdc_reader", *_COMMANDS[name.partition("-")[0]], *arguments],
+                    [*via, sys.executable, "-m", "outhaul", *_COMMANDS[name.partition("-")[0]], *arguments],
                     env=self._env | env,
                     stdout=log,
                     stderr=log,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from producer import Event, emit_many
+from outhaul import Event, emit_many
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from deploy.demo.count import count
+from outhaul.deploy.demo.count import count
 
 if TYPE_CHECKING:
-    from deploy.demo.replay import Written
-    from sink.clickhouse import ClickHouse
+    from outhaul.deploy.demo.replay import Written
+    from outhaul.sink.clickhouse import ClickHouse
 
 _BY_MONTH = """
     SELECT formatDateTime(event_date_time, '%b') AS month, count(), countIf(event_type = 'flight_cancelled'),

@@ -1,4 +1,4 @@
-"""`python -m deploy.grafana` -> the dashboards' JSON files beside this one.
+"""`python -m outhaul.deploy.grafana` -> the dashboards' JSON files beside this one.
 
 Edge: files.
 """
@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deploy.grafana.depth import depth
-from deploy.grafana.overview import overview
+from outhaul.deploy.grafana.depth import depth
+from outhaul.deploy.grafana.overview import overview
 
 if TYPE_CHECKING:
-    from deploy.grafana.panel import Json
+    from outhaul.deploy.grafana.panel import Json
 
 HERE = Path(__file__).parent
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from deploy.grafana.layout import Group, place
-from deploy.grafana.panel import BLUE, PROMETHEUS, RED
-from deploy.grafana.promql import newest, of
+from outhaul.deploy.grafana.layout import Group, place
+from outhaul.deploy.grafana.panel import BLUE, PROMETHEUS, RED
+from outhaul.deploy.grafana.promql import newest, of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from deploy.grafana.panel import Json
+    from outhaul.deploy.grafana.panel import Json
 
 # The schema of Grafana 11.6; later versions migrate it.
 _SCHEMA = 41

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from deploy.grafana.dashboard import dashboard
-from deploy.grafana.groups.batches import batches
-from deploy.grafana.groups.processes import processes
-from deploy.grafana.groups.reader import reader, repeats
-from deploy.grafana.groups.redis import redis
-from deploy.grafana.groups.storage import storage
-from deploy.grafana.groups.workers import workers
+from outhaul.deploy.grafana.dashboard import dashboard
+from outhaul.deploy.grafana.groups.batches import batches
+from outhaul.deploy.grafana.groups.processes import processes
+from outhaul.deploy.grafana.groups.reader import reader, repeats
+from outhaul.deploy.grafana.groups.redis import redis
+from outhaul.deploy.grafana.groups.storage import storage
+from outhaul.deploy.grafana.groups.workers import workers
 
 if TYPE_CHECKING:
-    from deploy.grafana.panel import Json
+    from outhaul.deploy.grafana.panel import Json
 
 
 def depth() -> Json:

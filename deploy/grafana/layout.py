@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from deploy.grafana.panel import Json
+    from outhaul.deploy.grafana.panel import Json
 
 SCREEN_W = 24
 

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from deploy.grafana.dashboard import dashboard
-from deploy.grafana.groups.clickhouse import clickhouse
-from deploy.grafana.groups.delay import delay
-from deploy.grafana.groups.health import health
-from deploy.grafana.groups.primary import primary
-from deploy.grafana.groups.throughput import throughput
-from deploy.grafana.groups.truth import audit, dead_letters
+from outhaul.deploy.grafana.dashboard import dashboard
+from outhaul.deploy.grafana.groups.clickhouse import clickhouse
+from outhaul.deploy.grafana.groups.delay import delay
+from outhaul.deploy.grafana.groups.health import health
+from outhaul.deploy.grafana.groups.primary import primary
+from outhaul.deploy.grafana.groups.throughput import throughput
+from outhaul.deploy.grafana.groups.truth import audit, dead_letters
 
 if TYPE_CHECKING:
-    from deploy.grafana.panel import Json
+    from outhaul.deploy.grafana.panel import Json
 
 
 def overview() -> Json:

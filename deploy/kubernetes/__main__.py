@@ -1,4 +1,4 @@
-"""`python -m deploy.kubernetes` -> the PrometheusRule beside this file, made anew from deploy/prometheus.
+"""`python -m outhaul.deploy.kubernetes` -> the PrometheusRule beside this file, made anew from deploy/prometheus.
 
 Edge: files. Prometheus' operator takes the same groups, wrapped as an object of Kubernetes, and kustomize cannot wrap
 them; so they are written by this, and a test sees that they are the same.
@@ -15,7 +15,7 @@ SOURCE = HERE.parent / "prometheus" / "outhaul.rules.yml"
 TARGET = HERE / "components" / "monitoring" / "rules.yaml"
 
 _HEAD = """\
-# Made from deploy/prometheus/outhaul.rules.yml by: python -m deploy.kubernetes
+# Made from deploy/prometheus/outhaul.rules.yml by: python -m outhaul.deploy.kubernetes
 apiVersion: monitoring.coreos.com/v1
 kind: PrometheusRule
 metadata:

@@ -12,12 +12,12 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from cdc_reader.slot_care.retained import size
-from deploy.load.plan import Plan, ranges
-from deploy.load.run import Done, Options, run
-from deploy.load.writer import How, Tally
-from sink.errors import Exit, FatalError
-from sink.settings import load as load_settings
+from outhaul.cdc_reader.slots.retained_wal import size
+from outhaul.deploy.load.plan import Plan, ranges
+from outhaul.deploy.load.run import Done, Options, run
+from outhaul.deploy.load.writer import How, Tally
+from outhaul.sink.errors import Exit, FatalError
+from outhaul.sink.settings import load as load_settings
 
 
 def load(

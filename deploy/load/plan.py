@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from producer import Event
-from sink.errors import Exit, FatalError
+from outhaul import Event
+from outhaul.sink.errors import Exit, FatalError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from deploy.load.pace import Pace
-from deploy.load.plan import transactions
-from deploy.load.writer import How, Tally, Writer
-from producer import EventError, Outbox
+from outhaul import EventError, Outbox
+from outhaul.deploy.load.pace import Pace
+from outhaul.deploy.load.plan import transactions
+from outhaul.deploy.load.writer import How, Tally, Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from deploy.load.plan import Plan
+    from outhaul.deploy.load.plan import Plan
 
 _TELL_S = 0.2
 

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg.types.json import Jsonb
 
-from deploy.load.plan import Ending
+from outhaul.deploy.load.plan import Ending
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Iterator
 
-    from deploy.load.pace import Pace
-    from deploy.load.plan import Transaction
-    from producer import Event, Outbox
+    from outhaul import Event, Outbox
+    from outhaul.deploy.load.pace import Pace
+    from outhaul.deploy.load.plan import Transaction
 
 _LOOK_S = 0.2
 # Other writers have ids between those of a transaction, but not so many.

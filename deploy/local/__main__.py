@@ -1,5 +1,5 @@
-"""`python -m deploy.local` -> the same as `outhaul local`."""
+"""`python -m outhaul.deploy.local` -> the same as `outhaul local`."""
 
-from deploy.local.cli import app
+from outhaul.deploy.local.cli import app
 
 app(prog_name="outhaul local")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sink.errors import FatalError
+from outhaul.sink.errors import FatalError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -16,8 +16,8 @@ from typing import Annotated
 
 import typer
 
-from deploy.local.stack import NAMES, Stack, Status
-from sink.errors import Exit, PipelineError
+from outhaul.deploy.local.stack import NAMES, Stack, Status
+from outhaul.sink.errors import Exit, PipelineError
 
 app = typer.Typer(
     no_args_is_help=True, help="PostgreSQL, Valkey and the ClickHouse engine, embedded: for trying out and for tests."

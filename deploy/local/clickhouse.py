@@ -15,13 +15,13 @@ import sys
 from pathlib import Path
 from typing import ClassVar
 
-import deploy
-from deploy.local.processes import Launch
-from sink.errors import FatalError
+import outhaul
+from outhaul.deploy.local.processes import Launch
+from outhaul.sink.errors import FatalError
 
 _USER = "outhaul"
 _ANSWER_S = 5
-_MODULE = "deploy.local.clickhouse_front"
+_MODULE = "outhaul.deploy.local.front.server"
 DATABASE = "outhaul"
 
 
@@ -51,7 +51,7 @@ class ClickHouse:
             partial.touch(mode=0o600)
             partial.write_text(f"{_USER}:{secrets.token_urlsafe(18)}\n", encoding="utf-8")
             partial.rename(self._account)
-        root = str(Path(deploy.__path__[0]).resolve().parent)
+        root = str(Path(outhaul.__file__).resolve().parents[1])
         path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
         argv = (sys.executable, "-P", "-m", _MODULE, str(self._home), "--port", str(port))
         return Launch(argv, self._home, {**os.environ, "PYTHONPATH": path})

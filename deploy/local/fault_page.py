@@ -1,6 +1,7 @@
 """Addresses of servers -> a proxy before each, and a page with buttons that break the links and mend them.
 
-Edge, and a process of its own: `python -m deploy.local.faults redis:6379 postgres:5432`. Each proxy listens on its
+Edge, and a process of its own: `python -m outhaul.deploy.local.fault_page redis:6379 postgres:5432`. Each proxy
+listens on its
 server's own port; the page is for whoever tries a pipeline, and nobody has to log in: keep it from others.
 """
 
@@ -14,7 +15,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
-from deploy.local.proxy import Proxy
+from outhaul.deploy.local.proxy import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -15,14 +15,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-import deploy
-from deploy.local.processes import Launch
+import outhaul
+from outhaul.deploy.local.processes import Launch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _ANSWER_S = 2
-_COMMAND = ("-m", "cdc_reader", "flower")
+_COMMAND = ("-m", "outhaul", "flower")
 
 
 class Flower:
@@ -54,7 +54,7 @@ class Flower:
         self._home.mkdir(exist_ok=True)
         # What this shell has set for another pipeline is not this one's.
         shell = {name: value for name, value in os.environ.items() if not name.startswith("OUTHAUL_")}
-        root = str(Path(deploy.__path__[0]).resolve().parent)
+        root = str(Path(outhaul.__file__).resolve().parents[1])
         path = os.pathsep.join(filter(None, (root, shell.get("PYTHONPATH", ""))))
         argv = (sys.executable, "-P", *_COMMAND, "--port", str(port), self._mark)
         return Launch(argv, self._home, {**shell, **self._settings, "PYTHONPATH": path})

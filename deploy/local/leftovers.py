@@ -9,7 +9,7 @@ import json
 import signal
 from typing import TYPE_CHECKING
 
-from deploy.local.processes import Process, find, send, wait_gone
+from outhaul.deploy.local.processes import Process, find, send, wait_gone
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

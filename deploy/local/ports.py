@@ -12,7 +12,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from sink.errors import FatalError
+from outhaul.sink.errors import FatalError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import psycopg
 
-from deploy.local.account import Account, copy_for_all, open_to_all, ordinary_account, reaches, shared_home
-from deploy.local.processes import Launch, find
-from sink.errors import FatalError
+from outhaul.deploy.local.account import Account, copy_for_all, open_to_all, ordinary_account, reaches, shared_home
+from outhaul.deploy.local.processes import Launch, find
+from outhaul.sink.errors import FatalError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -23,14 +23,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from deploy.local import kept
-from deploy.local.clickhouse import ClickHouse
-from deploy.local.flower import Flower
-from deploy.local.ports import Ports, free
-from deploy.local.postgres import Postgres
-from deploy.local.processes import Launch, Process, alive, find, send, start, wait_gone
-from deploy.local.valkey import Valkey
-from sink.errors import FatalError
+from outhaul.deploy.local import leftovers
+from outhaul.deploy.local.clickhouse import ClickHouse
+from outhaul.deploy.local.flower import Flower
+from outhaul.deploy.local.ports import Ports, free
+from outhaul.deploy.local.postgres import Postgres
+from outhaul.deploy.local.processes import Launch, Process, alive, find, send, start, wait_gone
+from outhaul.deploy.local.valkey import Valkey
+from outhaul.sink.errors import FatalError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -136,7 +136,7 @@ class Stack:
             chosen.append(self._flower)
         if self.data_dir.exists():
             if services is None:
-                kept.end(self.data_dir)
+                leftovers.end(self.data_dir)
             with self._locked(), ThreadPoolExecutor(len(chosen)) as pool:
                 list(pool.map(self._stop, chosen))
 

@@ -15,8 +15,8 @@ import socket
 from pathlib import Path
 from typing import ClassVar
 
-from deploy.local.processes import Launch
-from sink.errors import FatalError
+from outhaul.deploy.local.processes import Launch
+from outhaul.sink.errors import FatalError
 
 _ANSWER_S = 2
 

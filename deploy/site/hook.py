@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 from mkdocs.structure.files import File
 
-from deploy.site import pages
+from outhaul.deploy.site import pages
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
     from mkdocs.structure.files import Files
     from mkdocs.structure.pages import Page
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).resolve().parents[2]
 # Pages that stand beside docs/.
 _BESIDE = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")
 

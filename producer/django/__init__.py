@@ -1,1 +1,1 @@
-"""The outbox as a Django app: add `producer.django` to INSTALLED_APPS, then `OutboxEvent.emit(…)` inside `atomic()`."""
+"""The outbox as a Django app: add `outhaul.django` to INSTALLED_APPS, then `OutboxEvent.emit(…)` inside `atomic()`."""

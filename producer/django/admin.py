@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
-
-from producer.django.models import OutboxEvent
-from producer.django.stored import stored_ids
+from outhaul.django.models import OutboxEvent
+from outhaul.django.stored import stored_ids
 
 if TYPE_CHECKING:
     from django.http import HttpRequest

@@ -6,13 +6,13 @@ from django.apps import AppConfig
 
 
 class OutboxConfig(AppConfig):
-    """`producer.django` in INSTALLED_APPS; `outhaul` in migrations and in the admin."""
+    """`outhaul.django` in INSTALLED_APPS; `outhaul` in migrations and in the admin."""
 
-    name = "producer.django"
+    name = "outhaul.django"
     label = "outhaul"
     verbose_name = "Outbox"
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
         """Register what `manage.py check` looks at."""
-        from producer.django import checks  # noqa: F401, PLC0415 - models must be there first
+        from outhaul.django import checks  # noqa: F401, PLC0415 - models must be there first

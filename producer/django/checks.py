@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 from django.apps import apps
 from django.core import checks
 from django.db import connections, router
-
-from producer.django.conf import publication, target
-from producer.django.models import OutboxEvent
-from producer.django.outside_atomic import PROMISE, outside_atomic
-from producer.refusal import EventError
+from outhaul.django.conf import publication, target
+from outhaul.django.models import OutboxEvent
+from outhaul.django.outside_atomic import PROMISE, outside_atomic
+from outhaul.errors import EventError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -76,7 +75,7 @@ def _sources() -> Iterator[Path]:
     installed = Path(sysconfig.get_paths()["purelib"])
     for config in apps.get_app_configs():
         root = Path(config.path)
-        if installed in root.parents or config.name == "producer.django":
+        if installed in root.parents or config.name == "outhaul.django":
             continue
         for path in sorted(root.rglob("*.py")):
             if not {"tests", "migrations"} & set(path.parts) and not path.name.startswith("test"):

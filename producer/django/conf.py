@@ -8,8 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.conf import settings
-
-from producer.statement import Target
+from outhaul.statement import Target
 
 
 def target() -> Target:

@@ -9,8 +9,7 @@ from importlib.resources import files
 from string import Template
 
 from django.db.migrations.operations import RunSQL
-
-from producer.django.conf import publication, target
+from outhaul.django.conf import publication, target
 
 _KEYS = "ALTER TABLE ${table} ADD COLUMN IF NOT EXISTS event_key text UNIQUE;"
 
@@ -28,7 +27,7 @@ def outbox() -> list[RunSQL]:
 
 
 def _file(name: str) -> str:
-    return files("sql").joinpath(f"postgres/{name}.sql").read_text(encoding="utf-8")
+    return files("outhaul").joinpath(f"sql/postgres/{name}.sql").read_text(encoding="utf-8")
 
 
 def _filled(text: str) -> str:

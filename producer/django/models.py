@@ -14,21 +14,19 @@ from weakref import WeakKeyDictionary
 
 from django.db import connections, models, router
 from django.db.models.functions import Now
-
-from producer.context import context_json
-from producer.django.conf import db_table, target
-from producer.event import Event
-from producer.refusal import EventError
-from producer.statement import writing
-from producer.trace import running_traceparent
+from outhaul.context import context_json
+from outhaul.django.conf import db_table, target
+from outhaul.errors import EventError
+from outhaul.event import Event
+from outhaul.statement import writing
+from outhaul.trace import running_traceparent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
     from django.db.backends.base.base import BaseDatabaseWrapper
-
-    from producer.statement import Shape
+    from outhaul.statement import Shape
 
 _known: WeakKeyDictionary[Any, dict[str, Shape]] = WeakKeyDictionary()
 

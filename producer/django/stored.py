@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import clickhouse_connect
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from producer.django.conf import clickhouse
+from outhaul.django.conf import clickhouse
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from producer.django.models import OutboxEvent
+from outhaul.django.models import OutboxEvent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

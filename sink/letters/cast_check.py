@@ -2,7 +2,7 @@
 
 Edge: ClickHouse, which is asked what it makes of each text before the row is inserted. All of this it does without a
 word: a number that does not fit wraps, digits beyond a Decimal's are cut off, and a text that cannot be read is NULL in
-a column that may have NULL. Times and floats never travel as texts (sink/restore.py).
+a column that may have NULL. Times and floats never travel as texts (sink/letters/restore.py).
 
 Source: https://clickhouse.com/docs/sql-reference/functions/type-conversion-functions#cast
 """
@@ -13,14 +13,14 @@ import re
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING
 
-from sink.errors import PoisonError
-from sink.moment import bare
-from sink.sql import literal
+from outhaul.sink.errors import PoisonError
+from outhaul.sink.sql import literal
+from outhaul.sink.timestamps import bare
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sink.clickhouse import ClickHouse
+    from outhaul.sink.clickhouse import ClickHouse
 
 _NUMBER = re.compile(r"U?Int\d+|Decimal")
 # What a text is read into, and what is made of it can be looked at as a text again.

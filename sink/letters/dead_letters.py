@@ -11,15 +11,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sink.position import Lsn, Position
-from sink.restore import Letter
-from sink.sql import identifier, literal, query
+from outhaul.sink.letters.restore import Letter
+from outhaul.sink.position import Lsn, Position
+from outhaul.sink.sql import identifier, literal, query
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
-    from sink.clickhouse import ClickHouse
-    from sink.settings import Settings
+    from outhaul.sink.clickhouse import ClickHouse
+    from outhaul.sink.settings import Settings
 
 _AT_ONCE = 500
 # Of a mutation: all replicas have carried it out.

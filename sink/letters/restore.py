@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from sink.errors import PoisonError
-from sink.moment import bare, is_time, microseconds
-from sink.quarantine import DEAD_LETTER_SCHEMA
+from outhaul.sink.errors import PoisonError
+from outhaul.sink.quarantine import DEAD_LETTER_SCHEMA
+from outhaul.sink.timestamps import bare, is_time, microseconds
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from sink.position import Position
+    from outhaul.sink.position import Position
 
 _DAY_US = 86_400_000_000
 _HEX = "\\x"

@@ -9,12 +9,12 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from sink.errors import ForeignMessageError
-from sink.position import parse_position
-from sink.version import check_version
+from outhaul.sink.errors import ForeignMessageError
+from outhaul.sink.position import parse_position
+from outhaul.sink.version import check_version
 
 if TYPE_CHECKING:
-    from sink.position import Position
+    from outhaul.sink.position import Position
 
 # Each is an insert of its own, and batches are not to wait long for a worker.
 MAX_POSITIONS = 25

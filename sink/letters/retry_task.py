@@ -26,33 +26,34 @@ import structlog
 from billiard.exceptions import SoftTimeLimitExceeded
 from celery import shared_task
 
-from sink import dead_letters as letters
-from sink import faithful, metrics
-from sink.app import RETRY_LETTERS
-from sink.batch import Message, encode
-from sink.codes import ACCESS_DENIED, THROW_IF
-from sink.errors import FatalError, ForeignMessageError, PipelineError, PoisonError, TransientError
-from sink.failpoint import reach
-from sink.insert import Contents, parameters, statement
-from sink.insert import settings as insert_settings
-from sink.keys import STREAM, letters_key, mark
-from sink.order import Order, places
-from sink.restore import restore, values_of
-from sink.seal import ForgedMessageError
-from sink.sql import query
-from sink.task import branch_of, sink_of
-from sink.version import OtherVersionError
+from outhaul.sink.app import RETRY_LETTERS
+from outhaul.sink.batch import Message, encode
+from outhaul.sink.codes import ACCESS_DENIED, THROW_IF
+from outhaul.sink.errors import FatalError, ForeignMessageError, PipelineError, PoisonError, TransientError
+from outhaul.sink.failpoint import reach
+from outhaul.sink.insert import Contents, parameters, statement
+from outhaul.sink.insert import settings as insert_settings
+from outhaul.sink.keys import STREAM, letters_key, mark
+from outhaul.sink.letters import cast_check
+from outhaul.sink.letters import dead_letters as letters
+from outhaul.sink.letters.restore import restore, values_of
+from outhaul.sink.letters.retry_message import Order, places
+from outhaul.sink.seal import ForgedMessageError
+from outhaul.sink.sql import query
+from outhaul.sink.task import branch_of, sink_of
+from outhaul.sink.telemetry import metrics
+from outhaul.sink.version import OtherVersionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     import pyarrow as pa
 
-    from sink.clickhouse import ClickHouse
-    from sink.position import Position
-    from sink.restore import Letter
-    from sink.settings import Settings
-    from sink.task import Sink
+    from outhaul.sink.clickhouse import ClickHouse
+    from outhaul.sink.letters.restore import Letter
+    from outhaul.sink.position import Position
+    from outhaul.sink.settings import Settings
+    from outhaul.sink.task import Sink
 
 log = structlog.get_logger("outhaul.sink")
 
@@ -100,7 +101,7 @@ def retry_letters(self: Any, *arguments: object, **named: object) -> str:
 
     Args:
         self: the task.
-        arguments: one `sink.order.Order` as JSON; whatever else came is refused.
+        arguments: one `outhaul.sink.letters.retry_message.Order` as JSON; whatever else came is refused.
         named: nothing.
     """
     sink = sink_of(self.app)
@@ -183,7 +184,7 @@ def _insert_all(
     for letter in found:
         try:
             row = restore(letter, types, hex_columns)
-            faithful.check(
+            cast_check.check(
                 clickhouse, {name: text for name, text in values_of(letter).items() if text is not None}, types
             )
             owner = _insert(clickhouse, settings, letter, row, owner)

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from celery.signals import task_postrun, task_prerun
 
-from sink.errors import PipelineError
-from sink.keys import ANY, pulse_key
-from sink.payloads import PULSE_S, Payloads
+from outhaul.sink.errors import PipelineError
+from outhaul.sink.keys import ANY, pulse_key
+from outhaul.sink.redis.payloads import PULSE_S, Payloads
 
 if TYPE_CHECKING:
-    from sink.app import SinkApp
+    from outhaul.sink.app import SinkApp
 
 _RENEW_S = 3.0
 # The task's own first words to Redis go before, in seconds.

@@ -22,17 +22,17 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from sink import sentry
-from sink.errors import FatalError, PipelineError
-from sink.keys import pulse_key
-from sink.payloads import DEAF_S, Payloads
-from sink.retry import backoff_s
-from sink.worker_pages import WorkerPages
+from outhaul.sink.backoff import backoff_s
+from outhaul.sink.errors import FatalError, PipelineError
+from outhaul.sink.keys import pulse_key
+from outhaul.sink.process.worker_pages import WorkerPages
+from outhaul.sink.redis.payloads import DEAF_S, Payloads
+from outhaul.sink.telemetry import sentry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from sink.settings import Settings
+    from outhaul.sink.settings import Settings
 
 log = structlog.get_logger("outhaul.sink")
 
@@ -94,7 +94,7 @@ def _supervise(
         name = f"outhaul-{secrets.token_hex(4)}"
         # Workers need not know of each other: the reader tells by itself what is lost, and a start is a second shorter.
         alone = ["--without-mingle", "--without-gossip"]
-        command = [sys.executable, "-m", "celery", "-A", "sink.app", "worker", "--hostname", f"{name}@%h"]
+        command = [sys.executable, "-m", "celery", "-A", "outhaul.sink.app", "worker", "--hostname", f"{name}@%h"]
         command += [*alone, *arguments]
         # A group of its own, so that its children can be ended with it, and a terminal's Ctrl-C comes from us alone.
         worker = subprocess.Popen(

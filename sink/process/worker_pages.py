@@ -1,6 +1,7 @@
 """Files of Celery's pool and the watchdog's own word -> what `outhaul worker` shows on its port.
 
-Edge: reads the directory that the worker writes its metrics to (sink/multiprocess.py); the watchdog serves it, since it
+Edge: reads the directory that the worker writes its metrics to (sink/process/multiprocess.py); the watchdog serves it,
+since it
 is there whatever becomes of Celery. Nothing is kept and nothing shown without a port.
 
 Source: https://prometheus.github.io/client_python/multiprocess/
@@ -17,16 +18,16 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from sink.exposition import Health, expose
-from sink.metrics import PREFIX
-from sink.multiprocess import DIRECTORY, READY
+from outhaul.sink.process.multiprocess import DIRECTORY, READY
+from outhaul.sink.telemetry.exposition import Health, expose
+from outhaul.sink.telemetry.metrics import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from prometheus_client.metrics_core import Metric
 
-    from sink.settings import Settings
+    from outhaul.sink.settings import Settings
 
 # The watchdog looks every two seconds, and waits for a worker's end and the next start no longer than this, in seconds.
 _STILL_S = 90.0

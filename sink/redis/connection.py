@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import redis
 from redis.utils import str_if_bytes
 
-from sink.redis_search import ElsewhereError, texts
-from sink.redis_url import Kind, Server
+from outhaul.sink.redis.discovery import ElsewhereError, texts
+from outhaul.sink.redis.url import Kind, Server
 
 if TYPE_CHECKING:
-    from sink.redis_places import Places
+    from outhaul.sink.redis.topology import Places
 
 # What a server answers that is not, or not now, the one to write to: a replica, one that was cut off from its
 # replicas or its cluster, one that gave the slot away or is about to.

@@ -14,8 +14,8 @@ import redis
 from redis.crc import key_slot
 from redis.utils import str_if_bytes
 
-from sink import keys
-from sink.redis_url import Address, Kind, Server
+from outhaul.sink import keys
+from outhaul.sink.redis.url import Address, Kind, Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

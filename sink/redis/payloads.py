@@ -14,10 +14,11 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from sink import redis_places, redis_url
-from sink.errors import Exit, FatalError
-from sink.redis_connection import connection_options
-from sink.redis_errors import of_a_cluster, translated
+from outhaul.sink.errors import Exit, FatalError
+from outhaul.sink.redis import topology
+from outhaul.sink.redis import url as redis_url
+from outhaul.sink.redis.connection import connection_options
+from outhaul.sink.redis.driver_errors import of_a_cluster, translated
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,7 +56,7 @@ class Payloads:
             FatalError: the URL is not one, or its TLS options do not hold.
         """
         redis_url.check(url)
-        self.places = redis_places.places(url, source)
+        self.places = topology.places(url, source)
         # Repeating is the callers' decision: they know which batch, and they log it.
         options: dict[str, Any] = {
             "socket_timeout": SOCKET_TIMEOUT_S,

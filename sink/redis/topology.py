@@ -1,6 +1,6 @@
 """Address with Sentinels or a cluster in it -> the server that holds our keys now, as the servers of the address say.
 
-Edge: asks them (sink/redis_search.py) before each connection is made (sink/redis_connection.py), for a bounded time.
+Edge: asks them (sink/redis/discovery.py) before each connection is made (sink/redis/connection.py), for a bounded time.
 All keys of a source lie on one server: with Sentinels on the primary, in a cluster on the node that has the slot of
 the source's hash tag.
 """
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from sink import redis_url
-from sink.redis_search import Answer, Search, texts
-from sink.redis_url import Kind, Server
+from outhaul.sink.redis import url as redis_url
+from outhaul.sink.redis.discovery import Answer, Search, texts
+from outhaul.sink.redis.url import Kind, Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

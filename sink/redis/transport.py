@@ -17,9 +17,11 @@ import structlog
 from celery.signals import task_rejected
 from kombu.transport import redis as kombu_redis
 
-from sink import app, metrics, redis_places
-from sink.errors import ForeignMessageError
-from sink.redis_connection import connection_options
+from outhaul.sink import app
+from outhaul.sink.errors import ForeignMessageError
+from outhaul.sink.redis import topology
+from outhaul.sink.redis.connection import connection_options
+from outhaul.sink.telemetry import metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,7 +68,7 @@ class Channel(kombu_redis.Channel):
             raise redis.ConnectionError("the channel's connection has been closed")
         if not self.places:
             return dict(super()._connparams(asynchronous))  # type: ignore[no-untyped-call]
-        options = connection_options(redis_places.named(self.places))
+        options = connection_options(topology.named(self.places))
         # kombu makes a class of its own out of this one, which must stay.
         self.connection_class = self.connection_class_ssl = options.pop("connection_class")
         return dict(super()._connparams(asynchronous)) | options | {"stays": asynchronous}  # type: ignore[no-untyped-call]

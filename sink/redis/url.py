@@ -14,8 +14,8 @@ from enum import Enum
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
-from sink import keys, tls
-from sink.errors import Exit, FatalError
+from outhaul.sink import keys, tls
+from outhaul.sink.errors import Exit, FatalError
 
 VARIABLE = "OUTHAUL_REDIS_URL"
 EXAMPLE = f"{VARIABLE}=rediss://...?ssl_ca_certs=/path/to/ca.pem"

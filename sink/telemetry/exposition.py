@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry, disable_created_metrics, make_w
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from sink.errors import Exit, FatalError
+from outhaul.sink.errors import Exit, FatalError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
-    from sink.settings import Settings
+    from outhaul.sink.settings import Settings
 
 PREFIX = "outhaul_"
 

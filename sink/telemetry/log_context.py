@@ -14,7 +14,7 @@ from structlog.contextvars import bind_contextvars, get_contextvars, unbind_cont
 if TYPE_CHECKING:
     from typing import Any
 
-    from sink.batch import Message
+    from outhaul.sink.batch import Message
 
 _OF_BATCH = ("batch", "token", "task", "first", "last")
 

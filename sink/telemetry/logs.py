@@ -1,8 +1,9 @@
 """Events worth knowing -> one line each on standard error: JSON for machines, colours for people.
 
 Edge: configures structlog, and sends the standard library's loggers (Celery, kombu, redis) the same way. On each line:
-the batch at hand (sink/identity.py), no secret (sink/scrub.py), and not the same thing over and over
-(sink/repetition.py).
+the batch at hand (sink/telemetry/log_context.py), no secret (sink/telemetry/scrub.py), and not the same thing over and
+over
+(sink/telemetry/suppression.py).
 
 Source: https://www.structlog.org/en/stable/standard-library.html
 """
@@ -19,10 +20,10 @@ import kombu.exceptions
 import redis
 import structlog
 
-from sink import sentry
-from sink.errors import PipelineError
-from sink.repetition import Repetition
-from sink.scrub import Scrub
+from outhaul.sink.errors import PipelineError
+from outhaul.sink.telemetry import sentry
+from outhaul.sink.telemetry.scrub import Scrub
+from outhaul.sink.telemetry.suppression import Repetition
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,6 +1,7 @@
 """What the sink did -> Prometheus metrics of a worker.
 
-Edge: a registry of its own; in a worker under the watchdog the values are in its directory (sink/multiprocess.py). They
+Edge: a registry of its own; in a worker under the watchdog the values are in its directory
+(sink/process/multiprocess.py). They
 count work: a batch whose worker dies between storing and reporting is stored once and may be counted twice. What counts
 events once is the reader's. Labels are few and bounded: outcomes and error codes, never ids.
 
@@ -13,12 +14,12 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from sink import multiprocess
-from sink.report import Outcome
+from outhaul.sink.process import multiprocess
+from outhaul.sink.report import Outcome
 
 if TYPE_CHECKING:
-    from sink.batch import Message
-    from sink.report import Report
+    from outhaul.sink.batch import Message
+    from outhaul.sink.report import Report
 
 PREFIX = "outhaul_worker_"
 REGISTRY = CollectorRegistry()

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-    from sink.settings import Settings
+    from outhaul.sink.settings import Settings
 
 HIDDEN = "[secret]"
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cdc_reader.cli import main
+from outhaul.cdc_reader.cli import main
 from tests.conftest import OUTHAUL
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import pytest
 import redis
 from psycopg.conninfo import make_conninfo
 
-from sink.errors import Exit
+from outhaul.sink.errors import Exit
 from tests.conftest import OUTHAUL, World
 
 

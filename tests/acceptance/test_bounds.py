@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.stack import Stack
+from outhaul.deploy.local.stack import Stack
 from tests.acceptance.load import writers
 from tests.conftest import World, until
 

@@ -17,9 +17,9 @@ from urllib.request import urlopen
 import psycopg
 import pytest
 
-from deploy.local.stack import Stack
-from sink.clickhouse import ClickHouse
-from sink.settings import load
+from outhaul.deploy.local.stack import Stack
+from outhaul.sink.clickhouse import ClickHouse
+from outhaul.sink.settings import load
 from tests.acceptance.pages import Pages
 from tests.acceptance.test_metrics import check_by_promtool, documented
 from tests.conftest import OUTHAUL, until

@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from cdc_reader.emitted import FIRST_ORDINAL
+from outhaul.cdc_reader.capture.logical_message import FIRST_ORDINAL
 from tests.acceptance.operator import outhaul
 from tests.conftest import World, until
 

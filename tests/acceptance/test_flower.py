@@ -13,7 +13,7 @@ from urllib.request import urlopen
 import pytest
 import redis
 
-from sink.app import make_app
+from outhaul.sink.app import make_app
 from tests.acceptance.operator import outhaul, outhaul_here
 from tests.acceptance.pages import free_port
 from tests.conftest import OUTHAUL, World, until

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from deploy.grafana.__main__ import dashboards
+from outhaul.deploy.grafana.__main__ import dashboards
 from tests.acceptance.pages import start
 from tests.conftest import World, until
 from tests.prometheus import scraping

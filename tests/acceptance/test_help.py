@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import typer.main
 
-from cdc_reader.cli import app, join
+from outhaul.cdc_reader.cli import app, join
 from tests.acceptance.operator import outhaul_here
 from tests.conftest import OUTHAUL
 

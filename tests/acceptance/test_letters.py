@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cdc_reader.fence import raise_epoch
-from cdc_reader.slot import History
-from sink import dead_letters
-from sink.clickhouse import ClickHouse
-from sink.errors import Exit, FatalError, TransientError
-from sink.order import Order
-from sink.position import Lsn, Position
-from sink.restore import restore
-from sink.retry_letters import Fate, _insert, _insert_all, _types, retry, settle
+from outhaul.cdc_reader.postgres.slot import History
+from outhaul.cdc_reader.session.fence import raise_epoch
+from outhaul.sink.clickhouse import ClickHouse
+from outhaul.sink.errors import Exit, FatalError, TransientError
+from outhaul.sink.letters import dead_letters
+from outhaul.sink.letters.restore import restore
+from outhaul.sink.letters.retry_message import Order
+from outhaul.sink.letters.retry_task import Fate, _insert, _insert_all, _types, retry, settle
+from outhaul.sink.position import Lsn, Position
 from tests.conftest import OUTHAUL, World, until
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from tests.acceptance.operator import asked, outhaul
 from tests.conftest import OUTHAUL, World, until
 
 if TYPE_CHECKING:
-    from deploy.local.stack import Stack
+    from outhaul.deploy.local.stack import Stack
 
 
 def begin(world: World, *arguments: str) -> subprocess.Popen[str]:

@@ -17,7 +17,7 @@ from tests.conftest import OUTHAUL, World, until
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from deploy.local.stack import Stack
+    from outhaul.deploy.local.stack import Stack
 
 # A reader looks once a second, and says so once a second.
 HEARD_WITHIN_S = 2.0

@@ -12,8 +12,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from deploy.demo.pipeline import Pipeline
-from deploy.local.stack import Stack
+from outhaul.deploy.demo.pipeline import Pipeline
+from outhaul.deploy.local.stack import Stack
 from tests.acceptance.load import wait_for_more, writers
 from tests.conftest import OUTHAUL, World, until
 

@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from deploy.demo.pipeline import Pipeline
-from deploy.local.account import ordinary_account, reaches
-from sink.clickhouse import ClickHouse
-from sink.errors import Exit
-from sink.payloads import Payloads
-from sink.settings import load
+from outhaul.deploy.demo.pipeline import Pipeline
+from outhaul.deploy.local.account import ordinary_account, reaches
+from outhaul.sink.clickhouse import ClickHouse
+from outhaul.sink.errors import Exit
+from outhaul.sink.redis.payloads import Payloads
+from outhaul.sink.settings import load
 from tests.acceptance.operator import asked, outhaul
 from tests.acceptance.pages import free_port
 from tests.conftest import World, until
@@ -36,7 +36,7 @@ from tests.conftest import World, until
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from deploy.local.stack import Stack
+    from outhaul.deploy.local.stack import Stack
 
 _LIMIT_S = 120
 _SLOTS_ARE_KEPT_FROM = 17

@@ -16,11 +16,11 @@ import pytest
 from celery.beat import Scheduler
 from psycopg.conninfo import make_conninfo
 
-from cdc_reader.preflight import connect
-from cdc_reader.pruning.table import BEFORE_ALL, Outbox
-from deploy.demo.pipeline import Pipeline
-from sink.app import PRUNE, make_app
-from sink.errors import Exit
+from outhaul.cdc_reader.operate.pruning.outbox_table import BEFORE_ALL, Outbox
+from outhaul.cdc_reader.postgres.preflight import connect
+from outhaul.deploy.demo.pipeline import Pipeline
+from outhaul.sink.app import PRUNE, make_app
+from outhaul.sink.errors import Exit
 from tests.acceptance.load import writers
 from tests.acceptance.test_letters import outhaul
 from tests.conftest import OUTHAUL, World, until

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from deploy.demo.pipeline import Pipeline
+from outhaul.deploy.demo.pipeline import Pipeline
 from tests.conftest import World, until
 
 

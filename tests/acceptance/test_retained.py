@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from cdc_reader.preflight import connect
-from cdc_reader.slot_care.retained import look
+from outhaul.cdc_reader.postgres.preflight import connect
+from outhaul.cdc_reader.slots.retained_wal import look
 from tests.conftest import OUTHAUL, World, until
 from tests.debian_postgres import postgres_15
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import typer
 
-from cdc_reader.cli import app, join
-from sink.errors import Exit
+from outhaul.cdc_reader.cli import app, join
+from outhaul.sink.errors import Exit
 from tests.acceptance.operator import asked
 from tests.acceptance.runbook import PAGES, RUNBOOKS, SECTIONS, is_printed, sections, steps
 from tests.acceptance.troubles import TROUBLES

@@ -12,7 +12,7 @@ import pytest
 import redis
 from psycopg.conninfo import make_conninfo
 
-from deploy.demo.pipeline import Pipeline
+from outhaul.deploy.demo.pipeline import Pipeline
 from tests import roles
 from tests.acceptance.pages import free_port
 from tests.acceptance.sentry_listener import Listener

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sink.keys import reader_key
-from sink.settings import SHARD_BITS
+from outhaul.sink.keys import reader_key
+from outhaul.sink.settings import SHARD_BITS
 from tests.acceptance.load import trickle, wait_for_more
 from tests.acceptance.operator import asked, outhaul
 from tests.conftest import World, until

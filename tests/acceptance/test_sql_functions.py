@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from cdc_reader.setup import apply_postgres
+from outhaul.cdc_reader.operate.setup import apply_postgres
 
 if TYPE_CHECKING:
     from tests.conftest import World

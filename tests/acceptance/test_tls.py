@@ -12,16 +12,16 @@ import psycopg
 import pytest
 import redis
 
-from cdc_reader.preflight import connect
-from cdc_reader.reader import check
-from cdc_reader.setup import apply_clickhouse, apply_postgres
-from cdc_reader.slot import open_link
-from deploy.demo.pipeline import Pipeline
-from sink.app import make_app
-from sink.clickhouse import ClickHouse
-from sink.errors import Exit, FatalError
-from sink.payloads import Payloads
-from sink.settings import Settings, load
+from outhaul.cdc_reader.operate.setup import apply_clickhouse, apply_postgres
+from outhaul.cdc_reader.postgres.preflight import connect
+from outhaul.cdc_reader.postgres.slot import open_link
+from outhaul.cdc_reader.reader import check
+from outhaul.deploy.demo.pipeline import Pipeline
+from outhaul.sink.app import make_app
+from outhaul.sink.clickhouse import ClickHouse
+from outhaul.sink.errors import Exit, FatalError
+from outhaul.sink.redis.payloads import Payloads
+from outhaul.sink.settings import Settings, load
 from tests.acceptance.pages import free_port
 from tests.conftest import OUTHAUL, World, until
 from tests.debian_postgres import postgres_15

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sink.keys import ANY, pulse_key
+from outhaul.sink.keys import ANY, pulse_key
 from tests.acceptance.operator import outhaul
 from tests.conftest import OUTHAUL, World
 

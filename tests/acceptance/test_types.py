@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cdc_reader.column_types import Oid
-from cdc_reader.outbox.heal import heal, verify
-from cdc_reader.outbox.line import behind_the_slot
-from cdc_reader.outbox.sides import Scope
-from sink.errors import Exit, FatalError
-from sink.settings import load
+from outhaul.cdc_reader.capture.column_types import Oid
+from outhaul.cdc_reader.outbox.heal import heal, verify
+from outhaul.cdc_reader.outbox.id_ranges import Scope
+from outhaul.cdc_reader.outbox.snapshot import behind_the_slot
+from outhaul.sink.errors import Exit, FatalError
+from outhaul.sink.settings import load
 from tests.acceptance.load import trickle, wait_for_more, writers
 from tests.acceptance.operator import outhaul
 from tests.conftest import until
@@ -20,7 +20,7 @@ from tests.integration.test_decode_values import SPECIAL, SQL_TYPES
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cdc_reader.outbox.heal import Tally
+    from outhaul.cdc_reader.outbox.heal import Tally
     from tests.conftest import World
 
 UNMAPPED = {

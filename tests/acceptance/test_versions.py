@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 
-from sink.batch import MESSAGE_VERSION
+from outhaul.sink.batch import MESSAGE_VERSION
 from tests import releases
 from tests.acceptance.operator import outhaul
 from tests.acceptance.pages import start

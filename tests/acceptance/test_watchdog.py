@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sink.payloads import DEAF_S
+from outhaul.sink.redis.payloads import DEAF_S
 from tests.conftest import World, until
 
 

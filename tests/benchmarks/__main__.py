@@ -2,6 +2,6 @@
 
 import typer
 
-from deploy.bench import bench
+from outhaul.deploy.bench import bench
 
 typer.run(bench)

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from cdc_reader.setup import apply_clickhouse, apply_postgres
-from deploy.demo.pipeline import Pipeline
-from deploy.local.stack import NAMES, Stack
-from sink.app import make_app
-from sink.clickhouse import ClickHouse
-from sink.errors import FatalError
-from sink.settings import Settings, load
+from outhaul.cdc_reader.operate.setup import apply_clickhouse, apply_postgres
+from outhaul.deploy.demo.pipeline import Pipeline
+from outhaul.deploy.local.stack import NAMES, Stack
+from outhaul.sink.app import make_app
+from outhaul.sink.clickhouse import ClickHouse
+from outhaul.sink.errors import FatalError
+from outhaul.sink.settings import Settings, load
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

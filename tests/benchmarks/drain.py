@@ -20,7 +20,7 @@ from tests.benchmarks.cost import Look, look
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from deploy.demo.pipeline import Pipeline
+    from outhaul.deploy.demo.pipeline import Pipeline
     from tests.benchmarks.bed import Bed
 
 _STATE = "SELECT active, confirmed_flush_lsn >= %s::pg_lsn FROM pg_replication_slots WHERE slot_name = %s"

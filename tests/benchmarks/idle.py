@@ -14,7 +14,7 @@ import redis
 from tests.benchmarks.cost import look
 
 if TYPE_CHECKING:
-    from deploy.demo.pipeline import Pipeline
+    from outhaul.deploy.demo.pipeline import Pipeline
     from tests.benchmarks.bed import Bed
 
 

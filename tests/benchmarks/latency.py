@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from deploy.demo.pipeline import Pipeline
+    from outhaul.deploy.demo.pipeline import Pipeline
     from tests.benchmarks.bed import Bed
 
 _SCRIPT = """\\set n :n + 1

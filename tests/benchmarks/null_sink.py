@@ -12,22 +12,22 @@ from typing import TYPE_CHECKING, cast
 
 import psycopg
 
-from cdc_reader import memory
-from cdc_reader.held import NOTHING_HELD
-from cdc_reader.loop import Session, Tools
-from cdc_reader.pausing.gate import Wished
-from cdc_reader.recovery import Recovered
-from cdc_reader.slot import confirmed_lsn, open_link
-from sink import logs
-from sink.report import Outcome, Report
-from sink.settings import load
+from outhaul.cdc_reader.capture.stored_positions import NOTHING_HELD
+from outhaul.cdc_reader.postgres.slot import confirmed_lsn, open_link
+from outhaul.cdc_reader.session import memory
+from outhaul.cdc_reader.session.loop import Session, Tools
+from outhaul.cdc_reader.session.pause import Wished
+from outhaul.cdc_reader.session.recovery import Recovered
+from outhaul.sink.report import Outcome, Report
+from outhaul.sink.settings import load
+from outhaul.sink.telemetry import logs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cdc_reader.dispatch import Dispatcher
-    from cdc_reader.ledger import Entry
-    from sink.payloads import Payloads
+    from outhaul.cdc_reader.capture.dispatch import Dispatcher
+    from outhaul.cdc_reader.session.ledger import Entry
+    from outhaul.sink.redis.payloads import Payloads
 
 _EPOCH = 1
 

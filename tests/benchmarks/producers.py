@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg.types.json import Jsonb
 
-from producer import Event, Outbox
+from outhaul import Event, Outbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from sink.errors import Exit, FatalError
+from outhaul.sink.errors import Exit, FatalError
 from tests.benchmarks.bed import bed
 from tests.benchmarks.measure import measure
 from tests.benchmarks.report import moved, show

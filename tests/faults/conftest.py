@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-    from deploy.local.stack import Stack
+    from outhaul.deploy.local.stack import Stack
     from tests.faults.grid import Cell
 
 

@@ -22,21 +22,21 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from cdc_reader.assemble import Assembly
-from cdc_reader.column_types import ELEMENTS, Oid
-from cdc_reader.decode import Decoder
-from cdc_reader.frame import Run, heard
-from cdc_reader.held import NOTHING_HELD
-from cdc_reader.message import Column
-from cdc_reader.render import printed
-from sink.errors import PipelineError
+from outhaul.cdc_reader.capture.assemble import Assembly
+from outhaul.cdc_reader.capture.column_types import ELEMENTS, Oid
+from outhaul.cdc_reader.capture.decode import Decoder
+from outhaul.cdc_reader.capture.frame import Run, heard
+from outhaul.cdc_reader.capture.message import Column
+from outhaul.cdc_reader.capture.pg_text import printed
+from outhaul.cdc_reader.capture.stored_positions import NOTHING_HELD
+from outhaul.sink.errors import PipelineError
 from tests.unit import pgoutput_frames as pg
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import FrameType
 
-    from cdc_reader.message import Relation
+    from outhaul.cdc_reader.capture.message import Relation
 
 HANG_S = 30
 # Packing a batch costs more than all before it, and there is less in it to go wrong.

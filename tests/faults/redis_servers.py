@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import redis
 from redis.crc import key_slot
 
-from deploy.local.valkey import Valkey
-from sink.keys import celery_prefix
+from outhaul.deploy.local.valkey import Valkey
+from outhaul.sink.keys import celery_prefix
 from tests.acceptance.pages import free_port
 from tests.conftest import until
 

@@ -15,11 +15,11 @@ from urllib.parse import urlsplit
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from cdc_reader.setup import apply_clickhouse, apply_postgres
-from deploy.demo.pipeline import Pipeline
-from sink.clickhouse import ClickHouse
-from sink.payloads import Payloads
-from sink.settings import load
+from outhaul.cdc_reader.operate.setup import apply_clickhouse, apply_postgres
+from outhaul.deploy.demo.pipeline import Pipeline
+from outhaul.sink.clickhouse import ClickHouse
+from outhaul.sink.redis.payloads import Payloads
+from outhaul.sink.settings import load
 from tests import roles
 from tests.conftest import World, until
 from tests.faults.proxy import Proxy
@@ -29,7 +29,7 @@ from tests.faults.watch import Journal, Watch
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from deploy.local.stack import Stack
+    from outhaul.deploy.local.stack import Stack
 
 # A fault that was lifted must be forgotten after so many seconds, on a small and busy machine.
 BOUND_S = 45.0

@@ -6,8 +6,8 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
-from sink.keys import mark
-from sink.sql import query
+from outhaul.sink.keys import mark
+from outhaul.sink.sql import query
 from tests.conftest import until
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from sink.errors import Exit
+from outhaul.sink.errors import Exit
 from tests.acceptance.load import wait_for_more, writers
 from tests.acceptance.operator import asked, outhaul
 from tests.conftest import until

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sink import failpoint
-from sink.errors import TransientError
+from outhaul.sink import failpoint
+from outhaul.sink.errors import TransientError
 
 
 def test_a_process_that_was_given_no_folder_has_none() -> None:
@@ -29,7 +29,7 @@ def test_an_action_counts_its_turns_and_acts_once(tmp_path: Path, monkeypatch: p
 
 def test_of_several_processes_one_is_killed(tmp_path: Path) -> None:
     (tmp_path / "here").write_text("kill")
-    code = "from sink.failpoint import reach; [reach('here') for _ in range(1000)]"
+    code = "from outhaul.sink.failpoint import reach; [reach('here') for _ in range(1000)]"
     env = os.environ | {"OUTHAUL_FAILPOINTS": str(tmp_path)}
     processes = [subprocess.Popen([sys.executable, "-c", code], env=env) for _ in range(4)]
     assert sorted(process.wait(30) for process in processes) == [-9, 0, 0, 0]

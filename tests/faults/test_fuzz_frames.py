@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cdc_reader.frame import HEADER_BYTES
-from sink.errors import FrameError, PipelineError
+from outhaul.cdc_reader.capture.frame import HEADER_BYTES
+from outhaul.sink.errors import FrameError, PipelineError
 from tests.faults import fuzz_frames as fuzz
 from tests.unit import pgoutput_frames as pg
 

@@ -15,30 +15,30 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc_reader.assemble import Assembled
-from cdc_reader.ledger import Phase
-from cdc_reader.loop import Session, Tools
-from cdc_reader.pausing.gate import Wished
-from sink.app import WRITE_BATCH, make_app
-from sink.batch import MESSAGE_VERSION, Message
-from sink.codes import error_of
-from sink.errors import FatalError, ForeignMessageError, PoisonError, TransientError
-from sink.insert import contents_of
-from sink.metrics import REGISTRY
-from sink.position import Lsn
-from sink.quarantine import set_aside
-from sink.report import Outcome, Report
-from sink.settings import load
-from sink.task import accept
+from outhaul.cdc_reader.capture.assemble import Assembled
+from outhaul.cdc_reader.session.ledger import Phase
+from outhaul.cdc_reader.session.loop import Session, Tools
+from outhaul.cdc_reader.session.pause import Wished
+from outhaul.sink.app import WRITE_BATCH, make_app
+from outhaul.sink.batch import MESSAGE_VERSION, Message
+from outhaul.sink.codes import error_of
+from outhaul.sink.errors import FatalError, ForeignMessageError, PoisonError, TransientError
+from outhaul.sink.insert import contents_of
+from outhaul.sink.position import Lsn
+from outhaul.sink.quarantine import set_aside
+from outhaul.sink.report import Outcome, Report
+from outhaul.sink.settings import load
+from outhaul.sink.task import accept
+from outhaul.sink.telemetry.metrics import REGISTRY
 from tests.unit.batches import batch_of, message_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cdc_reader.dispatch import Dispatcher
-    from cdc_reader.slot import Link
-    from sink.payloads import Payloads
-    from sink.settings import Settings
+    from outhaul.cdc_reader.capture.dispatch import Dispatcher
+    from outhaul.cdc_reader.postgres.slot import Link
+    from outhaul.sink.redis.payloads import Payloads
+    from outhaul.sink.settings import Settings
 
 BATCH = batch_of([1, 2, 3])
 MESSAGE = message_of(BATCH)

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pytest
 import redis
 
-from sink.batch import MESSAGE_VERSION, Message, encode, token_of
-from sink.keys import epoch_key, payload_key, stored_key
-from sink.report import Outcome, Report
+from outhaul.sink.batch import MESSAGE_VERSION, Message, encode, token_of
+from outhaul.sink.keys import epoch_key, payload_key, stored_key
+from outhaul.sink.report import Outcome, Report
 from tests.conftest import World, until
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ def test_forged_messages_insert_nothing_and_stop_neither_worker_nor_reader(world
     assert "session_ended" not in world.pipeline.log("reader")
     assert world.ch("SELECT count() FROM event_log_dead_letters") == 0
     assert world.ch("SELECT count() FROM event_log_epochs") == 1
-    ping = [sys.executable, "-m", "celery", "-A", "sink.app", "inspect", "ping", "--timeout", "5"]
+    ping = [sys.executable, "-m", "celery", "-A", "outhaul.sink.app", "inspect", "ping", "--timeout", "5"]
     done = subprocess.run(ping, env=os.environ | world.env, capture_output=True, text=True, check=False, timeout=60)
     assert "pong" in done.stdout, "the worker still listens to remote control"
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from billiard.exceptions import SoftTimeLimitExceeded
 
-import sink.task
-from sink.insert import insert
-from sink.report import Outcome
-from sink.task import Sink, write
+from outhaul.sink import task
+from outhaul.sink.insert import insert
+from outhaul.sink.report import Outcome
+from outhaul.sink.task import Sink, write
 from tests.conftest import OUTHAUL, World, until
 from tests.integration.test_exactly_once import batch_of, message_of, own, rows
 
@@ -187,7 +187,7 @@ def test_refused_rows_that_outlast_a_task_s_time_are_set_aside_over_several_atte
             raise SoftTimeLimitExceeded
         insert(*args, **kwargs)
 
-    monkeypatch.setattr(sink.task, "insert", limited)
+    monkeypatch.setattr(task, "insert", limited)
     tools = Sink(world.settings, world.clickhouse, world.payloads)
     aside = [0]
     for _ in range(20):

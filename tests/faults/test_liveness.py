@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sink.keys import reconnecting_key
+from outhaul.sink.keys import reconnecting_key
 from tests.conftest import OUTHAUL, until
 from tests.faults.rig import Rig
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from deploy.local.stack import Stack
+    from outhaul.deploy.local.stack import Stack
 
 # Read when the tests are collected: each test runs without the variables of this shell.
 HOLD_S = float(os.environ.get("OUTHAUL_HOLD_S", "20"))

@@ -9,11 +9,11 @@ from random import Random
 import numpy as np
 import pytest
 
-from cdc_reader.assemble import Assembled
-from cdc_reader.held import Held
-from cdc_reader.ledger import Ledger, Phase
-from cdc_reader.watermark import Watermark
-from sink.position import Lsn
+from outhaul.cdc_reader.capture.assemble import Assembled
+from outhaul.cdc_reader.capture.stored_positions import Held
+from outhaul.cdc_reader.session.ledger import Ledger, Phase
+from outhaul.cdc_reader.session.watermark import Watermark
+from outhaul.sink.position import Lsn
 from tests.faults.model_actions import Action, actions
 from tests.faults.model_state import Scope, State, first
 from tests.faults.model_steps import step

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
-from cdc_reader.doctor import celery
-from sink.errors import PipelineError
+from outhaul.cdc_reader.operate.doctor import worker_checks
+from outhaul.sink.errors import PipelineError
 from tests.acceptance.load import trickle
 from tests.acceptance.operator import asked, outhaul
 from tests.acceptance.pages import start
@@ -141,7 +141,7 @@ def test_the_slot_moves_under_load_and_events_follow_it(make_world: Callable[...
         world.assert_once_each()
         assert "redis_moved" in world.pipeline.log("reader")
         # By remote control, whose channels and answers have the prefix, too.
-        assert [one.visibility_timeout_s for one in celery.ask(world.settings).workers] == [300]
+        assert [one.visibility_timeout_s for one in worker_checks.ask(world.settings).workers] == [300]
 
 
 @pytest.mark.long

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pytest
 
-from sink.batch import Message, encode
-from sink.keys import stored_key
-from sink.report import Outcome, Report
-from sink.seal import Seal
+from outhaul.sink.batch import Message, encode
+from outhaul.sink.keys import stored_key
+from outhaul.sink.report import Outcome, Report
+from outhaul.sink.seal import Seal
 from tests.acceptance.operator import outhaul
 from tests.acceptance.test_letters import asked
 from tests.conftest import World, until

@@ -12,8 +12,8 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
-from cdc_reader.exporter.postgres import look
-from sink.errors import Exit
+from outhaul.cdc_reader.operate.exporter.postgres_metrics import look
+from outhaul.sink.errors import Exit
 from tests import roles
 from tests.acceptance.load import wait_for_more, writers
 from tests.acceptance.operator import asked, outhaul

@@ -16,9 +16,9 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from cdc_reader.slot import open_link
-from deploy.demo.pipeline import Pipeline
-from deploy.local.proxy import Proxy
+from outhaul.cdc_reader.postgres.slot import open_link
+from outhaul.deploy.demo.pipeline import Pipeline
+from outhaul.deploy.local.proxy import Proxy
 from tests.acceptance.load import wait_for_more
 from tests.acceptance.operator import asked
 from tests.conftest import OUTHAUL, until
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from deploy.local.stack import Stack
+    from outhaul.deploy.local.stack import Stack
     from tests.conftest import World
 
 WITHIN_S = 10.0

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import redis
 
-from deploy.local.ports import free
-from deploy.local.valkey import Valkey
+from outhaul.deploy.local.ports import free
+from outhaul.deploy.local.valkey import Valkey
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

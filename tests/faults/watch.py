@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from sink.clickhouse import ClickHouse
-from sink.errors import PipelineError
+from outhaul.sink.clickhouse import ClickHouse
+from outhaul.sink.errors import PipelineError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

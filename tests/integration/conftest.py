@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from cdc_reader.slot import conninfo
+from outhaul.cdc_reader.postgres.slot import conninfo
 from tests.integration.postgres_oracle import Oracle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from deploy.local.stack import Stack
+    from outhaul.deploy.local.stack import Stack
 
 _numbers = itertools.count()
 

@@ -6,12 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
-from cdc_reader.doctor import celery, clickhouse, columns, examine, postgres, redis
-from cdc_reader.doctor.finding import Finding, State
-from sink import schema
+from outhaul.cdc_reader.operate.doctor import (
+    checklist,
+    clickhouse_checks,
+    column_match,
+    postgres_checks,
+    redis_checks,
+    worker_checks,
+)
+from outhaul.cdc_reader.operate.doctor.finding import Finding, State
+from outhaul.sink import schema
 
 if TYPE_CHECKING:
-    from sink.settings import Settings
+    from outhaul.sink.settings import Settings
     from tests.conftest import World
 
 _Findings = dict[str, Finding]
@@ -24,25 +31,25 @@ def changed(world: World, **urls: str) -> Settings:
 
 def of_postgres(world: World, settings: Settings | None = None) -> _Findings:
     settings = settings or world.settings
-    return {one.check: one for one in postgres.judge(postgres.ask(settings), settings)}
+    return {one.check: one for one in postgres_checks.judge(postgres_checks.ask(settings), settings)}
 
 
 def of_clickhouse(world: World) -> _Findings:
-    return {one.check: one for one in clickhouse.judge(clickhouse.ask(world.settings), world.settings)}
+    return {one.check: one for one in clickhouse_checks.judge(clickhouse_checks.ask(world.settings), world.settings)}
 
 
 def of_columns(world: World) -> _Findings:
-    pg, ch = postgres.ask(world.settings), clickhouse.ask(world.settings)
-    assert isinstance(ch.stored, clickhouse.Stored)
-    return {one.check: one for one in columns.judge(pg.columns, ch.stored.columns, ch.stored.events)}
+    pg, ch = postgres_checks.ask(world.settings), clickhouse_checks.ask(world.settings)
+    assert isinstance(ch.stored, clickhouse_checks.Stored)
+    return {one.check: one for one in column_match.judge(pg.columns, ch.stored.columns, ch.stored.events)}
 
 
 def of_redis(settings: Settings) -> _Findings:
-    return {one.check: one for one in redis.judge(redis.ask(settings))}
+    return {one.check: one for one in redis_checks.judge(redis_checks.ask(settings))}
 
 
 def of_celery(world: World) -> _Findings:
-    return {one.check: one for one in celery.judge(celery.ask(world.settings), world.settings)}
+    return {one.check: one for one in worker_checks.judge(worker_checks.ask(world.settings), world.settings)}
 
 
 def troubles(findings: _Findings) -> dict[str, State]:
@@ -58,7 +65,7 @@ ORDINARY = {
 
 
 def sections(settings: Settings, **options: Any) -> dict[str, dict[str, Finding]]:
-    found = examine.examine(settings, **options)
+    found = checklist.examine(settings, **options)
     return {section.group: {one.check: one for one in section.findings} for section in found}
 
 

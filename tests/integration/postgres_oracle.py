@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 from psycopg import pq
 
-from cdc_reader.decode import Decoded, Decoder
+from outhaul.cdc_reader.capture.decode import Decoded, Decoder
 from tests.unit import pgoutput_frames as pg
 
 

@@ -15,11 +15,11 @@ import pytest
 import redis
 import urllib3
 
-from cdc_reader.assemble import Assembled
-from cdc_reader.dispatch import Dispatcher
-from cdc_reader.ledger import Ledger
-from sink.app import make_app
-from sink.batch import Message
+from outhaul.cdc_reader.capture.assemble import Assembled
+from outhaul.cdc_reader.capture.dispatch import Dispatcher
+from outhaul.cdc_reader.session.ledger import Ledger
+from outhaul.sink.app import make_app
+from outhaul.sink.batch import Message
 from tests.conftest import World, until
 from tests.integration.test_exactly_once import batch_of, message_of, own, put, rows
 

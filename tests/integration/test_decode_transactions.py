@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from psycopg import pq
 
-from cdc_reader.decode import Decoded, Decoder
-from cdc_reader.frame import is_keepalive, parse_keepalive, standby_status
-from cdc_reader.slot import conninfo
-from sink.errors import FatalError
-from sink.position import Lsn
+from outhaul.cdc_reader.capture.decode import Decoded, Decoder
+from outhaul.cdc_reader.capture.frame import is_keepalive, parse_keepalive, standby_status
+from outhaul.cdc_reader.postgres.slot import conninfo
+from outhaul.sink.errors import FatalError
+from outhaul.sink.position import Lsn
 from tests.conftest import until as wait_until
 
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cdc_reader.column_types import ELEMENTS, Oid
-from cdc_reader.columns import UnsupportedBinary
-from cdc_reader.decode import Decoder
-from cdc_reader.printers import PRINTERS
-from sink.errors import FrameError
+from outhaul.cdc_reader.capture.column_types import ELEMENTS, Oid
+from outhaul.cdc_reader.capture.columns import UnsupportedBinary
+from outhaul.cdc_reader.capture.decode import Decoder
+from outhaul.cdc_reader.capture.printers import PRINTERS
+from outhaul.sink.errors import FrameError
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -17,15 +17,15 @@ from psycopg.conninfo import conninfo_to_dict
 if not settings.configured:
     settings.configure(
         DATABASES={"default": {"ENGINE": "django.db.backends.postgresql", "NAME": "none yet"}},
-        INSTALLED_APPS=["producer.django"],
+        INSTALLED_APPS=["outhaul.django"],
         OUTHAUL_ENVIRONMENT="test",
         USE_TZ=True,
     )
     django.setup()
 
-from producer import Event, EventError
-from producer.django.checks import check_publication, check_settings, check_transactions
-from producer.django.models import OutboxEvent
+from outhaul import Event, EventError
+from outhaul.django.checks import check_publication, check_settings, check_transactions
+from outhaul.django.models import OutboxEvent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -190,7 +190,7 @@ def test_check_names_an_event_without_a_transaction(tmp_path: Path, monkeypatch:
     (tmp_path / "use_cases.py").write_text("def f():\n    OutboxEvent.emit('a', {})\n")
     (tmp_path / "tests.py").write_text("OutboxEvent.emit('a', {})\n")
     (tmp_path / "broken.py").write_text("OutboxEvent.emit(\n")
-    app = django.apps.AppConfig.create("producer.django")
+    app = django.apps.AppConfig.create("outhaul.django")
     app.name, app.path = "users", str(tmp_path)
     monkeypatch.setattr(django.apps.apps, "get_app_configs", lambda: [app])
     (found,) = check_transactions()

@@ -11,8 +11,8 @@ import pytest
 import redis as redis_client
 from pydantic import SecretStr
 
-from cdc_reader.doctor import examine, monitoring
-from cdc_reader.doctor.finding import State
+from outhaul.cdc_reader.operate.doctor import checklist, monitoring_checks
+from outhaul.cdc_reader.operate.doctor.finding import State
 from tests.conftest import World, until
 from tests.integration.doctor_findings import (
     changed,
@@ -22,7 +22,7 @@ from tests.integration.doctor_findings import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from deploy.local.stack import Stack
+    from outhaul.deploy.local.stack import Stack
 
 
 @contextmanager
@@ -33,15 +33,15 @@ def listening() -> Iterator[int]:
 
 
 def test_sentry_and_the_metrics_port_are_tried_where_they_are_set(world: World) -> None:
-    assert monitoring.ask(world.settings) == ()
+    assert monitoring_checks.ask(world.settings) == ()
     with listening() as port:
-        assert monitoring.sentry(f"http://key@127.0.0.1:{port}/1").state is State.PASS
-        assert monitoring.metrics(port).state is State.WARN
-    refused = monitoring.sentry(f"http://very-secret@127.0.0.1:{port}/1")
+        assert monitoring_checks.sentry(f"http://key@127.0.0.1:{port}/1").state is State.PASS
+        assert monitoring_checks.metrics(port).state is State.WARN
+    refused = monitoring_checks.sentry(f"http://very-secret@127.0.0.1:{port}/1")
     assert (refused.state, "very-secret" in f"{refused}") == (State.WARN, False)
-    assert monitoring.sentry("http://very-secret").found == "the DSN is malformed"
+    assert monitoring_checks.sentry("http://very-secret").found == "the DSN is malformed"
     settings = world.settings.model_copy(update={"sentry_dsn": SecretStr("x"), "metrics_port": port})
-    assert [finding.check for finding in monitoring.ask(settings)] == ["Sentry", "metrics"]
+    assert [finding.check for finding in monitoring_checks.ask(settings)] == ["Sentry", "metrics"]
 
 
 def test_the_metrics_port_of_a_reader_answers(world: World) -> None:
@@ -49,7 +49,7 @@ def test_the_metrics_port_of_a_reader_answers(world: World) -> None:
         pass
     world.pipeline.start("reader", OUTHAUL_METRICS_PORT=str(port))
     until(world.reader_state, what="the reader runs")
-    assert monitoring.metrics(port).state is State.PASS
+    assert monitoring_checks.metrics(port).state is State.PASS
 
 
 @pytest.mark.parametrize("name", ["postgres_dsn", "clickhouse_url", "redis_url"])
@@ -58,7 +58,7 @@ def test_a_server_that_never_answers_costs_its_section_and_a_bounded_time(world:
         scheme = {"postgres_dsn": "postgresql", "clickhouse_url": "http", "redis_url": "redis"}[name]
         begun = time.monotonic()
         found = sections(changed(world, **{name: f"{scheme}://x@127.0.0.1:{port}/0"}))
-        assert time.monotonic() - begun < examine.WITHIN_S + 2
+        assert time.monotonic() - begun < checklist.WITHIN_S + 2
     silent = {"postgres_dsn": {"Postgres"}, "clickhouse_url": {"ClickHouse"}, "redis_url": {"Redis", "Celery"}}[name]
     for group in ("Postgres", "ClickHouse", "Redis", "Celery"):
         assert (found[group].keys() == {"answers"}) is (group in silent), group
@@ -91,5 +91,5 @@ def test_a_checkup_changes_nothing(world: World, stack: Stack) -> None:
         return catalogue, parts, tables, ours
 
     before = all_there_is()
-    examine.examine(world.settings)
+    checklist.examine(world.settings)
     assert all_there_is() == before

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cdc_reader.doctor import clickhouse
-from cdc_reader.doctor.finding import State
-from sink.errors import PipelineError
+from outhaul.cdc_reader.operate.doctor import clickhouse_checks
+from outhaul.cdc_reader.operate.doctor.finding import State
+from outhaul.sink.errors import PipelineError
 from tests.integration.doctor_findings import (
     changed,
     make_tables,
@@ -43,7 +43,7 @@ def test_a_missing_table_and_a_missing_database_are_told_in_one_line(world: Worl
     assert (found.state, "'event_log_epochs'" in found.found) == (State.FAIL, True)
     url = world.env["OUTHAUL_CLICKHOUSE_URL"]
     with pytest.raises(PipelineError, match="Create the database"):
-        clickhouse.ask(changed(world, clickhouse_url=f"{url}_none"))
+        clickhouse_checks.ask(changed(world, clickhouse_url=f"{url}_none"))
 
 
 def test_parts_that_pile_up_are_counted_by_partition(world: World) -> None:
@@ -71,15 +71,15 @@ def test_dead_letters_of_this_source_are_counted(world: World) -> None:
 
 
 def test_a_privilege_that_the_server_denies_is_told_apart(world: World) -> None:
-    assert clickhouse.granted(world.clickhouse, "INSERT", "event_log") is True
+    assert clickhouse_checks.granted(world.clickhouse, "INSERT", "event_log") is True
     # The embedded engine's one user may do everything but this.
-    assert clickhouse.granted(world.clickhouse, "CREATE USER", "*") is False
-    assert clickhouse.granted(world.clickhouse, "NO SUCH PRIVILEGE", "event_log") is None
+    assert clickhouse_checks.granted(world.clickhouse, "CREATE USER", "*") is False
+    assert clickhouse_checks.granted(world.clickhouse, "NO SUCH PRIVILEGE", "event_log") is None
 
 
 def test_a_replicated_table_s_consistency_can_be_asked_for(world: World) -> None:
-    answer = clickhouse.ask(world.settings)
-    assert isinstance(answer.stored, clickhouse.Stored)
-    found = clickhouse._consistency(world.clickhouse, answer.stored.events)
+    answer = clickhouse_checks.ask(world.settings)
+    assert isinstance(answer.stored, clickhouse_checks.Stored)
+    found = clickhouse_checks._consistency(world.clickhouse, answer.stored.events)
     assert found is not None
     assert found.replicas == 1

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cdc_reader.doctor import postgres
-from cdc_reader.doctor.finding import Finding, State
-from cdc_reader.doctor.takes import takes
-from cdc_reader.fence import raise_epoch
-from cdc_reader.setup import rebind
-from cdc_reader.slot import History
-from sink.position import NO_LSN
+from outhaul.cdc_reader.operate.doctor import postgres_checks
+from outhaul.cdc_reader.operate.doctor.finding import Finding, State
+from outhaul.cdc_reader.operate.doctor.type_fit import takes
+from outhaul.cdc_reader.operate.setup import rebind
+from outhaul.cdc_reader.postgres.slot import History
+from outhaul.cdc_reader.session.fence import raise_epoch
+from outhaul.sink.position import NO_LSN
 from tests.integration.doctor_findings import (
     make_tables,
     of_clickhouse,
@@ -73,7 +73,7 @@ def test_positions_of_another_cluster_fail_before_a_reader_stops_on_them(world: 
         return sections(world.settings)["Both sides"]["history"]
 
     assert history().found == "no reader has run yet"
-    link = postgres.ask(world.settings).link
+    link = postgres_checks.ask(world.settings).link
     assert isinstance(link, History)
     others = (History("7000000000000000000", link.timeline), History(link.system_identifier, link.timeline + 1))
     for epoch, known in enumerate((link, *others)):

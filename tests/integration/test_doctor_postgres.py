@@ -10,11 +10,11 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from cdc_reader.doctor import clickhouse, postgres, redis
-from cdc_reader.doctor.finding import State
-from cdc_reader.preflight import check_postgres
-from cdc_reader.setup import apply_postgres
-from sink.errors import PipelineError
+from outhaul.cdc_reader.operate.doctor import clickhouse_checks, postgres_checks, redis_checks
+from outhaul.cdc_reader.operate.doctor.finding import State
+from outhaul.cdc_reader.operate.setup import apply_postgres
+from outhaul.cdc_reader.postgres.preflight import check_postgres
+from outhaul.sink.errors import PipelineError
 from tests.conftest import World, until
 from tests.integration.doctor_findings import (
     ORDINARY,
@@ -73,7 +73,7 @@ def test_a_slot_without_failover_is_mended_by_the_command_it_names(world: World)
 
 def test_the_slot_tells_how_much_wal_it_keeps_and_how_far_behind_it_is(world: World) -> None:
     def sizes() -> tuple[int, int]:
-        answer = postgres.ask(world.settings)
+        answer = postgres_checks.ask(world.settings)
         assert answer.slot is not None
         assert answer.prospect is not None
         return answer.slot.retained_bytes or 0, answer.prospect.behind_bytes or 0
@@ -198,7 +198,7 @@ def test_the_group_role_is_enough_for_an_outbox_in_a_schema_of_its_own(make_worl
     with role_of(world, "LOGIN REPLICATION") as name:
         settings = changed(world, postgres_dsn=make_conninfo(world.dsn, user=name))
         with pytest.raises(PipelineError, match="permission denied for schema app"):
-            postgres.ask(settings)
+            postgres_checks.ask(settings)
         world.conn.execute(f"GRANT outhaul_reader TO {name}".encode())
         check_postgres(settings)
         assert of_postgres(world, settings)["SELECT"].state is State.PASS
@@ -208,15 +208,17 @@ def test_a_wrong_password_is_one_line_that_does_not_hold_it(world: World) -> Non
     with role_of(world, "LOGIN PASSWORD 'right'") as name, asking_for_passwords(world, name):
         settings = changed(world, postgres_dsn=make_conninfo(world.dsn, user=name, password="wrong-secret"))
         with pytest.raises(PipelineError, match="Check user, password and database") as caught:
-            postgres.ask(settings)
+            postgres_checks.ask(settings)
     assert "wrong-secret" not in str(caught.value)
     url = world.env["OUTHAUL_CLICKHOUSE_URL"]
     login = url.split("//")[1].split("@")[0]
     with pytest.raises(PipelineError, match="Check user and password") as caught:
-        clickhouse.ask(changed(world, clickhouse_url=url.replace(login, "outhaul:wrong-secret")))
+        clickhouse_checks.ask(changed(world, clickhouse_url=url.replace(login, "outhaul:wrong-secret")))
     assert "wrong-secret" not in str(caught.value)
     with pytest.raises(PipelineError, match="Check user, password and ACL") as caught:
-        redis.ask(changed(world, redis_url=world.env["OUTHAUL_REDIS_URL"].replace("//", "//nobody:wrong-secret@")))
+        redis_checks.ask(
+            changed(world, redis_url=world.env["OUTHAUL_REDIS_URL"].replace("//", "//nobody:wrong-secret@"))
+        )
     assert "wrong-secret" not in str(caught.value)
 
 

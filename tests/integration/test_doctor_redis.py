@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 import redis as redis_client
 
-from cdc_reader.doctor.finding import State
-from deploy.demo.pipeline import Pipeline
+from outhaul.cdc_reader.operate.doctor.finding import State
+from outhaul.deploy.demo.pipeline import Pipeline
 from tests.conftest import World, until
 from tests.integration.doctor_findings import (
     of_celery,

@@ -9,18 +9,18 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cdc_reader import fence
-from cdc_reader.fence import newest_epoch, raise_epoch
-from cdc_reader.recovery import ask, recover
-from cdc_reader.slot import History
-from sink import sql
-from sink.batch import Batch, Message, Packer
-from sink.clickhouse import ClickHouse
-from sink.codes import POISON, THROW_IF, TRANSIENT
-from sink.errors import Exit, FatalError, PipelineError, PoisonError, TransientError
-from sink.insert import _WHEN, contents_of, insert, parameters
-from sink.position import Lsn, Position
-from sink.quarantine import dead_letter
+from outhaul.cdc_reader.postgres.slot import History
+from outhaul.cdc_reader.session import fence
+from outhaul.cdc_reader.session.fence import newest_epoch, raise_epoch
+from outhaul.cdc_reader.session.recovery import ask, recover
+from outhaul.sink import sql
+from outhaul.sink.batch import Batch, Message, Packer
+from outhaul.sink.clickhouse import ClickHouse
+from outhaul.sink.codes import POISON, THROW_IF, TRANSIENT
+from outhaul.sink.errors import Exit, FatalError, PipelineError, PoisonError, TransientError
+from outhaul.sink.insert import _WHEN, contents_of, insert, parameters
+from outhaul.sink.position import Lsn, Position
+from outhaul.sink.quarantine import dead_letter
 from tests.conftest import World, until
 from tests.unit.batches import pack
 
@@ -240,7 +240,7 @@ def test_a_forgotten_token_without_the_positions_would_repeat_rows(
     """The tests above can fail: without looking at positions the same rows are stored again."""
     real = sql.query
     blind = lambda name, **values: "" if name == "unless_held" else real(name, **values)  # noqa: E731
-    monkeypatch.setattr("sink.insert.query", blind)
+    monkeypatch.setattr("outhaul.sink.insert.query", blind)
     own(world)
     batch = batch_of(world, rows(300))
     send(world, batch)

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from cdc_reader.doctor import postgres
-from cdc_reader.doctor.finding import State
-from cdc_reader.exporter.audit import Audit
-from cdc_reader.exporter.postgres import look
-from cdc_reader.preflight import connect
-from cdc_reader.setup import apply_postgres
-from sink.settings import load
+from outhaul.cdc_reader.operate.doctor import postgres_checks
+from outhaul.cdc_reader.operate.doctor.finding import State
+from outhaul.cdc_reader.operate.exporter.audit import Audit
+from outhaul.cdc_reader.operate.exporter.postgres_metrics import look
+from outhaul.cdc_reader.operate.setup import apply_postgres
+from outhaul.cdc_reader.postgres.preflight import connect
+from outhaul.sink.settings import load
 from tests import roles
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cdc_reader.doctor.finding import Finding
+    from outhaul.cdc_reader.operate.doctor.finding import Finding
     from tests.conftest import World
 
 INSERT = "INSERT INTO app.outbox (event_type, environment, event_context, event_key) VALUES ('t', 'x', '{}', 'k')"
@@ -39,7 +39,7 @@ def found(world: World) -> dict[str, Finding]:
     """Look as the reader does."""
     env = roles.for_processes(world.env)
     settings = load(**{name.removeprefix("OUTHAUL_").lower(): value for name, value in env.items()})
-    return {one.check: one for one in postgres.judge(postgres.ask(settings), settings)}
+    return {one.check: one for one in postgres_checks.judge(postgres_checks.ask(settings), settings)}
 
 
 def test_the_two_roles_can_do_their_work_and_nothing_else(own: World) -> None:

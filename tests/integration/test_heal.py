@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cdc_reader.outbox.heal import heal, verify
-from cdc_reader.outbox.line import behind_the_slot, now
-from cdc_reader.outbox.sides import Scope
-from sink.errors import TransientError
+from outhaul.cdc_reader.outbox.heal import heal, verify
+from outhaul.cdc_reader.outbox.id_ranges import Scope
+from outhaul.cdc_reader.outbox.snapshot import behind_the_slot, now
+from outhaul.sink.errors import TransientError
 from tests.conftest import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cdc_reader.outbox.compare import Compared
-    from cdc_reader.outbox.heal import Healed, Tally
-    from cdc_reader.outbox.line import Line
+    from outhaul.cdc_reader.outbox.compare import Compared
+    from outhaul.cdc_reader.outbox.heal import Healed, Tally
+    from outhaul.cdc_reader.outbox.snapshot import Line
     from tests.conftest import World
 
 EVERYTHING_AGREES = {"missing": 0, "extra": 0, "differing": 0, "repeated": 0}

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cdc_reader.frame import Run, heard
-from cdc_reader.slot import Link, open_link
-from sink.position import Lsn
+from outhaul.cdc_reader.capture.frame import Run, heard
+from outhaul.cdc_reader.postgres.slot import Link, open_link
+from outhaul.sink.position import Lsn
 from tests.conftest import until
 
 if TYPE_CHECKING:

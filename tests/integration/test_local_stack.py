@@ -23,16 +23,16 @@ import psycopg
 import pytest
 import redis
 
-import deploy
-from deploy.local.account import ordinary_account, reaches
-from deploy.local.processes import Launch, Process, alive, find, start, wait_gone
-from deploy.local.stack import NAMES, Stack
-from sink.errors import FatalError
+import outhaul
+from outhaul.deploy.local.account import ordinary_account, reaches
+from outhaul.deploy.local.processes import Launch, Process, alive, find, start, wait_gone
+from outhaul.deploy.local.stack import NAMES, Stack
+from outhaul.sink.errors import FatalError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROOT = Path(deploy.__path__[0]).resolve().parent
+ROOT = Path(outhaul.__file__).resolve().parents[1]
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 
@@ -262,7 +262,7 @@ def outhaul_local(
     *arguments: str, python: str = sys.executable, pythonpath: str = str(ROOT), **options: Any
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [python, "-m", "deploy.local", *arguments],
+        [python, "-m", "outhaul.deploy.local", *arguments],
         check=False,
         capture_output=True,
         text=True,
@@ -289,7 +289,7 @@ def test_the_commands_do_what_they_say(tmp_path: Path) -> None:
             assert (fact["name"], fact["running"]) == (name, True)
             assert fact["version"]
         assert facts["postgres"]["version"].startswith("18")
-        script = f'eval "$({shlex.join([sys.executable, "-m", "deploy.local", "env"])})"; env'
+        script = f'eval "$({shlex.join([sys.executable, "-m", "outhaul.deploy.local", "env"])})"; env'
         shell = subprocess.run(
             ["/bin/sh", "-c", script],
             cwd=tmp_path,
@@ -340,7 +340,7 @@ class foreground:  # noqa: N801 - reads as what it is
 
     def __enter__(self) -> tuple[subprocess.Popen[str], Stack]:
         self.up = subprocess.Popen(
-            [sys.executable, "-m", "deploy.local", "up", "redis", "--data-dir", str(self.stack.data_dir)],
+            [sys.executable, "-m", "outhaul.deploy.local", "up", "redis", "--data-dir", str(self.stack.data_dir)],
             env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
             stdout=subprocess.PIPE,
             text=True,
@@ -448,7 +448,7 @@ def test_clusters_of_lost_data_directories_are_removed(tmp_path: Path) -> None:
 def python_for(as_user: dict[str, Any]) -> dict[str, str]:
     """Return a Python, with all packages of ours, that this user may run; skip if there is none."""
     packages = os.pathsep.join((str(ROOT), *site.getsitepackages()))
-    check = f"import sys; assert sys.version_info[:2] == {sys.version_info[:2]}; import deploy.local.cli"
+    check = f"import sys; assert sys.version_info[:2] == {sys.version_info[:2]}; import outhaul.deploy.local.cli"
     for python in (sys.executable, "/usr/bin/python3"):
         try:
             done = subprocess.run(

@@ -14,8 +14,8 @@ from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import DeclarativeBase
 
-from cdc_reader.setup import apply_postgres
-from producer import sqlalchemy as by_sqlalchemy
+from outhaul import sqlalchemy as by_sqlalchemy
+from outhaul.cdc_reader.operate.setup import apply_postgres
 
 if TYPE_CHECKING:
     from collections.abc import Callable

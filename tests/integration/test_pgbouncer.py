@@ -11,8 +11,8 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from deploy.local.ports import Ports
-from producer import Event, emit, emit_many
+from outhaul import Event, emit, emit_many
+from outhaul.deploy.local.ports import Ports
 from tests.conftest import until
 
 if TYPE_CHECKING:

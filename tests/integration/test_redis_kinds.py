@@ -10,18 +10,18 @@ import pytest
 import redis
 from redis.crc import key_slot
 
-from cdc_reader.doctor import redis as doctor
-from cdc_reader.doctor.finding import State
-from cdc_reader.exporter.redis import RedisLook
-from sink import redis_places
-from sink.app import WRITE_BATCH, make_app
-from sink.errors import Exit, FatalError, PipelineError, TransientError
-from sink.keys import celery_prefix
-from sink.payloads import Payloads
-from sink.redis_connection import connection_options
-from sink.redis_search import Answer, ElsewhereError, Search
-from sink.redis_url import Address, Kind
-from sink.settings import load
+from outhaul.cdc_reader.operate.doctor import redis_checks as doctor
+from outhaul.cdc_reader.operate.doctor.finding import State
+from outhaul.cdc_reader.operate.exporter.redis_metrics import RedisLook
+from outhaul.sink.app import WRITE_BATCH, make_app
+from outhaul.sink.errors import Exit, FatalError, PipelineError, TransientError
+from outhaul.sink.keys import celery_prefix
+from outhaul.sink.redis import topology
+from outhaul.sink.redis.connection import connection_options
+from outhaul.sink.redis.discovery import Answer, ElsewhereError, Search
+from outhaul.sink.redis.payloads import Payloads
+from outhaul.sink.redis.url import Address, Kind
+from outhaul.sink.settings import load
 from tests.acceptance.operator import outhaul
 from tests.acceptance.pages import free_port
 from tests.conftest import until
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from cdc_reader.doctor.finding import Finding
+    from outhaul.cdc_reader.operate.doctor.finding import Finding
     from tests.conftest import World
 
 
@@ -137,7 +137,7 @@ def silent(server: Server) -> Iterator[str]:
 
 def test_a_connection_to_a_server_that_has_become_a_replica_ends(sentinels: Sentinels) -> None:
     """A server that is no longer the primary says so when it is greeted, and when it is written to."""
-    places = redis_places.Places(Search(Address(Kind.SENTINEL, (), 0, None, PASSWORD, MASTER), "outhaul", {}))
+    places = topology.Places(Search(Address(Kind.SENTINEL, (), 0, None, PASSWORD, MASTER), "outhaul", {}))
     replica = next(one for one in sentinels.servers if one is not sentinels.primary())
     lie = Answer((HOST, 1), (HOST, replica.port))
     places.look = lambda: iter([lie])  # type: ignore[method-assign]
@@ -241,8 +241,8 @@ def test_both_are_asked_over_tls_and_the_keys_are_there_by_tls_too(sentinels: Se
         assert "certificate is refused" in str(complaint(f"{sentinel}{papers.wrong_ca}"))
 
 
-def places_of(url: str) -> redis_places.Places:
-    found = redis_places.places(url, "outhaul")
+def places_of(url: str) -> topology.Places:
+    found = topology.places(url, "outhaul")
     assert found is not None
     return found
 

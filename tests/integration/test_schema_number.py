@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cdc_reader import setup
-from sink import schema, sql
+from outhaul.cdc_reader.operate import setup
+from outhaul.sink import schema, sql
 from tests.acceptance.operator import outhaul_here
 
 if TYPE_CHECKING:

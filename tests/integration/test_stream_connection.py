@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cdc_reader.preflight import Server
-from cdc_reader.setup import apply_postgres
-from cdc_reader.slot_care.create import create
-from cdc_reader.slot_care.facts import slot_facts
-from cdc_reader.stream_server import check_stream, connect_stream, end_of_log, open_stream
-from sink.errors import Exit, FatalError, TransientError
-from sink.settings import Settings, load
+from outhaul.cdc_reader.operate.setup import apply_postgres
+from outhaul.cdc_reader.postgres.connect import check_stream, connect_stream, end_of_log, open_stream
+from outhaul.cdc_reader.postgres.preflight import Server
+from outhaul.cdc_reader.postgres.slot_view import slot_facts
+from outhaul.cdc_reader.slots.create import create
+from outhaul.sink.errors import Exit, FatalError, TransientError
+from outhaul.sink.settings import Settings, load
 from tests import roles
 from tests.conftest import until
 from tests.pair import Pair
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from cdc_reader.slot_care.facts import SlotFacts
-    from deploy.local.stack import Stack
+    from outhaul.cdc_reader.postgres.slot_view import SlotFacts
+    from outhaul.deploy.local.stack import Stack
 
 # The primary logs what runs every 15 s by itself.
 _SHORT_S = 2.0

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from sink.batch import Batch, Message, Packer, decode
-from sink.position import Lsn, Position
-from sink.quarantine import DEAD_LETTER_SCHEMA
+from outhaul.sink.batch import Batch, Message, Packer, decode
+from outhaul.sink.position import Lsn, Position
+from outhaul.sink.quarantine import DEAD_LETTER_SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

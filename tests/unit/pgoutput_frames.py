@@ -9,8 +9,8 @@ import uuid
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from cdc_reader.column_types import Oid
-from cdc_reader.message import Column, Relation
+from outhaul.cdc_reader.capture.column_types import Oid
+from outhaul.cdc_reader.capture.message import Column, Relation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -29,7 +29,7 @@ PHRASES = {
     r"\bit is news\b": "'it is reported again'",
     r"\bnobody is there\b": "'stdin is not a terminal'",
     r"\bhas a word\b": "name the data and its reader",
-    r"\b(?:reader|worker|watchdog|operator|server|sink|Postgres|ClickHouse|Redis)'s (?:own )?word\b": "'report', 'state'",
+    r"\b(?:reader|worker|watchdog|operator|server|sink|ClickHouse|Redis)'s (?:own )?word\b": "'report', 'state'",
     r"\b(?:says?|said|tells?|told|hears?|heard) of\b": "'reports', 'describes'",
     r"\b(?:is|are|was|were) heard\b": "'is received', 'has been received'",
     r"\bwithout a word\b": "'silently', 'without an error'",
@@ -59,7 +59,9 @@ def found_in(text: str) -> list[tuple[int, str, str]]:
 
 def files() -> list[Path]:
     """Return every text file of the checkout that git knows, but for those that are exempt."""
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
     return [
         ROOT / name
         for name in listed

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sink.retry import backoff_s
+from outhaul.sink.backoff import backoff_s
 
 
 @given(st.integers(1, 10_000), st.floats(0, 0.999))

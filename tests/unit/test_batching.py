@@ -4,8 +4,18 @@ from array import array
 
 import pytest
 
-from cdc_reader.batcher import PIECE_BYTES, Cut, Filling, Limits, Load, decide_cut, due_at, is_full, room
-from cdc_reader.frame import Run
+from outhaul.cdc_reader.capture.batching import (
+    PIECE_BYTES,
+    Cut,
+    Filling,
+    Limits,
+    Load,
+    decide_cut,
+    due_at,
+    is_full,
+    room,
+)
+from outhaul.cdc_reader.capture.frame import Run
 
 LIMITS = Limits(max_rows=10, max_bytes=1000, linger_s=0.2, max_in_flight=3)
 WIDE = Limits(max_rows=10**6, max_bytes=16 * PIECE_BYTES, linger_s=0.2, max_in_flight=3)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from sink.errors import FatalError
+from outhaul.sink.errors import FatalError
 from tests.benchmarks.measure import Options, spread
 from tests.benchmarks.report import moved
 from tests.benchmarks.run import run

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sink.schema import ddl
-from sink.settings import load
+from outhaul.sink.schema import ddl
+from outhaul.sink.settings import load
 
 SETTINGS = load(more_tables="public.audit=audit_log")
 

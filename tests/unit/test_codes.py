@@ -2,8 +2,8 @@
 
 import pytest
 
-from sink.codes import POISON, TRANSIENT, error_of
-from sink.errors import Exit, FatalError, PipelineError, PoisonError, TransientError
+from outhaul.sink.codes import POISON, TRANSIENT, error_of
+from outhaul.sink.errors import Exit, FatalError, PipelineError, PoisonError, TransientError
 
 
 def test_the_tables_of_codes_do_not_overlap() -> None:

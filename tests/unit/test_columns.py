@@ -14,14 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cdc_reader.cells import Cells
-from cdc_reader.column_types import ELEMENTS, Oid, column_type
-from cdc_reader.columns import Rows, UnsupportedBinary, build, decode_rows
-from cdc_reader.frame import split
-from cdc_reader.message import END_TIMESTAMP, MIN_TIMESTAMP, Column, Relation
-from cdc_reader.printers import PRINTERS
-from cdc_reader.render import printed
-from sink.errors import FatalError, FrameError
+from outhaul.cdc_reader.capture.cells import Cells
+from outhaul.cdc_reader.capture.column_types import ELEMENTS, Oid, column_type
+from outhaul.cdc_reader.capture.columns import Rows, UnsupportedBinary, build, decode_rows
+from outhaul.cdc_reader.capture.frame import split
+from outhaul.cdc_reader.capture.message import END_TIMESTAMP, MIN_TIMESTAMP, Column, Relation
+from outhaul.cdc_reader.capture.pg_text import printed
+from outhaul.cdc_reader.capture.printers import PRINTERS
+from outhaul.sink.errors import FatalError, FrameError
 from tests.unit import pgoutput_frames as pg
 
 _DAY_US = 86_400_000_000

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sink.batch import Batch, Message, Packer, decode, encode
-from sink.errors import Exit, FatalError, FrameError, PipelineError, PoisonError, TransientError
-from sink.position import Lsn, Position, parse_position
-from sink.report import Outcome, Report
+from outhaul.sink.batch import Batch, Message, Packer, decode, encode
+from outhaul.sink.errors import Exit, FatalError, FrameError, PipelineError, PoisonError, TransientError
+from outhaul.sink.position import Lsn, Position, parse_position
+from outhaul.sink.report import Outcome, Report
 from tests.unit.batches import pack
 
 FIRST = Position(Lsn(1), 0)

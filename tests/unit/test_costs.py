@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from cdc_reader.assemble import Assembly
-from cdc_reader.decode import Decoder
-from cdc_reader.frame import Run, heard
-from cdc_reader.held import NOTHING_HELD
-from cdc_reader.wire import Wire
-from sink.position import Lsn
+from outhaul.cdc_reader.capture.assemble import Assembly
+from outhaul.cdc_reader.capture.decode import Decoder
+from outhaul.cdc_reader.capture.frame import Run, heard
+from outhaul.cdc_reader.capture.stored_positions import NOTHING_HELD
+from outhaul.cdc_reader.session.wire import Wire
+from outhaul.sink.position import Lsn
 from tests.unit import pgoutput_frames as pg
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cdc_reader.slot import Link
+    from outhaul.cdc_reader.postgres.slot import Link
 
 FEW, MANY = 1_000, 20_000
 

@@ -12,18 +12,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc_reader.column_types import Oid
-from cdc_reader.letters import line, moment_us, position_of, to_json
-from cdc_reader.message import POSTGRES_EPOCH_US
-from cdc_reader.render import printed, row_json
-from sink.dead_letters import in_pieces
-from sink.errors import Exit, FatalError, ForeignMessageError, PoisonError
-from sink.moment import microseconds
-from sink.order import MAX_POSITIONS, Order
-from sink.position import Lsn, Position
-from sink.quarantine import DEAD_LETTER_SCHEMA, dead_letter
-from sink.restore import Letter, restore, values_of
-from sink.retry_letters import Fate, Word
+from outhaul.cdc_reader.capture.column_types import Oid
+from outhaul.cdc_reader.capture.message import POSTGRES_EPOCH_US
+from outhaul.cdc_reader.capture.pg_text import printed, row_json
+from outhaul.cdc_reader.operate.dead_letters import line, moment_us, position_of, to_json
+from outhaul.sink.errors import Exit, FatalError, ForeignMessageError, PoisonError
+from outhaul.sink.letters.dead_letters import in_pieces
+from outhaul.sink.letters.restore import Letter, restore, values_of
+from outhaul.sink.letters.retry_message import MAX_POSITIONS, Order
+from outhaul.sink.letters.retry_task import Fate, Word
+from outhaul.sink.position import Lsn, Position
+from outhaul.sink.quarantine import DEAD_LETTER_SCHEMA, dead_letter
+from outhaul.sink.timestamps import microseconds
 
 WIDE = "Nullable(DateTime64(6, 'UTC'))"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

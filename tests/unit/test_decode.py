@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc_reader.column_types import Oid
-from cdc_reader.columns import UnsupportedBinary
-from cdc_reader.decode import Decoded, Decoder, Segment
-from cdc_reader.message import Column, Relation
-from sink.errors import FatalError, FrameError, PipelineError
+from outhaul.cdc_reader.capture.column_types import Oid
+from outhaul.cdc_reader.capture.columns import UnsupportedBinary
+from outhaul.cdc_reader.capture.decode import Decoded, Decoder, Segment
+from outhaul.cdc_reader.capture.message import Column, Relation
+from outhaul.sink.errors import FatalError, FrameError, PipelineError
 from tests.unit import pgoutput_frames as pg
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sink.settings import Settings
+from outhaul.sink.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "deploy" / "compose" / "compose.yaml"

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from cdc_reader.doctor import rights, tables
-from cdc_reader.doctor.finding import State
-from sink.schema import Table
-from sink.settings import Settings
+from outhaul.cdc_reader.operate.doctor import clickhouse_grants, clickhouse_tables
+from outhaul.cdc_reader.operate.doctor.finding import State
+from outhaul.sink.schema import Table
+from outhaul.sink.settings import Settings
 
 EVENTS = Table(
     name="event_log",
@@ -32,7 +32,7 @@ NAMES = ("event_log", "event_log_dead_letters", "event_log_epochs")
     ],
 )
 def test_a_version_has_the_types_that_are_asked_of_it(version: str, context: str, state: State) -> None:
-    assert tables.version(version, context).state is state
+    assert clickhouse_tables.version(version, context).state is state
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_a_version_has_the_types_that_are_asked_of_it(version: str, context: str
     ],
 )
 def test_an_engine_keeps_every_event_by_itself(engine: str, sorting_key: str, state: State) -> None:
-    assert tables.engine(replace(EVENTS, engine=engine, sorting_key=sorting_key)).state is state
+    assert clickhouse_tables.engine(replace(EVENTS, engine=engine, sorting_key=sorting_key)).state is state
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_an_engine_keeps_every_event_by_itself(engine: str, sorting_key: str, st
 )
 def test_more_tokens_are_remembered_than_batches_are_in_flight(engine: str, setting: str, state: State) -> None:
     definition = f"{engine} ORDER BY id SETTINGS {setting}, index_granularity = 8192"
-    found = tables.window(replace(EVENTS, engine=engine, definition=definition), max_in_flight=8)
+    found = clickhouse_tables.window(replace(EVENTS, engine=engine, definition=definition), max_in_flight=8)
     assert found.state is state
     if state is State.FAIL:
         own = "replicated_" if engine.startswith("Replicated") else "non_replicated_"
@@ -91,12 +91,12 @@ def test_more_tokens_are_remembered_than_batches_are_in_flight(engine: str, sett
     ],
 )
 def test_a_partition_is_a_month_and_the_same_for_every_sending(key: str, state: State) -> None:
-    assert tables.partition_key(replace(EVENTS, partition_key=key)).state is state
+    assert clickhouse_tables.partition_key(replace(EVENTS, partition_key=key)).state is state
 
 
 def test_both_tables_are_judged_and_told_apart() -> None:
     letters = replace(EVENTS, name="event_log_dead_letters", engine="Log", definition="Log")
-    found = {one.check: one.state for one in tables.engines(EVENTS, letters, Settings())}
+    found = {one.check: one.state for one in clickhouse_tables.engines(EVENTS, letters, Settings())}
     assert found == {
         "engine": State.PASS,
         "tokens": State.PASS,
@@ -111,13 +111,13 @@ def test_both_tables_are_judged_and_told_apart() -> None:
     [(0, State.PASS), (999, State.PASS), (1000, State.WARN), (2999, State.WARN), (3000, State.FAIL)],
 )
 def test_parts_are_far_from_where_inserts_are_refused(most: int, state: State) -> None:
-    assert tables.parts(tables.Parts(most, 1000, 3000)).state is state
+    assert clickhouse_tables.parts(clickhouse_tables.Parts(most, 1000, 3000)).state is state
 
 
 def test_half_the_limit_is_near_enough_where_inserts_are_never_delayed() -> None:
-    assert tables.parts(tables.Parts(149, 1000, 300)).state is State.PASS
-    assert tables.parts(tables.Parts(150, 1000, 300)).state is State.WARN
-    assert tables.parts(None).state is State.WARN
+    assert clickhouse_tables.parts(clickhouse_tables.Parts(149, 1000, 300)).state is State.PASS
+    assert clickhouse_tables.parts(clickhouse_tables.Parts(150, 1000, 300)).state is State.WARN
+    assert clickhouse_tables.parts(None).state is State.WARN
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_half_the_limit_is_near_enough_where_inserts_are_never_delayed() -> None
     ],
 )
 def test_a_time_is_kept_cut_or_refused_but_never_another(first: str, last: str, state: State) -> None:
-    assert tables.time_range("DateTime64", {FIRST: first, LAST: last}).state is state
+    assert clickhouse_tables.time_range("DateTime64", {FIRST: first, LAST: last}).state is state
 
 
 @pytest.mark.parametrize(
@@ -151,22 +151,25 @@ def test_a_time_is_kept_cut_or_refused_but_never_another(first: str, last: str, 
 def test_replicas_see_what_the_others_have(
     replicas: int, quorum: str, parallel: bool, sequential: bool, state: State
 ) -> None:
-    assert tables.consistency(tables.Consistency(replicas, quorum, parallel, sequential)).state is state
+    assert (
+        clickhouse_tables.consistency(clickhouse_tables.Consistency(replicas, quorum, parallel, sequential)).state
+        is state
+    )
 
 
 def test_dead_letters_are_worth_a_look() -> None:
-    assert tables.dead_letters(0, "letters").state is State.PASS
-    assert tables.dead_letters(1, "letters").state is State.WARN
-    assert tables.dead_letters(None, "letters").state is State.WARN
+    assert clickhouse_tables.dead_letters(0, "letters").state is State.PASS
+    assert clickhouse_tables.dead_letters(1, "letters").state is State.WARN
+    assert clickhouse_tables.dead_letters(None, "letters").state is State.WARN
 
 
 def judged(**changes: bool | None) -> dict[str, tuple[State, str]]:
     """Judge a user who has all rights, but for those named by their privilege and table."""
     held = {
         right: changes.get("_".join(right).replace(" ", "_").replace(".", "_"), True)
-        for right in rights.wanted(NAMES, NAMES[:1])
+        for right in clickhouse_grants.wanted(NAMES, NAMES[:1])
     }
-    found = rights.judge(rights.Rights("app", "logs", bool(changes.get("readonly")), held))
+    found = clickhouse_grants.judge(clickhouse_grants.Rights("app", "logs", bool(changes.get("readonly")), held))
     return {one.check: (one.state, one.fix) for one in found}
 
 

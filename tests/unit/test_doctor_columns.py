@@ -2,11 +2,11 @@
 
 import pytest
 
-from cdc_reader.column_types import Oid
-from cdc_reader.doctor.columns import OutboxColumn, StoredColumn, judge
-from cdc_reader.doctor.finding import Finding, State
-from cdc_reader.doctor.takes import takes
-from sink.schema import Table
+from outhaul.cdc_reader.capture.column_types import Oid
+from outhaul.cdc_reader.operate.doctor.column_match import OutboxColumn, StoredColumn, judge
+from outhaul.cdc_reader.operate.doctor.finding import Finding, State
+from outhaul.cdc_reader.operate.doctor.type_fit import takes
+from outhaul.sink.schema import Table
 
 MONEY, DOMAIN = 790, 16400
 TABLE = Table("event_log", "ReplacingMergeTree", "", "toYYYYMM(event_date_time)", "event_type, event_date_time, id")

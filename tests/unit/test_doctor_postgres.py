@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from cdc_reader.doctor import capture, encryption, role, server
-from cdc_reader.doctor.finding import Finding, State
-from cdc_reader.slot_care.facts import SlotFacts
-from sink.errors import TransientError
-from sink.settings import Settings
+from outhaul.cdc_reader.operate.doctor import encryption, postgres_role, postgres_settings, publication_checks
+from outhaul.cdc_reader.operate.doctor.finding import Finding, State
+from outhaul.cdc_reader.postgres.slot_view import SlotFacts
+from outhaul.sink.errors import TransientError
+from outhaul.sink.settings import Settings
 
 SETTINGS = Settings()
-SERVER = server.Server(
+SERVER = postgres_settings.Server(
     version=180001,
     wal_level="logical",
     effective_wal_level=None,
@@ -46,8 +46,8 @@ SLOT = SlotFacts(
     wal_status="reserved",
     invalidation_reason=None,
 )
-PROSPECT = capture.Prospect(safe_wal_size=None, behind_bytes=10, failover=True)
-TABLE = capture.Outbox("r", "p", 0, [])
+PROSPECT = publication_checks.Prospect(safe_wal_size=None, behind_bytes=10, failover=True)
+TABLE = publication_checks.Outbox("r", "p", 0, [])
 
 
 def states(findings: Any) -> dict[str, State]:
@@ -57,17 +57,17 @@ def states(findings: Any) -> dict[str, State]:
 def slot(*, version: int = 180000, **changes: Any) -> dict[str, Finding]:
     prospect = {name: value for name, value in changes.items() if hasattr(PROSPECT, name)}
     facts = {name: value for name, value in changes.items() if name not in prospect}
-    findings = capture.slot(SETTINGS, replace(SLOT, **facts), replace(PROSPECT, **prospect), version=version)
+    findings = publication_checks.slot(SETTINGS, replace(SLOT, **facts), replace(PROSPECT, **prospect), version=version)
     return {finding.check: finding for finding in findings}
 
 
-def publication(table: capture.Outbox = TABLE, **changes: Any) -> dict[str, Finding]:
-    findings = capture.publication(SETTINGS, PUBLICATION | changes, table)
+def publication(table: publication_checks.Outbox = TABLE, **changes: Any) -> dict[str, Finding]:
+    findings = publication_checks.publication(SETTINGS, PUBLICATION | changes, table)
     return {finding.check: finding for finding in findings}
 
 
 def test_a_server_as_it_should_be_has_nothing_to_mend() -> None:
-    findings = list(server.judge(SERVER, SETTINGS, has_slot=True, streams=True))
+    findings = list(postgres_settings.judge(SERVER, SETTINGS, has_slot=True, streams=True))
     assert set(states(findings).values()) == {State.PASS}
     assert len(findings) == 8
 
@@ -77,7 +77,7 @@ def test_a_server_as_it_should_be_has_nothing_to_mend() -> None:
     [(130012, State.FAIL), (140000, State.PASS), (180006, State.PASS), (190000, State.WARN)],
 )
 def test_postgres_14_to_18_are_what_outhaul_was_tried_with(number: int, state: State) -> None:
-    assert server.version(number).state is state
+    assert postgres_settings.version(number).state is state
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_postgres_14_to_18_are_what_outhaul_was_tried_with(number: int, state: S
     ],
 )
 def test_wal_must_be_logical_by_itself_or_in_effect(level: str, effective: str | None, state: State) -> None:
-    found = server.wal_level(level, effective)
+    found = postgres_settings.wal_level(level, effective)
     assert found.state is state
     assert ("wal_level = 'logical'" in found.fix) is (state is not State.PASS)
 
@@ -102,8 +102,8 @@ def test_wal_must_be_logical_by_itself_or_in_effect(level: str, effective: str |
     ("used", "ours", "state"), [(9, False, State.PASS), (10, True, State.WARN), (10, False, State.FAIL)]
 )
 def test_the_last_slot_and_the_last_sender_matter_to_whoever_has_none(used: int, ours: bool, state: State) -> None:
-    slots = server.slots(used, 10, has_slot=ours)
-    senders = server.senders(used, 10, streams=ours)
+    slots = postgres_settings.slots(used, 10, has_slot=ours)
+    senders = postgres_settings.senders(used, 10, streams=ours)
     assert (slots.state, senders.state) == (state, state)
     assert slots.found.startswith(f"{10 - used} of 10 free")
     if state is not State.PASS:
@@ -123,30 +123,34 @@ def test_the_last_slot_and_the_last_sender_matter_to_whoever_has_none(used: int,
     ],
 )
 def test_a_sender_timeout_leaves_time_for_four_answers(timeout_s: float, interval_s: float, state: State) -> None:
-    found = server.sender_timeout(timeout_s, Settings(status_interval_s=interval_s))
+    found = postgres_settings.sender_timeout(timeout_s, Settings(status_interval_s=interval_s))
     assert found.state is state
     assert bool(found.fix) is (state is State.WARN)
 
 
 def test_a_slot_without_a_limit_may_fill_the_disk_and_one_that_times_out_may_be_lost() -> None:
-    assert server.slot_keep(-1).state is State.WARN
-    assert server.slot_keep(1024).state is State.PASS
-    assert server.idle_slot_timeout(60).state is State.WARN
-    older = list(server.judge(replace(SERVER, idle_slot_timeout_s=None), SETTINGS, has_slot=True, streams=True))
+    assert postgres_settings.slot_keep(-1).state is State.WARN
+    assert postgres_settings.slot_keep(1024).state is State.PASS
+    assert postgres_settings.idle_slot_timeout(60).state is State.WARN
+    older = list(
+        postgres_settings.judge(replace(SERVER, idle_slot_timeout_s=None), SETTINGS, has_slot=True, streams=True)
+    )
     assert "idle_replication_slot_timeout" not in states(older)
 
 
 def test_commit_timestamps_are_told_and_not_judged() -> None:
     for is_on in (True, False):
-        findings = server.judge(replace(SERVER, commit_timestamps=is_on), SETTINGS, has_slot=True, streams=True)
+        findings = postgres_settings.judge(
+            replace(SERVER, commit_timestamps=is_on), SETTINGS, has_slot=True, streams=True
+        )
         assert states(findings)["track_commit_timestamp"] is State.PASS
 
 
 def test_a_role_has_what_the_reader_needs_and_no_more() -> None:
-    plain = role.Role("reader", superuser=False, replication=True, sees_sessions=True, may_select=True)
+    plain = postgres_role.Role("reader", superuser=False, replication=True, sees_sessions=True, may_select=True)
 
-    def judged(one: role.Role, refused: TransientError | None = None) -> dict[str, State]:
-        return states(role.judge(one, SETTINGS, refused))
+    def judged(one: postgres_role.Role, refused: TransientError | None = None) -> dict[str, State]:
+        return states(postgres_role.judge(one, SETTINGS, refused))
 
     assert set(judged(plain).values()) == {State.PASS}
     assert judged(replace(plain, replication=False))["REPLICATION"] is State.FAIL
@@ -157,7 +161,7 @@ def test_a_role_has_what_the_reader_needs_and_no_more() -> None:
         "least privilege": State.WARN,
         "other sessions": State.PASS,
     }
-    blind = {one.check: one.found for one in role.judge(replace(plain, sees_sessions=False), SETTINGS, None)}
+    blind = {one.check: one.found for one in postgres_role.judge(replace(plain, sees_sessions=False), SETTINGS, None)}
     assert "GRANT pg_read_all_stats TO reader" in blind["other sessions"]
     assert judged(replace(plain, may_select=False))["SELECT"] is State.WARN
     assert "SELECT" not in judged(replace(plain, may_select=None))
@@ -187,19 +191,21 @@ def test_what_leaves_the_machine_is_to_be_encrypted_and_checked(
     [
         (None, State.FAIL),
         (TABLE, State.PASS),
-        (capture.Outbox("p", "p", 3, []), State.PASS),
-        (capture.Outbox("v", "p", 0, []), State.FAIL),
-        (capture.Outbox("r", "u", 0, []), State.FAIL),
+        (publication_checks.Outbox("p", "p", 3, []), State.PASS),
+        (publication_checks.Outbox("v", "p", 0, []), State.FAIL),
+        (publication_checks.Outbox("r", "u", 0, []), State.FAIL),
     ],
 )
-def test_an_outbox_is_a_table_whose_inserts_are_in_the_wal(table: capture.Outbox | None, state: State) -> None:
-    (found,) = capture.outbox(table, "public.outbox")
+def test_an_outbox_is_a_table_whose_inserts_are_in_the_wal(
+    table: publication_checks.Outbox | None, state: State
+) -> None:
+    (found,) = publication_checks.outbox(table, "public.outbox")
     assert found.state is state
 
 
 def test_a_publication_has_the_inserts_of_the_outbox_and_those_alone() -> None:
     assert {finding.state for finding in publication().values()} == {State.PASS}
-    (found,) = capture.publication(SETTINGS, None, TABLE)
+    (found,) = publication_checks.publication(SETTINGS, None, TABLE)
     assert (found.state, found.fix) == (State.FAIL, "Create it with `outhaul setup`")
     assert publication(lacking=["public.outbox"])["publication"].state is State.FAIL
     assert publication(pubinsert=False)["publication"].state is State.FAIL
@@ -209,12 +215,12 @@ def test_a_publication_has_the_inserts_of_the_outbox_and_those_alone() -> None:
 
 
 def test_partitions_are_captured_through_the_root() -> None:
-    table = capture.Outbox("p", "p", 12, [])
+    table = publication_checks.Outbox("p", "p", 12, [])
     assert publication(table)["partitions"].found == "all 12 are captured, and new ones will be"
     hidden = publication(table, pubviaroot=False, via_root=False)["partitions"]
     assert hidden.state is State.FAIL
     assert "publish_via_partition_root = true" in hidden.fix
-    unlogged = publication(capture.Outbox("p", "p", 12, ["outbox_7"]))["partitions"]
+    unlogged = publication(publication_checks.Outbox("p", "p", 12, ["outbox_7"]))["partitions"]
     assert (unlogged.state, "outbox_7" in unlogged.found) == (State.FAIL, True)
     assert publication(pubviaroot=False)["via root"].state is State.WARN
 
@@ -251,7 +257,7 @@ def test_a_slot_that_is_lost_or_may_be_is_named(changes: dict[str, Any], check: 
 
 
 def test_a_missing_slot_is_made_by_setup_and_failover_is_asked_of_17_and_later() -> None:
-    (found,) = capture.slot(SETTINGS, None, None, version=180000)
+    (found,) = publication_checks.slot(SETTINGS, None, None, version=180000)
     assert found.state is State.FAIL
     assert "outhaul setup" in found.fix
     assert "slot failover" in slot(version=170000)

@@ -4,14 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from cdc_reader.doctor import celery, clocks, redis
-from cdc_reader.doctor.finding import State
-from cdc_reader.loop import MAX_IN_FLIGHT_BYTES
-from sink.app import WRITE_BATCH
-from sink.errors import TransientError
-from sink.settings import Settings
+from outhaul.cdc_reader.operate.doctor import clocks, redis_checks, worker_checks
+from outhaul.cdc_reader.operate.doctor.finding import State
+from outhaul.cdc_reader.session.loop import MAX_IN_FLIGHT_BYTES
+from outhaul.sink.app import WRITE_BATCH
+from outhaul.sink.errors import TransientError
+from outhaul.sink.settings import Settings
 
-INFO = redis.Info(
+INFO = redis_checks.Info(
     product="redis",
     version="7.4.1",
     compatible="7.4.1",
@@ -22,12 +22,14 @@ INFO = redis.Info(
     used_memory=1000,
     persistence="none seen",
 )
-WORKER = celery.Worker("one@host", frozenset({WRITE_BATCH}), 80.0, 100.0, 300)
+WORKER = worker_checks.Worker("one@host", frozenset({WRITE_BATCH}), 80.0, 100.0, 300)
 CLOCK = clocks.Offset(0.0, 0.001)
 
 
-def judged(trip_s: float = 0.001, refused: TransientError | None = None, info: redis.Info = INFO) -> dict[str, State]:
-    return {one.check: one.state for one in redis.judge(redis.Answer(info, refused, trip_s, CLOCK))}
+def judged(
+    trip_s: float = 0.001, refused: TransientError | None = None, info: redis_checks.Info = INFO
+) -> dict[str, State]:
+    return {one.check: one.state for one in redis_checks.judge(redis_checks.Answer(info, refused, trip_s, CLOCK))}
 
 
 def test_a_redis_as_it_should_be_has_nothing_to_mend() -> None:
@@ -35,10 +37,14 @@ def test_a_redis_as_it_should_be_has_nothing_to_mend() -> None:
 
 
 def test_valkey_tells_its_own_version_and_what_it_is_compatible_with() -> None:
-    info = redis.read({"redis_version": "7.2.4", "server_name": "valkey", "valkey_version": "9.1.2", "aof_enabled": 1})
+    info = redis_checks.read(
+        {"redis_version": "7.2.4", "server_name": "valkey", "valkey_version": "9.1.2", "aof_enabled": 1}
+    )
     assert (info.product, info.version, info.compatible) == ("valkey", "9.1.2", "7.2.4")
     assert info.persistence == "append-only file"
-    assert redis.read({"redis_version": "6.2.0"}) == replace(INFO, version="6.2.0", compatible="6.2.0", used_memory=0)
+    assert redis_checks.read({"redis_version": "6.2.0"}) == replace(
+        INFO, version="6.2.0", compatible="6.2.0", used_memory=0
+    )
 
 
 @pytest.mark.parametrize(("version", "state"), [("6.0.16", State.FAIL), ("6.2.0", State.PASS), ("10.0.0", State.PASS)])
@@ -57,7 +63,7 @@ def test_redis_is_6_2_or_later(version: str, state: State) -> None:
     ],
 )
 def test_what_is_on_its_way_is_not_thrown_away(policy: str, max_memory: int, state: State) -> None:
-    assert redis.policy(policy, max_memory).state is state
+    assert redis_checks.policy(policy, max_memory).state is state
 
 
 @pytest.mark.parametrize(
@@ -70,7 +76,7 @@ def test_what_is_on_its_way_is_not_thrown_away(policy: str, max_memory: int, sta
     ],
 )
 def test_memory_is_left_for_what_may_be_in_flight(left: int, state: State) -> None:
-    assert redis.memory(replace(INFO, max_memory=1000 + left)).state is state
+    assert redis_checks.memory(replace(INFO, max_memory=1000 + left)).state is state
 
 
 def test_a_replica_a_cluster_a_refused_payload_and_a_long_way_are_named() -> None:
@@ -80,8 +86,8 @@ def test_a_replica_a_cluster_a_refused_payload_and_a_long_way_are_named() -> Non
     assert judged(trip_s=0.011)["latency"] is State.WARN
 
 
-def of_workers(*workers: celery.Worker, queued: int = 0) -> dict[str, State]:
-    return {one.check: one.state for one in celery.judge(celery.Answer(queued, workers), Settings())}
+def of_workers(*workers: worker_checks.Worker, queued: int = 0) -> dict[str, State]:
+    return {one.check: one.state for one in worker_checks.judge(worker_checks.Answer(queued, workers), Settings())}
 
 
 def test_workers_with_our_task_and_our_limits_have_nothing_to_mend() -> None:

@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producer import Event, EventError, Outbox
-from producer.context import MAX_CONTEXT_BYTES, MAX_DEPTH, context_json
+from outhaul import Event, EventError, Outbox
+from outhaul.context import MAX_CONTEXT_BYTES, MAX_DEPTH, context_json
 
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 JSON = st.recursive(

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, generate_latest
 
-from cdc_reader.exporter.audit import runs
-from cdc_reader.exporter.clickhouse import _of_partitions
-from cdc_reader.exporter.family import gauge
-from cdc_reader.exporter.watch import Watch, Watches
-from sink.errors import TransientError
-from sink.exposition import OfSource
+from outhaul.cdc_reader.operate.exporter.audit import runs
+from outhaul.cdc_reader.operate.exporter.clickhouse_metrics import _of_partitions
+from outhaul.cdc_reader.operate.exporter.collect import Watch, Watches
+from outhaul.cdc_reader.operate.exporter.metric_family import gauge
+from outhaul.sink.errors import TransientError
+from outhaul.sink.telemetry.exposition import OfSource
 from tests.conftest import until
 
 if TYPE_CHECKING:

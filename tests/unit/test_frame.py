@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc_reader.frame import (
+from outhaul.cdc_reader.capture.frame import (
     MAX_PIECE_BYTES,
     Keepalive,
     Run,
@@ -19,8 +19,8 @@ from cdc_reader.frame import (
     standby_status,
     wal_end,
 )
-from sink.errors import FrameError
-from sink.position import Lsn
+from outhaul.sink.errors import FrameError
+from outhaul.sink.position import Lsn
 from tests.unit import pgoutput_frames as pg
 
 

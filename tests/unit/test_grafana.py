@@ -13,7 +13,7 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from deploy.grafana.__main__ import dashboards
+from outhaul.deploy.grafana.__main__ import dashboards
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +34,7 @@ def panels(made: Json) -> list[Json]:
 
 @pytest.mark.parametrize("name", MADE)
 def test_the_file_is_what_its_code_makes(name: str) -> None:
-    assert (FOLDER / name).read_text() == MADE[name], "run: python -m deploy.grafana"
+    assert (FOLDER / name).read_text() == MADE[name], "run: python -m outhaul.deploy.grafana"
 
 
 @pytest.mark.parametrize("name", MADE)

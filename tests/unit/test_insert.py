@@ -3,10 +3,10 @@
 import pyarrow as pa
 import pytest
 
-from sink.batch import Packer, encode
-from sink.errors import ForeignMessageError
-from sink.insert import Contents, contents_of, parameters, settings, statement
-from sink.position import Lsn, Position
+from outhaul.sink.batch import Packer, encode
+from outhaul.sink.errors import ForeignMessageError
+from outhaul.sink.insert import Contents, contents_of, parameters, settings, statement
+from outhaul.sink.position import Lsn, Position
 from tests.unit.batches import batch_of, message_of
 
 TIME = pa.timestamp("us", "UTC")

@@ -12,11 +12,11 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from cdc_reader import loop
-from deploy.kubernetes import __main__ as rules
-from sink import watchdog
-from sink.exposition import Health, application
-from sink.settings import Settings, load
+from outhaul.cdc_reader.session import loop
+from outhaul.deploy.kubernetes import __main__ as rules
+from outhaul.sink.process import watchdog
+from outhaul.sink.settings import Settings, load
+from outhaul.sink.telemetry.exposition import Health, application
 from tests.kubernetes import FOLDER, KUSTOMIZATIONS, ROOTS, Container, Object, built, containers, read, written
 from tests.prometheus import RULES, program
 
@@ -211,7 +211,7 @@ def test_the_scaler_asks_for_metrics_that_exist_of_this_pipeline() -> None:
 
 def test_the_rules_are_those_of_prometheus() -> None:
     text = rules.TARGET.read_text()
-    assert text == rules.rules(), "run: python -m deploy.kubernetes"
+    assert text == rules.rules(), "run: python -m outhaul.deploy.kubernetes"
     made = yaml.safe_load(text)
     assert made["kind"] == "PrometheusRule"
     assert made["spec"] == yaml.safe_load(RULES.read_text())

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from cdc_reader.assemble import Assembled
-from cdc_reader.ledger import Health, Ledger, Phase
+from outhaul.cdc_reader.capture.assemble import Assembled
+from outhaul.cdc_reader.session.ledger import Health, Ledger, Phase
 from tests.unit.batches import batch_of, message_of
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cdc_reader.signs import Signs
-from cdc_reader.state import PHASES, SESSION_PHASES
+from outhaul.cdc_reader.session.liveness import Signs
+from outhaul.cdc_reader.session.state import PHASES, SESSION_PHASES
 
 
 class Clock:

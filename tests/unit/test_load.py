@@ -6,9 +6,9 @@ from itertools import islice
 
 import pytest
 
-from deploy.load.pace import Pace
-from deploy.load.plan import Ending, Plan, Range, Transaction, ranges, transactions
-from sink.errors import FatalError
+from outhaul.deploy.load.pace import Pace
+from outhaul.deploy.load.plan import Ending, Plan, Range, Transaction, ranges, transactions
+from outhaul.sink.errors import FatalError
 
 
 def some(plan: Plan, writer: int = 0, count: int = 500) -> list[Transaction]:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from deploy.local.account import copy_for_all
-from deploy.local.ports import Ports, free
-from deploy.local.processes import Process, alive, find
-from deploy.local.slots import Slots
-from deploy.local.statement import StatementError
-from sink.errors import FatalError
+from outhaul.deploy.local.account import copy_for_all
+from outhaul.deploy.local.front.query_slots import Slots
+from outhaul.deploy.local.front.sql_statement import StatementError
+from outhaul.deploy.local.ports import Ports, free
+from outhaul.deploy.local.processes import Process, alive, find
+from outhaul.sink.errors import FatalError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.local.answers import Summary, content_type, failure, piecewise
-from deploy.local.codings import CodingError, compressed, decoded
-from deploy.local.request import Login, form_fields, login, read_request, set_statement
-from deploy.local.statement import StatementError
+from outhaul.deploy.local.front.content_codings import CodingError, compressed, decoded
+from outhaul.deploy.local.front.http_request import Login, form_fields, login, read_request, set_statement
+from outhaul.deploy.local.front.server_answers import Summary, content_type, failure, piecewise
+from outhaul.deploy.local.front.sql_statement import StatementError
 
 
 def test_settings_parameters_and_steering_are_told_apart() -> None:

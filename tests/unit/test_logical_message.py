@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc_reader.decode import Decoded, Decoder
-from cdc_reader.emitted import FIRST_ORDINAL, Emitted, decode_emitted
-from sink.errors import FrameError
-from sink.position import Lsn
+from outhaul.cdc_reader.capture.decode import Decoded, Decoder
+from outhaul.cdc_reader.capture.logical_message import FIRST_ORDINAL, Emitted, decode_emitted
+from outhaul.sink.errors import FrameError
+from outhaul.sink.position import Lsn
 from tests.unit import pgoutput_frames as pg
 
 EVENT = {"event_type": "paid", "environment": "test", "event_context": {"n": 1}}

@@ -16,16 +16,16 @@ IN_CODE = re.compile(r'\blog\.(debug|info|warning|error|exception)\(\s*"([a-z_]+
 
 SAY = """
 import structlog
-from sink import identity, logs
-from sink.errors import TransientError
-from sink.scrub import Scrub
+from outhaul.sink.telemetry import log_context, logs
+from outhaul.sink.errors import TransientError
+from outhaul.sink.telemetry.scrub import Scrub
 logs.configure("json", level=LEVEL, scrub=Scrub({"planted"}), clock=lambda: 0.0)
-identity.begin(source="app", slot="app")
+log_context.begin(source="app", slot="app")
 log = structlog.get_logger()
 for number in range(5):
     log.warning("retrying", where="here", error=TransientError(f"planted {number}", code=7))
 log.info("unseen")
-identity.begin(source="another")
+log_context.begin(source="another")
 log.error("stopped", text="pass=planted")
 """
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc_reader.frame import split
-from cdc_reader.message import (
+from outhaul.cdc_reader.capture.frame import split
+from outhaul.cdc_reader.capture.message import (
     Column,
     Reader,
     Relation,
@@ -18,7 +18,7 @@ from cdc_reader.message import (
     parse_message,
     parse_relation,
 )
-from sink.errors import FrameError
+from outhaul.sink.errors import FrameError
 from tests.unit import pgoutput_frames as pg
 
 _NAMES = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)

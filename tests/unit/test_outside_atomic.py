@@ -4,7 +4,7 @@ import textwrap
 
 import pytest
 
-from producer.django.outside_atomic import outside_atomic
+from outhaul.django.outside_atomic import outside_atomic
 
 
 @pytest.mark.parametrize(

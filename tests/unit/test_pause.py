@@ -2,11 +2,11 @@
 
 import pytest
 
-from cdc_reader.pausing.command import Reader, _told
-from cdc_reader.pausing.gate import Gate, Pause, Wished, check_length
-from cdc_reader.state import ReaderState, phase
-from sink import duration
-from sink.errors import FatalError
+from outhaul.cdc_reader.operate.pause_command import Reader, _told
+from outhaul.cdc_reader.session.pause import Gate, Pause, Wished, check_length
+from outhaul.cdc_reader.session.state import ReaderState, phase
+from outhaul.sink import duration
+from outhaul.sink.errors import FatalError
 
 PAUSE = Pause(since=100.25, by="zoe@host", reason="upgrade", until=None)
 

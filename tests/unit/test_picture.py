@@ -1,6 +1,6 @@
 """What a terminal shows in the end is what the picture shows."""
 
-from deploy.demo.picture import TARGET, drawn, last_seen
+from outhaul.deploy.demo.picture import TARGET, drawn, last_seen
 
 
 def test_a_bar_is_seen_as_it_was_drawn_last() -> None:

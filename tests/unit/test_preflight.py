@@ -3,8 +3,8 @@
 import psycopg
 import pytest
 
-from cdc_reader.preflight import connection_error
-from sink.errors import Exit, FatalError, TransientError
+from outhaul.cdc_reader.postgres.preflight import connection_error
+from outhaul.sink.errors import Exit, FatalError, TransientError
 
 _PREFIX = 'connection failed: connection to server at "127.0.0.1", port 5432 failed: '
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from sink.sentry.producers import MOST, Producer, producers_of
-from sink.sentry.trace import is_followed
+from outhaul.sink.telemetry.sentry.producers import MOST, Producer, producers_of
+from outhaul.sink.telemetry.sentry.trace import is_followed
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 SAMPLED = f"00-{TRACE}-{SPAN}-01"

@@ -7,13 +7,22 @@ from itertools import islice, pairwise
 
 import pytest
 
-from cdc_reader.pruning.bounds import Bound, Months, Range, Step, following, name, parse, step_of
-from cdc_reader.pruning.proof import _conditions
-from cdc_reader.pruning.prune import Wish
-from sink import duration
-from sink.app import PRUNE, configuration
-from sink.errors import Exit, FatalError
-from sink.settings import load
+from outhaul.cdc_reader.operate.pruning.partition_bounds import (
+    Bound,
+    Months,
+    Range,
+    Step,
+    following,
+    name,
+    parse,
+    step_of,
+)
+from outhaul.cdc_reader.operate.pruning.proof import _conditions
+from outhaul.cdc_reader.operate.pruning.prune import Wish
+from outhaul.sink import duration
+from outhaul.sink.app import PRUNE, configuration
+from outhaul.sink.errors import Exit, FatalError
+from outhaul.sink.settings import load
 
 
 def day(text: str) -> datetime:

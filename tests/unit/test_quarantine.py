@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sink.batch import Message
-from sink.errors import PoisonError, TransientError
-from sink.quarantine import set_aside
+from outhaul.sink.batch import Message
+from outhaul.sink.errors import PoisonError, TransientError
+from outhaul.sink.quarantine import set_aside
 from tests.unit.batches import batch_in_pieces, batch_of, message_of
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cdc_reader.window import Window, decide_bytes
+from outhaul.cdc_reader.postgres.receive_buffer import Window, decide_bytes
 from tests.conftest import until
 
 if TYPE_CHECKING:

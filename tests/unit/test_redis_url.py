@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from sink import redis_places, redis_url
-from sink.app import configuration
-from sink.errors import Exit, FatalError
-from sink.payloads import Payloads
-from sink.redis_url import Kind
-from sink.settings import load
+from outhaul.sink.app import configuration
+from outhaul.sink.errors import Exit, FatalError
+from outhaul.sink.redis import topology
+from outhaul.sink.redis import url as redis_url
+from outhaul.sink.redis.payloads import Payloads
+from outhaul.sink.redis.url import Kind
+from outhaul.sink.settings import load
 
 SECRET = "hunter2-with"
 
@@ -96,10 +97,10 @@ def test_what_celery_tells_others_of_the_broker_has_no_secret_in_it() -> None:
     url = f"redis+sentinel://me:{SECRET}-1@one,two/0?master=m&sentinel_password={SECRET}-2"
     options = configuration(load(redis_url=url))["broker_transport_options"]
     assert SECRET not in str(options)
-    places = redis_places.named(options["places"])
+    places = topology.named(options["places"])
     assert places.search.address.password == f"{SECRET}-1"
-    assert redis_places.places(url, "outhaul") is places
+    assert topology.places(url, "outhaul") is places
     # Another password is another login, at once.
-    changed = redis_places.places(url.replace("-1@", "-3@"), "outhaul")
+    changed = topology.places(url.replace("-1@", "-3@"), "outhaul")
     assert changed is not None
     assert changed is not places

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from cdc_reader.slot_care.retained import Slot, compare, duration, judge, size, watch
+from outhaul.cdc_reader.slots.retained_wal import Slot, compare, duration, judge, size, watch
 
 MB = 1_000_000
 QUIET = Slot(

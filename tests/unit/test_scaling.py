@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from cdc_reader.loop import MAX_IN_FLIGHT_BYTES
-from deploy.scaling import PAGE, Figures, primaries, primary_rows_s, written
-from sink.settings import Settings
+from outhaul.cdc_reader.session.loop import MAX_IN_FLIGHT_BYTES
+from outhaul.deploy.scaling import PAGE, Figures, primaries, primary_rows_s, written
+from outhaul.sink.settings import Settings
 
 TEXT = PAGE.read_text()
 FIGURES = Figures.of(TEXT)
@@ -16,7 +16,7 @@ MEASURED = (Path(__file__).parents[2] / "docs" / "performance.md").read_text()
 
 
 def test_the_table_is_what_its_figures_make() -> None:
-    assert written(TEXT) == TEXT, "run: python -m deploy.scaling"
+    assert written(TEXT) == TEXT, "run: python -m outhaul.deploy.scaling"
     assert written(TEXT.replace("| 480 |", "| 481 |")) != TEXT.replace("| 480 |", "| 481 |")
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from sink.errors import FatalError, PoisonError
-from sink.scrub import HIDDEN, scrub_of
-from sink.sentry.redact import Redact, plain
-from sink.settings import Settings
+from outhaul.sink.errors import FatalError, PoisonError
+from outhaul.sink.settings import Settings
+from outhaul.sink.telemetry.scrub import HIDDEN, scrub_of
+from outhaul.sink.telemetry.sentry.redact import Redact, plain
 
 PASSWORD = "pl/anted@pass word"
 QUOTED = "pl%2Fanted%40pass%20word"

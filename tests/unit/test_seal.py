@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sink.seal import FIELD, ForgedMessageError, Seal
+from outhaul.sink.seal import FIELD, ForgedMessageError, Seal
 
 KEY = "k" * 32
 SEAL = Seal(KEY)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sink.errors import Exit, FatalError
-from sink.settings import load
+from outhaul.sink.errors import Exit, FatalError
+from outhaul.sink.settings import load
 
 if TYPE_CHECKING:
     from pathlib import Path

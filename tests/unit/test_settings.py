@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from sink.errors import Exit, FatalError
-from sink.settings import Settings, load
+from outhaul.sink.errors import Exit, FatalError
+from outhaul.sink.settings import Settings, load
 
 
 @pytest.fixture(autouse=True)

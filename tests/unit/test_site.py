@@ -2,7 +2,7 @@
 
 import pytest
 
-from deploy.site.pages import listed, moved, place, shown, targets
+from outhaul.deploy.site.pages import listed, moved, place, shown, targets
 
 
 def lead(link: str, path: str) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from cdc_reader.cli.status import screen
-from cdc_reader.status import Status
+from outhaul.cdc_reader.cli.status import screen
+from outhaul.cdc_reader.operate.status.overview import Status
 
 
 def printed(found: Status) -> str:

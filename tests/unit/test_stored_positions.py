@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc_reader.held import NOTHING_HELD, Held
+from outhaul.cdc_reader.capture.stored_positions import NOTHING_HELD, Held
 
 POSITIONS = st.sets(st.tuples(st.integers(1, 8), st.integers(0, 12)), max_size=60)
 

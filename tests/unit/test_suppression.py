@@ -7,9 +7,9 @@ import logging
 import pytest
 import structlog
 
-from sink.errors import TransientError
-from sink.repetition import Repetition
-from sink.sentry.patience import APART_S, LASTING_S, Patience
+from outhaul.sink.errors import TransientError
+from outhaul.sink.telemetry.sentry.patience import APART_S, LASTING_S, Patience
+from outhaul.sink.telemetry.suppression import Repetition
 
 
 class Clock:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from cdc_reader import loop
-from sink import watchdog
-from sink.errors import Exit
-from sink.settings import Settings
+from outhaul.cdc_reader.session import loop
+from outhaul.sink.errors import Exit
+from outhaul.sink.process import watchdog
+from outhaul.sink.settings import Settings
 from tests.conftest import OUTHAUL
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "systemd"

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from cdc_reader.standby import Holder, Watch
+from outhaul.cdc_reader.session.takeover import Holder, Watch
 
 HOLDER = Holder(pid=7, began="10:00", is_shown=True, replied="10:01", is_ours=True, waits=True)
 HIDDEN = replace(HOLDER, is_shown=False, replied=None)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from cdc_reader.top.terminal import fill
+from outhaul.cdc_reader.operate.top.terminal import fill
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

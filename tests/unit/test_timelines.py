@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from cdc_reader.lineage import Past, doubt, parse
-from cdc_reader.slot import History
-from sink.position import Lsn
+from outhaul.cdc_reader.postgres.slot import History
+from outhaul.cdc_reader.postgres.timelines import Past, doubt, parse
+from outhaul.sink.position import Lsn
 
 FILE = """\
 # a comment

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from cdc_reader.answers import OfClickHouse, OfPostgres, OfRedis
-from cdc_reader.pausing.gate import Pause
-from cdc_reader.slot_care.retained import Slot
-from cdc_reader.state import ReaderState
-from cdc_reader.top.ask import Latest
-from cdc_reader.top.rates import Growth, Rate, Rates
-from cdc_reader.top.screen import View, is_old, screen
-from cdc_reader.top.troubles import Trouble, Troubles
+from outhaul.cdc_reader.operate.status.ask import OfClickHouse, OfPostgres, OfRedis
+from outhaul.cdc_reader.operate.top.poll import Latest
+from outhaul.cdc_reader.operate.top.rates import Growth, Rate, Rates
+from outhaul.cdc_reader.operate.top.screen import View, is_old, screen
+from outhaul.cdc_reader.operate.top.troubles import Trouble, Troubles
+from outhaul.cdc_reader.session.pause import Pause
+from outhaul.cdc_reader.session.state import ReaderState
+from outhaul.cdc_reader.slots.retained_wal import Slot
 
 NOW = 1_800_000_000.0
 HUGE = 10**15

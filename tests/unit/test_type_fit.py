@@ -3,8 +3,8 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from cdc_reader.fit import check_fit
-from sink.errors import FatalError
+from outhaul.cdc_reader.capture.fit import check_fit
+from outhaul.sink.errors import FatalError
 
 
 def schema(kind: str) -> pa.Schema:

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from cdc_reader.column_types import Oid, column_type
+from outhaul.cdc_reader.capture.column_types import Oid, column_type
 
 PAGE = (Path(__file__).parents[2] / "docs" / "types.md").read_text()
 

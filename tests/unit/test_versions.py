@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 
-from cdc_reader.pausing.gate import Pause
-from cdc_reader.state import ReaderState
-from sink import keys
-from sink.batch import MESSAGE_VERSION, Batch, Message
-from sink.errors import Exit, ForeignMessageError
-from sink.order import ORDER_VERSION, Order, places
-from sink.position import Lsn, Position
-from sink.report import Outcome, Report
-from sink.retry_letters import Fate, Word
-from sink.seal import Seal
-from sink.sql import schema_number
-from sink.version import Address, OtherVersionError
+from outhaul.cdc_reader.session.pause import Pause
+from outhaul.cdc_reader.session.state import ReaderState
+from outhaul.sink import keys
+from outhaul.sink.batch import MESSAGE_VERSION, Batch, Message
+from outhaul.sink.errors import Exit, ForeignMessageError
+from outhaul.sink.letters.retry_message import ORDER_VERSION, Order, places
+from outhaul.sink.letters.retry_task import Fate, Word
+from outhaul.sink.position import Lsn, Position
+from outhaul.sink.report import Outcome, Report
+from outhaul.sink.seal import Seal
+from outhaul.sink.sql import schema_number
+from outhaul.sink.version import Address, OtherVersionError
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 FIRST, LAST = Position(Lsn.parse("16/B374D848"), 0), Position(Lsn.parse("16/B374DA10"), 1023)

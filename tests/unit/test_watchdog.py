@@ -1,7 +1,7 @@
 """A worker counts as deaf when messages wait and it does nothing, for long enough and without a break."""
 
-from sink.payloads import DEAF_S
-from sink.watchdog import Hearing
+from outhaul.sink.process.watchdog import Hearing
+from outhaul.sink.redis.payloads import DEAF_S
 
 
 def test_messages_that_wait_while_nothing_begins_mean_deaf_after_a_while() -> None:

@@ -5,8 +5,8 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc_reader.watermark import Watermark
-from sink.position import Lsn
+from outhaul.cdc_reader.session.watermark import Watermark
+from outhaul.sink.position import Lsn
 
 PIECES = st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=1, max_size=12)
 

@@ -7,14 +7,14 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
-from cdc_reader.frame import Run
-from cdc_reader.stages import Events, RedisLost
-from cdc_reader.wire import Wire
+from outhaul.cdc_reader.capture.frame import Run
+from outhaul.cdc_reader.session.stages import Events, RedisLost
+from outhaul.cdc_reader.session.wire import Wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cdc_reader.slot import Link
+    from outhaul.cdc_reader.postgres.slot import Link
 
 
 class SomeWindow:

@@ -12,15 +12,26 @@ from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from cdc_reader.doctor import celery, clickhouse, clocks, columns, history, monitoring, postgres, redis, standby, tables
-from cdc_reader.doctor.finding import Finding, Section, broken, warn
-from cdc_reader.stream_server import is_elsewhere
-from sink.errors import PipelineError, TransientError
+from outhaul.cdc_reader.operate.doctor import (
+    clickhouse_checks,
+    clickhouse_tables,
+    clocks,
+    column_match,
+    monitoring_checks,
+    postgres_checks,
+    redis_checks,
+    standby_checks,
+    timeline_checks,
+    worker_checks,
+)
+from outhaul.cdc_reader.operate.doctor.finding import Finding, Section, broken, warn
+from outhaul.cdc_reader.postgres.connect import is_elsewhere
+from outhaul.sink.errors import PipelineError, TransientError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from sink.settings import Settings
+    from outhaul.sink.settings import Settings
 
 # Each answer has limits of its own, of a few seconds; this bounds all of them together.
 WITHIN_S = 10.0
@@ -33,16 +44,16 @@ def examine(settings: Settings, *, within_s: float = WITHIN_S) -> list[Section]:
     deadline = time.monotonic() + within_s
     first, *streams = settings.streams()
     asked = (
-        begin(lambda: postgres.ask(first)),
-        begin(lambda: clickhouse.ask(first)),
-        begin(lambda: redis.ask(settings)),
-        begin(lambda: celery.ask(settings)),
-        begin(lambda: monitoring.ask(settings)),
+        begin(lambda: postgres_checks.ask(first)),
+        begin(lambda: clickhouse_checks.ask(first)),
+        begin(lambda: redis_checks.ask(settings)),
+        begin(lambda: worker_checks.ask(settings)),
+        begin(lambda: monitoring_checks.ask(settings)),
     )
-    of_standby = begin(partial(standby.ask, settings)) if is_elsewhere(settings) else None
+    of_standby = begin(partial(standby_checks.ask, settings)) if is_elsewhere(settings) else None
     # What is of the pipeline as a whole is said of its first outbox; the others are asked after as if they were alone.
     further = [
-        (branch, begin(partial(postgres.ask, branch)), begin(partial(clickhouse.ask, branch)))
+        (branch, begin(partial(postgres_checks.ask, branch)), begin(partial(clickhouse_checks.ask, branch)))
         for branch in settings.branches()[1:]
     ]
     pg = answer(asked[0], "Postgres", deadline, within_s)
@@ -50,24 +61,24 @@ def examine(settings: Settings, *, within_s: float = WITHIN_S) -> list[Section]:
     rd = answer(asked[2], "Redis", deadline, within_s)
     workers = answer(asked[3], "Celery", deadline, within_s)
     others = answer(asked[4], "Sentry or the metrics port", deadline, within_s)
-    of_shards = [(stream, begin(partial(postgres.ask, stream))) for stream in streams]
+    of_shards = [(stream, begin(partial(postgres_checks.ask, stream))) for stream in streams]
     shards = []
     for stream, of_stream in of_shards:
         found = answer(of_stream, "Postgres", deadline, within_s)
-        shards.append(_section(f"Shard {stream.shard}", found, partial(postgres.judge_stream, settings=stream)))
+        shards.append(_section(f"Shard {stream.shard}", found, partial(postgres_checks.judge_stream, settings=stream)))
     outboxes = []
     for branch, of_pg, of_ch in further:
         theirs, ours = answer(of_pg, "Postgres", deadline, within_s), answer(of_ch, "ClickHouse", deadline, within_s)
         outboxes.append(Section(f"Outbox {branch.table}", tuple(_outbox(branch, theirs, ours))))
     return [
-        _section("Postgres", pg, lambda found: postgres.judge(found, first)),
+        _section("Postgres", pg, lambda found: postgres_checks.judge(found, first)),
         *shards,
         *_standby(of_standby, settings, deadline, within_s),
         Section("Both sides", tuple(_both(pg, ch))),
         *outboxes,
-        _section("ClickHouse", ch, lambda found: clickhouse.judge(found, settings)),
-        _section("Redis", rd, redis.judge),
-        _section("Celery", workers, lambda found: celery.judge(found, settings)),
+        _section("ClickHouse", ch, lambda found: clickhouse_checks.judge(found, settings)),
+        _section("Redis", rd, redis_checks.judge),
+        _section("Celery", workers, lambda found: worker_checks.judge(found, settings)),
         Section("Clocks", (_clocks(Postgres=pg, ClickHouse=ch, Redis=rd),)),
         *([_section("Monitoring", others, tuple)] if others else []),
     ]
@@ -104,42 +115,48 @@ def _section(group: str, found: _Answer | PipelineError, judge: Callable[[_Answe
 
 
 def _standby(
-    asked: Future[standby.Answer] | None, settings: Settings, deadline: float, within_s: float
+    asked: Future[standby_checks.Answer] | None, settings: Settings, deadline: float, within_s: float
 ) -> Iterator[Section]:
     """Judge the server of OUTHAUL_STREAM_DSN, where there is one."""
     if asked is not None:
         found = answer(asked, "the standby, or its primary,", deadline, within_s)
-        yield _section("Standby", found, lambda answered: standby.judge(answered, settings))
+        yield _section("Standby", found, lambda answered: standby_checks.judge(answered, settings))
 
 
-def _both(pg: postgres.Postgres | PipelineError, ch: clickhouse.Answer | PipelineError) -> Iterable[Finding]:
+def _both(
+    pg: postgres_checks.Postgres | PipelineError, ch: clickhouse_checks.Answer | PipelineError
+) -> Iterable[Finding]:
     compared = list(_columns(pg, ch))
     if isinstance(pg, PipelineError) or isinstance(ch, PipelineError) or isinstance(pg.link, PipelineError):
         return compared
     if pg.outbox is None or isinstance(ch.stored, PipelineError):
         return compared
-    return [history.judge(pg.link, ch.stored.epoch), *compared]
+    return [timeline_checks.judge(pg.link, ch.stored.epoch), *compared]
 
 
-def _columns(pg: postgres.Postgres | PipelineError, ch: clickhouse.Answer | PipelineError) -> Iterable[Finding]:
+def _columns(
+    pg: postgres_checks.Postgres | PipelineError, ch: clickhouse_checks.Answer | PipelineError
+) -> Iterable[Finding]:
     if isinstance(pg, PipelineError) or isinstance(ch, PipelineError):
         return [warn("comparison", "not made: a server does not answer")]
     if pg.outbox is None or isinstance(ch.stored, PipelineError):
         return [warn("comparison", "not made: a table is missing", "outhaul setup")]
-    return columns.judge(pg.columns, ch.stored.columns, ch.stored.events)
+    return column_match.judge(pg.columns, ch.stored.columns, ch.stored.events)
 
 
 def _outbox(
-    branch: Settings, pg: postgres.Postgres | PipelineError, ch: clickhouse.Answer | PipelineError
+    branch: Settings, pg: postgres_checks.Postgres | PipelineError, ch: clickhouse_checks.Answer | PipelineError
 ) -> Iterator[Finding]:
     """Judge what is an outbox' own, of one beside the first."""
     if not isinstance(pg, PipelineError):
-        yield from postgres.judge_outbox(pg, branch)
+        yield from postgres_checks.judge_outbox(pg, branch)
     if not isinstance(ch, PipelineError) and not isinstance(ch.stored, PipelineError):
-        yield from tables.engines(ch.stored.events, ch.stored.letters, branch)
-        yield tables.dead_letters(ch.stored.dead_letters, ch.stored.letters.name)
+        yield from clickhouse_tables.engines(ch.stored.events, ch.stored.letters, branch)
+        yield clickhouse_tables.dead_letters(ch.stored.dead_letters, ch.stored.letters.name)
     yield from _columns(pg, ch)
 
 
-def _clocks(**answers: postgres.Postgres | clickhouse.Answer | redis.Answer | PipelineError) -> Finding:
+def _clocks(
+    **answers: postgres_checks.Postgres | clickhouse_checks.Answer | redis_checks.Answer | PipelineError,
+) -> Finding:
     return clocks.judge({name: one.clock for name, one in answers.items() if not isinstance(one, PipelineError)})

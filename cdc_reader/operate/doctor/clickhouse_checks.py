@@ -11,23 +11,23 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from cdc_reader.codec_binary import FIRST_DAY, LAST_DAY, POSTGRES_EPOCH_DAYS
-from cdc_reader.doctor import rights, tables
-from cdc_reader.doctor.clocks import Offset, measured
-from cdc_reader.doctor.columns import StoredColumn
-from cdc_reader.doctor.finding import Finding, broken
-from cdc_reader.fence import Epoch, newest_epoch
-from cdc_reader.preflight import clickhouse_away
-from sink import schema
-from sink.clickhouse import ClickHouse
-from sink.codes import ACCESS_DENIED
-from sink.errors import PipelineError, TransientError
-from sink.sql import query
+from outhaul.cdc_reader.capture.binary import FIRST_DAY, LAST_DAY, POSTGRES_EPOCH_DAYS
+from outhaul.cdc_reader.operate.doctor import clickhouse_grants, clickhouse_tables
+from outhaul.cdc_reader.operate.doctor.clocks import Offset, measured
+from outhaul.cdc_reader.operate.doctor.column_match import StoredColumn
+from outhaul.cdc_reader.operate.doctor.finding import Finding, broken
+from outhaul.cdc_reader.postgres.preflight import clickhouse_away
+from outhaul.cdc_reader.session.fence import Epoch, newest_epoch
+from outhaul.sink import schema
+from outhaul.sink.clickhouse import ClickHouse
+from outhaul.sink.codes import ACCESS_DENIED
+from outhaul.sink.errors import PipelineError, TransientError
+from outhaul.sink.sql import query
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from sink.settings import Settings
+    from outhaul.sink.settings import Settings
 
 _ANSWER_S = 5
 _SYNTAX_ERROR = 62
@@ -48,8 +48,8 @@ class Stored:
     events: schema.Table
     letters: schema.Table
     columns: tuple[StoredColumn, ...]
-    parts: tables.Parts | None
-    consistency: tables.Consistency | None
+    parts: clickhouse_tables.Parts | None
+    consistency: clickhouse_tables.Consistency | None
     ends: dict[str, str]
     dead_letters: int | None
     epoch: Epoch | None
@@ -60,7 +60,7 @@ class Answer:
     """All that was answered; `stored` is an error where a table is missing."""
 
     version: str
-    rights: rights.Rights
+    rights: clickhouse_grants.Rights
     stored: Stored | PipelineError
     clock: Offset
 
@@ -84,20 +84,20 @@ def ask(settings: Settings) -> Answer:
 
 def judge(answer: Answer, settings: Settings) -> Iterator[Finding]:
     """Judge all that was answered."""
-    yield tables.version(answer.version, settings.context_type)
-    yield from rights.judge(answer.rights)
+    yield clickhouse_tables.version(answer.version, settings.context_type)
+    yield from clickhouse_grants.judge(answer.rights)
     stored = answer.stored
     if isinstance(stored, PipelineError):
         yield broken("tables", stored)
         return
-    yield from tables.engines(stored.events, stored.letters, settings)
+    yield from clickhouse_tables.engines(stored.events, stored.letters, settings)
     if stored.consistency is not None:
-        yield tables.consistency(stored.consistency)
-    yield tables.parts(stored.parts)
+        yield clickhouse_tables.consistency(stored.consistency)
+    yield clickhouse_tables.parts(stored.parts)
     if stored.ends:
         kind = next(column.type for column in stored.columns if column.name == "event_date_time")
-        yield tables.time_range(kind, stored.ends)
-    yield tables.dead_letters(stored.dead_letters, stored.letters.name)
+        yield clickhouse_tables.time_range(kind, stored.ends)
+    yield clickhouse_tables.dead_letters(stored.dead_letters, stored.letters.name)
 
 
 def granted(clickhouse: ClickHouse, privilege: str, on: str) -> bool | None:
@@ -114,10 +114,12 @@ def granted(clickhouse: ClickHouse, privilege: str, on: str) -> bool | None:
         raise
 
 
-def _rights(clickhouse: ClickHouse, settings: Settings) -> rights.Rights:
+def _rights(clickhouse: ClickHouse, settings: Settings) -> clickhouse_grants.Rights:
     user, database, readonly = clickhouse.rows("SELECT currentUser(), currentDatabase(), getSetting('readonly')")[0]
-    wanted = rights.wanted(schema.table_names(settings), [one.clickhouse_table for one in settings.branches()])
-    return rights.Rights(
+    wanted = clickhouse_grants.wanted(
+        schema.table_names(settings), [one.clickhouse_table for one in settings.branches()]
+    )
+    return clickhouse_grants.Rights(
         user,
         database,
         bool(readonly),
@@ -149,24 +151,24 @@ def _stored(clickhouse: ClickHouse, settings: Settings) -> Stored | PipelineErro
     )
 
 
-def _parts(clickhouse: ClickHouse, events: schema.Table) -> tables.Parts | None:
+def _parts(clickhouse: ClickHouse, events: schema.Table) -> clickhouse_tables.Parts | None:
     rows = _visible(clickhouse, query("parts"), table=events.name)
     if rows is None:
         return None
     most, delay_at, throw_at = rows[0]
-    return tables.Parts(
+    return clickhouse_tables.Parts(
         int(most or 0),
         events.setting("parts_to_delay_insert", int(delay_at)),
         events.setting("parts_to_throw_insert", int(throw_at)),
     )
 
 
-def _consistency(clickhouse: ClickHouse, events: schema.Table) -> tables.Consistency | None:
+def _consistency(clickhouse: ClickHouse, events: schema.Table) -> clickhouse_tables.Consistency | None:
     rows = _visible(clickhouse, query("consistency"), table=events.name)
     if rows is None:
         return None
     replicas, quorum, parallel, sequential = rows[0]
-    return tables.Consistency(int(replicas or 1), quorum, parallel == "1", sequential == "1")
+    return clickhouse_tables.Consistency(int(replicas or 1), quorum, parallel == "1", sequential == "1")
 
 
 def _ends(clickhouse: ClickHouse, columns: Sequence[StoredColumn]) -> dict[str, str]:

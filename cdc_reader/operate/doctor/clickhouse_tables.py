@@ -11,14 +11,14 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cdc_reader.doctor.finding import Finding, fail, fine, warn
-from sink.schema import widen
+from outhaul.cdc_reader.operate.doctor.finding import Finding, fail, fine, warn
+from outhaul.sink.schema import widen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sink.schema import Table
-    from sink.settings import Settings
+    from outhaul.sink.schema import Table
+    from outhaul.sink.settings import Settings
 
 _OLDEST, _JSON_SINCE = (22, 8), (25, 3)
 # Each month in a batch takes a place of its own among the tokens that are remembered.

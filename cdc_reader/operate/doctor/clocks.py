@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cdc_reader.doctor.finding import Finding, fail, fine, warn
+from outhaul.cdc_reader.operate.doctor.finding import Finding, fail, fine, warn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

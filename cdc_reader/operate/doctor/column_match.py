@@ -9,15 +9,15 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cdc_reader.column_types import IGNORED, Oid, column_type
-from cdc_reader.doctor.finding import Finding, State, fail, fine, warn
-from cdc_reader.doctor.takes import takes
-from sink.sql import identifier
+from outhaul.cdc_reader.capture.column_types import IGNORED, Oid, column_type
+from outhaul.cdc_reader.operate.doctor.finding import Finding, State, fail, fine, warn
+from outhaul.cdc_reader.operate.doctor.type_fit import takes
+from outhaul.sink.sql import identifier
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from sink.schema import Table
+    from outhaul.sink.schema import Table
 
 _INTEGERS = {Oid.INT2, Oid.INT4, Oid.INT8}
 _EXPECTED = ("event_type", "event_date_time", "environment", "event_context")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
-from cdc_reader.doctor.finding import Finding, fine, warn
+from outhaul.cdc_reader.operate.doctor.finding import Finding, fine, warn
 
 if TYPE_CHECKING:
     import psycopg

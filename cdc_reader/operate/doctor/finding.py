@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from sink.errors import PipelineError
+from outhaul.sink.errors import PipelineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

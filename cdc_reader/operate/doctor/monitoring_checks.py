@@ -12,12 +12,12 @@ from urllib.request import urlopen
 
 from sentry_sdk.utils import BadDsn, Dsn
 
-from cdc_reader.doctor.finding import Finding, fine, warn
+from outhaul.cdc_reader.operate.doctor.finding import Finding, fine, warn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sink.settings import Settings
+    from outhaul.sink.settings import Settings
 
 _CONNECT_S = 3.0
 _LOOPBACK = "127.0.0.1"

@@ -16,22 +16,22 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import class_row
 
-from cdc_reader.doctor import capture, encryption, role, server
-from cdc_reader.doctor.clocks import Offset, measured
-from cdc_reader.doctor.columns import OutboxColumn
-from cdc_reader.doctor.role import AppRights
-from cdc_reader.preflight import PUBLICATION, connect
-from cdc_reader.slot import History, open_link
-from cdc_reader.slot_care.facts import SlotFacts, slot_facts
-from cdc_reader.sqlstate import error_of
-from cdc_reader.stream_server import END_OF_LOG, connect_stream, is_elsewhere
-from sink.errors import PipelineError
+from outhaul.cdc_reader.operate.doctor import encryption, postgres_role, postgres_settings, publication_checks
+from outhaul.cdc_reader.operate.doctor.clocks import Offset, measured
+from outhaul.cdc_reader.operate.doctor.column_match import OutboxColumn
+from outhaul.cdc_reader.operate.doctor.postgres_role import AppRights
+from outhaul.cdc_reader.postgres.connect import END_OF_LOG, connect_stream, is_elsewhere
+from outhaul.cdc_reader.postgres.errors import error_of
+from outhaul.cdc_reader.postgres.preflight import PUBLICATION, connect
+from outhaul.cdc_reader.postgres.slot import History, open_link
+from outhaul.cdc_reader.postgres.slot_view import SlotFacts, slot_facts
+from outhaul.sink.errors import PipelineError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cdc_reader.doctor.finding import Finding
-    from sink.settings import Settings
+    from outhaul.cdc_reader.operate.doctor.finding import Finding
+    from outhaul.sink.settings import Settings
 
 _CONNECT_S = 5
 _Facts = TypeVar("_Facts")
@@ -88,13 +88,13 @@ _COLUMNS: LiteralString = """
 class Postgres:
     """All that was answered."""
 
-    server: server.Server
-    role: role.Role
+    server: postgres_settings.Server
+    role: postgres_role.Role
     link: History | PipelineError
-    outbox: capture.Outbox | None
+    outbox: publication_checks.Outbox | None
     publication: dict[str, Any] | None
     slot: SlotFacts | None
-    prospect: capture.Prospect | None
+    prospect: publication_checks.Prospect | None
     columns: tuple[OutboxColumn, ...]
     clock: Offset
     encryption: encryption.Encryption
@@ -119,13 +119,13 @@ def ask(settings: Settings) -> Postgres:
             conn.execute("SET statement_timeout = '5s'")
             at_slot.execute("SET statement_timeout = '5s'")
             return Postgres(
-                _one(conn, server.Server, server.QUERY, names),
-                _one(conn, role.Role, _ROLE, names),
+                _one(conn, postgres_settings.Server, postgres_settings.QUERY, names),
+                _one(conn, postgres_role.Role, _ROLE, names),
                 try_link(settings),
-                conn.cursor(row_factory=class_row(capture.Outbox)).execute(_OUTBOX, names).fetchone(),
+                conn.cursor(row_factory=class_row(publication_checks.Outbox)).execute(_OUTBOX, names).fetchone(),
                 conn.execute(PUBLICATION, names).fetchone(),
                 slot_facts(at_slot, settings),
-                at_slot.cursor(row_factory=class_row(capture.Prospect))
+                at_slot.cursor(row_factory=class_row(publication_checks.Prospect))
                 .execute(_PROSPECT.format(end_of_log=END_OF_LOG), names)
                 .fetchone(),
                 tuple(conn.cursor(row_factory=class_row(OutboxColumn)).execute(_COLUMNS, names).fetchall()),
@@ -152,40 +152,40 @@ def try_link(settings: Settings) -> History | PipelineError:
 def judge(answer: Postgres, settings: Settings) -> Iterator[Finding]:
     """Judge all that was answered."""
     slot, elsewhere = answer.slot, is_elsewhere(settings)
-    yield from server.judge(
+    yield from postgres_settings.judge(
         answer.server,
         settings,
         has_slot=slot is not None or elsewhere,
         streams=elsewhere or (slot is not None and slot.active_pid is not None),
     )
     refused = answer.link if isinstance(answer.link, PipelineError) else None
-    yield from role.judge(answer.role, settings, refused)
+    yield from postgres_role.judge(answer.role, settings, refused)
     yield encryption.judge(answer.encryption)
-    yield from capture.outbox(answer.outbox, settings.table)
+    yield from publication_checks.outbox(answer.outbox, settings.table)
     if answer.app is not None:
-        yield role.app(answer.app, settings.sql_table)
+        yield postgres_role.app(answer.app, settings.sql_table)
     if answer.outbox is not None:
-        yield from capture.publication(settings, answer.publication, answer.outbox)
-    yield from capture.slot(settings, slot, answer.prospect, version=answer.server.version)
+        yield from publication_checks.publication(settings, answer.publication, answer.outbox)
+    yield from publication_checks.slot(settings, slot, answer.prospect, version=answer.server.version)
 
 
 def judge_stream(answer: Postgres, settings: Settings) -> Iterator[Finding]:
     """Judge what a shard has of its own: publication and slot."""
     if answer.outbox is not None:
-        yield from capture.publication(settings, answer.publication, answer.outbox)
-    yield from capture.slot(settings, answer.slot, answer.prospect, version=answer.server.version)
+        yield from publication_checks.publication(settings, answer.publication, answer.outbox)
+    yield from publication_checks.slot(settings, answer.slot, answer.prospect, version=answer.server.version)
 
 
 def judge_outbox(answer: Postgres, branch: Settings) -> Iterator[Finding]:
     """Judge one outbox of several: the table, its partitions, and whether we may read it."""
-    yield from capture.outbox(answer.outbox, branch.table)
+    yield from publication_checks.outbox(answer.outbox, branch.table)
     if answer.outbox is None:
         return
     if answer.outbox.kind == "p" and answer.publication is not None:
-        yield capture.partitions(branch, answer.outbox, via_root=answer.publication["pubviaroot"])
-    yield role.select(answer.role, branch.sql_table)
+        yield publication_checks.partitions(branch, answer.outbox, via_root=answer.publication["pubviaroot"])
+    yield postgres_role.select(answer.role, branch.sql_table)
     if answer.app is not None:
-        yield role.app(answer.app, branch.sql_table)
+        yield postgres_role.app(answer.app, branch.sql_table)
 
 
 def _one(conn: psycopg.Connection[Any], kind: type[_Facts], query: LiteralString, names: dict[str, Any]) -> _Facts:

@@ -10,14 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cdc_reader.doctor.finding import Finding, fail, fine, tried, warn
-from cdc_reader.preflight import check_role
+from outhaul.cdc_reader.operate.doctor.finding import Finding, fail, fine, tried, warn
+from outhaul.cdc_reader.postgres.preflight import check_role
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sink.errors import PipelineError
-    from sink.settings import Settings
+    from outhaul.sink.errors import PipelineError
+    from outhaul.sink.settings import Settings
 
 _APP = "rights of apps"
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, LiteralString
 
-from cdc_reader.doctor.finding import Finding, fail, fine, size, tried, warn
-from cdc_reader.preflight import check_version, check_wal_level
+from outhaul.cdc_reader.operate.doctor.finding import Finding, fail, fine, size, tried, warn
+from outhaul.cdc_reader.postgres.preflight import check_version, check_wal_level
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sink.settings import Settings
+    from outhaul.sink.settings import Settings
 
 _NEWEST = 18
 # A machine that swaps, or a garbage collection, can keep a reader quiet for so long, in seconds.

@@ -10,15 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cdc_reader.doctor.finding import Finding, broken, fail, fine, size, tried, warn
-from cdc_reader.preflight import check_publication
-from cdc_reader.sqlstate import slot_missing, slot_unusable
+from outhaul.cdc_reader.operate.doctor.finding import Finding, broken, fail, fine, size, tried, warn
+from outhaul.cdc_reader.postgres.errors import slot_missing, slot_unusable
+from outhaul.cdc_reader.postgres.preflight import check_publication
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cdc_reader.slot_care.facts import SlotFacts
-    from sink.settings import Settings
+    from outhaul.cdc_reader.postgres.slot_view import SlotFacts
+    from outhaul.sink.settings import Settings
 
 _FAILOVER_SINCE = 170000
 _KINDS = {"v": "a view", "m": "a materialised view", "f": "a foreign table", "S": "a sequence", "i": "an index"}

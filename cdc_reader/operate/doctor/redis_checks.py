@@ -1,6 +1,6 @@
 """Settings -> what Redis says of itself, and Sentinels or a cluster of where it is; and the findings of that.
 
-Edge: INFO, TIME, what `sink/redis_search.py` asks, and the payload of 1 kB that the preflight check puts and drops.
+Edge: INFO, TIME, what `sink/redis/discovery.py` asks, and the payload of 1 kB that the preflight check puts and drops.
 
 Source: https://redis.io/docs/latest/commands/info/
 """
@@ -13,18 +13,18 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
-from cdc_reader.doctor.clocks import Offset, measured
-from cdc_reader.doctor.finding import Finding, broken, fail, fine, size, warn
-from cdc_reader.loop import MAX_IN_FLIGHT_BYTES
-from cdc_reader.preflight import check_redis
-from sink import redis_search, redis_url
-from sink.errors import PipelineError
-from sink.payloads import Payloads
+from outhaul.cdc_reader.operate.doctor.clocks import Offset, measured
+from outhaul.cdc_reader.operate.doctor.finding import Finding, broken, fail, fine, size, warn
+from outhaul.cdc_reader.postgres.preflight import check_redis
+from outhaul.cdc_reader.session.loop import MAX_IN_FLIGHT_BYTES
+from outhaul.sink.errors import PipelineError
+from outhaul.sink.redis import discovery, url
+from outhaul.sink.redis.payloads import Payloads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from sink.settings import Settings
+    from outhaul.sink.settings import Settings
 
 _OLDEST = (6, 2)
 _TRIPS = 5
@@ -53,9 +53,9 @@ class Whereabouts:
     """What each server of the address says of where `sought` is, and which of them was found to be it."""
 
     sought: str
-    kind: redis_url.Kind
-    said: tuple[redis_search.Answer, ...]
-    found: redis_url.Server | None
+    kind: url.Kind
+    said: tuple[discovery.Answer, ...]
+    found: url.Server | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ def version(info: Info) -> Finding:
 def place(info: Info) -> Finding:
     """Say why this server cannot be the one that the address names."""
     if info.cluster:
-        return fail("role", "a cluster's node, and the address does not say so", f"Write {redis_url.CLUSTER_EXAMPLE}")
+        return fail("role", "a cluster's node, and the address does not say so", f"Write {url.CLUSTER_EXAMPLE}")
     return fail("role", f"a {info.role}: it takes no messages", "Point OUTHAUL_REDIS_URL at the primary")
 
 
@@ -147,11 +147,11 @@ def whereabouts(where: Whereabouts) -> Finding:
     """Judge what Sentinels, or nodes of a cluster, say of where the keys are."""
     agree = [one.asked for one in where.said if one.place == where.found]
     others = [one for one in where.said if one.place != where.found]
-    found = f"{where.sought} is {redis_search.texts([where.found] if where.found else [])}"
+    found = f"{where.sought} is {discovery.texts([where.found] if where.found else [])}"
     found += f", as {len(agree)} of {len(where.said)} say"
     if others:
         why = "; ".join(
-            f"{redis_search.texts([one.asked])}: {redis_search.texts([one.place]) if one.place else one.why}"
+            f"{discovery.texts([one.asked])}: {discovery.texts([one.place]) if one.place else one.why}"
             for one in others
         )
         return warn(
@@ -167,7 +167,7 @@ def replicas(info: Info, where: Whereabouts) -> Finding:
     """Judge whether anything could take the place of the server that holds the keys."""
     if info.replicas:
         return fine("replicas", f"{info.replicas}")
-    what = "the node" if where.kind is redis_url.Kind.CLUSTER else "the primary"
+    what = "the node" if where.kind is url.Kind.CLUSTER else "the primary"
     return warn("replicas", f"none: when {what} dies, events wait until it is back", "Start a replica of it")
 
 

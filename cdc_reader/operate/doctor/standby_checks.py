@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any, LiteralString
 
 from psycopg.rows import class_row
 
-from cdc_reader.doctor import server
-from cdc_reader.doctor.finding import Finding, fail, fine, size, tried, warn
-from cdc_reader.preflight import connect
-from cdc_reader.sqlstate import error_of, translated
-from cdc_reader.stream_server import END_OF_LOG, check_same_cluster, check_standby_version, connect_stream
-from sink.position import Lsn
+from outhaul.cdc_reader.operate.doctor import postgres_settings
+from outhaul.cdc_reader.operate.doctor.finding import Finding, fail, fine, size, tried, warn
+from outhaul.cdc_reader.postgres.connect import END_OF_LOG, check_same_cluster, check_standby_version, connect_stream
+from outhaul.cdc_reader.postgres.errors import error_of, translated
+from outhaul.cdc_reader.postgres.preflight import connect
+from outhaul.sink.position import Lsn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import psycopg
 
-    from sink.settings import Settings
+    from outhaul.sink.settings import Settings
 
 _CONNECT_S = "5"
 # A standby that has not replayed so much is behind by more than a burst, in bytes.
@@ -82,7 +82,7 @@ class Answer:
 
     standby: Standby
     primary: Primary
-    server: server.Server
+    server: postgres_settings.Server
 
 
 def ask(settings: Settings) -> Answer:
@@ -95,7 +95,7 @@ def ask(settings: Settings) -> Answer:
     with translated(), connect_stream(settings, connect_timeout=_CONNECT_S) as conn:
         conn.execute("SET statement_timeout = '5s'")
         standby = _one(conn, Standby, _STANDBY.format(end_of_log=END_OF_LOG), {"slots": slots})
-        facts = _one(conn, server.Server, server.QUERY, {})
+        facts = _one(conn, postgres_settings.Server, postgres_settings.QUERY, {})
     names = {"slots": slots, "primary_slot": standby.primary_slot}
     with translated(), connect(settings.postgres_dsn.get_secret_value(), connect_timeout=_CONNECT_S) as conn:
         conn.execute("SET statement_timeout = '5s'")
@@ -106,7 +106,7 @@ def judge(answer: Answer, settings: Settings) -> Iterator[Finding]:
     """Judge all that was answered."""
     standby, primary = answer.standby, answer.primary
     yield tried("same cluster", f"system {standby.system}", lambda: check_same_cluster(primary.system, standby.system))
-    yield from server.judge_sender(answer.server, settings, has_slot=standby.has_slot)
+    yield from postgres_settings.judge_sender(answer.server, settings, has_slot=standby.has_slot)
     if not standby.is_standby:
         yield fine("role", "it is the primary itself")
         return

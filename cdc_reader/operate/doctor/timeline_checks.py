@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from cdc_reader.doctor.finding import Finding, fail, fine
+from outhaul.cdc_reader.operate.doctor.finding import Finding, fail, fine
 
 if TYPE_CHECKING:
-    from cdc_reader.fence import Epoch
-    from cdc_reader.slot import History
+    from outhaul.cdc_reader.postgres.slot import History
+    from outhaul.cdc_reader.session.fence import Epoch
 
 
 def judge(found: History, newest: Epoch | None) -> Finding:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 
-from cdc_reader.doctor.finding import State
+from outhaul.cdc_reader.operate.doctor.finding import State
 
 _WRAPPED = re.compile(r"(?:Nullable|LowCardinality)\((.*)\)", re.DOTALL)
 _INTEGER = re.compile(r"(U?)Int(\d+)")

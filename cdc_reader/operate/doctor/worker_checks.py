@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 from kombu.exceptions import OperationalError
 from redis import RedisError
 
-from cdc_reader.doctor.finding import Finding, fail, fine, warn
-from sink.app import WRITE_BATCH, configuration, make_app
-from sink.errors import Exit, TransientError
-from sink.payloads import Payloads
+from outhaul.cdc_reader.operate.doctor.finding import Finding, fail, fine, warn
+from outhaul.sink.app import WRITE_BATCH, configuration, make_app
+from outhaul.sink.errors import Exit, TransientError
+from outhaul.sink.redis.payloads import Payloads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from sink.app import SinkApp
-    from sink.settings import Settings
+    from outhaul.sink.app import SinkApp
+    from outhaul.sink.settings import Settings
 
 # A ping waits for as long, since nobody knows how many will answer; a busy machine gets a second chance.
 _WAITS_S = (1.0, 2.0)
@@ -89,7 +89,7 @@ def task(found: Sequence[Worker]) -> Finding:
     """Judge whether all workers know our task."""
     without = [worker.name for worker in found if WRITE_BATCH not in worker.tasks]
     if without:
-        todo = "outhaul worker  # or: celery -A sink.app worker"
+        todo = "outhaul worker  # or: celery -A outhaul.sink.app worker"
         return fail("task", f"{', '.join(without)} do not know {WRITE_BATCH}: batches sent to them are lost", todo)
     return fine("task", WRITE_BATCH)
 

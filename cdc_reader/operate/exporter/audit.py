@@ -11,21 +11,21 @@ import time
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from cdc_reader.exporter.family import gauge
-from cdc_reader.outbox.compare import Comparison
-from cdc_reader.outbox.line import behind_the_slot
-from cdc_reader.outbox.shape import describe
-from cdc_reader.outbox.sides import RANGE_IDS, Scope
-from sink.clickhouse import ClickHouse
+from outhaul.cdc_reader.operate.exporter.metric_family import gauge
+from outhaul.cdc_reader.outbox.compare import Comparison
+from outhaul.cdc_reader.outbox.id_ranges import RANGE_IDS, Scope
+from outhaul.cdc_reader.outbox.shape import describe
+from outhaul.cdc_reader.outbox.snapshot import behind_the_slot
+from outhaul.sink.clickhouse import ClickHouse
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from prometheus_client.metrics_core import Metric
 
-    from cdc_reader.outbox.compare import Compared
-    from cdc_reader.outbox.line import Line
-    from sink.settings import Settings
+    from outhaul.cdc_reader.outbox.compare import Compared
+    from outhaul.cdc_reader.outbox.snapshot import Line
+    from outhaul.sink.settings import Settings
 
 # How long the slot may take to come past what is committed when a pass begins, in seconds.
 _WITHIN_S = 60.0

@@ -12,16 +12,16 @@ import time
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from cdc_reader.exporter.family import counter, gauge, gauges
-from sink.clickhouse import ClickHouse
-from sink.sql import query
+from outhaul.cdc_reader.operate.exporter.metric_family import counter, gauge, gauges
+from outhaul.sink.clickhouse import ClickHouse
+from outhaul.sink.sql import query
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from prometheus_client.metrics_core import Metric
 
-    from sink.settings import Settings
+    from outhaul.sink.settings import Settings
 
 _TIMEOUT_S = 10
 _LOG = "system.query_log"

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import structlog
 from prometheus_client.registry import Collector
 
-from cdc_reader.exporter.family import counters, gauge, gauges
-from sink.errors import PipelineError
+from outhaul.cdc_reader.operate.exporter.metric_family import counters, gauge, gauges
+from outhaul.sink.errors import PipelineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

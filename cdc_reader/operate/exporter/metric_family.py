@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-from sink.exposition import PREFIX
+from outhaul.sink.telemetry.exposition import PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -10,18 +10,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, LiteralString
 
-from cdc_reader.exporter.family import counter, gauge, gauges, merged, of_source
-from cdc_reader.slot_care import retained
-from cdc_reader.sqlstate import translated
-from cdc_reader.stream_server import connect_stream, end_of_primary
+from outhaul.cdc_reader.operate.exporter.metric_family import counter, gauge, gauges, merged, of_source
+from outhaul.cdc_reader.postgres.connect import connect_stream, end_of_primary
+from outhaul.cdc_reader.postgres.errors import translated
+from outhaul.cdc_reader.slots import retained_wal
 
 if TYPE_CHECKING:
     import psycopg
     from prometheus_client.metrics_core import Metric
 
-    from cdc_reader.slot_care.retained import Slot
-    from sink.position import Lsn
-    from sink.settings import Settings
+    from outhaul.cdc_reader.slots.retained_wal import Slot
+    from outhaul.sink.position import Lsn
+    from outhaul.sink.settings import Settings
 
 _CONNECT_TIMEOUT_S = "5"
 _STATEMENT_TIMEOUT_MS = 5000
@@ -47,7 +47,7 @@ def look(settings: Settings) -> list[Metric]:
 
 
 def _of_stream(conn: psycopg.Connection[dict[str, Any]], stream: Settings, end: Lsn | None) -> list[Metric]:
-    slot = retained.look(conn, stream.slot, end)
+    slot = retained_wal.look(conn, stream.slot, end)
     names = {"slot": stream.slot, "tables": [branch.sql_table for branch in stream.branches()]}
     counted = conn.execute(_COUNTERS, names).fetchone() or {}
     found = [*_of_slot(slot), *_of_counters(counted)]

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 from kombu.exceptions import OperationalError
 from redis import RedisError
 
-from cdc_reader.exporter.family import counter, gauge
-from sink.app import make_app
-from sink.errors import Exit, TransientError
-from sink.keys import reader_key
-from sink.payloads import Payloads
+from outhaul.cdc_reader.operate.exporter.metric_family import counter, gauge
+from outhaul.sink.app import make_app
+from outhaul.sink.errors import Exit, TransientError
+from outhaul.sink.keys import reader_key
+from outhaul.sink.redis.payloads import Payloads
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
-    from sink.settings import Settings
+    from outhaul.sink.settings import Settings
 
 # Nobody knows how many workers will answer, so all of this time is waited for them, in seconds.
 _ANSWER_S = 1.0

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 import structlog
 from prometheus_client import REGISTRY
 
-from cdc_reader.exporter import postgres
-from cdc_reader.exporter.audit import Audit
-from cdc_reader.exporter.clickhouse import ClickHouseLook
-from cdc_reader.exporter.redis import CeleryLook, RedisLook
-from cdc_reader.exporter.watch import Watch, Watches
-from sink.exposition import Health, expose
+from outhaul.cdc_reader.operate.exporter import postgres_metrics
+from outhaul.cdc_reader.operate.exporter.audit import Audit
+from outhaul.cdc_reader.operate.exporter.clickhouse_metrics import ClickHouseLook
+from outhaul.cdc_reader.operate.exporter.collect import Watch, Watches
+from outhaul.cdc_reader.operate.exporter.redis_metrics import CeleryLook, RedisLook
+from outhaul.sink.telemetry.exposition import Health, expose
 
 if TYPE_CHECKING:
     import threading
 
-    from sink.settings import Settings
+    from outhaul.sink.settings import Settings
 
 log = structlog.get_logger("outhaul.exporter")
 
@@ -35,7 +35,7 @@ def run(settings: Settings, stopping: threading.Event, *, every_s: float, audit_
         FatalError: the settings do not hold, or the port is taken.
     """
     watches = [
-        Watch("postgres", functools.partial(postgres.look, settings), every_s, "1 while Postgres answers"),
+        Watch("postgres", functools.partial(postgres_metrics.look, settings), every_s, "1 while Postgres answers"),
         Watch("clickhouse", ClickHouseLook(settings).look, every_s, "1 while ClickHouse answers"),
         Watch("redis", RedisLook(settings).look, every_s, "1 while Redis answers"),
         Watch("celery", CeleryLook(settings).look, max(every_s, _CELERY_EVERY_S)),

@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import sql
 
-from cdc_reader.preflight import connection_error
-from cdc_reader.pruning.proof import OutboxRow
-from cdc_reader.sqlstate import error_of
-from sink.errors import Exit, FatalError, TransientError
+from outhaul.cdc_reader.operate.pruning.proof import OutboxRow
+from outhaul.cdc_reader.postgres.errors import error_of
+from outhaul.cdc_reader.postgres.preflight import connection_error
+from outhaul.sink.errors import Exit, FatalError, TransientError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
 
-    from sink.settings import Settings
+    from outhaul.sink.settings import Settings
 
     Connection = psycopg.Connection[dict[str, Any]]
 

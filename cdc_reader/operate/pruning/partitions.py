@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
 
-from cdc_reader.pruning import bounds
-from cdc_reader.pruning.table import BEFORE_ALL, LockedError, translated
-from sink.errors import Exit, FatalError
-from sink.failpoint import reach
+from outhaul.cdc_reader.operate.pruning import partition_bounds
+from outhaul.cdc_reader.operate.pruning.outbox_table import BEFORE_ALL, LockedError, translated
+from outhaul.sink.errors import Exit, FatalError
+from outhaul.sink.failpoint import reach
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from cdc_reader.pruning.bounds import Range
-    from cdc_reader.pruning.proof import OutboxRow
-    from cdc_reader.pruning.table import Outbox
+    from outhaul.cdc_reader.operate.pruning.outbox_table import Outbox
+    from outhaul.cdc_reader.operate.pruning.partition_bounds import Range
+    from outhaul.cdc_reader.operate.pruning.proof import OutboxRow
 
     Prove = Callable[[Sequence[OutboxRow]], set[OutboxRow]]
 
@@ -87,7 +87,7 @@ def look(outbox: Outbox) -> Tree | None:
         if root is None:
             return None
         rows = outbox.conn.execute(_PARTS, [outbox.name]).fetchall()
-    found = ((row, bounds.parse(row["bound"])) for row in rows)
+    found = ((row, partition_bounds.parse(row["bound"])) for row in rows)
     parts = tuple(Part(row["name"], one, bool(row["may_drop"])) for row, one in found if one is not None)
     return Tree(root["schema"], root["name"], bool(root["is_ours"]), root["key"], parts)
 
@@ -150,7 +150,7 @@ def create(outbox: Outbox, tree: Tree, ahead: int, *, dry_run: bool) -> list[str
     for one in coming:
         if one.lower is None:
             continue
-        name = sql.Identifier(tree.schema, bounds.name(tree.name, one.lower))
+        name = sql.Identifier(tree.schema, partition_bounds.name(tree.name, one.lower))
         text = sql.SQL("CREATE TABLE {name} PARTITION OF {root} FOR VALUES FROM ({lower}) TO ({upper})").format(
             name=name, root=outbox.table, lower=_literal(one.lower), upper=_literal(one.upper)
         )
@@ -195,7 +195,7 @@ def _proven_rows(outbox: Outbox, part: Part, cutoff: datetime, prove: Prove, sto
 
 def _coming(outbox: Outbox, tree: Tree, ahead: int) -> list[Range]:
     ranges = [part.range for part in tree.parts]
-    step = bounds.step_of(ranges)
+    step = partition_bounds.step_of(ranges)
     uppers: list[Any] = [one.upper for one in ranges if one.upper is not None]
     if tree.key is None or step is None:
         raise FatalError(
@@ -205,7 +205,7 @@ def _coming(outbox: Outbox, tree: Tree, ahead: int) -> list[Range]:
         )
     front: Any = _front(outbox, tree)
     there = sum(one.lower is not None and one.lower > front for one in ranges)
-    later = bounds.following(max(uppers), step)
+    later = partition_bounds.following(max(uppers), step)
     coming: list[Range] = []
     for one in later:
         if there >= ahead:

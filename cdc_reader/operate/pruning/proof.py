@@ -13,13 +13,13 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sink.sql import query
+from outhaul.sink.sql import query
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
-    from sink.clickhouse import ClickHouse
-    from sink.settings import Settings
+    from outhaul.sink.clickhouse import ClickHouse
+    from outhaul.sink.settings import Settings
 
 # A table that somebody made may keep whole seconds only.
 _TOLERANCE_S = 1.0

@@ -12,17 +12,17 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from cdc_reader.pruning import partitions
-from cdc_reader.pruning.proof import proven
-from cdc_reader.pruning.table import BEFORE_ALL, LockedError, Outbox, paused
-from sink.failpoint import reach
+from outhaul.cdc_reader.operate.pruning import partitions
+from outhaul.cdc_reader.operate.pruning.outbox_table import BEFORE_ALL, LockedError, Outbox, paused
+from outhaul.cdc_reader.operate.pruning.proof import proven
+from outhaul.sink.failpoint import reach
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from cdc_reader.pruning.proof import OutboxRow
-    from sink.clickhouse import ClickHouse
-    from sink.settings import Settings
+    from outhaul.cdc_reader.operate.pruning.proof import OutboxRow
+    from outhaul.sink.clickhouse import ClickHouse
+    from outhaul.sink.settings import Settings
 
 BATCH = 5_000
 

@@ -1,7 +1,8 @@
 """Celery message -> one pass of pruning, where the settings ask for it.
 
 Edge: Celery. A worker knows the task when it is told to: `outhaul worker` does so itself, Celery's own worker by
-`--include cdc_reader.pruning.task`. Celery beat sends the message every ten minutes. A pass ends in time by itself; the
+`--include outhaul.cdc_reader.operate.pruning.prune_task`. Celery beat sends the message every ten minutes. A pass ends
+in time by itself; the
 next one goes on.
 
 Source: https://docs.celeryq.dev/en/stable/userguide/periodic-tasks.html
@@ -15,16 +16,17 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from celery import shared_task
 
-from cdc_reader.preflight import connect
-from cdc_reader.pruning.prune import Wish, prune
-from cdc_reader.pruning.table import Outbox
-from sink import duration, sentry
-from sink.app import PRUNE
-from sink.errors import PipelineError
-from sink.task import sink_of
+from outhaul.cdc_reader.operate.pruning.outbox_table import Outbox
+from outhaul.cdc_reader.operate.pruning.prune import Wish, prune
+from outhaul.cdc_reader.postgres.preflight import connect
+from outhaul.sink import duration
+from outhaul.sink.app import PRUNE
+from outhaul.sink.errors import PipelineError
+from outhaul.sink.task import sink_of
+from outhaul.sink.telemetry import sentry
 
 if TYPE_CHECKING:
-    from sink.settings import Settings
+    from outhaul.sink.settings import Settings
 
 log = structlog.get_logger("outhaul.prune")
 

@@ -9,21 +9,21 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cdc_reader.outbox.due import due
-from cdc_reader.pausing.wish import ask
-from cdc_reader.slot_care import retained
-from cdc_reader.state import ReaderState
-from sink.keys import ANY, pulse_key, reader_key, reconnecting_key, standby_key
+from outhaul.cdc_reader.outbox.heal_due import due
+from outhaul.cdc_reader.session.pause_requests import ask
+from outhaul.cdc_reader.session.state import ReaderState
+from outhaul.cdc_reader.slots import retained_wal
+from outhaul.sink.keys import ANY, pulse_key, reader_key, reconnecting_key, standby_key
 
 if TYPE_CHECKING:
     import psycopg
 
-    from cdc_reader.pausing.gate import Pause
-    from cdc_reader.slot_care.retained import Slot
-    from sink.clickhouse import ClickHouse
-    from sink.payloads import Payloads
-    from sink.position import Lsn
-    from sink.settings import Settings
+    from outhaul.cdc_reader.session.pause import Pause
+    from outhaul.cdc_reader.slots.retained_wal import Slot
+    from outhaul.sink.clickhouse import ClickHouse
+    from outhaul.sink.position import Lsn
+    from outhaul.sink.redis.payloads import Payloads
+    from outhaul.sink.settings import Settings
 
 _STORED = """
     SELECT count(), toUnixTimestamp64Micro(max(cdc_ingested_at)) / 1e6
@@ -81,7 +81,7 @@ def ask_postgres(conn: psycopg.Connection[dict[str, Any]], settings: Settings, e
     Raises:
         PipelineError: Postgres refuses or does not answer.
     """
-    return OfPostgres(retained.look(conn, settings.slot, end))
+    return OfPostgres(retained_wal.look(conn, settings.slot, end))
 
 
 def ask_redis(payloads: Payloads, settings: Settings) -> OfRedis:

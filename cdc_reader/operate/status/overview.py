@@ -11,25 +11,25 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cdc_reader.answers import OfPostgres, ask_clickhouse, ask_postgres, ask_redis
-from cdc_reader.judgement import STUCK_S, judge
-from cdc_reader.ledger import PATIENCE_S
-from cdc_reader.slot_care import retained
-from cdc_reader.stream_server import connect_stream, end_of_primary
-from sink.errors import PipelineError
-from sink.payloads import ALIVE_S, DEAF_S, PULSE_S, SOCKET_TIMEOUT_S
+from outhaul.cdc_reader.operate.status.ask import OfPostgres, ask_clickhouse, ask_postgres, ask_redis
+from outhaul.cdc_reader.operate.status.problems import STUCK_S, judge
+from outhaul.cdc_reader.postgres.connect import connect_stream, end_of_primary
+from outhaul.cdc_reader.session.ledger import PATIENCE_S
+from outhaul.cdc_reader.slots import retained_wal
+from outhaul.sink.errors import PipelineError
+from outhaul.sink.redis.payloads import ALIVE_S, DEAF_S, PULSE_S, SOCKET_TIMEOUT_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cdc_reader.answers import OfClickHouse, OfRedis
-    from cdc_reader.pausing.gate import Pause
-    from cdc_reader.slot_care.retained import Slot
-    from cdc_reader.state import ReaderState
-    from sink.clickhouse import ClickHouse
-    from sink.payloads import Payloads
-    from sink.position import Lsn
-    from sink.settings import Settings
+    from outhaul.cdc_reader.operate.status.ask import OfClickHouse, OfRedis
+    from outhaul.cdc_reader.session.pause import Pause
+    from outhaul.cdc_reader.session.state import ReaderState
+    from outhaul.cdc_reader.slots.retained_wal import Slot
+    from outhaul.sink.clickhouse import ClickHouse
+    from outhaul.sink.position import Lsn
+    from outhaul.sink.redis.payloads import Payloads
+    from outhaul.sink.settings import Settings
 
 _T = TypeVar("_T")
 
@@ -85,7 +85,7 @@ def gather(settings: Settings, payloads: Payloads, clickhouse: ClickHouse, *, wi
     stored = _answer(lambda: ask_clickhouse(clickhouse, settings), silent)
     if with_growth and postgres is not None and postgres.slot is not None:
         with suppress(PipelineError):
-            postgres = OfPostgres(retained.watch(postgres.slot, lambda: _look_again(settings), time.sleep))
+            postgres = OfPostgres(retained_wal.watch(postgres.slot, lambda: _look_again(settings), time.sleep))
     found = _joined(postgres, redis, stored)
     wrong = silent + judge(postgres, redis, stored, settings, time.time())
     return replace(found, noticed_within_s=bounds(settings), wrong=wrong)

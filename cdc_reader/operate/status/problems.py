@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cdc_reader.slot_care import retained
-from cdc_reader.sqlstate import slot_missing
+from outhaul.cdc_reader.postgres.errors import slot_missing
+from outhaul.cdc_reader.slots import retained_wal
 
 if TYPE_CHECKING:
-    from cdc_reader.answers import OfClickHouse, OfPostgres, OfRedis
-    from cdc_reader.slot_care.retained import Slot
-    from cdc_reader.state import ReaderState
-    from sink.settings import Settings
+    from outhaul.cdc_reader.operate.status.ask import OfClickHouse, OfPostgres, OfRedis
+    from outhaul.cdc_reader.session.state import ReaderState
+    from outhaul.cdc_reader.slots.retained_wal import Slot
+    from outhaul.sink.settings import Settings
 
 # A stored batch older than this while rows wait is worth a word, in seconds.
 STUCK_S = 60.0
@@ -39,7 +39,7 @@ def judge(
     if redis and redis.reader is None:
         wrong.append(_of_silence(slot, redis.reconnecting, settings))
     if slot:
-        wrong += retained.judge(slot, settings.slot)
+        wrong += retained_wal.judge(slot, settings.slot)
     if redis and redis.reader:
         wrong += _of_reader(redis.reader, slot, settings, now)
     return wrong

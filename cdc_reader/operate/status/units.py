@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from cdc_reader.slot_care.retained import duration, size
+from outhaul.cdc_reader.slots.retained_wal import duration, size
 
 if TYPE_CHECKING:
-    from cdc_reader.pausing.gate import Pause
-    from cdc_reader.slot_care.retained import Slot
+    from outhaul.cdc_reader.session.pause import Pause
+    from outhaul.cdc_reader.slots.retained_wal import Slot
 
 
 def kept(slot: Slot) -> str:

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from sink.errors import PipelineError
+from outhaul.sink.errors import PipelineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,11 +9,11 @@ from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from cdc_reader.slot_care import retained
+from outhaul.cdc_reader.slots import retained_wal
 
 if TYPE_CHECKING:
-    from cdc_reader.slot_care.retained import Slot
-    from cdc_reader.state import ReaderState
+    from outhaul.cdc_reader.session.state import ReaderState
+    from outhaul.cdc_reader.slots.retained_wal import Slot
 
 # The reader says its counters once a second; over fewer seconds a rate would jump.
 _WINDOW_S = 4.0
@@ -85,7 +85,7 @@ class Growth:
         self._looks.append(slot)
         while len(self._looks) > 1 and self._looks[1].looked_at <= slot.looked_at - _WINDOW_S:
             self._looks.popleft()
-        found = retained.compare(self._looks[0], slot)
+        found = retained_wal.compare(self._looks[0], slot)
         # What grows for a moment may be one batch on its way; that is no reason to name an hour.
         is_short = slot.looked_at - self._looks[0].looked_at < _WINDOW_S
         return replace(found, time_to_trouble_s=None) if is_short else found

@@ -14,21 +14,21 @@ from rich.segment import Segment, Segments
 from rich.table import Table
 from rich.text import Text
 
-from cdc_reader.slot_care.retained import duration, size
-from cdc_reader.top.fit import fit
-from cdc_reader.words import kept, milliseconds, paused
+from outhaul.cdc_reader.operate.status.units import kept, milliseconds, paused
+from outhaul.cdc_reader.operate.top.wrap import fit
+from outhaul.cdc_reader.slots.retained_wal import duration, size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
-    from cdc_reader.answers import OfClickHouse, OfPostgres, OfRedis
-    from cdc_reader.slot_care.retained import Slot
-    from cdc_reader.state import ReaderState
-    from cdc_reader.top.ask import Latest
-    from cdc_reader.top.rates import Rate
-    from cdc_reader.top.troubles import Trouble
+    from outhaul.cdc_reader.operate.status.ask import OfClickHouse, OfPostgres, OfRedis
+    from outhaul.cdc_reader.operate.top.poll import Latest
+    from outhaul.cdc_reader.operate.top.rates import Rate
+    from outhaul.cdc_reader.operate.top.troubles import Trouble
+    from outhaul.cdc_reader.session.state import ReaderState
+    from outhaul.cdc_reader.slots.retained_wal import Slot
 
 _BARS = " ▁▂▃▄▅▆▇█"
 _LABEL_COLUMNS = 12

@@ -11,15 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from cdc_reader.answers import OfClickHouse, OfPostgres, OfRedis, ask_clickhouse, ask_postgres, ask_redis
-from cdc_reader.stream_server import connect_stream, end_of_primary
-from cdc_reader.top.ask import Asker
-from sink.clickhouse import ClickHouse
-from sink.errors import PipelineError
-from sink.payloads import Payloads
+from outhaul.cdc_reader.operate.status.ask import (
+    OfClickHouse,
+    OfPostgres,
+    OfRedis,
+    ask_clickhouse,
+    ask_postgres,
+    ask_redis,
+)
+from outhaul.cdc_reader.operate.top.poll import Asker
+from outhaul.cdc_reader.postgres.connect import connect_stream, end_of_primary
+from outhaul.sink.clickhouse import ClickHouse
+from outhaul.sink.errors import PipelineError
+from outhaul.sink.redis.payloads import Payloads
 
 if TYPE_CHECKING:
-    from sink.settings import Settings
+    from outhaul.sink.settings import Settings
 
 _TIMEOUT_S = 5
 _REST = 9.0

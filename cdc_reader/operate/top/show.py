@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, TypeVar
 from rich.console import Console
 from rich.live import Live
 
-from cdc_reader.answers import OfPostgres
-from cdc_reader.judgement import judge
-from cdc_reader.top.rates import Growth, Rates
-from cdc_reader.top.screen import View, is_old, screen
-from cdc_reader.top.servers import ask_all
-from cdc_reader.top.terminal import fill, keys
-from cdc_reader.top.troubles import Troubles
+from outhaul.cdc_reader.operate.status.ask import OfPostgres
+from outhaul.cdc_reader.operate.status.problems import judge
+from outhaul.cdc_reader.operate.top.rates import Growth, Rates
+from outhaul.cdc_reader.operate.top.screen import View, is_old, screen
+from outhaul.cdc_reader.operate.top.servers import ask_all
+from outhaul.cdc_reader.operate.top.terminal import fill, keys
+from outhaul.cdc_reader.operate.top.troubles import Troubles
 
 if TYPE_CHECKING:
-    from cdc_reader.slot_care.retained import Slot
-    from cdc_reader.top.ask import Latest
-    from cdc_reader.top.servers import Servers
-    from sink.settings import Settings
+    from outhaul.cdc_reader.operate.top.poll import Latest
+    from outhaul.cdc_reader.operate.top.servers import Servers
+    from outhaul.cdc_reader.slots.retained_wal import Slot
+    from outhaul.sink.settings import Settings
 
 T = TypeVar("T")
 

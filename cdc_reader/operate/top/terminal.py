@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import ConsoleDimensions
 
-from sink.errors import Exit, FatalError
+from outhaul.sink.errors import Exit, FatalError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

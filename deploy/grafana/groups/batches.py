@@ -5,9 +5,9 @@ Pure.
 
 from __future__ import annotations
 
-from deploy.grafana.layout import Group
-from deploy.grafana.panel import GREEN, RED, About, Json, Query, Size, heatmap, lines
-from deploy.grafana.promql import buckets, newest, per_second, quantile
+from outhaul.deploy.grafana.layout import Group
+from outhaul.deploy.grafana.panel import GREEN, RED, About, Json, Query, Size, heatmap, lines
+from outhaul.deploy.grafana.promql import buckets, newest, per_second, quantile
 
 _QUARTER = Size(6, 8)
 

@@ -5,9 +5,9 @@ Pure. The counters of inserts are those of the whole server, from `system.events
 
 from __future__ import annotations
 
-from deploy.grafana.layout import Group
-from deploy.grafana.panel import GREEN, ORANGE, RED, YELLOW, About, Json, Query, lines
-from deploy.grafana.promql import newest, of, quantile, ratio, server_per_second, total
+from outhaul.deploy.grafana.layout import Group
+from outhaul.deploy.grafana.panel import GREEN, ORANGE, RED, YELLOW, About, Json, Query, lines
+from outhaul.deploy.grafana.promql import newest, of, quantile, ratio, server_per_second, total
 
 _INSERT = "outhaul_worker_insert_seconds"
 

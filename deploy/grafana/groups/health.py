@@ -5,11 +5,24 @@ Pure. The first group of the overview: visible without scrolling.
 
 from __future__ import annotations
 
-from deploy.grafana.dashboard import FIRING
-from deploy.grafana.groups.states import PHASE_WORDS, STATUS_WORDS, phase, status
-from deploy.grafana.layout import Group
-from deploy.grafana.panel import GREEN, NONE_IS_FINE, ORANGE, RED, UP, YELLOW, About, Json, Query, Size, stat, table
-from deploy.grafana.promql import newest, quantile
+from outhaul.deploy.grafana.dashboard import FIRING
+from outhaul.deploy.grafana.groups.states import PHASE_WORDS, STATUS_WORDS, phase, status
+from outhaul.deploy.grafana.layout import Group
+from outhaul.deploy.grafana.panel import (
+    GREEN,
+    NONE_IS_FINE,
+    ORANGE,
+    RED,
+    UP,
+    YELLOW,
+    About,
+    Json,
+    Query,
+    Size,
+    stat,
+    table,
+)
+from outhaul.deploy.grafana.promql import newest, quantile
 
 _NO_EXPORTER = "no exporter"
 _HOUR_S = 3600

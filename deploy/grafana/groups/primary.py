@@ -5,9 +5,9 @@ Pure.
 
 from __future__ import annotations
 
-from deploy.grafana.layout import Group
-from deploy.grafana.panel import GREEN, ORANGE, RED, YELLOW, About, Json, Query, Size, lines, stat
-from deploy.grafana.promql import newest, of, server_per_second
+from outhaul.deploy.grafana.layout import Group
+from outhaul.deploy.grafana.panel import GREEN, ORANGE, RED, YELLOW, About, Json, Query, Size, lines, stat
+from outhaul.deploy.grafana.promql import newest, of, server_per_second
 
 _HOUR_S = 3600
 _DAY_S = 24 * _HOUR_S

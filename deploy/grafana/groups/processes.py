@@ -5,9 +5,9 @@ Pure. The client library's `process_*` have no `source`: they are joined with `o
 
 from __future__ import annotations
 
-from deploy.grafana.layout import Group
-from deploy.grafana.panel import About, Json, Query, Size, lines, table
-from deploy.grafana.promql import newest, of, times
+from outhaul.deploy.grafana.layout import Group
+from outhaul.deploy.grafana.panel import About, Json, Query, Size, lines, table
+from outhaul.deploy.grafana.promql import newest, of, times
 
 _QUARTER = Size(6, 8)
 

@@ -5,10 +5,10 @@ Pure.
 
 from __future__ import annotations
 
-from deploy.grafana.groups.states import PHASE_WORDS, phase
-from deploy.grafana.layout import Group
-from deploy.grafana.panel import About, Json, Query, Size, lines, timeline
-from deploy.grafana.promql import newest, per_second, quantile, times
+from outhaul.deploy.grafana.groups.states import PHASE_WORDS, phase
+from outhaul.deploy.grafana.layout import Group
+from outhaul.deploy.grafana.panel import About, Json, Query, Size, lines, timeline
+from outhaul.deploy.grafana.promql import newest, per_second, quantile, times
 
 _HALF = Size(12, 8)
 _QUARTER = Size(6, 8)

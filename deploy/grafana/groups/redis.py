@@ -5,9 +5,9 @@ Pure.
 
 from __future__ import annotations
 
-from deploy.grafana.layout import Group
-from deploy.grafana.panel import GREEN, ORANGE, RED, About, Json, Query, Size, lines
-from deploy.grafana.promql import newest, server_per_second
+from outhaul.deploy.grafana.layout import Group
+from outhaul.deploy.grafana.panel import GREEN, ORANGE, RED, About, Json, Query, Size, lines
+from outhaul.deploy.grafana.promql import newest, server_per_second
 
 _QUARTER = Size(6, 8)
 

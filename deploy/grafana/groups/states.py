@@ -5,8 +5,8 @@ Pure. With several readers of a source, the panel shows the highest number, so t
 
 from __future__ import annotations
 
-from deploy.grafana.panel import BLUE, GREEN, ORANGE, RED, YELLOW
-from deploy.grafana.promql import numbered
+from outhaul.deploy.grafana.panel import BLUE, GREEN, ORANGE, RED, YELLOW
+from outhaul.deploy.grafana.promql import numbered
 
 _PHASES = {
     "standing_by": BLUE,

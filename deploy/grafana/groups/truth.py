@@ -5,10 +5,10 @@ Pure.
 
 from __future__ import annotations
 
-from deploy.grafana.groups.health import audit_age
-from deploy.grafana.layout import Group
-from deploy.grafana.panel import GREEN, RED, About, Json, Query, Size, lines
-from deploy.grafana.promql import newest, times
+from outhaul.deploy.grafana.groups.health import audit_age
+from outhaul.deploy.grafana.layout import Group
+from outhaul.deploy.grafana.panel import GREEN, RED, About, Json, Query, Size, lines
+from outhaul.deploy.grafana.promql import newest, times
 
 _HALF = Size(12, 8)
 _QUARTER = Size(6, 8)

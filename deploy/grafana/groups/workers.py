@@ -5,9 +5,9 @@ Pure.
 
 from __future__ import annotations
 
-from deploy.grafana.layout import Group
-from deploy.grafana.panel import UP, About, Json, Query, lines
-from deploy.grafana.promql import per_second, quantile, ratio, times
+from outhaul.deploy.grafana.layout import Group
+from outhaul.deploy.grafana.panel import UP, About, Json, Query, lines
+from outhaul.deploy.grafana.promql import per_second, quantile, ratio, times
 
 
 def workers() -> Group:

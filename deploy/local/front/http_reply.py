@@ -13,8 +13,8 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING
 
-from deploy.local.body import Spool
-from deploy.local.engine import EngineError
+from outhaul.deploy.local.front.engine import EngineError
+from outhaul.deploy.local.front.request_body import Spool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -1,6 +1,6 @@
 """HTTP requests -> the embedded ClickHouse engine -> answers such as a ClickHouse server gives.
 
-Edge, and a process of its own: `python -m deploy.local.clickhouse_front`. It is the real engine, not the real
+Edge, and a process of its own: `python -m outhaul.deploy.local.front.server`. It is the real engine, not the real
 server: storage, SQL, types, formats, deduplication tokens, settings, error texts and codes are ClickHouse's own;
 users, sessions, quotas, the native protocol, clusters and `system.query_log` are not here. Known differences:
 
@@ -31,14 +31,14 @@ from itertools import chain
 from pathlib import Path
 from typing import NoReturn
 
-from deploy.local.answers import Failure, content_type, failure, piecewise
-from deploy.local.body import BodyError, Spool, TruncatedBodyError, pieces
-from deploy.local.codings import CodingError, compressed
-from deploy.local.engine import Engine, EngineError, quirks
-from deploy.local.reply import send, whole
-from deploy.local.request import Login, Request, form_fields, login, read_request, refused
-from deploy.local.slots import Slots
-from deploy.local.statement import SYNTAX_ERROR, DataInsert, Plain, StatementError, read_statement
+from outhaul.deploy.local.front.content_codings import CodingError, compressed
+from outhaul.deploy.local.front.engine import Engine, EngineError, quirks
+from outhaul.deploy.local.front.http_reply import send, whole
+from outhaul.deploy.local.front.http_request import Login, Request, form_fields, login, read_request, refused
+from outhaul.deploy.local.front.query_slots import Slots
+from outhaul.deploy.local.front.request_body import BodyError, Spool, TruncatedBodyError, pieces
+from outhaul.deploy.local.front.server_answers import Failure, content_type, failure, piecewise
+from outhaul.deploy.local.front.sql_statement import SYNTAX_ERROR, DataInsert, Plain, StatementError, read_statement
 
 # Every client of the stack names it in its URL; a query that names none gets it too.
 DATABASE = "outhaul"

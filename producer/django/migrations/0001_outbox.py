@@ -2,10 +2,9 @@
 
 import django.db.models.functions.datetime
 from django.db import migrations, models
-
-from producer.django import ddl
-from producer.django.conf import db_table
-from producer.django.models import ContextEncoder
+from outhaul.django import ddl
+from outhaul.django.conf import db_table
+from outhaul.django.models import ContextEncoder
 
 
 class Migration(migrations.Migration):

@@ -8,7 +8,7 @@ that has a DSN does.
 Source: https://docs.sentry.io/platforms/python/
 """
 
-from sink.sentry.capture import over, repeated, set_aside, stopped, stopping, told
-from sink.sentry.configure import breadcrumb, configure
+from outhaul.sink.telemetry.sentry.capture import over, repeated, set_aside, stopped, stopping, told
+from outhaul.sink.telemetry.sentry.configure import breadcrumb, configure
 
 __all__ = ["breadcrumb", "configure", "over", "repeated", "set_aside", "stopped", "stopping", "told"]

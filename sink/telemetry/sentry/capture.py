@@ -1,7 +1,8 @@
 """Error, at a place that knows what it means -> an event in Sentry, or nothing.
 
 Edge: sentry-sdk. What stops a process is told at once; what is repeated until it works only when it has lasted, as a
-warning; each kind seldom (sink/sentry/patience.py). A kind is class, code and process, and one kind is one issue.
+warning; each kind seldom (sink/telemetry/sentry/patience.py). A kind is class, code and process, and one kind is one
+issue.
 
 Source: https://docs.sentry.io/platforms/python/usage/sdk-fingerprinting/
 """
@@ -11,14 +12,14 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from sink import identity
-from sink.errors import PipelineError, TransientError
+from outhaul.sink.errors import PipelineError, TransientError
+from outhaul.sink.telemetry import log_context
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Literal
 
-    from sink.sentry.patience import Patience
+    from outhaul.sink.telemetry.sentry.patience import Patience
 
 # How long a process that ends waits for Sentry, in seconds.
 _FLUSH_S = 2.0
@@ -111,7 +112,7 @@ def fingerprint(error: BaseException) -> list[str]:
 
 def tags(error: BaseException) -> dict[str, str]:
     """Return what is known of an error and of the batch at hand."""
-    found = {name: str(value) for name, value in identity.known().items()}
+    found = {name: str(value) for name, value in log_context.known().items()}
     code = getattr(error, "code", None)
     return found | ({"code": str(code)} if code is not None else {}) | {"exit_code": _exit(error)}
 

@@ -13,15 +13,15 @@ import time
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from sink.scrub import scrub_of
-from sink.sentry import capture
-from sink.sentry.patience import Patience
-from sink.sentry.redact import Redact
+from outhaul.sink.telemetry.scrub import scrub_of
+from outhaul.sink.telemetry.sentry import capture
+from outhaul.sink.telemetry.sentry.patience import Patience
+from outhaul.sink.telemetry.sentry.redact import Redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sink.settings import Settings
+    from outhaul.sink.settings import Settings
 
 _BREADCRUMBS = 30
 # Names and numbers of a line; its texts may quote what was to be stored.
@@ -47,7 +47,7 @@ def configure(settings: Settings, process: str, *, clock: Callable[[], float] = 
     from sentry_sdk.integrations.celery import CeleryIntegration
     from sentry_sdk.integrations.excepthook import ExcepthookIntegration
 
-    from sink.sentry import trace
+    from outhaul.sink.telemetry.sentry import trace
 
     redact = Redact(scrub_of(settings))
     rate = settings.sentry_traces_rate

@@ -12,13 +12,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from sink.codes import POISON
-from sink.errors import PipelineError
+from outhaul.sink.codes import POISON
+from outhaul.sink.errors import PipelineError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sink.scrub import Scrub
+    from outhaul.sink.telemetry.scrub import Scrub
 
 _E_MAIL = re.compile(r"[\w.%+-]+(?:@|%40)[\w-]+(?:\.[\w-]+)+")
 # From an opening quote to its end, or to the end of the text where that was cut; an apostrophe within a word is none.

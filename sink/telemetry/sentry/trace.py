@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from sink.keys import COPY
-from sink.sentry.producers import Producer, producers_of
+from outhaul.sink.keys import COPY
+from outhaul.sink.telemetry.sentry.producers import Producer, producers_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sink.batch import Message
+    from outhaul.sink.batch import Message
 
 _rate: float | None = None
 

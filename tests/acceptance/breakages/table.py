@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from deploy.demo.pipeline import Pipeline
+from outhaul.deploy.demo.pipeline import Pipeline
 from tests.acceptance.pages import Pages, start
 from tests.faults.proxy import Proxy
 

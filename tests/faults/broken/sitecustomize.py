@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[3]))
 
 def without_token() -> None:
     """Every insert has a token of its own."""
-    from sink import insert
+    from outhaul.sink import insert
 
     real = insert.settings
     vars(insert)["settings"] = lambda *arguments: real(*arguments) | {"insert_deduplication_token": token_hex(8)}
@@ -25,7 +25,7 @@ def without_token() -> None:
 
 def without_fence() -> None:
     """No insert asks who the newest reader is."""
-    from sink import sql
+    from outhaul.sink import sql
 
     real = sql._template
 
@@ -34,9 +34,9 @@ def without_fence() -> None:
 
 def without_question() -> None:
     """Nobody asks ClickHouse which positions it holds: neither recovery, once, nor every insert."""
-    from cdc_reader import recovery
-    from cdc_reader.held import NOTHING_HELD
-    from sink import insert
+    from outhaul.cdc_reader.capture.stored_positions import NOTHING_HELD
+    from outhaul.cdc_reader.session import recovery
+    from outhaul.sink import insert
 
     real = vars(insert)["query"]
     vars(recovery)["ask"] = lambda *_: NOTHING_HELD
@@ -45,7 +45,7 @@ def without_question() -> None:
 
 def slowly() -> None:
     """Every insert takes its time after it has asked, so that two of them can be made to overlap."""
-    from sink import insert
+    from outhaul.sink import insert
 
     real = vars(insert)["query"]
     sleep = f"AND sleepEachRow({SECONDS_A_ROW}) = 0\n"

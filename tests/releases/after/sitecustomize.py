@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sink.batch import MESSAGE_VERSION, Message
-from sink.order import ORDER_VERSION, Order
+from outhaul.sink.batch import MESSAGE_VERSION, Message
+from outhaul.sink.letters.retry_message import ORDER_VERSION, Order
 
 _NEW = "hue"
 _message, _read, _order = Message.to_json, Message.from_json.__func__, Order.to_json  # type: ignore[attr-defined]

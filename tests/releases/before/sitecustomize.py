@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from sink.batch import MESSAGE_VERSION, Message
-from sink.order import ORDER_VERSION, Order
+from outhaul.sink.batch import MESSAGE_VERSION, Message
+from outhaul.sink.letters.retry_message import ORDER_VERSION, Order
 
 _order = Order.to_json
 

@@ -8,8 +8,8 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.test import Client, TestCase
 
-from producer.django.models import OutboxEvent
-from producer.django.testing import AssertEmits
+from outhaul.django.models import OutboxEvent
+from outhaul.django.testing import AssertEmits
 from users.models import User
 from users.use_cases import create_user
 

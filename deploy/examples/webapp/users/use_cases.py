@@ -2,7 +2,7 @@
 
 from django.db import transaction
 
-from producer.django.models import OutboxEvent
+from outhaul.django.models import OutboxEvent
 from users.models import User
 
 

@@ -19,7 +19,7 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.sessions",
     "django.contrib.staticfiles",
-    "producer.django",
+    "outhaul.django",
     "users",
 ]
 MIDDLEWARE = [

@@ -7,12 +7,12 @@ import subprocess
 import sys
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
-from django.db import connections, router
 from psycopg.conninfo import make_conninfo
 
-from producer.django.conf import publication, target
-from producer.django.models import OutboxEvent
+from django.core.management.base import BaseCommand, CommandParser
+from django.db import connections, router
+from outhaul.django.conf import publication, target
+from outhaul.django.models import OutboxEvent
 
 
 class Command(BaseCommand):
@@ -33,7 +33,7 @@ class Command(BaseCommand):
             "OUTHAUL_TABLE": target().table if "." in target().table else f"public.{target().table}",
             "OUTHAUL_PUBLICATION": publication(),
         }
-        command = [sys.executable, "-m", "cdc_reader", "status", *(["--json"] if options["json"] else [])]
+        command = [sys.executable, "-m", "outhaul", "status", *(["--json"] if options["json"] else [])]
         done = subprocess.run(command, env=ours | os.environ, check=False)
         if done.returncode:
             sys.exit(done.returncode)
