@@ -1,6 +1,6 @@
--- One row for each committed event. Queries need no FINAL: rows are stored once; the Replacing engine is only a net.
--- The deduplication window makes ClickHouse remember the tokens of past inserts, so that sending a batch
--- again stores nothing twice. The minmax index lets inserts and recovering readers find positions quickly.
+-- One row for each committed event. Queries need no FINAL, since rows are stored once; the Replacing engine is only a
+-- second safeguard. With the deduplication window ClickHouse remembers the tokens of past inserts, so a batch that is
+-- sent again is not stored twice. Inserts and recovering readers find positions quickly by the minmax index.
 CREATE TABLE IF NOT EXISTS ${table}${on_cluster} (
     id               Int64 CODEC(Delta, ZSTD(1)),
     event_type       LowCardinality(String),

@@ -1,4 +1,4 @@
--- Events that cannot be stored as they are: each whole, as Postgres would print it, with its position and the reason.
+-- Events that ClickHouse refused: each whole, as Postgres would print it, with its position and the reason.
 CREATE TABLE IF NOT EXISTS ${table}_dead_letters${on_cluster} (
     row              String CODEC(ZSTD(1)),
     reason           String,

@@ -1,5 +1,6 @@
--- One row each time a reader takes over a source. The newest row is the only one allowed to insert (the fence), and the
--- system identifier and timeline say which history the positions in ${table} belong to. Small: one row a (re)start.
+-- One row each time a reader takes over a source. Only the owner in the newest row may insert (the fence). The system
+-- identifier and timeline identify the history to which the positions in ${table} belong. Small: one row per
+-- (re)start.
 CREATE TABLE IF NOT EXISTS ${table}_epochs${on_cluster} (
     source            LowCardinality(String),
     epoch             UInt64,

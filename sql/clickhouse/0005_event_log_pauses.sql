@@ -1,5 +1,5 @@
--- What operators said about pausing a source; the row with the highest number counts. `until` is empty for a pause that
--- only `outhaul resume` ends. Small: one row a word.
+-- One row for each `outhaul pause` and `outhaul resume` of a source; the row with the highest number is valid. `until`
+-- is NULL for a pause that only `outhaul resume` ends.
 CREATE TABLE IF NOT EXISTS ${table}_pauses${on_cluster} (
     source    LowCardinality(String),
     number    UInt64,

@@ -1,5 +1,5 @@
 -- The table that apps write events to, in the transaction of their business change.
--- An outbox that exists already is left exactly as it is; see the README for the columns it needs.
+-- An existing outbox is not changed; see the README for the columns it needs.
 CREATE TABLE IF NOT EXISTS ${table} (
     id               bigserial PRIMARY KEY,
     event_type       varchar(255) NOT NULL,

@@ -1,5 +1,5 @@
--- What the reader sees: inserts only, through the root of a partitioned outbox.
--- UPDATE, DELETE and TRUNCATE of the outbox are housekeeping and never reach ClickHouse.
+-- The publication of the reader: inserts only, through the root of a partitioned outbox.
+-- UPDATE, DELETE and TRUNCATE of the outbox are not replicated to ClickHouse.
 DO $$do$$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_publication WHERE pubname = '${publication}') THEN

@@ -1,8 +1,8 @@
--- The slot keeps WAL from here on until ClickHouse has stored it. It must come after the publication: Postgres decodes
--- with the catalogue as it was at each change, and a publication created later is not there yet.
--- Where outhaul streams from a standby, this is for the standby; it waits there until somebody calls
--- pg_log_standby_snapshot() on the primary, perhaps more than once.
--- Postgres 17 and later: the slot follows a failover to a synchronised standby.
+-- The slot keeps WAL from its creation on until ClickHouse has stored the events. Create it after the publication:
+-- Postgres decodes each change with the catalogue of that time, in which a later publication does not exist.
+-- If outhaul streams from a standby, run this on the standby. It waits until you call pg_log_standby_snapshot() on the
+-- primary, perhaps more than once.
+-- Postgres 17 and later: the slot survives a failover to a synchronised standby.
 DO $$do$$
 BEGIN
     IF EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = '${slot}') THEN

@@ -1,9 +1,9 @@
--- Three group roles without login: what an app needs to write events, what the reader needs to read them, and what the
--- exporter needs to count them: ids and times, and nothing of what events say.
--- REPLICATION is no grant and is not inherited, so give it to the reader's own login:
+-- Three group roles without login: one for apps that write events, one for the reader, and one for the exporter, which
+-- may read only ids and times.
+-- REPLICATION is a role attribute and is not inherited, so give it to the reader's own login:
 --     ALTER ROLE your_reader REPLICATION;  GRANT outhaul_reader TO your_reader;
 --     GRANT outhaul_app TO your_app;  GRANT outhaul_auditor TO your_exporter;
--- `outhaul prune` needs more than the reader has:  GRANT SELECT, DELETE, UPDATE (event_type) ON ${table} TO your_pruner;
+-- `outhaul prune` needs more rights than the reader:  GRANT SELECT, DELETE, UPDATE (event_type) ON ${table} TO your_pruner;
 DO $$do$$
 DECLARE
     sequence text := pg_get_serial_sequence('${table}', 'id');
@@ -20,7 +20,7 @@ BEGIN
     END IF;
     GRANT INSERT ON ${table} TO outhaul_app;
     GRANT SELECT ON ${table} TO outhaul_reader;
-    -- Whether a key is there already is a question, too: ON CONFLICT (event_key) needs no more than this column.
+    -- ON CONFLICT (event_key) reads this column, and no other.
     IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = '${table}'::regclass AND attname = 'event_key' AND NOT attisdropped) THEN
         GRANT SELECT (event_key) ON ${table} TO outhaul_app;
     END IF;
@@ -30,7 +30,7 @@ BEGIN
     IF sequence IS NOT NULL THEN
         EXECUTE format('GRANT USAGE ON SEQUENCE %s TO outhaul_app', sequence);
     END IF;
-    -- Everybody may look into `public`, nobody into a schema of one's own.
+    -- PUBLIC has USAGE on the schema `public`, but not on other schemas.
     IF EXISTS (
         SELECT FROM unnest(ARRAY['outhaul_app', 'outhaul_reader', 'outhaul_auditor']) AS name
         WHERE NOT has_schema_privilege(name, schema, 'USAGE')

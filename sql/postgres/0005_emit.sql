@@ -1,9 +1,9 @@
--- For apps that would rather call than insert, and for tables whose every change is an event:
+-- A function for apps that prefer a call to an INSERT, and a trigger for tables where every change is an event:
 --     SELECT outhaul_emit('user_created', '{"id": 1}', 'production');
 --     CREATE TRIGGER users_events AFTER INSERT OR UPDATE OR DELETE ON users
 --         FOR EACH ROW EXECUTE FUNCTION outhaul_row_event('production', 'password_hash');
--- Both write as whoever calls them, who needs the rights of outhaul_app, and in the caller's transaction.
--- Functions of these names that write elsewhere are left as they are: two pipelines may share a schema.
+-- Both write with the caller's rights, which must include those of outhaul_app, and in the caller's transaction.
+-- Functions of these names that write to another table are not changed: two pipelines may share a schema.
 DO $$do$$
 DECLARE
     ours constant text := 'outhaul: events go to ${table}';
@@ -18,7 +18,7 @@ BEGIN
         RETURN;
     END IF;
 
-    -- Tells whether the event is new: with a key that is there already, none is written.
+    -- Returns whether the event is new: a duplicate key is ignored.
     EXECUTE $$ddl$$
         CREATE OR REPLACE FUNCTION ${schema}.outhaul_emit(
             event_type text, event_context jsonb, environment text,
@@ -26,7 +26,7 @@ BEGIN
         ) RETURNS boolean LANGUAGE plpgsql AS $$body$$
         #variable_conflict use_column
         BEGIN
-            -- An outbox from elsewhere may have no keys.
+            -- An outbox that outhaul did not create may have no column event_key.
             IF outhaul_emit.event_key IS NULL THEN
                 INSERT INTO ${table} (event_type, event_date_time, environment, event_context, metadata_version)
                 VALUES (event_type, event_date_time, environment, event_context, metadata_version);
@@ -41,8 +41,8 @@ BEGIN
     $$ddl$$;
     EXECUTE format('COMMENT ON FUNCTION ${schema}.outhaul_emit IS %L', ours);
 
-    -- Of table `users`: users_inserted, users_updated, users_deleted, with the row before and after, but for the columns
-    -- that are named behind the environment.
+    -- For a table `users`: users_inserted, users_updated, users_deleted, with the old and the new row. The trigger's
+    -- arguments after the environment are columns to leave out.
     EXECUTE $$ddl$$
         CREATE OR REPLACE FUNCTION ${schema}.outhaul_row_event() RETURNS trigger LANGUAGE plpgsql AS $$body$$
         DECLARE

@@ -1,5 +1,5 @@
--- How far these files have been applied here: the number of the newest one. `outhaul setup` of a release that ends before
--- it changes nothing (docs/upgrades.md). Always the last file; a comment of your own is left as it is.
+-- The number of the newest of these files that is applied here. `outhaul setup` of a release with a lower number
+-- changes nothing (docs/upgrades.md). Always the last file. A comment that you set yourself is not changed.
 DO $$do$$
 BEGIN
     IF coalesce(

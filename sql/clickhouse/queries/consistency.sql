@@ -1,4 +1,4 @@
--- How many replicas a table has, and what our user's statements ask of them.
+-- How many replicas a table has, and the consistency settings of outhaul's user.
 SELECT
     (SELECT max(total_replicas) FROM system.replicas WHERE database = currentDatabase() AND table = {table:String}),
     (SELECT any(value) FROM system.settings WHERE name = 'insert_quorum'),

@@ -1,5 +1,5 @@
--- Which positions from here on are stored, as runs of neighbouring ordinals within a transaction.
--- Those that end in 7 are of rows copied from the table: no record of the log begins there.
+-- The stored positions from `from_lsn` on, as runs of consecutive ordinals within a transaction.
+-- LSNs with cdc_lsn % 8 = 7 are those of rows copied from the outbox: no WAL record begins there.
 SELECT cdc_lsn, min(cdc_ordinal) AS first, max(cdc_ordinal) AS last
 FROM (
     SELECT cdc_lsn, cdc_ordinal, cdc_ordinal - row_number() OVER (PARTITION BY cdc_lsn ORDER BY cdc_ordinal) AS run

@@ -1,4 +1,4 @@
--- Ids of events that are stored, with their times; only between the times where those asked for can be.
+-- Ids and times of stored events, only within the range of times in which the requested ids can be.
 SELECT id, toUnixTimestamp64Micro(toDateTime64(event_date_time, 6, 'UTC')) / 1e6
 FROM ${table}
 WHERE cdc_source = {source:String} AND ${ids}

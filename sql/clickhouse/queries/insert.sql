@@ -1,5 +1,5 @@
--- A batch, inserted once. The fence is asked by ClickHouse itself when the statement begins: an insert of a reader that
--- has been replaced in the meantime stores nothing, however late it arrives.
+-- Inserts a batch once. ClickHouse checks the fence when the statement begins: an insert of a reader that has been
+-- replaced stores nothing, even if it arrives late.
 INSERT INTO ${table} (${columns}, cdc_source)
 SELECT ${expressions}, {source:String}
 FROM input(${structure})

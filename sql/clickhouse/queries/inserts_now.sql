@@ -1,2 +1,2 @@
--- Inserts of this source that are being carried out now, by name; the mark is the log_comment that each of them carries.
+-- Ids of the running inserts of this source; the mark is the log_comment of each of them.
 SELECT query_id FROM system.processes WHERE Settings['log_comment'] = {mark:String}

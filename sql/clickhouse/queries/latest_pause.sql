@@ -1,4 +1,4 @@
--- The newest word about pausing; what is left of it by ClickHouse's own clock, so that no two clocks must agree.
+-- The newest pause or resume. ClickHouse's own clock computes the remaining time, so that no two clocks must agree.
 SELECT
     is_paused,
     toUnixTimestamp64Micro(said_at) / 1e6 AS since,

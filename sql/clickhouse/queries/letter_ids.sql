@@ -1,4 +1,4 @@
--- Ids of the rows that could not be stored as they are.
+-- Ids of the dead letters.
 SELECT DISTINCT toInt64OrNull(JSONExtractString(row, 'id')) AS number
 FROM ${table}
 WHERE cdc_source = {source:String} AND number IS NOT NULL

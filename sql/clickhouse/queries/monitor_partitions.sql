@@ -1,5 +1,5 @@
--- What each partition takes, newest first.
--- Parts count against a limit in each table: of several tables, the most in any one is what matters.
+-- Rows, parts and bytes of each partition, newest first.
+-- The limit of parts is per table: with several tables, the highest count of any one is returned.
 SELECT partition, sum(events), max(parts), sum(bytes), sum(uncompressed)
 FROM (
     SELECT

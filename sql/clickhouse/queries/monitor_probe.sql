@@ -1,4 +1,4 @@
--- A small question as an analyst asks it: its time is what the metric tells, whatever the answer.
+-- A small query as an analyst would run it. The metric is its duration; its result is not used.
 SELECT count()
 FROM ${table}
 WHERE cdc_source = {source:String} AND event_date_time >= now() - INTERVAL 1 HOUR

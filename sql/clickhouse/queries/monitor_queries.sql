@@ -1,4 +1,4 @@
--- What others asked of the table in the last five minutes.
+-- Queries of the table by other users in the last five minutes.
 SELECT count(), quantile(0.5)(query_duration_ms) / 1000, quantile(0.99)(query_duration_ms) / 1000
 FROM ${log}
 WHERE event_date >= today() - 1 AND event_time >= now() - INTERVAL 5 MINUTE

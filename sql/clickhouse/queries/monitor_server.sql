@@ -1,5 +1,6 @@
--- Merges of the tables, inserts of the whole server, the limit of parts, and when rows were last inserted: a part of
--- level 0 was not merged yet, and is listed for some minutes more when it was. A table may have a limit of its own.
+-- Merges of the tables, inserts of the whole server, the limit of parts, and when rows were last inserted. A part of
+-- level 0 is an insert that is not merged yet; it stays listed for some minutes after its merge. A table may set its
+-- own limit.
 SELECT
     (SELECT count() FROM system.merges WHERE database = currentDatabase() AND has({tables:Array(String)}, table)) AS merges,
     (SELECT max(elapsed) FROM system.merges WHERE database = currentDatabase() AND has({tables:Array(String)}, table)) AS merge_s,

@@ -1,4 +1,4 @@
--- Active parts of the fullest partition, and the server's limits for tables that set none of their own.
+-- Active parts of the fullest partition, and the server's limits, which apply if the table sets no limits.
 SELECT
     (SELECT max(parts) FROM (
         SELECT count() AS parts FROM system.parts

@@ -1,2 +1,2 @@
--- Inserts of this source that ClickHouse is still carrying out; the mark is the log_comment that each of them carries.
+-- The number of running inserts of this source; the mark is the log_comment of each of them.
 SELECT count() FROM system.processes WHERE Settings['log_comment'] = {mark:String}

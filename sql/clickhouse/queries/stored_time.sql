@@ -1,2 +1,2 @@
--- What a column of this type makes of a time, as text; nothing is stored.
+-- A time as a column of this type would store it, as text. Nothing is stored.
 SELECT toString(CAST(fromUnixTimestamp64Micro({us:Int64}, 'UTC') AS ${type}), 'UTC')

@@ -1,4 +1,4 @@
--- Positions in the range of a batch that a table holds.
+-- The positions in the range of a batch that a table already has.
 SELECT cdc_lsn, cdc_ordinal FROM ${table}
 WHERE cdc_source = {source:String}
   AND cdc_lsn BETWEEN {first_lsn:UInt64} AND {last_lsn:UInt64}

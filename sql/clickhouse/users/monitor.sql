@@ -1,6 +1,6 @@
--- A user for `outhaul exporter` that can read figures, ids and positions, and nothing of what events say. Not applied by
--- `outhaul setup`: set the password and the database's name (here: logs), and apply it as an administrator. The audit
--- compares ids, so it needs no other columns.
+-- A user for `outhaul exporter`. It can read figures, ids and positions, but no contents of events. `outhaul setup`
+-- does not apply this file: set the password and the database's name (here: logs), and apply it as an administrator.
+-- The audit compares ids, so it needs no other columns.
 CREATE USER IF NOT EXISTS outhaul_monitor IDENTIFIED BY '...' SETTINGS PROFILE 'default';
 GRANT SELECT(id, event_date_time, cdc_source, cdc_lsn, cdc_ordinal) ON logs.event_log TO outhaul_monitor;
 GRANT SELECT(row, cdc_source, discarded_at) ON logs.event_log_dead_letters TO outhaul_monitor;

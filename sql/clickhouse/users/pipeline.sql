@@ -1,16 +1,16 @@
--- A user for readers and workers: all that they do, and no more. Not applied by `outhaul setup`, which takes more rights
--- (CREATE TABLE, ALTER) and may have another user: set the password and the database's name (here: logs), and apply it
--- as an administrator. With several outboxes, repeat the grants for the tables of each.
+-- A user for readers and workers, with exactly the rights that they need. `outhaul setup` does not apply this file; it
+-- needs more rights (CREATE TABLE, ALTER) and can use another user. Set the password and the database's name (here:
+-- logs), and apply it as an administrator. With several outboxes, repeat the grants for the tables of each.
 CREATE USER IF NOT EXISTS outhaul_pipeline IDENTIFIED BY '...' SETTINGS PROFILE 'default';
 GRANT SELECT, INSERT ON logs.event_log TO outhaul_pipeline;
 GRANT SELECT, INSERT ON logs.event_log_dead_letters TO outhaul_pipeline;
 GRANT SELECT, INSERT ON logs.event_log_epochs TO outhaul_pipeline;
 GRANT SELECT, INSERT ON logs.event_log_pauses TO outhaul_pipeline;
--- A new column of the outbox is added to the events; without, it stops the reader.
+-- Adds new columns of the outbox to the event table; without this right, a new column stops the reader.
 GRANT ALTER ADD COLUMN ON logs.event_log TO outhaul_pipeline;
--- `outhaul dlq retry` and `discard`: a letter leaves, gets a new reason, or loses its values.
+-- `outhaul dlq retry` and `discard`: delete a letter, give it a new reason, or clear its values.
 GRANT ALTER UPDATE, ALTER DELETE ON logs.event_log_dead_letters TO outhaul_pipeline;
--- A reader that takes over waits for the inserts that it sees here; without, for as long as any may take.
+-- A reader that takes over waits for the inserts listed here; without this right, for the longest time of an insert.
 GRANT SELECT ON system.processes TO outhaul_pipeline;
 GRANT SELECT ON system.tables TO outhaul_pipeline;
 GRANT SELECT ON system.columns TO outhaul_pipeline;
