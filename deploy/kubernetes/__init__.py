@@ -1,1 +1,1 @@
-"""What runs outhaul in Kubernetes, and the one file of it that is made from another."""
+"""Manifests for Kubernetes, and the generator of the one manifest that is made from another file."""

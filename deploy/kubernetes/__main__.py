@@ -1,7 +1,7 @@
-"""`python -m outhaul.deploy.kubernetes` -> the PrometheusRule beside this file, made anew from deploy/prometheus.
+"""`python -m outhaul.deploy.kubernetes` -> the PrometheusRule beside this file, generated from deploy/prometheus.
 
-Edge: files. Prometheus' operator takes the same groups, wrapped as an object of Kubernetes, and kustomize cannot wrap
-them; so they are written by this, and a test sees that they are the same.
+Edge: files. The Prometheus operator takes the same groups, wrapped in a Kubernetes object. kustomize cannot wrap them,
+so this program does, and a test checks that both files are equal.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ spec:
 
 
 def rules() -> str:
-    """Return the text of the object: the rules as they are, their comments too, two columns further in."""
+    """Return the text of the object: the rules with their comments, indented by two columns."""
     _, line, groups = SOURCE.read_text().partition("\ngroups:\n")
     return _HEAD + textwrap.indent(line.lstrip("\n") + groups, "  ")
 

@@ -1,1 +1,1 @@
-"""Users: a model, one use case, its door."""
+"""Users: a model, one use case, its endpoint."""

@@ -1,10 +1,10 @@
-"""What the app keeps."""
+"""The models of the app."""
 
 from django.db import models
 
 
 class User(models.Model):
-    """Somebody with an e-mail address that nobody else has."""
+    """A user with a unique e-mail address."""
 
     name = models.CharField(max_length=200)
     email = models.EmailField(unique=True)

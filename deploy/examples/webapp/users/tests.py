@@ -1,4 +1,4 @@
-"""Tests of the use case, as an app that uses outhaul writes them."""
+"""Tests of the use case, as an example for apps that use outhaul."""
 
 import json
 
@@ -15,7 +15,7 @@ from users.use_cases import create_user
 
 
 class CreateUser(AssertEmits, TestCase):
-    """`create_user`, and its door."""
+    """`create_user`, and its endpoint."""
 
     def test_a_user_is_created_and_said_so(self) -> None:
         """One user, one event."""
@@ -32,7 +32,7 @@ class CreateUser(AssertEmits, TestCase):
         self.assertEqual(User.objects.count(), 1)
 
     def test_what_fails_afterwards_takes_the_event_along(self) -> None:
-        """The event stands or falls with all of the transaction."""
+        """A rollback removes the event too."""
 
         class LaterError(Exception):
             pass
@@ -51,7 +51,7 @@ class CreateUser(AssertEmits, TestCase):
         self.assertEqual(codes, [201, 409, 400, 400])
 
     def test_the_admin_shows_events_and_lets_nobody_change_them(self) -> None:
-        """A page to look at."""
+        """The admin is read-only."""
         create_user("Ada", "ada@example.com")
         event = OutboxEvent.objects.get()
         client = Client()

@@ -1,4 +1,4 @@
-"""What the app does."""
+"""The use case of the app: create a user."""
 
 from django.db import transaction
 
@@ -8,11 +8,11 @@ from users.models import User
 
 @transaction.atomic
 def create_user(name: str, email: str) -> User:
-    """Create a user and say so; both or neither.
+    """Create a user and its event in one transaction.
 
     Raises:
-        ValidationError: name or address will not do, or the address is somebody else's.
-        IntegrityError: it became somebody else's at this very moment.
+        ValidationError: the name or address is invalid, or another user has the address.
+        IntegrityError: a concurrent request has just taken the address.
     """
     user = User(name=name, email=email)
     user.full_clean()

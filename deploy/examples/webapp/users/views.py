@@ -1,4 +1,4 @@
-"""The door: `POST /users` with `{"name": …, "email": …}`."""
+"""The HTTP endpoint: `POST /users` with `{"name": …, "email": …}`."""
 
 import json
 
@@ -12,7 +12,7 @@ from users.use_cases import create_user
 
 @require_POST
 def users(request: HttpRequest) -> JsonResponse:
-    """Create a user: 201 with its id, 400 for what will not do, 409 for an address that is taken."""
+    """Create a user: 201 with its id, 400 for an invalid request, 409 for an address that is taken."""
     try:
         asked = json.loads(request.body)
         name, email = str(asked["name"]), str(asked["email"])

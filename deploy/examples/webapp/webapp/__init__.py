@@ -1,1 +1,1 @@
-"""The project: settings, addresses, and the door for a WSGI server."""
+"""The project: settings, URLs, and the entry point for a WSGI server."""

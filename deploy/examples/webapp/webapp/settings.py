@@ -1,4 +1,4 @@
-"""Settings, from the variables that outhaul itself reads."""
+"""Settings, from the same variables that outhaul reads."""
 
 import os
 
@@ -51,12 +51,12 @@ DATABASES = {
         "PASSWORD": _dsn.get("password"),
         "HOST": _dsn.get("host"),
         "PORT": _dsn.get("port"),
-        # One for all threads of a process: a thread waits for a connection, and Postgres is not asked for a thousand.
+        # One pool for all threads of a process: threads wait for one of at most eight connections.
         "OPTIONS": {"pool": {"min_size": 1, "max_size": 8, "timeout": 30}},
     }
 }
 
 OUTHAUL_ENVIRONMENT = os.environ.get("ENVIRONMENT", "development")
 OUTHAUL_PUBLICATION = os.environ.get("OUTHAUL_PUBLICATION", "outhaul")
-# For the admin's column that tells what is stored.
+# For the admin's column that shows whether an event is stored.
 OUTHAUL_CLICKHOUSE_URL = os.environ.get("OUTHAUL_CLICKHOUSE_URL", "")

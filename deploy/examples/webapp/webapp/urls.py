@@ -1,4 +1,4 @@
-"""Addresses."""
+"""The URLs of the app."""
 
 from django.contrib import admin
 from django.urls import path
