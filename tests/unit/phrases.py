@@ -15,8 +15,8 @@ ROOT = Path(__file__).parents[2]
 
 # Each phrase with what to write in its place.
 PHRASES = {
-    r"\b(?:is|are|was|were) none\b": "say what is missing: 'no X exists', 'X is not set'",
-    r"\b(?:there (?:is|are) none|none (?:is|are))\b": "name what is missing",
+    r"\b(?:is|are|was|were) (?-i:none)\b": "say what is missing: 'no X exists', 'X is not set'",
+    r"\b(?:there (?:is|are) (?-i:none)|(?-i:none) (?:is|are))\b": "name what is missing",
     r"\b(?:stands?|stood) on none\b": "name the thing: 'no log line contains …'",
     r"\bof ours\b": "'outhaul's', or leave it out",
     r"\bwhoever\b": "say who: 'the reader', 'any client'",
