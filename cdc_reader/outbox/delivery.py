@@ -129,7 +129,7 @@ class Delivery:
 
     def _look(self) -> None:
         self._looked_at = time.monotonic()
-        tokens = self._ledger.begun_tokens()
+        tokens = tuple(self._ledger.begun_tokens)
         present = self._payloads.present([alive_key(self._settings.source, token) for token in tokens])
         alive = frozenset(token for token, is_there in zip(tokens, present, strict=True) if is_there)
         health = Health(self._payloads.length(self._settings.queue_key), alive)

@@ -62,11 +62,16 @@ class Entry:
 
 
 class Ledger:
-    """All batches that are not stored yet, by sequence number."""
+    """All batches that are not stored yet, by sequence number, for one thread.
+
+    Another thread may read `begun_tokens`, the tokens of the batches that workers have in hand: each change makes a new
+    set.
+    """
 
     def __init__(self, patience_max_s: float) -> None:
         """Start empty; no doubt takes longer than `patience_max_s` seconds."""
         self.entries: dict[int, Entry] = {}
+        self.begun_tokens: frozenset[str] = frozenset()
         self._patience_max_s = patience_max_s
         self._refusals = 0  # since a batch was stored
 
@@ -88,10 +93,6 @@ class Ledger:
         """Age of the oldest batch in flight, in seconds; 0 when none is."""
         return now - min((entry.packed_at for entry in self.entries.values()), default=now)
 
-    def begun_tokens(self) -> tuple[str, ...]:
-        """Tokens of the batches that workers have in hand."""
-        return tuple(entry.message.token for entry in self.entries.values() if entry.phase is Phase.BEGUN)
-
     def add(self, message: Message, assembled: Assembled, now: float) -> Entry:
         """Note a batch that is about to be sent."""
         entry = Entry(message, assembled, now)
@@ -112,7 +113,8 @@ class Ledger:
             return
         if phase is Phase.SENT and entry.early_s:
             phase, wait_s = Phase.REFUSED, entry.early_s
-        entry.phase, entry.since, entry.wait_s, entry.early_s = phase, now, wait_s, 0.0
+        self._move(entry, phase)
+        entry.since, entry.wait_s, entry.early_s = now, wait_s, 0.0
 
     def refused(self, sequence: int, now: float) -> float:
         """Note that a worker could not read a batch's message; return how long it rests, in seconds.
@@ -140,7 +142,9 @@ class Ledger:
         self._refusals = 0
         for resting in self.entries.values():
             resting.wait_s = min(resting.wait_s, _REFUSED_S) if resting.phase is Phase.REFUSED else resting.wait_s
-        return self.entries.pop(sequence)
+        del self.entries[sequence]
+        self.begun_tokens -= {token}
+        return entry
 
     def decide_again(self, now: float, health: Health) -> list[int]:
         """Return the batches whose messages or tasks seem to be lost."""
@@ -155,9 +159,14 @@ class Ledger:
         entry = self.entries.get(sequence)
         if entry is None or entry.phase is Phase.WAITING:
             return None
-        entry.phase = Phase.WAITING
+        self._move(entry, Phase.WAITING)
         entry.message = replace(entry.message, attempt=entry.message.attempt + 1)
         return entry
+
+    def _move(self, entry: Entry, phase: Phase) -> None:
+        entry.phase = phase
+        token = {entry.message.token}
+        self.begun_tokens = self.begun_tokens | token if phase is Phase.BEGUN else self.begun_tokens - token
 
     def _doubt(self, entry: Entry, now: float, health: Health) -> bool:
         silent_s = now - entry.since

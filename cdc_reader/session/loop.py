@@ -223,9 +223,9 @@ class Session:
                 lambda: send_batches(self.flight.to_send, events, epoch, tools.dispatcher, settings, tools.random),
             )
         )
-        begun = self.flight.ledger.begun_tokens
+        ledger = self.flight.ledger
         self._threads.append(
-            start("hear", events, lambda: hear_reports(events, tools.payloads, epoch, begun, settings, tools.random))
+            start("hear", events, lambda: hear_reports(events, tools.payloads, epoch, ledger, settings, tools.random))
         )
 
     def _register(self, packed: Packed) -> None:

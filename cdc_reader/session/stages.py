@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from outhaul.cdc_reader.capture.decode import Decoded as DecodedPiece
     from outhaul.cdc_reader.capture.decode import Decoder
     from outhaul.cdc_reader.capture.dispatch import Dispatcher
-    from outhaul.cdc_reader.session.ledger import Entry
+    from outhaul.cdc_reader.session.ledger import Entry, Ledger
     from outhaul.cdc_reader.session.recovery import Recovered
     from outhaul.sink.position import Lsn
     from outhaul.sink.redis.payloads import Payloads
@@ -270,7 +270,7 @@ def hear_reports(
     events: Events,
     payloads: Payloads,
     epoch: int,
-    begun_tokens: Callable[[], tuple[str, ...]],
+    ledger: Ledger,
     settings: Settings,
     random: Callable[[], float],
 ) -> None:
@@ -286,7 +286,7 @@ def hear_reports(
             if not attempt and time.monotonic() - looked_at < 1:
                 continue
             looked_at = time.monotonic()
-            _look(events, payloads, epoch, begun_tokens(), settings, was_away=attempt > 0)
+            _look(events, payloads, epoch, tuple(ledger.begun_tokens), settings, was_away=attempt > 0)
             if attempt:
                 attempt = 0
                 sentry.over()

@@ -1,5 +1,9 @@
 """What was sent and not answered is sent again when it seems to be lost, and not before."""
 
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 
 from outhaul.cdc_reader.capture.assemble import Assembled
@@ -57,7 +61,7 @@ def test_a_batch_whose_worker_shows_no_sign_of_life_is_sent_again_at_once() -> N
     token = ledger.entries[0].message.token
     ledger.heard(0, Phase.SENT, now=0.0)
     ledger.heard(0, Phase.BEGUN, now=1.0)
-    assert ledger.begun_tokens() == (token,)
+    assert ledger.begun_tokens == {token}
     assert ledger.decide_again(1e6, Health(0, frozenset([token]))) == []
     assert ledger.decide_again(2.9, IDLE) == []
     assert ledger.decide_again(3.0, IDLE) == [0]
@@ -137,3 +141,36 @@ def test_while_others_are_stored_a_refused_batch_rests_no_longer_than_a_second()
     assert ledger.decide_again(1.0, BUSY) == [0]
     ledger.heard(1, Phase.SENT, 0.0)
     assert ledger.refused(1, 0.0) == 1.0
+
+
+def test_another_thread_may_ask_which_batches_are_begun_while_batches_come_and_go() -> None:
+    ledger = ledger_with(0)
+    ledger.heard(0, Phase.SENT, now=0.0)
+    ledger.heard(0, Phase.BEGUN, now=0.0)
+    stays, goes = (batch_of([sequence]) for sequence in (0, 1))
+    done = threading.Event()
+    seen: set[frozenset[str]] = set()
+
+    def ask() -> None:
+        while not done.is_set():
+            seen.add(ledger.begun_tokens)
+
+    asking = ThreadPoolExecutor(1)
+    asked = asking.submit(ask)
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for sequence in range(1, 20_000):
+            message = message_of(goes, sequence)
+            ledger.add(message, Assembled(goes, None, np.array([1_000_000])), 0.0)
+            ledger.heard(sequence, Phase.SENT, now=0.0)
+            ledger.heard(sequence, Phase.BEGUN, now=0.0)
+            ledger.settle(sequence, message.token)
+    finally:
+        sys.setswitchinterval(interval_s)
+        done.set()
+        asking.shutdown()
+    asked.result()
+    both = frozenset({message_of(stays, 0).token, message_of(goes, 1).token})
+    assert ledger.begun_tokens < both
+    assert seen <= {ledger.begun_tokens, both}
