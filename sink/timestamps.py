@@ -18,7 +18,7 @@ _FORM = re.compile(
     r"(?P<zone>Z|[+-]\d\d(?::?\d\d){0,2})?(?P<bc> BC)?"
 )
 _KIND = re.compile(r"(DateTime64|DateTime|Date32|Date)(?:\((\d+))?")
-_WRAPPED = re.compile(r"(?:Nullable|LowCardinality)\((.*)\)")
+_WRAPPED = re.compile(r"(?:Nullable|LowCardinality)\((.*)\)", re.DOTALL)
 
 _SECOND_US = 1_000_000
 _DAY_US = 86_400 * _SECOND_US

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import kombu.exceptions
 
-from outhaul.cdc_reader.capture.fit import check_fit
+from outhaul.cdc_reader.capture.type_fit import check_fit
 from outhaul.sink.app import WRITE_BATCH, SinkApp
 from outhaul.sink.errors import Exit, TransientError
 from outhaul.sink.failpoint import reach

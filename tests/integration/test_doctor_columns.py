@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from outhaul.cdc_reader.capture.type_fit import Fit, takes
 from outhaul.cdc_reader.operate.doctor import postgres_checks
 from outhaul.cdc_reader.operate.doctor.finding import Finding, State
-from outhaul.cdc_reader.operate.doctor.type_fit import takes
 from outhaul.cdc_reader.operate.setup import rebind
 from outhaul.cdc_reader.postgres.slot import History
 from outhaul.cdc_reader.session.fence import raise_epoch
@@ -105,7 +105,7 @@ def test_what_takes_a_number_is_what_clickhouse_gives_back_unchanged(world: Worl
             )
             for value in _TELLING[source]
         )
-        assert (takes(source, target)[0] is State.PASS) is kept, target
+        assert (takes(source, target)[0] is Fit.WHOLE) is kept, target
 
 
 @pytest.mark.parametrize(

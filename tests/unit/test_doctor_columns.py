@@ -5,7 +5,6 @@ import pytest
 from outhaul.cdc_reader.capture.column_types import Oid
 from outhaul.cdc_reader.operate.doctor.column_match import OutboxColumn, StoredColumn, judge
 from outhaul.cdc_reader.operate.doctor.finding import Finding, State
-from outhaul.cdc_reader.operate.doctor.type_fit import takes
 from outhaul.sink.schema import Table
 
 MONEY, DOMAIN = 790, 16400
@@ -103,47 +102,3 @@ def test_a_table_without_a_position_takes_no_rows(name: str) -> None:
 def test_what_the_outbox_lacks_is_named() -> None:
     lacking = found([one for one in OUTBOX if one.name != "environment"], STORED)["not in the outbox"]
     assert (lacking.state, "environment" in lacking.found) == (State.WARN, True)
-
-
-@pytest.mark.parametrize(
-    ("source", "target", "state"),
-    [
-        ("Int64", "Nullable(Int64)", State.PASS),
-        ("Int64", "LowCardinality(Nullable(Int64))", State.PASS),
-        ("Int64", "Int128", State.PASS),
-        ("Int64", "Int32", State.FAIL),
-        ("Int64", "UInt64", State.WARN),
-        ("Int64", "UInt32", State.FAIL),
-        ("Int64", "Float64", State.FAIL),
-        ("Int32", "Float64", State.PASS),
-        ("Int32", "DateTime('UTC')", State.FAIL),
-        ("UInt32", "Int32", State.FAIL),
-        ("UInt32", "Int64", State.PASS),
-        ("Int64", "String", State.PASS),
-        ("Bool", "UInt8", State.PASS),
-        ("Bool", "Bool", State.PASS),
-        ("Float64", "Float32", State.FAIL),
-        ("Float32", "Float64", State.PASS),
-        ("DateTime64(6, 'UTC')", "DateTime64(6, 'Europe/Berlin')", State.PASS),
-        ("DateTime64(6, 'UTC')", "DateTime64(3)", State.WARN),
-        ("DateTime64(6, 'UTC')", "DateTime64(9, 'UTC')", State.WARN),
-        ("DateTime64(6, 'UTC')", "DateTime('UTC')", State.FAIL),
-        ("DateTime64(6, 'UTC')", "Date32", State.FAIL),
-        ("Date32", "Date", State.FAIL),
-        ("Date32", "DateTime64(6, 'UTC')", State.PASS),
-        ("UUID", "String", State.PASS),
-        ("String", "JSON(max_dynamic_paths=8)", State.WARN),
-        ("String", "Decimal(18, 4)", State.WARN),
-        ("String", "Point", State.WARN),
-        ("Decimal(12, 2)", "Decimal(12, 2)", State.PASS),
-        ("Decimal(12, 2)", "Decimal(18, 4)", State.PASS),
-        ("Decimal(12, 2)", "String", State.PASS),
-        ("Decimal(12, 4)", "Decimal(12, 2)", State.FAIL),
-        ("Decimal(12, 2)", "Decimal(9, 2)", State.WARN),
-        ("Decimal(12, 2)", "Float64", State.WARN),
-    ],
-)
-def test_a_type_takes_another_where_no_value_is_changed(source: str, target: str, state: State) -> None:
-    found, trouble = takes(source, target)
-    assert found is state
-    assert bool(trouble) is (state is not State.PASS)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from outhaul.cdc_reader.capture.fit import check_fit
+from outhaul.cdc_reader.capture.type_fit import Fit, check_fit, takes
 from outhaul.sink.errors import FatalError
 
 
@@ -42,3 +42,47 @@ def test_a_column_that_would_change_values_without_a_word_stops_with_what_to_typ
 )
 def test_what_fits_or_is_refused_by_clickhouse_itself_goes_on(kind: str, stored: dict[str, str]) -> None:
     check_fit("event_log", schema(kind), stored)
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "fit"),
+    [
+        ("Int64", "Nullable(Int64)", Fit.WHOLE),
+        ("Int64", "LowCardinality(Nullable(Int64))", Fit.WHOLE),
+        ("Int64", "Int128", Fit.WHOLE),
+        ("Int64", "Int32", Fit.CHANGED),
+        ("Int64", "UInt64", Fit.PARTLY),
+        ("Int64", "UInt32", Fit.CHANGED),
+        ("Int64", "Float64", Fit.CHANGED),
+        ("Int32", "Float64", Fit.WHOLE),
+        ("Int32", "DateTime('UTC')", Fit.CHANGED),
+        ("UInt32", "Int32", Fit.CHANGED),
+        ("UInt32", "Int64", Fit.WHOLE),
+        ("Int64", "String", Fit.WHOLE),
+        ("Bool", "UInt8", Fit.WHOLE),
+        ("Bool", "Bool", Fit.WHOLE),
+        ("Float64", "Float32", Fit.CHANGED),
+        ("Float32", "Float64", Fit.WHOLE),
+        ("DateTime64(6, 'UTC')", "DateTime64(6, 'Europe/Berlin')", Fit.WHOLE),
+        ("DateTime64(6, 'UTC')", "DateTime64(3)", Fit.PARTLY),
+        ("DateTime64(6, 'UTC')", "DateTime64(9, 'UTC')", Fit.PARTLY),
+        ("DateTime64(6, 'UTC')", "DateTime('UTC')", Fit.CHANGED),
+        ("DateTime64(6, 'UTC')", "Date32", Fit.CHANGED),
+        ("Date32", "Date", Fit.CHANGED),
+        ("Date32", "DateTime64(6, 'UTC')", Fit.WHOLE),
+        ("UUID", "String", Fit.WHOLE),
+        ("String", "JSON(max_dynamic_paths=8)", Fit.PARTLY),
+        ("String", "Decimal(18, 4)", Fit.PARTLY),
+        ("String", "Point", Fit.PARTLY),
+        ("Decimal(12, 2)", "Decimal(12, 2)", Fit.WHOLE),
+        ("Decimal(12, 2)", "Decimal(18, 4)", Fit.WHOLE),
+        ("Decimal(12, 2)", "String", Fit.WHOLE),
+        ("Decimal(12, 4)", "Decimal(12, 2)", Fit.CHANGED),
+        ("Decimal(12, 2)", "Decimal(9, 2)", Fit.PARTLY),
+        ("Decimal(12, 2)", "Float64", Fit.PARTLY),
+    ],
+)
+def test_a_type_takes_another_where_no_value_is_changed(source: str, target: str, fit: Fit) -> None:
+    found, trouble = takes(source, target)
+    assert found is fit
+    assert bool(trouble) is (fit is not Fit.WHOLE)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from outhaul.cdc_reader.capture.column_types import IGNORED, Oid, column_type
+from outhaul.cdc_reader.capture.type_fit import Fit, takes
 from outhaul.cdc_reader.operate.doctor.finding import Finding, State, fail, fine, warn
-from outhaul.cdc_reader.operate.doctor.type_fit import takes
 from outhaul.sink.sql import identifier
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _INTEGERS = {Oid.INT2, Oid.INT4, Oid.INT8}
 _EXPECTED = ("event_type", "event_date_time", "environment", "event_context")
+_STATES = {Fit.WHOLE: State.PASS, Fit.PARTLY: State.WARN, Fit.CHANGED: State.FAIL}
 # A NULL there takes the commit time.
 _NULL_IS_FILLED = "event_date_time"
 _COMPUTED = {"MATERIALIZED", "ALIAS", "EPHEMERAL"}
@@ -86,9 +87,9 @@ def _judge_one(column: OutboxColumn, target: StoredColumn | None, table: Table) 
     alter = _alter(table, column.name, wanted)
     if target.default_kind in _COMPUTED:
         return fail(check, f"is {target.default_kind} in ClickHouse: nothing can be inserted into it", alter)
-    state, trouble = takes(kind, target.type)
-    if state is not State.PASS:
-        return Finding(check, state, f"{column.type} goes into {target.type}: {trouble}", alter)
+    fit, trouble = takes(kind, target.type)
+    if fit is not Fit.WHOLE:
+        return Finding(check, _STATES[fit], f"{column.type} goes into {target.type}: {trouble}", alter)
     if column.nullable and column.name != _NULL_IS_FILLED and not _holds_null(target.type):
         return warn(check, f"may be NULL, but {target.type} may not: such events become dead letters", alter)
     return None
@@ -113,7 +114,7 @@ def _judge_own(by_name: Mapping[str, StoredColumn], table: Table) -> list[Findin
         if column is None:
             todo = f"ALTER TABLE {table.name} ADD COLUMN {name} {kind}"
             findings.append(fail(f"column {name}", "is missing: no row can be stored without it", todo))
-        elif (verdict := takes(kind, column.type))[0] is not State.PASS:
+        elif (verdict := takes(kind, column.type))[0] is not Fit.WHOLE:
             findings.append(fail(f"column {name}", verdict[1], _alter(table, name, kind)))
     return findings
 
