@@ -1,7 +1,7 @@
-"""The context of an event, of an app's own types -> JSON text that Postgres' jsonb takes, and nothing lost on the way.
+"""An event's context, in an app's own types -> JSON text that Postgres' jsonb accepts without loss.
 
-Pure. Numbers are written out as Postgres will print them, so that the bound of the size is one of what comes out at the
-other end: `1e308` is 5 characters here and 309 there.
+Pure. Numbers are written as Postgres prints them, so the size limit applies to the text that Postgres sends later:
+jsonb prints `1e308` with 309 digits.
 
 Source: https://www.postgresql.org/docs/current/datatype-json.html
 """
@@ -25,18 +25,16 @@ from outhaul.errors import EventError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# An event is a fact, not a file: it is copied through Postgres' log, Redis and a worker's memory. A larger thing is
-# better kept where files are, and its address in the event.
+# The context is copied into Postgres' log, into Redis and into a worker's memory. Store larger data elsewhere, and put
+# its address into the event.
 MAX_CONTEXT_BYTES = 1 << 20
-# Some readers of JSON stop at a few hundred levels, and Python itself at a thousand; also ends what contains itself.
+# Some JSON parsers stop at a few hundred levels, and Python at a thousand. The limit also ends a context that contains
+# itself.
 MAX_DEPTH = 100
-# Digits before and behind the point that Postgres' numeric holds.
+# The most digits before and after the decimal point that Postgres' numeric holds.
 _MAX_WHOLE_DIGITS, _MAX_FRACTION_DIGITS = 131_072, 16_383
 
-_TOO_LARGE = (
-    f"makes the context larger than {MAX_CONTEXT_BYTES:,} bytes: keep what is large elsewhere, and its address in "
-    "the event"
-)
+_TOO_LARGE = f"larger than {MAX_CONTEXT_BYTES:,} bytes: store large data elsewhere, and put its address into the event"
 
 _HINTS: dict[type, str] = {
     bytes: "decode it, or write base64.b64encode(…).decode()",
@@ -51,7 +49,10 @@ def context_json(context: object) -> str:
     """Return the JSON text of a mapping, a dataclass or a pydantic model.
 
     Raises:
-        EventError: it holds what JSON or jsonb cannot, or is larger than `MAX_CONTEXT_BYTES`; the message says where.
+        EventError: a value does not fit into JSON or jsonb, or the text is larger than `MAX_CONTEXT_BYTES`. The message
+            gives the path to the value.
+
+    Source: https://www.postgresql.org/docs/current/datatype-json.html
     """
     writer = _Writer()
     try:
@@ -59,16 +60,16 @@ def context_json(context: object) -> str:
     except EventError as error:
         raise EventError(f"context{''.join(reversed(writer.path))} {error}" if writer.path else str(error)) from error
     except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RuntimeError) as error:
-        # What an app's own type raises while it is read.
+        # The app's own types raise these when their values are read.
         raise EventError(f"context{''.join(reversed(writer.path))} cannot be read: {error}") from error
     text = "".join(writer.parts)
     if not text.isascii() and len(text.encode()) > MAX_CONTEXT_BYTES:
-        raise EventError(f"all of it {_TOO_LARGE}")
+        raise EventError(f"context is {_TOO_LARGE}")
     return text
 
 
 class _Writer:
-    """Pieces of the text so far, their size, and after a refusal the way up from what was refused."""
+    """The text so far in pieces, the characters left, and after an error the path to the bad value, innermost first."""
 
     __slots__ = ("left_characters", "parts", "path")
 
@@ -78,15 +79,15 @@ class _Writer:
         self.left_characters = MAX_CONTEXT_BYTES
 
     def add(self, text: str) -> None:
-        # Characters are never more than bytes, which are counted at the end.
+        # A text never has more characters than bytes. The bytes are counted at the end.
         self.left_characters -= len(text)
         if self.left_characters < 0:
-            raise EventError(_TOO_LARGE)
+            raise EventError(f"makes the context {_TOO_LARGE}")
         self.parts.append(text)
 
     def write_all(self, context: object) -> None:
-        """Add the context itself."""
-        plain = context if type(context) is dict else _opened(context)
+        """Add the whole context."""
+        plain = context if type(context) is dict else _unwrapped(context)
         if not isinstance(plain, Mapping):
             raise EventError(f"context must be a mapping, a dataclass or a pydantic model, got {_kind(context)}")
         self._object(plain, 0)
@@ -99,13 +100,13 @@ class _Writer:
             return
         if depth >= MAX_DEPTH:
             raise EventError(f"is nested deeper than {MAX_DEPTH} levels, or holds itself")
-        plain = _opened(value)
+        plain = _unwrapped(value)
         if isinstance(plain, Mapping):
             self._object(plain, depth)
         elif isinstance(plain, (list, tuple)):
             self._array(plain, depth)
         elif isinstance(plain, (set, frozenset)):
-            self._array(_in_order(plain), depth)
+            self._array(_sorted_if_possible(plain), depth)
         elif plain is value:
             raise EventError(f"is {_kind(value)}, which JSON cannot hold: {_hint(value)}")
         else:
@@ -139,15 +140,15 @@ class _Writer:
 
 
 def _leaf(value: object) -> str | None:
-    """Return the text of what holds nothing else; None for what may."""
-    # Nearly all values are these two.
+    """Return the JSON text of a scalar; None if the value may contain other values."""
+    # Nearly all values have one of these two types, so they are checked first.
     if type(value) is str:
         return _text(value)
     if type(value) is int:
         return _whole(value)
     if value is None or value is True or value is False:
         return {None: "null", True: "true", False: "false"}[value]
-    # An IntEnum is an int, too, and means its value.
+    # An IntEnum is also an int. Its value is written, not its name.
     if isinstance(value, Enum):
         return None
     if isinstance(value, str):
@@ -167,13 +168,13 @@ def _named(value: object) -> str | None:
 
 def _text(value: str) -> str:
     if "\0" in value:
-        raise EventError("holds a NUL character, which Postgres' jsonb refuses")
+        raise EventError("holds a NUL character, which Postgres' jsonb does not accept")
     text: str = encode_basestring(value)
     if not text.isascii():
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise EventError("holds half of a surrogate pair, which is no text") from error
+            raise EventError("holds half of a surrogate pair, which is not valid Unicode text") from error
     return text
 
 
@@ -186,10 +187,10 @@ def _number(value: float | Decimal) -> str:
             return text
         value = Decimal(text)
     if not value.is_finite():
-        raise EventError(f"is {value}, which JSON cannot hold: use None or a text")
+        raise EventError(f"is {value}, which JSON cannot hold: use None or a string")
     exponent = value.as_tuple().exponent
     if value.adjusted() >= _MAX_WHOLE_DIGITS or (isinstance(exponent, int) and -exponent > _MAX_FRACTION_DIGITS):
-        raise EventError("is a number with more digits than Postgres' numeric holds")
+        raise EventError("is a number with more digits than Postgres' numeric can hold")
     return format(value, "f")
 
 
@@ -198,11 +199,11 @@ def _whole(value: int) -> str:
         return int.__repr__(value)
     except ValueError as error:
         limit = sys.get_int_max_str_digits()
-        raise EventError(f"is a whole number of more than {limit} digits, which Python does not print") from error
+        raise EventError(f"is an int of more than {limit} digits, which Python does not print") from error
 
 
-def _opened(value: object) -> object:
-    """Return what stands inside a type that means something else."""
+def _unwrapped(value: object) -> object:
+    """Return the value of an enum, or the fields of a dataclass or model; any other value as it is."""
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, type):
@@ -214,7 +215,7 @@ def _opened(value: object) -> object:
     return value
 
 
-def _in_order(items: set[Any] | frozenset[Any]) -> list[Any]:
+def _sorted_if_possible(items: set[Any] | frozenset[Any]) -> list[Any]:
     try:
         return sorted(items)
     except TypeError:
@@ -222,7 +223,7 @@ def _in_order(items: set[Any] | frozenset[Any]) -> list[Any]:
 
 
 def _hint(value: object) -> str:
-    return next((hint for kind, hint in _HINTS.items() if isinstance(value, kind)), "turn it into one of its types")
+    return next((hint for kind, hint in _HINTS.items() if isinstance(value, kind)), "convert it to a JSON type")
 
 
 def _kind(value: object) -> str:
@@ -230,4 +231,4 @@ def _kind(value: object) -> str:
 
 
 def _shown(key: object) -> str:
-    return ascii(key) if len(ascii(key)) <= 40 else f"{ascii(key)[:40]}…"  # noqa: PLR2004 - as much as a line bears
+    return ascii(key) if len(ascii(key)) <= 40 else f"{ascii(key)[:40]}…"  # noqa: PLR2004 - keeps the message on one line

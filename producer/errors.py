@@ -1,5 +1,5 @@
-"""The one error of this package. Pure."""
+"""An event that cannot be written -> the one exception that this package raises for it. Pure."""
 
 
 class EventError(ValueError):
-    """The event cannot be written as it is; the message says which part and why. Nothing was sent to the database."""
+    """The event cannot be written. The message names the part and the reason. Nothing was sent to the database."""

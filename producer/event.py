@@ -1,7 +1,7 @@
-"""What an app knows -> Event, checked before the database is asked.
+"""Values from an app -> an `Event`, checked before any statement is sent.
 
-Pure. An event that Postgres or ClickHouse would refuse, or that would arrive otherwise than it was meant, raises here,
-with the transaction of the business change still usable.
+Pure. An event that Postgres or ClickHouse would refuse or change raises `EventError` here, while the transaction of the
+business change is still usable.
 
 Source: https://www.postgresql.org/docs/current/datatype-json.html
 """
@@ -19,10 +19,10 @@ from outhaul.errors import EventError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# The columns are varchar(255). A key is bound to the same: Postgres' index takes no more than 2,700 bytes.
+# The columns are varchar(255). Keys have the same limit, because an entry of Postgres' index holds at most 2,700 bytes.
 _MAX_NAME = 255
 _MIN_BIGINT, _MAX_BIGINT = -(2**63), 2**63 - 1
-# What ClickHouse's DateTime64(6) holds; Postgres holds more.
+# The range of ClickHouse's DateTime64(6). The range of Postgres' timestamptz is larger.
 _EARLIEST = datetime(1900, 1, 1, tzinfo=UTC)
 _LATEST = datetime(2299, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
@@ -30,12 +30,19 @@ _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event, as it is when it is made: what happens to `context` later changes nothing.
+    """One event. The context is converted when the event is made; later changes to `context` have no effect.
 
-    `type` and `environment` are names of at most 255 characters (environment None: the outbox' own); `context` is a
-    mapping, a dataclass or a pydantic model; `at` is when it happened, timezone-aware (None: the transaction's time);
-    `key` makes a second event with the same key no event; `traceparent` is the W3C header of a trace (None: of the one
-    that runs, if any).
+    Args:
+        type: what happened, 1 to 255 characters.
+        context: a mapping, a dataclass or a pydantic model.
+        environment: 1 to 255 characters; None uses the environment of the outbox.
+        at: when it happened, timezone-aware; None uses the transaction's time.
+        version: the version of the context's format.
+        key: at most 255 characters; duplicates of a key are ignored. None means no key.
+        traceparent: the W3C header of a trace; None uses the span that is active, if any.
+
+    Raises:
+        EventError: a part is invalid.
     """
 
     type: str
@@ -51,7 +58,7 @@ class Event:
         """Check the parts.
 
         Raises:
-            EventError: one of them will not do.
+            EventError: one of them is invalid.
         """
         check_name("type", self.type)
         if self.environment is not None:
@@ -68,23 +75,23 @@ class Event:
 
 
 def check_name(part: str, value: object) -> None:
-    """Refuse what is no text of 1 to 255 characters.
+    """Check that a value is a string of 1 to 255 characters; `part` names it in the message.
 
     Raises:
-        EventError: it is none.
+        EventError: the value is not such a string.
     """
     if type(value) is str and 0 < len(value) <= _MAX_NAME and value.isascii() and "\0" not in value:
-        # Nearly all names are such, and apps make many events.
+        # The fast path: nearly all names are short ASCII strings.
         return
     if not isinstance(value, str) or not 0 < len(value) <= _MAX_NAME or "\0" in value or not _is_unicode(value):
-        raise EventError(f"{part} must be a text of 1 to {_MAX_NAME} characters without NUL, got {_shown(value)}")
+        raise EventError(f"{part} must be a string of 1 to {_MAX_NAME} characters without NUL, got {_shown(value)}")
 
 
 def check_at(at: object) -> None:
-    """Refuse a time without a zone, and one that ClickHouse cannot hold.
+    """Check that a time is timezone-aware and in the range of ClickHouse's DateTime64(6); None is valid.
 
     Raises:
-        EventError: it is such a one.
+        EventError: the time is neither None nor such a datetime.
     """
     if at is None:
         return
@@ -97,31 +104,31 @@ def check_at(at: object) -> None:
     except OverflowError:
         is_held = False
     if not is_held:
-        raise EventError(f"at must lie in the years 1900 to 2299, which ClickHouse holds, got {at.isoformat()}")
+        raise EventError(f"at must be in the years 1900 to 2299, ClickHouse's range, got {at.isoformat()}")
 
 
 def check_version(version: object) -> None:
-    """Refuse what is no bigint.
+    """Check that a version is an int that fits into Postgres' bigint.
 
     Raises:
-        EventError: it is none.
+        EventError: the version is not such an int.
     """
     if not isinstance(version, int) or isinstance(version, bool) or not _MIN_BIGINT <= version <= _MAX_BIGINT:
         raise EventError(f"version must be an int of at most 64 bits, got {_shown(version)}")
 
 
 def check_traceparent(traceparent: object) -> None:
-    """Refuse what is no W3C traceparent.
+    """Check that a value is a W3C traceparent; None is valid.
 
     Raises:
-        EventError: it is none.
+        EventError: the value is neither None nor a traceparent.
     """
     if traceparent is not None and not is_traceparent(traceparent):
         raise EventError(f"traceparent must be like 00-<32 hex>-<16 hex>-01, got {_shown(traceparent)}")
 
 
 def is_traceparent(text: object) -> bool:
-    """Tell whether a text is a W3C traceparent, version 00."""
+    """Return whether a value is a W3C traceparent of version 00."""
     return isinstance(text, str) and _TRACEPARENT.fullmatch(text) is not None
 
 
@@ -134,5 +141,5 @@ def _is_unicode(text: str) -> bool:
 
 
 def _shown(value: object) -> str:
-    # Of others than texts the type says enough, and some cannot even be printed.
+    # For other types the type's name is enough; some values cannot be printed.
     return f"{value!a:.80}" if isinstance(value, str) else f"{type(value).__name__}"

@@ -1,6 +1,7 @@
-"""The outbox as SQLAlchemy describes tables: in an app's own MetaData, or as a class of its own Base.
+"""An app's MetaData or declarative Base -> the outbox as a SQLAlchemy table or mapped class.
 
-Pure. The same columns as sql/postgres/0001_outbox.sql, of plain types, so that a migration needs no import of ours.
+Pure. The columns are those of sql/postgres/0001_outbox.sql. They have SQLAlchemy's own types, so that a migration does
+not import outhaul.
 
 Source: https://docs.sqlalchemy.org/en/20/orm/declarative_mixins.html
 """
@@ -41,7 +42,7 @@ _NAME = 255
 
 
 def outbox_table(metadata: MetaData, name: str = "outbox", *, schema: str | None = None) -> Table:
-    """Add the outbox to an app's MetaData, for `create_all` and for Alembic."""
+    """Add the outbox to an app's MetaData, for `create_all` and for Alembic, and return its table."""
     return Table(
         name,
         metadata,
@@ -57,9 +58,10 @@ def outbox_table(metadata: MetaData, name: str = "outbox", *, schema: str | None
 
 
 class OutboxEventMixin:
-    """What an app's own `class OutboxEvent(OutboxEventMixin, Base)` maps.
+    """Columns for an app's own `class OutboxEvent(OutboxEventMixin, Base)`.
 
-    Each part is checked when it is set. A key that is there already is a unique violation here; `emit` knows better.
+    Each attribute is checked when it is set. A key that already exists raises a unique violation; `emit` ignores the
+    event instead.
     """
 
     __tablename__ = "outbox"
@@ -76,8 +78,8 @@ class OutboxEventMixin:
         "event_type", "event_date_time", "environment", "event_context", "metadata_version", "event_key", "traceparent"
     )
     def _checked(self, name: str, value: Any) -> Any:
-        is_left_out = value is None and name in _MAY_BE_NONE
-        if not is_left_out and not isinstance(value, ClauseElement):
+        is_omitted = value is None and name in _MAY_BE_NONE
+        if not is_omitted and not isinstance(value, ClauseElement):
             _CHECKS[name](value)
         return value
 
@@ -95,8 +97,8 @@ _CHECKS: dict[str, Callable[[Any], object]] = {
 
 
 @event.listens_for(OutboxEventMixin, "before_insert", propagate=True)
-def _write_exactly(mapper: Mapper[Any], _: Connection, row: OutboxEventMixin) -> None:
-    """Put our own JSON text in the place of the context, which the session's JSON could not write as exactly."""
+def _serialize_context(mapper: Mapper[Any], _: Connection, row: OutboxEventMixin) -> None:
+    """Replace the context by outhaul's JSON text: SQLAlchemy's serializer cannot write every type exactly."""
     row.event_context = cast(literal(context_json(row.event_context), Text), JSONB)
     if "traceparent" in mapper.columns and getattr(row, "traceparent", None) is None:
         setattr(row, "traceparent", running_traceparent())  # noqa: B010 - a column that an app may have added

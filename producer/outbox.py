@@ -1,7 +1,7 @@
 """Events -> rows of the outbox, inside the caller's transaction.
 
-Edge: psycopg 3, on the caller's connection, which may wait or await. Nothing is committed here, ever: the events stand
-or fall with the business change. The connection's own cursor and row factories are left alone.
+Edge: psycopg 3, on the caller's connection, sync or async. This file never commits: the events commit or roll back with
+the business change. The connection's cursor factory and row factory are not used and not changed.
 
 Source: https://www.psycopg.org/psycopg3/docs/basic/transactions.html
 """
@@ -16,7 +16,7 @@ from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.rows import tuple_row
 
 from outhaul.errors import EventError
-from outhaul.statement import Shape, Target, writing
+from outhaul.statement import Shape, Target, write_events
 from outhaul.trace import running_traceparent
 
 if TYPE_CHECKING:
@@ -24,67 +24,76 @@ if TYPE_CHECKING:
 
     from outhaul.event import Event
 
-# By connection and not by address: a connection has its own search path, and a new one sees what was altered.
-_known: WeakKeyDictionary[Connection[Any] | AsyncConnection[Any], dict[str, Shape]] = WeakKeyDictionary()
+# The shapes are cached for each connection: each connection has its own search path, and a new connection sees altered
+# tables.
+_shapes: WeakKeyDictionary[Connection[Any] | AsyncConnection[Any], dict[str, Shape]] = WeakKeyDictionary()
 
 
 class Outbox(Target):
-    """An outbox, made once by an app whose table has another name or whose events are all of one environment."""
+    """An outbox with settings of its own: make it once, if your table has another name or events share an environment.
+
+    Raises:
+        EventError: a setting is invalid.
+    """
 
     __slots__ = ()
 
     def emit(self, conn: Connection[Any], event: Event) -> bool:
-        """Write one event in the transaction that `conn` is in; return False when its key is there already.
+        """Write one event in the current transaction of `conn`; return False if its key already exists.
 
         Raises:
-            EventError: `conn` is in no transaction, so the event would stand alone; or the table has no column for what
-                the event has. Nothing was sent, the transaction goes on.
-            psycopg.Error: Postgres refuses it.
+            EventError: `conn` is not in a transaction, or the table has no column for a part of the event. Nothing was
+                written; the transaction stays usable.
+            psycopg.Error: Postgres refused the statement.
         """
         return self.emit_many(conn, [event])[0]
 
     def emit_many(self, conn: Connection[Any], events: Iterable[Event]) -> list[bool]:
-        """Write events in few statements; return for each whether it is new: of one key the first that ever came.
+        """Write events in few statements; return for each event whether it is new.
+
+        An event is new if it has no key, or if its key is neither in the table nor in an earlier event of the call.
 
         Raises:
-            EventError: as `emit`; then none of them is written.
-            psycopg.Error: Postgres refuses one of them.
+            EventError: as for `emit`; then no event was written.
+            psycopg.Error: Postgres refused a statement.
         """
         if not isinstance(conn, Connection):
-            raise EventError(f"emit needs a psycopg Connection, got {type(conn).__name__}: {_other_door(conn)}")
-        if conn.autocommit and _is_unclear(conn):
+            raise EventError(f"emit needs a psycopg Connection, got {type(conn).__name__}: {_advice(conn)}")
+        if conn.autocommit and _may_have_begun(conn):
             with conn.pipeline():
-                """Leaving it waits for what was sent."""
+                """Leaving the pipeline waits for the answers to all statements that were sent."""
         _check_transaction(conn)
-        work = writing(events, self, _known.setdefault(conn, {}), running_traceparent(), is_unicode=_is_unicode(conn))
+        shapes = _shapes.setdefault(conn, {})
+        queries = write_events(events, self, shapes, running_traceparent(), is_unicode=_is_unicode(conn))
         cursor = Cursor(conn, row_factory=tuple_row)
         try:
-            query = next(work)
+            query = next(queries)
             while True:
                 cursor.execute(query.sql, query.parameters)
-                query = work.send(cursor.fetchall() if query.returns else [])
+                query = queries.send(cursor.fetchall() if query.returns else [])
         except StopIteration as end:
             return list(end.value)
 
     async def emit_async(self, conn: AsyncConnection[Any], event: Event) -> bool:
-        """Do what `emit` does."""
+        """Do the same as `emit` on an async connection."""
         return (await self.emit_many_async(conn, [event]))[0]
 
     async def emit_many_async(self, conn: AsyncConnection[Any], events: Iterable[Event]) -> list[bool]:
-        """Do what `emit_many` does."""
+        """Do the same as `emit_many` on an async connection."""
         if not isinstance(conn, AsyncConnection):
             raise EventError(f"emit_async needs a psycopg AsyncConnection, got {type(conn).__name__}")
-        if conn.autocommit and _is_unclear(conn):
+        if conn.autocommit and _may_have_begun(conn):
             async with conn.pipeline():
-                """Leaving it waits for what was sent."""
+                """Leaving the pipeline waits for the answers to all statements that were sent."""
         _check_transaction(conn)
-        work = writing(events, self, _known.setdefault(conn, {}), running_traceparent(), is_unicode=_is_unicode(conn))
+        shapes = _shapes.setdefault(conn, {})
+        queries = write_events(events, self, shapes, running_traceparent(), is_unicode=_is_unicode(conn))
         cursor = AsyncCursor(conn, row_factory=tuple_row)
         try:
-            query = next(work)
+            query = next(queries)
             while True:
                 await cursor.execute(query.sql, query.parameters)
-                query = work.send(await cursor.fetchall() if query.returns else [])
+                query = queries.send(await cursor.fetchall() if query.returns else [])
         except StopIteration as end:
             return list(end.value)
 
@@ -96,8 +105,8 @@ emit_async = _default.emit_async
 emit_many_async = _default.emit_many_async
 
 
-def _is_unclear(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
-    """Tell whether what was sent, and not yet answered, may or may not have begun a transaction."""
+def _may_have_begun(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
+    """Return whether a statement without an answer so far may have begun a transaction."""
     is_pipeline = conn.pgconn.pipeline_status != PipelineStatus.OFF
     return is_pipeline and conn.info.transaction_status == TransactionStatus.ACTIVE
 
@@ -110,11 +119,11 @@ def _check_transaction(conn: Connection[Any] | AsyncConnection[Any]) -> None:
 
 
 def _is_unicode(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
-    # Under SQL_ASCII, psycopg sends UTF-8, too.
+    # psycopg also sends UTF-8 if the encoding is SQL_ASCII.
     return conn.info.encoding in {"utf-8", "ascii"}
 
 
-def _other_door(conn: object) -> str:
+def _advice(conn: object) -> str:
     if isinstance(conn, AsyncConnection):
         return "use `await emit_async(…)`"
     return "for SQLAlchemy use outhaul.sqlalchemy"

@@ -1,10 +1,10 @@
-"""Events -> rows of the outbox, in the transaction of a SQLAlchemy session or connection; and the outbox as a table.
+"""Events -> rows of the outbox, in the transaction of a SQLAlchemy session or connection.
 
-Edge: SQLAlchemy 2, on the caller's session; any driver for PostgreSQL. Nothing is committed here, ever.
+Edge: SQLAlchemy 2, on the caller's session, with any driver for PostgreSQL. This file never commits.
 
-A session is flushed first, unless its autoflush is off: what is pending stands before the event, and where it cannot be
-written there is no event. The event itself is written at once, by the same statements as elsewhere, and not when the
-session is flushed next: so one knows whether its key was new, and a thousand events are one statement.
+`emit` first flushes the session, unless its autoflush is off. So the pending changes are written before the event; if
+they fail, the event is not written. `emit` then writes the event at once and does not wait for the next flush. So it
+can return whether the key is new, and a thousand events need one statement.
 
 Source: https://docs.sqlalchemy.org/en/20/orm/session_basics.html#flushing
 """
@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session, scoped_session
 from outhaul.errors import EventError
 from outhaul.event import Event
 from outhaul.orm import OutboxEventMixin, outbox_table
-from outhaul.statement import Shape, Target, writing
+from outhaul.statement import Shape, Target, write_events
 from outhaul.trace import running_traceparent
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 
-    Door: TypeAlias = Session | scoped_session[Any] | Connection
-    AsyncDoor: TypeAlias = AsyncSession | async_scoped_session[Any] | AsyncConnection
+    AnySession: TypeAlias = Session | scoped_session[Any] | Connection
+    AnyAsyncSession: TypeAlias = AsyncSession | async_scoped_session[Any] | AsyncConnection
 
 __all__ = [
     "Event",
@@ -42,52 +42,58 @@ __all__ = [
     "outbox_table",
 ]
 
-_KNOWN = "outhaul.shapes"
+_SHAPES = "outhaul.shapes"
 
 
 class Outbox(Target):
-    """An outbox, made once by an app whose table has another name or whose events are all of one environment."""
+    """An outbox with settings of its own: make it once, if your table has another name or events share an environment.
+
+    Raises:
+        EventError: a setting is invalid.
+    """
 
     __slots__ = ()
 
-    def emit(self, session: Door, event: Event) -> bool:
-        """Write one event in the transaction of a session or connection; return False when its key is there already.
+    def emit(self, session: AnySession, event: Event) -> bool:
+        """Write one event in the transaction of a session or connection; return False if its key already exists.
 
-        Of a session with several engines, pass the connection: `session.connection(bind_arguments=…)`.
+        If the session has several engines, pass the connection: `session.connection(bind_arguments=…)`.
 
         Raises:
-            EventError: the connection is in autocommit mode, so the event would stand alone; or the table has no column
-                for what the event has. Nothing was sent, the transaction goes on.
-            sqlalchemy.exc.SQLAlchemyError: Postgres refuses it, or what was pending in the session.
+            EventError: the connection is in autocommit mode, or the table has no column for a part of the event. The
+                event was not written; the transaction stays usable.
+            sqlalchemy.exc.SQLAlchemyError: Postgres refused the event or a pending change of the session.
         """
         return self.emit_many(session, [event])[0]
 
-    def emit_many(self, session: Door, events: Iterable[Event]) -> list[bool]:
-        """Write events in few statements; return for each whether it is new: of one key the first that ever came.
+    def emit_many(self, session: AnySession, events: Iterable[Event]) -> list[bool]:
+        """Write events in few statements; return for each event whether it is new.
+
+        An event is new if it has no key, or if its key is neither in the table nor in an earlier event of the call.
 
         Raises:
-            EventError: as `emit`; then none of them is written.
-            sqlalchemy.exc.SQLAlchemyError: Postgres refuses one of them, or what was pending in the session.
+            EventError: as for `emit`; then no event was written.
+            sqlalchemy.exc.SQLAlchemyError: Postgres refused an event or a pending change of the session.
         """
         conn = _connection(session)
         _check_transaction(conn)
-        # Of the driver's connection, for as long as that is in the pool.
-        known: dict[str, Shape] = conn.info.setdefault(_KNOWN, {})
-        work = writing(events, self, known, running_traceparent())
+        # `info` belongs to the driver's connection and lasts as long as that connection is in the pool.
+        shapes: dict[str, Shape] = conn.info.setdefault(_SHAPES, {})
+        queries = write_events(events, self, shapes, running_traceparent())
         try:
-            query = next(work)
+            query = next(queries)
             while True:
-                result = conn.exec_driver_sql(_of_driver(query.sql, conn, len(query.parameters)), query.parameters)
-                query = work.send(list(result) if query.returns else [])
+                result = conn.exec_driver_sql(_driver_sql(query.sql, conn, len(query.parameters)), query.parameters)
+                query = queries.send(list(result) if query.returns else [])
         except StopIteration as end:
             return list(end.value)
 
-    async def emit_async(self, session: AsyncDoor, event: Event) -> bool:
-        """Do what `emit` does."""
+    async def emit_async(self, session: AnyAsyncSession, event: Event) -> bool:
+        """Do the same as `emit` on an async session or connection."""
         return (await self.emit_many_async(session, [event]))[0]
 
-    async def emit_many_async(self, session: AsyncDoor, events: Iterable[Event]) -> list[bool]:
-        """Do what `emit_many` does."""
+    async def emit_many_async(self, session: AnyAsyncSession, events: Iterable[Event]) -> list[bool]:
+        """Do the same as `emit_many` on an async session or connection."""
         if not hasattr(session, "run_sync"):
             raise EventError(f"emit_async needs an AsyncSession or AsyncConnection, got {type(session).__name__}")
         return await session.run_sync(self.emit_many, events)
@@ -100,16 +106,16 @@ emit_async = _default.emit_async
 emit_many_async = _default.emit_many_async
 
 
-def _connection(session: Door) -> Connection:
+def _connection(session: AnySession) -> Connection:
     if isinstance(session, Connection):
         return session
     if isinstance(session, scoped_session):
         session = session()
     if not isinstance(session, Session):
-        door = "use `await emit_async(…)`" if hasattr(session, "run_sync") else "for psycopg use producer.emit"
-        raise EventError(f"emit needs a Session or a Connection, got {type(session).__name__}: {door}")
-    # An event that a listener emits in the middle of a flush is part of that.
-    if session.autoflush and not session._flushing:  # noqa: SLF001 - there is no other way to know
+        advice = "use `await emit_async(…)`" if hasattr(session, "run_sync") else "for psycopg use outhaul.emit"
+        raise EventError(f"emit needs a Session or a Connection, got {type(session).__name__}: {advice}")
+    # A listener may emit an event during a flush. That flush must not start a second one.
+    if session.autoflush and not session._flushing:  # noqa: SLF001 - SQLAlchemy has no public attribute for this
         session.flush()
     return session.connection()
 
@@ -119,7 +125,7 @@ def _check_transaction(conn: Connection) -> None:
         raise EventError("emit needs the transaction of the business change, and this connection is in autocommit mode")
 
 
-def _of_driver(sql: str, conn: Connection, parameters: int) -> str:
+def _driver_sql(sql: str, conn: Connection, parameters: int) -> str:
     if conn.dialect.paramstyle in {"format", "pyformat"}:
         return sql
     return sql % tuple(f"${number}" for number in range(1, parameters + 1))

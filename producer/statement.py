@@ -1,7 +1,7 @@
-"""Events and what is known of the table -> the statements that write them, and from the answers which were new.
+"""Events and the shape of their table -> the statements that write them, and which of the events are new.
 
-Pure: a generator says what it wants to ask and is sent the answer; who asks, and whether it waits or awaits, is not its
-business. So every way into the outbox has the same statements.
+Pure: a generator yields each statement and is sent the rows of its result. The caller executes the statement, sync or
+async. So psycopg, SQLAlchemy and Django send the same statements.
 
 Source: https://www.postgresql.org/docs/current/sql-insert.html#SQL-ON-CONFLICT
 """
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
     from outhaul.event import Event
 
-    Writing: TypeAlias = Generator["Query", Sequence[Sequence[Any]], list[bool]]
+    Queries: TypeAlias = Generator["Query", Sequence[Sequence[Any]], list[bool]]
 
 _PUBLICATION = re.compile(r"[a-z0-9_]{1,63}")
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
-# Bounds of one statement, so that of its memory here and in the server. Larger ones are no faster.
-_PIECE_EVENTS, _PIECE_CHARACTERS = 1000, 4 << 20
+# Limits of one statement; they bound its memory in the app and in the server. Larger statements are not faster.
+_CHUNK_EVENTS, _CHUNK_CHARACTERS = 1000, 4 << 20
 
 _TEXT = "CAST(%s AS text)"
 _TEXTS = "CAST(CAST(%s AS text) AS text[])"
@@ -37,14 +37,14 @@ _CASTS = {
     "event_context": "CAST({} AS jsonb)",
     "metadata_version": "CAST({} AS bigint)",
 }
-# Half of a surrogate pair, which is in no text that was checked.
+# Stands for NULL in a list of texts. Half of a surrogate pair cannot occur in a text, since `Event` refuses it.
 _NULL = "\ud800"
-# Columns of which the events of one call often have the same value.
+# Columns that often have the same value in all events of one call.
 _SHARED = {"event_type", "environment", "metadata_version", "event_date_time"}
 
-# Reads catalogues only, which everybody may. A unique index serves ON CONFLICT where it is over this one column,
-# whole and not deferrable.
-_LOOK = """
+# Reads only catalogs, which every role may read. ON CONFLICT can use a unique index that covers exactly this column and
+# that is neither partial nor deferrable.
+_READ_SHAPE = """
     SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = found.id AND attname = 'event_key' AND NOT attisdropped),
            EXISTS (SELECT FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = indkey[0]
                    WHERE indrelid = found.id AND attname = 'event_key' AND indnkeyatts = 1
@@ -56,7 +56,7 @@ _LOOK = """
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A statement with parameters at `%s`, all of them text; `returns` says whether its rows are wanted."""
+    """A statement with text parameters at `%s`; if `returns` is true, the caller fetches its rows."""
 
     sql: str
     parameters: tuple[str, ...]
@@ -65,7 +65,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Which of the columns that an outbox need not have it has."""
+    """Which optional columns a table has."""
 
     has_key: bool
     is_key_unique: bool
@@ -74,10 +74,16 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where events go.
+    """Where events are written.
 
-    `table` is `outbox` or `schema.outbox`; `environment` that of events that name none. `via="wal"` writes events into
-    Postgres' log alone, where the reader of `publication` finds them: no table is asked, and there are no keys.
+    Args:
+        table: `outbox` or `schema.outbox`.
+        environment: for events whose own environment is None.
+        via: "table", or "wal" for logical messages, which are only in Postgres' log. Such events cannot have keys.
+        publication: whose reader captures the messages; used if `via` is "wal".
+
+    Raises:
+        EventError: a setting is invalid.
     """
 
     table: str = "outbox"
@@ -86,10 +92,10 @@ class Target:
     publication: str = "outhaul"
 
     def __post_init__(self) -> None:
-        """Check both.
+        """Check the settings.
 
         Raises:
-            EventError: one of them will not do.
+            EventError: one of them is invalid.
         """
         parts = self.table.split(".") if isinstance(self.table, str) else []
         if not 1 <= len(parts) <= 2 or not all(parts) or "\0" in self.table:  # noqa: PLR2004 - schema and name
@@ -99,50 +105,54 @@ class Target:
         if self.via not in {"table", "wal"}:
             raise EventError(f"via must be 'table' or 'wal', got {self.via!r}")
         if not isinstance(self.publication, str) or not _PUBLICATION.fullmatch(self.publication):
-            raise EventError(f"publication must be of lower-case letters, digits and underscores: {self.publication!r}")
+            raise EventError(
+                f"publication must be lower-case letters, digits and underscores, at most 63, got {self.publication!r}"
+            )
 
     @property
     def quoted(self) -> str:
-        """The table's name as SQL has it."""
+        """The table's name, quoted for SQL."""
         return ".".join('"' + part.replace('"', '""') + '"' for part in self.table.split("."))
 
 
-def writing(
+def write_events(
     events: Iterable[Event],
     target: Target,
-    known: MutableMapping[str, Shape],
+    shapes: MutableMapping[str, Shape],
     trace: str | None,
     *,
     is_unicode: bool = True,
-) -> Writing:
-    """Ask for all that writes these events; return for each whether it is new.
+) -> Queries:
+    """Yield the statements that write these events; return for each event whether it is new.
 
     Args:
         events: all of them are checked before the first statement.
-        target: where they go.
-        known: shapes of tables that this connection has seen, filled on the way. Nobody asks for a shape while no event
-            has a key and no trace runs.
-        trace: traceparent of events that have none of their own, where the table has a column for it.
-        is_unicode: the connection carries every character; where it does not, contexts are escaped.
+        target: where they are written.
+        shapes: cached shapes, by table, as this connection sees them; added to if needed. A shape is needed if an event
+            has a key or a traceparent, or if `trace` is set.
+        trace: traceparent for events without their own; used if the table has a column for it.
+        is_unicode: the connection's encoding has every character; if not, contexts are escaped to ASCII.
 
     Raises:
-        EventError: an event has no environment, or has what the table has no column for.
+        EventError: an event has no environment, or the table has no column for its key or traceparent.
+
+    Source: https://www.postgresql.org/docs/current/sql-insert.html#SQL-ON-CONFLICT
     """
     batch = list(events)
     for event in batch:
         if event.environment is None and target.environment is None:
-            raise EventError("the event has no environment: give it one, or make one Outbox(environment=…) for all")
+            raise EventError("the event has no environment: set one, or use an Outbox(environment=…) for all events")
     if target.via == "wal":
-        return (yield from _emitting(batch, target, trace, is_unicode=is_unicode))
+        return (yield from _write_messages(batch, target, trace, is_unicode=is_unicode))
     is_keyed = any(event.key is not None for event in batch)
     is_traced = any(event.traceparent is not None for event in batch)
     if is_keyed or is_traced or trace:
-        shape = yield from _looking(target, known, is_keyed=is_keyed, is_traced=is_traced)
+        shape = yield from _checked_shape(target, shapes, is_keyed=is_keyed, is_traced=is_traced)
         trace = trace if shape.has_traceparent else None
-    firsts = list(_firsts(batch))
+    firsts = list(_firsts_of_key(batch))
     new_keys: set[str] = set()
-    for piece in _pieces([event for event, is_first in zip(batch, firsts, strict=True) if is_first]):
-        columns = _columns(piece, target, trace, is_unicode=is_unicode)
+    for chunk in _chunks([event for event, is_first in zip(batch, firsts, strict=True) if is_first]):
+        columns = _columns(chunk, target, trace, is_unicode=is_unicode)
         answer = yield _insert(target, columns)
         new_keys.update(row[0] for row in answer)
     return [
@@ -150,22 +160,22 @@ def writing(
     ]
 
 
-def _emitting(batch: Sequence[Event], target: Target, trace: str | None, *, is_unicode: bool) -> Writing:
-    """Write into the log alone; all are new, since nobody could say of a key whether it was there."""
+def _write_messages(batch: Sequence[Event], target: Target, trace: str | None, *, is_unicode: bool) -> Queries:
+    """Yield statements that write logical messages; every event is new, since messages have no keys."""
     if any(event.key is not None for event in batch):
-        raise EventError("an event that goes into the log alone cannot have a key: there is no table to look it up in")
-    # A publication's name is checked; it stands in the statement so that the parameters are events, as elsewhere.
+        raise EventError("an event with via='wal' cannot have a key: it has no table in which to look the key up")
+    # `Target` has checked the publication's name, so it may be part of the statement.
     sql = f"""
         SELECT pg_logical_emit_message(true, '{target.publication}', message)
         FROM unnest({_TEXTS}) AS message"""  # noqa: S608
-    for piece in _pieces(batch):
-        messages = [_message(event, target, trace) for event in piece]
+    for chunk in _chunks(batch):
+        messages = [_message(event, target, trace) for event in chunk]
         yield Query(sql, (_array(messages if is_unicode else map(_as_ascii, messages)),), returns=False)
     return [True] * len(batch)
 
 
 def _message(event: Event, target: Target, trace: str | None) -> str:
-    """Return what the reader takes for a row: members are named as the table's columns."""
+    """Return the JSON text that the reader decodes into a row: its members have the names of the table's columns."""
     row: dict[str, Any] = {
         "event_type": event.type,
         "environment": event.environment or target.environment,
@@ -179,21 +189,21 @@ def _message(event: Event, target: Target, trace: str | None) -> str:
 
 
 def _as_ascii(text: str) -> str:
-    """Return JSON text that any encoding of a connection can carry."""
+    """Return JSON text with all other characters escaped, for connections whose encoding is not Unicode."""
     return _NOT_ASCII.sub(lambda match: json.dumps(match[0])[1:-1], text)
 
 
-def _looking(
-    target: Target, known: MutableMapping[str, Shape], *, is_keyed: bool, is_traced: bool
+def _checked_shape(
+    target: Target, shapes: MutableMapping[str, Shape], *, is_keyed: bool, is_traced: bool
 ) -> Generator[Query, Sequence[Sequence[Any]], Shape]:
-    shape = known.get(target.table)
-    # What was lacking a while ago may have been added since.
+    shape = shapes.get(target.table)
+    # A column or index that the cached shape lacks may have been added since.
     if shape is None or (is_keyed and not shape.is_key_unique) or (is_traced and not shape.has_traceparent):
-        answer = yield Query(_LOOK, (target.quoted,), returns=True)
+        answer = yield Query(_READ_SHAPE, (target.quoted,), returns=True)
         if not answer:
-            # No such table: Postgres says so better when it is written to.
+            # The table does not exist. Let the INSERT fail: Postgres' message is clearer.
             return Shape(has_key=is_keyed, is_key_unique=is_keyed, has_traceparent=is_traced)
-        shape = known[target.table] = Shape(*answer[0])
+        shape = shapes[target.table] = Shape(*answer[0])
     if is_keyed and not shape.has_key:
         raise EventError(
             f"{target.table} has no column for keys: ALTER TABLE {target.quoted} ADD COLUMN event_key text UNIQUE"
@@ -210,29 +220,29 @@ def _looking(
 
 
 def _insert(target: Target, columns: Mapping[str, Sequence[str | None]]) -> Query:
-    """Return the INSERT: what all of its events share stands in it once, the rest comes in an array for each column.
+    """Return the INSERT. A value that all events share is one parameter; each other column is one array parameter.
 
-    Postgres takes an array apart in half the time that it needs for JSON.
+    Postgres unnests an array in half the time that it needs for JSON.
     """
     shared = {name: column[0] for name, column in columns.items() if name in _SHARED and len(set(column)) == 1}
     shared_texts = [text for text in shared.values() if text is not None]
     arrays = {name: column for name, column in columns.items() if name not in shared}
     values = (_CASTS.get(name, "{}").format(_TEXT if name in shared else name) for name in columns)
     is_keyed = "event_key" in columns
-    # With a target: without one, a sequence that was set back would make events vanish without a word.
+    # ON CONFLICT names its column. If it did not, a sequence that was set back would silently discard events.
     ends = "ON CONFLICT (event_key) DO NOTHING RETURNING event_key" if is_keyed else ""
     sql = f"""
         INSERT INTO {target.quoted.replace("%", "%%")} ({", ".join(columns)})
         SELECT {", ".join(values)}
         FROM unnest({", ".join([_TEXTS] * len(arrays))}) AS event ({", ".join(arrays)})
-        {ends}"""  # noqa: S608 - the name is quoted, all else is fixed
+        {ends}"""  # noqa: S608 - the table's name is quoted, the rest is fixed
     return Query(sql, (*shared_texts, *map(_array, arrays.values())), returns=is_keyed)
 
 
 def _columns(
     events: Sequence[Event], target: Target, trace: str | None, *, is_unicode: bool
 ) -> dict[str, Sequence[str | None]]:
-    """Return the columns that some of the events have; the others have their defaults, as they would have alone."""
+    """Return the columns that at least one event sets; Postgres fills the other columns with their defaults."""
     columns: dict[str, Sequence[str | None]] = {
         "event_type": [event.type for event in events],
         "environment": [event.environment or target.environment for event in events],
@@ -247,17 +257,19 @@ def _columns(
 
 
 def _array(texts: Iterable[str | None]) -> str:
-    """Return an array as Postgres reads it; a driver would put it together value by value, which takes much longer.
+    """Return the literal of a Postgres array. A driver would build it value by value, which takes much longer.
 
-    No text has a NUL in it, so one stands between them until all are escaped.
+    The texts contain no NUL, so NUL separates them while all of them are escaped in one pass.
+
+    Source: https://www.postgresql.org/docs/current/arrays.html#ARRAYS-IO
     """
     elements = [_NULL if text is None else text for text in texts]
     escaped = "\0".join(elements).replace("\\", "\\\\").replace('"', '\\"').replace("\0", '","')
     return f'{{"{escaped}"}}'.replace(f'"{_NULL}"', "NULL")
 
 
-def _firsts(events: Iterable[Event]) -> Iterator[bool]:
-    """Tell for each event whether none before it has its key."""
+def _firsts_of_key(events: Iterable[Event]) -> Iterator[bool]:
+    """Yield for each event whether it is the first with its key."""
     seen: set[str] = set()
     for event in events:
         yield event.key not in seen
@@ -265,12 +277,12 @@ def _firsts(events: Iterable[Event]) -> Iterator[bool]:
             seen.add(event.key)
 
 
-def _pieces(events: Sequence[Event]) -> Iterator[Sequence[Event]]:
-    """Cut a batch within the bounds of a statement."""
+def _chunks(events: Sequence[Event]) -> Iterator[Sequence[Event]]:
+    """Yield a batch in chunks within the limits of one statement."""
     first, characters = 0, 0
     for at, event in enumerate(events):
         size = len(event.context_json)
-        if at > first and (at - first == _PIECE_EVENTS or characters + size > _PIECE_CHARACTERS):
+        if at > first and (at - first == _CHUNK_EVENTS or characters + size > _CHUNK_CHARACTERS):
             yield events[first:at]
             first, characters = at, 0
         characters += size

@@ -1,6 +1,6 @@
-"""Whatever traces this process -> the W3C traceparent of the span that runs, if one does.
+"""The tracing library of this process -> the W3C traceparent of the active span, or None.
 
-Edge: asks sentry_sdk and OpenTelemetry where the app has loaded them; nothing is imported that was not.
+Edge: reads sentry_sdk and OpenTelemetry if the app has imported them. This file imports neither.
 
 Source: https://www.w3.org/TR/trace-context/#traceparent-header
 """
@@ -13,19 +13,22 @@ from outhaul.event import is_traceparent
 
 
 def running_traceparent() -> str | None:
-    """Return the traceparent of Sentry's span, or of OpenTelemetry's where Sentry has none."""
-    return next(filter(is_traceparent, (_of_sentry(), _of_opentelemetry())), None)
+    """Return the traceparent of Sentry's active span, else of OpenTelemetry's, else None.
+
+    Source: https://www.w3.org/TR/trace-context/#traceparent-header
+    """
+    return next(filter(is_traceparent, (_from_sentry(), _from_opentelemetry())), None)
 
 
-def _of_sentry() -> str | None:
+def _from_sentry() -> str | None:
     sentry_sdk = sys.modules.get("sentry_sdk")
     span = sentry_sdk.get_current_span() if sentry_sdk and hasattr(sentry_sdk, "get_current_span") else None
-    # Spans of other kinds than the usual one need not have these.
+    # Not every kind of span has these attributes.
     trace_id, span_id = getattr(span, "trace_id", None), getattr(span, "span_id", None)
     return f"00-{trace_id}-{span_id}-{'01' if getattr(span, 'sampled', None) else '00'}"
 
 
-def _of_opentelemetry() -> str | None:
+def _from_opentelemetry() -> str | None:
     trace = sys.modules.get("opentelemetry.trace")
     if trace is None:
         return None

@@ -1,1 +1,1 @@
-"""The outbox as a Django app: add `outhaul.django` to INSTALLED_APPS, then `OutboxEvent.emit(…)` inside `atomic()`."""
+"""A Django project -> its outbox: add `outhaul.django` to INSTALLED_APPS, call `OutboxEvent.emit(…)` in `atomic()`."""

@@ -1,4 +1,9 @@
-"""Events in the admin: to look at, not to change, with what ClickHouse says of them."""
+"""Events of the outbox -> read-only pages of the admin, which show for each event whether ClickHouse has stored it.
+
+Edge: the database, and ClickHouse once for each page.
+
+Source: https://docs.djangoproject.com/en/5.2/ref/contrib/admin/
+"""
 
 from __future__ import annotations
 
@@ -16,7 +21,7 @@ _MARK = "outhaul_is_stored"
 
 
 class _WithStored(ChangeList):
-    """A page of events, each marked with whether it is stored: one question for all of them."""
+    """A page of events, each marked as stored or not; one query to ClickHouse serves the page."""
 
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
@@ -28,8 +33,8 @@ class _WithStored(ChangeList):
 
 
 @admin.register(OutboxEvent)
-class OutboxEventAdmin(admin.ModelAdmin):  # type: ignore[type-arg] # at run time it has none
-    """Events are written by use cases and captured from the log, so nobody writes them here."""
+class OutboxEventAdmin(admin.ModelAdmin):  # type: ignore[type-arg] # generic only in the stubs
+    """Pages for events. They are read-only: use cases write events, and a change would not be captured."""
 
     list_display = ("id", "event_type", "environment", "event_date_time", "event_key", "is_stored")
     list_filter = ("environment",)
@@ -38,7 +43,7 @@ class OutboxEventAdmin(admin.ModelAdmin):  # type: ignore[type-arg] # at run tim
 
     @admin.display(description="stored in ClickHouse?", boolean=True)
     def is_stored(self, event: OutboxEvent) -> bool | None:
-        """Tell whether ClickHouse holds the event; None is unknown."""
+        """Return whether ClickHouse has stored the event; None if that is unknown."""
         if not hasattr(event, _MARK):
             stored = stored_ids([event.pk])
             return None if stored is None else event.pk in stored
@@ -46,7 +51,7 @@ class OutboxEventAdmin(admin.ModelAdmin):  # type: ignore[type-arg] # at run tim
         return known
 
     def get_changelist(self, request: HttpRequest, **options: Any) -> type[ChangeList]:
-        """Return the page that asks ClickHouse once."""
+        """Return the page that queries ClickHouse once for all its events."""
         return _WithStored
 
     def get_readonly_fields(self, request: HttpRequest, obj: OutboxEvent | None = None) -> tuple[str, ...]:
@@ -54,13 +59,13 @@ class OutboxEventAdmin(admin.ModelAdmin):  # type: ignore[type-arg] # at run tim
         return (*(field.name for field in OutboxEvent._meta.fields), "is_stored")
 
     def has_add_permission(self, request: HttpRequest) -> bool:
-        """Nobody may."""
+        """Forbid it to every user."""
         return False
 
     def has_change_permission(self, request: HttpRequest, obj: OutboxEvent | None = None) -> bool:
-        """Nobody may."""
+        """Forbid it to every user."""
         return False
 
     def has_delete_permission(self, request: HttpRequest, obj: OutboxEvent | None = None) -> bool:
-        """Nobody may: `outhaul prune` deletes what is proven stored."""
+        """Forbid it to every user: `outhaul prune` deletes events that ClickHouse has stored."""
         return False

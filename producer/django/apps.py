@@ -1,4 +1,9 @@
-"""The Django app."""
+"""`outhaul.django` in INSTALLED_APPS -> the app's names and its system checks.
+
+Edge: registers the checks when Django starts.
+
+Source: https://docs.djangoproject.com/en/5.2/ref/applications/
+"""
 
 from __future__ import annotations
 
@@ -6,7 +11,7 @@ from django.apps import AppConfig
 
 
 class OutboxConfig(AppConfig):
-    """`outhaul.django` in INSTALLED_APPS; `outhaul` in migrations and in the admin."""
+    """The app. Its label in migrations and in the admin is `outhaul`."""
 
     name = "outhaul.django"
     label = "outhaul"
@@ -14,5 +19,5 @@ class OutboxConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Register what `manage.py check` looks at."""
-        from outhaul.django import checks  # noqa: F401, PLC0415 - models must be there first
+        """Register the system checks."""
+        from outhaul.django import checks  # noqa: F401, PLC0415 - needs the models, which Django has now loaded

@@ -1,6 +1,8 @@
-"""A project -> what `manage.py check` says of its outbox.
+"""A Django project -> the findings of `manage.py check` about its outbox.
 
-Edge: the project's settings and the sources of its own apps; with `--database`, Postgres.
+Edge: reads the project's settings and the source of its apps; with `--database`, also Postgres.
+
+Source: https://docs.djangoproject.com/en/5.2/topics/checks/
 """
 
 from __future__ import annotations
@@ -25,26 +27,26 @@ _PUBLISHED = "SELECT count(*) FROM pg_publication_tables WHERE pubname = %s AND 
 
 @checks.register(checks.Tags.models)
 def check_settings(**_options: Any) -> list[checks.CheckMessage]:
-    """Names must do, and the database must be Postgres."""
+    """Check that the outbox' settings are valid and that its database is Postgres."""
     try:
         target()
     except EventError as error:
         return [checks.Error(f"OUTHAUL_TABLE or OUTHAUL_ENVIRONMENT: {error}", id="outhaul.E001")]
     connection = connections[router.db_for_write(OutboxEvent)]
     if connection.vendor != "postgresql":
-        what = f"the outbox must be in Postgres, and database {connection.alias!r} is {connection.vendor}"
-        return [checks.Error(what, hint="Use django.db.backends.postgresql, or a router.", id="outhaul.E002")]
+        message = f"the outbox must be in Postgres, but database {connection.alias!r} is {connection.vendor}"
+        return [checks.Error(message, hint="Use django.db.backends.postgresql, or a router.", id="outhaul.E002")]
     return []
 
 
 @checks.register(checks.Tags.models)
 def check_transactions(**_options: Any) -> list[checks.CheckMessage]:
-    """An event without a transaction around it and its business change would stand alone, so `emit` refuses it."""
+    """Warn about calls of `emit` without a visible `atomic()`: `emit` raises if no transaction is open."""
     if connections[router.db_for_write(OutboxEvent)].settings_dict.get("ATOMIC_REQUESTS"):
         return []
     return [
         checks.Warning(
-            f"{path}:{line} emits an event, and no atomic() is to be seen around it",
+            f"{path}:{line} emits an event, but no atomic() is visible around it",
             hint="Put `with transaction.atomic():` around it and the business change, or end the line with "
             f"`# {PROMISE}`.",
             id="outhaul.W001",
@@ -56,7 +58,7 @@ def check_transactions(**_options: Any) -> list[checks.CheckMessage]:
 
 @checks.register(checks.Tags.database)
 def check_publication(databases: Sequence[str] | None = None, **_options: Any) -> list[checks.CheckMessage]:
-    """What is not published is not captured."""
+    """Warn if the publication does not contain the outbox: its events would not be captured."""
     alias = router.db_for_write(OutboxEvent)
     if alias not in (databases or ()) or connections[alias].vendor != "postgresql":
         return []
@@ -66,12 +68,12 @@ def check_publication(databases: Sequence[str] | None = None, **_options: Any) -
         found = cursor.fetchone()
     if found and found[0]:
         return []
-    what = f"publication {publication()!r} does not hold {target().table}: its events are not captured"
-    return [checks.Warning(what, hint="Run `manage.py migrate outhaul`, or `outhaul setup`.", id="outhaul.W002")]
+    message = f"publication {publication()!r} does not contain {target().table}: its events are not captured"
+    return [checks.Warning(message, hint="Run `manage.py migrate outhaul`, or `outhaul setup`.", id="outhaul.W002")]
 
 
 def _sources() -> Iterator[Path]:
-    """Name the modules of the project's own apps; tests may write as they like."""
+    """Yield the modules of the project's own apps, without tests and migrations."""
     installed = Path(sysconfig.get_paths()["purelib"])
     for config in apps.get_app_configs():
         root = Path(config.path)
@@ -87,5 +89,5 @@ def _lines(path: Path) -> list[int]:
         text = path.read_text(encoding="utf-8")
         return outside_atomic(text) if "OutboxEvent" in text else []
     except (OSError, ValueError, SyntaxError):
-        # Whatever is wrong with it, others say so better.
+        # Python or a linter reports a broken source file better than this check.
         return []

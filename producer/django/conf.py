@@ -1,6 +1,6 @@
-"""Settings of a Django project -> what this app needs to know of its outbox.
+"""Settings of a Django project -> the names and addresses of its outbox.
 
-Edge: reads `django.conf.settings`. All have defaults; the names are those of outhaul's own settings.
+Edge: reads `django.conf.settings`. The settings have the names of outhaul's own settings; each has a default.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from outhaul.statement import Target
 
 
 def target() -> Target:
-    """Return the table (OUTHAUL_TABLE) and the environment of events that name none (OUTHAUL_ENVIRONMENT).
+    """Return the table (OUTHAUL_TABLE) and the default environment of events (OUTHAUL_ENVIRONMENT).
 
     Raises:
-        EventError: one of them will not do.
+        EventError: one of them is invalid.
     """
     return Target(_setting("OUTHAUL_TABLE", "public.outbox"), _setting("OUTHAUL_ENVIRONMENT", None))
 
 
 def db_table() -> str:
-    """Return the table as a model's `db_table` has it, which Django quotes as a whole."""
+    """Return the table for a model's `db_table`. Django quotes it as one name, so the inner quotes are added here."""
     schema, _, name = target().table.rpartition(".")
     return name if schema in {"", "public"} else f'{schema}"."{name}'
 
@@ -32,7 +32,7 @@ def publication() -> str:
 
 
 def clickhouse() -> tuple[str, str] | None:
-    """Return ClickHouse's URL (OUTHAUL_CLICKHOUSE_URL) and the table of events there; None where there is no URL."""
+    """Return the URL (OUTHAUL_CLICKHOUSE_URL) and table (OUTHAUL_CLICKHOUSE_TABLE) of events; None without a URL."""
     url = _setting("OUTHAUL_CLICKHOUSE_URL", "")
     return (str(url), str(_setting("OUTHAUL_CLICKHOUSE_TABLE", "event_log"))) if url else None
 

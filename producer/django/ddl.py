@@ -1,6 +1,6 @@
-"""The files of `sql/postgres` -> operations of a migration.
+"""The files of `sql/postgres` -> operations of a Django migration.
 
-Edge: reads package data. There is one text of each statement, and it is the one that `outhaul setup` applies.
+Edge: reads package data. `outhaul setup` applies the same files.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ _KEYS = "ALTER TABLE ${table} ADD COLUMN IF NOT EXISTS event_key text UNIQUE;"
 
 
 def outbox() -> list[RunSQL]:
-    """Return what makes table, publication, roles and functions; what is there already is left as it is.
+    """Return the operations that create table, publication, roles and functions; existing ones are not changed.
 
-    The slot is none of them: it cannot be made in a transaction that writes. `outhaul setup` makes it.
-    Backwards nothing is taken away: events that are not stored yet may be in the table.
+    They do not create the slot, since Postgres refuses that in a transaction that has written. `outhaul setup` creates
+    the slot. Reversing the migration removes nothing, since the table may hold events that are not stored yet.
     """
     texts = [_file(name) for name in ("0001_outbox", "0002_publication", "0004_roles", "0005_emit")]
-    # A table that was there before outhaul has no keys.
+    # 0001_outbox does not change an existing table, which may have no column for keys.
     texts.insert(1, _KEYS)
     return [RunSQL(_filled(text), reverse_sql=RunSQL.noop) for text in texts]
 

@@ -1,7 +1,7 @@
-"""The outbox as a model: `OutboxEvent.emit(…)` in a use case's `atomic()`, or rows as of any other model.
+"""Events of a Django app -> rows of the outbox, in the transaction of the business change.
 
-Edge: Django's connection. Whichever way an event is written, it is checked before the database is asked, and is written
-in the transaction of the business change or not at all.
+Edge: Django's connection. Call `OutboxEvent.emit(…)` in a use case's `atomic()`, or save rows as of any other model.
+Both check the event before any statement is sent, and both raise `EventError` if no transaction is open.
 
 Source: https://docs.djangoproject.com/en/5.2/topics/db/transactions/
 """
@@ -18,7 +18,7 @@ from outhaul.context import context_json
 from outhaul.django.conf import db_table, target
 from outhaul.errors import EventError
 from outhaul.event import Event
-from outhaul.statement import writing
+from outhaul.statement import write_events
 from outhaul.trace import running_traceparent
 
 if TYPE_CHECKING:
@@ -28,33 +28,34 @@ if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
     from outhaul.statement import Shape
 
-_known: WeakKeyDictionary[Any, dict[str, Shape]] = WeakKeyDictionary()
+# By driver connection.
+_shapes: WeakKeyDictionary[Any, dict[str, Shape]] = WeakKeyDictionary()
 
 
 class ContextEncoder(json.JSONEncoder):
-    """Writes a context as `Event` does: aware times, UUIDs, Decimals to the digit, dataclasses, pydantic models."""
+    """Writes a context as `Event` does: aware times, UUIDs, exact Decimals, dataclasses, pydantic models."""
 
     def encode(self, o: Any) -> str:
         """Return the JSON text of a whole context.
 
         Raises:
-            EventError: it holds what Postgres or ClickHouse would not take.
+            EventError: Postgres or ClickHouse would not accept a value in it.
         """
         return context_json(o)
 
 
 class EventQuerySet(models.QuerySet["OutboxEvent"]):
-    """Queries for events, and the making of many."""
+    """A query set of events, with a `bulk_create` that checks them."""
 
     def bulk_create(self, objs: Iterable[OutboxEvent], *args: Any, **options: Any) -> list[OutboxEvent]:
-        """Write events as Django does it; `ignore_conflicts=True` passes over keys that are there already.
+        """Write events as Django does; `ignore_conflicts=True` ignores events whose key already exists.
 
         Raises:
-            EventError: one of them will not do, or no transaction is open; none is written.
+            EventError: an event is invalid, or no transaction is open. No event was written.
         """
         events = list(objs)
         queries: Any = self
-        queries._for_write = True  # as Django's own does, a moment later
+        queries._for_write = True  # `self.db` must be the database for writes; Django's bulk_create sets the same
         check_transaction(connections[self.db])
         for event in events:
             event.check_event()
@@ -62,7 +63,7 @@ class EventQuerySet(models.QuerySet["OutboxEvent"]):
 
 
 class OutboxEvent(models.Model):
-    """An event. Once written it is captured from the log: neither a change of the row nor its deletion is."""
+    """An event. The insert of its row is captured; later updates and deletes are not."""
 
     event_type: models.CharField[str, str] = models.CharField(max_length=255)
     event_date_time: models.DateTimeField[datetime | None, datetime | None] = models.DateTimeField(
@@ -78,21 +79,21 @@ class OutboxEvent(models.Model):
     objects = EventQuerySet.as_manager()
 
     class Meta:
-        """The table is the one that any other app writes to."""
+        """The table of OUTHAUL_TABLE, which apps without Django may write to as well."""
 
         db_table = db_table()
         verbose_name = "event"
         ordering = ("-id",)
 
     def __str__(self) -> str:
-        """Return what happened, and its number."""
+        """Return the event's type and id."""
         return f"{self.event_type} {self.pk}"
 
     def save(self, *args: Any, **options: Any) -> None:
         """Write a new event.
 
         Raises:
-            EventError: it will not do, no transaction is open, or it was written before: what happened has happened.
+            EventError: it is invalid, no transaction is open, or the event was saved before.
         """
         if not self._state.adding:
             raise EventError("an event that is written cannot be changed: write another one")
@@ -112,50 +113,53 @@ class OutboxEvent(models.Model):
         key: str | None = None,
         using: str | None = None,
     ) -> bool:
-        """Write one event in the transaction that is open; return False when its key is there already.
+        """Write one event in the current transaction; return False if its key already exists.
 
         Args:
             type: what happened, 1 to 255 characters.
             context: a mapping, a dataclass or a pydantic model.
-            environment: None is the project's OUTHAUL_ENVIRONMENT.
-            at: when it happened, aware; None is the transaction's time.
-            version: of the context's form.
-            key: makes a second event with the same key no event.
-            using: the database; None is the router's.
+            environment: 1 to 255 characters; None uses the project's OUTHAUL_ENVIRONMENT.
+            at: when it happened, timezone-aware; None uses the start time of the transaction.
+            version: the version of the context's format.
+            key: at most 255 characters; duplicates of a key are ignored. None means no key.
+            using: the database's alias; None asks the router.
 
         Raises:
-            EventError: the event will not do, or no `atomic()` is open. Nothing was sent, the transaction goes on.
-            django.db.DatabaseError: Postgres refuses it.
+            EventError: the event is invalid, or no `atomic()` is open. Nothing was written; the transaction stays
+                usable.
+            django.db.DatabaseError: Postgres refused the statement.
         """
         return cls.emit_many([Event(type, context, environment=environment, at=at, version=version, key=key)], using)[0]
 
     @classmethod
     def emit_many(cls, events: Iterable[Event], using: str | None = None) -> list[bool]:
-        """Write events in few statements; return for each whether it is new.
+        """Write events in few statements; return for each event whether it is new.
+
+        An event is new if it has no key, or if its key is neither in the table nor in an earlier event of the call.
 
         Raises:
-            EventError: as `emit`; then none of them is written.
-            django.db.DatabaseError: Postgres refuses one of them.
+            EventError: as for `emit`; then no event was written.
+            django.db.DatabaseError: Postgres refused a statement.
         """
         connection = connections[using or router.db_for_write(cls)]
         check_transaction(connection)
         connection.ensure_connection()
-        known = _known.setdefault(connection.connection, {})
-        work = writing(events, target(), known, running_traceparent())
+        shapes = _shapes.setdefault(connection.connection, {})
+        queries = write_events(events, target(), shapes, running_traceparent())
         with connection.cursor() as cursor:
             try:
-                query = next(work)
+                query = next(queries)
                 while True:
                     cursor.execute(query.sql, query.parameters)
-                    query = work.send(cursor.fetchall() if query.returns else [])
+                    query = queries.send(cursor.fetchall() if query.returns else [])
             except StopIteration as end:
                 return list(end.value)
 
     def check_event(self) -> None:
-        """Check the parts as `Event` does; the environment may be the project's.
+        """Check the fields as `Event` does; an empty environment is set to the project's first.
 
         Raises:
-            EventError: one of them will not do.
+            EventError: one of them is invalid.
         """
         self.environment = self.environment or target().environment or ""
         at, version = self.event_date_time, self.metadata_version
@@ -170,18 +174,18 @@ class OutboxEvent(models.Model):
 
 
 def check_transaction(connection: BaseDatabaseWrapper) -> None:
-    """Refuse a connection without a transaction of the app's own.
+    """Check that the connection is to Postgres and that the app has opened a transaction.
 
-    The one that Django's TestCase wraps around each test does not count, so that a test finds what would go wrong.
+    The transaction that Django's TestCase opens around each test does not count: a test fails where production would.
 
     Raises:
-        EventError: it is none of Postgres, or no transaction is open.
+        EventError: the database is not Postgres, or no transaction is open.
     """
     if connection.vendor != "postgresql":
-        raise EventError(f"the outbox is a table of Postgres, and database {connection.alias!r} is {connection.vendor}")
+        raise EventError(f"the outbox must be in Postgres, but database {connection.alias!r} is {connection.vendor}")
     blocks: list[Any] = getattr(connection, "atomic_blocks", [])
-    of_the_test = [block for block in blocks if getattr(block, "_from_testcase", False)]
-    if len(of_the_test) == len(blocks) and (blocks or connection.get_autocommit()):
+    test_blocks = [block for block in blocks if getattr(block, "_from_testcase", False)]
+    if len(test_blocks) == len(blocks) and (blocks or connection.get_autocommit()):
         raise EventError(
             "emit needs the transaction of the business change: use `with transaction.atomic():` around both"
         )

@@ -1,8 +1,9 @@
-"""Source of a module -> lines on which an event is emitted and no `atomic()` is to be seen around it.
+"""Source of a module -> the lines that emit an event without a visible `atomic()` around them.
 
-Pure. It sees what is written in one function: `with transaction.atomic():` around the call, or `@transaction.atomic`
-above the function or a function around it. A function that counts on its caller's transaction says so on the line:
-`# in the caller's transaction`.
+Pure. It finds `with transaction.atomic():` around the call, and `@transaction.atomic` on the enclosing functions. If a
+function relies on its caller's transaction, end the line with `# in the caller's transaction`.
+
+Source: https://docs.python.org/3/library/ast.html
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ _MODEL, _CALLS = "OutboxEvent", frozenset({"emit", "emit_many"})
 
 
 def outside_atomic(source: str) -> list[int]:
-    """Return the numbers of the lines, ascending.
+    """Return the line numbers, ascending.
 
     Raises:
-        SyntaxError: it is no Python.
+        SyntaxError: the source is not valid Python.
     """
     lines = source.splitlines()
     found: list[int] = []

@@ -1,6 +1,6 @@
-"""Ids of events -> those that ClickHouse holds.
+"""Ids of events -> the ids that ClickHouse has stored.
 
-Edge: ClickHouse, asked once for a page of the admin; where it does not answer, the page waits two seconds and no more.
+Edge: one query to ClickHouse for each page of the admin. If ClickHouse does not answer, the page waits two seconds.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ _TIMEOUT_S = 2
 
 
 def stored_ids(ids: Iterable[int]) -> set[int] | None:
-    """Return which of the ids are stored; None where the project names no ClickHouse, or it does not answer."""
-    there = clickhouse()
-    if there is None:
+    """Return the ids that are stored; None if OUTHAUL_CLICKHOUSE_URL is not set, or ClickHouse does not answer."""
+    address = clickhouse()
+    if address is None:
         return None
-    url, table = there
+    url, table = address
     try:
         client = clickhouse_connect.get_client(
             dsn=url, connect_timeout=_TIMEOUT_S, send_receive_timeout=_TIMEOUT_S, query_retries=0
         )
         try:
-            asked = "SELECT DISTINCT id FROM {table:Identifier} WHERE id IN {ids:Array(Int64)}"
-            rows = client.query(asked, parameters={"table": table, "ids": list(ids)}).result_rows
+            query = "SELECT DISTINCT id FROM {table:Identifier} WHERE id IN {ids:Array(Int64)}"
+            rows = client.query(query, parameters={"table": table, "ids": list(ids)}).result_rows
         finally:
             client.close()
     except (ClickHouseError, OSError):

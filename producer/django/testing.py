@@ -1,6 +1,6 @@
-"""For tests of use cases: `with self.assertEmits("user_created", context={…}):`.
+"""A block of a test -> a check of the events that it emits: `with self.assertEmits("user_created", context={…}):`.
 
-Edge: Django's connection, in the test's own transaction.
+Edge: Django's connection, in the test's transaction.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ else:
 
 
 class AssertEmits(_Base):
-    """Mixed into a TestCase or TransactionTestCase of Django's."""
+    """Mixin for Django's TestCase and TransactionTestCase."""
 
     @contextmanager
     def assertEmits(  # noqa: N802 - as unittest spells it
         self, *types: str, context: Mapping[str, Any] | None = None, using: str | None = None
     ) -> Iterator[list[OutboxEvent]]:
-        """Fail unless the block leaves events of just these types, in this order; none named is no event.
+        """Fail unless the block emits exactly one event of each of these types, in this order.
 
         Args:
-            types: of the events.
-            context: what each of them must hold, among other things.
-            using: the database; None is the router's.
+            types: the types of the events; without types, the block must emit nothing.
+            context: members that the context of each event must have; it may have more.
+            using: the database's alias; None asks the router.
 
         Yields:
-            A list that has the events when the block is over.
+            A list. It is filled with the events when the block has ended.
         """
         events = OutboxEvent.objects.using(using) if using else OutboxEvent.objects.all()
         before = events.order_by("-pk").values_list("pk", flat=True).first() or 0

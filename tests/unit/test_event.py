@@ -115,7 +115,7 @@ def test_a_context_may_be_a_dataclass_or_a_model() -> None:
 @pytest.mark.parametrize(
     ("bad", "why"),
     [
-        ({"type": ""}, "type must be a text of 1 to 255"),
+        ({"type": ""}, "type must be a string of 1 to 255"),
         ({"type": "x" * 256}, "type must be"),
         ({"type": 1}, "type must be"),
         ({"type": "a\0"}, "type must be"),

@@ -1,4 +1,7 @@
-"""Table, publication, roles and functions, from `sql/postgres`; for Django, one model."""
+"""The files of `sql/postgres` -> table, publication, roles and functions in Postgres, and one model in Django's state.
+
+Edge: `manage.py migrate` applies it.
+"""
 
 import django.db.models.functions.datetime
 from django.db import migrations, models
@@ -8,7 +11,7 @@ from outhaul.django.models import ContextEncoder
 
 
 class Migration(migrations.Migration):
-    """Make the outbox, or take the one that is there."""
+    """Create the outbox, or use the existing one."""
 
     initial = True
     dependencies = ()

@@ -1,4 +1,7 @@
-"""`manage.py outhaul_status`: what `outhaul status` says of this project's database."""
+"""`manage.py outhaul_status` -> the output and exit code of `outhaul status` for this project's database.
+
+Edge: runs `outhaul status` as a subprocess.
+"""
 
 from __future__ import annotations
 
@@ -16,24 +19,24 @@ from outhaul.django.models import OutboxEvent
 
 
 class Command(BaseCommand):
-    """Runs outhaul's own command, with the database of this project unless OUTHAUL_POSTGRES_DSN names another."""
+    """Runs `outhaul status` with this project's database. OUTHAUL_POSTGRES_DSN, if set, has priority."""
 
     help = "Show slot, reader, sink and ClickHouse; exit code 1 when something is wrong."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Take those of `outhaul status`."""
+        """Accept the option of `outhaul status`."""
         parser.add_argument("--json", action="store_true", help="print one JSON object")
 
     def handle(self, *_args: Any, **options: Any) -> None:
-        """Run it; its exit code is ours."""
+        """Run `outhaul status`, and exit with its exit code."""
         database = connections[router.db_for_read(OutboxEvent)].settings_dict
         given = {"dbname": "NAME", "user": "USER", "password": "PASSWORD", "host": "HOST", "port": "PORT"}
-        ours = {
+        defaults = {
             "OUTHAUL_POSTGRES_DSN": make_conninfo("", **{name: database[key] or None for name, key in given.items()}),
             "OUTHAUL_TABLE": target().table if "." in target().table else f"public.{target().table}",
             "OUTHAUL_PUBLICATION": publication(),
         }
         command = [sys.executable, "-m", "outhaul", "status", *(["--json"] if options["json"] else [])]
-        done = subprocess.run(command, env=ours | os.environ, check=False)
+        done = subprocess.run(command, env=defaults | os.environ, check=False)
         if done.returncode:
             sys.exit(done.returncode)
