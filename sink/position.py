@@ -65,6 +65,18 @@ class Position:
         return f"{self.lsn}#{self.ordinal}"
 
 
+@dataclass(frozen=True, slots=True)
+class History:
+    """Which history of which cluster: positions of one mean nothing in another.
+
+    `of_standby` tells that it is read from a slot of a standby's own, which may stand elsewhere than the primary's.
+    """
+
+    system_identifier: str
+    timeline: int
+    of_standby: bool = False
+
+
 def parse_position(text: str) -> Position:
     """Read what `str(Position)` wrote.
 

@@ -27,13 +27,13 @@ from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.codes import THROW_IF
 from outhaul.sink.errors import Exit, FatalError, ForeignMessageError, PipelineError, PoisonError, TransientError
 from outhaul.sink.failpoint import reach
+from outhaul.sink.fence import newest_epoch
 from outhaul.sink.insert import insert
 from outhaul.sink.keys import alive_key, epoch_key, stored_key
 from outhaul.sink.quarantine import set_aside
 from outhaul.sink.redis.payloads import ALIVE_S, Payloads
 from outhaul.sink.report import Outcome, Report
 from outhaul.sink.seal import ForgedMessageError, Seal, seal_of
-from outhaul.sink.sql import query
 from outhaul.sink.telemetry import log_context, metrics, sentry
 from outhaul.sink.telemetry.sentry import trace
 from outhaul.sink.version import Address, OtherVersionError
@@ -294,9 +294,8 @@ def _superseded(message: Message, mirror: str | None) -> bool:
 
 
 def _fenced(sink: Sink, message: Message) -> bool:
-    newest = query("latest_epoch", epochs=sink.settings.epochs_table)
-    rows = sink.clickhouse.rows(newest, parameters={"source": message.fence})
-    return bool(rows) and rows[0][1] != message.owner
+    newest = newest_epoch(sink.clickhouse, sink.settings, message.lane)
+    return newest is not None and newest.owner != message.owner
 
 
 def _tell(sink: Sink, message: Address, report: Report) -> None:

@@ -14,11 +14,11 @@ from outhaul.cdc_reader.postgres.connect import check_stream, connect_stream, is
 from outhaul.cdc_reader.postgres.errors import error_of
 from outhaul.cdc_reader.postgres.preflight import Server, check_server, check_shards, connect
 from outhaul.cdc_reader.postgres.slot_view import slot_facts
-from outhaul.cdc_reader.session.fence import newest_epoch
 from outhaul.cdc_reader.slots.change import CREATES_WITHIN_S, restart
 from outhaul.cdc_reader.slots.create import create
 from outhaul.sink import schema
 from outhaul.sink.errors import FatalError
+from outhaul.sink.fence import newest_epoch
 from outhaul.sink.position import NO_LSN
 from outhaul.sink.sql import MARK, names, number_in, schema_number, statement
 

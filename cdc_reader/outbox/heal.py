@@ -23,12 +23,12 @@ from outhaul.cdc_reader.outbox.rows import Wanted, batches
 from outhaul.cdc_reader.outbox.shape import describe
 from outhaul.cdc_reader.postgres.errors import translated
 from outhaul.cdc_reader.postgres.preflight import connect
-from outhaul.cdc_reader.postgres.slot import History
-from outhaul.cdc_reader.session.fence import newest_epoch, raise_epoch, settle
 from outhaul.sink.app import make_app
 from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.errors import FatalError
+from outhaul.sink.fence import newest_epoch, raise_epoch, wait_for_older_inserts
 from outhaul.sink.keys import COPY
+from outhaul.sink.position import History
 from outhaul.sink.redis.payloads import Payloads
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ def _own_lane(settings: Settings, line: Line, clickhouse: ClickHouse, patience_s
         epoch = 1 + (newest.epoch if newest else 0)
         history = stream.history if stream else History("", 0)
         raise_epoch(clickhouse, settings, history, line.lsn, epoch, owner, lane=COPY)
-        settle(clickhouse, settings, time.sleep, lane=COPY)
+        wait_for_older_inserts(clickhouse, settings, time.sleep, lane=COPY)
         delivering = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=settings.insert_timeout_s)
         try:
             yield Delivery(make_app(settings), payloads, delivering, epoch, owner, patience_s=patience_s)

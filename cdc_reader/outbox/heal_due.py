@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
-from outhaul.cdc_reader.postgres.slot import History
-from outhaul.cdc_reader.session.fence import newest_epoch, raise_epoch
+from outhaul.sink.fence import newest_epoch, raise_epoch
 from outhaul.sink.keys import STREAM
-from outhaul.sink.position import NO_LSN
+from outhaul.sink.position import NO_LSN, History
 
 if TYPE_CHECKING:
     from outhaul.sink.clickhouse import ClickHouse

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import socket
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -20,7 +19,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from outhaul.cdc_reader.postgres.errors import error_of
 from outhaul.cdc_reader.postgres.receive_buffer import Window
 from outhaul.cdc_reader.postgres.timelines import parse
-from outhaul.sink.position import NO_LSN, Lsn
+from outhaul.sink.position import NO_LSN, History, Lsn
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn, PGresult
@@ -45,18 +44,6 @@ _DEFAULTS: dict[str, str | int] = {
 # libpq grows its buffer for a large row and never shrinks it; as it starts, it takes no more than 16 KiB at a time.
 _BUFFER_BYTES = 1 << 20
 _ROW_BYTES = _BUFFER_BYTES - 1024
-
-
-@dataclass(frozen=True, slots=True)
-class History:
-    """Which history of which cluster: positions of one mean nothing in another.
-
-    `of_standby` tells that it is read from a slot of a standby's own, which may stand elsewhere than the primary's.
-    """
-
-    system_identifier: str
-    timeline: int
-    of_standby: bool = False
 
 
 def conninfo(dsn: str, **extra: str) -> str:

@@ -21,7 +21,7 @@ from outhaul.sink.position import Lsn
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from outhaul.cdc_reader.postgres.slot import History
+    from outhaul.sink.position import History
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,16 +1,14 @@
-"""Slot owned -> epoch of our own, older inserts at rest, and the positions that need not be streamed again.
+"""Slot that this session owns -> a new epoch, and the stored positions, which need not be streamed again.
 
-Edge: ClickHouse, which is the checkpoint. Called once a session, when the slot is ours and no row has been looked at:
+Edge: ClickHouse, which is the checkpoint. Called once a session, after it took the slot and before it reads a row:
 
-1. *bind*: the newest epoch tells which history the stored positions belong to; another one is a stop, but where it
-   can be proved to go on where that one ended (cdc_reader/postgres/timelines.py).
+1. *bind*: the newest epoch says which history the stored positions belong to. Another history stops the reader, unless
+   it provably continues the known one (cdc_reader/postgres/timelines.py).
 2. *fence*: write a newer epoch. From here on ClickHouse refuses every insert of an older reader that begins.
-3. *settle*: wait until no insert that began before the fence is still running. Every insert is listed among the
-   running queries before it asks for the epoch, so one of the two sees the other: it is refused, or it is waited for.
-   No clock is involved.
-4. *ask*: which positions from the slot's confirmed one on are stored? Nothing but ourselves can add to the answer.
+3. *wait*: until every insert that began before the fence has ended (sink/fence.py).
+4. *ask*: which positions from the slot's confirmed one on are stored? From here on only this session adds to them.
 
-Dying between any two of these leaves nothing but an epoch that nobody uses.
+A crash between any two steps leaves an unused epoch behind and nothing else.
 """
 
 from __future__ import annotations
@@ -25,18 +23,17 @@ from outhaul.cdc_reader.capture import arrow
 from outhaul.cdc_reader.capture.logical_message import FIRST_ORDINAL
 from outhaul.cdc_reader.capture.stored_positions import Held
 from outhaul.cdc_reader.postgres.timelines import Past, doubt
-from outhaul.cdc_reader.session.fence import Epoch, newest_epoch, raise_epoch, settle
 from outhaul.sink.errors import Exit, FatalError, PipelineError
 from outhaul.sink.failpoint import reach
+from outhaul.sink.fence import Epoch, newest_epoch, raise_epoch, wait_for_older_inserts
 from outhaul.sink.settings import SHARD_BITS
 from outhaul.sink.sql import query
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from outhaul.cdc_reader.postgres.slot import History
     from outhaul.sink.clickhouse import ClickHouse
-    from outhaul.sink.position import Lsn
+    from outhaul.sink.position import History, Lsn
     from outhaul.sink.settings import Settings
 
 log = structlog.get_logger("outhaul.reader")
@@ -63,7 +60,7 @@ def recover(
     *,
     past: Past = _UNKNOWN,
 ) -> Recovered:
-    """Bind, fence, settle, ask.
+    """Bind, fence, wait, ask.
 
     Args:
         clickhouse: the checkpoint.
@@ -85,7 +82,7 @@ def recover(
     reach("recovery.bound")
     raise_epoch(clickhouse, settings, history, confirmed, epoch, owner)
     reach("recovery.fenced")
-    settle(clickhouse, settings, wait)
+    wait_for_older_inserts(clickhouse, settings, wait)
     reach("recovery.settled")
     held = {branch.clickhouse_table: ask(clickhouse, branch, confirmed) for branch in settings.branches()}
     reach("recovery.asked")
@@ -141,7 +138,7 @@ def _follow(
         raise _other_history(settings, known, found, confirmed, why)
     branch, epoch = past.ended[known.timeline], newest.epoch + 1
     raise_epoch(clickhouse, settings, known, confirmed, epoch, owner)
-    settle(clickhouse, settings, wait)
+    wait_for_older_inserts(clickhouse, settings, wait)
     if tail := sum(ask(clickhouse, one, branch).rows for one in settings.branches()):
         why = f"ClickHouse holds {tail} events that the old primary wrote past {branch}, where this one branched off"
         raise _other_history(settings, known, found, confirmed, why)

@@ -18,7 +18,8 @@ from outhaul.cdc_reader.postgres.connect import open_stream
 from outhaul.sink.errors import PipelineError
 
 if TYPE_CHECKING:
-    from outhaul.cdc_reader.postgres.slot import History, Link
+    from outhaul.cdc_reader.postgres.slot import Link
+    from outhaul.sink.position import History
     from outhaul.sink.settings import Settings
 
 log = structlog.get_logger("outhaul.reader")

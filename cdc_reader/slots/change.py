@@ -23,19 +23,19 @@ from outhaul.cdc_reader.postgres.connect import end_of_log, open_stream
 from outhaul.cdc_reader.postgres.errors import error_of, slot_unusable
 from outhaul.cdc_reader.postgres.preflight import connect
 from outhaul.cdc_reader.postgres.slot_view import slot_facts
-from outhaul.cdc_reader.session.fence import newest_epoch, raise_epoch, settle
 from outhaul.cdc_reader.slots.create import create
 from outhaul.cdc_reader.slots.hold import hold
 from outhaul.sink.errors import Exit, FatalError
 from outhaul.sink.failpoint import reach
+from outhaul.sink.fence import newest_epoch, raise_epoch, wait_for_older_inserts
 from outhaul.sink.position import NO_LSN, Lsn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from outhaul.cdc_reader.outbox.snapshot import Line
-    from outhaul.cdc_reader.postgres.slot import History
     from outhaul.sink.clickhouse import ClickHouse
+    from outhaul.sink.position import History
     from outhaul.sink.settings import Settings
 
 log = structlog.get_logger("outhaul.slot")
@@ -175,7 +175,7 @@ def take_over(
             )
     epoch = 1 + (newest.epoch if newest else 0)
     raise_epoch(clickhouse, settings, history, at, epoch, secrets.token_hex(8))
-    settle(clickhouse, settings, time.sleep)
+    wait_for_older_inserts(clickhouse, settings, time.sleep)
 
 
 def identify(settings: Settings) -> History:

@@ -17,9 +17,9 @@ from outhaul.cdc_reader.outbox.snapshot import now
 from outhaul.cdc_reader.postgres.connect import connect_stream
 from outhaul.cdc_reader.postgres.preflight import connect
 from outhaul.cdc_reader.postgres.slot_view import SlotFacts, slot_facts
-from outhaul.cdc_reader.session.fence import newest_epoch
 from outhaul.cdc_reader.session.recovery import ask
 from outhaul.sink.clickhouse import ClickHouse
+from outhaul.sink.fence import newest_epoch
 from outhaul.sink.position import NO_LSN, Lsn
 
 if TYPE_CHECKING:

@@ -21,13 +21,13 @@ from outhaul.cdc_reader.outbox.heal_due import due, note_done
 from outhaul.cdc_reader.outbox.snapshot import behind_the_slot
 from outhaul.cdc_reader.postgres.connect import connect_stream
 from outhaul.cdc_reader.postgres.slot_view import slot_facts
-from outhaul.cdc_reader.session.fence import newest_epoch
 from outhaul.cdc_reader.slots.change import drop, identify, make_anew
 from outhaul.cdc_reader.slots.hold import check_free, hold
 from outhaul.cdc_reader.slots.plan import count_unread
 from outhaul.sink.backoff import backoff_s
 from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.errors import Exit, FatalError, PipelineError
+from outhaul.sink.fence import newest_epoch
 from outhaul.sink.telemetry import sentry
 
 if TYPE_CHECKING:

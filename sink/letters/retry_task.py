@@ -4,8 +4,8 @@ Edge: the second task of the sink. In this order, so that a crash between any tw
 
 1. *insert*: each row by a statement of its own, which leaves it out where the event table has its position. Its token
    is made of the position alone, so of two retries at the same moment one stores nothing.
-2. *settle*: wait until no insert is running that began before that. Whichever begins later finds the position in the
-   event table, so at no moment does one find it nowhere.
+2. *wait*: until every insert of the source that began before that has ended, in whichever lane. An insert that begins
+   later finds the position in the event table, so no insert can find the position in neither table.
 3. *remove*: only letters whose position the event table is seen to hold.
 
 A crash before 3 leaves a row in both tables; the next retry finds it stored, and removes the letter.
@@ -28,24 +28,24 @@ from celery import shared_task
 
 from outhaul.sink.app import RETRY_LETTERS
 from outhaul.sink.batch import Message, encode
-from outhaul.sink.codes import ACCESS_DENIED, THROW_IF
+from outhaul.sink.codes import THROW_IF
 from outhaul.sink.errors import FatalError, ForeignMessageError, PipelineError, PoisonError, TransientError
 from outhaul.sink.failpoint import reach
+from outhaul.sink.fence import newest_epoch, wait_for_older_inserts
 from outhaul.sink.insert import Contents, parameters, statement
 from outhaul.sink.insert import settings as insert_settings
-from outhaul.sink.keys import STREAM, letters_key, mark
+from outhaul.sink.keys import STREAM, letters_key
 from outhaul.sink.letters import cast_check
 from outhaul.sink.letters import dead_letters as letters
 from outhaul.sink.letters.restore import restore, values_of
 from outhaul.sink.letters.retry_message import Order, places
 from outhaul.sink.seal import ForgedMessageError
-from outhaul.sink.sql import query
 from outhaul.sink.task import branch_of, sink_of
 from outhaul.sink.telemetry import metrics
 from outhaul.sink.version import OtherVersionError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     import pyarrow as pa
 
@@ -57,9 +57,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("outhaul.sink")
 
-_POLL_S = 0.05
-# As in recovery: a server ends a statement between two blocks, not in the middle of one, in seconds.
-_GRACE_S = 10
 _OWNERS_TRIED = 3
 
 
@@ -152,7 +149,7 @@ def retry(clickhouse: ClickHouse, settings: Settings, order: Order) -> list[Word
     reach("letters.inserted")
     held = letters.stored(clickhouse, settings, [letter.position for letter in open_])
     if held:
-        settle(clickhouse, settings)
+        wait_for_older_inserts(clickhouse, settings, time.sleep, all_lanes=True)
         letters.remove(clickhouse, settings, held)
     reach("letters.removed")
     _write_reasons(clickhouse, settings, found, {at: why for at, why in refused.items() if at not in held})
@@ -248,36 +245,8 @@ def _message(settings: Settings, position: Position, owner: str, size_bytes: int
 
 
 def _owner(clickhouse: ClickHouse, settings: Settings) -> str:
-    newest = query("latest_epoch", epochs=settings.epochs_table)
-    rows = clickhouse.rows(newest, parameters={"source": settings.source})
-    return str(rows[0][1]) if rows else ""
-
-
-def settle(clickhouse: ClickHouse, settings: Settings, sleep: Callable[[float], None] = time.sleep) -> None:
-    """Wait until the inserts of this source that are running now have ended.
-
-    Raises:
-        TransientError: one of them does not end.
-    """
-    patience_s = settings.insert_timeout_s + _GRACE_S
-    running, waited_s = query("inserts_now"), 0.0
-    before: set[str] | None = None
-    while True:
-        try:
-            now = {row[0] for row in clickhouse.rows(running, parameters={"mark": mark(settings.source)})}
-        except FatalError as error:
-            if error.code != ACCESS_DENIED:
-                raise
-            # Hidden from us: by then the server has ended them.
-            sleep(patience_s)
-            return
-        before = now if before is None else before & now
-        if not before:
-            return
-        if waited_s >= patience_s:
-            raise TransientError(f"{len(before)} inserts are still running in ClickHouse after {patience_s:g} s")
-        sleep(_POLL_S)
-        waited_s += _POLL_S
+    newest = newest_epoch(clickhouse, settings, STREAM)
+    return newest.owner if newest else ""
 
 
 def _write_reasons(

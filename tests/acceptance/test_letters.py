@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from outhaul.cdc_reader.postgres.slot import History
-from outhaul.cdc_reader.session.fence import raise_epoch
 from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.errors import Exit, FatalError, TransientError
+from outhaul.sink.fence import raise_epoch, wait_for_older_inserts
 from outhaul.sink.letters import dead_letters
 from outhaul.sink.letters.restore import restore
 from outhaul.sink.letters.retry_message import Order
-from outhaul.sink.letters.retry_task import Fate, _insert, _insert_all, _types, retry, settle
-from outhaul.sink.position import Lsn, Position
+from outhaul.sink.letters.retry_task import Fate, _insert, _insert_all, _types, retry
+from outhaul.sink.position import History, Lsn, Position
 from tests.conftest import OUTHAUL, World, until
 
 if TYPE_CHECKING:
@@ -276,9 +275,10 @@ def test_a_retry_goes_on_under_a_reader_that_takes_over_in_the_middle(world: Wor
     assert world.stored() == 1
 
 
-def test_a_letter_leaves_only_when_inserts_that_may_not_have_seen_its_row_have_ended(world: World) -> None:
+@pytest.mark.parametrize("lane", ["", "/copy", "/stream_1of2"])
+def test_a_letter_leaves_only_when_inserts_that_may_not_have_seen_its_row_have_ended(world: World, lane: str) -> None:
     positions = set_aside(world, {})
-    mark = f"outhaul:{world.settings.source}"
+    mark = f"outhaul:{world.settings.source}{lane}"
     slow = ClickHouse(world.env["OUTHAUL_CLICKHOUSE_URL"], timeout_s=30)
     statement = "INSERT INTO FUNCTION null('x UInt8') SELECT sleepEachRow(0.5) FROM numbers(4)"
     thread = threading.Thread(
@@ -320,7 +320,7 @@ def test_a_retry_waits_no_longer_than_an_insert_may_take(world: World) -> None:
     until(lambda: world.ch(f"SELECT count() FROM system.processes WHERE Settings['log_comment'] = '{mark}'"))
     hasty = world.settings.model_copy(update={"insert_timeout_s": -9.9})
     with pytest.raises(TransientError, match="still running"):
-        settle(world.clickhouse, hasty)
+        wait_for_older_inserts(world.clickhouse, hasty, lambda _: None, all_lanes=True)
     thread.join()
     slow.close()
 

@@ -70,6 +70,6 @@ def _wake(rig: Rig, pid: int) -> None:
 
 def _wake_during_an_insert(rig: Rig, pid: int) -> None:
     running = query("running_inserts")
-    bound = {"mark": mark(rig.world.settings.source)}
-    until(lambda: rig.world.clickhouse.rows(running, parameters=bound)[0][0], what="the other insert runs")
+    bound = {"mark": mark(rig.world.settings.source), "all_lanes": False}
+    until(lambda: rig.world.clickhouse.rows(running, parameters=bound), what="the other insert runs")
     _wake(rig, pid)

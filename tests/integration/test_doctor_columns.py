@@ -10,9 +10,8 @@ from outhaul.cdc_reader.capture.type_fit import Fit, takes
 from outhaul.cdc_reader.operate.doctor import postgres_checks
 from outhaul.cdc_reader.operate.doctor.finding import Finding, State
 from outhaul.cdc_reader.operate.setup import rebind
-from outhaul.cdc_reader.postgres.slot import History
-from outhaul.cdc_reader.session.fence import raise_epoch
-from outhaul.sink.position import NO_LSN
+from outhaul.sink.fence import raise_epoch
+from outhaul.sink.position import NO_LSN, History
 from tests.integration.doctor_findings import (
     make_tables,
     of_clickhouse,

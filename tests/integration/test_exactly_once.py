@@ -9,17 +9,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from outhaul.cdc_reader.postgres.slot import History
-from outhaul.cdc_reader.session import fence
-from outhaul.cdc_reader.session.fence import newest_epoch, raise_epoch
 from outhaul.cdc_reader.session.recovery import ask, recover
-from outhaul.sink import sql
+from outhaul.sink import fence, sql
 from outhaul.sink.batch import Batch, Message, Packer
 from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.codes import POISON, THROW_IF, TRANSIENT
 from outhaul.sink.errors import Exit, FatalError, PipelineError, PoisonError, TransientError
+from outhaul.sink.fence import newest_epoch, raise_epoch
 from outhaul.sink.insert import _WHEN, contents_of, insert, parameters
-from outhaul.sink.position import Lsn, Position
+from outhaul.sink.position import History, Lsn, Position
 from outhaul.sink.quarantine import dead_letter
 from tests.conftest import World, until
 from tests.unit.batches import pack
@@ -304,7 +302,7 @@ def test_recovery_waits_for_an_insert_that_is_still_running(world: World) -> Non
 
 def test_recovery_gives_up_on_an_insert_that_never_ends(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     def query(name: str, **values: object) -> str:
-        return "SELECT 1" if name == "running_inserts" else sql.query(name, **values)
+        return "SELECT 'older'" if name == "running_inserts" else sql.query(name, **values)
 
     monkeypatch.setattr(fence, "query", query)
     waits: list[float] = []

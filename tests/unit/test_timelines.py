@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from outhaul.cdc_reader.postgres.slot import History
 from outhaul.cdc_reader.postgres.timelines import Past, doubt, parse
-from outhaul.sink.position import Lsn
+from outhaul.sink.position import History, Lsn
 
 FILE = """\
 # a comment

@@ -17,11 +17,11 @@ from outhaul.cdc_reader.operate.doctor.clocks import Offset, measured
 from outhaul.cdc_reader.operate.doctor.column_match import StoredColumn
 from outhaul.cdc_reader.operate.doctor.finding import Finding, broken
 from outhaul.cdc_reader.postgres.preflight import clickhouse_away
-from outhaul.cdc_reader.session.fence import Epoch, newest_epoch
 from outhaul.sink import schema
 from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.codes import ACCESS_DENIED
 from outhaul.sink.errors import PipelineError, TransientError
+from outhaul.sink.fence import Epoch, newest_epoch
 from outhaul.sink.sql import query
 
 if TYPE_CHECKING:

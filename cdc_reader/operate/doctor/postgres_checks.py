@@ -23,7 +23,7 @@ from outhaul.cdc_reader.operate.doctor.postgres_role import AppRights
 from outhaul.cdc_reader.postgres.connect import END_OF_LOG, connect_stream, is_elsewhere
 from outhaul.cdc_reader.postgres.errors import error_of
 from outhaul.cdc_reader.postgres.preflight import PUBLICATION, connect
-from outhaul.cdc_reader.postgres.slot import History, open_link
+from outhaul.cdc_reader.postgres.slot import open_link
 from outhaul.cdc_reader.postgres.slot_view import SlotFacts, slot_facts
 from outhaul.sink.errors import PipelineError
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from outhaul.cdc_reader.operate.doctor.finding import Finding
+    from outhaul.sink.position import History
     from outhaul.sink.settings import Settings
 
 _CONNECT_S = 5

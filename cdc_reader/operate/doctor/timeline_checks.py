@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from outhaul.cdc_reader.operate.doctor.finding import Finding, fail, fine
 
 if TYPE_CHECKING:
-    from outhaul.cdc_reader.postgres.slot import History
-    from outhaul.cdc_reader.session.fence import Epoch
+    from outhaul.sink.fence import Epoch
+    from outhaul.sink.position import History
 
 
 def judge(found: History, newest: Epoch | None) -> Finding:

@@ -1,9 +1,9 @@
-"""Lane of a source -> an epoch of our own, and older inserts at rest.
+"""Lane of a source -> a new epoch, and the end of the inserts that began before it.
 
-Edge: ClickHouse, where the fence stands. Each lane (the stream, and copies from the outbox) has one of its own, so that
-neither shuts out the other. From the moment a newer epoch is written, ClickHouse refuses every insert of an older
-owner that begins. Every insert is listed among the running queries before it asks for the epoch, so it is either
-refused, or seen and waited for. No clock is involved.
+Edge: ClickHouse, which keeps the fence. Each lane (the stream, and copies from the outbox) has a fence of its own, so
+that neither refuses the inserts of the other. From the moment a newer epoch is written, ClickHouse refuses every insert
+of an older owner that begins. ClickHouse lists every insert among the running queries before the insert reads the
+epoch. So an older insert is either refused, or it is seen and waited for. No clock is involved.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from outhaul.cdc_reader.postgres.slot import History
 from outhaul.sink.codes import ACCESS_DENIED
 from outhaul.sink.errors import FatalError, TransientError
 from outhaul.sink.keys import fence, mark
+from outhaul.sink.position import History
 from outhaul.sink.sql import query
 
 if TYPE_CHECKING:
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from outhaul.sink.position import Lsn
     from outhaul.sink.settings import Settings
 
-log = structlog.get_logger("outhaul.reader")
+log = structlog.get_logger("outhaul.sink")
 
-_POLL_S = 0.1
-# Stands behind the slot's name in an epoch whose slot is a standby's; no name of ours has such a character.
+_POLL_S = 0.05
+# Follows the slot's name in an epoch whose slot is a standby's; no slot name has such a character.
 _OF_STANDBY = "@standby"
-# Beyond the server's own limit for an insert; it ends a statement between two blocks, not in the middle of one.
+# Beyond the server's own limit for an insert, in seconds: the server ends a statement between two blocks only.
 _GRACE_S = 10
 
 
@@ -94,18 +94,27 @@ def raise_epoch(
         raise TransientError("another owner has raised the epoch at the same moment")
 
 
-def settle(clickhouse: ClickHouse, settings: Settings, wait: Callable[[float], None], *, lane: str = "") -> None:
-    """Wait until no insert of the lane runs that began before the fence.
+def wait_for_older_inserts(
+    clickhouse: ClickHouse,
+    settings: Settings,
+    wait: Callable[[float], None],
+    *,
+    lane: str = "",
+    all_lanes: bool = False,
+) -> None:
+    """Wait until the inserts that run now have ended: those of one lane, or of all lanes of the source.
 
     Raises:
         TransientError: one does not end; begin again.
         PipelineError: ClickHouse refuses or does not answer.
     """
-    patience_s = settings.insert_timeout_s + _GRACE_S
-    running, waited_s = query("running_inserts"), 0.0
+    patience_s, waited_s = settings.insert_timeout_s + _GRACE_S, 0.0
+    name = settings.source if all_lanes else _fence(settings, lane)
+    bound = {"mark": mark(name), "all_lanes": all_lanes}
+    older: set[str] | None = None
     while True:
         try:
-            count = clickhouse.rows(running, parameters={"mark": mark(_fence(settings, lane))})[0][0]
+            running = {row[0] for row in clickhouse.rows(query("running_inserts"), parameters=bound)}
         except FatalError as error:
             if error.code != ACCESS_DENIED:
                 raise
@@ -116,12 +125,11 @@ def settle(clickhouse: ClickHouse, settings: Settings, wait: Callable[[float], N
             )
             wait(patience_s)
             return
-        if not count:
+        older = running if older is None else older & running
+        if not older:
             return
         if waited_s >= patience_s:
-            raise TransientError(
-                f"{count} inserts of an older owner are still running in ClickHouse after {patience_s:g} s"
-            )
+            raise TransientError(f"{len(older)} older inserts are still running in ClickHouse after {patience_s:g} s")
         wait(_POLL_S)
         waited_s += _POLL_S
 
