@@ -1,6 +1,7 @@
-"""The console script `outhaul`: one command a file, and those that other folders add through the entry points.
+"""Command line -> one command of the console script `outhaul`: a file of this folder, or an entry point.
 
-Edge: the outermost line. An error of ours becomes one line on standard error and its exit code; a traceback is a bug.
+Edge: the outermost line of the process. A `PipelineError` becomes one line on standard error and its exit code; a
+traceback is a bug.
 """
 
 from __future__ import annotations
@@ -27,27 +28,26 @@ app = typer.Typer(
     add_completion=True,
     epilog="Settings are OUTHAUL_* variables or outhaul.toml; try everything at once with `outhaul demo`.",
 )
-# Each is a file beside this one. In the order in which they are listed: what runs, what looks, what mends, what keeps
-# house.
+# Each is a file beside this one. `--help` lists them in this order: processes, views, repairs, housekeeping.
 _COMMANDS = {
     "setup": "Create what is missing in Postgres and ClickHouse.",
     "reader": "Stream committed events from the slot to the workers.",
     "worker": "Store batches in ClickHouse: Celery's worker, watched.",
-    "exporter": "Metrics of slot, ClickHouse, Redis, and an audit.",
-    "flower": "Workers, batches and queue in a browser.",
-    "pause": "Let the reader take no rows; the slot is kept.",
-    "resume": "Let a paused reader go on.",
+    "exporter": "Serve metrics of Postgres, ClickHouse and Redis.",
+    "flower": "Show workers, batches and queue in a browser.",
+    "pause": "Stop reading from the slot; the slot is kept.",
+    "resume": "Let a paused reader continue.",
     "status": "Slot, reader, sink and ClickHouse on one screen.",
-    "top": "The same, live, with rates; q quits.",
-    "doctor": "A checklist of all servers, with the fixes.",
-    "verify": "Compare the outbox with ClickHouse, to the id.",
+    "top": "The same screen, live, with rates; q quits.",
+    "doctor": "Check all servers; print a fix for each problem.",
+    "verify": "Compare the outbox with ClickHouse, id by id.",
     "slot": "Show, create, drop, advance or reset the slot.",
-    "backfill": "Copy what was in the outbox before the slot.",
+    "backfill": "Copy rows that the outbox had before the slot.",
     "replay": "Store chosen rows of the outbox again.",
     "dlq": "Dead letters: list, retry, discard, export.",
-    "prune": "Delete old rows from the outbox that are stored.",
+    "prune": "Delete old, stored rows from the outbox.",
 }
-# What is no option of ours is Celery's, or Flower's.
+# Options that outhaul does not know are passed on to Celery, or to Flower.
 _PASSES_ON = {"worker", "flower"}
 
 _joined: set[str] = set()
@@ -67,12 +67,12 @@ def _options(
     ),
 ) -> None:
     del show
-    # What an operator asks for is printed; the log of a command is for what goes wrong. Processes set up their own.
+    # A command prints its result; its log has warnings and errors only. Long-running processes configure their own log.
     logs.configure("auto", level="WARNING")
 
 
 def join(arguments: Sequence[str]) -> None:
-    """Make the command known that is asked for; all of them, a second's imports, where none is."""
+    """Register the command that the arguments name; without one, all of them, which takes a second to import."""
     wanted = next((argument for argument in arguments if not argument.startswith("-")), "")
     others = {entry.name: entry for entry in entry_points(group="outhaul.commands")}
     is_one = wanted in _COMMANDS.keys() | others.keys() and "_OUTHAUL_COMPLETE" not in os.environ

@@ -1,4 +1,7 @@
-"""`outhaul backfill`: rows that were in the outbox before the slot existed, copied beside the live stream."""
+"""`outhaul backfill` -> rows that were in the outbox before the slot existed are copied, beside the live stream.
+
+Edge: the command line.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +27,14 @@ if TYPE_CHECKING:
 def backfill(
     *,
     table: options.EachOrOne = "",
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, max=16, help="Readers at a time.")] = 2,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count, copy nothing.")] = False,
-    wait_s: Annotated[float, typer.Option("--wait", help="Seconds for the slot to come past what is committed.")] = 60,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, max=16, help="Ranges copied at once.")] = 2,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count the rows to copy.")] = False,
+    wait_s: Annotated[float, typer.Option("--wait", help="Longest wait for the slot to pass all commits, in s.")] = 60,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Copy what the outbox holds and ClickHouse lacks, in ranges of ids; run it again where it was interrupted.
+    """Copy rows that the outbox has and ClickHouse lacks, in ranges of ids. After an interruption, run it again.
 
-    Reader and worker must run: the stream brings what commits from now on, the copy what was there before.
+    Reader and worker must run: the stream delivers new commits, this command copies the rows from before.
 
     Example: outhaul backfill --jobs 4
     """
@@ -65,7 +68,7 @@ def _copy(branch: Settings, jobs: int, wait_s: float) -> dict[str, float | None]
         with behind_the_slot(branch, within_s=wait_s) as line, output.range_bar("copying") as on_range:
             done = healing.heal(branch, line, Scope(), on_range, patience_s=120.0, threads=jobs)
     except KeyboardInterrupt:
-        typer.echo("outhaul: interrupted; what is stored stays. Go on with: outhaul backfill", err=True)
+        typer.echo("outhaul: interrupted; copied rows stay stored. To continue, type: outhaul backfill", err=True)
         raise typer.Exit(Exit.NOT_FINE) from None
     return {
         "rows": done.tally.rows,

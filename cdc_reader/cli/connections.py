@@ -1,6 +1,6 @@
-"""Settings -> ClickHouse, once both sides have the tables that a command is about to ask.
+"""Settings -> an open ClickHouse, after a check that both sides have the tables that a command needs.
 
-Edge: Postgres and ClickHouse. A command that would fail in the midst of its work fails here, with the reason.
+Edge: Postgres and ClickHouse. A missing table is reported here, before the command has done a part of its work.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def both_sides(settings: Settings) -> Iterator[ClickHouse]:
-    """Open ClickHouse; each outbox and its tables are there.
+    """Check that each outbox and its ClickHouse tables exist; yield ClickHouse.
 
     Raises:
         PipelineError: a table is missing, or a server refuses or does not answer.

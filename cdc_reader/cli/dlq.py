@@ -1,4 +1,7 @@
-"""`outhaul dlq ...`: dead letters listed, shown, tried again, discarded, exported."""
+"""`outhaul dlq ...` -> dead letters are listed, shown, retried, discarded or exported.
+
+Edge: the command line.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +24,7 @@ from outhaul.sink.letters import dead_letters
 from outhaul.sink.redis.payloads import Payloads
 from outhaul.sink.settings import Settings, load
 
-dlq = typer.Typer(
-    name="dlq", no_args_is_help=True, help="Dead letters: events that ClickHouse could not hold as they are."
-)
+dlq = typer.Typer(name="dlq", no_args_is_help=True, help="Dead letters: events that ClickHouse cannot hold.")
 
 _TIMEOUT_S = 60
 _REASONS = 20
@@ -31,12 +32,12 @@ _SHOWN = 10
 _SHOWN_CHARACTERS = 100
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Since = Annotated[str, typer.Option(help="Set aside since: 2026-01-31T12:00, or 2h ago.", metavar="TIME")]
-Until = Annotated[str, typer.Option(help="Set aside before.", metavar="TIME")]
-Reason = Annotated[str, typer.Option(help="Those whose reason has this text in it.", metavar="TEXT")]
-All = Annotated[bool, typer.Option("--all", help="All that are not discarded.")]
+Since = Annotated[str, typer.Option(help="Set aside since: 2026-01-31T12:00 (UTC), or 2h.", metavar="TIME")]
+Until = Annotated[str, typer.Option(help="Set aside before this time.", metavar="TIME")]
+Reason = Annotated[str, typer.Option(help="Only letters whose reason contains this text.", metavar="TEXT")]
+All = Annotated[bool, typer.Option("--all", help="All letters that are not discarded.")]
 Positions = Annotated[list[str] | None, typer.Argument(help="As `list` prints them: 0/1A2B3C#0", metavar="POSITION")]
-Yes = Annotated[bool, typer.Option("--yes", help="Agree to the plan beforehand.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 
 
 def _open(table: str) -> tuple[Settings, ClickHouse]:
@@ -63,8 +64,8 @@ def list_(
     since: Since = "",
     until: Until = "",
     reason: Reason = "",
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many of the newest.")] = 20,
-    discarded: Annotated[bool, typer.Option("--discarded", help="Discarded ones, too.")] = False,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="List at most this many.")] = 20,
+    discarded: Annotated[bool, typer.Option("--discarded", help="Include discarded letters.")] = False,
     as_json: Json = False,
 ) -> None:
     """Count dead letters by reason, and list the newest.
@@ -111,7 +112,7 @@ def show(
     table: options.One = "",
     as_json: Json = False,
 ) -> None:
-    """Show one dead letter whole, its values as Postgres prints them.
+    """Show one dead letter with all its values, as Postgres prints them.
 
     Example: outhaul dlq show 0/1A2B3C#0
     """
@@ -119,7 +120,7 @@ def show(
     settings, clickhouse = _open(table)
     found = dead_letters.find(clickhouse, settings, [at])
     if not found:
-        raise FatalError(f"there is no dead letter at {at}", todo="`outhaul dlq list` names those there are")
+        raise FatalError(f"no dead letter has position {at}", todo="`outhaul dlq list` prints the positions")
     typer.echo(letters.line(letters.to_json(found[0]), indent=None if as_json else 2))
 
 
@@ -130,12 +131,12 @@ def retry(
     table: options.One = "",
     everything: All = False,
     reason: Reason = "",
-    wait: Annotated[float, typer.Option(min=1, help="Longest silence of the workers, in seconds.")] = 60.0,
+    wait: Annotated[float, typer.Option(min=1, help="Give up after this many seconds without an answer.")] = 60.0,
     as_json: Json = False,
 ) -> None:
-    """Send dead letters through the workers again; those that are stored now are dead letters no more.
+    """Have the workers try to store dead letters again; letters that are stored are removed from the dead letters.
 
-    Widen the column that was too narrow first, or mend the letter's value. Exit code 1 unless all are stored.
+    First widen the column that was too narrow, or correct the letter's value. Exit code 1 unless all are stored.
 
     Example: outhaul dlq retry --reason "is outside what"
     """
@@ -147,7 +148,7 @@ def retry(
     if as_json:
         typer.echo(letters.line(done.to_json()))
     else:
-        _tell(done)
+        _print_retried(done)
     raise typer.Exit(Exit.FINE if done.is_fine else Exit.NOT_FINE)
 
 
@@ -161,7 +162,7 @@ def discard(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Give dead letters up: their values are lost, and id, reason and position are kept as a trace.
+    """Discard dead letters: their values are deleted; id, reason and position stay.
 
     Example: outhaul dlq discard 0/1A2B3C#0
     """
@@ -173,35 +174,35 @@ def discard(
     if len(found) > _SHOWN:
         typer.echo(f"and {len(found) - _SHOWN:,} more: `outhaul dlq export` shows all", err=True)
     if found:
-        typer.echo(f"the values of {len(found):,} events are lost for ever", err=True)
+        typer.echo(f"discarding deletes the values of {len(found):,} events; they cannot be restored", err=True)
         consent("Discard them?", yes=yes)
     done = letters.discard(clickhouse, settings, found)
     unknown = [str(at) for at in sorted(set(chosen) - {letter.position for letter in found})]
     if as_json:
         typer.echo(letters.line({"discarded": done, "unknown": unknown}))
     else:
-        typer.echo(f"{len(done):,} discarded" + "".join(f"\nno dead letter at {name}" for name in unknown))
+        typer.echo(f"{len(done):,} discarded" + "".join(f"\nno dead letter has position {name}" for name in unknown))
     raise typer.Exit(Exit.NOT_FINE if unknown else Exit.FINE)
 
 
 @dlq.command()
 def export(
-    file: Annotated[Path | None, typer.Argument(help="A new file; standard output if none is named.")] = None,
+    file: Annotated[Path | None, typer.Argument(help="File to create; default: standard output.")] = None,
     *,
     table: options.One = "",
-    form: Annotated[str, typer.Option("--format", help="jsonl: one JSON object a line.")] = "jsonl",
+    form: Annotated[str, typer.Option("--format", help="jsonl: one JSON object per line.")] = "jsonl",
     since: Since = "",
     until: Until = "",
     reason: Reason = "",
 ) -> None:
-    """Write dead letters out whole, by position, one line of JSON each; discarded ones are left out.
+    """Write dead letters with all their values, one JSON object per line, in order of position; no discarded ones.
 
     Example: outhaul dlq export letters.jsonl
     """
     if form != "jsonl":
-        raise FatalError(f"there is no format {form!r}", todo="Say --format jsonl", exit_code=Exit.USAGE)
+        raise FatalError(f"unknown format {form!r}", todo="Pass --format jsonl", exit_code=Exit.USAGE)
     if file is not None and file.exists():
-        raise FatalError(f"{file} exists", todo="Name a new file", exit_code=Exit.USAGE)
+        raise FatalError(f"{file} already exists", todo="Name a new file", exit_code=Exit.USAGE)
     wanted = _filter(since, until, reason)
     settings, clickhouse = _open(table)
     lines = letters.exported(clickhouse, settings, wanted)
@@ -210,7 +211,7 @@ def export(
             typer.echo(line)
         return
     try:
-        # What is half written has another name.
+        # An incomplete export keeps the name with .part.
         part = file.with_name(f"{file.name}.part")
         with part.open("w", encoding="utf-8") as out:
             count = sum(out.write(f"{line}\n") > 0 for line in lines)
@@ -220,7 +221,7 @@ def export(
     typer.echo(f"{count:,} dead letters in {file}", err=True)
 
 
-def _tell(done: letters.Retried) -> None:
+def _print_retried(done: letters.Retried) -> None:
     total = len(done.retried)
     typer.echo(f"{total:,} stored")
     for what, found in (("refused again", done.refused), ("failed", done.failed)):
@@ -228,13 +229,13 @@ def _tell(done: letters.Retried) -> None:
             typer.echo(f"{what}: {name}: {_short(why)}")
         if len(found) > _SHOWN:
             typer.echo(f"{what}: {len(found) - _SHOWN:,} more")
-    for what, names in (("no dead letter at", done.unknown), ("discarded before:", done.discarded)):
+    for what, names in (("no dead letter has position", done.unknown), ("already discarded:", done.discarded)):
         for name in names[:_SHOWN]:
             typer.echo(f"{what} {name}")
     if done.unanswered:
         typer.echo(
-            f"{len(done.unanswered):,} were not answered: does a worker run (`outhaul worker`)? They stay as they are "
-            "until one takes them; trying again is harmless",
+            f"no worker answered for {len(done.unanswered):,} letters; a worker that starts later still retries them. "
+            "Check that a worker runs (`outhaul worker`); retrying again is harmless",
             err=True,
         )
 

@@ -1,4 +1,7 @@
-"""`outhaul doctor`: a checklist of all that the pipeline needs, with the fix for what is not so."""
+"""`outhaul doctor` -> a checklist of what the pipeline needs, with a fix for each problem.
+
+Edge: the command line.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +32,9 @@ def doctor(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of {group, check, state, found, fix}.")] = False,
 ) -> None:
-    """Check servers, grants, tables, slot, workers and clocks; exit 1 when a check fails, warnings alone are 0.
+    """Check servers, grants, tables, slot, workers and clocks; exit 1 if a check fails, 0 if there are only warnings.
 
-    Changes nothing, and takes seconds. Each line that is not as it must be comes with the fix to type.
+    It changes nothing and takes a few seconds. Below each problem it prints the fix to type.
 
     Example: outhaul doctor --json | jq -r '.[] | select(.state != "pass") | .fix'
     """
@@ -49,7 +52,7 @@ def _json(section: Section) -> Iterator[dict[str, str]]:
 
 
 def show(console: Console, sections: Sequence[Section]) -> None:
-    """Print what is fine of each server side by side, and each of the rest on a line of its own with its fix."""
+    """Print the passed checks of each server side by side, and each other check on its own line with its fix."""
     for section in sections:
         console.print(Text(section.group, style="bold"))
         fine = [finding for finding in section.findings if finding.state is State.PASS]
@@ -72,5 +75,5 @@ def _print_trouble(console: Console, finding: Finding) -> None:
     line = Text.assemble((f"{mark} {finding.check}: ", f"bold {colour}"), finding.found)
     console.print(Padding(line, (0, 0, 0, 2)))
     if finding.fix:
-        # Never folded, so that it can be copied.
+        # Not wrapped, so that it can be copied.
         console.print(Text(f"      {finding.fix}", style="dim"), soft_wrap=True)

@@ -1,4 +1,7 @@
-"""`outhaul exporter`: what three servers and an audit say, as Prometheus metrics; a process of its own."""
+"""`outhaul exporter` -> Prometheus metrics of three servers and an audit; a separate process.
+
+Edge: the command line.
+"""
 
 from __future__ import annotations
 
@@ -17,20 +20,20 @@ from outhaul.sink.telemetry.scrub import scrub_of
 
 def exporter(
     *,
-    every_s: Annotated[float, typer.Option("--every", min=0.5, help="Seconds between two looks at a server.")] = 5.0,
+    every_s: Annotated[float, typer.Option("--every", min=0.5, help="Seconds between two polls of a server.")] = 5.0,
     audit_every_s: Annotated[
         float, typer.Option("--audit-every", min=0, help="Seconds between two passes of the audit; 0: no audit.")
     ] = 60.0,
 ) -> None:
-    """Serve metrics of the slot, ClickHouse, Redis and an audit that never stops; changes nothing.
+    """Serve metrics of the slot, ClickHouse and Redis, and of a continuous audit of outbox and event table. Read-only.
 
     Example: OUTHAUL_METRICS_PORT=9463 outhaul exporter
     """
     settings = load()
     if not settings.metrics_port:
         raise FatalError(
-            "an exporter without a port serves nobody",
-            todo="Set OUTHAUL_METRICS_PORT for this process, such as 9463",
+            "the exporter has no port: OUTHAUL_METRICS_PORT is not set",
+            todo="Set OUTHAUL_METRICS_PORT for this process, for example 9463",
             exit_code=Exit.SETTINGS,
         )
     logs.configure(settings.log_format, level=settings.log_level, scrub=scrub_of(settings))

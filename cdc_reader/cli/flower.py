@@ -1,4 +1,6 @@
-"""`outhaul flower`: Flower, the web view of Celery, on the pipeline's queue; a process of its own that only looks.
+"""`outhaul flower` -> Flower, the web view of Celery, for the pipeline's queue; a separate, read-only process.
+
+Edge: the command line.
 
 Source: https://flower.readthedocs.io/en/latest/config.html
 """
@@ -24,27 +26,27 @@ from outhaul.sink.settings import Settings, load
 from outhaul.sink.telemetry import logs
 from outhaul.sink.telemetry.scrub import scrub_of
 
-# The task's name is left out, since nearly all have the same; the arguments are what tells one batch from another.
+# Nearly all tasks have the same name, so it is left out; the arguments identify the batch.
 _COLUMNS = "uuid,state,args,retries,runtime,received,worker"
 _LOGINS = ("FLOWER_BASIC_AUTH", "FLOWER_AUTH")
-# Its threads may be waiting for a Redis that does not answer, and nobody needs what they would bring.
+# Flower's threads may wait for a Redis that does not answer; the process does not wait longer than this for them.
 _STOP_S = 3.0
 
 
 def flower(
     context: typer.Context,
     *,
-    host: Annotated[str, typer.Option(help="Address to listen on; without a login, unless set.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to listen on; no login unless you set one.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 5555,
-    max_tasks: Annotated[int, typer.Option(min=1, help="Batches kept in memory, the newest.")] = 10_000,
+    max_tasks: Annotated[int, typer.Option(min=1, help="Newest batches to keep in memory.")] = 10_000,
     purge_offline_workers: Annotated[
-        int, typer.Option(min=0, help="Seconds after which a worker that is gone is no longer shown.")
+        int, typer.Option(min=0, help="Hide a worker this many seconds after it has gone offline.")
     ] = 600,
     read_only: Annotated[
-        bool, typer.Option(help="Offer no buttons that revoke batches and stop or change workers.")
+        bool, typer.Option(help="Hide the buttons that revoke batches and stop or change workers.")
     ] = True,
 ) -> None:
-    """Show workers, batches and queue in a browser: Flower with its options, of which nothing depends on it.
+    """Show workers, batches and queue in a browser, with Flower and its options. The pipeline does not depend on it.
 
     Example: outhaul flower --port 5555
     """
@@ -53,8 +55,10 @@ def flower(
     settings = load()
     logs.configure(settings.log_format, level=settings.log_level, scrub=scrub_of(settings))
     if not _is_loopback(host) and not any(map(os.environ.get, _LOGINS)):
-        typer.echo(f"outhaul flower: whoever reaches {host} gets in; set FLOWER_BASIC_AUTH=user:password", err=True)
-    # Flower knows a broker by the transport's name in its URL, and ours is a Redis like any other to those who look.
+        typer.echo(
+            f"outhaul flower: any client that reaches {host} has access; set FLOWER_BASIC_AUTH=user:password", err=True
+        )
+    # Flower recognizes a broker by the transport's name in its URL; outhaul's transport is read like a plain Redis.
     Connection.resolve_aliases[TRANSPORT] = "redis"
     _show_queue(settings)
     options = {
@@ -65,7 +69,7 @@ def flower(
         "read-only": str(read_only).lower(),
         "tasks-columns": _COLUMNS,
     }
-    # The later goes before the earlier.
+    # A later option overrides an earlier one.
     arguments = [*(f"--{name}={value}" for name, value in options.items()), *context.args]
     try:
         make_app(settings).start(["flower", *arguments])
@@ -81,7 +85,7 @@ def flower(
 
 
 def _show_queue(settings: Settings) -> None:
-    """Have Flower look for the queue where it is, each time that it asks; by itself it knows one server."""
+    """Have Flower find the server of the queue before each poll; by itself it knows one fixed server."""
     url = settings.redis_url.get_secret_value()
     places = topology.places(url, settings.source)
     if places is None:

@@ -1,6 +1,6 @@
-"""Figures -> what an operator reads: sizes, counts, tables, and a bar while something takes its time.
+"""Figures -> printed tables and counts, and a progress bar.
 
-Edge: the terminal. Facts go to standard output, the bar to standard error, where it does not get into a pipe.
+Edge: the terminal. Facts go to standard output; the bar goes to standard error, so that a pipe does not contain it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SHOWN = 10
 
 
 def facts(rows: list[tuple[str, str]]) -> None:
-    """Print names and values, one to a line."""
+    """Print names and values, one pair per line."""
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
@@ -31,14 +31,14 @@ def facts(rows: list[tuple[str, str]]) -> None:
 
 
 def some(ids: list[int], count: int) -> str:
-    """Return a count, and the first few of the ids."""
+    """Return a count and the first few ids as text."""
     shown = ", ".join(str(one) for one in ids[:_SHOWN])
     return f"{count:,}" + (f": {shown}{', …' if count > _SHOWN else ''}" if count else "")
 
 
 @contextmanager
 def range_bar(text: str) -> Iterator[Callable[[Compared, int], None]]:
-    """Show a bar over ids; the block hands each compared range, and the last id of all, to what it gets."""
+    """Show a bar over ids; yield a function that takes each compared range, and the last id of the outbox."""
     columns: list[Any] = [
         TextColumn("{task.description}"),
         BarColumn(),

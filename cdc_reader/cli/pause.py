@@ -1,4 +1,7 @@
-"""`outhaul pause`: the reader takes no rows, and keeps its session; exit code 1 if it does not say so."""
+"""`outhaul pause` -> the reader takes no rows and keeps its session; exit code 1 if it does not confirm that.
+
+Edge: the command line.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +27,14 @@ _WAIT_S = 30.0
 def pause(
     *,
     lasting: Annotated[
-        str, typer.Option("--for", metavar="DURATION", help="End by itself: 90s, 30m, 2h, 1h30m, 1d.")
+        str, typer.Option("--for", metavar="DURATION", help="Resume after this time: 90s, 30m, 2h, 1h30m, 1d.")
     ] = "",
-    reason: Annotated[str, typer.Option(help="What `outhaul status` shows.")] = "",
+    reason: Annotated[str, typer.Option(help="Text for `outhaul status` to show.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Let the reader take no rows; session and slot are kept, and what is in flight is stored. WAL piles up meanwhile.
+    """Stop reading from the slot. Session and slot are kept, and batches in flight are stored; WAL accumulates.
 
-    Holds across restarts until `outhaul resume`. Waits up to 30 s until nothing is in flight; exit 1 if that fails.
+    The pause holds across restarts until `outhaul resume`. Waits up to 30 s until nothing is in flight, else exit 1.
 
     Example: outhaul pause --for 2h --reason "ClickHouse upgrade"
     """
@@ -40,11 +43,11 @@ def pause(
     payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
     clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=_TIMEOUT_S)
     told = pause_command.pause(settings, payloads, clickhouse, for_s=for_s, reason=reason, wait_s=_WAIT_S)
-    typer.echo(json.dumps(told.to_json()) if as_json else _words(told))
+    typer.echo(json.dumps(told.to_json()) if as_json else _described(told))
     raise typer.Exit(Exit.FINE if told.reader in {Reader.PAUSED, Reader.NONE} else Exit.NOT_FINE)
 
 
-def _words(told: Told) -> str:
+def _described(told: Told) -> str:
     ends = "until `outhaul resume`"
     if told.pause and told.pause.until:
         ends = f"until {datetime.fromtimestamp(told.pause.until, UTC).isoformat(timespec='seconds')}"
@@ -52,12 +55,13 @@ def _words(told: Told) -> str:
         case Reader.PAUSED:
             return f"paused {ends}: the reader takes no rows, and nothing is in flight"
         case Reader.NONE:
-            return f"paused {ends}: no reader runs, so this holds for the next one"
+            return f"paused {ends}: no reader runs; the pause applies to the next one"
         case Reader.FINISHING:
             return (
                 f"pausing: the reader takes no rows, but {told.in_flight_batches} batches in flight are not stored yet"
             )
         case _:
             return (
-                f"the pause is kept, but the reader has not said within {_WAIT_S:.0f} s that it heard: `outhaul status`"
+                f"the pause is recorded, but the reader has not confirmed it within {_WAIT_S:.0f} s. "
+                "Check the reader: `outhaul status`"
             )

@@ -1,4 +1,7 @@
-"""`outhaul prune`: delete what is older than an age, and proven stored, from the outbox."""
+"""`outhaul prune` -> rows that are older than an age and proven to be stored are deleted from the outbox.
+
+Edge: the command line.
+"""
 
 from __future__ import annotations
 
@@ -29,15 +32,15 @@ _TIMEOUT_S = 60
 def prune(
     *,
     table: options.EachOrOne = "",
-    older_than: Annotated[str, typer.Option(help="Age of what may go: 7d, 12h.", metavar="AGE")] = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only report what would go.")] = False,
-    every: Annotated[str, typer.Option(help="Repeat until SIGTERM: 1h.", metavar="TIME")] = "",
-    batch: Annotated[int, typer.Option(min=1, max=50_000, help="Rows a transaction.")] = BATCH,
-    partitions_ahead: Annotated[int, typer.Option(min=0, max=1000, help="Make so many coming partitions.")] = 0,
-    yes: Annotated[bool, typer.Option("--yes", help="Agree to the plan beforehand.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a pass.")] = False,
+    older_than: Annotated[str, typer.Option(help="Delete rows older than this: 7d, 12h.", metavar="AGE")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only report what would be deleted.")] = False,
+    every: Annotated[str, typer.Option(help="Repeat until SIGTERM, at this interval: 1h.", metavar="TIME")] = "",
+    batch: Annotated[int, typer.Option(min=1, max=50_000, help="Rows per transaction.")] = BATCH,
+    partitions_ahead: Annotated[int, typer.Option(min=0, max=1000, help="Create this many future partitions.")] = 0,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per pass.")] = False,
 ) -> None:
-    """Delete old rows from the outbox that ClickHouse is seen to hold; exit 1 where it lacks old ones, which stay.
+    """Delete old rows from the outbox after a check that ClickHouse has them. Rows that it lacks stay; then exit 1.
 
     Example: outhaul prune --older-than 7d --dry-run
     """
@@ -67,7 +70,7 @@ def prune(
             if not pause_s:
                 raise
             is_fine = False
-            # The next pass finds the server back, or says so again.
+            # The next pass tries again, and reports the error again if it persists.
             typer.echo(f"outhaul: {error}", err=True)
         if pause_s:
             paused(pause_s, stop)
@@ -85,7 +88,11 @@ def _print(named: dict[str, str], report: Report, *, as_json: bool) -> None:
 def _wish(settings: Settings, older_than: str, batch: int, partitions_ahead: int, *, dry_run: bool) -> Wish:
     age = older_than or settings.prune_older_than
     if not age:
-        raise FatalError("how old may a row become?", todo="Say --older-than 7d", exit_code=Exit.USAGE)
+        raise FatalError(
+            "no age is given: neither --older-than nor OUTHAUL_PRUNE_OLDER_THAN",
+            todo="Pass --older-than 7d",
+            exit_code=Exit.USAGE,
+        )
     return Wish(duration.seconds(age), batch, dry_run, partitions_ahead)
 
 
@@ -97,8 +104,8 @@ def _agree(settings: Settings, wish: Wish, *, yes: bool) -> None:
         name = outbox.name
     _check(settings)
     typer.echo(
-        f"{name} has {'many' if count is None else f'{count:,}'} rows before {cutoff.isoformat(timespec='seconds')}: "
-        f"those that ClickHouse holds as source {settings.source!r} are deleted, {wish.batch:,} at a time",
+        f"{name} has {'many' if count is None else f'{count:,}'} rows before {cutoff.isoformat(timespec='seconds')}. "
+        f"Rows that ClickHouse has for source {settings.source!r} will be deleted, {wish.batch:,} per transaction",
         err=True,
     )
     consent("Delete them?", yes=yes)
@@ -116,21 +123,21 @@ def _pass(settings: Settings, wish: Wish, stop: Callable[[], bool]) -> Report:
 
 
 def described(report: Report) -> str:
-    """Return a report for people."""
+    """Return a report as text."""
     would = "would be " if report.dry_run else ""
-    lines = [f"{report.removed:,} rows before {report.cutoff} {would}removed, {report.examined:,} looked at"]
+    lines = [f"{report.removed:,} rows before {report.cutoff} {would}removed, {report.examined:,} examined"]
     if report.batches:
         lines.append(f"in {report.batches:,} transactions, the longest {report.longest_batch_s:.3f} s")
     if report.partitions_dropped:
         lines.append(f"partitions {would}dropped: {', '.join(report.partitions_dropped)}")
     if report.partitions_created:
-        lines.append(f"partitions {would}made: {', '.join(report.partitions_created)}")
+        lines.append(f"partitions {would}created: {', '.join(report.partitions_created)}")
     if report.locked:
-        lines.append(f"{report.locked:,} stay until the next pass: they are locked, or were changed meanwhile")
+        lines.append(f"{report.locked:,} rows stay until the next pass: they are locked, or were changed meanwhile")
     if not report.is_complete:
-        lines.append("told to stop before the end")
+        lines.append("stopped before the end; the next pass continues")
     if report.lacking:
         named = ", ".join(map(str, report.lacking_ids))
         more = ", …" if report.lacking > len(report.lacking_ids) else ""
-        lines.append(f"{report.lacking:,} old rows are not in ClickHouse, and stay: id {named}{more}")
+        lines.append(f"{report.lacking:,} old rows stay, because ClickHouse lacks them: id {named}{more}")
     return "\n".join(lines)

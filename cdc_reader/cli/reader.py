@@ -1,4 +1,7 @@
-"""`outhaul reader`: stream from the slot until SIGTERM, then drain; a second one quits."""
+"""`outhaul reader` -> events stream from the slot until SIGTERM, then batches in flight are stored.
+
+Edge: the command line. A second SIGTERM ends the process at once.
+"""
 
 from __future__ import annotations
 

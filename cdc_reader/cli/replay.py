@@ -1,4 +1,7 @@
-"""`outhaul replay`: chosen rows of the outbox, stored where they are missing, or into another table for a rebuild."""
+"""`outhaul replay` -> chosen rows of the outbox that a table lacks are stored in it; the table may be a new one.
+
+Edge: the command line.
+"""
 
 from __future__ import annotations
 
@@ -31,21 +34,21 @@ def replay(
     table: options.One = "",
     since: Annotated[datetime | None, typer.Option(help="Events from this time on, UTC.")] = None,
     until: Annotated[datetime | None, typer.Option(help="Events before this time, UTC.")] = None,
-    lsn: Annotated[str, typer.Option(help="From the first event that event_log has from this position on.")] = "",
-    ids: Annotated[str, typer.Option(help="Ids and ranges of them, such as 7,100-200.")] = "",
+    lsn: Annotated[str, typer.Option(help="From the first event that event_log has at or after this LSN.")] = "",
+    ids: Annotated[str, typer.Option(help="Ids and ranges of ids, for example 7,100-200.")] = "",
     kind: Annotated[list[str] | None, typer.Option("--type", help="Events of this type; may be repeated.")] = None,
-    into: Annotated[str, typer.Option(help="Another table, made like event_log where it is missing.")] = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count, store nothing.")] = False,
-    wait_s: Annotated[float, typer.Option("--wait", help="Seconds for the slot to come past what is committed.")] = 60,
+    into: Annotated[str, typer.Option(help="Target table; created like event_log if missing.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count the rows to store.")] = False,
+    wait_s: Annotated[float, typer.Option("--wait", help="Longest wait for the slot to pass all commits, in s.")] = 60,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Store chosen rows of the outbox that ClickHouse lacks; what is there already stays as it is.
+    """Store chosen rows of the outbox that ClickHouse lacks. Rows that ClickHouse has are not changed.
 
     Example: outhaul replay --since 2026-11-01 --type user_created --into event_log_rebuilt
     """
     settings = options.one(load(), table)
     if into and not _NAME.fullmatch(into):
-        raise FatalError(f"{into!r} is no table name", todo="Use a-z, 0-9 and _", exit_code=Exit.USAGE)
+        raise FatalError(f"{into!r} is not a table name", todo="Use a-z, 0-9 and _", exit_code=Exit.USAGE)
     with both_sides(settings) as clickhouse:
         scope = Scope(
             since=_utc(since),
@@ -55,7 +58,7 @@ def replay(
         )
         with behind_the_slot(settings, within_s=wait_s) as line, output.range_bar("replaying") as on_range:
             if dry_run and into and not clickhouse.rows(f"EXISTS TABLE {identifier(into)}")[0][0]:
-                # It would be made, and begin empty: all is missing that is no dead letter.
+                # The table would be created empty: all rows but the dead letters are missing.
                 tally, stored = healing.verify(settings, line, scope, on_range), 0
                 tally.missing = tally.rows - tally.dead_letters
             elif dry_run:
@@ -86,7 +89,7 @@ def _intervals(text: str) -> tuple[tuple[int, int], ...]:
         found.append((int(match[1]), int(match[2] or match[1])))
     merged: list[tuple[int, int]] = []
     for first, last in sorted(found):
-        # An id that is named twice is one row all the same.
+        # An id that is given twice is still one row.
         if merged and first <= merged[-1][1] + 1:
             merged[-1] = merged[-1][0], max(merged[-1][1], last)
         else:
@@ -108,5 +111,7 @@ def _from_lsn(clickhouse: ClickHouse, settings: Settings, text: str) -> tuple[tu
     )
     count, first, last = rows[0]
     if not count:
-        raise FatalError(f"event_log has no event from {lsn} on", todo="Name --ids or --since", exit_code=Exit.USAGE)
+        raise FatalError(
+            f"event_log has no event at or after {lsn}", todo="Pass --ids or --since", exit_code=Exit.USAGE
+        )
     return ((first, last),)

@@ -1,4 +1,7 @@
-"""`outhaul resume`: the reader goes on where it paused; exit 1 if it does not say so."""
+"""`outhaul resume` -> the reader continues where it paused; exit code 1 if it does not confirm that.
+
+Edge: the command line.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,9 @@ from outhaul.sink.settings import load
 _TIMEOUT_S = 10
 _WAIT_S = 15.0
 
-_WORDS = {
+_DESCRIBED = {
     Reader.RUNNING: "resumed: the reader takes rows",
-    Reader.NONE: "resumed: no reader runs, the next one will take rows at once",
+    Reader.NONE: "resumed: no reader runs; the next one will take rows at once",
 }
 
 
@@ -27,7 +30,7 @@ def resume(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Let a paused reader go on at once; harmless where nothing is paused. Exit 1 if it has not said so within 15 s.
+    """Let a paused reader continue at once; harmless if nothing is paused. Exit 1 if no reader confirms within 15 s.
 
     Example: outhaul resume
     """
@@ -35,6 +38,9 @@ def resume(
     payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
     clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=_TIMEOUT_S)
     told = pause_command.resume(settings, payloads, clickhouse, wait_s=_WAIT_S)
-    late = f"the word is kept, but the reader has not said within {_WAIT_S:.0f} s that it heard it: `outhaul status`"
-    typer.echo(json.dumps(told.to_json()) if as_json else _WORDS.get(told.reader, late))
-    raise typer.Exit(Exit.FINE if told.reader in _WORDS else Exit.NOT_FINE)
+    late = (
+        f"the end of the pause is recorded, but the reader has not confirmed it within {_WAIT_S:.0f} s. "
+        "Check the reader: `outhaul status`"
+    )
+    typer.echo(json.dumps(told.to_json()) if as_json else _DESCRIBED.get(told.reader, late))
+    raise typer.Exit(Exit.FINE if told.reader in _DESCRIBED else Exit.NOT_FINE)

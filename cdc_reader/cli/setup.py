@@ -1,4 +1,7 @@
-"""`outhaul setup`: create what is missing on both sides, or print it."""
+"""`outhaul setup` -> missing objects are created in Postgres and ClickHouse, or their SQL is printed.
+
+Edge: the command line.
+"""
 
 from __future__ import annotations
 
@@ -33,18 +36,18 @@ def setup(
     *,
     shards: Annotated[
         int | None,
-        typer.Option(min=1, max=MAX_SHARDS, help="Divide the stream among so many readers; 1: one stream again."),
+        typer.Option(min=1, max=MAX_SHARDS, help="Divide the stream among this many readers; 1: one stream again."),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before a stream is divided otherwise.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before the number of shards is changed.")] = False,
     show: Annotated[bool, typer.Option("--print-sql", help="Print the SQL for a DBA instead of applying it.")] = False,
     cluster: Annotated[
-        str, typer.Option(metavar="NAME", help="Make ClickHouse's tables replicated, on the servers of this cluster.")
+        str, typer.Option(metavar="NAME", help="Create ClickHouse's tables as replicated, on this cluster.")
     ] = "",
-    anew: Annotated[
-        bool, typer.Option("--rebind", help="Go on from the slot of another server: after a failover or a restore.")
+    with_rebind: Annotated[
+        bool, typer.Option("--rebind", help="Continue from another server's slot, after a failover or a restore.")
     ] = False,
 ) -> None:
-    """Create table, publication, slot and roles in Postgres and the tables in ClickHouse, where they are missing.
+    """Create what is missing: table, publication, slot and roles in Postgres, tables in ClickHouse.
 
     Example: outhaul setup --print-sql | less
     """
@@ -55,32 +58,32 @@ def setup(
         return
     clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=_TIMEOUT_S)
     check_not_newer(clickhouse, settings)
-    # ClickHouse first: a slot keeps WAL from its creation on, so it comes last, when everything else is known to work.
+    # ClickHouse first: a slot keeps WAL from its creation on, so it is created last, after everything else has worked.
     apply_clickhouse(clickhouse, settings, typer.echo, cluster=cluster)
     if former := _former(settings):
-        _tell_of_end(former, settings.streams())
-        consent("Do it?", yes=yes)
+        _print_reshard(former, settings.streams())
+        consent("Change the shards?", yes=yes)
         end(settings, clickhouse, former)
         _begin(settings, clickhouse, settings.streams())
         return
     if shards is not None and (rest := unfinished(settings, clickhouse)):
         typer.echo(
-            f"the stream was not divided to the end: {_slots(rest)} begin anew, and what lies between is copied from "
-            "the outbox. Let the workers run",
+            f"an earlier change of the shards was not completed. Plan: create {_slots(rest)} again, and copy the "
+            "events in between from the outbox; nothing is lost. Keep the workers running",
             err=True,
         )
-        consent("Do it?", yes=yes)
+        consent("Change the shards?", yes=yes)
         _begin(settings, clickhouse, rest)
         return
     note_if_skipping(clickhouse, settings)
     apply_postgres(settings, typer.echo)
-    if anew:
+    if with_rebind:
         typer.echo(rebind(clickhouse, settings))
     unread = count_unread(settings, clickhouse)
     if unread.events:
         typer.echo(
             f"{unread.events} events ({unread.which}) are in the outbox and not in "
-            "ClickHouse. Those from before the slot are copied by `outhaul backfill`, when reader and worker run"
+            "ClickHouse. To copy those from before the slot, start reader and worker and type: outhaul backfill"
         )
 
 
@@ -91,10 +94,10 @@ def _former(settings: Settings) -> list[Settings]:
         return former_streams(conn, settings)
 
 
-def _tell_of_end(former: Sequence[Settings], streams: Sequence[Settings]) -> None:
+def _print_reshard(former: Sequence[Settings], streams: Sequence[Settings]) -> None:
     typer.echo(
-        f"the stream is divided otherwise: {_slots(former)} end, {_slots(streams)} begin, and what "
-        "lies between is copied from the outbox. Stop the readers of before by SIGTERM first, and let the workers run",
+        f"the number of shards changes. Plan: drop {_slots(former)}, create {_slots(streams)}, and copy the events in "
+        "between from the outbox; nothing is lost. First stop the old readers with SIGTERM; keep the workers running",
         err=True,
     )
 
@@ -106,10 +109,10 @@ def _slots(streams: Sequence[Settings]) -> str:
 def _begin(settings: Settings, clickhouse: ClickHouse, streams: Sequence[Settings]) -> None:
     apply_postgres(settings, typer.echo, without_slots=True)
     with output.range_bar("healing") as on_range:
-        for stream, copied in begin(streams, clickhouse, waiting=_say_waiting, on_range=on_range):
-            typer.echo(f"{stream.slot} begins; {copied:,} events were copied")
+        for stream, copied in begin(streams, clickhouse, waiting=_print_waiting, on_range=on_range):
+            typer.echo(f"{stream.slot} is created; {copied:,} events were copied")
     typer.echo(f"set OUTHAUL_SHARDS={settings.shards} for every process; then start the readers")
 
 
-def _say_waiting() -> None:
-    typer.echo("waiting for transactions that are open (pg_stat_activity, backend_xid IS NOT NULL)", err=True)
+def _print_waiting() -> None:
+    typer.echo("waiting for open transactions to end (pg_stat_activity, backend_xid IS NOT NULL)", err=True)

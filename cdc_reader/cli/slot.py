@@ -1,6 +1,6 @@
-"""`outhaul slot`: look at the replication slot, make it, move it, drop it; first what that costs, then the deed.
+"""`outhaul slot` -> the replication slot is shown, created, moved or dropped, after a plan that says what that skips.
 
-A slot that goes past events loses none of them: they are in the outbox, and are copied from there.
+Edge: the command line. Events that a slot skips are not lost: they are in the outbox, and are copied from there.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ if TYPE_CHECKING:
 
 slot = typer.Typer(
     name="slot",
-    help="The replication slot: show, create, drop, advance, reset. A plan comes first; what is skipped is healed.",
+    help="Show, create, drop, advance or reset the slot. Skipped events are copied from the outbox.",
     no_args_is_help=True,
 )
 
 _PATIENCE_S = 120.0
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan, change nothing.")]
-AcceptLoss = Annotated[bool, typer.Option("--accept-loss", help="Do not copy what is skipped: it is lost.")]
+AcceptLoss = Annotated[bool, typer.Option("--accept-loss", help="Do not copy skipped events; they are lost.")]
 
 
 @slot.command()
 def show(*, shard: options.Shard = None, as_json: Json = False) -> None:
-    """Show the slot, and which events it still has to bring; exit 1 where nobody could stream from it.
+    """Show the slot and the events that it still has to deliver; exit 1 if no reader could stream from it.
 
     Example: outhaul slot show --json | jq .unread.events
     """
@@ -59,7 +59,7 @@ def show(*, shard: options.Shard = None, as_json: Json = False) -> None:
 
 @slot.command()
 def create(*, shard: options.Shard = None, yes: Yes = False, dry_run: DryRun = False, as_json: Json = False) -> None:
-    """Create the slot where the log ends now, and copy what the outbox holds already and ClickHouse lacks.
+    """Create the slot at the current end of the WAL, and copy events that the outbox has and ClickHouse lacks.
 
     Example: outhaul slot create --yes
     """
@@ -67,11 +67,11 @@ def create(*, shard: options.Shard = None, yes: Yes = False, dry_run: DryRun = F
     with connect_stream(settings) as conn:
         if slot_facts(conn, settings) is not None:
             raise FatalError(
-                f"slot {settings.slot!r} exists",
-                todo="Look at it with `outhaul slot show`; make it anew with `outhaul slot reset --recreate`",
+                f"slot {settings.slot!r} already exists",
+                todo="Show it with `outhaul slot show`; recreate it with `outhaul slot reset --recreate`",
                 exit_code=Exit.USAGE,
             )
-    _recreate(settings, "create the slot where the log ends now", False, yes, dry_run, as_json)
+    _recreate(settings, "create the slot at the current end of the WAL", False, yes, dry_run, as_json)
 
 
 @slot.command()
@@ -83,7 +83,7 @@ def drop(
     accept_loss: AcceptLoss = False,
     as_json: Json = False,
 ) -> None:
-    """Drop the slot: Postgres keeps no more log for it. What it had to bring is copied when there is one again.
+    """Drop the slot; Postgres then keeps no WAL for it. `slot create` later copies the events that it had to deliver.
 
     Example: outhaul slot drop --dry-run
     """
@@ -92,7 +92,7 @@ def drop(
         plan = make_plan(settings, "drop the slot", skips=True, heals=not accept_loss)
         if plan.slot is None:
             raise FatalError(f"slot {settings.slot!r} does not exist", exit_code=Exit.SLOT_MISSING)
-        _agree(plan, "Drop it?", yes=yes, dry_run=dry_run, as_json=as_json)
+        _confirm(plan, "Drop the slot?", yes=yes, dry_run=dry_run, as_json=as_json)
         with hold(settings) as conn:
             facts = slot_facts(conn, settings)
             at = facts.confirmed if facts and facts.confirmed else NO_LSN
@@ -103,7 +103,7 @@ def drop(
 
 @slot.command()
 def advance(
-    lsn: Annotated[str, typer.Argument(help="Where to: a position in the log, such as 16/B374D848.")],
+    lsn: Annotated[str, typer.Argument(help="New position, an LSN such as 16/B374D848.")],
     *,
     shard: options.Shard = None,
     accept_loss: AcceptLoss = False,
@@ -111,7 +111,7 @@ def advance(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Move the slot forward to a position, and copy what that skips from the outbox.
+    """Move the slot forward to an LSN; `outhaul verify --repair` then copies the skipped events from the outbox.
 
     Example: outhaul slot advance 16/B374D848
     """
@@ -122,27 +122,31 @@ def advance(
 def reset(
     *,
     shard: options.Shard = None,
-    to: Annotated[str, typer.Option(help="now, confirmed, or a position in the log such as 16/B374D848.")] = "",
-    recreate: Annotated[bool, typer.Option("--recreate", help="Make it anew: lost, gone, or of a failover.")] = False,
+    to: Annotated[str, typer.Option(help="now, confirmed, or an LSN such as 16/B374D848.")] = "",
+    recreate: Annotated[bool, typer.Option("--recreate", help="Drop and create it: lost, missing, failover.")] = False,
     accept_loss: AcceptLoss = False,
     yes: Yes = False,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Put the slot where it can go on from, whatever state it is in; what it skips is copied from the outbox.
+    """Give the slot a position from which the reader can continue; skipped events are copied from the outbox.
 
     Example: outhaul slot reset --to now --dry-run
     """
     settings = options.stream(load(), shard)
     if recreate or to == "now":
         if to not in {"", "now"}:
-            raise FatalError("a slot that is made anew begins now", todo="Leave out --to", exit_code=Exit.USAGE)
-        _recreate(settings, "make the slot anew where the log ends now", accept_loss, yes, dry_run, as_json)
+            raise FatalError(
+                "a recreated slot always begins at the current end of the WAL",
+                todo="Leave out --to",
+                exit_code=Exit.USAGE,
+            )
+        _recreate(settings, "recreate the slot at the current end of the WAL", accept_loss, yes, dry_run, as_json)
     elif to == "confirmed":
-        action = "end the session and begin from the confirmed position"
+        action = "end the session and stream again from the confirmed position"
         with both_sides(settings) as clickhouse:
             plan = make_plan(settings, action, skips=False, heals=True)
-            _agree(plan, "Do it?", yes=yes, dry_run=dry_run, as_json=as_json)
+            _confirm(plan, "Do it?", yes=yes, dry_run=dry_run, as_json=as_json)
             at = slot_change.restart(settings, clickhouse)
             following = {"next": "outhaul verify --repair"} if due(clickhouse, settings) else {}
         _report(plan, {"slot_at": str(at), **following}, as_json=as_json)
@@ -150,7 +154,7 @@ def reset(
         _advance(settings, _lsn(to), accept_loss, yes, dry_run, as_json)
     else:
         raise FatalError(
-            "where to is not said", todo="Say --to now, --to confirmed, --to LSN or --recreate", exit_code=Exit.USAGE
+            "no position is given", todo="Pass --to now, --to confirmed, --to LSN or --recreate", exit_code=Exit.USAGE
         )
 
 
@@ -164,13 +168,13 @@ def _recreate(
 ) -> None:
     with both_sides(settings) as clickhouse:
         plan = make_plan(settings, action, skips=True, heals=not accept_loss)
-        _agree(plan, "Do it?", yes=yes, dry_run=dry_run, as_json=as_json)
+        _confirm(plan, "Do it?", yes=yes, dry_run=dry_run, as_json=as_json)
         _check_redis(settings)
         stored = 0
-        with slot_change.make_anew(settings, clickhouse, accept_loss=accept_loss, waiting=_say_waiting) as line:
+        with slot_change.make_anew(settings, clickhouse, accept_loss=accept_loss, waiting=_print_waiting) as line:
             if not accept_loss:
                 notes = due(clickhouse, settings)
-                with _still_due(settings), output.range_bar("healing") as on_range:
+                with _copy_error(settings), output.range_bar("healing") as on_range:
                     done = healing.heal_all(settings, line, on_range, patience_s=_PATIENCE_S)
                     stored = sum(one.stored for one in done)
                 note_done(clickhouse, notes)
@@ -189,13 +193,14 @@ def _advance(
         slot_change.check_target(conn, settings, target)
     with both_sides(settings) as clickhouse:
         plan = make_plan(settings, f"move the slot forward to {target}", skips=True, heals=not accept_loss)
-        _agree(plan, "Do it? At most so many events are skipped.", yes=yes, dry_run=dry_run, as_json=as_json)
+        question = f"Do it? At most {plan.unread.events:,} events are skipped."
+        _confirm(plan, question, yes=yes, dry_run=dry_run, as_json=as_json)
         at = slot_change.advance(settings, clickhouse, target, accept_loss=accept_loss)
     following = {} if accept_loss else {"next": "outhaul verify --repair"}
     _report(plan, {"slot_at": str(at), **following}, as_json=as_json)
 
 
-def _agree(plan: Plan, question: str, *, yes: bool, dry_run: bool, as_json: bool) -> None:
+def _confirm(plan: Plan, question: str, *, yes: bool, dry_run: bool, as_json: bool) -> None:
     if dry_run or not as_json:
         _print(plan, as_json=as_json)
     if dry_run:
@@ -208,20 +213,20 @@ def _print(plan: Plan, *, as_json: bool) -> None:
         typer.echo(json.dumps(plan.to_json()))
         return
     found, unread = plan.slot, plan.unread
-    rows = [("slot", _in_words(found) if found else "none")]
+    rows = [("slot", _described(found) if found else "does not exist")]
     rows.append(("problem", f"[red]{plan.problem}[/]" if plan.problem else "none"))
     where = f": {unread.which}, {unread.first_time} to {unread.last_time}"
     rows.append(("unread", f"{unread.events:,} events that ClickHouse lacks" + (where if unread.events else "")))
     rows.append(("stored ahead", f"{plan.stored_ahead:,} events past the slot's position"))
     if plan.action != "none":
         rows.append(("plan", plan.action))
-        rows.append(("healed", f"{plan.healed:,} events are copied from the outbox"))
+        rows.append(("copied", f"{plan.healed:,} events from the outbox"))
         rows.append(("lost", f"[red]{plan.lost:,} events[/]" if plan.lost else "nothing"))
     rows += [("waits for", f"pid {one['pid']}, {one['seconds']} s: {one['query']}") for one in plan.open_transactions]
     output.facts(rows)
 
 
-def _in_words(found: dict[str, Any]) -> str:
+def _described(found: dict[str, Any]) -> str:
     state = "active" if found["active_pid"] else "inactive"
     place = f"{found['plugin']}, database {found['database']}, confirmed {found['confirmed']}"
     return f"{found['name']}, {state}, {place}, wal_status {found['wal_status']}"
@@ -241,8 +246,8 @@ def _lsn(text: str) -> Lsn:
         raise FatalError(str(error), exit_code=Exit.USAGE) from None
 
 
-def _say_waiting() -> None:
-    typer.echo("waiting for transactions that are open (pg_stat_activity, backend_xid IS NOT NULL)", err=True)
+def _print_waiting() -> None:
+    typer.echo("waiting for open transactions to end (pg_stat_activity, backend_xid IS NOT NULL)", err=True)
 
 
 def _check_redis(settings: Settings) -> None:
@@ -254,14 +259,14 @@ def _check_redis(settings: Settings) -> None:
 
 
 @contextmanager
-def _still_due(settings: Settings) -> Iterator[None]:
-    """Let a heal that fails say that the slot is fine and what is left to do."""
+def _copy_error(settings: Settings) -> Iterator[None]:
+    """Add to the error of a failed copy that the slot works, and what to type."""
     try:
         yield
     except PipelineError as error:
         raise type(error)(
-            f"slot {settings.slot!r} is ready and streams, but what it skipped is not all copied: {error.message}",
+            f"slot {settings.slot!r} is ready, but not all events that it skipped are copied: {error.message}",
             code=error.code,
-            todo="Nothing is lost; when that is mended: `outhaul verify --repair`",
+            todo="Nothing is lost. Fix the cause, then type: outhaul verify --repair",
             exit_code=error.exit_code,
         ) from error

@@ -1,4 +1,7 @@
-"""`outhaul status`: is it running, how far behind, what is wrong; exit code 1 when something is."""
+"""`outhaul status` -> one screen: what runs, how far behind it is, what is wrong; exit code 1 if something is wrong.
+
+Edge: the command line.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _TIMEOUT_S = 5
-# The rate at which WAL grows is watched for a second before each refresh, too.
+# Each refresh also takes a second more, to measure how fast the WAL grows.
 _REFRESH_S = 1.0
 
 
@@ -34,7 +37,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Refresh every few seconds until Ctrl-C.")] = False,
 ) -> None:
-    """Show slot, reader, sink and ClickHouse in one screen; exit 1 where something is wrong.
+    """Show slot, reader, sink and ClickHouse on one screen; exit 1 if something is wrong.
 
     Example: outhaul status --json | jq .wrong
     """
@@ -50,7 +53,7 @@ def status(
 
 def _watch(look: Callable[[], Status], *, as_json: bool) -> NoReturn:
     if as_json or not Console().is_terminal:
-        # Rich draws a live display on terminals alone; a log gets one snapshot below the other.
+        # Rich draws a live display on terminals only; a log gets one snapshot below the other.
         while True:
             _print(look(), as_json=as_json)
             sys.stdout.flush()

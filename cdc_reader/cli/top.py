@@ -1,4 +1,7 @@
-"""`outhaul top`: a live screen for somebody who looks; `outhaul status` is for scripts and logs."""
+"""`outhaul top` -> a live screen for people; `outhaul status` is for scripts and logs.
+
+Edge: the command line.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +18,15 @@ from outhaul.sink.telemetry import logs
 def top(
     *,
     shard: options.Shard = None,
-    every: Annotated[float, typer.Option(min=0.2, max=60, help="Seconds between two looks.")] = 1.0,
+    every: Annotated[float, typer.Option(min=0.2, max=60, help="Seconds between two refreshes.")] = 1.0,
 ) -> None:
-    """Watch rates, lag, slot, ClickHouse and what is wrong, live; q quits.
+    """Show rates, lag, slot, ClickHouse and problems live; q quits.
 
-    A server that does not answer stops nothing: its last figures stay, with their age.
+    If a server does not answer, its last figures stay on the screen, with their age.
 
     Example: outhaul top --every 2
     """
     settings = options.stream(load(), shard)
-    # A line of the log would stand in the midst of the screen; what is wrong is on it.
+    # A log line would overwrite a part of the screen. The screen itself shows problems.
     logs.configure("auto", level="ERROR")
     show(settings, every)

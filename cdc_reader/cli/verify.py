@@ -1,4 +1,7 @@
-"""`outhaul verify`: the outbox against ClickHouse, to the id; with `--repair`, what is missing is stored."""
+"""`outhaul verify` -> the differences between outbox and ClickHouse, id by id; `--repair` stores missing events.
+
+Edge: the command line.
+"""
 
 from __future__ import annotations
 
@@ -31,20 +34,20 @@ def verify(
     since: Annotated[datetime | None, typer.Option(help="Events from this time on, UTC.")] = None,
     until: Annotated[datetime | None, typer.Option(help="Events before this time, UTC.")] = None,
     table: options.EachOrOne = "",
-    deep: Annotated[bool, typer.Option("--deep", help="Compare contents, not ids alone.")] = False,
-    repair: Annotated[bool, typer.Option("--repair", help="Store what is missing; beside a running pipeline.")] = False,
-    from_id: Annotated[int | None, typer.Option(help="Go on from this id, after an interruption.")] = None,
-    wait_s: Annotated[float, typer.Option("--wait", help="Seconds for the slot to come past what is committed.")] = 60,
+    deep: Annotated[bool, typer.Option("--deep", help="Compare contents, not only ids.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Store missing events; the pipeline must run.")] = False,
+    from_id: Annotated[int | None, typer.Option(help="Continue from this id after an interruption.")] = None,
+    wait_s: Annotated[float, typer.Option("--wait", help="Longest wait for the slot to pass all commits, in s.")] = 60,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Compare the outbox with ClickHouse: name what is missing, extra, differing or there twice; exit 1 if any.
+    """Compare the outbox with ClickHouse; list missing, extra, differing and repeated events. Exit 1 if there are any.
 
     Example: outhaul verify --deep --repair
     """
     settings = load()
     chosen = options.each(settings, table)
     if from_id is not None:
-        # An id is of one table.
+        # An id belongs to one table.
         chosen = (options.one(settings, table),)
     scope = Scope(deep, _utc(since), _utc(until), intervals=() if from_id is None else ((from_id, _LAST_ID),))
     is_whole = scope.is_whole and not scope.intervals and len(chosen) == len(settings.branches())
@@ -62,7 +65,7 @@ def verify(
 
 
 def _compare(branch: Settings, line: Line, scope: Scope, named: dict[str, str], *, repair: bool) -> dict[str, Any]:
-    """Compare one outbox; where that is interrupted, say how to go on."""
+    """Compare one outbox; if that is interrupted, print how to continue."""
     started = time.monotonic()
     next_id = scope.intervals[0][0] if scope.intervals else 0
     try:
@@ -80,7 +83,7 @@ def _compare(branch: Settings, line: Line, scope: Scope, named: dict[str, str], 
                 tally, stored = healing.verify(branch, line, scope, on_range), 0
     except KeyboardInterrupt:
         which = "".join(f" --table {name}" for name in named.values())
-        typer.echo(f"outhaul: interrupted; go on with: outhaul verify{which} --from-id {next_id}", err=True)
+        typer.echo(f"outhaul: interrupted. To continue, type: outhaul verify{which} --from-id {next_id}", err=True)
         raise typer.Exit(Exit.NOT_FINE) from None
     found = {kind: getattr(tally, kind) for kind in _KINDS}
     return {
@@ -111,7 +114,7 @@ def _print(report: dict[str, Any], *, repair: bool, as_json: bool) -> None:
             ("dead letters", f"{report['dead_letters']:,}"),
             *([("not compared", ", ".join(report["not_compared"]))] if report["not_compared"] else []),
             *([("repaired", f"{report['repaired']:,}")] if repair else []),
-            *([("go on", "outhaul verify --repair")] if report["missing"] and not repair else []),
+            *([("to repair", "outhaul verify --repair")] if report["missing"] and not repair else []),
         ]
     )
 

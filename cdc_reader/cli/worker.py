@@ -1,4 +1,7 @@
-"""`outhaul worker`: Celery's worker under a watchdog; options that are not ours are Celery's own."""
+"""`outhaul worker` -> Celery's worker under a watchdog; options that outhaul does not know are passed to Celery.
+
+Edge: the command line.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +22,9 @@ from outhaul.sink.telemetry.scrub import scrub_of
 def worker(
     context: typer.Context,
     *,
-    concurrency: Annotated[int, typer.Option("--concurrency", "-c", min=1, help="Inserts at once.")] = 2,
+    concurrency: Annotated[int, typer.Option("--concurrency", "-c", min=1, help="Inserts at the same time.")] = 2,
 ) -> None:
-    """Store batches in ClickHouse: Celery's worker with its options, started again when it ends or goes deaf.
+    """Store batches in ClickHouse, with Celery's worker and its options. A watchdog restarts it if it ends or hangs.
 
     Example: outhaul worker -c 4 --loglevel WARNING
     """

@@ -60,5 +60,5 @@ def test_rows_are_chosen_by_the_position_from_which_event_log_has_them(running: 
 def test_what_cannot_be_chosen_is_refused_in_one_line(running: World) -> None:
     assert "neither an id nor a range" in outhaul(running, "replay", "--ids", "1,x", code=2)
     assert "an LSN looks like" in outhaul(running, "replay", "--lsn", "7", code=2)
-    assert "no event from" in outhaul(running, "replay", "--lsn", "FF/0", code=2)
-    assert "is no table name" in outhaul(running, "replay", "--into", "a.b", code=2)
+    assert "no event at or after" in outhaul(running, "replay", "--lsn", "FF/0", code=2)
+    assert "is not a table name" in outhaul(running, "replay", "--into", "a.b", code=2)
