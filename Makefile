@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+# Where a shell forbids Python to keep what it has compiled, each of a thousand processes would compile it again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test long faults check docs up down bench chaos lock audit fuzz clean
 .DEFAULT_GOAL := help
