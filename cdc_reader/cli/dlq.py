@@ -53,7 +53,7 @@ def _opened(settings: Settings) -> ClickHouse:
 
 def _filter(since: str, until: str, reason: str, *, discarded: bool = False) -> dead_letters.Filter:
     now = time.time()
-    since_us, until_us = (letters.moment_us(text, now) if text else None for text in (since, until))
+    since_us, until_us = (letters.time_us(text, now) if text else None for text in (since, until))
     return dead_letters.Filter(since_us, until_us, reason, discarded)
 
 
@@ -91,7 +91,7 @@ def _list(settings: Settings, wanted: dead_letters.Filter, limit: int, named: di
             "by_reason": [{"reason": text, "letters": count} for text, count in counted.by_reason],
             "newest": [letters.to_json(letter) for letter in newest],
         }
-        typer.echo(letters.line(found))
+        typer.echo(letters.json_text(found))
         return
     typer.echo(f"{counted.total:,} dead letters" + "".join(f" of {name}" for name in named.values()))
     if counted.total:
@@ -121,7 +121,7 @@ def show(
     found = dead_letters.find(clickhouse, settings, [at])
     if not found:
         raise FatalError(f"no dead letter has position {at}", todo="`outhaul dlq list` prints the positions")
-    typer.echo(letters.line(letters.to_json(found[0]), indent=None if as_json else 2))
+    typer.echo(letters.json_text(letters.to_json(found[0]), indent=None if as_json else 2))
 
 
 @dlq.command()
@@ -146,7 +146,7 @@ def retry(
     check_redis(settings, payloads)
     done = letters.retry(settings, payloads, chosen, wait_s=wait)
     if as_json:
-        typer.echo(letters.line(done.to_json()))
+        typer.echo(letters.json_text(done.to_json()))
     else:
         _print_retried(done)
     raise typer.Exit(Exit.FINE if done.is_fine else Exit.NOT_FINE)
@@ -170,7 +170,7 @@ def discard(
     chosen = letters.chosen(clickhouse, settings, positions or [], everything=everything, reason=reason)
     found = [one for one in dead_letters.find(clickhouse, settings, chosen) if not one.discarded]
     for letter in found[:_SHOWN]:
-        typer.echo(letters.line(letters.to_json(letter)), err=True)
+        typer.echo(letters.json_text(letters.to_json(letter)), err=True)
     if len(found) > _SHOWN:
         typer.echo(f"and {len(found) - _SHOWN:,} more: `outhaul dlq export` shows all", err=True)
     if found:
@@ -179,7 +179,7 @@ def discard(
     done = letters.discard(clickhouse, settings, found)
     unknown = [str(at) for at in sorted(set(chosen) - {letter.position for letter in found})]
     if as_json:
-        typer.echo(letters.line({"discarded": done, "unknown": unknown}))
+        typer.echo(letters.json_text({"discarded": done, "unknown": unknown}))
     else:
         typer.echo(f"{len(done):,} discarded" + "".join(f"\nno dead letter has position {name}" for name in unknown))
     raise typer.Exit(Exit.NOT_FINE if unknown else Exit.FINE)

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from outhaul.cdc_reader.operate import pause_command
-from outhaul.cdc_reader.operate.pause_command import Reader, Told
+from outhaul.cdc_reader.operate.pause_command import PauseResult, Reader
 from outhaul.cdc_reader.session.pause import check_length
 from outhaul.sink import duration
 from outhaul.sink.clickhouse import ClickHouse
@@ -42,23 +42,24 @@ def pause(
     settings = load()
     payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
     clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=_TIMEOUT_S)
-    told = pause_command.pause(settings, payloads, clickhouse, for_s=for_s, reason=reason, wait_s=_WAIT_S)
-    typer.echo(json.dumps(told.to_json()) if as_json else _described(told))
-    raise typer.Exit(Exit.FINE if told.reader in {Reader.PAUSED, Reader.NONE} else Exit.NOT_FINE)
+    result = pause_command.pause(settings, payloads, clickhouse, for_s=for_s, reason=reason, wait_s=_WAIT_S)
+    typer.echo(json.dumps(result.to_json()) if as_json else _described(result))
+    raise typer.Exit(Exit.FINE if result.reader in {Reader.PAUSED, Reader.NONE} else Exit.NOT_FINE)
 
 
-def _described(told: Told) -> str:
+def _described(result: PauseResult) -> str:
     ends = "until `outhaul resume`"
-    if told.pause and told.pause.until:
-        ends = f"until {datetime.fromtimestamp(told.pause.until, UTC).isoformat(timespec='seconds')}"
-    match told.reader:
+    if result.pause and result.pause.until:
+        ends = f"until {datetime.fromtimestamp(result.pause.until, UTC).isoformat(timespec='seconds')}"
+    match result.reader:
         case Reader.PAUSED:
             return f"paused {ends}: the reader takes no rows, and nothing is in flight"
         case Reader.NONE:
             return f"paused {ends}: no reader runs; the pause applies to the next one"
         case Reader.FINISHING:
             return (
-                f"pausing: the reader takes no rows, but {told.in_flight_batches} batches in flight are not stored yet"
+                f"pausing: the reader takes no rows, but {result.in_flight_batches} batches in flight are not stored "
+                "yet. Check for progress: `outhaul status`"
             )
         case _:
             return (

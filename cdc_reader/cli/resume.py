@@ -37,10 +37,10 @@ def resume(
     settings = load()
     payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
     clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=_TIMEOUT_S)
-    told = pause_command.resume(settings, payloads, clickhouse, wait_s=_WAIT_S)
+    result = pause_command.resume(settings, payloads, clickhouse, wait_s=_WAIT_S)
     late = (
         f"the end of the pause is recorded, but the reader has not confirmed it within {_WAIT_S:.0f} s. "
         "Check the reader: `outhaul status`"
     )
-    typer.echo(json.dumps(told.to_json()) if as_json else _DESCRIBED.get(told.reader, late))
-    raise typer.Exit(Exit.FINE if told.reader in _DESCRIBED else Exit.NOT_FINE)
+    typer.echo(json.dumps(result.to_json()) if as_json else _DESCRIBED.get(result.reader, late))
+    raise typer.Exit(Exit.FINE if result.reader in _DESCRIBED else Exit.NOT_FINE)

@@ -1,7 +1,7 @@
-"""What an operator wants with dead letters -> done: listed, tried again by the sink, discarded, exported.
+"""Positions or a filter -> dead letters that are listed, retried by the workers, discarded or exported.
 
-Edge: ClickHouse has the letters, Postgres knows its column types, Redis carries the orders and the answers. The rows
-of a retry never come by here: a worker reads and stores them, as it does with every other event.
+Edge: ClickHouse has the letters, Postgres has the types of the columns, Redis carries the retry messages and the
+workers' answers. A worker reads and stores the rows of a retry; this process never has them.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ _BYTEA: LiteralString = """
 _POLL_S = 1
 
 
-def moment_us(text: str, now: float) -> int:
-    """Read `--since` and `--until`: an ISO time (UTC where it says no other), or an age such as 2h.
+def time_us(text: str, now: float) -> int:
+    """Read `--since` and `--until`: an ISO time (UTC unless it has another zone), or an age such as 2h.
 
     Args:
         text: what the operator wrote.
         now: Unix time in seconds.
 
     Raises:
-        FatalError: it is neither.
+        FatalError: the text is neither.
     """
     try:
         when = datetime.fromisoformat(text)
@@ -65,33 +65,37 @@ def position_of(text: str) -> Position:
     """Read a position as `list` prints it.
 
     Raises:
-        FatalError: it is none.
+        FatalError: the text is not a position.
     """
     try:
         return parse_position(text)
     except FatalError as error:
-        todo = "Take one as `outhaul dlq list` prints it: 0/1A2B3C#0"
+        todo = "Pass a position as `outhaul dlq list` prints it: 0/1A2B3C#0"
         raise FatalError(error.message, todo=todo, exit_code=Exit.USAGE) from None
 
 
 def chosen(
     clickhouse: ClickHouse, settings: Settings, names: Sequence[str], *, everything: bool, reason: str
 ) -> list[Position]:
-    """Return the positions that an operator chose in one of three ways: by name, all, or by a text in the reason.
+    """Return the positions that an operator chose: by name, all of them, or by a text in the reason.
 
     Raises:
-        FatalError: not in exactly one way, or a name is no position.
+        FatalError: none or several of the three ways are used, or a name is not a position.
         PipelineError: ClickHouse refuses or does not answer.
     """
     if sum((bool(names), everything, bool(reason))) != 1:
-        raise FatalError("say which: positions, --all or --reason TEXT", exit_code=Exit.USAGE)
+        raise FatalError(
+            "pass exactly one of: positions, --all, --reason TEXT",
+            todo="`outhaul dlq list` prints positions and reasons",
+            exit_code=Exit.USAGE,
+        )
     if names:
         return sorted({position_of(name) for name in names})
     return dead_letters.positions(clickhouse, settings, dead_letters.Filter(reason=reason))
 
 
 def to_json(letter: Letter) -> dict[str, Any]:
-    """Return a letter in JSON types; its values as Postgres prints them, or as one text where they cannot be read."""
+    """Return a letter in JSON types; its values as Postgres prints them, or one text if they cannot be parsed."""
     try:
         row: object = values_of(letter)
     except PoisonError:
@@ -106,8 +110,8 @@ def to_json(letter: Letter) -> dict[str, Any]:
     }
 
 
-def line(value: object, indent: int | None = None) -> str:
-    """Return JSON that any terminal and file takes; bytes that are no UTF-8 stay escaped."""
+def json_text(value: object, indent: int | None = None) -> str:
+    """Return JSON that can be written to any terminal and file; bytes that are not UTF-8 stay escaped."""
     text = json.dumps(value, ensure_ascii=False, indent=indent)
     try:
         text.encode()
@@ -123,12 +127,12 @@ def exported(clickhouse: ClickHouse, settings: Settings, wanted: dead_letters.Fi
         PipelineError: ClickHouse refuses or does not answer.
     """
     for letter in dead_letters.each(clickhouse, settings, wanted):
-        yield line(to_json(letter))
+        yield json_text(to_json(letter))
 
 
 @dataclass(slots=True)
 class Retried:
-    """What became of a retry, by position; `unanswered` are those of which no worker has said anything."""
+    """The result of a retry, by position; no worker has answered for the `unanswered` ones."""
 
     retried: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
@@ -160,26 +164,26 @@ def retry(
     positions: Sequence[Position],
     *,
     wait_s: float,
-    tell: Callable[[int], None] = lambda _: None,
+    on_answered: Callable[[int], None] = lambda _: None,
 ) -> Retried:
-    """Have the workers try letters again; return what they say.
+    """Have the workers try letters again; return their answers.
 
     Args:
         settings: names and addresses.
         payloads: for the answers.
         positions: which letters.
-        wait_s: longest silence, in seconds; what comes later is done all the same.
-        tell: hears how many have been answered.
+        wait_s: longest wait for the next answer, in seconds; workers still retry what they answer for later.
+        on_answered: called with the number of letters that workers have answered for.
 
     Raises:
-        PipelineError: Postgres or Redis refuses or does not answer; nothing was sent, or part of it, which is harmless.
+        PipelineError: Postgres or Redis refuses or does not answer; a part may have been sent, which is harmless.
     """
     hexes = hex_columns(settings)
     run = secrets.token_hex(16)
     app = make_app(settings)
     for some in dead_letters.in_pieces(positions, MAX_POSITIONS):
         _send(app, Order(settings.source, settings.clickhouse_table, run, tuple(some), hexes))
-    return _collect(settings, payloads, run, positions, wait_s, tell)
+    return _collect(settings, payloads, run, positions, wait_s, on_answered)
 
 
 def hex_columns(settings: Settings) -> tuple[str, ...]:
@@ -197,14 +201,14 @@ def hex_columns(settings: Settings) -> tuple[str, ...]:
     if not there or not there["there"]:
         raise FatalError(
             f"Postgres has no table {settings.table}",
-            todo="Name yours in OUTHAUL_TABLE as schema.table",
+            todo="Set OUTHAUL_TABLE to your outbox, as schema.table",
             exit_code=Exit.TABLE_MISSING,
         )
     return tuple(str(row["attname"]) for row in rows)
 
 
 def discard(clickhouse: ClickHouse, settings: Settings, letters: Collection[Letter]) -> list[str]:
-    """Drop the values of letters; return the positions. A letter whose event is stored is removed instead.
+    """Delete the values of letters; return the positions. A letter whose event is stored is removed instead.
 
     Raises:
         PipelineError: ClickHouse refuses or does not answer.
@@ -222,7 +226,7 @@ def _send(app: SinkApp, order: Order) -> None:
         app.send_task(
             RETRY_LETTERS,
             args=(seal_of(app.settings).message(RETRY_LETTERS, order.to_json()),),
-            # The run is in the log of the worker, and names the list for the answers.
+            # The worker's log has the run; the Redis list of the answers is named after it.
             task_id=f"{order.run}-{first}",
             queue=app.settings.queue,
             argsrepr=f"({order.source}: {len(order.positions)} letters, {first} to {last})",
@@ -231,7 +235,7 @@ def _send(app: SinkApp, order: Order) -> None:
     except (kombu.exceptions.KombuError, OSError) as error:
         raise TransientError(
             f"the broker does not answer ({type(error).__name__})",
-            todo="Check that it runs and that OUTHAUL_REDIS_URL reaches it",
+            todo="Check that Redis runs and that OUTHAUL_REDIS_URL leads to it",
             exit_code=Exit.REDIS_UNREACHABLE,
         ) from error
 
@@ -242,19 +246,19 @@ def _collect(
     run: str,
     positions: Sequence[Position],
     wait_s: float,
-    tell: Callable[[int], None],
+    on_answered: Callable[[int], None],
 ) -> Retried:
     result, open_ = Retried(), {str(position) for position in positions}
-    key, heard, seal = letters_key(settings.source, run), time.monotonic(), seal_of(settings)
-    while open_ and time.monotonic() - heard < wait_s:
-        for word in payloads.reports(key, wait_s=_POLL_S):
-            bare = seal.opened_line(key, word)
+    key, answered_at, seal = letters_key(settings.source, run), time.monotonic(), seal_of(settings)
+    while open_ and time.monotonic() - answered_at < wait_s:
+        for line in payloads.reports(key, wait_s=_POLL_S):
+            bare = seal.opened_line(key, line)
             answer = None if bare is None else Word.from_json(bare)
             if answer is not None and answer.position in open_:
                 open_.discard(answer.position)
                 _note(result, answer)
-            heard = time.monotonic()
-        tell(len(positions) - len(open_))
+            answered_at = time.monotonic()
+        on_answered(len(positions) - len(open_))
     result.unanswered = sorted(open_)
     return result
 

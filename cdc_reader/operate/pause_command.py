@@ -1,6 +1,6 @@
-"""`outhaul pause` and `outhaul resume` -> the word is kept, and what the reader makes of it.
+"""`outhaul pause` or `outhaul resume` -> the request is recorded, and whether the reader has followed it.
 
-Edge: ClickHouse and Redis. Both must answer before anything is written; Postgres is not asked.
+Edge: ClickHouse and Redis. Both must answer before anything is written; Postgres is not needed.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ _MAX_REASON = 200
 
 
 class Reader(StrEnum):
-    """What the running reader makes of the newest word."""
+    """How far the running reader has followed the newest request."""
 
-    NONE = "none"  # there is none; the word holds for the next one
-    SILENT = "silent"  # it has not said that it heard
-    FINISHING = "finishing"  # it takes no rows, but batches in flight are not stored yet
-    PAUSED = "paused"  # it takes no rows, and nothing is in flight
-    RUNNING = "running"  # it takes rows
+    NONE = "none"  # no reader runs; the request applies to the next one
+    SILENT = "silent"  # the reader has not confirmed the request
+    FINISHING = "finishing"  # the reader takes no rows, but batches in flight are not stored yet
+    PAUSED = "paused"  # the reader takes no rows, and nothing is in flight
+    RUNNING = "running"  # the reader takes rows
 
 
 _IN_ORDER = (Reader.SILENT, Reader.FINISHING, Reader.RUNNING, Reader.PAUSED, Reader.NONE)
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """The pause that holds now, if one does, and the reader's answer."""
+class PauseResult:
+    """The pause that holds now, if any, and how far the reader has followed the request."""
 
     pause: Pause | None
     reader: Reader
@@ -57,34 +57,34 @@ class Told:
 
 def pause(
     settings: Settings, payloads: Payloads, clickhouse: ClickHouse, *, for_s: int, reason: str, wait_s: float
-) -> Told:
-    """Pause, and wait until the reader has finished what is in flight; a later word replaces an earlier one.
+) -> PauseResult:
+    """Pause, and wait until nothing is in flight; a later request replaces an earlier one.
 
     Args:
         settings: names.
         payloads: Redis.
-        clickhouse: keeps the word.
+        clickhouse: where the request is recorded.
         for_s: seconds until the pause ends by itself; 0 for never.
-        reason: for whoever looks at `outhaul status`; cut to one line.
+        reason: text for `outhaul status`; cut to one line.
         wait_s: longest wait for the reader, in seconds.
 
     Raises:
         PipelineError: a server refuses or does not answer.
     """
     reason = " ".join(reason.split())[:_MAX_REASON]
-    return _say(settings, payloads, clickhouse, is_paused=True, for_s=for_s, reason=reason, wait_s=wait_s)
+    return _request(settings, payloads, clickhouse, is_paused=True, for_s=for_s, reason=reason, wait_s=wait_s)
 
 
-def resume(settings: Settings, payloads: Payloads, clickhouse: ClickHouse, *, wait_s: float) -> Told:
+def resume(settings: Settings, payloads: Payloads, clickhouse: ClickHouse, *, wait_s: float) -> PauseResult:
     """End a pause, and wait until the reader takes rows again; `wait_s` seconds at most.
 
     Raises:
         PipelineError: a server refuses or does not answer.
     """
-    return _say(settings, payloads, clickhouse, is_paused=False, for_s=0, reason="", wait_s=wait_s)
+    return _request(settings, payloads, clickhouse, is_paused=False, for_s=0, reason="", wait_s=wait_s)
 
 
-def _say(
+def _request(
     settings: Settings,
     payloads: Payloads,
     clickhouse: ClickHouse,
@@ -93,51 +93,51 @@ def _say(
     for_s: int,
     reason: str,
     wait_s: float,
-) -> Told:
+) -> PauseResult:
     marks = [heard_key(stream.fence) for stream in settings.streams()]
     payloads.text(marks[0])
     check_clickhouse(settings, clickhouse)
-    keep(clickhouse, settings, is_paused=is_paused, for_s=for_s, by=_who(), reason=reason)
+    keep(clickhouse, settings, is_paused=is_paused, for_s=for_s, by=_user_at_host(), reason=reason)
     held = ask(clickhouse, settings).pause
     try:
         payloads.drop(marks)
-        return _answer(settings, payloads, held, wait_s)
+        return _wait(settings, payloads, held, wait_s)
     except TransientError as error:
         raise TransientError(
-            f"the word is kept, but whether a running reader has heard it is not known: {error.message}",
-            todo="Say it again when Redis answers",
+            f"the request is recorded, but not whether a running reader has followed it: {error.message}",
+            todo="Type the command again when Redis answers",
             exit_code=error.exit_code,
         ) from error
 
 
-def _answer(settings: Settings, payloads: Payloads, held: Pause | None, wait_s: float) -> Told:
+def _wait(settings: Settings, payloads: Payloads, held: Pause | None, wait_s: float) -> PauseResult:
     deadline = time.monotonic() + wait_s
     while True:
         lines = [payloads.text(reader_key(stream.fence)) for stream in settings.streams()]
-        told = _of_all([_told(ReaderState.from_json(line) if line else None, held) for line in lines])
-        if told.reader not in {Reader.SILENT, Reader.FINISHING} or time.monotonic() >= deadline:
-            return told
+        found = _slowest([_result(ReaderState.from_json(line) if line else None, held) for line in lines])
+        if found.reader not in {Reader.SILENT, Reader.FINISHING} or time.monotonic() >= deadline:
+            return found
         time.sleep(_POLL_S)
 
 
-def _of_all(told: list[Told]) -> Told:
-    """Let the reader speak for all of them that is farthest from what was asked for."""
-    first = min(told, key=lambda one: _IN_ORDER.index(one.reader))
-    return replace(first, in_flight_batches=sum(one.in_flight_batches for one in told))
+def _slowest(results: list[PauseResult]) -> PauseResult:
+    """Return the result of the reader that has followed the request least, with the batches in flight of all."""
+    first = min(results, key=lambda one: _IN_ORDER.index(one.reader))
+    return replace(first, in_flight_batches=sum(one.in_flight_batches for one in results))
 
 
-def _told(state: ReaderState | None, held: Pause | None) -> Told:
+def _result(state: ReaderState | None, held: Pause | None) -> PauseResult:
     if state is None:
-        return Told(held, Reader.NONE)
+        return PauseResult(held, Reader.NONE)
     if state.pause != held or state.phase == "recovering":
-        return Told(held, Reader.SILENT, state.in_flight_batches)
+        return PauseResult(held, Reader.SILENT, state.in_flight_batches)
     if held is None:
-        return Told(held, Reader.RUNNING, state.in_flight_batches)
+        return PauseResult(held, Reader.RUNNING, state.in_flight_batches)
     reader = Reader.PAUSED if state.phase == "paused" else Reader.FINISHING
-    return Told(held, reader, state.in_flight_batches)
+    return PauseResult(held, reader, state.in_flight_batches)
 
 
-def _who() -> str:
+def _user_at_host() -> str:
     try:
         name = getpass.getuser()
     except (KeyError, OSError):

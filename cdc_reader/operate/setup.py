@@ -1,6 +1,6 @@
-"""Settings -> table, publication, slot, roles and ClickHouse tables, where they are missing.
+"""Settings -> table, publication, slot, roles and ClickHouse tables exist.
 
-Edge: applies the files of `sql/`, in their order; all of them are idempotent. What exists already is left as it is.
+Edge: applies the files of `sql/`, in their order; all of them are idempotent. Existing objects are not changed.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _OF_EACH_TABLE = {"postgres/0001_outbox.sql", "postgres/0002_publication.sql", "
 
 _SLOT = "postgres/0003_slot.sql"
 _OF_EACH_STREAM = {"postgres/0002_publication.sql", _SLOT, f"postgres/9999_{MARK}"}
-# Of any pipeline in this database: roles and functions are theirs together.
+# All pipelines of this database, since they share roles and functions.
 _APPLIED: LiteralString = "SELECT obj_description(oid, 'pg_publication') AS said FROM pg_publication"
 
 
 def postgres_ddl(settings: Settings) -> Iterator[tuple[str, str]]:
-    """Yield (file name, statements) of all that Postgres needs, in order; for each captured table and each shard."""
+    """Yield (file name, statements) for Postgres, in order; repeated for each captured table and each shard."""
     for name in names("postgres"):
         for stream in settings.streams()[: None if name in _OF_EACH_STREAM else 1]:
             for branch in stream.branches()[: None if name in _OF_EACH_TABLE else 1]:
@@ -57,10 +57,10 @@ def _statement(name: str, branch: Settings) -> str:
 
 
 def check_not_newer(clickhouse: ClickHouse, settings: Settings) -> None:
-    """Make sure that no newer release has set up either side: its files would be undone in part.
+    """Check that no newer release has set up either side: this release would undo a part of its files.
 
     Raises:
-        FatalError: one has; nothing was changed.
+        FatalError: a newer release has; nothing was changed.
         PipelineError: a server refuses or does not answer.
     """
     with connect(settings.postgres_dsn.get_secret_value()) as conn:
@@ -73,20 +73,20 @@ def check_not_newer(clickhouse: ClickHouse, settings: Settings) -> None:
         ours = schema_number(folder)
         if applied[folder] > ours:
             raise FatalError(
-                f"{name} was set up by a newer outhaul, up to sql/{folder}/{applied[folder]:04}; this one ends at "
+                f"{name} was set up by a newer outhaul, up to sql/{folder}/{applied[folder]:04}; this release ends at "
                 f"{ours:04}, and has changed nothing",
-                todo="Type `outhaul setup` of the newer release; readers and workers of this one may run on",
+                todo="Type `outhaul setup` of the newer release; readers and workers of this release may keep running",
             )
 
 
 def print_sql(settings: Settings, cluster: str = "") -> Iterator[str]:
-    """Yield what a DBA would apply by hand: psql for Postgres, clickhouse-client for ClickHouse, or a cluster of it."""
+    """Yield the SQL for a DBA to apply with psql and clickhouse-client; `cluster` names a ClickHouse cluster."""
     for name, text in [*postgres_ddl(settings), *schema.ddl(settings, cluster)]:
         yield f"-- {name}\n{text.strip()}\n"
 
 
 def apply_postgres(settings: Settings, tell: Callable[[str], None], *, without_slots: bool = False) -> None:
-    """Create what is missing in Postgres, or all but slots; `tell` hears each file's name and the server's notices.
+    """Create what is missing in Postgres; `tell` gets each file's name and the server's notices.
 
     Raises:
         PipelineError: Postgres refuses or does not answer.
@@ -110,7 +110,7 @@ def apply_postgres(settings: Settings, tell: Callable[[str], None], *, without_s
 
 
 def _create_slots(settings: Settings, tell: Callable[[str], None]) -> None:
-    """Create the slots where OUTHAUL_STREAM_DSN leads: a standby needs its primary for that, and plain SQL has one."""
+    """Create the slots on the server of OUTHAUL_STREAM_DSN; on a standby that needs connections to both servers."""
     for stream in settings.streams():
         with connect_stream(stream) as conn:
             is_there = slot_facts(conn, stream) is not None
@@ -125,7 +125,7 @@ def _create_slots(settings: Settings, tell: Callable[[str], None]) -> None:
 def apply_clickhouse(
     clickhouse: ClickHouse, settings: Settings, tell: Callable[[str], None], *, cluster: str = ""
 ) -> None:
-    """Create what is missing in ClickHouse, on all servers of a cluster where one is named.
+    """Create what is missing in ClickHouse; on all servers of `cluster`, if given.
 
     Raises:
         PipelineError: ClickHouse refuses or does not answer.
@@ -136,7 +136,7 @@ def apply_clickhouse(
 
 
 def note_if_skipping(clickhouse: ClickHouse, settings: Settings) -> None:
-    """Note that a heal is due where a pipeline that has run before is about to get a new slot.
+    """Note that a heal is due if a pipeline that has run before is about to get a new slot.
 
     Raises:
         PipelineError: a server refuses or does not answer.
@@ -149,11 +149,11 @@ def note_if_skipping(clickhouse: ClickHouse, settings: Settings) -> None:
 
 
 def rebind(clickhouse: ClickHouse, settings: Settings) -> str:
-    """Say that the source goes on in the history that the slot belongs to now; return what was bound to what.
+    """Record that the source continues in the history that the slot belongs to now; return that as a line of text.
 
     Raises:
-        FatalError: the slot cannot be used, or positions would mean two things; the message says what goes on.
+        FatalError: the slot cannot be used, or positions would be ambiguous; the message says what to do.
         PipelineError: Postgres or ClickHouse refuses or does not answer.
     """
     at = restart(settings, clickhouse)
-    return f"source {settings.source} goes on at {at} of this server"
+    return f"source {settings.source} continues at {at} of this server"

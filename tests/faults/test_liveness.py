@@ -75,7 +75,7 @@ def test_a_postgres_that_answers_nothing_is_noticed_within_the_receive_timeout(r
 def test_a_reader_wedged_on_redis_shows_and_goes_on_answering_postgres(rig: Rig) -> None:
     with rig.trial(writers=1):
         rig.redis.hold()
-        until(lambda: says(rig, "says nothing in Redis"), within_s=60, what="status tells")
+        until(lambda: says(rig, "does not report to Redis"), within_s=60, what="status tells")
         # Three times what the walsender would wait for an answer.
         time.sleep(12)
         assert "session_ended" not in rig.log("reader")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from outhaul.cdc_reader.capture.column_types import Oid
 from outhaul.cdc_reader.capture.message import POSTGRES_EPOCH_US
 from outhaul.cdc_reader.capture.pg_text import printed, row_json
-from outhaul.cdc_reader.operate.dead_letters import line, moment_us, position_of, to_json
+from outhaul.cdc_reader.operate.dead_letters import json_text, position_of, time_us, to_json
 from outhaul.sink.errors import Exit, FatalError, ForeignMessageError, PoisonError
 from outhaul.sink.letters.dead_letters import in_pieces
 from outhaul.sink.letters.restore import Letter, restore, values_of
@@ -143,7 +143,7 @@ def test_bytes_come_back_whole_from_the_letters_of_reader_and_sink(text: bytes, 
         made = dead_letter(record, "why").column("row")[0].as_py().decode()
     found = restore(letter(made), types, ["raw"]).to_pydict()
     assert (found["note"], found["raw"]) == ([text], [raw])
-    assert json.loads(line(to_json(letter(made))))["row"] == json.loads(made)
+    assert json.loads(json_text(to_json(letter(made))))["row"] == json.loads(made)
 
 
 def test_an_order_comes_back_as_it_was_sent() -> None:
@@ -189,10 +189,10 @@ def test_a_word_on_a_letter_comes_back_and_a_line_that_is_none_is_nothing() -> N
 
 
 def test_a_time_on_the_command_line_is_an_age_or_iso() -> None:
-    assert moment_us("2h", 10_000.0) == 2_800_000_000
-    assert moment_us("1970-01-01T00:01", 0.0) == moment_us("1970-01-01 01:01+01:00", 0.0) == 60_000_000
+    assert time_us("2h", 10_000.0) == 2_800_000_000
+    assert time_us("1970-01-01T00:01", 0.0) == time_us("1970-01-01 01:01+01:00", 0.0) == 60_000_000
     with pytest.raises(FatalError) as told:
-        moment_us("soon", 0.0)
+        time_us("soon", 0.0)
     assert told.value.exit_code is Exit.USAGE
 
 

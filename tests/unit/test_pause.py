@@ -2,7 +2,7 @@
 
 import pytest
 
-from outhaul.cdc_reader.operate.pause_command import Reader, _told
+from outhaul.cdc_reader.operate.pause_command import Reader, _result
 from outhaul.cdc_reader.session.pause import Gate, Pause, Wished, check_length
 from outhaul.cdc_reader.session.state import ReaderState, phase
 from outhaul.sink import duration
@@ -87,11 +87,11 @@ def test_the_phase_is_one_word() -> None:
 
 def test_the_reader_s_answer_is_taken_for_the_newest_word_only() -> None:
     later = Pause(since=200.0, by="zoe@host", reason="again", until=None)
-    assert _told(None, PAUSE).reader is Reader.NONE
-    assert _told(STATE, PAUSE).reader is Reader.PAUSED
-    assert _told(STATE, later).reader is Reader.SILENT
-    assert _told(STATE, None).reader is Reader.SILENT
-    assert _told(state(phase="pausing"), PAUSE).reader is Reader.FINISHING
-    assert _told(state(phase="recovering"), PAUSE).reader is Reader.SILENT
-    assert _told(state(phase="streaming", pause=None), None).reader is Reader.RUNNING
-    assert _told(state(phase="streaming", pause=None), PAUSE).reader is Reader.SILENT
+    assert _result(None, PAUSE).reader is Reader.NONE
+    assert _result(STATE, PAUSE).reader is Reader.PAUSED
+    assert _result(STATE, later).reader is Reader.SILENT
+    assert _result(STATE, None).reader is Reader.SILENT
+    assert _result(state(phase="pausing"), PAUSE).reader is Reader.FINISHING
+    assert _result(state(phase="recovering"), PAUSE).reader is Reader.SILENT
+    assert _result(state(phase="streaming", pause=None), None).reader is Reader.RUNNING
+    assert _result(state(phase="streaming", pause=None), PAUSE).reader is Reader.SILENT

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from outhaul.cdc_reader.operate.status.ask import OfClickHouse, OfPostgres, OfRedis
+from outhaul.cdc_reader.operate.status.ask import ClickHouseState, PostgresState, RedisState
 from outhaul.cdc_reader.operate.top.poll import Latest
 from outhaul.cdc_reader.operate.top.rates import Growth, Rate, Rates
 from outhaul.cdc_reader.operate.top.screen import View, is_old, screen
@@ -64,7 +64,9 @@ SLOT = Slot(
     growth_bytes_s=123_456_789.0,
     time_to_trouble_s=100.0,
 )
-STORED = OfClickHouse(HUGE, HUGE, 100_000, HUGE, NOW - 5, True, Pause(NOW, "somebody@host", "an upgrade [of it]", None))
+STORED = ClickHouseState(
+    HUGE, HUGE, 100_000, HUGE, NOW - 5, True, Pause(NOW, "somebody@host", "an upgrade [of it]", None)
+)
 
 
 def view(**given: Any) -> View:
@@ -73,8 +75,8 @@ def view(**given: Any) -> View:
         "now": NOW,
         "at": 100.0,
         "every_s": 1.0,
-        "postgres": Latest("Postgres", OfPostgres(SLOT), 99.5, 99.5),
-        "redis": Latest("Redis", OfRedis(reader(), None, None, HUGE, False), 99.5, 99.5),
+        "postgres": Latest("Postgres", PostgresState(SLOT), 99.5, 99.5),
+        "redis": Latest("Redis", RedisState(reader(), None, None, HUGE, False), 99.5, 99.5),
         "clickhouse": Latest("ClickHouse", STORED, 99.5, 99.5),
         "slot": SLOT,
         "history": tuple(Rate(float(n), None) for n in range(200)),
@@ -155,7 +157,7 @@ def test_the_largest_figures_fit_the_width_and_leave_room_for_what_is_wrong(widt
 
 
 def test_what_is_old_says_so_and_what_is_unknown_is_a_dash() -> None:
-    old = view(postgres=Latest("Postgres", OfPostgres(SLOT), 80.0, 80.0))
+    old = view(postgres=Latest("Postgres", PostgresState(SLOT), 80.0, 80.0))
     assert is_old(old, old.postgres)
     assert "(20 s old)" in "\n".join(lines(old, 200))
     unknown = view(

@@ -1,4 +1,4 @@
-"""One server -> what it says of the pipeline, in one answer; for `outhaul status` and `outhaul top`.
+"""One server -> the state of its part of the pipeline, for `outhaul status` and `outhaul top`.
 
 Edge: each function asks one server, over a connection that the caller opened and may keep.
 """
@@ -35,34 +35,34 @@ _PARTS = """
     SELECT count(), sum(bytes_on_disk) FROM system.parts
     WHERE database = currentDatabase() AND has({tables:Array(String)}, table) AND active"""
 
-# A message that has just come is no sign of trouble, in seconds.
+# A message that has just arrived is no problem, so the queue is read a second time after so many seconds.
 _SECOND_LOOK_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class OfPostgres:
-    """The slot; None where it does not exist."""
+class PostgresState:
+    """The slot; None if it does not exist."""
 
     slot: Slot | None
 
 
 @dataclass(frozen=True, slots=True)
-class OfRedis:
-    """The reader's own word, if it says one, and the queue to the workers."""
+class RedisState:
+    """The state that the reader reports, if any, and the queue to the workers."""
 
     reader: ReaderState | None
-    # Why a reader has no session just now, in its own words.
+    # Why the reader has no session now, as it reports.
     reconnecting: str | None
-    # Which reader waits for the slot, in its own words.
+    # Host and process of the reader that waits for the slot, as it reports.
     standby: str | None
     queue_length: int
-    # False where messages wait and no task has begun lately.
+    # False if messages wait and no task has begun in the last seconds.
     is_worked: bool
 
 
 @dataclass(frozen=True, slots=True)
-class OfClickHouse:
-    """What is stored, and the words that are kept there."""
+class ClickHouseState:
+    """What is stored, whether a copy is due, and the pause that is recorded there."""
 
     rows: int
     dead_letters: int
@@ -75,24 +75,24 @@ class OfClickHouse:
     pause: Pause | None
 
 
-def ask_postgres(conn: psycopg.Connection[dict[str, Any]], settings: Settings, end: Lsn | None = None) -> OfPostgres:
-    """Look at the slot, on the server that has it; `end` is where the primary's log ends, if that is another.
+def ask_postgres(conn: psycopg.Connection[dict[str, Any]], settings: Settings, end: Lsn | None = None) -> PostgresState:
+    """Read the slot on the server that has it; `end` is the end of the primary's WAL, if that is another server.
 
     Raises:
         PipelineError: Postgres refuses or does not answer.
     """
-    return OfPostgres(retained_wal.look(conn, settings.slot, end))
+    return PostgresState(retained_wal.look(conn, settings.slot, end))
 
 
-def ask_redis(payloads: Payloads, settings: Settings) -> OfRedis:
-    """Read the reader's word and the queue; takes a second longer where messages wait and nobody seems to take them.
+def ask_redis(payloads: Payloads, settings: Settings) -> RedisState:
+    """Read the reader's state and the queue; takes a second longer if messages wait and no worker takes them.
 
     Raises:
         PipelineError: Redis refuses or does not answer.
     """
     line = payloads.text(reader_key(settings.fence))
     reader = ReaderState.from_json(line) if line else None
-    return OfRedis(
+    return RedisState(
         reader=reader,
         reconnecting=payloads.text(reconnecting_key(settings.fence)) if reader is None else None,
         standby=payloads.text(standby_key(settings.fence)),
@@ -109,7 +109,7 @@ def _is_worked(payloads: Payloads, settings: Settings) -> bool:
     return False
 
 
-def ask_clickhouse(clickhouse: ClickHouse, settings: Settings) -> OfClickHouse:
+def ask_clickhouse(clickhouse: ClickHouse, settings: Settings) -> ClickHouseState:
     """Count what is stored.
 
     Raises:
@@ -120,7 +120,7 @@ def ask_clickhouse(clickhouse: ClickHouse, settings: Settings) -> OfClickHouse:
     stored = [clickhouse.rows(_STORED.format(table=one.clickhouse_table), parameters=source)[0] for one in branches]
     dead = [clickhouse.rows(_LETTERS.format(table=one.dead_letters_table), parameters=source)[0][0] for one in branches]
     parts, size = clickhouse.rows(_PARTS, parameters={"tables": [one.clickhouse_table for one in branches]})[0]
-    return OfClickHouse(
+    return ClickHouseState(
         rows=sum(rows for rows, _ in stored),
         dead_letters=sum(dead),
         parts=parts,

@@ -1,6 +1,6 @@
-"""Three servers and the reader's own word -> one snapshot, and whether something in it is wrong.
+"""Three servers and the state that the reader reports -> one snapshot, with what is wrong.
 
-Edge: asks; a server that does not answer is part of the answer.
+Edge: asks all three servers. A server that does not answer is listed as wrong.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from outhaul.cdc_reader.operate.status.ask import OfPostgres, ask_clickhouse, ask_postgres, ask_redis
+from outhaul.cdc_reader.operate.status.ask import PostgresState, ask_clickhouse, ask_postgres, ask_redis
 from outhaul.cdc_reader.operate.status.problems import STUCK_S, judge
 from outhaul.cdc_reader.postgres.connect import connect_stream, end_of_primary
 from outhaul.cdc_reader.session.ledger import PATIENCE_S
@@ -22,7 +22,7 @@ from outhaul.sink.redis.payloads import ALIVE_S, DEAF_S, PULSE_S, SOCKET_TIMEOUT
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from outhaul.cdc_reader.operate.status.ask import OfClickHouse, OfRedis
+    from outhaul.cdc_reader.operate.status.ask import ClickHouseState, RedisState
     from outhaul.cdc_reader.session.pause import Pause
     from outhaul.cdc_reader.session.state import ReaderState
     from outhaul.cdc_reader.slots.retained_wal import Slot
@@ -45,18 +45,18 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """A snapshot; `wrong` names, in plain words, all that is not as it should be.
+    """A snapshot; `wrong` has a line for each problem.
 
-    Slot and reader are those of the one stream; of several, `shards` has each, by its number.
+    `slot` and `reader` are set if the stream is not divided; otherwise `shards` has them for each shard.
     """
 
     slot: Slot | None = None
     reader: ReaderState | None = None
     # The pause that an operator asked for, whether or not a reader runs.
     pause: Pause | None = None
-    # Why a reader has no session just now, in its own words.
+    # Why the reader has no session now, as it reports.
     reconnecting: str | None = None
-    # Which reader waits to take over, in its own words; the latest to say so of several.
+    # Host and process of the reader that waits to take over, as it reports; of several, the latest to report.
     standby: str | None = None
     queue_length: int | None = None
     rows: int | None = None
@@ -64,7 +64,7 @@ class Status:
     parts: int | None = None
     bytes_on_disk: int | None = None
     last_stored_at: float | None = None
-    # How long each of these can go on before it is noticed and acted upon, in seconds.
+    # How long each kind of silence can last before outhaul reacts, in seconds.
     noticed_within_s: dict[str, float] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
     shards: list[Shard] = field(default_factory=list)
@@ -75,50 +75,50 @@ class Status:
 
 
 def gather(settings: Settings, payloads: Payloads, clickhouse: ClickHouse, *, with_growth: bool = False) -> Status:
-    """Ask all three servers; none of them can make it fail. For `with_growth` the slot is watched for some seconds."""
+    """Ask all three servers; an error of a server does not raise. `with_growth` watches the slot for some seconds."""
     if len(settings.streams()) > 1:
         return _of_shards(settings, payloads, clickhouse)
-    silent: list[str] = []
-    end = _answer(lambda: end_of_primary(settings), silent)
-    postgres = _answer(lambda: _look(settings, end), silent)
-    redis = _answer(lambda: ask_redis(payloads, settings), silent)
-    stored = _answer(lambda: ask_clickhouse(clickhouse, settings), silent)
+    errors: list[str] = []
+    end = _ask(lambda: end_of_primary(settings), errors)
+    postgres = _ask(lambda: _look(settings, end), errors)
+    redis = _ask(lambda: ask_redis(payloads, settings), errors)
+    stored = _ask(lambda: ask_clickhouse(clickhouse, settings), errors)
     if with_growth and postgres is not None and postgres.slot is not None:
         with suppress(PipelineError):
-            postgres = OfPostgres(retained_wal.watch(postgres.slot, lambda: _look_again(settings), time.sleep))
+            postgres = PostgresState(retained_wal.watch(postgres.slot, lambda: _look_again(settings), time.sleep))
     found = _joined(postgres, redis, stored)
-    wrong = silent + judge(postgres, redis, stored, settings, time.time())
+    wrong = errors + judge(postgres, redis, stored, settings, time.time())
     return replace(found, noticed_within_s=bounds(settings), wrong=wrong)
 
 
 def _of_shards(settings: Settings, payloads: Payloads, clickhouse: ClickHouse) -> Status:
-    silent: list[str] = []
+    errors: list[str] = []
     wrong: list[str] = []
     shards: list[Shard] = []
-    stored = _answer(lambda: ask_clickhouse(clickhouse, settings), silent)
+    stored = _ask(lambda: ask_clickhouse(clickhouse, settings), errors)
     found = _joined(None, None, stored)
-    end = _answer(lambda: end_of_primary(settings), silent)
+    end = _ask(lambda: end_of_primary(settings), errors)
     for stream in settings.streams():
-        postgres = _answer(partial(_look, stream, end), silent)
-        redis = _answer(partial(ask_redis, payloads, stream), silent)
+        postgres = _ask(partial(_look, stream, end), errors)
+        redis = _ask(partial(ask_redis, payloads, stream), errors)
         shard = Shard(
             postgres.slot if postgres else None,
             redis.reader if redis else None,
             redis.reconnecting if redis else None,
         )
-        # What all of them have in common is said once.
+        # Problems that all shards share are listed once.
         own = redis if redis is None or not shards else replace(redis, is_worked=True)
         troubles = judge(postgres, own, None if shards else stored, stream, time.time())
         wrong += [f"shard {stream.shard}: {trouble}" for trouble in troubles]
         shards.append(shard)
         if redis:
             found = replace(found, queue_length=redis.queue_length)
-    # A server that is away is so for all of them.
-    silences = list(dict.fromkeys(silent))
-    return replace(found, noticed_within_s=bounds(settings), wrong=[*silences, *wrong], shards=shards)
+    # An unreachable server is listed once, not once for each shard.
+    unreachable = list(dict.fromkeys(errors))
+    return replace(found, noticed_within_s=bounds(settings), wrong=[*unreachable, *wrong], shards=shards)
 
 
-def _look(settings: Settings, end: Lsn | None) -> OfPostgres:
+def _look(settings: Settings, end: Lsn | None) -> PostgresState:
     with connect_stream(settings) as conn:
         return ask_postgres(conn, settings, end)
 
@@ -127,20 +127,20 @@ def _look_again(settings: Settings) -> Slot | None:
     return _look(settings, end_of_primary(settings)).slot
 
 
-def _answer(ask: Callable[[], _T], silent: list[str]) -> _T | None:
+def _ask(question: Callable[[], _T], errors: list[str]) -> _T | None:
     try:
-        return ask()
+        return question()
     except PipelineError as error:
-        silent.append(str(error))
+        errors.append(str(error))
         return None
 
 
-def _joined(postgres: OfPostgres | None, redis: OfRedis | None, stored: OfClickHouse | None) -> Status:
+def _joined(postgres: PostgresState | None, redis: RedisState | None, stored: ClickHouseState | None) -> Status:
     reader = redis.reader if redis else None
     found = Status(
         slot=postgres.slot if postgres else None,
         reader=reader,
-        # ClickHouse knows of a pause also where no reader does; without its answer the reader's own word stands.
+        # ClickHouse has the pause also when no reader runs; without its answer, the reader's state has it.
         pause=stored.pause if stored else (reader.pause if reader else None),
         reconnecting=redis.reconnecting if redis else None,
         standby=redis.standby if redis else None,
@@ -161,12 +161,12 @@ def _joined(postgres: OfPostgres | None, redis: OfRedis | None, stored: OfClickH
 def bounds(settings: Settings) -> dict[str, float]:
     """Return for each kind of silence how long it can last before it is noticed, in seconds.
 
-    - postgres: no byte on the wire, though a reply was asked for; the reader opens a new session
-    - redis: no answer to a command; it is repeated, and feedback to Postgres goes on meanwhile
-    - worker: messages wait and no task begins; the watchdog starts Celery again
-    - batch: its task shows no sign of life; the batch is sent again
-    - clickhouse: no answer to an insert; the same batch is tried again
-    - stored: events wait and nothing is stored; this page says so
+    - postgres: no byte arrives, although the reader requested a reply; the reader opens a new session
+    - redis: no answer to a command; the reader repeats it, and continues its feedback to Postgres
+    - worker: messages wait and no task begins; the watchdog restarts Celery
+    - batch: its task does not report that it runs; the reader sends the batch again
+    - clickhouse: no answer to an insert; the worker tries the same batch again
+    - stored: events wait and nothing is stored; `outhaul status` reports it
     """
     return {
         "postgres": settings.receive_timeout_s,

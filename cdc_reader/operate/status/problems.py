@@ -1,6 +1,6 @@
-"""The answers of three servers -> in plain words, all that is not as it should be.
+"""The states of three servers -> one line for each problem, with what to type.
 
-Pure. A server that did not answer is None here: who asked it has said so, and nothing is concluded from its silence.
+Pure. A server that did not answer is None: the caller reports that, and nothing here depends on it.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from outhaul.cdc_reader.postgres.errors import slot_missing
 from outhaul.cdc_reader.slots import retained_wal
 
 if TYPE_CHECKING:
-    from outhaul.cdc_reader.operate.status.ask import OfClickHouse, OfPostgres, OfRedis
+    from outhaul.cdc_reader.operate.status.ask import ClickHouseState, PostgresState, RedisState
     from outhaul.cdc_reader.session.state import ReaderState
     from outhaul.cdc_reader.slots.retained_wal import Slot
     from outhaul.sink.settings import Settings
 
-# A stored batch older than this while rows wait is worth a word, in seconds.
+# If rows wait and nothing has been stored for this long, that is a problem; in seconds.
 STUCK_S = 60.0
 
 
 def judge(
-    postgres: OfPostgres | None,
-    redis: OfRedis | None,
-    clickhouse: OfClickHouse | None,
+    postgres: PostgresState | None,
+    redis: RedisState | None,
+    clickhouse: ClickHouseState | None,
     settings: Settings,
     now: float,
 ) -> list[str]:
@@ -48,11 +48,14 @@ def judge(
 def _of_reader(reader: ReaderState, slot: Slot | None, settings: Settings, now: float) -> list[str]:
     wrong = []
     if slot and not slot.active:
-        wrong.append(f"nobody streams from slot {settings.slot!r}; the reader is reconnecting")
+        wrong.append(f"no session streams from slot {settings.slot!r}; the reader is reconnecting")
     if reader.trouble:
         wrong.append(f"the reader waits: {reader.trouble}")
     if reader.lag_s > STUCK_S and (reader.last_stored_at or 0) < now - STUCK_S:
-        wrong.append(f"nothing has been stored for {STUCK_S:.0f} s though events wait: is a worker running?")
+        wrong.append(
+            f"nothing has been stored for {STUCK_S:.0f} s although events wait. Check that a worker runs: "
+            "`outhaul worker`"
+        )
     return wrong
 
 
@@ -61,7 +64,7 @@ def _of_silence(slot: Slot | None, reconnecting: str | None, settings: Settings)
         return reconnecting
     if slot and slot.active:
         return (
-            f"the session that streams from slot {settings.slot!r} (process {slot.active_pid} of Postgres) says "
-            "nothing in Redis: does its reader reach Redis, is it asleep, is it one of `outhaul reader`?"
+            f"the client that streams from slot {settings.slot!r} (process {slot.active_pid} of Postgres) does not "
+            "report to Redis. Check that it is an `outhaul reader`, that it is not suspended, and that it reaches Redis"
         )
     return "no reader runs. Start one with `outhaul reader`"

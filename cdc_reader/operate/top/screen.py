@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
-    from outhaul.cdc_reader.operate.status.ask import OfClickHouse, OfPostgres, OfRedis
+    from outhaul.cdc_reader.operate.status.ask import ClickHouseState, PostgresState, RedisState
     from outhaul.cdc_reader.operate.top.poll import Latest
     from outhaul.cdc_reader.operate.top.rates import Rate
     from outhaul.cdc_reader.operate.top.troubles import Trouble
@@ -50,9 +50,9 @@ class View:
     now: float
     at: float
     every_s: float
-    postgres: Latest[OfPostgres]
-    redis: Latest[OfRedis]
-    clickhouse: Latest[OfClickHouse]
+    postgres: Latest[PostgresState]
+    redis: Latest[RedisState]
+    clickhouse: Latest[ClickHouseState]
     # With its growth.
     slot: Slot | None
     history: Sequence[Rate]

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from outhaul.cdc_reader.operate.status.ask import (
-    OfClickHouse,
-    OfPostgres,
-    OfRedis,
+    ClickHouseState,
+    PostgresState,
+    RedisState,
     ask_clickhouse,
     ask_postgres,
     ask_redis,
@@ -39,7 +39,7 @@ class _Postgres:
         self._settings = settings
         self._conn: psycopg.Connection[dict[str, Any]] | None = None
 
-    def ask(self) -> OfPostgres:
+    def ask(self) -> PostgresState:
         try:
             if self._conn is None:
                 self._conn = connect_stream(self._settings)
@@ -56,9 +56,9 @@ class _Postgres:
 class Servers:
     """One that asks each of them."""
 
-    postgres: Asker[OfPostgres]
-    redis: Asker[OfRedis]
-    clickhouse: Asker[OfClickHouse]
+    postgres: Asker[PostgresState]
+    redis: Asker[RedisState]
+    clickhouse: Asker[ClickHouseState]
 
 
 def ask_all(settings: Settings, every_s: float) -> Servers:

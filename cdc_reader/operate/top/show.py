@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from rich.console import Console
 from rich.live import Live
 
-from outhaul.cdc_reader.operate.status.ask import OfPostgres
+from outhaul.cdc_reader.operate.status.ask import PostgresState
 from outhaul.cdc_reader.operate.status.problems import judge
 from outhaul.cdc_reader.operate.top.rates import Growth, Rates
 from outhaul.cdc_reader.operate.top.screen import View, is_old, screen
@@ -96,7 +96,7 @@ def _wrong(settings: Settings, view: View) -> list[str]:
     silent += [f"{one.name} does not answer" for one in servers if not one.error and is_old(view, one)]
     postgres = _current(view, view.postgres)
     # With its growth, which says how soon there will be trouble.
-    postgres = OfPostgres(view.slot) if postgres else None
+    postgres = PostgresState(view.slot) if postgres else None
     return silent + judge(postgres, _current(view, view.redis), _current(view, view.clickhouse), settings, view.now)
 
 
