@@ -15,7 +15,6 @@ from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 from outhaul.cdc_reader.latency import BOUNDS_S, Latencies
-from outhaul.cdc_reader.session.state import PHASES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -122,10 +121,4 @@ COMMIT_TO_STORED = LatencyCollector(
 REGISTRY.register(COMMIT_TO_CAPTURE)
 REGISTRY.register(COMMIT_TO_STORED)
 
-_PHASE = Gauge("outhaul_reader_phase", "1 for what the reader does, 0 for all else", ["phase"], registry=REGISTRY)
-
-
-def show_phase(doing: str) -> None:
-    """Show one phase, and no other."""
-    for phase in PHASES:
-        _PHASE.labels(phase).set(phase == doing)
+PHASE = Gauge("outhaul_reader_phase", "1 for what the reader does, 0 for all else", ["phase"], registry=REGISTRY)

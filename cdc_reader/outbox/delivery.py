@@ -15,13 +15,13 @@ import structlog
 
 from outhaul.cdc_reader import metrics
 from outhaul.cdc_reader.capture.dispatch import Dispatcher
-from outhaul.cdc_reader.session.hearing import heard
-from outhaul.cdc_reader.session.ledger import Health, Ledger, Phase
+from outhaul.cdc_reader.session.ledger import Ledger, Phase
+from outhaul.cdc_reader.session.reports import look_for_tasks, note_report, read_reports
 from outhaul.sink.backoff import backoff_s
 from outhaul.sink.batch import Message
-from outhaul.sink.errors import Exit, FatalError, TransientError
-from outhaul.sink.keys import COPY, alive_key, fence, stored_key
-from outhaul.sink.report import Outcome, Report
+from outhaul.sink.errors import FatalError, TransientError
+from outhaul.sink.keys import COPY, fence, stored_key
+from outhaul.sink.report import Outcome
 from outhaul.sink.seal import seal_of
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from outhaul.sink.app import SinkApp
     from outhaul.sink.clickhouse import ClickHouse
     from outhaul.sink.redis.payloads import Payloads
+    from outhaul.sink.report import Report
 
 log = structlog.get_logger("outhaul.copy")
 
@@ -114,10 +115,8 @@ class Delivery:
         """Hear what there is within a second, and look after what is silent; a Redis that is away is waited for."""
         try:
             key = stored_key(fence(self._settings.source, COPY), self._epoch)
-            for line in self._payloads.reports(key, wait_s=1):
-                report = heard(self._seal, key, line)
-                if report is not None and self._ledger.awaits(report.sequence, report.token):
-                    self._hear(report)
+            for report in read_reports(self._payloads, self._seal, key):
+                self._hear(report)
             if time.monotonic() - self._looked_at >= _LOOK_S:
                 self._look()
         except TransientError as error:
@@ -129,10 +128,7 @@ class Delivery:
 
     def _look(self) -> None:
         self._looked_at = time.monotonic()
-        tokens = tuple(self._ledger.begun_tokens)
-        present = self._payloads.present([alive_key(self._settings.source, token) for token in tokens])
-        alive = frozenset(token for token, is_there in zip(tokens, present, strict=True) if is_there)
-        health = Health(self._payloads.length(self._settings.queue_key), alive)
+        health = look_for_tasks(self._payloads, self._settings, self._ledger.begun_tokens)
         for sequence in self._ledger.decide_again(self._looked_at, health):
             self._ledger.again(sequence)
         for sequence, entry in list(self._ledger.entries.items()):
@@ -140,30 +136,22 @@ class Delivery:
                 self._send(sequence)
 
     def _hear(self, report: Report) -> None:
-        now = time.monotonic()
-        match report.outcome:
-            case Outcome.STORED:
-                entry = self._ledger.settle(report.sequence, report.token)
-                if entry is not None:
-                    self.stored_rows += entry.message.rows
-                    letters = self._settings.dead_letters_table
-                    self.dead_letters += entry.message.rows if entry.message.table == letters else report.dead_letters
-                    self._moved_at, self._trouble = now, ""
-            case Outcome.BEGUN:
-                self._ledger.heard(report.sequence, Phase.BEGUN, now)
-            case Outcome.RETRYING:
-                self._ledger.heard(report.sequence, Phase.RETRYING, now, report.wait_s)
-                self._trouble = report.error
-            case Outcome.MISSING:
-                self._ledger.again(report.sequence)
-                self._send(report.sequence)
-            case Outcome.OTHER_VERSION:
-                self._ledger.refused(report.sequence, now)
-                self._trouble = f"{report.error}. {report.todo}"
-            case Outcome.STALE:
-                raise FatalError("another copy from this outbox has taken over", todo="Let it finish")
-            case Outcome.FATAL:
-                raise FatalError(report.error, code=report.code, todo=report.todo, exit_code=Exit(report.exit_code))
+        noted = note_report(self._ledger, report, time.monotonic())
+        if noted is None:
+            return
+        if noted.stored is not None:
+            message = noted.stored.message
+            self.stored_rows += message.rows
+            is_letter = message.table == self._settings.dead_letters_table
+            self.dead_letters += message.rows if is_letter else report.dead_letters
+            self._moved_at = time.monotonic()
+        if noted.stored is not None or noted.trouble:
+            self._trouble = noted.trouble
+        if report.outcome is Outcome.MISSING:
+            self._ledger.again(report.sequence)
+            self._send(report.sequence)
+        if report.outcome is Outcome.STALE:
+            raise FatalError("another copy from this outbox has taken over", todo="Let it finish")
 
     def _send(self, sequence: int) -> None:
         """Send what waits to be sent; where Redis does not take it, it goes on waiting."""
@@ -180,4 +168,4 @@ class Delivery:
             task = entry.message.task_id
             log.warning("copy_waits", source=self._settings.source, batch=sequence, task=task, error=error)
         else:
-            self._ledger.heard(sequence, Phase.SENT, time.monotonic())
+            self._ledger.note(sequence, Phase.SENT, time.monotonic())

@@ -14,19 +14,20 @@ import structlog
 
 from outhaul.cdc_reader import metrics
 from outhaul.cdc_reader.session.ledger import Entry, Health, Ledger, Phase
+from outhaul.cdc_reader.session.reports import note_report
 from outhaul.cdc_reader.session.watermark import Watermark
 from outhaul.sink.batch import Message
-from outhaul.sink.errors import Exit, FatalError, TransientError
+from outhaul.sink.errors import TransientError
 from outhaul.sink.failpoint import reach
-from outhaul.sink.report import Outcome, Report
-from outhaul.sink.telemetry import log_context
+from outhaul.sink.report import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from outhaul.cdc_reader.session.progress import Progress
-    from outhaul.cdc_reader.session.stages import Packed
+    from outhaul.cdc_reader.session.events import Packed
+    from outhaul.cdc_reader.session.state import Progress
     from outhaul.sink.position import Lsn
+    from outhaul.sink.report import Report
     from outhaul.sink.settings import Settings
 
 log = structlog.get_logger("outhaul.reader")
@@ -77,7 +78,7 @@ class Flight:
 
     def was_sent(self, sequence: int) -> None:
         """Note that the broker has a batch's message."""
-        self.ledger.heard(sequence, Phase.SENT, self._clock())
+        self.ledger.note(sequence, Phase.SENT, self._clock())
 
     def doubt(self, health: Health) -> None:
         """Send again what nobody has said anything of for too long, in view of what Redis knows."""
@@ -91,49 +92,34 @@ class Flight:
             self._send_again(sequence, "redis")
 
     def hear(self, report: Report) -> None:
-        """Take in what a worker says of a batch.
+        """Act on a worker's report of a batch.
 
         Raises:
             TransientError: a newer reader has taken over.
             FatalError: an operator is needed.
         """
-        if not self.ledger.awaits(report.sequence, report.token):
-            # Of a batch that is stored by now, or nobody's: it must neither move nor stop anything.
-            log.info("report_passed_over", batch=report.sequence, token=report.token, outcome=report.outcome.value)
+        named = {"batch": report.sequence, "token": report.token}
+        noted = note_report(self.ledger, report, self._clock())
+        if noted is None:
+            # The batch is stored by now, or of another session: the report must neither move nor stop anything.
+            log.info("report_passed_over", **named, outcome=report.outcome.value)
             return
-        match report.outcome:
-            case Outcome.STORED:
-                self._settle(report)
-            case Outcome.BEGUN:
-                self.ledger.heard(report.sequence, Phase.BEGUN, self._clock())
-            case Outcome.RETRYING:
-                self.ledger.heard(report.sequence, Phase.RETRYING, self._clock(), report.wait_s)
-                self._progress.trouble["sink"] = report.error
-            case Outcome.MISSING:
-                self._send_again(report.sequence, "missing")
-            case Outcome.OTHER_VERSION:
-                self._note_refusal(report)
-            case Outcome.STALE:
-                raise TransientError("a newer reader has taken over this source")
-            case Outcome.FATAL:
-                log_context.bind(self.ledger.entries[report.sequence].message)
-                raise FatalError(report.error, code=report.code, todo=report.todo, exit_code=Exit(report.exit_code))
+        if noted.stored is not None:
+            self._note_stored(noted.stored, report.dead_letters)
+        if noted.trouble:
+            self._progress.trouble["sink"] = noted.trouble
+        if noted.rests_s:
+            log.warning("batch_refused", **named, wait_s=noted.rests_s, error=report.error, todo=report.todo)
+        if report.outcome is Outcome.MISSING:
+            self._send_again(report.sequence, "missing")
+        if report.outcome is Outcome.STALE:
+            raise TransientError("a newer reader has taken over this source")
 
-    def _note_refusal(self, report: Report) -> None:
-        wait_s = self.ledger.refused(report.sequence, self._clock())
-        if wait_s:
-            named = {"batch": report.sequence, "token": report.token, "wait_s": wait_s}
-            log.warning("batch_refused", **named, error=report.error, todo=report.todo)
-            self._progress.trouble["sink"] = f"{report.error}. {report.todo}"
-
-    def _settle(self, report: Report) -> None:
-        entry = self.ledger.settle(report.sequence, report.token)
-        if entry is None:
-            return
-        self.watermark.stored(report.sequence)
+    def _note_stored(self, entry: Entry, dead_letters: int) -> None:
+        self.watermark.stored(entry.message.sequence)
         reach("reader.stored")
         self.stored_at = self._clock()
-        self._progress.stored(entry, report.dead_letters, time.time_ns() // 1000, self.stored_at)
+        self._progress.stored(entry, dead_letters, time.time_ns() // 1000, self.stored_at)
 
     def _send_again(self, sequence: int, reason: str) -> None:
         entry = self.ledger.again(sequence)

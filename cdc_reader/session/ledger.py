@@ -104,8 +104,8 @@ class Ledger:
         entry = self.entries.get(sequence)
         return entry is not None and entry.message.token == token
 
-    def heard(self, sequence: int, phase: Phase, now: float, wait_s: float = 0.0) -> None:
-        """Note how far a batch has come; words about a batch that waits to be sent again are of its last sending."""
+    def note(self, sequence: int, phase: Phase, now: float, wait_s: float = 0.0) -> None:
+        """Note how far a batch has come; a batch that waits to be sent again ignores reports of its last sending."""
         entry = self.entries.get(sequence)
         if entry is None or (entry.phase is Phase.WAITING and phase is not Phase.SENT):
             return
@@ -131,10 +131,10 @@ class Ledger:
         if entry.phase is Phase.WAITING:
             entry.early_s = wait_s
         else:
-            self.heard(sequence, Phase.REFUSED, now, wait_s)
+            self.note(sequence, Phase.REFUSED, now, wait_s)
         return wait_s
 
-    def settle(self, sequence: int, token: str) -> Entry | None:
+    def remove(self, sequence: int, token: str) -> Entry | None:
         """Take out a stored batch; None when it is not in flight."""
         entry = self.entries.get(sequence)
         if entry is None or entry.message.token != token:

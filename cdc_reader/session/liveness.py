@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from outhaul.cdc_reader import metrics
-from outhaul.cdc_reader.session.state import SESSION_PHASES
+from outhaul.cdc_reader.session.state import PHASES, SESSION_PHASES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +43,8 @@ class Signs:
         if doing in SESSION_PHASES and self._doing not in SESSION_PHASES:
             self._heard_at = self._said_at = self._turned_at
         self._doing = doing
-        metrics.show_phase(doing)
+        for phase in PHASES:
+            metrics.PHASE.labels(phase).set(phase == doing)
 
     def turned(self, now: float, heard_at: float, said_at: float) -> None:
         """Note a turn of a session's loop, when Postgres was last heard, and when it was last told something."""

@@ -21,11 +21,7 @@ from outhaul.cdc_reader.capture.batching import Limits, Load, Piece
 from outhaul.cdc_reader.capture.decode import Decoder
 from outhaul.cdc_reader.capture.intake import Intake
 from outhaul.cdc_reader.session import pause_requests as pause_wish
-from outhaul.cdc_reader.session.flight import Flight
-from outhaul.cdc_reader.session.liveness import Signs
-from outhaul.cdc_reader.session.pause import Gate, Wished
-from outhaul.cdc_reader.session.progress import Progress
-from outhaul.cdc_reader.session.stages import (
+from outhaul.cdc_reader.session.events import (
     Begun,
     Decoded,
     Event,
@@ -36,6 +32,11 @@ from outhaul.cdc_reader.session.stages import (
     RedisLost,
     Sent,
     Trouble,
+)
+from outhaul.cdc_reader.session.flight import Flight
+from outhaul.cdc_reader.session.liveness import Signs
+from outhaul.cdc_reader.session.pause import Gate, Wished
+from outhaul.cdc_reader.session.stages import (
     decode_pieces,
     hear_reports,
     persist,
@@ -43,7 +44,7 @@ from outhaul.cdc_reader.session.stages import (
     send_batches,
     start,
 )
-from outhaul.cdc_reader.session.state import phase
+from outhaul.cdc_reader.session.state import Progress, phase
 from outhaul.cdc_reader.session.wire import Wire
 from outhaul.sink.errors import Exit, FatalError
 from outhaul.sink.report import Report

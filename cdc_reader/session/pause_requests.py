@@ -20,7 +20,7 @@ from outhaul.sink.sql import query
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from outhaul.cdc_reader.session.stages import Events
+    from outhaul.cdc_reader.session.events import Events
     from outhaul.sink.clickhouse import ClickHouse
     from outhaul.sink.redis.payloads import Payloads
     from outhaul.sink.settings import Settings

@@ -9,29 +9,35 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import os
-import queue
 import threading
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
 
 from outhaul.cdc_reader import metrics
-from outhaul.cdc_reader.capture.assemble import Assembled, assembly_for
-from outhaul.cdc_reader.session.hearing import heard
-from outhaul.cdc_reader.session.ledger import Health
-from outhaul.cdc_reader.session.pause import Wished
+from outhaul.cdc_reader.capture.assemble import assembly_for
+from outhaul.cdc_reader.session.events import (
+    Decoded,
+    Events,
+    Failed,
+    Looked,
+    Packed,
+    RedisLost,
+    Sent,
+    SessionOverError,
+    Trouble,
+)
+from outhaul.cdc_reader.session.reports import look_for_tasks, read_reports
 from outhaul.cdc_reader.session.state import TTL_S
 from outhaul.sink.backoff import backoff_s
-from outhaul.sink.errors import PipelineError, TransientError
-from outhaul.sink.keys import alive_key, epoch_key, reader_key, reconnecting_key, stored_key
-from outhaul.sink.report import Report
+from outhaul.sink.errors import TransientError
+from outhaul.sink.keys import epoch_key, reader_key, reconnecting_key, stored_key
 from outhaul.sink.seal import seal_of
 from outhaul.sink.telemetry import log_context, sentry
 
 if TYPE_CHECKING:
+    import queue
     from collections.abc import Callable
 
     from outhaul.cdc_reader.capture.batching import Piece
@@ -45,115 +51,6 @@ if TYPE_CHECKING:
     from outhaul.sink.settings import Settings
 
 log = structlog.get_logger("outhaul.reader")
-
-
-@dataclass(frozen=True, slots=True)
-class Begun:
-    """Recovery is done; batches may follow."""
-
-    recovered: Recovered
-
-
-@dataclass(frozen=True, slots=True)
-class Decoded:
-    """A piece was decoded: rows, those that are held, bytes, and when the last was committed (Unix µs, or None)."""
-
-    rows: int
-    left_out: int
-    size: int
-    committed_at_us: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Packed:
-    """All pieces up to the end of a batch: what they became, and what may be confirmed when that is stored."""
-
-    batches: list[Assembled]
-    safe_lsn: Lsn | None
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """The broker has a batch."""
-
-    sequence: int
-
-
-@dataclass(frozen=True, slots=True)
-class Looked:
-    """Redis was asked for signs of life."""
-
-    health: Health
-
-
-@dataclass(frozen=True, slots=True)
-class RedisLost:
-    """Redis has forgotten the epoch, or was away: whatever was in it may be gone."""
-
-
-@dataclass(frozen=True, slots=True)
-class Trouble:
-    """Something is being repeated; None when it works again."""
-
-    where: str
-    error: PipelineError | None
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """A stage met an error that ends the session."""
-
-    error: Exception
-
-
-Event = Begun | Decoded | Packed | Sent | Report | Looked | RedisLost | Wished | Trouble | Failed
-
-
-class SessionOverError(Exception):
-    """Raised inside a stage that is told to stop while it waits."""
-
-
-class Events:
-    """What the stages tell the loop; `fileno` becomes readable when there is something."""
-
-    def __init__(self) -> None:
-        """Open the event descriptor."""
-        self._queue: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self.over = threading.Event()
-
-    def fileno(self) -> int:
-        """Return the descriptor, for a selector."""
-        return self._wake
-
-    def put(self, event: Event) -> None:
-        """Hand an event to the loop."""
-        self._queue.put(event)
-        os.eventfd_write(self._wake, 1)
-
-    def take(self) -> list[Event]:
-        """Return all events that are waiting."""
-        try:
-            os.eventfd_read(self._wake)
-        except BlockingIOError:
-            return []
-        events = []
-        while not self._queue.empty():
-            events.append(self._queue.get_nowait())
-        return events
-
-    def wait(self, seconds: float) -> None:
-        """Sleep in a stage.
-
-        Raises:
-            SessionOverError: the session ends.
-        """
-        if self.over.wait(seconds):
-            raise SessionOverError
-
-    def close(self) -> None:
-        """Close the descriptor; no stage may be running any more."""
-        os.close(self._wake)
 
 
 def start(name: str, events: Events, run: Callable[[], None]) -> threading.Thread:
@@ -280,13 +177,12 @@ def hear_reports(
     key, seal = stored_key(settings.fence, epoch), seal_of(settings)
     while not events.over.is_set():
         try:
-            for line in payloads.reports(key, wait_s=1):
-                if (report := heard(seal, key, line)) is not None:
-                    events.put(report)
+            for report in read_reports(payloads, seal, key):
+                events.put(report)
             if not attempt and time.monotonic() - looked_at < 1:
                 continue
             looked_at = time.monotonic()
-            _look(events, payloads, epoch, tuple(ledger.begun_tokens), settings, was_away=attempt > 0)
+            _look(events, payloads, epoch, ledger, settings, was_away=attempt > 0)
             if attempt:
                 attempt = 0
                 sentry.over()
@@ -302,7 +198,7 @@ def hear_reports(
 
 
 def _look(
-    events: Events, payloads: Payloads, epoch: int, tokens: tuple[str, ...], settings: Settings, *, was_away: bool
+    events: Events, payloads: Payloads, epoch: int, ledger: Ledger, settings: Settings, *, was_away: bool
 ) -> None:
     mirror = epoch_key(settings.fence)
     forgotten = payloads.text(mirror) is None
@@ -310,10 +206,8 @@ def _look(
         payloads.set(mirror, str(epoch))
     if forgotten or was_away:
         events.put(RedisLost())
-        return
-    present = payloads.present([alive_key(settings.source, token) for token in tokens])
-    alive = frozenset(token for token, is_there in zip(tokens, present, strict=True) if is_there)
-    events.put(Looked(Health(payloads.length(settings.queue_key), alive)))
+    else:
+        events.put(Looked(look_for_tasks(payloads, settings, ledger.begun_tokens)))
 
 
 def publish_state(events: Events, payloads: Payloads, fence: str, snapshot: Callable[[], str]) -> None:

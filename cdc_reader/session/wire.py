@@ -20,7 +20,7 @@ from outhaul.sink.position import NO_LSN, Lsn
 if TYPE_CHECKING:
     from outhaul.cdc_reader.capture.frame import Run
     from outhaul.cdc_reader.postgres.slot import Link
-    from outhaul.cdc_reader.session.stages import Events
+    from outhaul.cdc_reader.session.events import Events
 
 _POSTGRES_EPOCH_US = 946_684_800_000_000
 # Rows that come while others wait for company may wait with them: a wake-up for each costs both sides several times the

@@ -216,7 +216,7 @@ def session() -> Session:
     made.flight.watermark.handed_on()
     made.flight.watermark.decoded([0], Lsn(9))
     entry = made.flight.ledger.add(MESSAGE, Assembled(BATCH, None, np.zeros(3, np.int64)), 0.0)
-    made.flight.ledger.heard(entry.message.sequence, Phase.SENT, 0.0)
+    made.flight.ledger.note(entry.message.sequence, Phase.SENT, 0.0)
     return made
 
 

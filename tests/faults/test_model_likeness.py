@@ -71,7 +71,7 @@ def test_every_sending_of_a_batch_but_the_first_has_a_higher_attempt_and_the_sam
     ledger.add(message_of(batch, 0), Assembled(batch, None, np.array([0])), 0.0)
     sendings = [ledger.entries[0].message]
     for _ in range(3):
-        ledger.heard(0, Phase.SENT, now=0.0)
+        ledger.note(0, Phase.SENT, now=0.0)
         entry = ledger.again(0)
         assert entry is not None
         sendings.append(entry.message)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
 from outhaul.cdc_reader.capture.frame import Run
-from outhaul.cdc_reader.session.stages import Events, RedisLost
+from outhaul.cdc_reader.session.events import Events, RedisLost
 from outhaul.cdc_reader.session.wire import Wire
 
 if TYPE_CHECKING:

@@ -1,0 +1,100 @@
+"""Lists in Redis that workers report on -> the reports, and what each changes in the ledger.
+
+Edge: Redis. The stream and copies from the outbox read their reports here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+
+from outhaul.cdc_reader import metrics
+from outhaul.cdc_reader.session.ledger import Entry, Health, Ledger, Phase
+from outhaul.sink.errors import Exit, FatalError
+from outhaul.sink.keys import alive_key
+from outhaul.sink.report import Outcome, Report
+from outhaul.sink.telemetry import log_context
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from outhaul.sink.redis.payloads import Payloads
+    from outhaul.sink.seal import Seal
+    from outhaul.sink.settings import Settings
+
+log = structlog.get_logger("outhaul.reader")
+
+_SHOWN_BYTES = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """What a report changed: the batch that it took out of the ledger, or why its batch is not stored yet.
+
+    `rests_s` is how long a batch rests that a worker of another release refused, in seconds.
+    """
+
+    stored: Entry | None = None
+    trouble: str = ""
+    rests_s: float = 0.0
+
+
+def read_reports(payloads: Payloads, seal: Seal, list_key: str) -> Iterator[Report]:
+    """Yield the reports that arrive within a second; lines that no worker of this pipeline wrote are counted.
+
+    Raises:
+        TransientError: Redis does not answer.
+    """
+    for line in payloads.reports(list_key, wait_s=1):
+        bare = seal.opened_line(list_key, line)
+        if bare is None:
+            metrics.REPORTS_REFUSED.labels("forged").inc()
+            log.warning("report_forged", line=line[:_SHOWN_BYTES])
+        elif (report := Report.from_json(bare)) is None:
+            metrics.REPORTS_REFUSED.labels("unreadable").inc()
+            log.warning("report_unreadable", line=line[:_SHOWN_BYTES])
+        else:
+            yield report
+
+
+def look_for_tasks(payloads: Payloads, settings: Settings, tokens: Collection[str]) -> Health:
+    """Return how many messages are queued, and which of these batches have a task that is alive.
+
+    Raises:
+        TransientError: Redis does not answer.
+    """
+    asked = tuple(tokens)
+    present = payloads.present([alive_key(settings.source, token) for token in asked])
+    alive = frozenset(token for token, is_there in zip(asked, present, strict=True) if is_there)
+    return Health(payloads.length(settings.queue_key), alive)
+
+
+def note_report(ledger: Ledger, report: Report, now: float) -> Noted | None:
+    """Note a report in the ledger; None where its batch is not in flight.
+
+    A batch whose payload is missing, and one of a reader that was replaced, stay as they are: the caller acts.
+
+    Raises:
+        FatalError: an operator is needed.
+    """
+    if not ledger.awaits(report.sequence, report.token):
+        return None
+    match report.outcome:
+        case Outcome.STORED:
+            return Noted(stored=ledger.remove(report.sequence, report.token))
+        case Outcome.BEGUN:
+            ledger.note(report.sequence, Phase.BEGUN, now)
+        case Outcome.RETRYING:
+            ledger.note(report.sequence, Phase.RETRYING, now, report.wait_s)
+            return Noted(trouble=report.error)
+        case Outcome.OTHER_VERSION:
+            rests_s = ledger.refused(report.sequence, now)
+            return Noted(trouble=f"{report.error}. {report.todo}", rests_s=rests_s) if rests_s else Noted()
+        case Outcome.FATAL:
+            log_context.bind(ledger.entries[report.sequence].message)
+            raise FatalError(report.error, code=report.code, todo=report.todo, exit_code=Exit(report.exit_code))
+        case Outcome.MISSING | Outcome.STALE:
+            pass
+    return Noted()
