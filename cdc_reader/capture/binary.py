@@ -16,12 +16,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from outhaul.cdc_reader.capture import arrays, arrow, numeric
+from outhaul.cdc_reader.capture import arrow, numeric
 from outhaul.cdc_reader.capture.cells import Cells
 from outhaul.cdc_reader.capture.column_types import ELEMENTS, Oid, column_type
 from outhaul.cdc_reader.capture.message import END_TIMESTAMP, MIN_TIMESTAMP, POSTGRES_EPOCH_US
-from outhaul.cdc_reader.capture.pg_text import printed
-from outhaul.cdc_reader.capture.printers import PRINTERS
+from outhaul.cdc_reader.capture.pg_text import parse_array, printed
+from outhaul.cdc_reader.capture.text_types import PRINTERS
 from outhaul.sink.errors import FrameError
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def _array(cells: Cells, oid: Oid) -> Coded:
     starts, lengths, valid = [], [], []
     for row in np.flatnonzero(cells.valid):
         at = int(cells.start[row])
-        for span in arrays.parse(cells.raw(int(row)) or b"", ELEMENTS[oid]).spans:
+        for span in parse_array(cells.raw(int(row)) or b"", ELEMENTS[oid]).spans:
             starts.append(at if span is None else int(cells.start[row]) + span[0])
             lengths.append(0 if span is None else span[1])
             valid.append(span is not None)

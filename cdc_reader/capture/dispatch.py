@@ -24,7 +24,7 @@ from outhaul.sink.seal import seal_of
 from outhaul.sink.telemetry.sentry import trace
 
 if TYPE_CHECKING:
-    from outhaul.cdc_reader.session.ledger import Entry
+    from outhaul.cdc_reader.capture.assemble import Assembled
     from outhaul.sink.batch import Message
     from outhaul.sink.clickhouse import ClickHouse
     from outhaul.sink.redis.payloads import Payloads
@@ -55,20 +55,19 @@ class Dispatcher:
         """
         self._payloads.set(epoch_key(fence(self._settings.source, self._lane)), str(epoch))
 
-    def send(self, entry: Entry) -> None:
+    def send(self, message: Message, assembled: Assembled) -> None:
         """Dispatch a batch; its table has all of its columns by then.
 
         Raises:
             TransientError: Redis or ClickHouse did not answer; nothing was sent, or perhaps twice, which is harmless.
             FatalError: ClickHouse refuses a new column, or has one that is too small for what the outbox has now.
         """
-        message = entry.message
-        self._ensure_columns(entry)
+        self._ensure_columns(message.table, assembled)
         reach("dispatch.begin")
         try:
             with trace.dispatch(message):
                 with trace.span("db.redis", "payload"):
-                    self._payloads.put(message.payload_key, entry.assembled.batch.payload)
+                    self._payloads.put(message.payload_key, assembled.batch.payload)
                 reach("dispatch.payload")
                 self._announce(message)
         except TransientError:
@@ -98,11 +97,10 @@ class Dispatcher:
                 f"the broker does not answer ({type(error).__name__})", exit_code=Exit.REDIS_UNREACHABLE
             ) from error
 
-    def _ensure_columns(self, entry: Entry) -> None:
-        schema = entry.assembled.schema
+    def _ensure_columns(self, table: str, assembled: Assembled) -> None:
+        schema = assembled.schema
         if schema is None:
             return
-        table = entry.message.table
         key = table, tuple((field.name, column_type(field)) for field in schema)
         if key not in self._known:
             check_fit(table, schema, ensure_columns(self._clickhouse, table, schema))

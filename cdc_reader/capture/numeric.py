@@ -8,6 +8,7 @@ Source: `numeric_send` in https://github.com/postgres/postgres/blob/master/src/b
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +17,6 @@ import pyarrow.compute as pc
 
 from outhaul.cdc_reader.capture import arrow
 from outhaul.cdc_reader.capture.frame import gather
-from outhaul.cdc_reader.capture.printers import NEGATIVE, numeric
 from outhaul.sink.errors import FrameError
 
 if TYPE_CHECKING:
@@ -24,10 +24,38 @@ if TYPE_CHECKING:
     from outhaul.cdc_reader.capture.frame import Bools, Ints
 
 _HEADER_BYTES = 8
+_NEGATIVE = 0x4000
+_SPECIAL = {0xC000: "NaN", 0xD000: "Infinity", 0xF000: "-Infinity"}
+_MAX_SCALE = 0x3FFF
 _BASE, _BASE_DIGITS = 10_000, 4
 # So many digits of the base are read ahead, which stays within the padding of the buffer.
 _MAX_GROUPS = 4
 _MAX_DIGITS = 18
+
+
+def print_numeric(raw: bytes) -> str:
+    """Print one value with all digits of its scale.
+
+    Raises:
+        FrameError: it is no numeric.
+    """
+    if len(raw) < _HEADER_BYTES:
+        raise FrameError("a numeric is cut short")
+    count, weight, sign, scale = struct.unpack_from(">hhHH", raw)
+    if count < 0 or len(raw) != _HEADER_BYTES + 2 * count or scale > _MAX_SCALE:
+        raise FrameError("a numeric has another number of digits than it says")
+    if sign in _SPECIAL:
+        return _SPECIAL[sign]
+    digits = struct.unpack_from(f">{count}h", raw, _HEADER_BYTES)
+    if sign not in {0, _NEGATIVE} or any(not 0 <= digit < _BASE for digit in digits):
+        raise FrameError("a numeric is none that Postgres has")
+
+    def groups(first: int, end: int) -> str:
+        return "".join(f"{digits[at] if 0 <= at < count else 0:04d}" for at in range(first, end))
+
+    whole = groups(0, weight + 1).lstrip("0") or "0"
+    fraction = groups(weight + 1, weight + 2 + scale // _BASE_DIGITS)[:scale]
+    return ("-" if sign else "") + whole + ("." + fraction if fraction else "")
 
 
 def decode(cells: Cells) -> pa.Array:
@@ -41,7 +69,7 @@ def decode(cells: Cells) -> pa.Array:
     groups, weight = (_field(cells, at, np.int16) for at in (0, 2))
     sign, scale = (_field(cells, at, np.uint16) for at in (4, 6))
     short = cells.valid & (groups >= 0) & (groups <= _MAX_GROUPS) & (cells.length == _HEADER_BYTES + 2 * groups)
-    short &= ((sign == 0) | (sign == NEGATIVE)) & (_BASE_DIGITS * (weight + 1) + scale <= _MAX_DIGITS)
+    short &= ((sign == 0) | (sign == _NEGATIVE)) & (_BASE_DIGITS * (weight + 1) + scale <= _MAX_DIGITS)
     short &= scale <= _MAX_DIGITS
     values = np.zeros(len(groups), np.int64)
     for at in range(_MAX_GROUPS):
@@ -49,7 +77,7 @@ def decode(cells: Cells) -> pa.Array:
         if (short & ((digit < 0) | (digit >= _BASE))).any():
             raise FrameError("a numeric is none that Postgres has")
         values += _shifted(digit, _BASE_DIGITS * (weight - at) + scale, short)
-    return _assembled(cells, short, values, sign == NEGATIVE, scale)
+    return _assembled(cells, short, values, sign == _NEGATIVE, scale)
 
 
 def _field(cells: Cells, at: int, kind: type[np.int16 | np.uint16]) -> Ints:
@@ -72,7 +100,7 @@ def _assembled(cells: Cells, short: Bools, values: Ints, negative: Bools, scale:
         parts.append(_texts(values[places], negative[places], int(one)))
         rows.append(places)
     long = np.flatnonzero(cells.valid & ~short)
-    parts.append(arrow.texts([numeric(cells.raw(int(row)) or b"").encode() for row in long]))
+    parts.append(arrow.texts([print_numeric(cells.raw(int(row)) or b"").encode() for row in long]))
     rows.append(long)
     order = np.zeros(len(values), np.int64)
     found = np.concatenate(rows)

@@ -3,7 +3,8 @@
 Pure. Only for rows that ClickHouse cannot hold: a dead letter keeps them whole, in the one form that anybody can read
 and that Postgres takes back. A value at a time is fine here, such rows are rare.
 
-Source: https://www.postgresql.org/docs/current/datatype-datetime.html#DATATYPE-DATETIME-OUTPUT
+Source: https://www.postgresql.org/docs/current/datatype-datetime.html#DATATYPE-DATETIME-OUTPUT, and `array_out` in
+https://github.com/postgres/postgres/blob/master/src/backend/utils/adt/arrayfuncs.c
 """
 
 from __future__ import annotations
@@ -12,16 +13,19 @@ import json
 import math
 import struct
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from math import prod
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from outhaul.cdc_reader.capture import arrays, printers
 from outhaul.cdc_reader.capture.column_types import ELEMENTS, Oid
+from outhaul.cdc_reader.capture.text_types import PRINTERS
+from outhaul.sink.errors import FrameError
 
 _DAY_US = 86_400_000_000
 _DAYS_0000_03_01 = 730_425
@@ -31,6 +35,13 @@ _LEAST_FIXED = -4
 _MAX_DIGITS = 17
 _INFINITE_DATE = {(1 << 31) - 1: "infinity", -(1 << 31): "-infinity"}
 _INFINITE_MOMENT = {(1 << 63) - 1: "infinity", -(1 << 63): "-infinity"}
+
+_HEADER = struct.Struct(">iiI")
+_DIMENSION = struct.Struct(">ii")
+_LENGTH = struct.Struct(">i")
+_MAX_DIMENSIONS = 6
+_NULL = -1
+_QUOTED = frozenset(b'"\\{},\t\n\v\f\r ')
 
 _Printer: TypeAlias = Callable[[bytes], str]
 
@@ -49,9 +60,74 @@ def row_json(values: Mapping[str, bytes | None]) -> str:
 def printed(raw: bytes, type_oid: int) -> bytes:
     """Print a value that the binary codec has checked."""
     if type_oid in ELEMENTS:
-        return arrays.printed(raw, ELEMENTS[Oid(type_oid)], printed)
+        return _array(raw, ELEMENTS[Oid(type_oid)])
     printer = _PRINTERS.get(type_oid)
     return raw if printer is None else printer(raw).encode("latin-1")
+
+
+@dataclass(frozen=True, slots=True)
+class Elements:
+    """An array: (size, lower bound) of each dimension, and (start, length) of each element, None for NULL."""
+
+    dimensions: tuple[tuple[int, int], ...]
+    spans: tuple[tuple[int, int] | None, ...]
+
+
+def parse_array(raw: bytes, element_oid: int) -> Elements:
+    """Find the elements of an array.
+
+    Raises:
+        FrameError: it is cut, padded, or of another type.
+    """
+    try:
+        count, flags, oid = _HEADER.unpack_from(raw)
+        if not 0 <= count <= _MAX_DIMENSIONS or flags not in {0, 1} or oid != element_oid:
+            raise FrameError("an array is not one of its type")
+        at = _HEADER.size + count * _DIMENSION.size
+        dimensions = tuple(_DIMENSION.unpack_from(raw, _HEADER.size + n * _DIMENSION.size) for n in range(count))
+        total = prod(size for size, _ in dimensions) if dimensions else 0
+        # Each element has a length of four bytes, so a number that is too large is seen before it is counted to.
+        if any(size < 1 for size, _ in dimensions) or total > (len(raw) - at) // _LENGTH.size:
+            raise FrameError("an array has another number of elements than it says")
+        spans: list[tuple[int, int] | None] = []
+        for _ in range(total):
+            (length,) = _LENGTH.unpack_from(raw, at)
+            at += _LENGTH.size
+            spans.append(None if length == _NULL else (at, length))
+            if length < _NULL or at + max(length, 0) > len(raw):
+                raise FrameError("an element does not fit its array")
+            at += max(length, 0)
+    except struct.error:
+        raise FrameError("an array is cut short") from None
+    if at != len(raw):
+        raise FrameError("bytes are left at the end of an array")
+    return Elements(dimensions, tuple(spans))
+
+
+def _array(raw: bytes, element_oid: int) -> bytes:
+    found = parse_array(raw, element_oid)
+    if not found.dimensions:
+        return b"{}"
+    texts = [
+        b"NULL" if span is None else _quoted(printed(raw[span[0] : sum(span)], element_oid)) for span in found.spans
+    ]
+    bounds = b""
+    if any(lower != 1 for _, lower in found.dimensions):
+        bounds = b"".join(b"[%d:%d]" % (lower, lower + size - 1) for size, lower in found.dimensions) + b"="
+    return bounds + _nested(texts, [size for size, _ in found.dimensions])
+
+
+def _nested(texts: Sequence[bytes], sizes: Sequence[int]) -> bytes:
+    if len(sizes) > 1:
+        step = len(texts) // sizes[0]
+        texts = [_nested(texts[at : at + step], sizes[1:]) for at in range(0, len(texts), step)]
+    return b"{" + b",".join(texts) + b"}"
+
+
+def _quoted(text: bytes) -> bytes:
+    if text and text.upper() != b"NULL" and _QUOTED.isdisjoint(text):
+        return text
+    return b'"' + text.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
 
 
 def _number(
@@ -137,7 +213,7 @@ def _halfway(value: np.floating[Any], exact: Fraction, towards: float) -> Fracti
 
 
 _PRINTERS: dict[int, _Printer] = {
-    **printers.PRINTERS,
+    **PRINTERS,
     Oid.BOOL: lambda raw: "t" if raw[0] else "f",
     Oid.BYTEA: lambda raw: "\\x" + raw.hex(),
     Oid.CHAR: _char,

@@ -162,7 +162,7 @@ class Delivery:
             if not self._announced:
                 self._dispatcher.announce_epoch(self._epoch)
                 self._announced = True
-            self._dispatcher.send(entry)
+            self._dispatcher.send(entry.message, entry.assembled)
         except TransientError as error:
             self._trouble = str(error)
             task = entry.message.task_id

@@ -3,7 +3,7 @@
 Edge: socket options. The walsender hands every row to its kernel by itself. While the receiver's window is open, each
 goes out as a packet of its own, which costs the sender on one host twice what decoding the row does
 (docs/performance.md). Where the window is shut, rows gather in the server's socket and cross in one go as soon as it
-opens. So the window is made no larger than the path needs, and cdc_reader/session/wire.py leaves it shut for a moment
+opens. So the window is made no larger than the path needs, and cdc_reader/capture/wire.py leaves it shut for a moment
 between
 two looks.
 

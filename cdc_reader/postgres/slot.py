@@ -22,9 +22,10 @@ from outhaul.cdc_reader.postgres.timelines import parse
 from outhaul.sink.position import NO_LSN, History, Lsn
 
 if TYPE_CHECKING:
+    from array import array
+
     from psycopg.pq.abc import PGconn, PGresult
 
-    from outhaul.cdc_reader.capture.frame import Run
     from outhaul.sink.errors import PipelineError
 
 # Text tuples must read the same whatever the role's or the database's settings are.
@@ -140,15 +141,15 @@ class Link:
         self._execute(f"START_REPLICATION SLOT {self._slot} LOGICAL 0/0 ({options})", expect=pq.ExecStatus.COPY_BOTH)
         self._pgconn.nonblocking = 1
 
-    def read(self, run: Run, max_bytes: int, max_frames: int) -> None:
-        """Append the frames that are here already to `run`, in order; stop at `max_frames`, or past `max_bytes`.
+    def read(self, data: bytearray, lengths: array[int], max_bytes: int, max_frames: int) -> None:
+        """Append the frames that have arrived to `data`, in order; stop at `max_frames`, or past `max_bytes`.
 
-        `more` then tells whether some may be left that the socket knows nothing of.
+        `lengths` gets the length of each. `more` then tells whether some may be left that the socket knows nothing of.
 
         Raises:
             PipelineError: the link is gone, or the server ended the stream, with its reason.
         """
-        data, note, get = run.data, run.lengths.append, self._pgconn.get_copy_data
+        note, get = lengths.append, self._pgconn.get_copy_data
         full = len(data) + max_bytes
         try:
             # What is left goes first: libpq's buffer grows for what does not fit, and would take in the whole stream.

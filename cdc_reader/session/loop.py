@@ -17,9 +17,9 @@ import structlog
 from structlog.contextvars import bind_contextvars
 
 from outhaul.cdc_reader import metrics
-from outhaul.cdc_reader.capture.batching import Limits, Load, Piece
+from outhaul.cdc_reader.capture.batching import Intake, Limits, Load, Piece
 from outhaul.cdc_reader.capture.decode import Decoder
-from outhaul.cdc_reader.capture.intake import Intake
+from outhaul.cdc_reader.capture.wire import Wire
 from outhaul.cdc_reader.session import pause_requests as pause_wish
 from outhaul.cdc_reader.session.events import (
     Begun,
@@ -45,7 +45,6 @@ from outhaul.cdc_reader.session.stages import (
     start,
 )
 from outhaul.cdc_reader.session.state import Progress, phase
-from outhaul.cdc_reader.session.wire import Wire
 from outhaul.sink.errors import Exit, FatalError
 from outhaul.sink.report import Report
 
@@ -151,7 +150,9 @@ class Session:
         is_shut = self._draining or not self._gate.is_open(self.tools.clock())
         max_bytes, max_frames = (0, 0) if is_shut else self._intake.room()
         patient = not self._intake.is_empty
-        self._wire.wait(self.events, self._deadline(), self._intake.run, max_bytes, max_frames, patient=patient)
+        self._wire.wait(
+            self.events.fileno(), self._deadline(), self._intake.run, max_bytes, max_frames, patient=patient
+        )
         now = self.tools.clock()
         if not patient:
             self._intake.begin(now)

@@ -156,7 +156,7 @@ def send_batches(
     while (entry := inbox.get()) is not None:
         batch, begun_at = entry, time.monotonic()
         log_context.bind(batch.message)
-        persist("dispatch", events, settings, random, lambda: dispatcher.send(batch))  # noqa: B023 - called before the next turn
+        persist("dispatch", events, settings, random, lambda: dispatcher.send(batch.message, batch.assembled))  # noqa: B023 - called before the next turn
         metrics.DISPATCH_S.inc(time.monotonic() - begun_at)
         log.debug("batch_sent", rows=entry.message.rows, attempt=entry.message.attempt)
         events.put(Sent(entry.message.sequence))

@@ -89,11 +89,11 @@ def test_a_dispatch_is_two_redis_commands(world: World, commands: list[str]) -> 
         message = Message.of(batch, source=world.settings.source, epoch=1, owner="me", sequence=number, attempt=0)
         entries.append(ledger.add(message, Assembled(batch, None, np.zeros(2, np.int64)), 0.0))
     # The first also opens connections and declares the queue.
-    dispatcher.send(entries[0])
+    dispatcher.send(entries[0].message, entries[0].assembled)
     until(lambda: any(line.startswith("LPUSH") for line in commands), what="the first message is seen")
     commands.clear()
     for entry in entries[1:]:
-        dispatcher.send(entry)
+        dispatcher.send(entry.message, entry.assembled)
     until(lambda: sum(line.startswith("LPUSH") for line in commands) == _BATCHES - 1, what="all messages are seen")
     assert Counter(line.split()[0] for line in commands) == {"SET": _BATCHES - 1, "LPUSH": _BATCHES - 1}
 

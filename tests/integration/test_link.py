@@ -43,7 +43,7 @@ def readable(link: Link, within_s: float) -> bool:
 
 def read(link: Link, max_bytes: int = EVERYTHING, max_frames: int = EVERYTHING) -> Run:
     run = Run()
-    link.read(run, max_bytes, max_frames)
+    link.read(run.data, run.lengths, max_bytes, max_frames)
     return run
 
 

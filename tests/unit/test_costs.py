@@ -16,7 +16,7 @@ from outhaul.cdc_reader.capture.assemble import Assembly
 from outhaul.cdc_reader.capture.decode import Decoder
 from outhaul.cdc_reader.capture.frame import Run, heard
 from outhaul.cdc_reader.capture.stored_positions import NOTHING_HELD
-from outhaul.cdc_reader.session.wire import Wire
+from outhaul.cdc_reader.capture.wire import Wire
 from outhaul.sink.position import Lsn
 from tests.unit import pgoutput_frames as pg
 

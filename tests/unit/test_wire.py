@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
 from outhaul.cdc_reader.capture.frame import Run
+from outhaul.cdc_reader.capture.wire import Wire
 from outhaul.cdc_reader.session.events import Events, RedisLost
-from outhaul.cdc_reader.session.wire import Wire
 
 if TYPE_CHECKING:
+    from array import array
     from collections.abc import Iterator
 
     from outhaul.cdc_reader.postgres.slot import Link
@@ -45,7 +46,7 @@ class FewBytes:
     def fileno(self) -> int:
         return self._silent
 
-    def read(self, _run: Run, _max_bytes: int, _max_frames: int) -> None:
+    def read(self, _data: bytearray, _lengths: array[int], _max_bytes: int, _max_frames: int) -> None:
         self.looks += 1
 
     def close(self) -> None:
@@ -68,18 +69,18 @@ def test_a_patient_reader_whom_events_keep_waking_still_looks() -> None:
     with wired() as (wire, link, events):
         for _ in range(20):
             events.put(RedisLost())
-            wire.wait(events, time.monotonic() + 60, Run(), 1000, 10, patient=True)
+            wire.wait(events.fileno(), time.monotonic() + 60, Run(), 1000, 10, patient=True)
             events.take()
         assert link.looks > 0
 
 
 def test_a_pause_widens_the_window_and_the_next_look_narrows_it() -> None:
     with wired() as (wire, link, events):
-        wire.wait(events, time.monotonic(), Run(), 0, 0)
+        wire.wait(events.fileno(), time.monotonic(), Run(), 0, 0)
         seen = [link.window.is_narrow]
         over = time.monotonic() + 2
         while link.window.is_narrow and time.monotonic() < over:
-            wire.wait(events, time.monotonic() + 0.1, Run(), 0, 0)
+            wire.wait(events.fileno(), time.monotonic() + 0.1, Run(), 0, 0)
         seen.append(link.window.is_narrow)
-        wire.wait(events, time.monotonic(), Run(), 1000, 10)
+        wire.wait(events.fileno(), time.monotonic(), Run(), 1000, 10)
         assert [*seen, link.window.is_narrow] == [True, False, True]

@@ -15,7 +15,6 @@ from rich.table import Table
 from rich.text import Text
 
 from outhaul.cdc_reader.operate.status.units import kept, milliseconds, paused
-from outhaul.cdc_reader.operate.top.wrap import fit
 from outhaul.cdc_reader.slots.retained_wal import duration, size
 
 if TYPE_CHECKING:
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from outhaul.cdc_reader.session.state import ReaderState
     from outhaul.cdc_reader.slots.retained_wal import Slot
 
+_MORE = "…"
 _BARS = " ▁▂▃▄▅▆▇█"
 _LABEL_COLUMNS = 12
 _RATE_COLUMNS = 12
@@ -91,7 +91,7 @@ class _Screen:
         for row in rows:
             yield Segments([*row, Segment.line()])
         for label, style, messages in (("wrong", "bold red", wrong), ("before", "bold dim", before)):
-            lines = fit(console, messages, columns, left - 1)
+            lines = _wrapped(console, messages, columns, left - 1)
             if lines:
                 yield Text()
                 yield from _labelled(label, style, lines)
@@ -106,6 +106,27 @@ def _labelled(label: str, style: str, lines: Iterable[Text]) -> Iterable[Text]:
     for line in lines:
         yield Text.assemble((f"{label:<{_LABEL_COLUMNS}} ", style), line)
         label = ""  # said once, beside the first of its lines
+
+
+def _wrapped(console: Console, messages: Sequence[Text], columns: int, lines: int) -> list[Text]:
+    """Wrap messages to this many columns and lines in all: all become shorter before any is left out."""
+    if not messages or lines <= 0:
+        return []
+    whole = [list(message.wrap(console, max(1, columns))) for message in messages]
+    for each in range(max(map(len, whole)), 0, -1):
+        if sum(min(each, len(one)) for one in whole) <= lines:
+            return [line for one in whole for line in _cut(one, each, columns)]
+    left_out = Text(f"{_MORE} and {len(whole) - lines + 1} more", "dim")
+    return [*(line for one in whole[: lines - 1] for line in _cut(one, 1, columns)), left_out]
+
+
+def _cut(lines: list[Text], most: int, columns: int) -> list[Text]:
+    if len(lines) <= most:
+        return lines
+    last = lines[most - 1]
+    last.rstrip()
+    last.truncate(columns - len(_MORE))
+    return [*lines[: most - 1], last.append(_MORE)]
 
 
 def is_old(view: View, latest: Latest[object]) -> bool:

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outhaul.cdc_reader.latency import BOUNDS_S, Latencies
+from outhaul.cdc_reader.metrics import BOUNDS_S, Latencies
 
 NOW_US = 1_700_000_000_000_000
 AGES = st.lists(st.floats(0.001, 1000), min_size=1, max_size=300)

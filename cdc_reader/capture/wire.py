@@ -20,7 +20,6 @@ from outhaul.sink.position import NO_LSN, Lsn
 if TYPE_CHECKING:
     from outhaul.cdc_reader.capture.frame import Run
     from outhaul.cdc_reader.postgres.slot import Link
-    from outhaul.cdc_reader.session.events import Events
 
 _POSTGRES_EPOCH_US = 946_684_800_000_000
 # Rows that come while others wait for company may wait with them: a wake-up for each costs both sides several times the
@@ -70,11 +69,12 @@ class Wire:
         return self.said_at + self._interval_s
 
     def wait(
-        self, events: Events, deadline: float, run: Run, max_bytes: int, max_frames: int, *, patient: bool = False
+        self, wake: int, deadline: float, run: Run, max_bytes: int, max_frames: int, *, patient: bool = False
     ) -> None:
-        """Wait for the socket, an event or the deadline, and append what came to `run`; nothing when `max_bytes` is 0.
+        """Wait for the socket, for `wake` (a descriptor) or for the deadline, and append what came to `run`.
 
-        A patient caller has something already, and waits for many bytes or the deadline, a moment at most.
+        Nothing is read when `max_bytes` is 0. A patient caller has frames already; it waits for many bytes or for the
+        deadline, a moment at most.
 
         Raises:
             PipelineError: the link is gone, or what came is not what the protocol says.
@@ -87,7 +87,7 @@ class Wire:
         resting = patient and now < self._rest_until
         until = now if reading and not resting and self._link.more else deadline
         self._link.window.wake_at(_CROWD_BYTES if patient else 1)
-        flags = self._poll(events, min(until, self._rest_until) if resting else until, looking=reading and not resting)
+        flags = self._poll(wake, min(until, self._rest_until) if resting else until, looking=reading and not resting)
         # Whoever was patient takes along what is there at every turn, but while it rests only when the time is over.
         due = patient and (not resting or time.monotonic() >= deadline)
         if reading and (flags & (select.POLLIN | _GONE) or (self._link.more and not resting) or due):
@@ -109,9 +109,9 @@ class Wire:
             return self._read_at + _PAUSE_S
         return float("inf")
 
-    def _poll(self, events: Events, deadline: float, *, looking: bool) -> int:
+    def _poll(self, wake: int, deadline: float, *, looking: bool) -> int:
         poll = select.poll()
-        poll.register(events.fileno(), select.POLLIN)
+        poll.register(wake, select.POLLIN)
         want = select.POLLRDHUP | (select.POLLIN if looking else 0) | (select.POLLOUT if self._link.unsent else 0)
         poll.register(self._link.fileno(), want)
         begun_at = time.monotonic()
@@ -124,7 +124,7 @@ class Wire:
     def _look(self, run: Run, max_bytes: int, max_frames: int) -> None:
         frames, size = len(run.lengths), len(run.data)
         begun_at = time.monotonic()
-        self._link.read(run, max_bytes, max_frames)
+        self._link.read(run.data, run.lengths, max_bytes, max_frames)
         now = time.monotonic()
         metrics.READ_S.inc(now - begun_at)
         self._look_bytes += len(run.data) - size

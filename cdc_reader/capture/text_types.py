@@ -1,4 +1,4 @@
-"""One value, in the binary form of a type that ClickHouse keeps as text -> the text that Postgres prints, checked.
+"""One value in the binary form of a type that ClickHouse keeps as text -> the text that Postgres prints, checked.
 
 Pure. Intervals are printed in ISO 8601, which is what the session asks Postgres for.
 
@@ -12,18 +12,14 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from outhaul.cdc_reader.capture.column_types import Oid
+from outhaul.cdc_reader.capture.numeric import print_numeric
 from outhaul.sink.errors import FrameError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-NEGATIVE, NAN = 0x4000, 0xC000
-SPECIAL = {NAN: "NaN", 0xD000: "Infinity", 0xF000: "-Infinity"}
-MAX_SCALE = 0x3FFF
-DAY_US = 86_400_000_000
+_DAY_US = 86_400_000_000
 
-_NUMERIC_HEADER_BYTES = 8
-_BASE, _BASE_DIGITS = 10_000, 4
 _END_ZONE_S = 16 * 3600
 _INFINITE_INTERVAL = {
     ((1 << 63) - 1, (1 << 31) - 1, (1 << 31) - 1): "infinity",
@@ -40,34 +36,9 @@ def _unpack(form: str, raw: bytes, what: str) -> tuple[int, ...]:
     return struct.unpack(form, raw)
 
 
-def numeric(raw: bytes) -> str:
-    """Print a numeric with all digits of its scale."""
-    if len(raw) < _NUMERIC_HEADER_BYTES:
-        raise FrameError("a numeric is cut short")
-    count, weight, sign, scale = struct.unpack_from(">hhHH", raw)
-    if count < 0 or len(raw) != _NUMERIC_HEADER_BYTES + 2 * count or scale > MAX_SCALE:
-        raise FrameError("a numeric has another number of digits than it says")
-    if sign in SPECIAL:
-        return SPECIAL[sign]
-    digits = struct.unpack_from(f">{count}h", raw, _NUMERIC_HEADER_BYTES)
-    if sign not in {0, NEGATIVE} or any(not 0 <= digit < _BASE for digit in digits):
-        raise FrameError("a numeric is none that Postgres has")
-
-    def groups(first: int, end: int) -> str:
-        return "".join(f"{digits[at] if 0 <= at < count else 0:04d}" for at in range(first, end))
-
-    whole = groups(0, weight + 1).lstrip("0") or "0"
-    fraction = groups(weight + 1, weight + 2 + scale // _BASE_DIGITS)[:scale]
-    return ("-" if sign else "") + whole + ("." + fraction if fraction else "")
-
-
-def clock(since_midnight_us: int) -> str:
-    """Print a time of day; 24:00:00 is one.
-
-    Raises:
-        FrameError: it is none.
-    """
-    if not 0 <= since_midnight_us <= DAY_US:
+def _clock(since_midnight_us: int) -> str:
+    """Print a time of day, 24:00:00 included."""
+    if not 0 <= since_midnight_us <= _DAY_US:
         raise FrameError("a time is none that Postgres has")
     seconds, us = divmod(since_midnight_us, 1_000_000)
     return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{_seconds(seconds % 60, us, width=2)}"
@@ -79,7 +50,7 @@ def _seconds(seconds: int, us: int, *, width: int = 1) -> str:
 
 
 def _time(raw: bytes) -> str:
-    return clock(*_unpack(">q", raw, "time"))
+    return _clock(*_unpack(">q", raw, "time"))
 
 
 def _timetz(raw: bytes) -> str:
@@ -90,7 +61,7 @@ def _timetz(raw: bytes) -> str:
     parts = [minutes // 60, minutes % 60, seconds]
     while len(parts) > 1 and not parts[-1]:
         parts.pop()
-    return clock(since_midnight_us) + ("-" if west_s > 0 else "+") + ":".join(f"{part:02d}" for part in parts)
+    return _clock(since_midnight_us) + ("-" if west_s > 0 else "+") + ":".join(f"{part:02d}" for part in parts)
 
 
 def _interval(raw: bytes) -> str:
@@ -164,7 +135,7 @@ def _bits(raw: bytes) -> str:
 
 
 PRINTERS: dict[int, Callable[[bytes], str]] = {
-    Oid.NUMERIC: numeric,
+    Oid.NUMERIC: print_numeric,
     Oid.TIME: _time,
     Oid.TIMETZ: _timetz,
     Oid.INTERVAL: _interval,
