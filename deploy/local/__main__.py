@@ -1,4 +1,7 @@
-"""`python -m outhaul.deploy.local` -> the same as `outhaul local`."""
+"""`python -m outhaul.deploy.local` -> the command line of `outhaul local`.
+
+Edge: the terminal.
+"""
 
 from outhaul.deploy.local.cli import app
 

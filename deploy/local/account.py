@@ -1,6 +1,6 @@
-"""Who we are -> the ordinary user for a program that refuses root, and places which that user can reach.
+"""The current user -> a user for programs that refuse to run as root, and directories that this user can read.
 
-Edge: the user database, file modes, a copy of programs. Does nothing at all where we are not root.
+Edge: the user database, file modes, copies of programs. If the current user is not root, nothing is changed.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _ORDINARY = ("postgres", "nobody")
-_SHARED = (Path("/var/lib/outhaul"), Path("/var/tmp/outhaul"))  # noqa: S108 - checked to be ours before it is used
+_SHARED = (Path("/var/lib/outhaul"), Path("/var/tmp/outhaul"))  # noqa: S108 - used only if root owns it
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A user to run as; without ids, the one we are."""
+    """A user to run a program as; ids of None mean the current user."""
 
     uid: int | None = None
     gid: int | None = None
 
 
 def ordinary_account() -> Account:
-    """Return ourselves, or an ordinary user where we are root.
+    """Return the current user; for root, return `postgres` or `nobody`.
 
     Raises:
-        FatalError: there is none.
+        FatalError: neither of these two users exists.
     """
     if os.geteuid() != 0:
         return Account()
@@ -45,11 +45,14 @@ def ordinary_account() -> Account:
         except KeyError:
             continue
         return Account(entry.pw_uid, entry.pw_gid)
-    raise FatalError("PostgreSQL does not run as root, and there is no user 'postgres' or 'nobody'", todo="Add one")
+    raise FatalError(
+        "PostgreSQL does not run as root, and this machine has no user 'postgres' or 'nobody'",
+        todo="Add one of these users, or run outhaul as an ordinary user",
+    )
 
 
 def reaches(account: Account, directory: Path) -> bool:
-    """Tell whether the user may read this directory and all above it lets it through."""
+    """Return whether the user can read this directory and can enter every directory above it."""
     done = subprocess.run(
         ["/bin/sh", "-c", 'cd "$1" && test -r .', "sh", str(directory)],
         cwd="/",
@@ -63,10 +66,10 @@ def reaches(account: Account, directory: Path) -> bool:
 
 
 def shared_home(account: Account) -> Path:
-    """Return a directory that is root's and that the user reaches.
+    """Return a directory that root owns and that the user can read; create it if needed.
 
     Raises:
-        FatalError: none can be made.
+        FatalError: none of the candidates can be used.
     """
     for home in _SHARED:
         try:
@@ -75,17 +78,17 @@ def shared_home(account: Account) -> Path:
             found = home.lstat()
         except OSError:
             continue
-        # In a place that all may write to, somebody else may have been first.
+        # Every user may write to /var/tmp, so another user may have created the directory.
         if stat.S_ISDIR(found.st_mode) and found.st_uid == 0 and reaches(account, home):
             return home
     raise FatalError(
-        f"found no place for PostgreSQL that its user reaches; tried {', '.join(map(str, _SHARED))}",
-        todo="Run as an ordinary user, or make one of them",
+        f"found no directory for PostgreSQL that its user can read; tried {', '.join(map(str, _SHARED))}",
+        todo="Run as an ordinary user, or create one of them",
     )
 
 
 def open_to_all(directory: Path) -> Path:
-    """Make a directory that everybody may read, whatever our umask is; one that is there stays as it is."""
+    """Create a directory that every user can read, regardless of the umask; an existing one is not changed."""
     try:
         directory.mkdir()
     except FileExistsError:
@@ -95,7 +98,10 @@ def open_to_all(directory: Path) -> Path:
 
 
 def copy_for_all(trees: Iterable[Path], root: Path, target: Path) -> None:
-    """Copy directories, with their paths below `root`, to a new `target` that everybody may read; once."""
+    """Copy directories, with their paths relative to `root`, to `target`, and let every user read the copies.
+
+    If `target` exists, do nothing.
+    """
     if target.exists():
         return
     partial = target.with_name(f"{target.name}.{os.getpid()}")
@@ -109,5 +115,5 @@ def copy_for_all(trees: Iterable[Path], root: Path, target: Path) -> None:
     try:
         partial.rename(target)
     except OSError:
-        # Another starter was quicker.
+        # Another process has created `target` in the meantime.
         shutil.rmtree(partial)

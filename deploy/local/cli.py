@@ -1,4 +1,4 @@
-"""`outhaul local ...` -> the embedded stack.
+"""`outhaul local ...` -> the embedded stack started, stopped or shown.
 
 Edge: the terminal.
 """
@@ -20,14 +20,14 @@ from outhaul.deploy.local.stack import NAMES, Stack, Status
 from outhaul.sink.errors import Exit, PipelineError
 
 app = typer.Typer(
-    no_args_is_help=True, help="PostgreSQL, Valkey and the ClickHouse engine, embedded: for trying out and for tests."
+    no_args_is_help=True, help="Run PostgreSQL, Valkey and the ClickHouse engine, embedded: for trials and tests."
 )
 
 _LOOK_S = 1.0
 
-Services = Annotated[list[str] | None, typer.Argument(help=f"Which: {', '.join(NAMES)}. All, if none is named.")]
-DataDir = Annotated[Path, typer.Option(help="Where data, logs and ports are kept.")]
-Port = Annotated[int | None, typer.Option(min=1, max=65535, help="Fixed port; a free one otherwise.")]
+Services = Annotated[list[str] | None, typer.Argument(help=f"Any of {', '.join(NAMES)}. Default: all.")]
+DataDir = Annotated[Path, typer.Option(help="Directory for data, logs and port numbers.")]
+Port = Annotated[int | None, typer.Option(min=1, max=65535, help="Fixed port. Default: a free one.")]
 _HERE = Path(".outhaul")
 
 
@@ -35,25 +35,25 @@ _HERE = Path(".outhaul")
 def up(
     services: Services = None,
     *,
-    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when all answer.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when all services answer.")] = False,
     data_dir: DataDir = _HERE,
     postgres_port: Port = None,
     redis_port: Port = None,
     clickhouse_port: Port = None,
     flower_port: Port = None,
-    flower: Annotated[bool, typer.Option(help="Flower beside them, if it is installed and all are started.")] = True,
+    flower: Annotated[bool, typer.Option(help="Also start Flower, if it is installed and no service is named.")] = True,
 ) -> None:
-    """Start services and print their URLs; without --detach, stop them on Ctrl-C.
+    """Start services and print their URLs. Without --detach, Ctrl-C stops them.
 
     Example: outhaul local up --detach
     """
-    wishes = {"postgres": postgres_port, "redis": redis_port, "clickhouse": clickhouse_port, "flower": flower_port}
-    stack = Stack(data_dir, {name: port for name, port in wishes.items() if port is not None})
+    ports = {"postgres": postgres_port, "redis": redis_port, "clickhouse": clickhouse_port, "flower": flower_port}
+    stack = Stack(data_dir, {name: port for name, port in ports.items() if port is not None})
     stop = threading.Event()
     if not detach:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, lambda *_: stop.set())
-    with _told():
+    with _ExitOnError():
         for note in stack.up(services):
             typer.echo(note, err=True)
         _print_table({name: one for name, one in stack.status().items() if name in NAMES})
@@ -61,34 +61,36 @@ def up(
             typer.echo(f"{'flower':<35}{stack.up_flower()}")
         if detach:
             return
-        typer.echo("Ctrl-C stops them.", err=True)
+        typer.echo("Press Ctrl-C to stop them.", err=True)
         chosen = services or list(NAMES)
         while not stop.wait(_LOOK_S):
             if not any(stack.pid(name) for name in chosen):
-                typer.echo("All have been stopped.", err=True)
+                typer.echo("All services have been stopped.", err=True)
                 return
         stack.down(services)
 
 
 @app.command()
 def down(services: Services = None, *, data_dir: DataDir = _HERE) -> None:
-    """Stop services, whoever started them.
+    """Stop services, including those that another terminal started.
 
     Example: outhaul local down
     """
-    with _told():
+    with _ExitOnError():
         Stack(data_dir).down(services)
 
 
 @app.command()
 def status(
-    *, as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False, data_dir: DataDir = _HERE
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    data_dir: DataDir = _HERE,
 ) -> None:
-    """Tell what runs; exit code 1 if something does not.
+    """Show which services run. The exit code is 1 if one does not.
 
     Example: outhaul local status
     """
-    with _told():
+    with _ExitOnError():
         found = Stack(data_dir).status()
     if as_json:
         typer.echo(json.dumps({name: asdict(one) for name, one in found.items()}, indent=2))
@@ -100,18 +102,18 @@ def status(
 
 @app.command()
 def env(*, data_dir: DataDir = _HERE) -> None:
-    """Print the URLs for a shell.
+    """Print the URLs as export commands for a shell.
 
     Example: eval "$(outhaul local env)"
     """
-    with _told():
+    with _ExitOnError():
         variables = Stack(data_dir).env()
     for name, value in variables.items():
         typer.echo(f"export {name}={shlex.quote(value)}")
 
 
-class _told:  # noqa: N801 - reads as a verb where it is used
-    """Print an error of ours as one line, and leave with its code."""
+class _ExitOnError:
+    """Prints a PipelineError as one line, and exits with its exit code."""
 
     def __enter__(self) -> None:
         return

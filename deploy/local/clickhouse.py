@@ -1,6 +1,6 @@
-"""Data directory -> the embedded ClickHouse engine's front as a process, with a login of its own.
+"""Data directory -> a process that serves the embedded ClickHouse engine over HTTP, with a login of its own.
 
-Edge: writes the account, asks the front over HTTP. What the front is and is not: `clickhouse_front.py`.
+Edge: writes the account file, queries the process over HTTP. `front/server.py` lists how it differs from a server.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ DATABASE = "outhaul"
 
 
 class ClickHouse:
-    """The engine over one data directory."""
+    """The engine of one data directory."""
 
     name: ClassVar[str] = "clickhouse"
-    # The front itself gives running queries 6 s.
+    # After SIGTERM, the front waits up to 6 s for running queries.
     stop_signals: ClassVar[tuple[tuple[signal.Signals, float], ...]] = ((signal.SIGTERM, 20.0), (signal.SIGKILL, 5.0))
     start_timeout_s: ClassVar[float] = 60.0
 
@@ -38,10 +38,10 @@ class ClickHouse:
         self.log = data_dir / "log" / "clickhouse.log"
 
     def prepare(self, port: int) -> Launch:
-        """Make the account if there is none, and say how to start the front.
+        """Create the account if needed, and return how to start the front.
 
         Raises:
-            FatalError: the wheel is missing.
+            FatalError: the chdb wheel is not installed.
         """
         if importlib.util.find_spec("chdb") is None:
             raise FatalError("the embedded ClickHouse engine is not installed", todo="pip install 'outhaul[local]'")
@@ -56,31 +56,31 @@ class ClickHouse:
         argv = (sys.executable, "-P", "-m", _MODULE, str(self._home), "--port", str(port))
         return Launch(argv, self._home, {**os.environ, "PYTHONPATH": path})
 
-    def is_it(self, argv: tuple[str, ...]) -> bool:
-        """Tell the front by its command line."""
+    def is_server(self, argv: tuple[str, ...]) -> bool:
+        """Return whether this is the command line of the front."""
         return argv[2:5] == ("-m", _MODULE, str(self._home))
 
-    def is_left_over(self, argv: tuple[str, ...]) -> bool:  # noqa: ARG002 - the services have one shape
-        """There are none."""
+    def is_leftover(self, argv: tuple[str, ...]) -> bool:  # noqa: ARG002 - part of the Service protocol
+        """Return False: the stack waits for no child process of the front."""
         return False
 
     def answers(self, port: int) -> bool:
-        """Tell whether the engine is open."""
+        """Return whether the engine answers."""
         try:
             return self._get(port, "/ping") == "Ok.\n"
         except (OSError, http.client.HTTPException):
             return False
 
     def version(self, port: int) -> str:
-        """Ask the engine."""
+        """Return the version of the engine."""
         return self._get(port, "/?query=SELECT%20version()").strip()
 
     def url(self, port: int) -> str:
-        """Return OUTHAUL_CLICKHOUSE_URL."""
+        """Return the value for OUTHAUL_CLICKHOUSE_URL."""
         return f"http://{self._login()}@127.0.0.1:{port}/{DATABASE}"
 
     def _login(self) -> str:
-        # Made of letters that mean nothing in a URL.
+        # `token_urlsafe` made it, so no character needs quoting in a URL.
         return self._account.read_text(encoding="utf-8").strip()
 
     @property

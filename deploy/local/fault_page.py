@@ -1,8 +1,7 @@
-"""Addresses of servers -> a proxy before each, and a page with buttons that break the links and mend them.
+"""Addresses of servers -> a proxy in front of each, and a page with buttons that break and restore the links.
 
 Edge, and a process of its own: `python -m outhaul.deploy.local.fault_page redis:6379 postgres:5432`. Each proxy
-listens on its
-server's own port; the page is for whoever tries a pipeline, and nobody has to log in: keep it from others.
+listens on the port of its server. The page has no login: do not expose it to other machines.
 """
 
 from __future__ import annotations
@@ -24,40 +23,40 @@ _SLOW_S = 1.0
 _FAULTS: dict[str, tuple[str, Callable[[Proxy], None]]] = {
     "refuse": ("all connections are reset, new ones refused", Proxy.refuse),
     "cut": ("all connections are reset once", Proxy.cut),
-    "hold": ("nothing passes, and nobody is told", Proxy.hold),
-    "slow": (f"each piece waits for {_SLOW_S:g} s", lambda proxy: proxy.slow(_SLOW_S)),
-    "heal": ("all is well", Proxy.heal),
+    "hold": ("connections stay open, but no data passes", Proxy.hold),
+    "slow": (f"each piece of data is delayed by {_SLOW_S:g} s", lambda proxy: proxy.slow(_SLOW_S)),
+    "heal": ("no fault", Proxy.heal),
 }
 
 
 class Page(ThreadingHTTPServer):
-    """GET / shows the links and a button for each fault; POST /redis/cut breaks one."""
+    """GET / shows the links, with a button for each fault; POST /redis/cut applies a fault to a link."""
 
     daemon_threads = True
 
     def __init__(self, host: str, port: int, proxies: Mapping[str, Proxy]) -> None:
-        """Listen."""
+        """Start listening."""
         self.proxies = proxies
         self.states = dict.fromkeys(proxies, "heal")
         super().__init__((host, port), _Handler)
 
     def inflict(self, path: str) -> bool:
-        """Do what a path such as /redis/cut says; tell whether it says anything."""
+        """Apply the fault that a path such as /redis/cut names; return whether the path is valid."""
         name, _, fault = path.strip("/").partition("/")
         if name not in self.proxies or fault not in _FAULTS:
             return False
         _FAULTS[fault][1](self.proxies[name])
-        # What is cut is open again at once.
+        # A cut resets the connections once. New connections pass, so the link has no fault afterwards.
         self.states[name] = "heal" if fault == "cut" else fault
         return True
 
     def text(self) -> str:
-        """Return the page."""
+        """Return the page as HTML."""
         rows = (
             f"<tr><th>{html.escape(name)}<td>{_FAULTS[self.states[name]][0]}<td>"
             + " ".join(
-                f'<button title="{said}" formaction="/{html.escape(name)}/{fault}">{fault}</button>'
-                for fault, (said, _) in _FAULTS.items()
+                f'<button title="{description}" formaction="/{html.escape(name)}/{fault}">{fault}</button>'
+                for fault, (description, _) in _FAULTS.items()
             )
             for name in self.proxies
         )
@@ -93,7 +92,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def main() -> None:
-    """Run until SIGTERM or SIGINT."""
+    """Run the proxies and the page until SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser(prog="faults")
     parser.add_argument("servers", nargs="+", metavar="name:port")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on: 0.0.0.0 in a container")
@@ -102,7 +101,7 @@ def main() -> None:
     proxies = {}
     for server in options.servers:
         name, _, port = server.rpartition(":")
-        proxies[name] = Proxy(int(port), of=name, host=options.host, port=int(port))
+        proxies[name] = Proxy(int(port), target_host=name, host=options.host, port=int(port))
     page = Page(options.host, options.page, proxies)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

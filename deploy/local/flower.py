@@ -1,6 +1,6 @@
-"""Data directory -> Flower on the stack's Valkey, where it is installed: something to look at, on which nothing waits.
+"""Data directory -> Flower on the stack's Valkey, if it is installed. No other service needs it.
 
-Edge: asks Flower over HTTP.
+Edge: queries Flower over HTTP.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ _COMMAND = ("-m", "outhaul", "flower")
 
 
 class Flower:
-    """The Flower of one data directory; it keeps nothing."""
+    """The Flower of one data directory. It stores nothing."""
 
     name: ClassVar[str] = "flower"
-    # It has nothing to bring to an end.
+    # It has no work to finish, so one second is enough.
     stop_signals: ClassVar[tuple[tuple[signal.Signals, float], ...]] = ((signal.SIGTERM, 1.0), (signal.SIGKILL, 5.0))
     start_timeout_s: ClassVar[float] = 60.0
 
     def __init__(self, data_dir: Path, settings: Mapping[str, str]) -> None:
-        """Look at nothing yet.
+        """Store the arguments; nothing is started.
 
         Args:
-            data_dir: of the stack.
-            settings: the URLs of its servers, under the names that outhaul reads.
+            data_dir: the data directory of the stack.
+            settings: the URLs of its servers, by the names of outhaul's settings.
         """
         self._home = data_dir / self.name
         self._settings = settings
@@ -46,37 +46,37 @@ class Flower:
 
     @staticmethod
     def is_installed() -> bool:
-        """Tell whether there is any Flower to start."""
+        """Return whether Flower is installed."""
         return importlib.util.find_spec("flower") is not None
 
     def prepare(self, port: int) -> Launch:
-        """Say how to start it."""
+        """Return how to start it."""
         self._home.mkdir(exist_ok=True)
-        # What this shell has set for another pipeline is not this one's.
+        # OUTHAUL_* variables of this shell may belong to another pipeline.
         shell = {name: value for name, value in os.environ.items() if not name.startswith("OUTHAUL_")}
         root = str(Path(outhaul.__file__).resolve().parents[1])
         path = os.pathsep.join(filter(None, (root, shell.get("PYTHONPATH", ""))))
         argv = (sys.executable, "-P", *_COMMAND, "--port", str(port), self._mark)
         return Launch(argv, self._home, {**shell, **self._settings, "PYTHONPATH": path})
 
-    def is_it(self, argv: tuple[str, ...]) -> bool:
-        """Tell it by its command line."""
+    def is_server(self, argv: tuple[str, ...]) -> bool:
+        """Return whether this is the command line of this Flower."""
         return argv[2:5] == _COMMAND and argv[-1] == self._mark
 
-    def is_left_over(self, argv: tuple[str, ...]) -> bool:  # noqa: ARG002 - the services have one shape
-        """There are none."""
+    def is_leftover(self, argv: tuple[str, ...]) -> bool:  # noqa: ARG002 - part of the Service protocol
+        """Return False: the stack waits for no child process of Flower."""
         return False
 
     def answers(self, port: int) -> bool:
-        """Tell whether it shows pages."""
+        """Return whether it serves pages."""
         try:
-            with urllib.request.urlopen(f"{self.url(port)}/healthcheck", timeout=_ANSWER_S):  # noqa: S310 - our own
+            with urllib.request.urlopen(f"{self.url(port)}/healthcheck", timeout=_ANSWER_S):  # noqa: S310 - fixed URL
                 return True
         except (OSError, urllib.error.URLError):
             return False
 
     def version(self, port: int) -> str:  # noqa: ARG002
-        """It is a package, whose version is known."""
+        """Return the version of the installed package."""
         return version("flower")
 
     def url(self, port: int) -> str:
@@ -85,5 +85,5 @@ class Flower:
 
     @property
     def _mark(self) -> str:
-        # Where it would keep its state if it were told to; on its command line, it says whose Flower this is.
+        # Flower does not use this file, since it stores nothing. The option marks the process as this directory's.
         return f"--db={self._home / 'state'}"

@@ -1,6 +1,6 @@
-"""Processes that somebody left running on a stack -> ended before its servers are, so that they can finish their work.
+"""Processes that still use a stack -> ended before its servers, so that they can finish their work.
 
-Edge: a file in the data directory, /proc, signals. A pid alone says nothing after a while, so its command line is kept.
+Edge: a file in the data directory, /proc, signals. The file has each pid with its command line, since pids are reused.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _FILE = "kept.json"
-# A reader or worker that drains needs its servers for so long, at most.
+# A reader or worker drains for at most 45 s; it needs its servers meanwhile.
 _DRAIN_S, _KILL_S = 45.0, 5.0
 
 
 def note(data_dir: Path, pids: Iterable[int]) -> None:
-    """Remember processes, to be ended with the stack."""
+    """Record processes, so that `end` can end them later."""
     running = {process.pid: process.argv for process in find(lambda _argv: True)}
     kept = [[pid, running[pid]] for pid in pids if pid in running]
     (data_dir / _FILE).write_text(json.dumps(kept), encoding="utf-8")
 
 
 def end(data_dir: Path) -> None:
-    """End them all, those that do not by SIGKILL; some may have ended by themselves."""
+    """End the recorded processes that still run: by SIGTERM, and by SIGKILL if that is not enough."""
     path = data_dir / _FILE
     if not path.exists():
         return

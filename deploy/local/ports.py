@@ -1,4 +1,4 @@
-"""Wishes and memory -> a port for each service, the same one at every start.
+"""Requested ports and ports of earlier starts -> a port for each service, the same at every start.
 
 Edge: tries to listen, reads and writes `ports.json`.
 """
@@ -17,11 +17,11 @@ from outhaul.sink.errors import FatalError
 if TYPE_CHECKING:
     from pathlib import Path
 
-# Below the range out of which outgoing connections get theirs, or one of them could sit on a stopped service's port.
+# Below the range of ports for outgoing connections; otherwise one of these could take a stopped service's port.
 _FIRST, _LAST = 20_000, 32_000
 _TRIES = 200
 
-# A service that was killed from outside just now may still hold its port.
+# A service that has just been killed may still hold its port.
 _PATIENCE_S = 1.0
 _LOOK_S = 0.02
 
@@ -31,39 +31,40 @@ class Ports:
 
     def __init__(self, data_dir: Path) -> None:
         self._file = data_dir / "ports.json"
-        # Services start side by side.
-        self._turn = threading.Lock()
+        # Services start in parallel threads.
+        self._lock = threading.Lock()
 
     def remembered(self, name: str) -> int | None:
-        """Return the port this service had last."""
+        """Return the port that this service had last, or None."""
         return self._read().get(name)
 
-    def choose(self, name: str, wish: int | None) -> tuple[int, str]:
-        """Return a free port, remembered from now on, and a note where it is not the one of last time.
+    def choose(self, name: str, requested: int | None) -> tuple[int, str]:
+        """Return a free port, and a note for the user if it differs from the last one; record the port.
 
         Raises:
-            FatalError: the wished port is taken, or none is free.
+            FatalError: the requested port is taken, or no free port was found.
         """
-        with self._turn:
-            return self._choose(name, wish)
+        with self._lock:
+            return self._choose(name, requested)
 
-    def _choose(self, name: str, wish: int | None) -> tuple[int, str]:
+    def _choose(self, name: str, requested: int | None) -> tuple[int, str]:
         last = self.remembered(name)
-        if wish is not None:
-            if not free(wish):
+        if requested is not None:
+            if not free(requested):
                 raise FatalError(
-                    f"port {wish} for {name} is taken by another program", todo=f"Choose another --{name}-port, or none"
+                    f"port {requested} for {name} is taken by another program",
+                    todo=f"Choose another --{name}-port, or omit the option",
                 )
-            self._remember(name, wish)
-            return wish, ""
-        if last is not None and _soon_free(last):
+            self._remember(name, requested)
+            return requested, ""
+        if last is not None and _wait_free(last):
             return last, ""
         for _ in range(_TRIES):
-            port = random.randrange(_FIRST, _LAST)  # noqa: S311 - nothing secret about it
+            port = random.randrange(_FIRST, _LAST)  # noqa: S311 - not a secret
             if port not in self._read().values() and free(port):
                 self._remember(name, port)
                 return port, "" if last is None else f"{name}: port {last} is taken by another program, using {port}"
-        raise FatalError(f"found no free port for {name}", todo=f"Name one with --{name}-port")
+        raise FatalError(f"found no free port for {name}", todo=f"Choose one with --{name}-port")
 
     def _read(self) -> dict[str, int]:
         try:
@@ -78,7 +79,7 @@ class Ports:
         partial.replace(self._file)
 
 
-def _soon_free(port: int) -> bool:
+def _wait_free(port: int) -> bool:
     deadline = time.monotonic() + _PATIENCE_S
     while not free(port):
         if time.monotonic() > deadline:
@@ -88,9 +89,9 @@ def _soon_free(port: int) -> bool:
 
 
 def free(port: int) -> bool:
-    """Tell whether we could listen there."""
+    """Return whether this process can listen on the port of 127.0.0.1."""
     with socket.socket() as listener:
-        # As the servers do: connections of the last run that are still closing are no obstacle.
+        # The servers set this option, too. Connections of the last run that are still closing do not block the port.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind(("127.0.0.1", port))

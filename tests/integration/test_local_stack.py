@@ -236,7 +236,7 @@ def test_a_service_that_cannot_start_says_why(stack: Stack) -> None:
 
 
 def test_unknown_services_and_stacks_are_told(stack: Stack) -> None:
-    with pytest.raises(FatalError, match="there is no service 'mysql'"):
+    with pytest.raises(FatalError, match="unknown service 'mysql'"):
         stack.up(["mysql"])
     with pytest.raises(FatalError, match="no embedded stack was ever started"):
         stack.env()

@@ -50,13 +50,13 @@ def test_a_broken_memory_is_no_memory(tmp_path: Path) -> None:
 
 def test_who_gets_no_turn_is_told_so() -> None:
     slots = Slots(1, wait_s=0.01)
-    with slots.one():
+    with slots.hold():
         assert not slots.wait_idle(0.0)
-        with pytest.raises(StatementError) as caught, slots.one():
+        with pytest.raises(StatementError) as caught, slots.hold():
             pass
         assert caught.value.code == 202
     assert slots.wait_idle(0.0)
-    with slots.one():
+    with slots.hold():
         pass
 
 
@@ -65,10 +65,10 @@ def test_a_turn_goes_to_who_waits_for_it() -> None:
     got = threading.Event()
 
     def wait_for_it() -> None:
-        with slots.one():
+        with slots.hold():
             got.set()
 
-    with slots.one():
+    with slots.hold():
         thread = threading.Thread(target=wait_for_it)
         thread.start()
         assert not got.is_set()

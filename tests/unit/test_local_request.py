@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from outhaul.deploy.local.front.content_codings import CodingError, compressed, decoded
 from outhaul.deploy.local.front.http_request import Login, form_fields, login, read_request, set_statement
-from outhaul.deploy.local.front.server_answers import Summary, content_type, failure, piecewise
+from outhaul.deploy.local.front.server_answers import Summary, content_type, failure, is_streamable
 from outhaul.deploy.local.front.sql_statement import StatementError
 
 
@@ -196,5 +196,5 @@ def test_content_types_are_clickhouses(name: str, kind: str) -> None:
 
 
 def test_only_formats_without_head_and_foot_are_sent_in_pieces() -> None:
-    assert piecewise("Native")
-    assert not any(piecewise(name) for name in ("JSON", "CSVWithNames", "ArrowStream", "Parquet"))
+    assert is_streamable("Native")
+    assert not any(is_streamable(name) for name in ("JSON", "CSVWithNames", "ArrowStream", "Parquet"))

@@ -18,7 +18,7 @@ def insert(text: bytes) -> tuple[str, bytes]:
     """Return the statement as the engine gets it, and the data."""
     statement = read_statement(text, whole=True)
     assert isinstance(statement, DataInsert), statement
-    return re.sub(r"\s+", " ", statement.reading(PATH).decode()).strip(), text[statement.data_from :]
+    return re.sub(r"\s+", " ", statement.with_path(PATH).decode()).strip(), text[statement.data_from :]
 
 
 def plain(text: bytes) -> Plain:

@@ -1,4 +1,4 @@
-"""Encoded pieces -> plain pieces and back: the content codings of HTTP that ClickHouse speaks.
+"""Encoded pieces of a body -> plain pieces and back, in the content codings that ClickHouse supports over HTTP.
 
 Pure.
 
@@ -24,7 +24,7 @@ _GZIP = zlib.MAX_WBITS | 16
 
 
 class CodingError(Exception):
-    """The data is not in the coding that was named."""
+    """The data is not in the named coding, or the coding is unknown."""
 
 
 class _Decoder(Protocol):
@@ -37,7 +37,7 @@ class _Decoder(Protocol):
 
 
 class _Zlib:
-    """zlib's own decompressor under the names of the others; takes gzip and deflate with a zlib header."""
+    """zlib's decompressor with the interface of `_Decoder`; it decodes gzip, and deflate with a zlib header."""
 
     def __init__(self) -> None:
         self._inner = zlib.decompressobj(zlib.MAX_WBITS | 32)
@@ -64,10 +64,10 @@ _DECODERS: dict[str, Any] = {
 
 
 def decoded(raw: Iterator[bytes], coding: str) -> Iterator[bytes]:
-    """Yield what was encoded.
+    """Yield the plain pieces of an encoded body.
 
     Raises:
-        CodingError: an unknown coding, bad data, or data that ends early.
+        CodingError: the coding is unknown, the data is invalid, or it ends inside a frame.
     """
     if coding not in _DECODERS:
         raise CodingError(f"Unknown compression method {coding}")
@@ -76,7 +76,7 @@ def decoded(raw: Iterator[bytes], coding: str) -> Iterator[bytes]:
     for piece in raw:
         left = piece
         while left:
-            # Frames may follow one another.
+            # A body may hold several frames.
             if decoder.eof:
                 decoder = _DECODERS[coding]()
             begun = True
@@ -113,7 +113,7 @@ _COMPRESSORS: dict[str, Callable[[], Any]] = {
 
 
 def compressed(parts: Iterator[bytes], method: str | None) -> Iterator[bytes]:
-    """Yield the pieces in a content coding; nothing at all stays nothing but for the coding's own frame."""
+    """Yield the pieces in a content coding; None leaves them plain. An empty body becomes an empty frame."""
     if method is None:
         yield from parts
         return

@@ -1,8 +1,8 @@
-"""Statement, settings and parameters -> pieces of the result, out of the ClickHouse engine in this process.
+"""Statement, settings and parameters -> pieces of the result, from the ClickHouse engine in this process.
 
-Edge: the one file that touches the engine. Each query has a connection of its own, made for it in a quarter of a
-millisecond: settings, database and parameters die with it and never reach another client. The engine frees Python's
-lock while it works.
+Edge: the only file that calls the engine. Each query gets a connection of its own, in a quarter of a millisecond. Its
+settings, database and parameters end with it, so they do not affect other clients. The engine releases the GIL while it
+works.
 
 Source: https://clickhouse.com/docs/chdb
 """
@@ -18,93 +18,92 @@ from outhaul.deploy.local.front.server_answers import Failure, Summary, failure
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
 
-# Nobody undrops a table here, so its files need not wait for 480 s.
+# UNDROP TABLE is not needed here, so the files of a dropped table are not kept for the default of 480 s.
 _SERVER_SETTINGS = "database_atomic_delay_before_drop_table_sec=1"
 
-# What clickhouse-local does for its user's comfort and a server does not.
-_LIKE_A_SERVER = (("implicit_select", "0"),)
+# The engine has clickhouse-local's defaults. This setting gets a server's default.
+_SERVER_DEFAULTS = (("implicit_select", "0"),)
 
 
-# The engine in a library stops for ever, now and then, when several of its threads write an answer in these formats
-# (seen with chdb-core-lite 26.5 at one answer in ten of 300,000 rows, never with one thread).
+# The engine sometimes hangs forever when several of its threads write a result in these formats. It was seen with
+# chdb-core-lite 26.5 for one result in ten of 300,000 rows, and never with one thread.
 _ONE_THREAD = frozenset({"arrow", "arrowstream"})
 
 
-def quirks(output_format: str) -> tuple[tuple[str, str], ...]:
-    """Return the settings that an answer in this format needs here and not on a server."""
+def format_settings(output_format: str) -> tuple[tuple[str, str], ...]:
+    """Return the settings that the engine needs for a result in this format; a server does not need them."""
     return (("max_threads", "1"),) if output_format.lower() in _ONE_THREAD else ()
 
 
 class EngineError(Exception):
-    """The engine refused or gave up; says it as a server would."""
+    """The engine refused or ended a query; `failure` is the answer that a server would give."""
 
-    def __init__(self, told: Failure) -> None:
-        super().__init__(told.text)
-        self.failure = told
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.text)
+        self.failure = failure
 
 
 class Engine:
-    """The engine over one directory; open while this object is."""
+    """The engine of one data directory. It is open until `close`."""
 
     def __init__(self, path: str, database: str) -> None:
-        """Open the data and make sure of the database.
+        """Open the data directory and create the database if needed.
 
         Args:
-            path: where the data is; made if it is not there.
-            database: created if it is not there; queries that name none run in it.
+            path: the data directory; created if it does not exist.
+            database: the database for queries that name no other.
         """
-        # Here and not above: the import takes 0.4 s, and only the front's own process needs it.
+        # Imported here, since the import takes 0.4 s and only the process of the front needs it.
         from chdb import _chdb  # noqa: PLC0415
 
         self._connect: Any = _chdb.connect  # type: ignore[attr-defined]
         self._path = path
         self._database = database
-        self._keeps_it_open = self._connect(f"{path}?{_SERVER_SETTINGS}")
+        self._first_connection = self._connect(f"{path}?{_SERVER_SETTINGS}")
         if self._ask(f"EXISTS DATABASE {database}") == "0":
             self._ask(f"CREATE DATABASE {database} ENGINE = Atomic")
-            # The engine's thread that removes dropped tables starts only where it finds a database: DROP TABLE ...
-            # SYNC would wait for it for ever.
-            self._keeps_it_open.close()
-            self._keeps_it_open = self._connect(f"{path}?{_SERVER_SETTINGS}")
+            # The engine's thread that removes dropped tables starts only if the engine finds a database when it opens.
+            # Without that thread, DROP TABLE ... SYNC would wait forever.
+            self._first_connection.close()
+            self._first_connection = self._connect(f"{path}?{_SERVER_SETTINGS}")
         self.version = self._ask("SELECT version()")
         self.timezone = self._ask("SELECT timezone()")
 
     @contextmanager
     def connection(self, database: str, settings: tuple[tuple[str, str], ...]) -> Iterator[Connection]:
-        """Give a connection with these settings; it is closed afterwards.
+        """Open a connection with these settings, and close it at the end of the block.
 
         Raises:
-            EngineError: no such database or setting.
+            EngineError: the database or a setting does not exist.
         """
         with self._translated():
             handle = self._connect(self._path)
         try:
             with self._translated():
-                # The engine's own `default` is not a plain database, so queries begin in ours.
+                # The engine's `default` is not a plain database, so queries run in outhaul's database instead.
                 handle.query(f"USE `{(database or self._database).replace('`', '``')}`")
-                handle.query(set_statement((*_LIKE_A_SERVER, *settings)))
+                handle.query(set_statement((*_SERVER_DEFAULTS, *settings)))
             connection = Connection(self, handle)
             try:
                 yield connection
             finally:
-                # A result that is still being made would otherwise be cancelled by the garbage collector, on a
-                # connection that is closed by then.
-                connection.abandon()
+                # Otherwise the garbage collector would cancel an unfinished result later, on a closed connection.
+                connection.cancel()
         finally:
             handle.close()
 
     def _ask(self, text: str) -> str:
-        answer: bytes = self._keeps_it_open.query(text, "TabSeparated").bytes()
+        answer: bytes = self._first_connection.query(text, "TabSeparated").bytes()
         return answer.decode().strip()
 
     def cancel_all(self) -> None:
-        """End every running query."""
+        """Cancel every running query."""
         with suppress(RuntimeError):
-            self._keeps_it_open.query("KILL QUERY WHERE query NOT LIKE 'KILL QUERY%' ASYNC")
+            self._first_connection.query("KILL QUERY WHERE query NOT LIKE 'KILL QUERY%' ASYNC")
 
     def close(self) -> None:
-        """Close the data."""
-        self._keeps_it_open.close()
+        """Close the data directory."""
+        self._first_connection.close()
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -115,7 +114,7 @@ class Engine:
 
 
 class Connection:
-    """One query's own way to the engine."""
+    """The connection of one query to the engine."""
 
     def __init__(self, engine: Engine, handle: Any) -> None:
         self._engine = engine
@@ -126,19 +125,19 @@ class Connection:
 
     @property
     def summary(self) -> Summary:
-        """What the query has read and written so far."""
+        """The counters of rows and bytes that the query has read and written so far."""
         return Summary.of(self._progress)
 
-    def abandon(self) -> None:
-        """Cancel what still runs."""
+    def cancel(self) -> None:
+        """Cancel the query, if it still runs."""
         if self._result is not None:
             self._result.close()
 
     def run(self, text: bytes | str, format_name: str, parameters: Mapping[str, str]) -> Iterator[bytes]:
-        """Carry the statement out and yield its result in one piece, if it has one.
+        """Execute the statement and yield its result in one piece; yield nothing if the result is empty.
 
         Raises:
-            EngineError: with the engine's code.
+            EngineError: the statement failed.
         """
         with self._engine._translated():  # noqa: SLF001 - two halves of one edge
             result = self._handle.query(text, format_name, params=dict(parameters))
@@ -146,10 +145,10 @@ class Connection:
             yield result.bytes()
 
     def stream(self, text: bytes | str, format_name: str, parameters: Mapping[str, str]) -> Iterator[bytes]:
-        """Yield the result in the engine's pieces; leaving early cancels the query.
+        """Yield the result in the engine's pieces; closing the iterator early cancels the query.
 
         Raises:
-            EngineError: with the engine's code, perhaps behind some pieces.
+            EngineError: the statement failed, possibly after some pieces.
         """
         self._result = self._pieces(text, format_name, parameters)
         return self._result

@@ -1,9 +1,8 @@
-"""Pieces of a result -> HTTP response: whole with its length where it is short or was asked for whole, else as it
-comes.
+"""Pieces of a result -> an HTTP response, with Content-Length if the result is short or held back, else in chunks.
 
-Edge: writes to a client's socket. A result that fails before it was sent becomes a proper error; one that fails on
-its way ends in ClickHouse's exception block and a broken chunked body, so that no client takes a cut result for a
-whole one.
+Edge: writes to a client's socket. If a result fails before its first byte is sent, the caller sends an error response.
+If it fails later, the response ends with ClickHouse's exception block and without the last chunk. So a client does not
+take an incomplete result for a complete one.
 
 Source: https://clickhouse.com/docs/interfaces/http
 """
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from http.server import BaseHTTPRequestHandler
 
-# As much as a server holds back before the status line is out.
+# A ClickHouse server also buffers this much before it sends the status line.
 _HELD_BACK_BYTES = 1 << 20
 
 
@@ -31,17 +30,17 @@ def send(
     *,
     hold_all: bool,
 ) -> None:
-    """Answer 200 with these pieces.
+    """Send a response with status 200 and these pieces as its body.
 
     Args:
-        handler: the request's.
-        parts: the body, content coding applied.
-        headers: asked for just before the status line goes out.
-        hold_all: send nothing before the last piece is there.
+        handler: the handler of the request.
+        parts: the body, after content coding.
+        headers: called just before the status line is sent.
+        hold_all: send nothing before the last piece is complete.
 
     Raises:
-        EngineError: the query failed, and nothing has been sent yet.
-        OSError: the client went away.
+        EngineError: the query failed, and nothing was sent.
+        OSError: the client closed the connection.
     """
     held, held_bytes = [], 0
     for part in parts:
@@ -50,7 +49,7 @@ def send(
         if held_bytes > _HELD_BACK_BYTES:
             break
     else:
-        whole(handler, 200, headers(), b"".join(held))
+        send_whole(handler, 200, headers(), b"".join(held))
         return
     if hold_all:
         with Spool() as spool:
@@ -64,8 +63,8 @@ def send(
     _chunked(handler, held, parts, headers())
 
 
-def whole(handler: BaseHTTPRequestHandler, status: int, headers: dict[str, str], body: bytes) -> None:
-    """Send a response in one write."""
+def send_whole(handler: BaseHTTPRequestHandler, status: int, headers: dict[str, str], body: bytes) -> None:
+    """Send a response with Content-Length."""
     _head(handler, status, {**headers, "Content-Length": str(len(body))})
     if handler.command != "HEAD":
         handler.wfile.write(body)
@@ -101,7 +100,7 @@ def _chunked(
             tag.encode(),
         )
         _chunk(handler, block)
-        # Without the last, empty chunk the body is visibly cut.
+        # The last, empty chunk is missing, so the client sees that the body is incomplete.
         handler.close_connection = True
     else:
         handler.wfile.write(b"0\r\n\r\n")

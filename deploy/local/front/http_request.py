@@ -1,4 +1,4 @@
-"""Target and headers of an HTTP request -> who asks, with what settings and parameters, and how to answer.
+"""Target and headers of an HTTP request -> its login, settings and parameters, and the form of the answer.
 
 Pure.
 
@@ -26,7 +26,7 @@ BAD_ARGUMENTS = 36
 UNKNOWN_SETTING = 115
 AUTHENTICATION_FAILED = 516
 
-# Parameters that steer the exchange and are no settings of the query.
+# Parameters of the request itself; all others are settings of the query.
 _RESERVED = {
     "query", "database", "default_format", "user", "password", "quota_key", "query_id", "stacktrace", "buffer_size",
     "wait_end_of_query", "session_id", "session_timeout", "session_check", "client_protocol_version", "close_session",
@@ -39,7 +39,7 @@ _ON = {"1", "true"}
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """Name and password as the request carries them."""
+    """Name and password from a request."""
 
     user: str
     password: str
@@ -47,7 +47,7 @@ class Login:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Everything about a query but its text."""
+    """A query with its settings. `query` is the text in the URL; the body may hold more of it."""
 
     query: str
     database: str
@@ -60,10 +60,10 @@ class Request:
 
 
 def login(target: str, headers: Mapping[str, str]) -> Login:
-    """Find name and password: X-ClickHouse headers, else Basic, else the URL, else nobody (`default`, no password).
+    """Return name and password: from X-ClickHouse headers, else Basic, else the URL, else `default` and no password.
 
     Raises:
-        StatementError: a scheme that is not Basic, or credentials that cannot be read.
+        StatementError: the scheme is not Basic, or the credentials are not valid.
     """
     user, password = headers.get("x-clickhouse-user", ""), headers.get("x-clickhouse-key", "")
     if user or password:
@@ -85,23 +85,23 @@ def login(target: str, headers: Mapping[str, str]) -> Login:
     return Login(parameters.get("user", "default"), parameters.get("password", ""))
 
 
-def refused(name: str) -> StatementError:
-    """Return ClickHouse's words for a wrong name or password; they do not say which."""
+def login_error(name: str) -> StatementError:
+    """Return ClickHouse's error for a wrong name or password; it is the same for both."""
     message = f"{name}: Authentication failed: password is incorrect, or there is no user with such name"
     return StatementError(AUTHENTICATION_FAILED, "AUTHENTICATION_FAILED", message)
 
 
 def read_request(method: str, target: str, headers: Mapping[str, str], form: Iterable[tuple[str, str]] = ()) -> Request:
-    """Sort the parameters of a request.
+    """Return the query of a request, with its settings and parameters.
 
     Args:
-        method: anything but POST may only read.
+        method: the HTTP method; all but POST are read-only.
         target: path and query string.
-        headers: names in lower case.
-        form: fields of a multipart body, which count like parameters of the URL.
+        headers: their names in lower case.
+        form: fields of a multipart body, used like parameters of the URL.
 
     Raises:
-        StatementError: a setting's name that is none, or something that the embedded engine cannot do.
+        StatementError: the name of a setting is invalid, or the embedded engine does not support a parameter.
     """
     pairs = [*_pairs(target), *form]
     for name, value in pairs:
@@ -125,7 +125,7 @@ def read_request(method: str, target: str, headers: Mapping[str, str], form: Ite
         if not _SETTING.fullmatch(name):
             raise StatementError(UNKNOWN_SETTING, "UNKNOWN_SETTING", f"Unknown setting '{name}'")
     if method != "POST":
-        # Last, since no setting may be changed once it is 1; 2 leaves the others free.
+        # `readonly` comes last: after `readonly = 1` no setting can be changed. `readonly = 2` permits other settings.
         settings["readonly"] = settings.pop("readonly", "2") if settings.get("readonly", "0") != "0" else "2"
     return Request(
         query="\n".join(value for name, value in pairs if name == "query" and value),
@@ -140,12 +140,12 @@ def read_request(method: str, target: str, headers: Mapping[str, str], form: Ite
 
 
 def set_statement(settings: Iterable[tuple[str, str]]) -> str:
-    """Return the SET that gives a connection of the engine these settings."""
+    """Return the SET statement for these settings."""
     return "SET " + ", ".join(f"{name} = {quoted(value)}" for name, value in settings)
 
 
 def quoted(value: str) -> str:
-    """Return a string literal."""
+    """Return the string literal of a value, with its quotes."""
     return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
@@ -153,7 +153,7 @@ def form_fields(content_type: str, body: bytes) -> list[tuple[str, str]]:
     """Return the fields of a multipart body.
 
     Raises:
-        StatementError: one of them is a file, which is how clients send external tables.
+        StatementError: a field is a file. Clients send external tables as files.
     """
     head = f"Content-Type: {content_type}\r\n\r\n".encode()
     fields = []
@@ -173,7 +173,7 @@ def _pairs(target: str) -> list[tuple[str, str]]:
 
 
 def _is_text(value: str) -> bool:
-    """Tell whether this came from valid UTF-8; what did not holds lone surrogates."""
+    """Return whether this was valid UTF-8; if not, `surrogateescape` has left lone surrogates in it."""
     return not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 

@@ -1,6 +1,6 @@
-"""Queries that want to run -> at most so many at a time.
+"""Threads with a query each -> a fixed number of queries that run at a time.
 
-Edge: makes threads wait. What does not get a turn in time is told so, as ClickHouse would.
+Edge: makes threads wait. A query that gets no slot in time raises ClickHouse's error for this.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ if TYPE_CHECKING:
 
 
 class Slots:
-    """How many queries may run at a time; the others wait for a while."""
+    """A number of slots. Each running query holds one; other queries wait up to `wait_s` seconds."""
 
-    def __init__(self, most: int, wait_s: float) -> None:
-        self._free = threading.Semaphore(most)
-        self._most = most
+    def __init__(self, count: int, wait_s: float) -> None:
+        self._free = threading.Semaphore(count)
+        self._count = count
         self._wait_s = wait_s
         self._idle = threading.Condition()
         self._running = 0
 
     @contextmanager
-    def one(self) -> Iterator[None]:
-        """Hold one slot.
+    def hold(self) -> Iterator[None]:
+        """Hold one slot during the block.
 
         Raises:
-            StatementError: none became free in time.
+            StatementError: no slot became free in time.
         """
         if not self._free.acquire(timeout=self._wait_s):
             raise StatementError(
-                202, "TOO_MANY_SIMULTANEOUS_QUERIES", f"Too many simultaneous queries. Maximum: {self._most}"
+                202, "TOO_MANY_SIMULTANEOUS_QUERIES", f"Too many simultaneous queries. Maximum: {self._count}"
             )
         with self._idle:
             self._running += 1
@@ -47,6 +47,6 @@ class Slots:
                 self._idle.notify_all()
 
     def wait_idle(self, timeout_s: float) -> bool:
-        """Wait until nothing runs; tell whether that came true."""
+        """Wait until no query runs; return False if some still run after `timeout_s` seconds."""
         with self._idle:
             return self._idle.wait_for(lambda: self._running == 0, timeout_s)

@@ -1,8 +1,8 @@
-"""Request body on the wire -> decoded bytes, whole or not at all.
+"""Request body on a socket -> its decoded pieces, and a file that holds them for the engine.
 
-Edge: the one file that reads a client's socket. A body that ends early raises and is never executed; what was read
-of it is kept in a file without a name, in memory while small and on disk beyond, so it goes away with its request
-whatever happens.
+Edge: the only file that reads a client's socket. A body that ends early raises, so its statement is never executed. The
+file has no name, so the system deletes it when it is closed or the process ends. It is in memory up to 64 MiB, then on
+disk.
 
 Source: RFC 9112, sections 6 and 7
 """
@@ -25,20 +25,20 @@ _LONGEST_LINE = 8192
 
 
 class TruncatedBodyError(Exception):
-    """The client went away or closed its side in the middle of the body."""
+    """The client closed the connection, or its side of it, before the end of the body."""
 
 
 class BodyError(Exception):
-    """The body's framing is not HTTP."""
+    """The body's framing is not valid HTTP."""
 
 
 def pieces(stream: BufferedIOBase, headers: Mapping[str, str]) -> Iterator[bytes]:
-    """Yield the decoded body.
+    """Yield the decoded body in pieces.
 
     Raises:
-        TruncatedBodyError: it ended early.
-        BodyError: bad framing.
-        CodingError: an unknown content coding, or bad compressed data.
+        TruncatedBodyError: the body ended early.
+        BodyError: the framing is invalid.
+        CodingError: the content coding is unknown, or the compressed data is invalid.
     """
     coding = headers.get("content-encoding", "").strip().lower()
     if "chunked" in headers.get("transfer-encoding", "").lower():
@@ -88,7 +88,7 @@ def _chunk_size(line: bytes) -> int:
 
 
 class Spool:
-    """A file without a name, found by the engine under `path`."""
+    """A file without a name, which the engine reads at `path`."""
 
     def __init__(self) -> None:
         self._fd = os.memfd_create("outhaul-body", os.MFD_CLOEXEC)
@@ -97,27 +97,27 @@ class Spool:
 
     @property
     def path(self) -> str:
-        """Where this process sees it."""
+        """Its path, valid in this process only."""
         return f"/proc/self/fd/{self._fd}"
 
     def write(self, piece: bytes | memoryview) -> None:
-        """Append; large bodies move to disk, into the working directory."""
+        """Append a piece. Above 64 MiB the file moves from memory to disk, into the working directory."""
         if not self._on_disk and self.bytes + len(piece) > _IN_MEMORY_BYTES:
-            self._move()
+            self._move_to_disk()
         view = memoryview(piece)
         while view:
             view = view[os.write(self._fd, view) :]
         self.bytes += len(piece)
 
     def read(self) -> Iterator[bytes]:
-        """Yield what was written."""
+        """Yield the content in pieces."""
         at = 0
         while piece := os.pread(self._fd, _PIECE, at):
             yield piece
             at += len(piece)
 
     def close(self) -> None:
-        """Give the space back."""
+        """Close and delete the file."""
         os.close(self._fd)
 
     def __enter__(self) -> Self:
@@ -126,7 +126,7 @@ class Spool:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _move(self) -> None:
+    def _move_to_disk(self) -> None:
         with tempfile.TemporaryFile(dir=".") as file:
             fd = os.dup(file.fileno())
         at = 0

@@ -1,20 +1,22 @@
-"""HTTP requests -> the embedded ClickHouse engine -> answers such as a ClickHouse server gives.
+"""HTTP requests to the embedded ClickHouse engine -> the answers that a ClickHouse server would give.
 
-Edge, and a process of its own: `python -m outhaul.deploy.local.front.server`. It is the real engine, not the real
-server: storage, SQL, types, formats, deduplication tokens, settings, error texts and codes are ClickHouse's own;
-users, sessions, quotas, the native protocol, clusters and `system.query_log` are not here. Known differences:
+Edge, and a process of its own: `python -m outhaul.deploy.local.front.server`. The engine is real, the server is not.
+Storage, SQL, types, formats, deduplication tokens, settings, error texts and codes are ClickHouse's own. Users,
+sessions, quotas, the native protocol, clusters and `system.query_log` do not exist here. Known differences:
 
-- one user; sessions are accepted and not kept (no temporary tables or SET across requests);
-- `query_id` is echoed, but `system.processes` shows the engine's own: find a query by its `log_comment`;
-- a query is not cancelled when its client goes away before the first piece of its result; `max_execution_time` ends
-  it;
-- results in formats with a head or a foot (JSON, Parquet, ArrowStream, ...WithNames) are made whole in memory; the
-  others are passed on as the engine makes them;
-- no external tables, no ClickHouse compression (`compress=1`), one `input()` a statement, and that with a structure;
-- the database `default` is the engine's own overlay: queries without a database run in `outhaul`.
+- One user exists. Sessions are accepted but not kept: no temporary tables, no SET across requests.
+- `query_id` is echoed, but `system.processes` shows an id of the engine. Find a query by its `log_comment`.
+- If a client closes its connection before the first piece of the result, its query is not cancelled; it ends at
+  `max_execution_time`.
+- Results in formats with a header or footer (JSON, Parquet, ArrowStream, ...WithNames) are built in memory. Results in
+  other formats are sent in the engine's pieces.
+- External tables and ClickHouse's own compression (`compress=1`) are not supported. A statement may have one `input()`,
+  with a structure.
+- The database `default` is an overlay of the engine. Queries that name no database run in `outhaul`.
 
-A body is received whole before the engine sees its statement, so what a client did not finish sending is never
-executed.
+The front receives the whole body before it executes the statement, so an incomplete request is never executed.
+
+Source: https://clickhouse.com/docs/interfaces/http
 """
 
 from __future__ import annotations
@@ -32,15 +34,15 @@ from pathlib import Path
 from typing import NoReturn
 
 from outhaul.deploy.local.front.content_codings import CodingError, compressed
-from outhaul.deploy.local.front.engine import Engine, EngineError, quirks
-from outhaul.deploy.local.front.http_reply import send, whole
-from outhaul.deploy.local.front.http_request import Login, Request, form_fields, login, read_request, refused
+from outhaul.deploy.local.front.engine import Engine, EngineError, format_settings
+from outhaul.deploy.local.front.http_reply import send, send_whole
+from outhaul.deploy.local.front.http_request import Login, Request, form_fields, login, login_error, read_request
 from outhaul.deploy.local.front.query_slots import Slots
 from outhaul.deploy.local.front.request_body import BodyError, Spool, TruncatedBodyError, pieces
-from outhaul.deploy.local.front.server_answers import Failure, content_type, failure, piecewise
+from outhaul.deploy.local.front.server_answers import Failure, content_type, failure, is_streamable
 from outhaul.deploy.local.front.sql_statement import SYNTAX_ERROR, DataInsert, Plain, StatementError, read_statement
 
-# Every client of the stack names it in its URL; a query that names none gets it too.
+# The stack's URL names this database; queries that name no database also run in it.
 DATABASE = "outhaul"
 
 _LONGEST_STATEMENT_BYTES = 64 << 20
@@ -51,7 +53,7 @@ _DRAIN_S = 5.0
 
 
 class Front(ThreadingHTTPServer):
-    """The listening socket and what all requests share."""
+    """The listening socket, and the engine, account and slots that all requests share."""
 
     daemon_threads = True
     block_on_close = False
@@ -66,18 +68,18 @@ class Front(ThreadingHTTPServer):
         super().__init__((host, port), Handler)
 
     def admits(self, claimed: Login) -> bool:
-        """Compare name and password in constant time."""
-        same = hmac.compare_digest(claimed.user.encode(), self.account.user.encode())
-        return hmac.compare_digest(claimed.password.encode(), self.account.password.encode()) and same
+        """Return whether name and password are correct; the comparison takes constant time."""
+        is_user = hmac.compare_digest(claimed.user.encode(), self.account.user.encode())
+        return hmac.compare_digest(claimed.password.encode(), self.account.password.encode()) and is_user
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing about clients that went away."""
+        """Log an error, unless a client has closed its connection."""
         if not isinstance(sys.exception(), (ConnectionError, TimeoutError, TruncatedBodyError)):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One connection; requests on it come one after another."""
+    """One connection of a client; it handles one request at a time."""
 
     server: Front
     protocol_version = "HTTP/1.1"
@@ -85,18 +87,18 @@ class Handler(BaseHTTPRequestHandler):
     sys_version = ""
     timeout = _IDLE_S
     disable_nagle_algorithm = True
-    # Buffered, so that head and body of a short answer are one packet.
+    # Buffered, so that the headers and body of a short answer are sent in one packet.
     wbufsize = 1 << 16
 
     def do_GET(self) -> None:
-        """Answer a check of life, or a query that only reads."""
+        """Answer a ping, or a query that only reads."""
         path = self.path.partition("?")[0]
         if path in {"/ping", "/replicas_status"} or (path == "/" and "query=" not in self.path):
-            whole(self, 200, {"Content-Type": "text/html; charset=UTF-8"}, b"Ok.\n")
+            send_whole(self, 200, {"Content-Type": "text/html; charset=UTF-8"}, b"Ok.\n")
         elif path in {"/", "/query"}:
             self._query()
         else:
-            whole(
+            send_whole(
                 self, 404, {"Content-Type": "text/plain; charset=UTF-8"}, f"There is no handle {self.path}\n".encode()
             )
 
@@ -107,7 +109,7 @@ class Handler(BaseHTTPRequestHandler):
         self._query()
 
     def log_message(self, *_: object) -> None:
-        """Keep no access log: the file would grow with every batch."""
+        """Write no access log, since it would grow with every batch."""
 
     def _query(self) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}
@@ -120,16 +122,18 @@ class Handler(BaseHTTPRequestHandler):
             except EngineError as error:
                 self._refuse(error.failure)
         except (BodyError, CodingError) as error:
-            # What is left on the connection cannot be told from a next request.
+            # The rest of the body could be mistaken for the next request.
             self.close_connection = True
-            self._tell(failure(f"Code: 33. DB::Exception: {error}. (CANNOT_READ_ALL_DATA)", self.server.engine.version))
+            self._send_failure(
+                failure(f"Code: 33. DB::Exception: {error}. (CANNOT_READ_ALL_DATA)", self.server.engine.version)
+            )
         except (TruncatedBodyError, ConnectionError, TimeoutError):
             self.close_connection = True
 
     def _answer(self, headers: dict[str, str]) -> None:
         claimed = login(self.path, headers)
         if not self.server.admits(claimed):
-            raise refused(claimed.user)
+            raise login_error(claimed.user)
         if self.command == "POST" and not headers.keys() & {"content-length", "transfer-encoding"}:
             raise StatementError(
                 381,
@@ -141,11 +145,11 @@ class Handler(BaseHTTPRequestHandler):
         request = read_request(self.command, self.path, headers, form)
         with Spool() as spool:
             statement = self._statement(request.query.encode(errors="surrogateescape"), spool)
-            with self.server.slots.one():
+            with self.server.slots.hold():
                 self._execute(request, statement, spool)
 
     def _statement(self, query: bytes, spool: Spool) -> Plain | DataInsert:
-        """Read the statement, which may begin in the URL, and spool the data behind it; nothing is left unread."""
+        """Return the statement, which may begin in the URL; write the data after it to the spool, to the body's end."""
         text = bytearray(query + b"\n" if query else b"")
         statement, wanted = None, 0
         while statement is None:
@@ -154,7 +158,7 @@ class Handler(BaseHTTPRequestHandler):
             if piece is not None and len(text) < wanted:
                 continue
             statement = read_statement(bytes(text), whole=piece is None)
-            # Doubling keeps the tokens of a long statement from being read over and over.
+            # Try again only when the text has doubled, so that a long statement is not parsed for every piece.
             wanted = 2 * len(text)
             if statement is None and wanted > 2 * _LONGEST_STATEMENT_BYTES:
                 raise StatementError(SYNTAX_ERROR, "SYNTAX_ERROR", "Syntax error: Max query size exceeded")
@@ -166,18 +170,18 @@ class Handler(BaseHTTPRequestHandler):
 
     def _execute(self, request: Request, statement: Plain | DataInsert, spool: Spool) -> None:
         name = (statement.format if isinstance(statement, Plain) else None) or request.default_format
-        settings = (*request.settings, *quirks(name))
+        settings = (*request.settings, *format_settings(name))
         with self.server.engine.connection(request.database, settings) as connection:
             if isinstance(statement, DataInsert):
-                parts = connection.run(statement.reading(spool.path), name, request.parameters)
-            elif statement.selects and piecewise(name):
+                parts = connection.run(statement.with_path(spool.path), name, request.parameters)
+            elif statement.selects and is_streamable(name):
                 parts = connection.stream(statement.text, name, request.parameters)
             else:
                 parts = connection.run(statement.text, name, request.parameters)
             first = next(parts, None)
             headers = self._headers(request.query_id)
             if first is None and not (isinstance(statement, Plain) and statement.selects):
-                whole(self, 200, {**headers, "X-ClickHouse-Summary": connection.summary.header()}, b"")
+                send_whole(self, 200, {**headers, "X-ClickHouse-Summary": connection.summary.header()}, b"")
                 return
             headers |= {"Content-Type": content_type(name), "X-ClickHouse-Format": name}
             if request.compression:
@@ -189,15 +193,15 @@ class Handler(BaseHTTPRequestHandler):
                 hold_all=request.wait_end_of_query,
             )
 
-    def _refuse(self, told: Failure) -> None:
-        """Tell an error, behind whatever the client still has to send."""
+    def _refuse(self, error: Failure) -> None:
+        """Send an error, after the rest of the body has been read."""
         for _ in self._body:
             pass
-        self._tell(told)
+        self._send_failure(error)
 
-    def _tell(self, told: Failure) -> None:
-        headers = {**self._headers(""), "X-ClickHouse-Exception-Code": str(told.code)}
-        whole(self, told.status, headers, f"{told.text}\n".encode(errors="surrogateescape"))
+    def _send_failure(self, error: Failure) -> None:
+        headers = {**self._headers(""), "X-ClickHouse-Exception-Code": str(error.code)}
+        send_whole(self, error.status, headers, f"{error.text}\n".encode(errors="surrogateescape"))
 
     def _headers(self, query_id: str) -> dict[str, str]:
         headers = {
@@ -205,15 +209,15 @@ class Handler(BaseHTTPRequestHandler):
             "X-ClickHouse-Server-Display-Name": self.server.display_name,
             "X-ClickHouse-Timezone": self.server.engine.timezone,
         }
-        # A line break in a header would be a header of the client's making.
+        # A line break in the id would let a client add headers of its own.
         plain = "".join(letter for letter in query_id if " " < letter <= "~")
         return headers | ({"X-ClickHouse-Query-Id": plain} if plain else {})
 
 
 def serve(host: str, port: int, account: Login) -> None:
-    """Serve the data in the working directory until SIGTERM or SIGINT; running queries get a moment to end."""
+    """Serve the data in the working directory until SIGTERM or SIGINT; then wait up to 6 s for running queries."""
     slots = Slots(_MAX_QUERIES, _QUEUE_S)
-    # Bound before the engine opens: a port that is taken is told at once, and clients wait instead of being refused.
+    # The socket listens before the engine opens. So a taken port fails at once, and early clients wait for an answer.
     front = Front(host, port, account, slots)
     front.engine = engine = Engine("data", DATABASE)
     stop = threading.Event()
@@ -230,18 +234,18 @@ def serve(host: str, port: int, account: Login) -> None:
 
 
 def main() -> NoReturn:
-    """Run the front of one directory."""
+    """Run the front of one data directory."""
     parser = argparse.ArgumentParser(prog="clickhouse_front")
-    parser.add_argument("directory", type=Path, help="where `account` is and `data` comes to be")
+    parser.add_argument("directory", type=Path, help="contains `account`; `data` is created in it")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on: 0.0.0.0 in a container")
     options = parser.parse_args()
-    # The engine puts its path into URLs and globs: a relative one has no characters that mean something there.
+    # The engine puts its path into URLs and globs. A relative path contains no special characters of theirs.
     os.chdir(options.directory)
     user, _, password = Path("account").read_text(encoding="utf-8").strip().partition(":")
     serve(options.host, options.port, Login(user, password))
     sys.stdout.flush()
-    # Threads of idle connections must not run into an interpreter that is taking itself apart around the engine.
+    # Exit at once: threads of idle connections must not run while the interpreter shuts down.
     os._exit(0)
 
 

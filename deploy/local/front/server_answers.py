@@ -1,4 +1,4 @@
-"""What the engine said -> what a ClickHouse server would say over HTTP: status, error text, content type, summary.
+"""Errors, formats and counters of the engine -> the status, error text, content type and summary of a server's answer.
 
 Pure.
 
@@ -57,8 +57,8 @@ _BINARY = (
     "capnproto",
 )
 
-# Formats of which two pieces one behind the other are one: only these can be passed on piece by piece.
-_PIECEWISE = {
+# Formats without a header or footer. Only these can be sent piece by piece, since each piece is a complete result.
+_STREAMABLE = {
     "native",
     "tabseparated",
     "tsv",
@@ -90,29 +90,29 @@ class Summary:
 
     @classmethod
     def of(cls, progress: Mapping[str, int]) -> Summary:
-        """Take the counters that the engine reported last."""
+        """Make a summary of the counters that the engine reported last."""
         return cls(**{field.name: progress.get(field.name, 0) for field in fields(cls)})
 
     def header(self) -> str:
-        """Return the value of X-ClickHouse-Summary; numbers are strings there."""
+        """Return the value of X-ClickHouse-Summary: JSON, with its numbers as strings."""
         return json.dumps({field.name: str(getattr(self, field.name)) for field in fields(self)}, separators=(",", ":"))
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An exception as a server tells it."""
+    """An exception's code, and its text in a server's answer."""
 
     code: int
     text: str
 
     @property
     def status(self) -> int:
-        """HTTP status of this exception code."""
+        """The HTTP status for the code."""
         return _STATUS.get(self.code, 500)
 
 
 def failure(message: str, version: str) -> Failure:
-    """Read the engine's message; the engine wraps an error of its own client side into itself, which is undone here."""
+    """Parse the engine's message. The engine may wrap an error into a copy of itself; this unwraps it."""
     message = message.strip()
     found = _CODE.match(message)
     code = int(found.group(1)) if found else 1000
@@ -136,6 +136,6 @@ def content_type(name: str) -> str:
     return _CONTENT_TYPES.get(key, "text/plain; charset=UTF-8")
 
 
-def piecewise(name: str) -> bool:
-    """Tell whether a result in this format may be sent in the pieces that the engine makes."""
-    return name.lower() in _PIECEWISE
+def is_streamable(name: str) -> bool:
+    """Return whether a result in this format can be sent in the engine's pieces."""
+    return name.lower() in _STREAMABLE

@@ -1,9 +1,9 @@
-"""First bytes of a request -> which statement it is, where its data begins, and how the engine is to be asked.
+"""First bytes of a request -> the statement for the engine, and where the data of an insert begins.
 
-Pure. The embedded engine takes an insert's data from a file only: `INSERT ... FORMAT x` becomes `INSERT ... FROM
-INFILE 'path' FORMAT x`, and `INSERT ... SELECT ... FROM input('structure') ... FORMAT x` reads `file('path', x,
-'structure')` instead. Tokens are ClickHouse's own, so nothing inside a string, a quoted name or a comment is ever
-taken for a clause.
+Pure. The embedded engine reads the data of an insert only from a file. So `INSERT ... FORMAT x` becomes `INSERT ...
+FROM INFILE 'path' FORMAT x`, and `INSERT ... SELECT ... FROM input('structure') ... FORMAT x` becomes `INSERT ...
+SELECT ... FROM file('path', x, 'structure') ...`. The text is split into ClickHouse's tokens, so the content of a
+string, a quoted name or a comment is never taken for a clause.
 
 Source: https://clickhouse.com/docs/sql-reference/statements/insert-into
 """
@@ -26,7 +26,7 @@ INTO_OUTFILE_NOT_ALLOWED = 358
 
 
 class StatementError(Exception):
-    """The statement is refused before the engine sees it, with ClickHouse's code for it."""
+    """The statement is refused before the engine gets it, with ClickHouse's code for this error."""
 
     def __init__(self, code: int, name: str, message: str) -> None:
         super().__init__(f"Code: {code}. DB::Exception: {message}. ({name})")
@@ -35,7 +35,7 @@ class StatementError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Plain:
-    """A statement that goes to the engine as it is; `format` is its own FORMAT clause."""
+    """A statement that the engine gets unchanged; `format` is the name in its FORMAT clause."""
 
     text: bytes
     format: str | None
@@ -44,34 +44,34 @@ class Plain:
 
 @dataclass(frozen=True, slots=True)
 class DataInsert:
-    """An insert whose data begins at `data_from`; `before` and `after` stand around the place where the path goes."""
+    """An insert whose data begins at byte `data_from`; the path of its file goes between `before` and `after`."""
 
     before: bytes
     after: bytes
     format: str
     data_from: int
 
-    def reading(self, path: str) -> bytes:
+    def with_path(self, path: str) -> bytes:
         """Return the statement that reads the data from this file."""
         return self.before + b"'" + path.replace("\\", "\\\\").replace("'", "\\'").encode() + b"'" + self.after
 
 
 def read_statement(text: bytes, *, whole: bool) -> Plain | DataInsert | None:
-    """Tell what the text is.
+    """Parse a statement.
 
     Args:
-        text: the statement's beginning, with the beginning of the data where there is some.
-        whole: nothing follows `text`.
+        text: the beginning of the statement and, for an insert, of its data.
+        whole: whether `text` is complete.
 
     Returns:
-        The statement, or None where more of it must be read to tell.
+        The statement, or None if more of the text is needed.
 
     Raises:
-        StatementError: a form that a ClickHouse server refuses over HTTP, or one that cannot be given to the engine.
+        StatementError: a ClickHouse server refuses the statement over HTTP, or the embedded engine does not support it.
     """
     reader = _Reader(text)
     try:
-        insert = _insert(reader) if reader.take("INSERT") else None
+        insert = _insert(reader) if reader.skip_word("INSERT") else None
     except _EndOfTextError:
         insert = None
         if not whole:
@@ -88,79 +88,79 @@ class _EndOfTextError(Exception):
 
 
 class _Reader:
-    """The significant tokens of a text, one ahead; never runs into the data behind a FORMAT clause."""
+    """The tokens of a text without blanks, read one ahead; it does not read on into the data after a FORMAT clause."""
 
     def __init__(self, text: bytes) -> None:
         self.text = text
         self._rest: Iterator[Token] = (token for token in tokens(text) if token.kind is not Kind.BLANK)
-        self.now = next(self._rest, None)
+        self.current = next(self._rest, None)
 
     def word(self) -> str:
-        """Return the word at hand in upper case, or nothing."""
-        token = self.now
+        """Return the current word in upper case; an empty text if the current token is not a word."""
+        token = self.current
         return (
             self.text[token.start : token.end].decode(errors="replace").upper()
             if token and token.kind is Kind.WORD
             else ""
         )
 
-    def is_(self, mark: bytes) -> bool:
-        """Tell whether this punctuation is at hand."""
-        token = self.now
+    def is_mark(self, mark: bytes) -> bool:
+        """Return whether the current token is this punctuation mark."""
+        token = self.current
         return token is not None and token.kind is Kind.MARK and self.text[token.start : token.end] == mark
 
-    def take(self, *words: str) -> bool:
-        """Pass one of these words, if it is at hand."""
+    def skip_word(self, *words: str) -> bool:
+        """Advance past the current token if it is one of these words; return whether it was."""
         found = self.word() in words
         if found:
-            self.pass_()
+            self.advance()
         return found
 
-    def pass_(self) -> Token:
-        """Go on by one token.
+    def advance(self) -> Token:
+        """Return the current token and advance to the next one.
 
         Raises:
-            _EndOfTextError: there is none.
+            _EndOfTextError: the text has no more complete tokens.
         """
-        token = self.now
+        token = self.current
         if token is None or token.kind is Kind.OPEN:
             raise _EndOfTextError
-        self.now = next(self._rest, None)
+        self.current = next(self._rest, None)
         return token
 
-    def pass_group(self) -> tuple[Token, Token]:
-        """Pass a bracketed group; return its two brackets."""
-        first, depth = self.pass_(), 1
+    def skip_group(self) -> tuple[Token, Token]:
+        """Advance past a group in parentheses; return the two parentheses."""
+        first, depth = self.advance(), 1
         while True:
-            depth += self.is_(b"(") - self.is_(b")")
-            last = self.pass_()
+            depth += self.is_mark(b"(") - self.is_mark(b")")
+            last = self.advance()
             if depth == 0:
                 return first, last
 
 
 def _insert(reader: _Reader) -> DataInsert:
-    """Read an INSERT from behind that word.
+    """Parse an INSERT, after the word INSERT.
 
     Raises:
-        _EndOfTextError: it has no data, or the text is not all of it.
+        _EndOfTextError: the statement has no data, or the text ends inside the statement.
     """
-    reader.take("INTO")
-    reader.take("TABLE")
-    if reader.take("FUNCTION"):
-        reader.pass_()
+    reader.skip_word("INTO")
+    reader.skip_word("TABLE")
+    if reader.skip_word("FUNCTION"):
+        reader.advance()
     else:
-        reader.pass_()
-        while reader.is_(b"."):
-            reader.pass_()
-            reader.pass_()
+        reader.advance()
+        while reader.is_mark(b"."):
+            reader.advance()
+            reader.advance()
     place: int | None = None
     while True:
-        if reader.is_(b"("):
-            reader.pass_group()
+        if reader.is_mark(b"("):
+            reader.skip_group()
             continue
         if reader.word() in {"SELECT", "WITH"}:
             return _insert_select(reader)
-        token = reader.pass_()
+        token = reader.advance()
         match reader.text[token.start : token.end].upper() if token.kind is Kind.WORD else b"":
             case b"SETTINGS":
                 place = token.start if place is None else place
@@ -171,7 +171,7 @@ def _insert(reader: _Reader) -> DataInsert:
             case b"VALUES":
                 return _from_infile(reader.text, token, token.start if place is None else place, "Values", token.end)
             case b"FORMAT":
-                name = reader.pass_()
+                name = reader.advance()
                 place = token.start if place is None else place
                 return _from_infile(
                     reader.text, token, place, _text(reader.text, name), _data_from(reader.text, name.end)
@@ -184,33 +184,33 @@ def _from_infile(text: bytes, clause: Token, place: int, name: str, data_from: i
 
 
 def _insert_select(reader: _Reader) -> DataInsert:
-    """Find `input(structure)` after FROM or JOIN, and the FORMAT clause behind it that ends the statement.
+    """Find `input(structure)` after FROM or JOIN, and the FORMAT clause at the end of the statement.
 
     Raises:
-        _EndOfTextError: they are not there.
+        _EndOfTextError: one of the two is missing.
     """
     text, before, depth = reader.text, "", 0
     call: tuple[int, bytes, int] | None = None
     while True:
         word = reader.word()
-        depth += reader.is_(b"(") - reader.is_(b")")
-        token = reader.pass_()
-        if word == "INPUT" and before in {"FROM", "JOIN"} and reader.is_(b"("):
+        depth += reader.is_mark(b"(") - reader.is_mark(b")")
+        token = reader.advance()
+        if word == "INPUT" and before in {"FROM", "JOIN"} and reader.is_mark(b"("):
             if call is not None:
-                raise _unable("The embedded engine reads input() once a statement")
-            first, last = reader.pass_group()
+                raise _not_implemented("The embedded engine supports one input() in a statement")
+            first, last = reader.skip_group()
             call = token.start, text[first.end : last.start].strip(), last.end
             if not call[1]:
-                raise _unable("The embedded engine needs input() with a structure")
+                raise _not_implemented("The embedded engine needs input() with a structure")
         elif word == "FORMAT" and call is not None and depth == 0 and reader.word() and before != "AS":
-            name = reader.pass_()
+            name = reader.advance()
             start, structure, end = call
             after = f", '{_text(text, name)}', ".encode() + structure + b")" + text[end : token.start]
             return DataInsert(text[:start] + b"file(", after, _text(text, name), _data_from(text, name.end))
         before = word
 
 
-def _unable(message: str) -> StatementError:
+def _not_implemented(message: str) -> StatementError:
     return StatementError(NOT_IMPLEMENTED, "NOT_IMPLEMENTED", message)
 
 
@@ -219,7 +219,7 @@ def _text(text: bytes, token: Token) -> str:
 
 
 def _data_from(text: bytes, end: int) -> int:
-    """Data starts behind the first line break, or behind the blanks where there is none."""
+    """Return where data starts: after blanks and one line break, each of which may be missing."""
     while text[end : end + 1] in {b" ", b"\t", b"\f"}:
         end += 1
     if text[end : end + 1] == b"\r":
@@ -248,12 +248,12 @@ def _plain(text: bytes) -> Plain:
         raise StatementError(INTO_OUTFILE_NOT_ALLOWED, "INTO_OUTFILE_NOT_ALLOWED", "INTO OUTFILE is not allowed")
     if not words and not ended and depth == 0:
         raise StatementError(SYNTAX_ERROR, "SYNTAX_ERROR", "Syntax error: Empty query")
-    # A statement in brackets, `(SELECT ...) UNION ALL ...`, has its words one level down.
+    # In a statement such as `(SELECT ...) UNION ALL ...`, SELECT is inside parentheses and so not in `words`.
     return Plain(text, _format(words), selects=not words or words[0].upper() in {"SELECT", "WITH", ""})
 
 
 def _format(words: list[str]) -> str | None:
-    """Return the FORMAT clause's name: it ends the statement, or SETTINGS come behind it."""
+    """Return the name in the FORMAT clause, which is at the end of the statement or before a SETTINGS clause."""
     last = max((at for at, word in enumerate(words) if word.upper() == "SETTINGS"), default=len(words))
     for end in (len(words), last):
         if end > 2 and words[end - 2].upper() == "FORMAT" and words[end - 1]:  # noqa: PLR2004 - name, clause, one before

@@ -1,8 +1,8 @@
-"""ClickHouse text -> tokens, one at a time.
+"""Text of a ClickHouse statement -> its tokens, one at a time.
 
-Pure. Knows what hides text from a parser: comments (block comments nest), strings with backslashes and doubled
-quotes, quoted names, here-documents, typographic quotes. A token that the text ends inside of is OPEN: more text is
-needed, or it is wrong.
+Pure. It recognizes comments (block comments nest), strings with backslashes and doubled quotes, quoted names,
+here-documents and typographic quotes. If the text ends inside a token, the token is OPEN: the text is incomplete or
+invalid.
 
 Source: https://clickhouse.com/docs/sql-reference/syntax
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Kind(Enum):
-    """What a token is to whoever looks for clauses."""
+    """The kind of a token."""
 
     BLANK = "white space or a comment"
     WORD = "keyword, bare name or number"
@@ -30,7 +30,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A piece of the text."""
+    """A part of the text, from byte `start` to before byte `end`."""
 
     kind: Kind
     start: int
@@ -53,7 +53,7 @@ _TYPOGRAPHIC = {b"\xe2\x80\x98": b"\xe2\x80\x99", b"\xe2\x80\x9c": b"\xe2\x80\x9
 
 
 def tokens(text: bytes) -> Iterator[Token]:
-    """Yield the tokens of a text from its start; lazy, so that data behind a statement is never looked at."""
+    """Yield the tokens of a text. The caller stops at the end of a statement, so the data after it is not split."""
     at = 0
     while at < len(text):
         token = _token(text, at)
