@@ -17,20 +17,17 @@ from celery import Celery
 from celery.signals import setup_logging, task_postrun
 from click.core import ParameterSource
 
+from outhaul.sink import redis_url
 from outhaul.sink.redis import topology
-from outhaul.sink.redis import url as redis_url
 from outhaul.sink.redis.payloads import SOCKET_TIMEOUT_S
 from outhaul.sink.settings import Settings, load
+from outhaul.sink.task_names import PRUNE, WRITE_BATCH
 from outhaul.sink.telemetry import log_context, logs, sentry
 from outhaul.sink.telemetry.scrub import scrub_of
 
 if TYPE_CHECKING:
     from typing import Any
 
-WRITE_BATCH = "outhaul.write_batch"
-RETRY_LETTERS = "outhaul.retry_letters"
-PRUNE = "outhaul.prune"
-OURS = frozenset({WRITE_BATCH, RETRY_LETTERS, PRUNE})
 TRANSPORT = "outhaul.sink.redis.transport:Transport"
 
 # How often Celery beat asks for a pass of pruning, in seconds, where the settings want any.

@@ -3,7 +3,7 @@
 Edge: the environment. Built once by whoever starts a process, then passed on as values. Every field is
 `OUTHAUL_<NAME>`, and a secret may stand in a file that `OUTHAUL_<NAME>_FILE` names (sink/secret_files.py). The TOML
 file is `outhaul.toml` in the working directory, or where OUTHAUL_CONFIG points. OUTHAUL_REDIS_URL names one
-server, Sentinels or a cluster (sink/redis/url.py).
+server, Sentinels or a cluster (sink/redis_url.py).
 
 Source: https://docs.pydantic.dev/latest/concepts/pydantic_settings/
 """
@@ -23,9 +23,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from outhaul.sink import duration, keys
+from outhaul.sink import duration, keys, redis_url
 from outhaul.sink.errors import Exit, FatalError
-from outhaul.sink.redis import url
 from outhaul.sink.secret_files import SecretFiles
 
 _PLAIN = re.compile(r"[a-z_][a-z0-9_]*")
@@ -262,7 +261,7 @@ class Settings(BaseSettings):
     @property
     def queue_key(self) -> str:
         """Redis key of that queue; in a cluster it has a prefix, so that it lies beside the source's other keys."""
-        return url.key_prefix(self.redis_url.get_secret_value(), self.source) + self.queue
+        return redis_url.key_prefix(self.redis_url.get_secret_value(), self.source) + self.queue
 
 
 def load(**overrides: object) -> Settings:

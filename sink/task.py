@@ -20,7 +20,6 @@ from billiard.exceptions import SoftTimeLimitExceeded
 from celery import shared_task
 
 from outhaul.sink import schema
-from outhaul.sink.app import WRITE_BATCH
 from outhaul.sink.backoff import backoff_s
 from outhaul.sink.batch import Message
 from outhaul.sink.clickhouse import ClickHouse
@@ -34,6 +33,7 @@ from outhaul.sink.quarantine import set_aside
 from outhaul.sink.redis.payloads import ALIVE_S, Payloads
 from outhaul.sink.report import Outcome, Report
 from outhaul.sink.seal import ForgedMessageError, Seal, seal_of
+from outhaul.sink.task_names import WRITE_BATCH
 from outhaul.sink.telemetry import log_context, metrics, sentry
 from outhaul.sink.telemetry.sentry import trace
 from outhaul.sink.version import Address, OtherVersionError

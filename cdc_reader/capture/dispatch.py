@@ -15,16 +15,17 @@ from typing import TYPE_CHECKING
 import kombu.exceptions
 
 from outhaul.cdc_reader.capture.type_fit import check_fit
-from outhaul.sink.app import WRITE_BATCH, SinkApp
 from outhaul.sink.errors import Exit, TransientError
 from outhaul.sink.failpoint import reach
 from outhaul.sink.keys import epoch_key, fence
 from outhaul.sink.schema import column_type, ensure_columns
 from outhaul.sink.seal import seal_of
+from outhaul.sink.task_names import WRITE_BATCH
 from outhaul.sink.telemetry.sentry import trace
 
 if TYPE_CHECKING:
     from outhaul.cdc_reader.capture.assemble import Assembled
+    from outhaul.sink.app import SinkApp
     from outhaul.sink.batch import Message
     from outhaul.sink.clickhouse import ClickHouse
     from outhaul.sink.redis.payloads import Payloads

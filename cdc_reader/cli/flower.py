@@ -18,10 +18,10 @@ import typer
 from kombu.connection import Connection
 from redis import RedisError
 
+from outhaul.sink import redis_url
 from outhaul.sink.app import TRANSPORT, make_app
 from outhaul.sink.errors import Exit, FatalError
 from outhaul.sink.redis import topology
-from outhaul.sink.redis import url as redis_url
 from outhaul.sink.settings import Settings, load
 from outhaul.sink.telemetry import logs
 from outhaul.sink.telemetry.scrub import scrub_of

@@ -19,7 +19,7 @@ import psycopg
 from outhaul.cdc_reader.postgres.errors import error_of
 from outhaul.cdc_reader.postgres.preflight import connect
 from outhaul.sink import duration
-from outhaul.sink.app import RETRY_LETTERS, SinkApp, make_app
+from outhaul.sink.app import SinkApp, make_app
 from outhaul.sink.errors import Exit, FatalError, PoisonError, TransientError
 from outhaul.sink.keys import letters_key
 from outhaul.sink.letters import dead_letters
@@ -28,6 +28,7 @@ from outhaul.sink.letters.retry_message import MAX_POSITIONS, Order
 from outhaul.sink.letters.retry_task import Fate, Word
 from outhaul.sink.position import parse_position
 from outhaul.sink.seal import seal_of
+from outhaul.sink.task_names import RETRY_LETTERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence

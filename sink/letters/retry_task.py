@@ -26,7 +26,6 @@ import structlog
 from billiard.exceptions import SoftTimeLimitExceeded
 from celery import shared_task
 
-from outhaul.sink.app import RETRY_LETTERS
 from outhaul.sink.batch import Message, encode
 from outhaul.sink.codes import THROW_IF
 from outhaul.sink.errors import FatalError, ForeignMessageError, PipelineError, PoisonError, TransientError
@@ -41,6 +40,7 @@ from outhaul.sink.letters.restore import restore, values_of
 from outhaul.sink.letters.retry_message import Order, places
 from outhaul.sink.seal import ForgedMessageError
 from outhaul.sink.task import branch_of, sink_of
+from outhaul.sink.task_names import RETRY_LETTERS
 from outhaul.sink.telemetry import metrics
 from outhaul.sink.version import OtherVersionError
 

@@ -1,8 +1,7 @@
-"""Files of Celery's pool and the watchdog's own word -> what `outhaul worker` shows on its port.
+"""Metric files of Celery's pool, what the watchdog knows -> the pages that `outhaul worker` serves.
 
-Edge: reads the directory that the worker writes its metrics to (sink/process/multiprocess.py); the watchdog serves it,
-since it
-is there whatever becomes of Celery. Nothing is kept and nothing shown without a port.
+Edge: reads the directory that the worker writes its metrics to (sink/telemetry/multiprocess.py). The watchdog serves
+the pages, since it outlives Celery's worker. Without a port nothing is kept or shown.
 
 Source: https://prometheus.github.io/client_python/multiprocess/
 """
@@ -18,9 +17,9 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from outhaul.sink.process.multiprocess import DIRECTORY, READY
 from outhaul.sink.telemetry.exposition import Health, expose
 from outhaul.sink.telemetry.metrics import PREFIX
+from outhaul.sink.telemetry.multiprocess import DIRECTORY, READY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -15,7 +15,7 @@ import redis
 from redis.utils import str_if_bytes
 
 from outhaul.sink.redis.discovery import ElsewhereError, texts
-from outhaul.sink.redis.url import Kind, Server
+from outhaul.sink.redis_url import Kind, Server
 
 if TYPE_CHECKING:
     from outhaul.sink.redis.topology import Places

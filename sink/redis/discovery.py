@@ -15,7 +15,7 @@ from redis.crc import key_slot
 from redis.utils import str_if_bytes
 
 from outhaul.sink import keys
-from outhaul.sink.redis.url import Address, Kind, Server
+from outhaul.sink.redis_url import Address, Kind, Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

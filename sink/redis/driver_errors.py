@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 import redis
 
-from outhaul.sink import tls
+from outhaul.sink import redis_url, tls
 from outhaul.sink.errors import Exit, FatalError, TransientError
-from outhaul.sink.redis import url
 from outhaul.sink.redis.discovery import ElsewhereError, NoPlaceError
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ def translated() -> Iterator[None]:
         ) from error
     except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
         if (why := tls.why_refused(error)) is not None:
-            raise tls.refusal("Redis", why, url.EXAMPLE) from error
+            raise tls.refusal("Redis", why, redis_url.EXAMPLE) from error
         said = str(error) if isinstance(error, ElsewhereError) else type(error).__name__
         raise TransientError(
             f"Redis does not answer ({said})",
@@ -69,7 +68,7 @@ def translated() -> Iterator[None]:
             raise TransientError(f"Redis refuses: {error}", exit_code=Exit.REDIS_UNREACHABLE) from error
         raise FatalError(
             f"OUTHAUL_REDIS_URL leads to a server that keeps no keys, a Sentinel perhaps ({error})",
-            todo=f"If it is one, write {url.SENTINEL_EXAMPLE}",
+            todo=f"If it is one, write {redis_url.SENTINEL_EXAMPLE}",
             exit_code=Exit.SETTINGS,
         ) from error
     except redis.RedisError as error:
@@ -81,6 +80,6 @@ def of_a_cluster(sign: str) -> FatalError:
     """Return the error for a node of a cluster to which the address leads as if it were a server of its own."""
     return FatalError(
         f"OUTHAUL_REDIS_URL leads to a node of a cluster, and does not say so ({sign})",
-        todo=f"Write {url.CLUSTER_EXAMPLE}",
+        todo=f"Write {redis_url.CLUSTER_EXAMPLE}",
         exit_code=Exit.SETTINGS,
     )

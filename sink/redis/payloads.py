@@ -14,9 +14,9 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from outhaul.sink import redis_url
 from outhaul.sink.errors import Exit, FatalError
 from outhaul.sink.redis import topology
-from outhaul.sink.redis import url as redis_url
 from outhaul.sink.redis.connection import connection_options
 from outhaul.sink.redis.driver_errors import of_a_cluster, translated
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from outhaul.sink.redis import url as redis_url
+from outhaul.sink import redis_url
 from outhaul.sink.redis.discovery import Answer, Search, texts
-from outhaul.sink.redis.url import Kind, Server
+from outhaul.sink.redis_url import Kind, Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

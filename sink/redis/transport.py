@@ -17,10 +17,10 @@ import structlog
 from celery.signals import task_rejected
 from kombu.transport import redis as kombu_redis
 
-from outhaul.sink import app
 from outhaul.sink.errors import ForeignMessageError
 from outhaul.sink.redis import topology
 from outhaul.sink.redis.connection import connection_options
+from outhaul.sink.task_names import ALL_TASKS
 from outhaul.sink.telemetry import metrics
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def check(message: Any) -> None:
     match message.headers:
         case {"task": str(task), "id": str(), "retries": int(retries), "timelimit": [None, None]} as headers:
             known = (
-                task in app.OURS
+                task in ALL_TASKS
                 and 0 <= retries < _MAX_NUMBER
                 and not any(headers.get(name) for name in _UNUSED_HEADERS)
             )

@@ -1,7 +1,7 @@
 """What the sink did -> Prometheus metrics of a worker.
 
 Edge: a registry of its own; in a worker under the watchdog the values are in its directory
-(sink/process/multiprocess.py). They
+(sink/telemetry/multiprocess.py). They
 count work: a batch whose worker dies between storing and reporting is stored once and may be counted twice. What counts
 events once is the reader's. Labels are few and bounded: outcomes and error codes, never ids.
 
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from outhaul.sink.process import multiprocess
 from outhaul.sink.report import Outcome
+from outhaul.sink.telemetry import multiprocess
 
 if TYPE_CHECKING:
     from outhaul.sink.batch import Message

@@ -19,8 +19,9 @@ from psycopg.conninfo import make_conninfo
 from outhaul.cdc_reader.operate.pruning.outbox_table import BEFORE_ALL, Outbox
 from outhaul.cdc_reader.postgres.preflight import connect
 from outhaul.deploy.demo.pipeline import Pipeline
-from outhaul.sink.app import PRUNE, make_app
+from outhaul.sink.app import make_app
 from outhaul.sink.errors import Exit
+from outhaul.sink.task_names import PRUNE
 from tests.acceptance.load import writers
 from tests.acceptance.test_letters import outhaul
 from tests.conftest import OUTHAUL, World, until

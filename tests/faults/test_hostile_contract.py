@@ -19,7 +19,7 @@ from outhaul.cdc_reader.capture.assemble import Assembled
 from outhaul.cdc_reader.session.ledger import Phase
 from outhaul.cdc_reader.session.loop import Session, Tools
 from outhaul.cdc_reader.session.pause import Wished
-from outhaul.sink.app import WRITE_BATCH, make_app
+from outhaul.sink.app import make_app
 from outhaul.sink.batch import MESSAGE_VERSION, Message
 from outhaul.sink.codes import error_of
 from outhaul.sink.errors import FatalError, ForeignMessageError, PoisonError, TransientError
@@ -29,6 +29,7 @@ from outhaul.sink.quarantine import set_aside
 from outhaul.sink.report import Outcome, Report
 from outhaul.sink.settings import load
 from outhaul.sink.task import accept
+from outhaul.sink.task_names import WRITE_BATCH
 from outhaul.sink.telemetry.metrics import REGISTRY
 from tests.unit.batches import batch_of, message_of
 

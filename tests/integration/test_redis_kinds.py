@@ -13,15 +13,16 @@ from redis.crc import key_slot
 from outhaul.cdc_reader.operate.doctor import redis_checks as doctor
 from outhaul.cdc_reader.operate.doctor.finding import State
 from outhaul.cdc_reader.operate.exporter.redis_metrics import RedisLook
-from outhaul.sink.app import WRITE_BATCH, make_app
+from outhaul.sink.app import make_app
 from outhaul.sink.errors import Exit, FatalError, PipelineError, TransientError
 from outhaul.sink.keys import celery_prefix
 from outhaul.sink.redis import topology
 from outhaul.sink.redis.connection import connection_options
 from outhaul.sink.redis.discovery import Answer, ElsewhereError, Search
 from outhaul.sink.redis.payloads import Payloads
-from outhaul.sink.redis.url import Address, Kind
+from outhaul.sink.redis_url import Address, Kind
 from outhaul.sink.settings import load
+from outhaul.sink.task_names import WRITE_BATCH
 from tests.acceptance.operator import outhaul
 from tests.acceptance.pages import free_port
 from tests.conftest import until

@@ -7,9 +7,9 @@ import pytest
 from outhaul.cdc_reader.operate.doctor import clocks, redis_checks, worker_checks
 from outhaul.cdc_reader.operate.doctor.finding import State
 from outhaul.cdc_reader.session.loop import MAX_IN_FLIGHT_BYTES
-from outhaul.sink.app import WRITE_BATCH
 from outhaul.sink.errors import TransientError
 from outhaul.sink.settings import Settings
+from outhaul.sink.task_names import WRITE_BATCH
 
 INFO = redis_checks.Info(
     product="redis",

@@ -20,9 +20,10 @@ from outhaul.cdc_reader.operate.pruning.partition_bounds import (
 from outhaul.cdc_reader.operate.pruning.proof import _conditions
 from outhaul.cdc_reader.operate.pruning.prune import Wish
 from outhaul.sink import duration
-from outhaul.sink.app import PRUNE, configuration
+from outhaul.sink.app import configuration
 from outhaul.sink.errors import Exit, FatalError
 from outhaul.sink.settings import load
+from outhaul.sink.task_names import PRUNE
 
 
 def day(text: str) -> datetime:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from outhaul.sink import redis_url
 from outhaul.sink.app import configuration
 from outhaul.sink.errors import Exit, FatalError
 from outhaul.sink.redis import topology
-from outhaul.sink.redis import url as redis_url
 from outhaul.sink.redis.payloads import Payloads
-from outhaul.sink.redis.url import Kind
+from outhaul.sink.redis_url import Kind
 from outhaul.sink.settings import load
 
 SECRET = "hunter2-with"

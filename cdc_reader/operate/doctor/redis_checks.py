@@ -17,8 +17,9 @@ from outhaul.cdc_reader.operate.doctor.clocks import Offset, measured
 from outhaul.cdc_reader.operate.doctor.finding import Finding, broken, fail, fine, size, warn
 from outhaul.cdc_reader.postgres.preflight import check_redis
 from outhaul.cdc_reader.session.loop import MAX_IN_FLIGHT_BYTES
+from outhaul.sink import redis_url
 from outhaul.sink.errors import PipelineError
-from outhaul.sink.redis import discovery, url
+from outhaul.sink.redis import discovery
 from outhaul.sink.redis.payloads import Payloads
 
 if TYPE_CHECKING:
@@ -53,9 +54,9 @@ class Whereabouts:
     """What each server of the address says of where `sought` is, and which of them was found to be it."""
 
     sought: str
-    kind: url.Kind
+    kind: redis_url.Kind
     said: tuple[discovery.Answer, ...]
-    found: url.Server | None
+    found: redis_url.Server | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +140,7 @@ def version(info: Info) -> Finding:
 def place(info: Info) -> Finding:
     """Say why this server cannot be the one that the address names."""
     if info.cluster:
-        return fail("role", "a cluster's node, and the address does not say so", f"Write {url.CLUSTER_EXAMPLE}")
+        return fail("role", "a cluster's node, and the address does not say so", f"Write {redis_url.CLUSTER_EXAMPLE}")
     return fail("role", f"a {info.role}: it takes no messages", "Point OUTHAUL_REDIS_URL at the primary")
 
 
@@ -167,7 +168,7 @@ def replicas(info: Info, where: Whereabouts) -> Finding:
     """Judge whether anything could take the place of the server that holds the keys."""
     if info.replicas:
         return fine("replicas", f"{info.replicas}")
-    what = "the node" if where.kind is url.Kind.CLUSTER else "the primary"
+    what = "the node" if where.kind is redis_url.Kind.CLUSTER else "the primary"
     return warn("replicas", f"none: when {what} dies, events wait until it is back", "Start a replica of it")
 
 

@@ -14,9 +14,10 @@ from kombu.exceptions import OperationalError
 from redis import RedisError
 
 from outhaul.cdc_reader.operate.doctor.finding import Finding, fail, fine, warn
-from outhaul.sink.app import WRITE_BATCH, configuration, make_app
+from outhaul.sink.app import configuration, make_app
 from outhaul.sink.errors import Exit, TransientError
 from outhaul.sink.redis.payloads import Payloads
+from outhaul.sink.task_names import WRITE_BATCH
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -20,9 +20,9 @@ from outhaul.cdc_reader.operate.pruning.outbox_table import Outbox
 from outhaul.cdc_reader.operate.pruning.prune import Wish, prune
 from outhaul.cdc_reader.postgres.preflight import connect
 from outhaul.sink import duration
-from outhaul.sink.app import PRUNE
 from outhaul.sink.errors import PipelineError
 from outhaul.sink.task import sink_of
+from outhaul.sink.task_names import PRUNE
 from outhaul.sink.telemetry import sentry
 
 if TYPE_CHECKING:
