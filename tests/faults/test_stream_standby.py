@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
-from outhaul.cdc_reader.operate.exporter.postgres_metrics import look
+from outhaul.cdc_reader.operate.exporter.postgres_metrics import collect
 from outhaul.sink.errors import Exit
 from tests import roles
 from tests.acceptance.load import wait_for_more, writers
@@ -128,7 +128,7 @@ def test_figures_of_the_slot_are_those_of_the_standby_and_lag_counts_from_the_pr
         counter = {
             name: SecretStr(roles.as_auditor(getattr(world.settings, name).get_secret_value())) for name in _DSNS
         }
-        assert look(world.settings.model_copy(update=counter)), "the exporter's role sees them, too"
+        assert collect(world.settings.model_copy(update=counter)), "the exporter's role sees them, too"
         assert seen["outhaul_slot_active"] == 1
         assert seen["outhaul_slot_behind_bytes"] < 1 << 20
         with pair.standby() as conn:
@@ -382,7 +382,7 @@ def first(conn: psycopg.Connection[Any], query: str, *arguments: Any) -> Any:
 
 def figures(world: World) -> dict[str, float]:
     """Return what the exporter says of the slot."""
-    return {sample.name: sample.value for family in look(world.settings) for sample in family.samples}
+    return {sample.name: sample.value for family in collect(world.settings) for sample in family.samples}
 
 
 def wait_for_reader_to_say(world: World, what: str) -> None:

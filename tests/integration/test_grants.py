@@ -10,7 +10,7 @@ import pytest
 from outhaul.cdc_reader.operate.doctor import postgres_checks
 from outhaul.cdc_reader.operate.doctor.finding import State
 from outhaul.cdc_reader.operate.exporter.audit import Audit
-from outhaul.cdc_reader.operate.exporter.postgres_metrics import look
+from outhaul.cdc_reader.operate.exporter.postgres_metrics import collect
 from outhaul.cdc_reader.operate.setup import apply_postgres
 from outhaul.cdc_reader.postgres.preflight import connect
 from outhaul.sink.settings import load
@@ -67,10 +67,10 @@ def test_the_exporter_compares_ids_and_can_read_nothing_of_what_events_say(world
     env = world.env | {"OUTHAUL_POSTGRES_DSN": roles.as_auditor(world.dsn)}
     settings = load(**{name.removeprefix("OUTHAUL_").lower(): value for name, value in env.items()})
     audit = Audit(settings)
-    figures = {one.name: one.samples[0].value for one in audit.look()}
+    figures = {one.name: one.samples[0].value for one in audit.run_pass()}
     assert figures["outhaul_audit_compared_events"] == 7
     assert figures["outhaul_audit_missing_events"] == 0
-    look(settings)
+    collect(settings)
     with connect(settings.postgres_dsn.get_secret_value()) as conn, pytest.raises(psycopg.errors.InsufficientPrivilege):
         conn.execute("SELECT event_context FROM outbox")
 

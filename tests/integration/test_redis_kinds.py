@@ -12,7 +12,7 @@ from redis.crc import key_slot
 
 from outhaul.cdc_reader.operate.doctor import redis_checks as doctor
 from outhaul.cdc_reader.operate.doctor.finding import State
-from outhaul.cdc_reader.operate.exporter.redis_metrics import RedisLook
+from outhaul.cdc_reader.operate.exporter.redis_metrics import RedisMetrics
 from outhaul.sink.app import make_app
 from outhaul.sink.errors import Exit, FatalError, PipelineError, TransientError
 from outhaul.sink.keys import celery_prefix
@@ -206,7 +206,7 @@ def only_keys(cluster: Cluster, source: str) -> set[bytes]:
 
 def test_the_exporter_finds_both_kinds(sentinels: Sentinels, cluster: Cluster) -> None:
     for url in (sentinels.url(), cluster.url()):
-        names = {metric.name: metric for metric in RedisLook(load(redis_url=url)).look()}
+        names = {metric.name: metric for metric in RedisMetrics(load(redis_url=url)).collect()}
         assert names["outhaul_queue_messages"].samples[0].value == 0
 
 

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from outhaul.cdc_reader.operate.exporter.audit import runs
 from outhaul.cdc_reader.operate.exporter.clickhouse_metrics import _of_partitions
-from outhaul.cdc_reader.operate.exporter.collect import Watch, Watches
+from outhaul.cdc_reader.operate.exporter.collect import Poll, Polls
 from outhaul.cdc_reader.operate.exporter.metric_family import gauge
 from outhaul.sink.errors import TransientError
 from outhaul.sink.telemetry.exposition import OfSource
@@ -53,15 +53,15 @@ def test_a_look_that_fails_takes_its_figures_away_and_one_that_works_brings_them
             raise answer
         return answer
 
-    watches = Watches([Watch("postgres", look, 0.001, up="1 while it answers")])
+    polls = Polls([Poll("postgres", look, 0.001, up="1 while it answers")])
     registry = CollectorRegistry()
-    registry.register(OfSource(watches, "orders"))
+    registry.register(OfSource(polls, "orders"))
 
     def shown() -> str:
         return generate_latest(registry).decode()
 
     assert 'outhaul_postgres_up{source="orders"} 0.0' in shown()
-    assert watches.ready() == "not looked yet at: postgres"
+    assert polls.ready() == "not polled yet: postgres"
     for expected in (
         'outhaul_x{source="orders"} 1.0',
         'up{source="orders"} 0.0',
@@ -70,8 +70,8 @@ def test_a_look_that_fails_takes_its_figures_away_and_one_that_works_brings_them
     ):
         turn.release()
         until(lambda expected=expected: expected in shown(), what=expected)  # type: ignore[misc]
-    assert watches.ready() == watches.alive() == ""
-    watches.over.set()
+    assert polls.ready() == polls.alive() == ""
+    polls.over.set()
     # Its last words must not stand among what another test prints.
     for thread in threading.enumerate():
         if thread.name == "outhaul-postgres":
@@ -80,6 +80,6 @@ def test_a_look_that_fails_takes_its_figures_away_and_one_that_works_brings_them
 
 
 def test_a_look_that_does_not_come_back_has_no_figures() -> None:
-    watch = Watch("postgres", list, 5.0, families=[gauge("x", "x", 1)], began_at=100.0)
-    assert watch.seen(now=129.0)
-    assert not watch.seen(now=131.0)
+    poll = Poll("postgres", list, 5.0, families=[gauge("x", "x", 1)], began_at=100.0)
+    assert poll.seen(now=129.0)
+    assert not poll.seen(now=131.0)

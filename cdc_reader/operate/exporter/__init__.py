@@ -1,5 +1,5 @@
-"""`outhaul exporter`: three servers and an audit, looked at all the time -> Prometheus metrics.
+"""`outhaul exporter`: polls of three servers, and an audit -> Prometheus metrics.
 
-A process of its own, since what it tells matters most when the reader is dead: how much log the slot keeps, how fast
-that grows, whether anything is missing. It changes nothing anywhere; docs/adr/0009 says why it is not in the reader.
+A separate process, since its metrics matter most while no reader runs: how much WAL the slot keeps, how fast that
+grows, whether events are missing. It changes nothing; docs/adr/0009 has the reasons.
 """

@@ -1,8 +1,8 @@
-"""Outbox and event_log -> events that ClickHouse lacks, all the time, a few ranges of ids at once.
+"""Outbox and event_log -> counts of events that ClickHouse lacks, from a few ranges of ids in each pass.
 
-Edge: both servers, by the comparison that `outhaul verify` makes. The newest ids are looked at in every pass, those
-before them in turn, so that everything is looked at again and again; a range that did not agree is looked at in every
-pass until it does.
+Edge: both servers, by the comparison of `outhaul verify`. Each pass compares the newest ids and the next few ranges of
+older ids, so after some passes all are compared, and it begins again. A range with differences is compared in every
+pass until it has none.
 """
 
 from __future__ import annotations
@@ -27,32 +27,32 @@ if TYPE_CHECKING:
     from outhaul.cdc_reader.outbox.snapshot import Line
     from outhaul.sink.settings import Settings
 
-# How long the slot may take to come past what is committed when a pass begins, in seconds.
+# How long a pass waits for the slot to pass all that was committed at its start, in seconds.
 _WITHIN_S = 60.0
 _TIMEOUT_S = 120
-# Ranges of a pass: of the newest ids, of older ones, and at most of those that did not agree before.
-_NEWEST, _OLDER, _DOUBTED = 2, 4, 100
+# Ranges of a pass: newest ids, older ids, and at most this many ranges that differed before.
+_NEWEST, _OLDER, _DIFFERING = 2, 4, 100
 
 Interval = tuple[int, int]
 
 
 class Audit:
-    """Looks at each outbox in turn.
+    """Compares each outbox in turn.
 
-    `busy_s` is how long the latest pass has compared, in seconds; waiting for the slot keeps no server busy.
+    `busy_s` is how long the latest pass compared, in seconds; it does not include the wait for the slot.
     """
 
     def __init__(self, settings: Settings) -> None:
         """Begin with the newest ids and the oldest."""
         self.busy_s = 0.0
         self._settings = settings
-        self._audits = [_OfOutbox(branch) for branch in settings.branches()]
+        self._audits = [_OutboxAudit(branch) for branch in settings.branches()]
 
-    def look(self) -> list[Metric]:
+    def run_pass(self) -> list[Metric]:
         """Make one pass.
 
         Raises:
-            PipelineError: a server refuses or does not answer, or the slot stands: nothing can be said then.
+            PipelineError: a server refuses or does not answer, or the slot does not advance; nothing was compared.
         """
         url = self._settings.clickhouse_url.get_secret_value()
         with (
@@ -60,13 +60,13 @@ class Audit:
             behind_the_slot(self._settings, within_s=_WITHIN_S) as line,
         ):
             begun_at = time.monotonic()
-            compared = sum(audit.look(clickhouse, line) for audit in self._audits)
+            compared = sum(audit.run_pass(clickhouse, line) for audit in self._audits)
             self.busy_s = time.monotonic() - begun_at
         return self._families(compared)
 
     def _families(self, compared: int) -> list[Metric]:
         def total(kind: str) -> int:
-            return sum(len(getattr(found, kind)) for audit in self._audits for found in audit.doubted.values())
+            return sum(len(getattr(found, kind)) for audit in self._audits for found in audit.differing.values())
 
         return [
             gauge("audit_compared_events", "Events that the latest pass has compared", compared),
@@ -76,15 +76,15 @@ class Audit:
         ]
 
 
-class _OfOutbox:
-    """What the last passes have found in one outbox, by the numbers of ranges, and where the next one goes on."""
+class _OutboxAudit:
+    """The differences of the latest passes over one outbox, by number of the range, and where the next pass begins."""
 
     def __init__(self, branch: Settings) -> None:
-        self.doubted: dict[int, Compared] = {}
+        self.differing: dict[int, Compared] = {}
         self._branch = branch
         self._next = 0
 
-    def look(self, clickhouse: ClickHouse, line: Line) -> int:
+    def run_pass(self, clickhouse: ClickHouse, line: Line) -> int:
         """Make one pass; return how many events were compared."""
         with line.look() as conn:
             shape = describe(conn, self._branch)
@@ -96,23 +96,23 @@ class _OfOutbox:
         return sum(one.rows for one in found)
 
     def _choose(self, first: int, last: int) -> list[Interval]:
-        """Return the ids of the next pass, in order, and move on."""
+        """Return the ranges of ids of the next pass, in order, and advance."""
         least, newest = first // RANGE_IDS, last // RANGE_IDS
         fresh = range(max(least, newest - _NEWEST + 1), newest + 1)
         begin = self._next if least <= self._next < fresh.start else least
         older = range(begin, min(begin + _OLDER, fresh.start))
         self._next = older.stop
-        doubted = (number for number in self.doubted if least <= number <= newest)
-        return [_ids(first_, last_, first, last) for first_, last_ in runs({*fresh, *older, *doubted})]
+        differing = (number for number in self.differing if least <= number <= newest)
+        return [_ids(first_, last_, first, last) for first_, last_ in runs({*fresh, *older, *differing})]
 
     def _note(self, found: Iterable[Compared]) -> None:
-        # What has no rows on either side any more was not found, and is doubted no more.
+        # A range without rows on either side is not in `found`, so it leaves the list.
         wrong = [one for one in found if len(one.missing) or len(one.extra) or len(one.repeated)]
-        self.doubted = {one.first // RANGE_IDS: one for one in wrong[:_DOUBTED]}
+        self.differing = {one.first // RANGE_IDS: one for one in wrong[:_DIFFERING]}
 
 
 def runs(numbers: Iterable[int]) -> list[Interval]:
-    """Return first and last of each run of neighbours: one question to both servers each."""
+    """Return first and last of each run of consecutive numbers; each becomes one query to each server."""
     found: list[Interval] = []
     for number in sorted(numbers):
         if found and found[-1][1] + 1 == number:

@@ -1,7 +1,7 @@
-"""System tables of ClickHouse, and a small question to event_log -> metrics.
+"""System tables of ClickHouse, and a small query of event_log -> metrics.
 
-Edge: HTTP. Everything but the dead letters and the probe comes from `system.*`, which also the embedded engine has, but
-for the log of queries: those figures are there where a server keeps one.
+Edge: HTTP. All but the dead letters and the probe comes from `system.*`. The figures of queries exist only on a server
+that keeps `system.query_log`; the embedded engine does not.
 
 Source: https://clickhouse.com/docs/operations/system-tables
 """
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 
 _TIMEOUT_S = 10
 _LOG = "system.query_log"
-# Months of their own in the metrics; all before them are one, so that the label stays bounded.
+# Months that have their own label value; all older ones share one, so that the number of series is bounded.
 _PARTITIONS = 24
 _OLDER = "older"
 
 
-class ClickHouseLook:
-    """Looks at one ClickHouse; remembers when rows were last inserted, which the server forgets after a while."""
+class ClickHouseMetrics:
+    """Polls one ClickHouse; keeps the time of the latest insert, which the server forgets after a while."""
 
     def __init__(self, settings: Settings) -> None:
-        """Keep the address; nothing is opened yet."""
+        """Keep the address; no connection is opened yet."""
         self._settings = settings
         self._clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=_TIMEOUT_S)
         self._branches = settings.branches()
@@ -42,8 +42,8 @@ class ClickHouseLook:
         self._inserted_at: int | None = None
         self._has_log: bool | None = None
 
-    def look(self) -> list[Metric]:
-        """Look once.
+    def collect(self) -> list[Metric]:
+        """Poll once.
 
         Raises:
             PipelineError: ClickHouse refuses or does not answer.
@@ -64,7 +64,7 @@ class ClickHouseLook:
         probe_s = time.monotonic() - begun_at
         count, p50_s, p99_s = self._queries()
         return [
-            gauge("clickhouse_dead_letters", "Dead letters that nobody has retried or discarded", letters),
+            gauge("clickhouse_dead_letters", "Dead letters that are neither retried nor discarded", letters),
             gauge("clickhouse_probe_seconds", "Time of a count over the last hour of event_log", probe_s),
             gauge("clickhouse_queries", "Queries of event_log in the last five minutes; only with query_log", count),
             gauges(
@@ -87,11 +87,11 @@ class ClickHouseLook:
 
 
 def _of_partitions(rows: Sequence[Sequence[Any]]) -> list[Metric]:
-    """Name the newest months, and add the others up."""
+    """Return a value for each of the newest months, and one for all others."""
     named: dict[str, list[int]] = {row[0]: list(row[1:]) for row in islice(rows, _PARTITIONS)}
     older = [row[1:] for row in rows[_PARTITIONS:]]
     if older:
-        # Parts count against a limit in each partition: of those, the most in any one is what matters.
+        # The limit on parts applies to each partition, so the largest number of any partition is what matters.
         events, parts, *sizes = zip(*older, strict=True)
         named[_OLDER] = [sum(events), max(parts), *(sum(size) for size in sizes)]
     families = (
@@ -110,12 +110,12 @@ def _of_server(row: Sequence[Any], inserted_at: int | None) -> list[Metric]:
     merges, merge_s, parts_limit, _, inserts, rows, seconds, delayed, rejected = row
     return [
         gauge("clickhouse_merges", "Merges of event_log that run now", merges),
-        gauge("clickhouse_merge_seconds", "How long the longest of them has run", merge_s or 0),
+        gauge("clickhouse_merge_seconds", "How long the longest running merge of event_log has run", merge_s or 0),
         gauge("clickhouse_parts_limit", "Parts of a partition at which ClickHouse refuses inserts", parts_limit),
         gauge("clickhouse_last_stored_timestamp_seconds", "When rows were last inserted into event_log", inserted_at),
         counter("clickhouse_inserts", "Inserts of the whole server", inserts),
         counter("clickhouse_inserted_events", "Rows inserted on the whole server", rows),
         counter("clickhouse_insert_seconds", "Time of inserts on the whole server", seconds),
-        counter("clickhouse_delayed_inserts", "Inserts that ClickHouse slowed down, since parts were many", delayed),
-        counter("clickhouse_rejected_inserts", "Inserts that ClickHouse refused, since parts were too many", rejected),
+        counter("clickhouse_delayed_inserts", "Inserts that ClickHouse delayed because of many parts", delayed),
+        counter("clickhouse_rejected_inserts", "Inserts that ClickHouse refused because of too many parts", rejected),
     ]

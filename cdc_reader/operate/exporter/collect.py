@@ -1,7 +1,7 @@
-"""Looks, one thread each -> what was seen last, how long looking took, and whether it is still true.
+"""Polls, one thread each -> the latest metrics, how long the poll took, and whether it succeeded.
 
-Edge: threads and the clock. A server that does not answer has no figures, rather than old ones, and its `up` is 0; one
-that keeps a look waiting for too long counts as one that does not answer.
+Edge: threads and the clock. A server that does not answer has no figures, rather than old ones, and its `up` is 0. A
+poll that takes too long counts as failed.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("outhaul.exporter")
 
-# A look that takes longer than this beyond its turn is as good as none, in seconds.
+# A poll that is this late counts as failed, in seconds.
 _PATIENCE_S = 30.0
 
 
 @dataclass(slots=True)
-class Watch:
-    """One thing to look at every `every_s` seconds, or after `rest_s()` seconds where that is longer.
+class Poll:
+    """One poll, repeated after `every_s` or `rest_s()` seconds, whichever is longer.
 
-    `up` is what its metric says of it, where it is a server; `families` are those of the last look that came to an end.
+    `up` is the help text of its `up` metric, empty if it has none; `families` are those of the latest finished poll.
     """
 
     server: str
-    look: Callable[[], list[Metric]]
+    collect: Callable[[], list[Metric]]
     every_s: float
     up: str = ""
     rest_s: Callable[[], float] = float
@@ -45,79 +45,79 @@ class Watch:
     seconds: float = 0.0
     succeeded_at: float | None = None
     failures: int = 0
-    has_looked: bool = False
+    has_polled: bool = False
 
     def run(self, over: threading.Event) -> None:
-        """Look until all is over."""
+        """Poll until `over` is set."""
         wait_s = 0.0
         while not over.wait(wait_s):
             self.began_at = time.monotonic()
             try:
-                self.families = self.look()
+                self.families = self.collect()
                 self.succeeded_at = time.time()
             except PipelineError as error:
                 self.families = None
                 self.failures += 1
                 log.warning("look_failed", where=self.server, error=error, failures=self.failures)
             except Exception:
-                # A defect of ours in one look must not end the others; it shows in the metric and here.
+                # A bug in one poll must not end the others; the metric and this line report it.
                 self.families = None
                 self.failures += 1
                 log.exception("look_failed", where=self.server, failures=self.failures)
-            self.has_looked = True
+            self.has_polled = True
             self.seconds = time.monotonic() - self.began_at
             wait_s = max(self.every_s, self.rest_s())
             self.began_at = time.monotonic() + wait_s
 
     def seen(self, now: float) -> list[Metric]:
-        """Return what holds at the clock's `now`: nothing where the last look failed, or has not come back."""
+        """Return the metrics at monotonic time `now`: none if the latest poll failed or is late."""
         return (self.families or []) if now - self.began_at <= _PATIENCE_S else []
 
 
-class Watches(Collector):
-    """All watches as one collector."""
+class Polls(Collector):
+    """All polls as one collector."""
 
-    def __init__(self, watches: Sequence[Watch]) -> None:
+    def __init__(self, polls: Sequence[Poll]) -> None:
         """Start a thread for each."""
-        self._watches = watches
+        self._polls = polls
         self.over = threading.Event()
-        for watch in watches:
-            threading.Thread(target=watch.run, args=(self.over,), name=f"outhaul-{watch.server}", daemon=True).start()
+        for poll in polls:
+            threading.Thread(target=poll.run, args=(self.over,), name=f"outhaul-{poll.server}", daemon=True).start()
 
     def alive(self) -> str:
-        """Return which look has not come back for long; nothing if all go on."""
+        """Return which polls are stuck; "" if all return in time."""
         now = time.monotonic()
-        stuck = [watch.server for watch in self._watches if now - watch.began_at > 10 * _PATIENCE_S]
-        return f"no look has come back from: {', '.join(stuck)}" if stuck else ""
+        stuck = [poll.server for poll in self._polls if now - poll.began_at > 10 * _PATIENCE_S]
+        return f"polls that have not returned: {', '.join(stuck)}" if stuck else ""
 
     def ready(self) -> str:
-        """Return which look has not come to its first end yet; nothing if all have."""
-        first = [watch.server for watch in self._watches if not watch.has_looked and watch.up]
-        return f"not looked yet at: {', '.join(first)}" if first else ""
+        """Return which servers have not been polled once yet; "" if all have."""
+        first = [poll.server for poll in self._polls if not poll.has_polled and poll.up]
+        return f"not polled yet: {', '.join(first)}" if first else ""
 
     def collect(self) -> Iterable[Metric]:
-        """Yield all that holds now."""
+        """Yield the metrics of all polls."""
         now = time.monotonic()
-        for watch in self._watches:
-            seen = watch.seen(now)
-            if watch.up:
-                yield gauge(f"{watch.server}_up", watch.up, bool(seen))
+        for poll in self._polls:
+            seen = poll.seen(now)
+            if poll.up:
+                yield gauge(f"{poll.server}_up", poll.up, bool(seen))
             yield from seen
         yield gauges(
             "exporter_look_seconds",
-            "How long the latest look took",
+            "How long the latest poll took",
             "server",
-            {watch.server: watch.seconds for watch in self._watches},
+            {poll.server: poll.seconds for poll in self._polls},
         )
         yield gauges(
             "exporter_last_success_timestamp_seconds",
-            "When a look last came to a good end",
+            "When a poll last succeeded",
             "server",
-            {watch.server: watch.succeeded_at for watch in self._watches},
+            {poll.server: poll.succeeded_at for poll in self._polls},
         )
         yield counters(
             "exporter_failures",
-            "Looks that failed",
+            "Polls that failed",
             "server",
-            {watch.server: watch.failures for watch in self._watches},
+            {poll.server: poll.failures for poll in self._polls},
         )

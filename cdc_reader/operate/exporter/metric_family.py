@@ -1,4 +1,4 @@
-"""Values -> metric families, as Prometheus' client library has them. Pure.
+"""Values -> metric families of Prometheus' client library. Pure.
 
 Source: https://prometheus.github.io/client_python/collector/custom/
 """
@@ -20,23 +20,23 @@ Value = float | int | None
 
 
 def gauge(name: str, what: str, value: Value) -> Metric:
-    """Return one value; without a sample where it is None."""
+    """Return one value; no sample if it is None."""
     return _filled(GaugeMetricFamily(f"{PREFIX}{name}", what), {(): value})
 
 
 def counter(name: str, what: str, value: Value) -> Metric:
-    """Return one value that only grows, `_total` in its name; without a sample where it is None."""
+    """Return one value that only grows, with `_total` in its name; no sample if it is None."""
     return _filled(CounterMetricFamily(f"{PREFIX}{name}", what), {(): value})
 
 
 def gauges(name: str, what: str, label: str, values: Mapping[str, Value]) -> Metric:
-    """Return a value for each of some few values of a label."""
+    """Return one value for each value of a label."""
     family = GaugeMetricFamily(f"{PREFIX}{name}", what, labels=[label])
     return _filled(family, {(of,): value for of, value in values.items()})
 
 
 def counters(name: str, what: str, label: str, values: Mapping[str, Value]) -> Metric:
-    """Return a value that only grows for each of some few values of a label."""
+    """Return one value that only grows for each value of a label."""
     family = CounterMetricFamily(f"{PREFIX}{name}", what, labels=[label])
     return _filled(family, {(of,): value for of, value in values.items()})
 
@@ -51,7 +51,7 @@ def _filled(
 
 
 def of_source(metric: Metric, source: str) -> Metric:
-    """Give a family's samples a source of their own: the pipeline's name is added only where there is none."""
+    """Set the label `source` of a family's samples; the pipeline's own name is only added to samples without it."""
     metric.samples = [sample._replace(labels={"source": source, **sample.labels}) for sample in metric.samples]
     return metric
 

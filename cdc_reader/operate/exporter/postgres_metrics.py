@@ -1,7 +1,7 @@
 """Slot and outbox in Postgres -> metrics.
 
-Edge: one connection, two queries a look; one more to the primary where a standby is streamed from. They need no right
-but to log in.
+Edge: one connection and two queries per poll; one more connection to the primary if the slot is on a standby. The role
+needs no privilege but LOGIN.
 
 Source: https://www.postgresql.org/docs/current/monitoring-stats.html#MONITORING-PG-STAT-REPLICATION-SLOTS-VIEW
 """
@@ -34,8 +34,8 @@ _COUNTERS: LiteralString = """
     FROM (SELECT 1) AS always LEFT JOIN pg_stat_replication_slots s ON s.slot_name = %(slot)s"""
 
 
-def look(settings: Settings) -> list[Metric]:
-    """Look once.
+def collect(settings: Settings) -> list[Metric]:
+    """Poll once.
 
     Raises:
         PipelineError: Postgres refuses or does not answer.
@@ -71,7 +71,7 @@ def _of_slot(slot: Slot | None) -> list[Metric]:
             "WAL that may still be written before Postgres gives the slot up; only with max_slot_wal_keep_size",
             None if limit_bytes is None else safe_bytes,
         ),
-        gauge("slot_wal_limit_bytes", "max_slot_wal_keep_size, where there is one", limit_bytes),
+        gauge("slot_wal_limit_bytes", "max_slot_wal_keep_size, if it is set", limit_bytes),
         gauge("slot_inactive_seconds", "Time since a session streamed from the slot (Postgres 17)", inactive_s),
     ]
 
@@ -83,7 +83,7 @@ def _of_counters(row: dict[str, Any]) -> list[Metric]:
         counter(
             "slot_spilled_transactions", "Transactions that did not fit logical_decoding_work_mem", row["spill_txns"]
         ),
-        counter("slot_spilled_bytes", "Bytes that decoding wrote to disk meanwhile", row["spill_bytes"]),
+        counter("slot_spilled_bytes", "Bytes of those transactions that decoding wrote to disk", row["spill_bytes"]),
         counter("slot_streamed_transactions", "Transactions streamed before their commit", row["stream_txns"]),
         counter("slot_streamed_bytes", "Bytes streamed before their commit", row["stream_bytes"]),
         gauge("outbox_bytes", "Size of the outbox with its indexes", row["outbox_bytes"]),

@@ -1,6 +1,6 @@
 """Redis, the queue in it, and the workers that answer -> metrics.
 
-Edge: Redis, and Celery's remote control by way of it. Workers of other pipelines on the same Redis are left out.
+Edge: Redis, and Celery's remote control through it. Workers of other pipelines on the same Redis are not counted.
 
 Source: https://redis.io/docs/latest/commands/info/
 """
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
 
     from outhaul.sink.settings import Settings
 
-# Nobody knows how many workers will answer, so all of this time is waited for them, in seconds.
+# The number of workers is not known, so each poll waits this long for answers, in seconds.
 _ANSWER_S = 1.0
 
 
-class RedisLook:
-    """Looks at one Redis."""
+class RedisMetrics:
+    """Polls one Redis."""
 
     def __init__(self, settings: Settings) -> None:
-        """Keep the address; nothing is opened yet."""
+        """Keep the address; no connection is opened yet."""
         self._settings = settings
         self._payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
 
-    def look(self) -> list[Metric]:
-        """Look once.
+    def collect(self) -> list[Metric]:
+        """Poll once.
 
         Raises:
             PipelineError: Redis refuses or does not answer.
@@ -51,28 +51,28 @@ class RedisLook:
             gauge("redis_ping_seconds", "Time of one round trip to Redis", ping_s),
             gauge("redis_memory_used_bytes", "Memory that Redis uses", info.get("used_memory")),  # type: ignore[arg-type]
             gauge("redis_memory_limit_bytes", "maxmemory; 0 without a limit", info.get("maxmemory")),  # type: ignore[arg-type]
-            counter("redis_evicted_keys", "Keys that Redis threw away for want of memory", info.get("evicted_keys")),  # type: ignore[arg-type]
+            counter("redis_evicted_keys", "Keys that Redis evicted to free memory", info.get("evicted_keys")),  # type: ignore[arg-type]
             gauge("queue_messages", "Batches that wait in Celery's queue for a worker", queued),
             gauge("reader_reporting", "1 while a reader with a session reports to Redis", reporting),
         ]
 
 
-class CeleryLook:
-    """Asks which workers take messages of our queue."""
+class CeleryMetrics:
+    """Counts the workers that take messages from the pipeline's queue."""
 
     def __init__(self, settings: Settings) -> None:
-        """Make an app of its own: this is another thread's."""
+        """Create an app for this thread alone."""
         self._app = make_app(settings)
         self._queue, self._queue_key = settings.queue, settings.queue_key
         self._payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
 
-    def look(self) -> list[Metric]:
-        """Look once; takes a second.
+    def collect(self) -> list[Metric]:
+        """Poll once; takes a second.
 
         Raises:
             PipelineError: Redis refuses or does not answer.
         """
-        # First, since Celery tries for long before it says that Redis is away.
+        # First, because Celery retries for a long time before it reports that Redis does not answer.
         self._payloads.length(self._queue_key)
         try:
             answers: dict[str, list[dict[str, Any]]] = (

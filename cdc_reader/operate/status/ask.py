@@ -35,7 +35,7 @@ _PARTS = """
     SELECT count(), sum(bytes_on_disk) FROM system.parts
     WHERE database = currentDatabase() AND has({tables:Array(String)}, table) AND active"""
 
-# A message that has just arrived is no problem, so the queue is read a second time after so many seconds.
+# A message that has just arrived is no problem, so the queue is read again after this time, in seconds.
 _SECOND_LOOK_S = 1.0
 
 

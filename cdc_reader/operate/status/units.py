@@ -1,4 +1,4 @@
-"""Figures of a pipeline -> as people say them; for whatever shows a snapshot to somebody. Pure."""
+"""Figures of a pipeline -> the text that `outhaul status` and `outhaul top` show. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def kept(slot: Slot) -> str:
-    """Say how much WAL a slot keeps, how fast that grows, and how much more it may."""
+    """Return how much WAL a slot keeps, how fast that grows, and how much is left until the limit."""
     text = size(slot.retained_bytes)
     if slot.growth_bytes_s is not None:
         text += f", growing {size(slot.growth_bytes_s)} a second" if slot.growth_bytes_s > 0 else ", not growing"
@@ -24,16 +24,16 @@ def kept(slot: Slot) -> str:
 
 
 def paused(pause: Pause) -> str:
-    """Say since when, by whom, until when and why."""
+    """Return since when the pipeline is paused, by whom, until when and why."""
     ends = f"until {utc(pause.until)}" if pause.until else "until `outhaul resume`"
     return f"since {utc(pause.since)} by {pause.by}, {ends}" + (f": {pause.reason}" if pause.reason else "")
 
 
 def utc(unix_s: float) -> str:
-    """Return a moment, to the second."""
+    """Return a time in UTC, to the second."""
     return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="seconds")
 
 
 def milliseconds(value: float | None) -> str:
-    """Return so many, or a dash where it is not known."""
+    """Return a number of milliseconds, or a dash if it is None."""
     return "-" if value is None else f"{value:.0f} ms"

@@ -1,3 +1,3 @@
-"""A live view of a pipeline: `ask` has a thread for each server, `rates` and `troubles` remember what they said for a
-while, `screen` lays it out, `terminal` hears keys, `show` turns round once a second.
+"""A live view of a pipeline: `poll` has a thread for each server, `rates` and `troubles` keep a history of the answers,
+`screen` lays them out, `terminal` reads keys, `show` is the loop.
 """

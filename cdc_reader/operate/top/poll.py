@@ -1,6 +1,6 @@
-"""A server, asked again and again -> its latest answer, and how old that is.
+"""A server that is polled -> its latest answer, and the age of that.
 
-Edge: a thread. Whoever draws never waits for a server: one that hangs has an old answer, one that fails has an error.
+Edge: a thread. Drawing never waits for a server: a server that hangs has an old answer, one that fails has an error.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ T_co = TypeVar("T_co", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Latest(Generic[T_co]):
-    """The last answer that came, and when (monotonic seconds); `error` says why the last question failed, if it did.
+    """The latest answer, and when it came (monotonic seconds); `error` is that of the latest poll, if it failed.
 
-    `asked_at` is when it was asked for the first time; the answer after this one is expected `next_within_s` later.
+    `asked_at` is the time of the first poll; the next answer is expected `next_within_s` after this one.
     """
 
     name: str
@@ -36,17 +36,17 @@ class Latest(Generic[T_co]):
     next_within_s: float = 0.0
 
 
-class Asker(Generic[T]):
-    """Asks one server every few seconds."""
+class ServerPoller(Generic[T]):
+    """Polls one server every few seconds."""
 
     def __init__(self, name: str, ask: Callable[[], T], every_s: float, *, rest: float = 0.0) -> None:
-        """Begin to ask; the thread ends with the process.
+        """Start to poll; the thread ends with the process.
 
         Args:
             name: of the server, for messages.
-            ask: asks once.
-            every_s: seconds from one question to the next.
-            rest: how many times as long as an answer took the server is left in peace, where that is longer.
+            ask: polls once.
+            every_s: seconds from one poll to the next.
+            rest: shortest pause after a poll, as a multiple of the time that the poll took.
         """
         self._ask = ask
         self._every_s = every_s
@@ -55,7 +55,7 @@ class Asker(Generic[T]):
         threading.Thread(target=self._run, name=f"outhaul-ask-{name}", daemon=True).start()
 
     def latest(self) -> Latest[T]:
-        """Return what is known now."""
+        """Return the latest answer."""
         return self._latest
 
     def _run(self) -> None:
@@ -70,7 +70,7 @@ class Asker(Generic[T]):
                 self._latest = Latest(before.name, value, now, before.asked_at, next_within_s=pause_s + took_s)
             except PipelineError as error:
                 pause_s = self._failed(str(error), begun_at)
-            except Exception as error:  # noqa: BLE001 - the outermost line of this thread; the screen tells of it
+            except Exception as error:  # noqa: BLE001 - the outermost line of this thread; the screen shows it
                 pause_s = self._failed(f"{before.name}: {type(error).__name__}: {error}", begun_at)
             time.sleep(pause_s)
 

@@ -1,6 +1,6 @@
-"""A reader's counters, look by look -> events a second now, and for some time back; a slot's looks -> its growth.
+"""A series of a reader's counters -> events per second, now and before; a series of a slot's figures -> its growth.
 
-Pure, with state from look to look. Counters begin anew with another reader, so rates are of one life only.
+Pure, with state from one sample to the next. Counters begin at 0 with each reader process, so a rate never spans two.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
     from outhaul.cdc_reader.session.state import ReaderState
     from outhaul.cdc_reader.slots.retained_wal import Slot
 
-# The reader says its counters once a second; over fewer seconds a rate would jump.
+# The reader reports its counters once a second; over fewer seconds a rate would jump.
 _WINDOW_S = 4.0
-_KEPT_LOOKS = 600
+_KEPT_SAMPLES = 600
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Events a second; None until there are two looks at one reader."""
+    """Events per second; None until there are two samples of one reader."""
 
     captured: float | None = None
     stored: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
+class _Sample:
     at: float
     life: tuple[int, str, int]
     captured: int
@@ -37,12 +37,12 @@ class _Look:
 
 
 class Rates:
-    """What was captured and stored a second; `history` has the rate at each look, the newest last."""
+    """Events captured and stored per second; `history` has the rate at each sample, the newest last."""
 
     def __init__(self) -> None:
-        """Know nothing yet."""
-        self.history: deque[Rate] = deque(maxlen=_KEPT_LOOKS)
-        self._looks: deque[_Look] = deque()
+        """Begin without samples."""
+        self.history: deque[Rate] = deque(maxlen=_KEPT_SAMPLES)
+        self._samples: deque[_Sample] = deque()
 
     @property
     def now(self) -> Rate:
@@ -50,42 +50,44 @@ class Rates:
         return self.history[-1] if self.history else Rate()
 
     def add(self, at: float, reader: ReaderState | None) -> None:
-        """Take a look at a reader at a time in seconds; None is none that says anything."""
+        """Add a sample at a time in seconds; `reader` is None if no reader reports."""
         if reader is None:
-            self._looks.clear()
+            self._samples.clear()
             self.history.append(Rate())
             return
-        look = _Look(at, (reader.pid, reader.host, reader.epoch), reader.events_captured, reader.events_stored)
-        last = self._looks[-1] if self._looks else look
-        if last.life != look.life or look.captured < last.captured or look.stored < last.stored:
-            self._looks.clear()
-        self._looks.append(look)
-        while len(self._looks) > 1 and self._looks[1].at <= at - _WINDOW_S:
-            self._looks.popleft()
-        first = self._looks[0]
+        sample = _Sample(at, (reader.pid, reader.host, reader.epoch), reader.events_captured, reader.events_stored)
+        last = self._samples[-1] if self._samples else sample
+        if last.life != sample.life or sample.captured < last.captured or sample.stored < last.stored:
+            self._samples.clear()
+        self._samples.append(sample)
+        while len(self._samples) > 1 and self._samples[1].at <= at - _WINDOW_S:
+            self._samples.popleft()
+        first = self._samples[0]
         seconds = at - first.at
         if seconds <= 0:
             self.history.append(Rate())
             return
-        self.history.append(Rate((look.captured - first.captured) / seconds, (look.stored - first.stored) / seconds))
+        self.history.append(
+            Rate((sample.captured - first.captured) / seconds, (sample.stored - first.stored) / seconds)
+        )
 
 
 class Growth:
-    """How fast what a slot keeps grows."""
+    """How fast the WAL that a slot keeps grows."""
 
     def __init__(self) -> None:
-        """Know nothing yet."""
-        self._looks: deque[Slot] = deque()
+        """Begin without samples."""
+        self._samples: deque[Slot] = deque()
 
     def add(self, slot: Slot | None) -> Slot | None:
         """Return the slot with its growth over the last seconds."""
         if slot is None:
-            self._looks.clear()
+            self._samples.clear()
             return None
-        self._looks.append(slot)
-        while len(self._looks) > 1 and self._looks[1].looked_at <= slot.looked_at - _WINDOW_S:
-            self._looks.popleft()
-        found = retained_wal.compare(self._looks[0], slot)
-        # What grows for a moment may be one batch on its way; that is no reason to name an hour.
-        is_short = slot.looked_at - self._looks[0].looked_at < _WINDOW_S
+        self._samples.append(slot)
+        while len(self._samples) > 1 and self._samples[1].looked_at <= slot.looked_at - _WINDOW_S:
+            self._samples.popleft()
+        found = retained_wal.compare(self._samples[0], slot)
+        # Growth over less than the window may be a single batch, so no time until the limit is computed from it.
+        is_short = slot.looked_at - self._samples[0].looked_at < _WINDOW_S
         return replace(found, time_to_trouble_s=None) if is_short else found

@@ -1,7 +1,7 @@
-"""What is known -> one screen, good at 80 columns and 24 lines, better on a larger one.
+"""A view -> one screen, laid out for 80 columns and 24 lines or more.
 
-Pure. What was not heard for a while says how old it is. The figures come first and troubles last; on a small terminal
-the oldest of these go first, then messages become shorter, then the last figures go.
+Pure. An old figure has its age beside it. Figures come first, problems last. On a small terminal past problems are
+left out first, then messages become shorter, then the last figures are left out.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ _BARS = " ▁▂▃▄▅▆▇█"
 _LABEL_COLUMNS = 12
 _RATE_COLUMNS = 12
 _TITLE_LINES = 2
-# So many lines are kept for what is wrong, however small the terminal.
+# Lines that are kept for problems, however small the terminal is.
 _WRONG_LINES = 4
-# So long after the next answer was expected, an answer's age is worth a word; in seconds.
+# An answer's age is shown if the next one is this late, in seconds.
 OLD_S = 3.0
-# Up to here tenths of a second are of interest.
+# Shorter times are shown with tenths of a second.
 _SHORT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """All that a screen shows; `now` is the clock, `at` the monotonic seconds that ages are counted to."""
+    """All that a screen shows; `now` is the time of day, `at` the monotonic time, both in seconds."""
 
     source: str
     now: float
@@ -77,12 +77,13 @@ class _Screen:
         for label, text, latest in _rows(self.view, width):
             figures.add_row(label, Text.assemble(text, _age(self.view, latest)))
         rows = console.render_lines(figures, options.update(height=None), pad=False)
-        wrong = [_said(trouble, f"since {_clock(trouble.since)}") for trouble in self.view.wrong]
+        wrong = [_entry(trouble, f"since {_clock(trouble.since)}") for trouble in self.view.wrong]
         before = [
-            _said(trouble, f"{_clock(trouble.since)} to {_clock(trouble.until)}", "dim") for trouble in self.view.before
+            _entry(trouble, f"{_clock(trouble.since)} to {_clock(trouble.until)}", "dim")
+            for trouble in self.view.before
         ]
         columns = width - _LABEL_COLUMNS - 1
-        # What is wrong has room on the smallest terminal; the figures above it are in the order of their weight.
+        # Problems have room on the smallest terminal; the figures above are in order of importance.
         least = min(len(wrong), _WRONG_LINES)
         rows = rows[: max(1, height - _TITLE_LINES - (least + 1 if least else 0))]
         left = height - _TITLE_LINES - len(rows)
@@ -98,14 +99,14 @@ class _Screen:
                 left -= len(lines) + 1
 
 
-def _said(trouble: Trouble, when: str, style: str = "") -> Text:
+def _entry(trouble: Trouble, when: str, style: str = "") -> Text:
     return Text.assemble((f"{when}  ", "dim"), (trouble.text, style))
 
 
 def _labelled(label: str, style: str, lines: Iterable[Text]) -> Iterable[Text]:
     for line in lines:
         yield Text.assemble((f"{label:<{_LABEL_COLUMNS}} ", style), line)
-        label = ""  # said once, beside the first of its lines
+        label = ""  # only beside the first of its lines
 
 
 def _wrapped(console: Console, messages: Sequence[Text], columns: int, lines: int) -> list[Text]:
@@ -130,7 +131,7 @@ def _cut(lines: list[Text], most: int, columns: int) -> list[Text]:
 
 
 def is_old(view: View, latest: Latest[object]) -> bool:
-    """Tell whether an answer is older than it should be; so is one that never came, from the first question on."""
+    """Tell whether an answer is late; an answer that never came is measured from the first poll on."""
     since = latest.asked_at if latest.answered_at is None else latest.answered_at
     return since is not None and view.at - since > OLD_S + latest.next_within_s
 
@@ -145,7 +146,7 @@ def _verdict(view: View) -> Text:
     if view.wrong:
         return Text(f"{len(view.wrong)} wrong", "bold white on red")
     if any(one.answered_at is None for one in (view.postgres, view.redis, view.clickhouse)):
-        # Nothing is known to be wrong, since little is known.
+        # Not "fine": not every server has answered yet.
         return Text("asking", "bold yellow")
     return Text("fine", "bold green")
 
@@ -185,7 +186,7 @@ def _sparkline(rates: list[float | None], columns: int) -> str:
 def _bar(rate: float | None, top: float) -> str:
     if rate is None or top <= 0:
         return _BARS[0]
-    # What is not nothing is to be seen.
+    # A rate above 0 is always visible.
     return _BARS[0] if rate <= 0 else _BARS[max(1, round(rate / top * (len(_BARS) - 1)))]
 
 
@@ -212,7 +213,7 @@ def _in_flight(reader: ReaderState | None) -> str:
 
 def _reader(view: View, reader: ReaderState | None) -> str:
     if reader is None:
-        return (view.redis.value.reconnecting or "none says anything") if view.redis.value else "-"
+        return (view.redis.value.reconnecting or "no reader reports") if view.redis.value else "-"
     return f"{reader.phase}, epoch {reader.epoch}, process {reader.pid} on {reader.host}, at {reader.confirmed_lsn}"
 
 

@@ -1,4 +1,4 @@
-"""Settings -> three askers, each with a connection that it keeps.
+"""Settings -> three pollers, each with a connection that it keeps.
 
 Edge: Postgres, Redis, ClickHouse.
 """
@@ -19,7 +19,7 @@ from outhaul.cdc_reader.operate.status.ask import (
     ask_postgres,
     ask_redis,
 )
-from outhaul.cdc_reader.operate.top.poll import Asker
+from outhaul.cdc_reader.operate.top.poll import ServerPoller
 from outhaul.cdc_reader.postgres.connect import connect_stream, end_of_primary
 from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.errors import PipelineError
@@ -54,15 +54,15 @@ class _Postgres:
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """One that asks each of them."""
+    """One poller for each server."""
 
-    postgres: Asker[PostgresState]
-    redis: Asker[RedisState]
-    clickhouse: Asker[ClickHouseState]
+    postgres: ServerPoller[PostgresState]
+    redis: ServerPoller[RedisState]
+    clickhouse: ServerPoller[ClickHouseState]
 
 
-def ask_all(settings: Settings, every_s: float) -> Servers:
-    """Begin to ask all three.
+def poll_all(settings: Settings, every_s: float) -> Servers:
+    """Start to poll all three.
 
     Raises:
         FatalError: a URL is malformed.
@@ -70,8 +70,8 @@ def ask_all(settings: Settings, every_s: float) -> Servers:
     payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
     clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=_TIMEOUT_S)
     return Servers(
-        Asker("Postgres", _Postgres(settings).ask, every_s),
-        Asker("Redis", lambda: ask_redis(payloads, settings), every_s),
-        # It counts rows: with very many of them, whoever watches is not to cost more than a tenth of a core.
-        Asker("ClickHouse", lambda: ask_clickhouse(clickhouse, settings), every_s, rest=_REST),
+        ServerPoller("Postgres", _Postgres(settings).ask, every_s),
+        ServerPoller("Redis", lambda: ask_redis(payloads, settings), every_s),
+        # This query counts rows. On a large table it takes longer, so it rests nine times as long: a tenth of a core.
+        ServerPoller("ClickHouse", lambda: ask_clickhouse(clickhouse, settings), every_s, rest=_REST),
     )

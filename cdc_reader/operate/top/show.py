@@ -1,6 +1,6 @@
-"""Settings -> a screen that is drawn anew every second, until q.
+"""Settings -> a screen that is redrawn every second, until q is pressed.
 
-Edge: the clock and the terminal; all else is in the files beside it.
+Edge: the clock and the terminal; everything else is in the files beside it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from outhaul.cdc_reader.operate.status.ask import PostgresState
 from outhaul.cdc_reader.operate.status.problems import judge
 from outhaul.cdc_reader.operate.top.rates import Growth, Rates
 from outhaul.cdc_reader.operate.top.screen import View, is_old, screen
-from outhaul.cdc_reader.operate.top.servers import ask_all
+from outhaul.cdc_reader.operate.top.servers import poll_all
 from outhaul.cdc_reader.operate.top.terminal import fill, keys
 from outhaul.cdc_reader.operate.top.troubles import Troubles
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class _Memory:
-    """What is remembered from one look to the next."""
+class _History:
+    """State that is kept from one screen to the next."""
 
     def __init__(self) -> None:
         self.rates = Rates()
@@ -40,7 +40,7 @@ class _Memory:
         self._seen: dict[str, float | None] = {}
 
     def is_new(self, latest: Latest[object]) -> bool:
-        """Tell whether there is another answer than at the last look."""
+        """Tell whether the answer is another than that of the last screen."""
         is_new = self._seen.get(latest.name) != latest.answered_at
         self._seen[latest.name] = latest.answered_at
         return is_new
@@ -52,27 +52,27 @@ def show(settings: Settings, every_s: float) -> None:
     Raises:
         FatalError: there is no terminal, or a URL is malformed.
     """
-    memory, console = _Memory(), Console()
+    history, console = _History(), Console()
     with keys() as key:
-        servers = ask_all(settings, every_s)
+        servers = poll_all(settings, every_s)
         with Live(console=console, screen=True, auto_refresh=False) as live:
-            # The first look comes as soon as there are answers.
+            # The first screens follow quickly, until there are answers.
             wait_s = 0.2
             while True:
                 fill(console)
-                live.update(screen(_look(settings, servers, memory, every_s)), refresh=True)
+                live.update(screen(_view(settings, servers, history, every_s)), refresh=True)
                 if key(wait_s) == "q":
                     return
                 wait_s = min(every_s, wait_s * 2)
 
 
-def _look(settings: Settings, servers: Servers, memory: _Memory, every_s: float) -> View:
+def _view(settings: Settings, servers: Servers, history: _History, every_s: float) -> View:
     postgres, redis, clickhouse = servers.postgres.latest(), servers.redis.latest(), servers.clickhouse.latest()
     now, at = time.time(), time.monotonic()
-    if memory.is_new(redis) and redis.value and redis.answered_at is not None:
-        memory.rates.add(redis.answered_at, redis.value.reader)
-    if memory.is_new(postgres) and postgres.value:
-        memory.slot = memory.growth.add(postgres.value.slot)
+    if history.is_new(redis) and redis.value and redis.answered_at is not None:
+        history.rates.add(redis.answered_at, redis.value.reader)
+    if history.is_new(postgres) and postgres.value:
+        history.slot = history.growth.add(postgres.value.slot)
     view = View(
         source=settings.source,
         now=now,
@@ -81,25 +81,25 @@ def _look(settings: Settings, servers: Servers, memory: _Memory, every_s: float)
         postgres=postgres,
         redis=redis,
         clickhouse=clickhouse,
-        slot=memory.slot,
-        history=tuple(memory.rates.history),
+        slot=history.slot,
+        history=tuple(history.rates.history),
         wrong=(),
         before=(),
     )
-    memory.troubles.add(now, _wrong(settings, view))
-    return replace(view, wrong=tuple(memory.troubles.now), before=tuple(memory.troubles.past))
+    history.troubles.add(now, _wrong(settings, view))
+    return replace(view, wrong=tuple(history.troubles.now), before=tuple(history.troubles.past))
 
 
 def _wrong(settings: Settings, view: View) -> list[str]:
     servers = (view.postgres, view.redis, view.clickhouse)
-    silent = [one.error for one in servers if one.error]
-    silent += [f"{one.name} does not answer" for one in servers if not one.error and is_old(view, one)]
+    errors = [one.error for one in servers if one.error]
+    errors += [f"{one.name} does not answer" for one in servers if not one.error and is_old(view, one)]
     postgres = _current(view, view.postgres)
-    # With its growth, which says how soon there will be trouble.
+    # With its growth, from which the time until the limit follows.
     postgres = PostgresState(view.slot) if postgres else None
-    return silent + judge(postgres, _current(view, view.redis), _current(view, view.clickhouse), settings, view.now)
+    return errors + judge(postgres, _current(view, view.redis), _current(view, view.clickhouse), settings, view.now)
 
 
 def _current(view: View, latest: Latest[T]) -> T | None:
-    """Return an answer that is still to be believed."""
+    """Return the answer, unless it is old or the latest poll failed."""
     return None if latest.error or is_old(view, latest) else latest.value

@@ -1,6 +1,6 @@
-"""A terminal -> its size, and its keys, one at a time, as they are pressed; left as it was, whatever happens meanwhile.
+"""A terminal -> its size, and its keys as they are pressed; at the end the terminal has its former settings again.
 
-Edge: termios, and signals, which come as keys do: whoever is told to end by one leaves the terminal in order, too.
+Edge: termios, and signals. A signal that ends the process is read like the key q, so the terminal is restored then too.
 
 Source: https://docs.python.org/3/library/tty.html
 https://docs.python.org/3/library/signal.html#signal.set_wakeup_fd
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 
 _QUIT = "q"
 _ENDS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT}
-# Another size is a reason to draw. Ctrl-Z would leave a shell with our screen and without its echo: it does nothing.
+# A new size causes a redraw. Ctrl-Z is ignored: it would leave the shell with this screen and without echo.
 _GOES_ON = {signal.SIGWINCH, signal.SIGTSTP}
 
 
 def fill(console: Console) -> None:
     """Give a console the size that its terminal has now.
 
-    Of itself it believes LINES and COLUMNS of the environment first: where a shell or a library exported them, they are
-    of the size at that time, and no change is followed. A terminal that does not know its size leaves it at that.
+    By default rich reads LINES and COLUMNS from the environment first. If a shell or a library exported them, they have
+    the size at that time and do not follow a change. If the terminal does not know its size, the default stays.
     """
     columns, lines = os.get_terminal_size(console.file.fileno())
     if columns and lines:
@@ -45,7 +45,7 @@ def fill(console: Console) -> None:
 
 @contextmanager
 def keys() -> Iterator[Callable[[float], str]]:
-    """Give a function that waits so many seconds for a key, and returns it; nothing where it is time to draw again.
+    """Yield a function that waits for a key, at most the given seconds, and returns it; "" if it is time to redraw.
 
     Raises:
         FatalError: there is no terminal.
@@ -67,7 +67,7 @@ def keys() -> Iterator[Callable[[float], str]]:
             if stdin not in readable:
                 return ""
             pressed = os.read(stdin, 64).decode("utf-8", "replace").lower()
-            # Nothing to read is the end of the terminal.
+            # An empty read: the terminal was closed.
             return _QUIT if not pressed or _QUIT in pressed else pressed
 
         try:
@@ -79,7 +79,7 @@ def keys() -> Iterator[Callable[[float], str]]:
 
 @contextmanager
 def _signals() -> Iterator[int]:
-    """Give a descriptor from which the numbers of the signals that came are read."""
+    """Yield a descriptor from which the numbers of received signals are read."""
     ours, theirs = os.pipe()
     os.set_blocking(theirs, False)
     handlers = {number: signal.signal(number, lambda *_: None) for number in _ENDS | _GOES_ON}

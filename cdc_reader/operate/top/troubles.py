@@ -1,6 +1,6 @@
-"""What is wrong, look by look -> what is wrong now and since when, and what was wrong before.
+"""Problems at each poll -> what is wrong now and since when, and what was wrong before.
 
-Pure, with state from look to look. Lines differ in their figures while they mean the same.
+Pure, with state from one poll to the next. Two lines that differ only in their figures are the same problem.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _KEPT = 20
 
 @dataclass(slots=True)
 class Trouble:
-    """A line, and when it was first and last true (Unix seconds)."""
+    """A problem, and when it was first and last seen (Unix seconds)."""
 
     text: str
     since: float
@@ -27,15 +27,15 @@ class Trouble:
 
 
 class Troubles:
-    """All that is wrong now, and the last that were."""
+    """All problems of now, and the latest past ones."""
 
     def __init__(self) -> None:
-        """Know nothing yet."""
+        """Begin without problems."""
         self._now: dict[str, Trouble] = {}
         self._past: deque[Trouble] = deque(maxlen=_KEPT)
 
     def add(self, at: float, lines: Iterable[str]) -> None:
-        """Take what is wrong at a time."""
+        """Add the problems of a time in Unix seconds."""
         found: dict[str, Trouble] = {}
         for line in lines:
             key = _FIGURES.sub("#", line)
@@ -48,10 +48,10 @@ class Troubles:
 
     @property
     def now(self) -> list[Trouble]:
-        """What is wrong, the longest first."""
+        """What is wrong now, the oldest problem first."""
         return sorted(self._now.values(), key=lambda trouble: trouble.since)
 
     @property
     def past(self) -> list[Trouble]:
-        """What was wrong, the latest first."""
+        """What was wrong, the latest problem first."""
         return list(self._past)
