@@ -1,6 +1,6 @@
-"""`outhaul bench`: how fast this machine is with outhaul, beside pg_recvlogical and a polling design.
+"""`outhaul bench` -> figures of outhaul on this machine, beside pg_recvlogical and a polling design.
 
-The benchmark itself is in tests/benchmarks, which is part of a checkout and not of the package.
+Edge: the terminal. The benchmark itself is in tests/benchmarks, which is part of a checkout and not of the package.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from outhaul.sink.errors import Exit, FatalError
 
 def bench(
     *,
-    rows: Annotated[int | None, typer.Option(min=1000, help="Size of the backlog; 1,000,000 if not said.")] = None,
-    runs: Annotated[int | None, typer.Option(min=1, help="Runs of each kind, in turn; 3 if not said.")] = None,
-    quick: Annotated[bool, typer.Option(help="Two minutes: fewer rows and runs, no growth.")] = False,
-    growth: Annotated[bool, typer.Option(help="Also vary rows, transactions, sizes, workers.")] = True,
-    compare: Annotated[Path | None, typer.Option(help="JSON of an earlier run: say what moved.")] = None,
+    rows: Annotated[int | None, typer.Option(min=1000, help="Events in the backlog. Default: 1,000,000.")] = None,
+    runs: Annotated[int | None, typer.Option(min=1, help="Runs of each kind, alternating. Default: 3.")] = None,
+    quick: Annotated[bool, typer.Option(help="Take two minutes: fewer rows and runs, no growth.")] = False,
+    growth: Annotated[bool, typer.Option(help="Also vary rows, transactions, sizes and workers.")] = True,
+    compare: Annotated[Path | None, typer.Option(help="JSON of an earlier run: list changed figures.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print all figures as one JSON object.")] = False,
 ) -> None:
     """Measure throughput, latency, cost and memory beside pg_recvlogical.

@@ -1,7 +1,7 @@
-"""Measured figures -> what a rate of events costs; `python -m outhaul.deploy.scaling` writes the table of
-docs/scaling.md.
+"""Measured figures in docs/scaling.md -> the table of costs for each rate of events in the same page.
 
-Pure but for its last lines. The page holds the figures and the table, so whoever measures others changes them there.
+Pure, except for the last lines: `python -m outhaul.deploy.scaling` writes the table. If you measure other figures, edit
+them in the page, and run it again.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _FIGURE = re.compile(r"^\| `(\w+)` \| ([\d,.]+) \|", re.MULTILINE)
 _YEAR_S = 365 * 86_400
 _HOUR_S = 3600
 _DAY_S = 86_400
-# A process that is to catch up after a rest must not be busy all day.
+# The highest planned load of a process; the rest is for catching up after an outage.
 _BUSY = 0.7
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What was measured: `…_cpu_s` in seconds of a core for a million events, `…_cores` at a hundred a second."""
+    """Measured figures: `…_cpu_s` in CPU seconds for a million events, `…_cores` in cores at 100 events a second."""
 
     postgres_cpu_s: float
     decoding_cpu_s: float
@@ -51,16 +51,16 @@ class Figures:
         """Read the figures of the page.
 
         Raises:
-            KeyError: one is not there.
+            KeyError: a figure is missing in the page.
         """
         found = {name: float(value.replace(",", "")) for name, value in _FIGURE.findall(page)}
         return cls(**{field.name: found[field.name] for field in fields(cls)})
 
 
 def primary_rows_s(figures: Figures, slots: int) -> float:
-    """Return how many events a second one primary gives to so many slots, of which each takes an equal share.
+    """Return how many events a second one primary can send to `slots` slots with equal shares.
 
-    Postgres decodes for each slot what all slots together get, in one process and so on one core.
+    For each slot, one process of Postgres, so one core, decodes the events of all slots.
     """
     sending = (figures.postgres_cpu_s - figures.decoding_cpu_s) / slots
     by_walsender = 1_000_000 / (figures.decoding_cpu_s + sending)
@@ -68,7 +68,7 @@ def primary_rows_s(figures: Figures, slots: int) -> float:
 
 
 def primaries(figures: Figures, rate: float, slots: int) -> int:
-    """Return how many primaries a rate takes."""
+    """Return how many primaries a rate of events a second needs."""
     return math.ceil(rate / primary_rows_s(figures, slots))
 
 
@@ -108,21 +108,21 @@ def _cores(cores: float) -> str:
 
 
 def _size(size_bytes: float) -> str:
-    """Return a size in three digits at most, in the powers of ten that networks and disks are sold by."""
+    """Return a size with at most three significant digits, in decimal units, as for networks and disks."""
     for unit in ("B", "kB", "MB", "GB", "TB"):
-        if size_bytes < 1000:  # noqa: PLR2004 - the step from unit to unit
+        if size_bytes < 1000:  # noqa: PLR2004 - the factor between units
             return f"{size_bytes:.3g} {unit}"
         size_bytes /= 1000
     return f"{size_bytes:.3g} PB"
 
 
-def written(page: str) -> str:
-    """Return the page with its table made anew from its figures."""
+def with_table(page: str) -> str:
+    """Return the page with a new table, computed from its figures."""
     head, _, rest = page.partition(_BEGIN)
     _, _, tail = rest.partition(_END)
     return f"{head}{_BEGIN}\n{table(Figures.of(page))}\n{_END}{tail}"
 
 
 if __name__ == "__main__":
-    PAGE.write_text(written(PAGE.read_text()))
+    PAGE.write_text(with_table(PAGE.read_text()))
     sys.stdout.write(f"{PAGE}\n")

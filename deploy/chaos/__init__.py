@@ -1,1 +1,1 @@
-"""The chaos run: load and random faults on an embedded stack, then a count of every event."""
+"""Load and random faults on an embedded stack -> a count of every event, and a verdict: `outhaul chaos`."""

@@ -1,4 +1,8 @@
-"""`outhaul chaos`: load and random faults for some minutes, then a verdict; exit code 1 where the promise broke."""
+"""`outhaul chaos` -> load and random faults for some minutes, then a verdict.
+
+Edge: the terminal. The exit code is 1 if an event is missing or duplicated, or if the slot passed one that was not
+stored.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +21,18 @@ from outhaul.sink.telemetry import logs
 
 def chaos(
     *,
-    minutes: Annotated[float, typer.Option(min=0.1, help="How long faults go on.")] = 2.0,
-    seed: Annotated[int, typer.Option(help="Decides which faults come, and in which order.")] = 1,
-    rows_per_s: Annotated[float, typer.Option(min=1, help="Events a second, of each of three writers.")] = 1000.0,
+    minutes: Annotated[float, typer.Option(min=0.1, help="Minutes of load and faults.")] = 2.0,
+    seed: Annotated[int, typer.Option(help="Chooses the order and details of the faults.")] = 1,
+    rows_per_s: Annotated[float, typer.Option(min=1, help="Events a second of each of the three writers.")] = 1000.0,
     plain: Annotated[bool, typer.Option(help="Use a plain MergeTree for event_log.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the verdict as one JSON object on the last line.")
     ] = False,
-    data_dir: Annotated[Path, typer.Option(help="Where everything keeps data and logs; emptied first.")] = Path(
+    data_dir: Annotated[Path, typer.Option(help="Directory for data and logs; emptied first.")] = Path(
         ".outhaul/chaos"
     ),
 ) -> None:
-    """Break the pipeline in every way we know while it is under load, and count every event.
+    """Inflict random faults on an embedded pipeline under load, and count every event.
 
     Example: outhaul chaos --minutes 10 --seed 3 --json | tail -1
     """
@@ -37,10 +41,10 @@ def chaos(
     shutil.rmtree(data_dir, ignore_errors=True)
     data_dir.mkdir(parents=True)
     found = run(Options(minutes, seed, rows_per_s, plain), data_dir, lambda line: typer.echo(line, err=as_json))
-    word = "held" if found.is_clean else "DID NOT HOLD"
+    outcome = "held" if found.is_clean else "DID NOT HOLD"
     typer.echo(
-        f"the promise {word}: {found.faults} faults, {found.committed:,} committed, {found.stored:,} stored, missing "
-        f"{found.missing}, duplicated {found.duplicated}, slot overruns {found.slot_overruns}, longest stall "
+        f"the promise {outcome}: {found.faults} faults, {found.committed:,} committed, {found.stored:,} stored, "
+        f"missing {found.missing}, duplicated {found.duplicated}, slot overruns {found.slot_overruns}, longest stall "
         f"{found.longest_stall_s} s (during {found.longest_stall_during})",
         err=as_json,
     )

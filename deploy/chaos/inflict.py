@@ -1,7 +1,7 @@
-"""Fault -> done to the pipeline, and undone.
+"""Fault -> its effect on the pipeline, and its repair.
 
-Edge: signals, the embedded stack, proxies and Redis' own commands. Every fault is over when its function returns:
-whatever was stopped runs again, whatever was killed has been started again.
+Edge: signals, the embedded stack, proxies and Redis commands. A fault ends before its function returns: stopped
+processes continue, and killed ones are started again.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from outhaul.deploy.demo.pipeline import Pipeline
     from outhaul.deploy.local.stack import Stack
 
-# Inserts are the requests with a token; other questions to ClickHouse are left alone by the traps.
-_AN_INSERT = rb"insert_deduplication_token"
+# Only inserts have a token, so the traps catch no other request to ClickHouse.
+_INSERT = rb"insert_deduplication_token"
 _SLOW_S = 0.05
 
 _WALSENDER = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s AND active"
@@ -35,7 +35,7 @@ _WALSENDER = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s A
 
 @dataclass(frozen=True, slots=True)
 class Victims:
-    """What faults are done to; `wait` sleeps for so many seconds."""
+    """What faults are inflicted on; `wait` sleeps for a number of seconds."""
 
     stack: Stack
     pipeline: Pipeline
@@ -45,7 +45,7 @@ class Victims:
 
 
 def inflict(fault: Fault, victims: Victims) -> None:
-    """Carry out one fault, from its beginning to its end."""
+    """Inflict one fault, and return after its end."""
     match fault.target:
         case "reader" | "worker":
             _process(fault, victims)
@@ -73,7 +73,8 @@ def _process(fault: Fault, victims: Victims) -> None:
 
 
 def _child(fault: Fault, victims: Victims) -> None:
-    # The watchdog's one child is Celery's main process, whose children insert; either may be hit.
+    # The watchdog's only child is Celery's main process, and the children of that run the tasks. The fault hits one of
+    # these processes.
     family = [pid for leader in _children(victims.pipeline.pid(fault.target)) for pid in (leader, *_children(leader))]
     if not family:
         return
@@ -104,9 +105,9 @@ def _link(fault: Fault, victims: Victims, proxy: Proxy) -> None:
         case "slow":
             proxy.slow(_SLOW_S)
         case "cut_request":
-            proxy.catch(Trap(Act.CUT_REQUEST, asks=_AN_INSERT, after=int(fault.pick * 20_000), times=3))
+            proxy.catch(Trap(Act.CUT_REQUEST, asks=_INSERT, after=int(fault.pick * 20_000), times=3))
         case "lose_answer":
-            proxy.catch(Trap(Act.LOSE_ANSWER, asks=_AN_INSERT, after=int(fault.pick * 100), times=3))
+            proxy.catch(Trap(Act.LOSE_ANSWER, asks=_INSERT, after=int(fault.pick * 100), times=3))
     victims.wait(fault.lasts_s)
     proxy.heal()
 

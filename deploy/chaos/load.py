@@ -1,7 +1,7 @@
-"""Several writers -> the outbox: commits, rollbacks, savepoints, COPY, single rows and big transactions, until told.
+"""Seed and rate -> rows in the outbox from several writers: commits, rollbacks, savepoints, COPY, large transactions.
 
-Edge: psycopg. A writer whose connection breaks opens another, as an app would; whether the commit it was in happened is
-for Postgres to say when all is counted.
+Edge: psycopg. A writer whose connection breaks opens a new one, as an app does. It does not find out whether its last
+commit succeeded: the run counts the rows in Postgres at the end.
 """
 
 from __future__ import annotations
@@ -26,46 +26,46 @@ _ROWS = """
 
 
 class Writers:
-    """Threads that write; `rows_per_s` bounds each of them."""
+    """Threads that write; each writes at most `rows_per_s` rows a second on average."""
 
     def __init__(self, dsn: str, count: int, seed: int, rows_per_s: float) -> None:
-        """Start nothing yet."""
+        """Create the threads; `start` starts them."""
         self._dsn = dsn
         self._rows_per_s = rows_per_s
-        self._over = threading.Event()
-        dices = [random.Random(seed * 1000 + number) for number in range(count)]  # noqa: S311 - reproducible on purpose
-        self._threads = [threading.Thread(target=self._write, args=(dice,), daemon=True) for dice in dices]
+        self._stopped = threading.Event()
+        rngs = [random.Random(seed * 1000 + number) for number in range(count)]  # noqa: S311 - reproducible on purpose
+        self._threads = [threading.Thread(target=self._write, args=(rng,), daemon=True) for rng in rngs]
 
     def start(self) -> None:
-        """Begin to write."""
+        """Start all writers."""
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
-        """End, and wait for the last transactions."""
-        self._over.set()
+        """Stop all writers, and wait for their last transactions."""
+        self._stopped.set()
         for thread in self._threads:
             thread.join()
 
-    def _write(self, dice: random.Random) -> None:
-        while not self._over.is_set():
+    def _write(self, rng: random.Random) -> None:
+        while not self._stopped.is_set():
             try:
                 with psycopg.connect(self._dsn, connect_timeout=3) as conn:
-                    while not self._over.is_set():
-                        rows = _transaction(conn, dice)
-                        self._over.wait(rows / self._rows_per_s)
+                    while not self._stopped.is_set():
+                        rows = _transaction(conn, rng)
+                        self._stopped.wait(rows / self._rows_per_s)
             except psycopg.Error:
-                self._over.wait(_RETRY_S)
+                self._stopped.wait(_RETRY_S)
 
 
-def _transaction(conn: psycopg.Connection[Any], dice: random.Random) -> int:
+def _transaction(conn: psycopg.Connection[Any], rng: random.Random) -> int:
     sizes, weights = zip(*_SIZES.items(), strict=True)
-    rows: int = dice.choices(sizes, weights)[0]
-    act: Callable[[psycopg.Connection[Any], int], None] = dice.choices(
-        [_plain, _copy, _savepoint, _other], [6, 2, 2, 1]
+    rows: int = rng.choices(sizes, weights)[0]
+    write_rows: Callable[[psycopg.Connection[Any], int], None] = rng.choices(
+        [_plain, _copy, _savepoint, _other_table], [6, 2, 2, 1]
     )[0]
-    act(conn, rows)
-    if dice.random() < 0.1:  # noqa: PLR2004 - one in ten is rolled back
+    write_rows(conn, rows)
+    if rng.random() < 0.1:  # noqa: PLR2004 - one in ten is rolled back
         conn.rollback()
     else:
         conn.commit()
@@ -89,8 +89,8 @@ def _savepoint(conn: psycopg.Connection[Any], rows: int) -> None:
     conn.execute(_ROWS, [rows])
 
 
-def _other(conn: psycopg.Connection[Any], rows: int) -> None:
-    # A transaction that touches nothing of ours, and an empty one.
+def _other_table(conn: psycopg.Connection[Any], rows: int) -> None:
+    # A transaction that writes only to another table, followed by an empty one.
     conn.execute("CREATE TABLE IF NOT EXISTS chaos_other (n int)")
     conn.execute("INSERT INTO chaos_other SELECT generate_series(1, %s)", [min(rows, 100)])
     conn.commit()

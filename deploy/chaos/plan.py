@@ -1,6 +1,6 @@
-"""Seed -> the faults to come: which, on what, for how long, and how long to leave the pipeline alone afterwards.
+"""Seed -> a sequence of faults: target, kind, duration, and the pause after each.
 
-Pure. The order is the same for the same seed; how much of it fits into the time given depends on the machine.
+Pure. The same seed gives the same sequence. The speed of the machine decides how many of the faults fit into a run.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Every kind of fault, by what it hits. `kill` and `restart` come back at once, the others after a while.
+# Every kind of fault, by its target. After `kill` and `restart` the target starts again at once; other faults last.
 KINDS: dict[str, tuple[str, ...]] = {
     "reader": ("kill", "freeze", "restart"),
     "worker": ("kill", "kill_child", "freeze", "freeze_child", "restart"),
@@ -21,7 +21,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "postgres": ("kill", "end_session", "freeze", "refuse", "cut", "hold", "slow"),
 }
 
-# Seconds that a fault lasts, at least and at most: longer than a sign of life, some longer than a reconnect.
+# The shortest and longest duration of a fault, in seconds. Long faults exceed the intervals of heartbeats and retries.
 _LASTS_S = (0.2, 7.0)
 _PAUSE_S = (0.1, 3.0)
 
@@ -42,12 +42,12 @@ class Fault:
 
 
 def faults(seed: int) -> Iterator[Fault]:
-    """Yield faults for ever: every kind once in random order, then all of them again in another."""
-    dice = random.Random(seed)  # noqa: S311 - reproducible on purpose
+    """Yield faults without end: each kind once in random order, then each kind again in another order."""
+    rng = random.Random(seed)  # noqa: S311 - reproducible on purpose
     every = [(target, kind) for target, kinds in KINDS.items() for kind in kinds]
     number = 0
     while True:
-        dice.shuffle(every)
+        rng.shuffle(every)
         for target, kind in every:
-            yield Fault(number, target, kind, dice.uniform(*_LASTS_S), dice.uniform(*_PAUSE_S), dice.random())
+            yield Fault(number, target, kind, rng.uniform(*_LASTS_S), rng.uniform(*_PAUSE_S), rng.random())
             number += 1

@@ -1,7 +1,7 @@
-"""Minutes and seed -> a pipeline under load and faults for so long, then a verdict.
+"""Minutes and seed -> a pipeline under load and faults for these minutes, then a verdict.
 
-Edge: starts everything, and stops it again. The pipeline reaches its servers through proxies; writers and the watch go
-to them directly, so that a fault of the pipeline's links is none of theirs.
+Edge: starts the stack, the pipeline and the writers, and stops them. The pipeline connects to its servers through
+proxies. The writers and the watch connect directly, so a fault of a link does not affect them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from outhaul.deploy.chaos.inflict import Victims, inflict
 from outhaul.deploy.chaos.load import Writers
 from outhaul.deploy.chaos.plan import faults
 from outhaul.deploy.chaos.watch import Watch
-from outhaul.deploy.demo.count import Counted, count
+from outhaul.deploy.demo.count import Counts, count
 from outhaul.deploy.demo.pipeline import Pipeline
 from outhaul.deploy.local.proxy import Proxy
 from outhaul.deploy.local.stack import Stack
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _VARIABLES = {"postgres": "OUTHAUL_POSTGRES_DSN", "redis": "OUTHAUL_REDIS_URL", "clickhouse": "OUTHAUL_CLICKHOUSE_URL"}
-# Ours, so that what a run waits for is noticed within it; the limits agree with each other as the defaults do.
+# Shorter than the defaults, so that each timeout can expire within a run. Their order is that of the defaults.
 _SETTINGS = {
     "OUTHAUL_INSERT_TIMEOUT_S": "15",
     "OUTHAUL_TASK_TIME_LIMIT_S": "25",
@@ -51,7 +51,7 @@ _TIMEOUT_S = 60
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a run found; `longest_stall_s` is the longest time in which nothing was stored though events waited."""
+    """The result of a run; `longest_stall_s` is the longest time in which events waited but none was stored."""
 
     faults: int
     committed: int
@@ -66,7 +66,7 @@ class Verdict:
 
     @property
     def is_clean(self) -> bool:
-        """Whether the promise held."""
+        """Whether every committed event is stored once, and the slot passed no event that was not stored."""
         return not (self.missing or self.duplicated or self.slot_overruns) and self.stored == self.committed
 
     def to_json(self) -> dict[str, Any]:
@@ -76,7 +76,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How long, which seed, how many events a second and writer, and whether event_log is a plain MergeTree."""
+    """How to run; `rows_per_s` is the rate of each writer."""
 
     minutes: float
     seed: int
@@ -84,11 +84,11 @@ class Options:
     plain_merge_tree: bool
 
 
-def run(options: Options, data_dir: Path, tell: Callable[[str], None]) -> Verdict:
-    """Carry out a run; `tell` hears of every fault.
+def run(options: Options, data_dir: Path, report: Callable[[str], None]) -> Verdict:
+    """Run load and faults, and count; `report` is called with a line for each fault.
 
     Raises:
-        FatalError: the pipeline did not come to rest after the last fault.
+        FatalError: the slot did not reach the last commit after the last fault.
     """
     started = time.monotonic()
     stack = Stack(data_dir)
@@ -97,7 +97,7 @@ def run(options: Options, data_dir: Path, tell: Callable[[str], None]) -> Verdic
     pipeline: Pipeline | None = None
     try:
         proxies |= {name: Proxy(port) for name, status in stack.status().items() if (port := status.port)}
-        env = _SETTINGS | {_VARIABLES[name]: _through(url, proxies) for name, url in _urls(stack).items()}
+        env = _SETTINGS | {_VARIABLES[name]: _via_proxy(url, proxies) for name, url in _urls(stack).items()}
         settings = load(
             **{name.removeprefix("OUTHAUL_").lower(): value for name, value in (_SETTINGS | stack.env()).items()}
         )
@@ -105,9 +105,8 @@ def run(options: Options, data_dir: Path, tell: Callable[[str], None]) -> Verdic
         _prepare(settings, clickhouse, plain=options.plain_merge_tree)
         pipeline = Pipeline(env, data_dir)
         pipeline.start("worker", "reader", "reader-2")
-        verdict = _storm(
-            options, settings, clickhouse, Victims(stack, pipeline, proxies, settings.slot, time.sleep), tell
-        )
+        victims = Victims(stack, pipeline, proxies, settings.slot, time.sleep)
+        verdict = _inflict_all(options, settings, clickhouse, victims, report)
     finally:
         if pipeline is not None:
             pipeline.kill()
@@ -123,7 +122,7 @@ def _urls(stack: Stack) -> dict[str, str]:
     return {name: env[variable] for name, variable in _VARIABLES.items()}
 
 
-def _through(url: str, proxies: dict[str, Proxy]) -> str:
+def _via_proxy(url: str, proxies: dict[str, Proxy]) -> str:
     parts = urlsplit(url)
     (proxy,) = (proxy for proxy in proxies.values() if proxy.target == parts.port)
     return urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{parts.port}", f":{proxy.port}")))
@@ -138,36 +137,39 @@ def _prepare(settings: Settings, clickhouse: ClickHouse, *, plain: bool) -> None
     apply_postgres(settings, lambda _: None)
     clickhouse.command(f"SYSTEM STOP MERGES {settings.clickhouse_table}")
     with psycopg.connect(settings.postgres_dsn.get_secret_value(), autocommit=True) as conn:
-        # A reader that is frozen or cut off holds the slot until Postgres gives it up.
+        # A frozen reader, or one whose link is held, keeps the slot active until this timeout ends its session.
         conn.execute("ALTER SYSTEM SET wal_sender_timeout = '8s'")
         conn.execute("SELECT pg_reload_conf()")
 
 
-def _storm(
-    options: Options, settings: Settings, clickhouse: ClickHouse, victims: Victims, tell: Callable[[str], None]
+def _inflict_all(
+    options: Options, settings: Settings, clickhouse: ClickHouse, victims: Victims, report: Callable[[str], None]
 ) -> Verdict:
     dsn = settings.postgres_dsn.get_secret_value()
-    now = ["start"]
-    watch = Watch(dsn, settings.clickhouse_url.get_secret_value(), settings, lambda: now[0])
+    # The watch's thread reads the name of the current fault.
+    current = ["start"]
+    watch = Watch(dsn, settings.clickhouse_url.get_secret_value(), settings, lambda: current[0])
     writers = Writers(dsn, _WRITERS, options.seed, options.rows_per_s)
-    _up(settings, victims)
+    _wait_streaming(settings, victims)
     watch.start()
     writers.start()
     begun, done = time.monotonic(), 0
     for fault in faults(options.seed):
         if time.monotonic() - begun >= options.minutes * 60:
             break
-        now[0] = str(fault)
+        current[0] = str(fault)
         for name in victims.pipeline.supervise():
-            tell(f"{time.monotonic() - begun:7.1f} s  {name} found a server away as it started, and is started again")
-        tell(f"{time.monotonic() - begun:7.1f} s  fault {fault.number:4}  {fault}  for {fault.lasts_s:.1f} s")
+            report(
+                f"{time.monotonic() - begun:7.1f} s  {name} could not reach a server at its start; starting it again"
+            )
+        report(f"{time.monotonic() - begun:7.1f} s  fault {fault.number:4}  {fault}  for {fault.lasts_s:.1f} s")
         inflict(fault, victims)
         done += 1
         time.sleep(fault.pause_s)
-    now[0] = "quiescence"
+    current[0] = "quiescence"
     writers.stop()
-    tell(f"{time.monotonic() - begun:7.1f} s  no more faults, waiting for rest")
-    counted = _rest(dsn, settings, clickhouse, victims)
+    report(f"{time.monotonic() - begun:7.1f} s  no more faults; waiting until the slot reaches the last commit")
+    counted = _count_when_stored(dsn, settings, clickhouse, victims)
     watch.stop()
     return Verdict(
         faults=done,
@@ -183,7 +185,7 @@ def _storm(
     )
 
 
-def _up(settings: Settings, victims: Victims) -> None:
+def _wait_streaming(settings: Settings, victims: Victims) -> None:
     payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
     deadline = time.monotonic() + _TIMEOUT_S
     while not (line := payloads.text(reader_key(settings.source))) or '"streaming"' not in line:
@@ -194,8 +196,8 @@ def _up(settings: Settings, victims: Victims) -> None:
     payloads.close()
 
 
-def _rest(dsn: str, settings: Settings, clickhouse: ClickHouse, victims: Victims) -> Counted:
-    """Wait until the slot is at the end of what was committed, then count."""
+def _count_when_stored(dsn: str, settings: Settings, clickhouse: ClickHouse, victims: Victims) -> Counts:
+    """Wait until the slot has reached the last commit, then count."""
     with psycopg.connect(dsn, autocommit=True) as conn:
         row = conn.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()
         end = row[0] if row else "0/0"

@@ -1,8 +1,8 @@
-"""Slot and event_log, several times a second -> slot overruns and the longest stall.
+"""Samples of the slot and of event_log, several times a second -> slot overruns and the longest stall.
 
-Edge: asks Postgres first and ClickHouse afterwards. What is stored only grows, so rows before the slot's position that
-are missing in the later answer were missing when the slot passed them; how many there must have been is known in the
-end.
+Edge: queries Postgres for the slot's position, then ClickHouse for the number of rows before that position. ClickHouse
+never loses rows. So a row that is missing in its answer was missing when the slot passed it. The run compares each
+number with the final one.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ _SLOT = "SELECT confirmed_flush_lsn - '0/0'::pg_lsn FROM pg_replication_slots WH
 
 @dataclass(frozen=True, slots=True)
 class Stall:
-    """The longest time in which nothing was stored though events waited, and the fault that it began with."""
+    """The longest time in which events waited but none was stored, and the fault at its beginning."""
 
     seconds: float
     during: str
 
 
 class Watch:
-    """Samples in a thread of its own until `stop`."""
+    """Samples in a thread of its own, from `start` to `stop`."""
 
     def __init__(self, dsn: str, clickhouse_url: str, settings: Settings, fault: Callable[[], str]) -> None:
-        """Start nothing yet; `fault` names what is being done to the pipeline."""
+        """Create the thread; `start` starts it. `fault` returns the name of the current fault."""
         self._dsn = dsn
         self._clickhouse = ClickHouse(clickhouse_url, timeout_s=_TIMEOUT_S)
         self._settings = settings
         self._fault = fault
-        self._over = threading.Event()
+        self._stopped = threading.Event()
         self._passed: dict[int, int] = {}
         self._stored = 0
         self._moved_at = time.monotonic()
@@ -56,16 +56,19 @@ class Watch:
         self._thread = threading.Thread(target=self._run, name="chaos-watch", daemon=True)
 
     def start(self) -> None:
-        """Begin to sample."""
+        """Start to sample."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End the sampling."""
-        self._over.set()
+        """Stop to sample."""
+        self._stopped.set()
         self._thread.join()
 
     def overruns(self) -> int:
-        """Return how often the slot was past an event that was not stored; to be asked when all is."""
+        """Return at how many positions the slot had passed an event that was not stored.
+
+        Call this when every event is stored.
+        """
         count = 0
         for lsn, seen in self._passed.items():
             query = f"SELECT count() FROM {self._settings.clickhouse_table} WHERE cdc_lsn < {lsn}"  # noqa: S608
@@ -73,8 +76,8 @@ class Watch:
         return count
 
     def _run(self) -> None:
-        while not self._over.wait(_EVERY_S):
-            # Either may be down, which is the point of the exercise; such a sample says nothing.
+        while not self._stopped.wait(_EVERY_S):
+            # A fault may have stopped either server. Such a sample is skipped.
             with contextlib.suppress(psycopg.Error, PipelineError):
                 self._sample()
 
@@ -86,7 +89,7 @@ class Watch:
         lsn = int(row[0])
         table = self._settings.clickhouse_table
         before, stored = self._clickhouse.rows(f"SELECT countIf(cdc_lsn < {lsn}), count() FROM {table}")[0]  # noqa: S608
-        # The smallest answer counts: one position may be sampled many times.
+        # The slot may stay at one position for many samples. The smallest number is the earliest one.
         self._passed[lsn] = min(before, self._passed.get(lsn, before))
         self.samples += 1
         now = time.monotonic()

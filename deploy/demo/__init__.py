@@ -1,1 +1,1 @@
-"""The demo: real events through the whole pipeline."""
+"""A year of real events -> the whole pipeline, embedded, and a count of every event: `outhaul demo`."""

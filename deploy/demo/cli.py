@@ -1,4 +1,7 @@
-"""`outhaul demo`: embedded stack, reader and workers, a year of real events, and a report that counts all of them."""
+"""`outhaul demo` -> a year of real events through an embedded stack, reader and worker, and a count of all of them.
+
+Edge: the terminal; starts and stops the stack and the processes.
+"""
 
 from __future__ import annotations
 
@@ -48,14 +51,12 @@ def demo(
         bool, typer.Option("--json", help="Print the report as one JSON object on the last line.")
     ] = False,
     rows: Annotated[
-        int, typer.Option(min=1, help="How many events; the year repeats when it is over.")
+        int, typer.Option(min=1, help="Number of events; above a year's, the year repeats.")
     ] = FLIGHTS_IN_2013,
-    keep: Annotated[bool, typer.Option(help="Leave all running, and start Flower.")] = False,
-    data_dir: Annotated[Path, typer.Option(help="Where the servers keep their data; emptied first.")] = Path(
-        ".outhaul/demo"
-    ),
+    keep: Annotated[bool, typer.Option(help="Leave everything running, and start Flower.")] = False,
+    data_dir: Annotated[Path, typer.Option(help="Directory for data and logs; emptied first.")] = Path(".outhaul/demo"),
 ) -> None:
-    """Replay the flights of 2013 through all of it, embedded, and count them.
+    """Send the flights of 2013 through an embedded pipeline, and count them.
 
     Example: outhaul demo --json --rows 100000 | tail -1
     """
@@ -86,8 +87,8 @@ def demo(
         if keep:
             leftovers.note(data_dir, (pipeline.pid(name) for name in _PROCESSES))
             console.print(
-                f'Everything goes on running. Try: eval "$(outhaul local env --data-dir {data_dir})"; outhaul status\n'
-                f"It ends with: outhaul local down --data-dir {data_dir}",
+                f'Everything keeps running. Try: eval "$(outhaul local env --data-dir {data_dir})"; outhaul status\n'
+                f"To stop it: outhaul local down --data-dir {data_dir}",
                 highlight=False,
                 soft_wrap=True,
             )
@@ -97,7 +98,7 @@ def demo(
 
 
 def _quiet(_line: str) -> None:
-    """Hear what setup does, and keep it."""
+    """Discard a line of setup's output."""
 
 
 @contextmanager
@@ -116,7 +117,7 @@ def _stack(data_dir: Path, *, keep: bool) -> Iterator[Stack]:
 
 
 def _settings(stack: Stack) -> Settings:
-    # The demo is about outhaul's defaults, whatever OUTHAUL_* this shell has set.
+    # The demo shows outhaul's defaults, so OUTHAUL_* variables of the shell are removed.
     for name in [name for name in os.environ if name.startswith("OUTHAUL_")]:
         del os.environ[name]
     os.environ.update(stack.env())
@@ -124,7 +125,7 @@ def _settings(stack: Stack) -> Settings:
 
 
 def _ready(settings: Settings, pipeline: Pipeline) -> None:
-    """Wait until reader and worker are up, so that their start does not count as latency."""
+    """Wait until reader and worker are ready, so that their start does not count as latency."""
     payloads, app = Payloads(settings.redis_url.get_secret_value(), settings.source), make_app(settings)
     deadline = time.monotonic() + _START_S
     while True:
@@ -135,7 +136,7 @@ def _ready(settings: Settings, pipeline: Pipeline) -> None:
             return
         if time.monotonic() > deadline:
             raise FatalError(
-                f"reader and worker were not up within {_START_S:.0f} s",
+                f"reader and worker were not ready within {_START_S:.0f} s",
                 todo="Read reader.log and worker.log in the data directory",
             )
         time.sleep(_POLL_S)
@@ -166,7 +167,7 @@ def _run(
                 return written, found
             if time.monotonic() - moved_at > _STALL_S:
                 raise FatalError(
-                    f"nothing was stored for {_STALL_S:.0f} s: {'; '.join(found.wrong) or 'no reason known'}",
+                    f"nothing was stored for {_STALL_S:.0f} s: {'; '.join(found.wrong) or 'the reason is unknown'}",
                     todo="Read reader.log and worker.log in the data directory",
                 )
             time.sleep(_POLL_S)

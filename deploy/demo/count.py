@@ -1,6 +1,6 @@
-"""outbox and event_log -> how many events are committed, stored, missing, and there more than once.
+"""outbox and event_log -> the numbers of committed, stored, missing and duplicated events.
 
-Edge: asks Postgres and ClickHouse, each for all of its ids; no FINAL.
+Edge: reads all ids from Postgres and from ClickHouse, without FINAL.
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
-    """Both tables, compared id by id; `duplicated` counts the copies beyond the first, `extra` ids never committed."""
+class Counts:
+    """The result of comparing both tables by id.
+
+    `duplicated` counts the copies beyond the first of each id, `extra` the ids that are not in the outbox.
+    """
 
     committed: int
     stored: int
@@ -26,19 +29,19 @@ class Counted:
     extra: int
 
 
-def count(dsn: str, clickhouse: ClickHouse) -> Counted:
-    """Compare the tables; both should be at rest.
+def count(dsn: str, clickhouse: ClickHouse) -> Counts:
+    """Compare the tables; nothing must write to them meanwhile.
 
     Raises:
-        psycopg.Error: Postgres does not answer.
-        PipelineError: ClickHouse does not answer.
+        psycopg.Error: the query to Postgres failed.
+        PipelineError: the query to ClickHouse failed.
     """
     with psycopg.connect(dsn) as conn, conn.cursor(binary=True) as cursor:
         committed = np.array([row[0] for row in cursor.execute("SELECT id FROM outbox")], np.int64)
-    # ClickHouse gives each id once with its count, so this stays small however often one is stored.
+    # ClickHouse returns each id once, with its count, so duplicates do not enlarge the result.
     stored = clickhouse.arrow("SELECT id, count() AS copies FROM event_log GROUP BY id")
     ids, copies = stored.column("id").to_numpy(), stored.column("copies").to_numpy().astype(np.int64)
-    return Counted(
+    return Counts(
         committed=len(committed),
         stored=int(copies.sum()),
         missing=len(np.setdiff1d(committed, ids)),

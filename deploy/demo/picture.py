@@ -1,7 +1,7 @@
-"""`python -m outhaul.deploy.demo.picture` -> docs/images/demo.svg: what a demo prints, as a terminal shows it in the
-end.
+"""Output of `outhaul demo` -> docs/images/demo.svg, a picture of the terminal after the demo.
 
-Edge: runs the demo and writes the file. A bar that is drawn over itself is kept as it was last.
+Edge: `python -m outhaul.deploy.demo.picture` runs the demo and writes the file. The picture shows the last state of
+each progress bar.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from rich.text import Text
 TARGET = Path(__file__).resolve().parents[2] / "docs" / "images" / "demo.svg"
 _WIDTH = 92
 
-# What rich sends to draw anew: to the line above, or to the start of this one, and away with what is there.
-_UP, _ANEW, _OTHER = "\x1b[1A", "\x1b[2K", re.compile(r"\x1b\[\?\d+[hl]")
+# What rich sends to redraw a line: cursor up, erase line, and private modes, which do not change the text.
+_UP, _ERASE, _MODES = "\x1b[1A", "\x1b[2K", re.compile(r"\x1b\[\?\d+[hl]")
 
 
-def last_seen(printed: str) -> list[str]:
-    """Return the lines that a terminal shows in the end, colours included."""
+def final_lines(printed: str) -> list[str]:
+    """Return the lines that a terminal shows after all output, with their colours."""
     lines = [""]
-    for piece in re.split(rf"({re.escape(_UP)}|{re.escape(_ANEW)}|\r|\n)", _OTHER.sub("", printed)):
-        match piece:
+    for part in re.split(rf"({re.escape(_UP)}|{re.escape(_ERASE)}|\r|\n)", _MODES.sub("", printed)):
+        match part:
             case "\n":
                 lines.append("")
             case "\x1b[1A":
@@ -36,16 +36,16 @@ def last_seen(printed: str) -> list[str]:
             case "\x1b[2K" | "\r":
                 lines[-1] = ""
             case _:
-                lines[-1] += piece
+                lines[-1] += part
     return lines
 
 
-def drawn(printed: str) -> str:
-    """Return the picture of a terminal after a demo, without its last table."""
-    lines = ["$ outhaul demo", *last_seen(printed.partition("By carrier")[0])]
+def svg_of(printed: str) -> str:
+    """Return the SVG of a terminal after a demo, without the demo's last table."""
+    lines = ["$ outhaul demo", *final_lines(printed.partition("By carrier")[0])]
     console = Console(record=True, width=_WIDTH, file=io.StringIO(), force_terminal=True)
     console.print(Text.from_ansi("\n".join(lines).rstrip()))
-    # A font of the reader's own: a picture in a README must fetch nothing.
+    # Use installed fonts: a picture in a README must not load a web font.
     svg = console.export_svg(title="outhaul", theme=MONOKAI, unique_id="demo")
     svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
     return svg.replace("Fira Code", "ui-monospace, Menlo, Consolas")
@@ -55,7 +55,7 @@ def demo() -> str:
     """Run the demo; return what it printed.
 
     Raises:
-        subprocess.CalledProcessError: it found something missing.
+        subprocess.CalledProcessError: the demo failed.
     """
     environment = os.environ | {"FORCE_COLOR": "1", "COLUMNS": str(_WIDTH)}
     command = [sys.executable, "-m", "outhaul", "demo"]
@@ -63,5 +63,5 @@ def demo() -> str:
 
 
 if __name__ == "__main__":
-    TARGET.write_text(drawn(demo()))
+    TARGET.write_text(svg_of(demo()))
     sys.stdout.write(f"{TARGET}\n")

@@ -1,6 +1,7 @@
-"""Settings of a running stack -> reader and worker as processes of their own, as in production.
+"""Settings of a running stack -> reader, worker and exporter as processes of their own, as in production.
 
-Edge: subprocesses, each in a session of its own so that its children can be found; what they say goes to a file each.
+Edge: subprocesses. Each runs in a session of its own, by which its descendants are found, and writes to a log file of
+its own.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 _STOP_S = 45.0
-# Start-up asks each server once and gives up with these.
+# A process that cannot reach a server at its start exits with one of these codes.
 _SERVER_AWAY = {Exit.POSTGRES_UNREACHABLE, Exit.CLICKHOUSE_UNREACHABLE, Exit.REDIS_UNREACHABLE}
 _COMMANDS = {
     "reader": ["reader"],
@@ -30,22 +31,22 @@ _COMMANDS = {
 
 
 class Pipeline:
-    """Reader, worker and what else belongs to one pipeline."""
+    """The processes of one pipeline."""
 
     def __init__(self, env: Mapping[str, str], logs: Path) -> None:
-        """Keep the settings and the folder for the logs; nothing is started yet."""
+        """Store the settings and the directory for logs; nothing is started."""
         self._env = {**os.environ, **env}
         self._logs = logs
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, *names: str, arguments: Sequence[str] = (), via: Sequence[str] = (), **env: str) -> None:
-        """Start `reader`, `worker`, `exporter` or more of them (`reader-2`), with settings of their own.
+        """Start processes.
 
         Args:
-            names: what to start; behind the hyphen is a name of yours.
+            names: `reader`, `worker` or `exporter`; a suffix such as in `reader-2` starts another one.
             arguments: options of the command.
-            via: a command that runs the command, elsewhere perhaps.
-            env: settings that only these have.
+            via: a command with its arguments that runs the command, for example on another host.
+            env: settings for these processes only.
         """
         for name in names:
             with (self._logs / f"{name}.log").open("ab") as log:
@@ -58,26 +59,26 @@ class Pipeline:
                 )
 
     def pid(self, name: str) -> int:
-        """Return the process id of `reader` or `worker`."""
+        """Return the process id of a process."""
         return self._processes[name].pid
 
     def pids(self, kind: str) -> dict[str, int]:
-        """Return the process ids of all that run a command (`worker`, `worker-2` ...), by their names."""
+        """Return the process ids of all processes of one kind (`worker`, `worker-2` ...), by name."""
         return {name: one.pid for name, one in self._processes.items() if name.partition("-")[0] == kind}
 
     def signal(self, name: str, number: int) -> None:
-        """Signal a process and all of its descendants."""
+        """Send a signal to a process and its descendants."""
         _signal(self.pid(name), number)
 
     def log(self, name: str) -> str:
-        """Return all that a process has said."""
+        """Return the whole log of a process."""
         return (self._logs / f"{name}.log").read_text(errors="replace")
 
     def check(self) -> None:
-        """Make sure that all are running.
+        """Check that all processes run.
 
         Raises:
-            FatalError: one has ended, with the end of its log.
+            FatalError: one has ended. The message has the end of its log.
         """
         for name, process in self._processes.items():
             if process.poll() is not None:
@@ -85,10 +86,10 @@ class Pipeline:
                 raise FatalError(f"the {name} ended with exit code {process.returncode}:\n{tail}")
 
     def supervise(self) -> list[str]:
-        """Start again what gave up because a server was away, as any supervisor does; return the names.
+        """Restart processes that exited because they could not reach a server; return their names.
 
         Raises:
-            FatalError: one has ended for another reason, with the end of its log.
+            FatalError: one has ended for another reason. The message has the end of its log.
         """
         gone = [name for name, process in self._processes.items() if process.poll() in _SERVER_AWAY]
         self.start(*gone)
@@ -96,7 +97,7 @@ class Pipeline:
         return gone
 
     def stop(self, *names: str) -> None:
-        """Let these, or all, drain and end; kill what has not ended in time, with its children."""
+        """Stop these processes, or all, by SIGTERM, so that they drain; after 45 s, kill those that still run."""
         processes = {name: self._processes.pop(name) for name in names or tuple(self._processes)}
         for process in processes.values():
             if process.poll() is None:
@@ -109,15 +110,15 @@ class Pipeline:
                 _kill(process)
 
     def kill(self, *names: str) -> None:
-        """Kill these, or all, with their children, by SIGKILL."""
+        """Kill these processes, or all, with their descendants, by SIGKILL."""
         for name in names or tuple(self._processes):
             _kill(self._processes.pop(name))
 
     def wait(self, name: str, timeout_s: float) -> int:
-        """Wait for a process to end by itself; return its exit code.
+        """Wait until a process ends, and return its exit code.
 
         Raises:
-            subprocess.TimeoutExpired: it did not.
+            subprocess.TimeoutExpired: it still runs after `timeout_s` seconds.
         """
         code = self._processes[name].wait(timeout_s)
         del self._processes[name]
@@ -125,7 +126,8 @@ class Pipeline:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    # Twice, since one that is about to be killed may start another; and also what a process that is gone has left.
+    # Twice, since a descendant may start another process before it is killed. This also kills descendants of a process
+    # that has already ended.
     for _ in range(2):
         _signal(process.pid, signal.SIGKILL)
     process.wait()
@@ -134,7 +136,7 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 def _signal(session: int, number: int) -> None:
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(ProcessLookupError, FileNotFoundError):
-            # Behind the name in brackets: state, parent, group, session.
+            # After the name in parentheses: state, parent, group, session.
             if int(path.read_text().rpartition(")")[2].split()[3]) == session:
                 os.kill(int(path.parent.name), number)
 
@@ -143,13 +145,13 @@ def _signal(session: int, number: int) -> None:
 def running(
     env: Mapping[str, str], logs: Path, *, metrics: Mapping[str, int], keep: bool = False
 ) -> Iterator[Pipeline]:
-    """Run the processes that `metrics` names, each with its port, for a block, or, with `keep`, when all went well, on.
+    """Start the processes in `metrics`, and stop them at the end of the block.
 
     Args:
-        env: settings of the servers.
-        logs: folder for a file each.
-        metrics: `worker`, `reader`, `exporter` or some of them, and the port of each for its metrics; 0 is none.
-        keep: leave them running.
+        env: settings, with the addresses of the servers.
+        logs: directory for the log files.
+        metrics: the names of the processes, each with its port for metrics; 0 opens no port.
+        keep: leave the processes running, unless the block raises.
     """
     pipeline = Pipeline(env, logs)
     try:

@@ -1,7 +1,7 @@
-"""Events -> the outbox, in transactions as apps have them: many small, some large, some rolled back.
+"""Events -> rows of the outbox, in transactions like those of apps: many small, some large, some rolled back.
 
-Edge: psycopg. Every event is committed once; those of a transaction that was rolled back are written again by the
-next one, as an app would that repeats a failed request. The order of sizes and rollbacks comes from a fixed seed.
+Edge: psycopg. Every event is committed once. After a rollback, the next transaction writes the same events again, as an
+app does that repeats a failed request. A fixed seed gives the same sizes and rollbacks in every run.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 _SEED = 2013
-# Sizes of transactions and how often each comes.
+# Sizes of transactions, with the weight of each.
 _SIZES = {1: 40, 5: 20, 50: 15, 500: 15, 2000: 8, 10_000: 2}
 _ROLLBACK_SHARE = 0.05
-# Plain statements, a row each, in small transactions: what an app in any language would send.
+# The share of small transactions that use one plain INSERT for each row, as apps in any language may.
 _PLAIN_SQL_SHARE = 0.2
 _PLAIN_SQL_MAX = 50
 
@@ -42,23 +42,23 @@ class Written:
 
 
 def replay(dsn: str, events: Iterable[Event], progress: Callable[[int], None]) -> Written:
-    """Write all events; `progress` hears how many are committed.
+    """Write all events; `progress` is called with the number of committed events after each commit.
 
     Raises:
-        psycopg.Error: Postgres does not take them.
+        psycopg.Error: Postgres refused a statement.
     """
-    dice = random.Random(_SEED)  # noqa: S311 - a demo is to be the same every time
+    rng = random.Random(_SEED)  # noqa: S311 - reproducible on purpose
     sizes, weights = zip(*_SIZES.items(), strict=True)
     written = Written()
     source = iter(events)
     with psycopg.connect(dsn) as conn:
-        while chunk := list(itertools.islice(source, dice.choices(sizes, weights)[0])):
-            if not written.rollbacks or dice.random() < _ROLLBACK_SHARE:
+        while chunk := list(itertools.islice(source, rng.choices(sizes, weights)[0])):
+            if not written.rollbacks or rng.random() < _ROLLBACK_SHARE:
                 _write(conn, chunk, plain=False)
                 conn.rollback()
                 written.rolled_back += len(chunk)
                 written.rollbacks += 1
-            _write(conn, chunk, plain=dice.random() < _PLAIN_SQL_SHARE and len(chunk) <= _PLAIN_SQL_MAX)
+            _write(conn, chunk, plain=rng.random() < _PLAIN_SQL_SHARE and len(chunk) <= _PLAIN_SQL_MAX)
             conn.commit()
             written.committed += len(chunk)
             written.commits += 1

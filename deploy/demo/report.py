@@ -1,6 +1,6 @@
-"""What was counted after the demo -> the report, and a few answers of ClickHouse worth seeing.
+"""Counts after the demo -> its report, and two tables of query results.
 
-Edge: asks ClickHouse.
+Edge: queries Postgres and ClickHouse.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _BY_CARRIER = """
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What the demo found; times in milliseconds from a row's commit to the word that ClickHouse has stored it."""
+    """The result of the demo; latencies are from a row's commit to the report that ClickHouse has stored it."""
 
     committed: int
     rolled_back: int
@@ -45,7 +45,7 @@ class Report:
 
     @property
     def is_clean(self) -> bool:
-        """Whether every committed event is there, once."""
+        """Whether every committed event is stored exactly once."""
         return not self.missing and not self.duplicated and self.stored == self.committed
 
     def to_json(self) -> dict[str, Any]:
@@ -56,7 +56,7 @@ class Report:
 def compare(
     dsn: str, clickhouse: ClickHouse, written: Written, seconds: float, p50_ms: float | None, p99_ms: float | None
 ) -> Report:
-    """Compare the two tables id by id."""
+    """Compare the two tables by id, and return the report."""
     counted = count(dsn, clickhouse)
     return Report(
         committed=counted.committed,
@@ -71,7 +71,7 @@ def compare(
 
 
 def tables(clickhouse: ClickHouse) -> list[Table]:
-    """Ask ClickHouse a few things worth seeing."""
+    """Return tables of the flights by month and by carrier, queried from ClickHouse."""
     months = Table(
         "month", "flights", "cancelled", "late", "mean delay (min)", title="2013 by month", title_justify="left"
     )

@@ -1,4 +1,4 @@
-"""`outhaul load`: events at a rate, from several writers, and an exact count of what became of them.
+"""A rate -> events from several writers, and an exact count of those committed and rolled back: `outhaul load`.
 
-`plan` says what each writer writes, `pace` when, `writer` does it, `run` joins them for a while.
+`plan` makes the transactions of each writer, `pace` their times, `writer` writes them, and `run` runs the writers.
 """

@@ -1,7 +1,7 @@
 """A rate and the clock -> how long to wait before the next events.
 
-Pure. Counted from the beginning, so that a pause is caught up with and nothing drifts; but never by more than a
-second's worth, or a writer that was away would come back as a flood.
+Pure. The times are computed from the start, so that the rate does not drift and a writer catches up after a pause. It
+catches up at most one second, so that a writer does not send a large burst after a long outage.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ _BURST_S = 1.0
 
 
 class Pace:
-    """So many events a second, from a moment on."""
+    """The times of events at a fixed rate."""
 
     def __init__(self, rate: float, now: float) -> None:
-        """Begin; a rate of 0 is as fast as it goes. `now` is any clock in seconds that never goes back."""
+        """Start at `now`, in seconds of any monotonic clock. `rate` is in events a second; 0 sets no limit."""
         self._rate = rate
         self._due_at = now
 
     def wait_s(self, events: int, now: float) -> float:
-        """Return how long to wait before so many more events, and count them."""
+        """Return how many seconds to wait before the next `events` events, and count these."""
         if not self._rate:
             return 0.0
         self._due_at = max(self._due_at, now - _BURST_S)

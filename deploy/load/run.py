@@ -1,6 +1,6 @@
-"""Writers as threads -> one tally, told while it grows.
+"""Options -> writers in threads, and one tally of all, reported while it grows.
 
-Edge: threads and the clock. The first error ends all of them; what they had done by then is counted.
+Edge: threads and the clock. The first error stops all writers; the tally counts what they wrote until then.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _TELL_S = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What to do: for so many events or seconds (None is no bound), at `rate` events a second (0: as it goes)."""
+    """How to run. `rate` is in events a second, 0 for no limit. `events` and `seconds` end the run; None does not."""
 
     dsn: str
     table: str
@@ -42,34 +42,34 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
-    """What was done, and why it ended early, if it did."""
+class Result:
+    """The tally of a run, its duration, and the error that ended it, if any."""
 
     tally: Tally
     seconds: float
     error: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Return it in JSON types, with the rate reached."""
+        """Return the result in JSON types, with the rate in events a second."""
         rate = self.tally.events / self.seconds if self.seconds else 0.0
         return asdict(self.tally) | {"seconds": round(self.seconds, 3), "rate": round(rate, 1), "error": self.error}
 
 
-def run(options: Options, over: threading.Event, tell: Callable[[Tally, float], None]) -> Done:
-    """Write until it is done, or over; `tell` hears the tally so far and the seconds."""
+def run(options: Options, stop: threading.Event, report: Callable[[Tally, float], None]) -> Result:
+    """Write until the options' end or until `stop` is set; `report` gets the tally and the seconds since the start."""
     errors: list[str] = []
     outbox = Outbox(options.table, via="wal" if options.how is How.WAL else "table", publication=options.publication)
-    made = [Writer(options.dsn, outbox, options.how, options.reconnect_s) for _ in range(options.writers)]
+    writers = [Writer(options.dsn, outbox, options.how, options.reconnect_s) for _ in range(options.writers)]
 
     def write(number: int) -> None:
         share = None if options.events is None else _share(options.events, options.writers, number)
         pace = Pace(options.rate / options.writers, time.monotonic())
         try:
-            made[number].run(transactions(options.plan, number, share), pace, over)
+            writers[number].run(transactions(options.plan, number, share), pace, stop)
         except (psycopg.Error, EventError) as error:
-            if not over.is_set():
+            if not stop.is_set():
                 errors.append(str(error).strip())
-                over.set()
+                stop.set()
 
     began = time.monotonic()
     threads = [threading.Thread(target=write, args=(number,), daemon=True) for number in range(options.writers)]
@@ -78,21 +78,21 @@ def run(options: Options, over: threading.Event, tell: Callable[[Tally, float], 
     while any(thread.is_alive() for thread in threads):
         seconds = time.monotonic() - began
         if options.seconds is not None and seconds >= options.seconds:
-            over.set()
-        tell(_sum(made), seconds)
+            stop.set()
+        report(_sum(writers), seconds)
         threads[0].join(_TELL_S) if threads[0].is_alive() else time.sleep(_TELL_S / 4)
     seconds = time.monotonic() - began
-    tell(_sum(made), seconds)
-    return Done(_sum(made), seconds, errors[0] if errors else "")
+    report(_sum(writers), seconds)
+    return Result(_sum(writers), seconds, errors[0] if errors else "")
 
 
 def _share(events: int, writers: int, number: int) -> int:
-    """Return how many of the events are one writer's."""
+    """Return how many of the events writer `number` writes."""
     return events // writers + (number < events % writers)
 
 
-def _sum(made: list[Writer]) -> Tally:
-    whole = Tally()
-    for writer in made:
-        whole.add(writer.tally)
-    return whole
+def _sum(writers: list[Writer]) -> Tally:
+    total = Tally()
+    for writer in writers:
+        total.add(writer.tally)
+    return total

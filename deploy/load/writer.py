@@ -1,7 +1,7 @@
-"""Transactions -> Postgres, over one connection, and a tally that is true whatever breaks.
+"""Transactions -> events in Postgres, over one connection, and a tally that stays exact when the connection breaks.
 
-Edge: psycopg. A connection that breaks while it commits leaves a doubt, and the table says what became of it. The
-number of the transaction would not do: a server that crashed gives the number of one that was lost to another.
+Edge: psycopg. If the connection breaks during a commit, the outcome is unknown. The writer then looks for the events in
+the table. It does not use the transaction id: after a crash, the server may assign the id of a lost transaction again.
 """
 
 from __future__ import annotations
@@ -26,23 +26,27 @@ if TYPE_CHECKING:
     from outhaul.deploy.load.plan import Transaction
 
 _LOOK_S = 0.2
-# Other writers have ids between those of a transaction, but not so many.
+# Other writers' ids may lie between the ids of a transaction, but fewer than this.
 _NEAR = 1_000_000
 _COLUMNS = "(event_type, environment, event_context)"
 
 
 class How(StrEnum):
-    """By which statement events are written."""
+    """Which statements write the events."""
 
-    MANY = "many"  # one statement for all of a transaction
-    SINGLE = "single"  # an INSERT for each
+    MANY = "many"  # one INSERT for a transaction
+    SINGLE = "single"  # one INSERT for an event
     COPY = "copy"
-    WAL = "wal"  # into the log alone, without the table
+    WAL = "wal"  # logical messages, only in Postgres' log
 
 
 @dataclass(slots=True)
 class Tally:
-    """What became of a writer's transactions; `known` are events whose keys were there already, `bytes` of contexts."""
+    """Counts of a writer's transactions.
+
+    `known` events were ignored, since their keys existed. The commit of `unknown_events` may have failed. `bytes` is
+    the size of the committed contexts.
+    """
 
     events: int = 0
     transactions: int = 0
@@ -54,42 +58,42 @@ class Tally:
     reconnects: int = 0
 
     def add(self, other: Tally) -> None:
-        """Add another writer's."""
+        """Add the counts of another tally."""
         for name in self.__slots__:
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
 class Writer:
-    """Writes one transaction after the other."""
+    """Writes transactions over one connection."""
 
     def __init__(self, dsn: str, outbox: Outbox, how: How, reconnect_s: float) -> None:
-        """Connect later; `reconnect_s` is how long a Postgres that is away is waited for."""
+        """Store the arguments; `run` connects, and waits up to `reconnect_s` seconds for a Postgres that is down."""
         self._dsn = dsn
         self._outbox = outbox
         self._how = how
         self._reconnect_s = reconnect_s
         self.tally = Tally()
 
-    def run(self, work: Iterator[Transaction], pace: Pace, over: threading.Event) -> None:
-        """Write until the work ends or it is over.
+    def run(self, transactions: Iterator[Transaction], pace: Pace, stop: threading.Event) -> None:
+        """Write the transactions, until all are written or `stop` is set.
 
         Raises:
-            psycopg.Error: Postgres refuses, or is away for too long.
-            EventError: the table lacks what an event has.
+            psycopg.Error: Postgres refused a statement, or was down for longer than `reconnect_s`.
+            EventError: the table has no column for a part of an event.
         """
-        conn = self._connect(over.wait)
+        conn = self._connect(stop.wait)
         try:
-            for transaction in work:
-                if over.wait(pace.wait_s(len(transaction.events), time.monotonic())):
+            for transaction in transactions:
+                if stop.wait(pace.wait_s(len(transaction.events), time.monotonic())):
                     return
                 while True:
                     try:
                         self._write(conn, transaction)
                         break
                     except psycopg.OperationalError:
-                        # Nothing of it is there: it was not yet to be committed, or the server says that it was not.
-                        conn = self._again(conn, over)
-                        if over.is_set():
+                        # The transaction is not committed: the commit was not sent, or the table has no such events.
+                        conn = self._reconnect(conn, stop)
+                        if stop.is_set():
                             return
         finally:
             conn.close()
@@ -110,12 +114,12 @@ class Writer:
         try:
             conn.commit()
         except psycopg.OperationalError:
-            is_there = self._is_there(mark, process)
-            if is_there is None:
-                # Written again, they might be there twice.
+            is_committed = self._is_committed(mark, process)
+            if is_committed is None:
+                # The events are not written again, since they could then be stored twice.
                 self.tally.unknown_events += len(new)
                 return
-            if not is_there:
+            if not is_committed:
                 raise
         self.tally.rolled_back_events += len(events) if transaction.ending is Ending.SAVEPOINT else 0
         self.tally.events += sum(new)
@@ -136,21 +140,21 @@ class Writer:
                 return self._outbox.emit_many(conn, events)
 
     def _mark(self, conn: psycopg.Connection[Any], events: list[Event], new: list[bool]) -> tuple[int, str] | None:
-        """Return what names the transaction: about which id its last event has, and its context."""
+        """Return the approximate id of the transaction's last new event, and its context; None if there are no rows."""
         last = next((event for event, is_new in zip(events[::-1], new[::-1], strict=True) if is_new), None)
         if last is None or self._how is How.WAL:
             return None
         row = conn.execute("SELECT currval(pg_get_serial_sequence(%s, 'id'))", [self._outbox.quoted]).fetchone()
         return (int(row[0]) if row else 0, last.context_json)
 
-    def _is_there(self, mark: tuple[int, str] | None, process: int) -> bool | None:
-        """Tell whether a transaction was committed; None where nobody can say."""
+    def _is_committed(self, mark: tuple[int, str] | None, process: int) -> bool | None:
+        """Return whether a transaction was committed; None if that cannot be found out."""
         if mark is None:
             return None if self._how is How.WAL else True
         last, context = mark
         try:
-            # Also when it is over meanwhile: what is written is to be counted.
-            with self._connect(_slept) as conn:
+            # `stop` does not end this wait, since the tally must count the events.
+            with self._connect(_sleep) as conn:
                 if not self._has_ended(conn, process):
                     return None
                 row = conn.execute(
@@ -163,7 +167,7 @@ class Writer:
         return bool(row and row[0])
 
     def _has_ended(self, conn: psycopg.Connection[Any], process: int) -> bool:
-        """Wait until the server's process that was to commit is gone: it may still be at it."""
+        """Wait until the server's process of the commit has ended, since it may still commit; return whether it has."""
         deadline = time.monotonic() + self._reconnect_s
         while conn.execute("SELECT FROM pg_stat_activity WHERE pid = %s", [process]).fetchone() is not None:
             if time.monotonic() > deadline:
@@ -171,30 +175,30 @@ class Writer:
             time.sleep(_LOOK_S)
         return True
 
-    def _again(self, conn: psycopg.Connection[Any], over: threading.Event) -> psycopg.Connection[Any]:
+    def _reconnect(self, conn: psycopg.Connection[Any], stop: threading.Event) -> psycopg.Connection[Any]:
         with suppress(psycopg.Error):
             conn.close()
         self.tally.reconnects += 1
-        return self._connect(over.wait)
+        return self._connect(stop.wait)
 
     def _connect(self, wait: Callable[[float], bool]) -> psycopg.Connection[Any]:
-        return patiently(lambda: psycopg.connect(self._dsn, connect_timeout=5), self._reconnect_s, wait)
+        return connect_with_retries(lambda: psycopg.connect(self._dsn, connect_timeout=5), self._reconnect_s, wait)
 
 
-def _slept(seconds: float) -> bool:
+def _sleep(seconds: float) -> bool:
     time.sleep(seconds)
     return False
 
 
-def patiently(
-    connect: Callable[[], psycopg.Connection[Any]], patience_s: float, wait: Callable[[float], bool]
+def connect_with_retries(
+    connect: Callable[[], psycopg.Connection[Any]], timeout_s: float, wait: Callable[[float], bool]
 ) -> psycopg.Connection[Any]:
-    """Connect, and try again for so long; `wait` returns true when it is over.
+    """Call `connect` until it succeeds, for at most `timeout_s`; `wait` sleeps, and returns True to give up.
 
     Raises:
-        psycopg.OperationalError: the last attempt's.
+        psycopg.OperationalError: the last attempt failed.
     """
-    deadline = time.monotonic() + patience_s
+    deadline = time.monotonic() + timeout_s
     while True:
         try:
             return connect()

@@ -1,1 +1,1 @@
-"""The documentation as a site: what makes pages of GitHub ones of MkDocs."""
+"""The repository's Markdown, written for GitHub -> pages of a MkDocs site."""

@@ -1,4 +1,4 @@
-"""MkDocs' files and pages -> those of the whole repository that the docs are made of and link to.
+"""MkDocs' files in docs/ -> these and every other file of the repository that a page links to, with working links.
 
 Edge: reads files; MkDocs calls it (`hooks` in mkdocs.yml).
 
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
     from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[2]
-# Pages that stand beside docs/.
-_BESIDE = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")
+# Pages in the root of the repository.
+_ROOT_PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")
 
 _path_of: dict[str, str] = {}
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages that are not in docs/: three beside it, and whatever any page links to."""
+    """Add the pages outside docs/: three in the root, and every file and folder that a page links to."""
     _path_of.clear()
-    waiting = [*_BESIDE, *(f"docs/{file.src_uri}" for file in files.documentation_pages())]
+    waiting = [*_ROOT_PAGES, *(f"docs/{file.src_uri}" for file in files.documentation_pages())]
     while waiting:
         path = waiting.pop()
-        place = pages.place(path, is_folder=_is_folder(path))
+        place = pages.site_path(path, is_folder=_is_folder(path))
         if place in _path_of or path.startswith("..") or not (ROOT / path).exists():
-            continue  # a link that leads nowhere is named by MkDocs itself
+            continue  # MkDocs itself reports broken links
         path = f"{path}/README.md" if _has_page(path) else path
         if path.startswith("docs/") and not path.endswith(".md"):
             continue
@@ -42,17 +42,17 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         text = _text(path)
         if not path.startswith("docs/"):
             files.append(File.generated(config, place, content=text))
-        waiting += pages.targets(text, _page(path))
+        waiting += pages.link_targets(text, _base_path(path))
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
-    """Let the links of a page lead to where things stand on the site."""
-    return pages.moved(markdown, _page(_path_of[page.file.src_uri]), _is_folder)
+    """Replace the links of a page by links to the pages of the site."""
+    return pages.site_page(markdown, _base_path(_path_of[page.file.src_uri]), _is_folder)
 
 
-def _page(path: str) -> str:
-    """Return where a page's links start from: a folder's are those of a page in it."""
+def _base_path(path: str) -> str:
+    """Return the path from which a page's relative links start; for a folder, that of a README in it."""
     return f"{path}/README.md" if _is_folder(path) else path
 
 
@@ -67,6 +67,6 @@ def _has_page(path: str) -> bool:
 def _text(path: str) -> str:
     file = ROOT / path
     if file.is_dir():
-        return pages.listed(path, (one.name for one in file.iterdir() if one.is_file()))
+        return pages.folder_page(path, (one.name for one in file.iterdir() if one.is_file()))
     text = file.read_text()
-    return text if path.endswith(".md") else pages.shown(path, text)
+    return text if path.endswith(".md") else pages.file_page(path, text)

@@ -1,7 +1,7 @@
-"""Markdown as GitHub reads it, and its place in the repository -> the same for MkDocs, with links that hold there.
+"""Markdown for GitHub, and its path in the repository -> Markdown for MkDocs, with links that work on the site.
 
-Pure. The docs are written for those who read the repository. On the site, `docs` is the root, the README the first
-page, and a file of the repository that some page links to has a page of its own.
+Pure. The links in the docs are paths in the repository. On the site, `docs` is the root, the README is the first page,
+and each file of the repository that a page links to has a page of its own.
 
 Source: https://www.mkdocs.org/user-guide/writing-your-docs/#linking-to-pages
 """
@@ -21,32 +21,32 @@ _ITEM = re.compile(r"(?:[-*+]|\d+\.) ")
 _LANGUAGES = {".yml": "yaml", ".yaml": "yaml", ".sql": "sql", ".py": "python", ".json": "json", ".toml": "toml"}
 
 
-def targets(markdown: str, path: str) -> Iterator[str]:
-    """Yield what a page links to, as paths in the repository; `path` is the page's own."""
+def link_targets(markdown: str, path: str) -> Iterator[str]:
+    """Yield the targets of a page's links, as paths in the repository; `path` is that of the page."""
     for line, is_code in _lines(markdown):
         if not is_code:
             for link in _LINK.finditer(line):
                 yield _resolve(path, link[1])
 
 
-def place(path: str, *, is_folder: bool = False) -> str:
-    """Return where something of the repository stands on the site."""
+def site_path(path: str, *, is_folder: bool = False) -> str:
+    """Return the path on the site of a file or folder of the repository."""
     if path == "README.md":
         return "index.md"
     if is_folder:
-        return place(f"{path}/README.md")
+        return site_path(f"{path}/README.md")
     if path.startswith("docs/"):
         return path.removeprefix("docs/")
     return path if path.endswith(".md") else f"{path}.md"
 
 
-def moved(markdown: str, path: str, is_folder: Callable[[str], bool]) -> str:
-    """Return a page for the site: links lead to where things stand there, and lists begin after an empty line."""
-    here = posixpath.dirname(place(path))
+def site_page(markdown: str, path: str, is_folder: Callable[[str], bool]) -> str:
+    """Return a page for the site: its links lead to the site's pages, and an empty line precedes each list."""
+    here = posixpath.dirname(site_path(path))
 
     def lead(link: re.Match[str]) -> str:
         target = _resolve(path, link[1])
-        there = place(target, is_folder=is_folder(target))
+        there = site_path(target, is_folder=is_folder(target))
         return f"]({posixpath.relpath(there, here or '.')}{link[2] or ''})"
 
     made: list[str] = []
@@ -58,14 +58,14 @@ def moved(markdown: str, path: str, is_folder: Callable[[str], bool]) -> str:
     return "\n".join(made) + "\n"
 
 
-def shown(path: str, text: str) -> str:
-    """Return the page of a file that is no page."""
+def file_page(path: str, text: str) -> str:
+    """Return a page that shows a file which is not Markdown."""
     language = _LANGUAGES.get(posixpath.splitext(path)[1], "text")
     return f"# {path}\n\n````{language}\n{text.rstrip()}\n````\n"
 
 
-def listed(path: str, names: Iterable[str]) -> str:
-    """Return the page of a folder without one, with its files."""
+def folder_page(path: str, names: Iterable[str]) -> str:
+    """Return a page that lists the files of a folder without a README."""
     base = posixpath.basename(path)
     return f"# {path}\n\n" + "".join(f"- [{name}](../{base}/{name})\n" for name in sorted(names))
 

@@ -84,4 +84,4 @@ def test_what_postgres_refuses_is_said_once(world: World) -> None:
     said = outhaul(world, "load", "--rate", "0", "--json", code=1)
     assert said.count("violates check constraint") == 2
     assert '"events": ' in said
-    assert "knows no keys" in outhaul(world, "load", "--keys", "1", "--how", "copy", code=2)
+    assert "does not support keys" in outhaul(world, "load", "--keys", "1", "--how", "copy", code=2)

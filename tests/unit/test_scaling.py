@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from outhaul.cdc_reader.session.loop import MAX_IN_FLIGHT_BYTES
-from outhaul.deploy.scaling import PAGE, Figures, primaries, primary_rows_s, written
+from outhaul.deploy.scaling import PAGE, Figures, primaries, primary_rows_s, with_table
 from outhaul.sink.settings import Settings
 
 TEXT = PAGE.read_text()
@@ -16,8 +16,8 @@ MEASURED = (Path(__file__).parents[2] / "docs" / "performance.md").read_text()
 
 
 def test_the_table_is_what_its_figures_make() -> None:
-    assert written(TEXT) == TEXT, "run: python -m outhaul.deploy.scaling"
-    assert written(TEXT.replace("| 480 |", "| 481 |")) != TEXT.replace("| 480 |", "| 481 |")
+    assert with_table(TEXT) == TEXT, "run: python -m outhaul.deploy.scaling"
+    assert with_table(TEXT.replace("| 480 |", "| 481 |")) != TEXT.replace("| 480 |", "| 481 |")
 
 
 @pytest.mark.parametrize("process", ["postgres", "reader", "worker", "redis", "clickhouse"])

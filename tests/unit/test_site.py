@@ -2,11 +2,11 @@
 
 import pytest
 
-from outhaul.deploy.site.pages import listed, moved, place, shown, targets
+from outhaul.deploy.site.pages import file_page, folder_page, link_targets, site_page, site_path
 
 
 def lead(link: str, path: str) -> str:
-    page = moved(f"see [it]({link}), please\n", path, lambda target: target in {"docs/adr", "deploy/grafana"})
+    page = site_page(f"see [it]({link}), please\n", path, lambda target: target in {"docs/adr", "deploy/grafana"})
     return page.removeprefix("see [it](").removesuffix("), please\n")
 
 
@@ -32,23 +32,26 @@ def test_a_link_leads_to_the_same_thing(path: str, link: str, there: str) -> Non
 
 def test_what_looks_like_a_link_in_code_stays() -> None:
     code = "```python\nrows[0](docs/metrics.md)\n```\n"
-    assert moved(code, "README.md", lambda _: False) == code
-    assert list(targets(code, "README.md")) == []
+    assert site_page(code, "README.md", lambda _: False) == code
+    assert list(link_targets(code, "README.md")) == []
 
 
 def test_a_list_after_a_line_begins_after_an_empty_one() -> None:
     text = "Limits:\n- one\n  goes on\n- two\n\n1. three\n```\nx:\n- y\n```\n"
-    made = moved(text, "README.md", lambda _: False)
+    made = site_page(text, "README.md", lambda _: False)
     assert made == "Limits:\n\n- one\n  goes on\n- two\n\n1. three\n```\nx:\n- y\n```\n"
 
 
 def test_a_page_names_all_that_it_links_to_as_the_repository_does() -> None:
     text = "[a](../sql/x.sql) and [b](metrics.md#c), [d](https://example.org), [e](#f)\n"
-    assert list(targets(text, "docs/operations.md")) == ["sql/x.sql", "docs/metrics.md"]
+    assert list(link_targets(text, "docs/operations.md")) == ["sql/x.sql", "docs/metrics.md"]
 
 
 def test_a_file_and_a_folder_have_pages_that_show_them() -> None:
-    assert place("deploy/prometheus/outhaul.rules.yml") == "deploy/prometheus/outhaul.rules.yml.md"
-    assert "````yaml\na: 1\n````" in shown("deploy/x.yml", "a: 1\n")
-    text = listed("deploy/prometheus", ["b.yml", "a.yml"])
-    assert list(targets(text, "deploy/prometheus/README.md")) == ["deploy/prometheus/a.yml", "deploy/prometheus/b.yml"]
+    assert site_path("deploy/prometheus/outhaul.rules.yml") == "deploy/prometheus/outhaul.rules.yml.md"
+    assert "````yaml\na: 1\n````" in file_page("deploy/x.yml", "a: 1\n")
+    text = folder_page("deploy/prometheus", ["b.yml", "a.yml"])
+    assert list(link_targets(text, "deploy/prometheus/README.md")) == [
+        "deploy/prometheus/a.yml",
+        "deploy/prometheus/b.yml",
+    ]

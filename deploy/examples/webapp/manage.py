@@ -1,4 +1,4 @@
-"""Django's command line for this project."""
+"""Arguments -> Django's commands for this project. Edge: the terminal."""
 
 import os
 import sys

@@ -1,1 +1,1 @@
-"""Users: a model, one use case, its endpoint."""
+"""The app `users`: a model, a use case, and its endpoint."""

@@ -1,4 +1,4 @@
-"""The models of the app."""
+"""The models of the app. Edge: Postgres."""
 
 from django.db import models
 

@@ -1,4 +1,4 @@
-"""Tests of the use case, as an example for apps that use outhaul."""
+"""Tests of the use case and its endpoint, as an example for apps that use outhaul."""
 
 import json
 
@@ -15,9 +15,9 @@ from users.use_cases import create_user
 
 
 class CreateUser(AssertEmits, TestCase):
-    """`create_user`, and its endpoint."""
+    """Tests of `create_user` and its endpoint."""
 
-    def test_a_user_is_created_and_said_so(self) -> None:
+    def test_a_new_user_emits_one_event(self) -> None:
         """One user, one event."""
         with self.assertEmits("user_created", context={"email": "ada@example.com"}) as events:
             user = create_user("Ada", "ada@example.com")
@@ -25,14 +25,14 @@ class CreateUser(AssertEmits, TestCase):
         self.assertEqual(events[0].environment, settings.OUTHAUL_ENVIRONMENT)
 
     def test_an_address_that_is_taken_leaves_no_event(self) -> None:
-        """Neither user nor event."""
+        """No second user, no event."""
         create_user("Ada", "ada@example.com")
         with self.assertEmits(), self.assertRaises(ValidationError):
             create_user("Eve", "ada@example.com")
         self.assertEqual(User.objects.count(), 1)
 
-    def test_what_fails_afterwards_takes_the_event_along(self) -> None:
-        """A rollback removes the event too."""
+    def test_a_rollback_also_removes_the_event(self) -> None:
+        """A later error rolls back user and event."""
 
         class LaterError(Exception):
             pass
@@ -41,8 +41,8 @@ class CreateUser(AssertEmits, TestCase):
             create_user("Ada", "ada@example.com")
             raise LaterError
 
-    def test_the_door_says_what_became_of_it(self) -> None:
-        """201, 409, 400."""
+    def test_the_endpoint_returns_the_outcome_as_its_status(self) -> None:
+        """201 for a new user, 409 for a taken address, 400 for an invalid request."""
         body = json.dumps({"name": "Ada", "email": "ada@example.com"})
         codes = [
             self.client.post("/users", text, content_type="application/json").status_code
@@ -50,7 +50,7 @@ class CreateUser(AssertEmits, TestCase):
         ]
         self.assertEqual(codes, [201, 409, 400, 400])
 
-    def test_the_admin_shows_events_and_lets_nobody_change_them(self) -> None:
+    def test_the_admin_shows_events_and_forbids_changes(self) -> None:
         """The admin is read-only."""
         create_user("Ada", "ada@example.com")
         event = OutboxEvent.objects.get()

@@ -1,4 +1,4 @@
-"""The use case of the app: create a user."""
+"""Name and e-mail address -> a user and its event, in one transaction. Edge: Postgres."""
 
 from django.db import transaction
 

@@ -1,4 +1,4 @@
-"""The HTTP endpoint: `POST /users` with `{"name": …, "email": …}`."""
+"""`POST /users` with `{"name": …, "email": …}` -> a new user. Edge: HTTP."""
 
 import json
 
@@ -14,8 +14,8 @@ from users.use_cases import create_user
 def users(request: HttpRequest) -> JsonResponse:
     """Create a user: 201 with its id, 400 for an invalid request, 409 for an address that is taken."""
     try:
-        asked = json.loads(request.body)
-        name, email = str(asked["name"]), str(asked["email"])
+        body = json.loads(request.body)
+        name, email = str(body["name"]), str(body["email"])
     except (ValueError, KeyError, TypeError):
         return JsonResponse({"error": 'send {"name": …, "email": …}'}, status=400)
     try:

@@ -1,4 +1,4 @@
-"""Settings, from the same variables that outhaul reads."""
+"""Environment variables, some of them outhaul's -> Django's settings. Edge: the environment."""
 
 import os
 
@@ -51,7 +51,7 @@ DATABASES = {
         "PASSWORD": _dsn.get("password"),
         "HOST": _dsn.get("host"),
         "PORT": _dsn.get("port"),
-        # One pool for all threads of a process: threads wait for one of at most eight connections.
+        # The threads of a process share a pool of at most eight connections.
         "OPTIONS": {"pool": {"min_size": 1, "max_size": 8, "timeout": 30}},
     }
 }

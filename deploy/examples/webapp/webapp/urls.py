@@ -1,4 +1,4 @@
-"""The URLs of the app."""
+"""Paths of requests -> views."""
 
 from django.contrib import admin
 from django.urls import path

@@ -1,4 +1,4 @@
-"""For a WSGI server: `gunicorn webapp.wsgi`."""
+"""The project's settings -> a WSGI application for a server such as `gunicorn webapp.wsgi`."""
 
 import os
 
