@@ -49,7 +49,7 @@ from outhaul.sink.telemetry.exposition import Health, expose
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from outhaul.sink.settings import Settings
+    from outhaul.sink.settings import Settings, Stream
 
 log = structlog.get_logger("outhaul.reader")
 
@@ -65,13 +65,14 @@ _ATTEMPT_S = 25.0
 _PARKED_S = 5.0
 
 
-def check(settings: Settings) -> Server:
+def check(stream: Stream) -> Server:
     """Check all three servers.
 
     Raises:
         PipelineError: the first thing that is not as it must be, with what to do.
     """
-    server = check_stream(settings, check_postgres(settings))
+    settings = stream.settings
+    server = check_stream(settings, check_postgres(stream))
     payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
     check_redis(settings, payloads)
     payloads.close()
@@ -81,24 +82,25 @@ def check(settings: Settings) -> Server:
     return server
 
 
-def run(settings: Settings, stopping: Callable[[], bool], *, standby: bool = True) -> None:
+def run(stream: Stream, stopping: Callable[[], bool], *, standby: bool = True) -> None:
     """Stream from the slot to ClickHouse until `stopping` says so, then drain.
 
     Args:
-        settings: the settings.
+        stream: what to stream.
         stopping: asked at every turn.
         standby: wait while another session holds the slot, instead of giving up.
 
     Raises:
         PipelineError: an operator is needed; the slot is kept.
     """
+    settings = stream.settings
     signs = Signs(settings.receive_timeout_s)
-    expose(settings, "reader", (metrics.REGISTRY, REGISTRY), Health(signs.alive, signs.ready))
-    status_interval_s = _status_interval_s(settings, check(settings))
+    expose(settings, stream.fence, "reader", (metrics.REGISTRY, REGISTRY), Health(signs.alive, signs.ready))
+    status_interval_s = _status_interval_s(settings, check(stream))
     app = make_app(settings)
     memory.settle()
-    guard = Guard(settings, stopping)
-    waiter, watch = Standby(settings, status_interval_s, signs), TimelineWatch(settings)
+    guard = Guard(stream, stopping)
+    waiter, watch = Standby(stream, status_interval_s, signs), TimelineWatch(stream)
     binary, failures, waiting = True, 0, False
     is_held = False
     broken: FatalError | None = None
@@ -106,16 +108,16 @@ def run(settings: Settings, stopping: Callable[[], bool], *, standby: bool = Tru
         begun_at = time.monotonic()
         try:
             if guard.must_park:
-                _park(settings, guard, signs, stopping)
+                _park(stream, guard, signs, stopping)
                 continue
             if is_held:
                 waiter.wait(lambda: stopping() or guard.must_park)
                 is_held = False
                 continue
             if broken is not None:
-                mend(settings, broken)
+                mend(stream, broken)
                 broken = None
-            session = _open(app, status_interval_s, signs, watch, binary=binary)
+            session = _open(app, stream, status_interval_s, signs, watch, binary=binary)
             waiting = False
             _stream(session, lambda: stopping() or guard.must_park or watch.has_changed, watch)
         except UnsupportedBinary as error:
@@ -125,7 +127,7 @@ def run(settings: Settings, stopping: Callable[[], bool], *, standby: bool = Tru
             if not standby:
                 raise
             if not waiting:
-                log.info("standing_by", slot=settings.slot, reason=error.message)
+                log.info("standing_by", slot=stream.slot, reason=error.message)
             waiting = is_held = True
         except FatalError as error:
             if broken is not None or not is_about_the_slot(error):
@@ -135,25 +137,25 @@ def run(settings: Settings, stopping: Callable[[], bool], *, standby: bool = Tru
             # A session that had run for a while failed for a new reason.
             failures = 1 if time.monotonic() - begun_at > settings.retry_max_s else failures + 1
             signs.does("reconnecting")
-            _back_off(settings, error, failures, stopping)
+            _back_off(stream, error, failures, stopping)
 
 
 def _stream(session: Session, stopping: Callable[[], bool], watch: TimelineWatch) -> None:
     try:
         session.run(stopping)
     except PipelineError as error:
-        raise renamed(error, session.settings) from None
+        raise renamed(error, session.stream.settings) from None
     finally:
         watch.end()
         session.tools.link.close()
         session.tools.dispatcher.close()
 
 
-def _back_off(settings: Settings, error: TransientError, failures: int, stopping: Callable[[], bool]) -> None:
-    wait_s = backoff_s(failures, max_s=settings.retry_max_s, random=_random())
+def _back_off(stream: Stream, error: TransientError, failures: int, stopping: Callable[[], bool]) -> None:
+    wait_s = backoff_s(failures, max_s=stream.settings.retry_max_s, random=_random())
     metrics.SESSION_ENDS.labels(type(error).__name__).inc()
-    log.warning("session_ended", slot=settings.slot, error=error, failures=failures, wait_s=round(wait_s, 2))
-    _say_why(settings, error, wait_s)
+    log.warning("session_ended", slot=stream.slot, error=error, failures=failures, wait_s=round(wait_s, 2))
+    _say_why(stream, error, wait_s)
     _sleep(wait_s, stopping)
 
 
@@ -163,23 +165,25 @@ def _status_interval_s(settings: Settings, server: Server) -> float:
     return min(settings.status_interval_s, server.wal_sender_timeout_s / 4)
 
 
-def _open(app: SinkApp, status_interval_s: float, signs: Signs, watch: TimelineWatch, *, binary: bool) -> Session:
-    settings = app.settings
-    log_context.begin(source=settings.source, slot=settings.slot)
+def _open(
+    app: SinkApp, stream: Stream, status_interval_s: float, signs: Signs, watch: TimelineWatch, *, binary: bool
+) -> Session:
+    settings = stream.settings
+    log_context.begin(source=settings.source, slot=stream.slot)
     owner = secrets.token_hex(8)
     with connect_stream(settings) as conn:
         check_may_stream(conn, settings)
-        check_free(conn, settings)
-        check_slot(conn, settings)
-    link = open_stream(settings)
+        check_free(conn, stream)
+        check_slot(conn, stream)
+    link = open_stream(stream)
     try:
         history = link.identify()
         ended = link.ancestors(history.timeline)
         link.start(binary=binary)
         # Asked after the slot is ours: before that, another reader could still move it.
         with connect_stream(settings) as conn:
-            confirmed = confirmed_lsn(conn, settings.slot)
-            facts = slot_facts(conn, settings)
+            confirmed = confirmed_lsn(conn, stream.slot)
+            facts = slot_facts(conn, stream)
     except BaseException:
         link.close()
         raise
@@ -188,53 +192,53 @@ def _open(app: SinkApp, status_interval_s: float, signs: Signs, watch: TimelineW
     asking = ClickHouse(url, timeout_s=_ASK_TIMEOUT_S)
     payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
     wishing = ClickHouse(url, timeout_s=_WISH_TIMEOUT_S)
-    dispatcher = Dispatcher(app, payloads, ClickHouse(url, timeout_s=settings.insert_timeout_s))
-    log.info("streaming", slot=settings.slot, confirmed_lsn=str(confirmed), owner=owner, binary=binary)
+    dispatcher = Dispatcher(app, payloads, ClickHouse(url, timeout_s=settings.insert_timeout_s), stream.lane)
+    log.info("streaming", slot=stream.slot, confirmed_lsn=str(confirmed), owner=owner, binary=binary)
     tools = Tools(
         link=link,
         dispatcher=dispatcher,
         payloads=payloads,
-        recover=functools.partial(recover, asking, settings, history, confirmed, owner, past=past),
+        recover=functools.partial(recover, asking, stream, history, confirmed, owner, past=past),
         wished=functools.partial(ask, wishing, settings),
         random=_random,
         signs=signs,
     )
     watch.begin(link.pid, history, owner)
-    return Session(settings, tools, confirmed, owner=owner, binary=binary, status_interval_s=status_interval_s)
+    return Session(stream, tools, confirmed, owner=owner, binary=binary, status_interval_s=status_interval_s)
 
 
-def _park(settings: Settings, guard: Guard, signs: Signs, stopping: Callable[[], bool]) -> None:
+def _park(stream: Stream, guard: Guard, signs: Signs, stopping: Callable[[], bool]) -> None:
     """Give the slot up; make it anew when all three servers answer again.
 
     Raises:
         PipelineError: a server refuses or does not answer; the slot may still be there.
     """
-    park(settings)
+    park(stream)
     signs.does("parked")
     error = FatalError("the slot was given up before its log filled the disk", exit_code=Exit.SLOT_MISSING)
     while not stopping():
         try:
-            check(settings)
+            check(stream)
         except TransientError as reason:
             signs.does("parked")
-            _say_why(settings, reason, _PARKED_S)
+            _say_why(stream, reason, _PARKED_S)
             _sleep(_PARKED_S, stopping)
             continue
-        remake(settings, error)
+        remake(stream, error)
         guard.must_park = False
         return
 
 
-def _say_why(settings: Settings, error: TransientError, wait_s: float) -> None:
+def _say_why(stream: Stream, error: TransientError, wait_s: float) -> None:
     """Tell `outhaul status` until the attempt after this one has ended, too; a session's own state goes before it.
 
     Sentry hears of it when it has lasted.
     """
     sentry.repeated(error)
-    payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
+    payloads = Payloads(stream.settings.redis_url.get_secret_value(), stream.settings.source)
     line = f"the reader on {socket.gethostname()} (process {os.getpid()}) has no session and tries again: {error}"
     with suppress(TransientError):
-        payloads.set(reconnecting_key(settings.fence), line, ttl_s=math.ceil(wait_s + _ATTEMPT_S))
+        payloads.set(reconnecting_key(stream.fence), line, ttl_s=math.ceil(wait_s + _ATTEMPT_S))
     payloads.close()
 
 

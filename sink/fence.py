@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from outhaul.sink.clickhouse import ClickHouse
     from outhaul.sink.position import Lsn
-    from outhaul.sink.settings import Settings
+    from outhaul.sink.settings import Settings, Stream
 
 log = structlog.get_logger("outhaul.sink")
 
@@ -44,15 +44,14 @@ class Epoch:
     history: History
 
 
-def newest_epoch(clickhouse: ClickHouse, settings: Settings, lane: str = "") -> Epoch | None:
-    """Return the newest epoch of a lane, or of the stream; None before its first owner.
+def newest_epoch(clickhouse: ClickHouse, settings: Settings, lane: str) -> Epoch | None:
+    """Return the newest epoch of a lane; None before its first owner.
 
     Raises:
         PipelineError: ClickHouse refuses or does not answer.
     """
-    rows = clickhouse.rows(
-        query("latest_epoch", epochs=settings.epochs_table), parameters={"source": _fence(settings, lane)}
-    )
+    parameters = {"source": fence(settings.source, lane)}
+    rows = clickhouse.rows(query("latest_epoch", epochs=settings.epochs_table), parameters=parameters)
     if not rows:
         return None
     epoch, owner, system_identifier, timeline, slot = rows[0]
@@ -62,7 +61,7 @@ def newest_epoch(clickhouse: ClickHouse, settings: Settings, lane: str = "") -> 
 
 def raise_epoch(
     clickhouse: ClickHouse,
-    settings: Settings,
+    stream: Stream,
     history: History,
     confirmed: Lsn,
     epoch: int,
@@ -77,40 +76,35 @@ def raise_epoch(
         PipelineError: ClickHouse refuses or does not answer.
     """
     clickhouse.command(
-        query("raise_epoch", epochs=settings.epochs_table),
+        query("raise_epoch", epochs=stream.settings.epochs_table),
         parameters={
-            "source": _fence(settings, lane),
+            "source": fence(stream.settings.source, lane or stream.lane),
             "epoch": epoch,
             "owner": owner,
             "system_identifier": history.system_identifier,
             "timeline": history.timeline,
-            "slot": settings.slot + (_OF_STANDBY if history.of_standby else ""),
+            "slot": stream.slot + (_OF_STANDBY if history.of_standby else ""),
             "confirmed_lsn": int(confirmed),
         },
         settings={"async_insert": 0},
     )
-    newest = newest_epoch(clickhouse, settings, lane)
+    newest = newest_epoch(clickhouse, stream.settings, lane or stream.lane)
     if newest is None or newest.owner != owner:
         raise TransientError("another owner has raised the epoch at the same moment")
 
 
 def wait_for_older_inserts(
-    clickhouse: ClickHouse,
-    settings: Settings,
-    wait: Callable[[float], None],
-    *,
-    lane: str = "",
-    all_lanes: bool = False,
+    clickhouse: ClickHouse, settings: Settings, lane: str | None, wait: Callable[[float], None]
 ) -> None:
-    """Wait until the inserts that run now have ended: those of one lane, or of all lanes of the source.
+    """Wait until the inserts that run now have ended: those of one lane, or of all lanes of the source if it is None.
 
     Raises:
         TransientError: one does not end; begin again.
         PipelineError: ClickHouse refuses or does not answer.
     """
     patience_s, waited_s = settings.insert_timeout_s + _GRACE_S, 0.0
-    name = settings.source if all_lanes else _fence(settings, lane)
-    bound = {"mark": mark(name), "all_lanes": all_lanes}
+    name = settings.source if lane is None else fence(settings.source, lane)
+    bound = {"mark": mark(name), "all_lanes": lane is None}
     older: set[str] | None = None
     while True:
         try:
@@ -132,7 +126,3 @@ def wait_for_older_inserts(
             raise TransientError(f"{len(older)} older inserts are still running in ClickHouse after {patience_s:g} s")
         wait(_POLL_S)
         waited_s += _POLL_S
-
-
-def _fence(settings: Settings, lane: str) -> str:
-    return fence(settings.source, lane) if lane else settings.fence

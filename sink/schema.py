@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING
 import structlog
 
 from outhaul.sink.errors import Exit, FatalError
-from outhaul.sink.settings import DEDUPLICATION_WINDOW
+from outhaul.sink.settings import DEDUPLICATION_WINDOW, Outbox, Settings
 from outhaul.sink.sql import identifier, literal, names, number_in, schema_number, statement
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     import pyarrow as pa
 
     from outhaul.sink.clickhouse import ClickHouse
-    from outhaul.sink.settings import Settings
+    from outhaul.sink.settings import Outbox, Settings
 
 log = structlog.get_logger("outhaul.sink")
 
@@ -52,10 +52,10 @@ def ddl(settings: Settings, cluster: str = "") -> Iterator[tuple[str, str]]:
     }
     *files, mark = names("clickhouse")
     files += names("clickhouse/cluster") if cluster else ()
-    for number, branch in enumerate(settings.branches()):
+    for number, outbox in enumerate(settings.outboxes()):
         for name in files:
             if not (number and name.removesuffix(".sql").endswith(_OF_ALL)):
-                yield name, statement(name, table=branch.clickhouse_table, **values)
+                yield name, statement(name, table=outbox.clickhouse_table, **values)
     yield mark, statement(mark, table=settings.control_table, schema_number=schema_number("clickhouse"), **values)
 
 
@@ -89,11 +89,12 @@ def check(clickhouse: ClickHouse, settings: Settings) -> None:
         FatalError: a table is missing, or would not deduplicate.
         PipelineError: ClickHouse does not answer.
     """
-    found = tables(clickhouse, settings)
-    for name in table_names(settings):
+    names = table_names(settings, settings.outboxes())
+    found = tables(clickhouse, names)
+    for name in names:
         if name not in found:
             raise missing(name, clickhouse)
-    for name in (name for branch in settings.branches() for name in batch_tables(branch)):
+    for name in (name for outbox in settings.outboxes() for name in batch_tables(outbox)):
         if not found[name].token_window:
             raise FatalError(
                 f"ClickHouse table {name!r} does not remember insert tokens, so a retry would repeat rows",
@@ -128,19 +129,19 @@ class Table:
         return int(found[1]) if found else default
 
 
-def table_names(settings: Settings) -> tuple[str, ...]:
-    """Return the names of the pipeline's tables: events and dead letters of each outbox, epochs, pauses."""
-    own = (name for branch in settings.branches() for name in batch_tables(branch))
+def table_names(settings: Settings, outboxes: Iterable[Outbox]) -> tuple[str, ...]:
+    """Return the names of the tables: events and dead letters of these outboxes, epochs and pauses of the pipeline."""
+    own = (name for outbox in outboxes for name in batch_tables(outbox))
     return (*own, *(settings.control_table + suffix for suffix in _OF_ALL))
 
 
-def batch_tables(branch: Settings) -> tuple[str, str]:
+def batch_tables(outbox: Outbox) -> tuple[str, str]:
     """Return the tables that batches of one outbox go to: events, dead letters."""
-    return branch.clickhouse_table, branch.dead_letters_table
+    return outbox.clickhouse_table, outbox.dead_letters_table
 
 
-def tables(clickhouse: ClickHouse, settings: Settings) -> dict[str, Table]:
-    """Return those of the pipeline's tables that exist, by name.
+def tables(clickhouse: ClickHouse, names: Iterable[str]) -> dict[str, Table]:
+    """Return those of these tables that exist, by name.
 
     Raises:
         PipelineError: ClickHouse does not answer.
@@ -148,7 +149,7 @@ def tables(clickhouse: ClickHouse, settings: Settings) -> dict[str, Table]:
     rows = clickhouse.rows(
         "SELECT name, engine, engine_full, partition_key, sorting_key FROM system.tables "
         "WHERE database = currentDatabase() AND name IN {names:Array(String)}",
-        parameters={"names": list(table_names(settings))},
+        parameters={"names": list(names)},
     )
     return {row[0]: Table(*row) for row in rows}
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from outhaul.sink.app import SinkApp
-    from outhaul.sink.settings import Settings
+    from outhaul.sink.settings import Outbox, Settings
 
 log = structlog.get_logger("outhaul.sink")
 
@@ -161,26 +161,26 @@ def accept(settings: Settings, arguments: Sequence[object], named: Mapping[str, 
     if len(arguments) != 1 or named:
         raise ForeignMessageError("a task with other arguments than ours was received")
     message = Message.from_json(seal_of(settings).opened(WRITE_BATCH, arguments[0]), settings.clickhouse_table)
-    branch = branch_of(settings, message.branch)
+    outbox = outbox_of(settings, message.branch)
     message.check_addressed(
-        settings.source, (branch.clickhouse_table, branch.dead_letters_table), never=schema.table_names(settings)
+        settings.source, schema.batch_tables(outbox), never=schema.table_names(settings, settings.outboxes())
     )
     return message
 
 
-def branch_of(settings: Settings, table: str) -> Settings:
-    """Return the settings for the outbox whose events go to this table.
+def outbox_of(settings: Settings, table: str) -> Outbox:
+    """Return the outbox whose events go to this table.
 
     Raises:
         ForeignMessageError: there is none such.
     """
-    branch = settings.branch_into(table)
-    if branch is None:
+    outbox = settings.outbox_into(table)
+    if outbox is None:
         raise ForeignMessageError(
             f"a message for the table {table!r} was received, which is not among those of this worker",
             todo="Give reader and workers the same OUTHAUL_CLICKHOUSE_TABLE and OUTHAUL_MORE_TABLES",
         )
-    return branch
+    return outbox
 
 
 def _refuse(error: ForeignMessageError) -> str:
@@ -251,8 +251,7 @@ def write(sink: Sink, message: Message, *, again: bool = False) -> Report:
         return Report(Outcome.MISSING, message.token, message.sequence)
     reach("task.fetched")
 
-    branch = branch_of(sink.settings, message.branch)
-    events, letters = branch.clickhouse_table, branch.dead_letters_table
+    events, letters = schema.batch_tables(outbox_of(sink.settings, message.branch))
     again = again or message.attempt > 0
 
     def store(part: Message, rows: bytes) -> None:
@@ -262,7 +261,7 @@ def write(sink: Sink, message: Message, *, again: bool = False) -> Report:
         tables = (events if message.table == letters else message.table, letters)
         with trace.span("db.insert", f"INSERT INTO {part.table}", db__system="clickhouse", rows=part.rows):
             timeout_s = sink.settings.insert_timeout_s
-            epochs = branch.epochs_table
+            epochs = sink.settings.epochs_table
             insert(sink.clickhouse, part, rows, epochs=epochs, timeout_s=timeout_s, tables=tables, again=again)
 
     aside = 0

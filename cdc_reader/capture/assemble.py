@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from outhaul.cdc_reader.capture.decode import Segment
     from outhaul.cdc_reader.capture.stored_positions import Held
-    from outhaul.sink.settings import Settings
+    from outhaul.sink.settings import Outbox
 
 _CDC_FIELDS = [DEAD_LETTER_SCHEMA.field(name) for name in ("cdc_lsn", "cdc_ordinal", "cdc_committed_at")]
 
@@ -55,18 +55,18 @@ class _Open:
 class Assembly:
     """Batches that fill, by table; rows of another shape than those before them begin another batch of their table."""
 
-    def __init__(self, held: Held, *, source: str, branch: str, dead_letters: str) -> None:
+    def __init__(self, held: Held, *, source: str, events_table: str, dead_letters: str) -> None:
         """Leave out what is `held`.
 
         Args:
             held: positions of the outbox' rows that ClickHouse has.
             source: name of the pipeline.
-            branch: ClickHouse table for the events of the outbox.
+            events_table: ClickHouse table for the events of the outbox.
             dead_letters: table for those of its rows that ClickHouse cannot hold.
         """
         self._held = held
         self._source = source
-        self._branch = branch
+        self._events_table = events_table
         self._dead_letters = dead_letters
         self._open: dict[str, _Open] = {}
         self._full: list[Assembled] = []
@@ -107,13 +107,18 @@ class Assembly:
             self._full.append(self._open.pop(table).finish())
             batch = None
         if batch is None:
-            batch = self._open[table] = _Open(Packer(self._source, table, packed, self._branch), schema)
+            batch = self._open[table] = _Open(Packer(self._source, table, packed, self._events_table), schema)
         return batch
 
 
-def assembly_for(branch: Settings, held: Held) -> Assembly:
+def assembly_for(outbox: Outbox, held: Held) -> Assembly:
     """Begin an assembly for the rows of one outbox, of which ClickHouse has those that are `held`."""
-    return Assembly(held, source=branch.source, branch=branch.clickhouse_table, dead_letters=branch.dead_letters_table)
+    return Assembly(
+        held,
+        source=outbox.settings.source,
+        events_table=outbox.clickhouse_table,
+        dead_letters=outbox.dead_letters_table,
+    )
 
 
 def _cdc_columns(segment: Segment) -> list[pa.Array]:

@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 class Dispatcher:
     """Sends batches of one epoch; for one thread."""
 
-    def __init__(self, app: SinkApp, payloads: Payloads, clickhouse: ClickHouse, lane: str = "") -> None:
-        """Keep the connections; nothing is opened yet. The lane is the stream's where none is named."""
-        self._lane = lane or app.settings.lane
+    def __init__(self, app: SinkApp, payloads: Payloads, clickhouse: ClickHouse, lane: str) -> None:
+        """Keep the connections; nothing is opened yet. `lane` is that of the rows."""
+        self._lane = lane
         self._app = app
         self._payloads = payloads
         self._clickhouse = clickhouse

@@ -28,8 +28,8 @@ def both_sides(settings: Settings) -> Iterator[ClickHouse]:
         PipelineError: a table is missing, or a server refuses or does not answer.
     """
     with connect(settings.postgres_dsn.get_secret_value()) as conn:
-        for branch in settings.branches():
-            describe(conn, branch)
+        for outbox in settings.outboxes():
+            describe(conn, outbox, settings.undivided)
     clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=ASK_TIMEOUT_S)
     try:
         schema.check(clickhouse, settings)

@@ -5,7 +5,7 @@ Edge: the command line.
 
 from __future__ import annotations
 
-import time
+from datetime import datetime
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import Annotated
 
@@ -22,7 +22,7 @@ from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.errors import Exit, FatalError
 from outhaul.sink.letters import dead_letters
 from outhaul.sink.redis.payloads import Payloads
-from outhaul.sink.settings import Settings, load
+from outhaul.sink.settings import Outbox, Settings, load
 
 dlq = typer.Typer(name="dlq", no_args_is_help=True, help="Dead letters: events that ClickHouse cannot hold.")
 
@@ -32,17 +32,22 @@ _SHOWN = 10
 _SHOWN_CHARACTERS = 100
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Since = Annotated[str, typer.Option(help="Set aside since: 2026-01-31T12:00 (UTC), or 2h.", metavar="TIME")]
-Until = Annotated[str, typer.Option(help="Set aside before this time.", metavar="TIME")]
+Since = Annotated[
+    datetime | None,
+    typer.Option(parser=options.moment, metavar="TIME", help="Set aside since: 2026-01-31T12:00 (UTC), or 2h."),
+]
+Until = Annotated[
+    datetime | None, typer.Option(parser=options.moment, metavar="TIME", help="Set aside before this time.")
+]
 Reason = Annotated[str, typer.Option(help="Only letters whose reason contains this text.", metavar="TEXT")]
 All = Annotated[bool, typer.Option("--all", help="All letters that are not discarded.")]
 Positions = Annotated[list[str] | None, typer.Argument(help="As `list` prints them: 0/1A2B3C#0", metavar="POSITION")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 
 
-def _open(table: str) -> tuple[Settings, ClickHouse]:
-    branch = options.one(load(), table)
-    return branch, _opened(branch)
+def _open(table: str) -> tuple[Outbox, ClickHouse]:
+    outbox = options.one(load(), table)
+    return outbox, _opened(outbox.settings)
 
 
 def _opened(settings: Settings) -> ClickHouse:
@@ -51,9 +56,10 @@ def _opened(settings: Settings) -> ClickHouse:
     return clickhouse
 
 
-def _filter(since: str, until: str, reason: str, *, discarded: bool = False) -> dead_letters.Filter:
-    now = time.time()
-    since_us, until_us = (letters.time_us(text, now) if text else None for text in (since, until))
+def _filter(
+    since: datetime | None, until: datetime | None, reason: str, *, discarded: bool = False
+) -> dead_letters.Filter:
+    since_us, until_us = (round(time.timestamp() * 1e6) if time else None for time in (since, until))
     return dead_letters.Filter(since_us, until_us, reason, discarded)
 
 
@@ -61,8 +67,8 @@ def _filter(since: str, until: str, reason: str, *, discarded: bool = False) -> 
 def list_(
     *,
     table: options.EachOrOne = "",
-    since: Since = "",
-    until: Until = "",
+    since: Since = None,
+    until: Until = None,
     reason: Reason = "",
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="List at most this many.")] = 20,
     discarded: Annotated[bool, typer.Option("--discarded", help="Include discarded letters.")] = False,
@@ -74,15 +80,15 @@ def list_(
     """
     wanted = _filter(since, until, reason, discarded=discarded)
     settings = load()
-    for branch in options.each(settings, table):
-        named = {} if len(settings.branches()) == 1 else {"table": branch.table}
-        _list(branch, wanted, limit, named, as_json=as_json)
+    for outbox in options.each(settings, table):
+        named = {} if len(settings.outboxes()) == 1 else {"table": outbox.table}
+        _list(outbox, wanted, limit, named, as_json=as_json)
 
 
-def _list(settings: Settings, wanted: dead_letters.Filter, limit: int, named: dict[str, str], *, as_json: bool) -> None:
-    clickhouse = _opened(settings)
-    counted = dead_letters.summary(clickhouse, settings, wanted, reasons=_REASONS)
-    newest = dead_letters.newest(clickhouse, settings, wanted, limit=limit)
+def _list(outbox: Outbox, wanted: dead_letters.Filter, limit: int, named: dict[str, str], *, as_json: bool) -> None:
+    clickhouse = _opened(outbox.settings)
+    counted = dead_letters.summary(clickhouse, outbox, wanted, reasons=_REASONS)
+    newest = dead_letters.newest(clickhouse, outbox, wanted, limit=limit)
     if as_json:
         found = {
             **named,
@@ -117,8 +123,8 @@ def show(
     Example: outhaul dlq show 0/1A2B3C#0
     """
     at = letters.position_of(position)
-    settings, clickhouse = _open(table)
-    found = dead_letters.find(clickhouse, settings, [at])
+    outbox, clickhouse = _open(table)
+    found = dead_letters.find(clickhouse, outbox, [at])
     if not found:
         raise FatalError(f"no dead letter has position {at}", todo="`outhaul dlq list` prints the positions")
     typer.echo(letters.json_text(letters.to_json(found[0]), indent=None if as_json else 2))
@@ -131,7 +137,9 @@ def retry(
     table: options.One = "",
     everything: All = False,
     reason: Reason = "",
-    wait: Annotated[float, typer.Option(min=1, help="Give up after this many seconds without an answer.")] = 60.0,
+    wait: Annotated[
+        float, typer.Option(parser=options.duration(1), help="Give up after this time without an answer.")
+    ] = 60,
     as_json: Json = False,
 ) -> None:
     """Have the workers try to store dead letters again; letters that are stored are removed from the dead letters.
@@ -140,11 +148,11 @@ def retry(
 
     Example: outhaul dlq retry --reason "is outside what"
     """
-    settings, clickhouse = _open(table)
-    chosen = letters.chosen(clickhouse, settings, positions or [], everything=everything, reason=reason)
-    payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
-    check_redis(settings, payloads)
-    done = letters.retry(settings, payloads, chosen, wait_s=wait)
+    outbox, clickhouse = _open(table)
+    chosen = letters.chosen(clickhouse, outbox, positions or [], everything=everything, reason=reason)
+    payloads = Payloads(outbox.settings.redis_url.get_secret_value(), outbox.settings.source)
+    check_redis(outbox.settings, payloads)
+    done = letters.retry(outbox, payloads, chosen, wait_s=wait)
     if as_json:
         typer.echo(letters.json_text(done.to_json()))
     else:
@@ -166,9 +174,9 @@ def discard(
 
     Example: outhaul dlq discard 0/1A2B3C#0
     """
-    settings, clickhouse = _open(table)
-    chosen = letters.chosen(clickhouse, settings, positions or [], everything=everything, reason=reason)
-    found = [one for one in dead_letters.find(clickhouse, settings, chosen) if not one.discarded]
+    outbox, clickhouse = _open(table)
+    chosen = letters.chosen(clickhouse, outbox, positions or [], everything=everything, reason=reason)
+    found = [one for one in dead_letters.find(clickhouse, outbox, chosen) if not one.discarded]
     for letter in found[:_SHOWN]:
         typer.echo(letters.json_text(letters.to_json(letter)), err=True)
     if len(found) > _SHOWN:
@@ -176,7 +184,7 @@ def discard(
     if found:
         typer.echo(f"discarding deletes the values of {len(found):,} events; they cannot be restored", err=True)
         consent("Discard them?", yes=yes)
-    done = letters.discard(clickhouse, settings, found)
+    done = letters.discard(clickhouse, outbox, found)
     unknown = [str(at) for at in sorted(set(chosen) - {letter.position for letter in found})]
     if as_json:
         typer.echo(letters.json_text({"discarded": done, "unknown": unknown}))
@@ -191,8 +199,8 @@ def export(
     *,
     table: options.One = "",
     form: Annotated[str, typer.Option("--format", help="jsonl: one JSON object per line.")] = "jsonl",
-    since: Since = "",
-    until: Until = "",
+    since: Since = None,
+    until: Until = None,
     reason: Reason = "",
 ) -> None:
     """Write dead letters with all their values, one JSON object per line, in order of position; no discarded ones.
@@ -204,8 +212,8 @@ def export(
     if file is not None and file.exists():
         raise FatalError(f"{file} already exists", todo="Name a new file", exit_code=Exit.USAGE)
     wanted = _filter(since, until, reason)
-    settings, clickhouse = _open(table)
-    lines = letters.exported(clickhouse, settings, wanted)
+    outbox, clickhouse = _open(table)
+    lines = letters.exported(clickhouse, outbox, wanted)
     if file is None:
         for line in lines:
             typer.echo(line)

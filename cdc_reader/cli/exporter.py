@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from outhaul.cdc_reader.cli import options
 from outhaul.cdc_reader.operate.exporter.run import run
 from outhaul.sink.errors import Exit, FatalError
 from outhaul.sink.settings import load
@@ -20,10 +21,15 @@ from outhaul.sink.telemetry.scrub import scrub_of
 
 def exporter(
     *,
-    every_s: Annotated[float, typer.Option("--every", min=0.5, help="Seconds between two polls of a server.")] = 5.0,
+    every_s: Annotated[
+        float, typer.Option("--every", parser=options.duration(0.5), help="Time between two polls of a server.")
+    ] = 5,
     audit_every_s: Annotated[
-        float, typer.Option("--audit-every", min=0, help="Seconds between two passes of the audit; 0: no audit.")
-    ] = 60.0,
+        float,
+        typer.Option(
+            "--audit-every", parser=options.duration(), help="Time between two passes of the audit; 0: no audit."
+        ),
+    ] = 60,
 ) -> None:
     """Serve metrics of the slot, ClickHouse and Redis, and of a continuous audit of outbox and event table. Read-only.
 

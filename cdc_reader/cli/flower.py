@@ -18,6 +18,7 @@ import typer
 from kombu.connection import Connection
 from redis import RedisError
 
+from outhaul.cdc_reader.cli import options
 from outhaul.sink import redis_url
 from outhaul.sink.app import TRANSPORT, make_app
 from outhaul.sink.errors import Exit, FatalError
@@ -40,7 +41,7 @@ def flower(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 5555,
     max_tasks: Annotated[int, typer.Option(min=1, help="Newest batches to keep in memory.")] = 10_000,
     purge_offline_workers: Annotated[
-        int, typer.Option(min=0, help="Hide a worker this many seconds after it has gone offline.")
+        float, typer.Option(parser=options.duration(), help="Hide a worker this long after it has gone offline.")
     ] = 600,
     read_only: Annotated[
         bool, typer.Option(help="Hide the buttons that revoke batches and stop or change workers.")
@@ -61,16 +62,16 @@ def flower(
     # Flower recognizes a broker by the transport's name in its URL; outhaul's transport is read like a plain Redis.
     Connection.resolve_aliases[TRANSPORT] = "redis"
     _show_queue(settings)
-    options = {
+    chosen = {
         "address": host,
         "port": port,
         "max-tasks": max_tasks,
-        "purge-offline-workers": purge_offline_workers,
+        "purge-offline-workers": round(purge_offline_workers),
         "read-only": str(read_only).lower(),
         "tasks-columns": _COLUMNS,
     }
     # A later option overrides an earlier one.
-    arguments = [*(f"--{name}={value}" for name, value in options.items()), *context.args]
+    arguments = [*(f"--{name}={value}" for name, value in chosen.items()), *context.args]
     try:
         make_app(settings).start(["flower", *arguments])
     except OSError as error:

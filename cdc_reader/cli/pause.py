@@ -6,15 +6,16 @@ Edge: the command line.
 from __future__ import annotations
 
 import json
+import math
 from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
+from outhaul.cdc_reader.cli import options
 from outhaul.cdc_reader.operate import pause_command
 from outhaul.cdc_reader.operate.pause_command import PauseResult, Reader
 from outhaul.cdc_reader.session.pause import check_length
-from outhaul.sink import duration
 from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.errors import Exit
 from outhaul.sink.redis.payloads import Payloads
@@ -27,8 +28,9 @@ _WAIT_S = 30.0
 def pause(
     *,
     lasting: Annotated[
-        str, typer.Option("--for", metavar="DURATION", help="Resume after this time: 90s, 30m, 2h, 1h30m, 1d.")
-    ] = "",
+        float | None,
+        typer.Option("--for", parser=options.duration(), help="Resume after this time: 90s, 30m, 2h, 1h30m, 1d."),
+    ] = None,
     reason: Annotated[str, typer.Option(help="Text for `outhaul status` to show.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -38,7 +40,7 @@ def pause(
 
     Example: outhaul pause --for 2h --reason "ClickHouse upgrade"
     """
-    for_s = check_length(duration.seconds(lasting)) if lasting else 0
+    for_s = 0 if lasting is None else check_length(math.ceil(lasting))
     settings = load()
     payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
     clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=_TIMEOUT_S)

@@ -14,14 +14,13 @@ import typer
 
 from outhaul.cdc_reader.cli import options
 from outhaul.cdc_reader.cli.confirm import consent
-from outhaul.cdc_reader.operate.pruning.outbox_table import Outbox, paused
+from outhaul.cdc_reader.operate.pruning.outbox_table import OutboxTable, paused
 from outhaul.cdc_reader.operate.pruning.prune import BATCH, Report, Wish
 from outhaul.cdc_reader.operate.pruning.prune import prune as make_pass
 from outhaul.cdc_reader.postgres.preflight import check_clickhouse, connect
-from outhaul.sink import duration
 from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.errors import Exit, FatalError, TransientError
-from outhaul.sink.settings import Settings, load
+from outhaul.sink.settings import Outbox, Settings, load
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,9 +31,15 @@ _TIMEOUT_S = 60
 def prune(
     *,
     table: options.EachOrOne = "",
-    older_than: Annotated[str, typer.Option(help="Delete rows older than this: 7d, 12h.", metavar="AGE")] = "",
+    older_than: Annotated[
+        float,
+        typer.Option(parser=options.age, metavar="AGE", show_default=False, help="Delete rows older than this: 7d."),
+    ] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only report what would be deleted.")] = False,
-    every: Annotated[str, typer.Option(help="Repeat until SIGTERM, at this interval: 1h.", metavar="TIME")] = "",
+    every: Annotated[
+        float,
+        typer.Option(parser=options.duration(), help="Repeat until SIGTERM, at this interval: 1h.", show_default=False),
+    ] = 0,
     batch: Annotated[int, typer.Option(min=1, max=50_000, help="Rows per transaction.")] = BATCH,
     partitions_ahead: Annotated[int, typer.Option(min=0, max=1000, help="Create this many future partitions.")] = 0,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
@@ -47,10 +52,10 @@ def prune(
     settings = load()
     chosen = options.each(settings, table)
     wish = _wish(settings, older_than, batch, partitions_ahead, dry_run=dry_run)
-    pause_s = duration.seconds(every) if every else 0
+    pause_s = every
     if not dry_run:
-        for branch in chosen:
-            _agree(branch, wish, yes=yes)
+        for outbox in chosen:
+            _agree(outbox, wish, yes=yes)
     asked: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda signum, _frame: asked.append(signum))
@@ -61,10 +66,10 @@ def prune(
     while True:
         is_fine = True
         try:
-            for branch in chosen:
-                report = _pass(branch, wish, stop)
+            for outbox in chosen:
+                report = _pass(outbox, wish, stop)
                 is_fine &= not report.lacking
-                named = {} if len(settings.branches()) == 1 else {"table": branch.table}
+                named = {} if len(settings.outboxes()) == 1 else {"table": outbox.table}
                 _print(named, report, as_json=as_json)
         except TransientError as error:
             if not pause_s:
@@ -85,7 +90,7 @@ def _print(named: dict[str, str], report: Report, *, as_json: bool) -> None:
         typer.echo("".join(f"{name}: " for name in named.values()) + described(report))
 
 
-def _wish(settings: Settings, older_than: str, batch: int, partitions_ahead: int, *, dry_run: bool) -> Wish:
+def _wish(settings: Settings, older_than: float, batch: int, partitions_ahead: int, *, dry_run: bool) -> Wish:
     age = older_than or settings.prune_older_than
     if not age:
         raise FatalError(
@@ -93,19 +98,20 @@ def _wish(settings: Settings, older_than: str, batch: int, partitions_ahead: int
             todo="Pass --older-than 7d",
             exit_code=Exit.USAGE,
         )
-    return Wish(duration.seconds(age), batch, dry_run, partitions_ahead)
+    return Wish(age, batch, dry_run, partitions_ahead)
 
 
-def _agree(settings: Settings, wish: Wish, *, yes: bool) -> None:
+def _agree(outbox: Outbox, wish: Wish, *, yes: bool) -> None:
     cutoff = wish.cutoff(datetime.now(UTC))
-    with connect(settings.postgres_dsn.get_secret_value()) as conn:
-        outbox = Outbox(conn, settings, dry_run=wish.dry_run)
-        count = outbox.count_old(cutoff)
-        name = outbox.name
-    _check(settings)
+    with connect(outbox.settings.postgres_dsn.get_secret_value()) as conn:
+        table = OutboxTable(conn, outbox, dry_run=wish.dry_run)
+        count = table.count_old(cutoff)
+        name = table.name
+    _check(outbox.settings)
     typer.echo(
         f"{name} has {'many' if count is None else f'{count:,}'} rows before {cutoff.isoformat(timespec='seconds')}. "
-        f"Rows that ClickHouse has for source {settings.source!r} will be deleted, {wish.batch:,} per transaction",
+        f"Rows that ClickHouse has for source {outbox.settings.source!r} will be deleted, {wish.batch:,} per "
+        "transaction",
         err=True,
     )
     consent("Delete them?", yes=yes)
@@ -117,9 +123,9 @@ def _check(settings: Settings) -> ClickHouse:
     return clickhouse
 
 
-def _pass(settings: Settings, wish: Wish, stop: Callable[[], bool]) -> Report:
-    with connect(settings.postgres_dsn.get_secret_value()) as conn:
-        return make_pass(Outbox(conn, settings, dry_run=wish.dry_run), _check(settings), settings, wish, stop)
+def _pass(outbox: Outbox, wish: Wish, stop: Callable[[], bool]) -> Report:
+    with connect(outbox.settings.postgres_dsn.get_secret_value()) as conn:
+        return make_pass(OutboxTable(conn, outbox, dry_run=wish.dry_run), _check(outbox.settings), outbox, wish, stop)
 
 
 def described(report: Report) -> str:

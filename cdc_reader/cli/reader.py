@@ -29,12 +29,13 @@ def reader(
 
     Example: OUTHAUL_POSTGRES_DSN=postgresql://... outhaul reader
     """
-    settings = options.stream(load(), shard)
+    stream = options.stream(load(), shard)
+    settings = stream.settings
     logs.configure(settings.log_format, level=settings.log_level, scrub=scrub_of(settings))
     logs.watch_threads()
-    log_context.begin(source=settings.source, slot=settings.slot)
+    log_context.begin(source=settings.source, slot=stream.slot)
     memory.bound()
-    sentry.configure(settings, "reader")
+    sentry.configure(settings, "reader", slot=stream.slot)
     asked: list[int] = []
 
     def stop(signum: int, _frame: object) -> None:
@@ -45,4 +46,4 @@ def reader(
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     with sentry.stopping():
-        run(settings, lambda: bool(asked), standby=standby)
+        run(stream, lambda: bool(asked), standby=standby)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,7 +18,7 @@ from outhaul.cdc_reader.outbox.id_ranges import Scope
 from outhaul.cdc_reader.outbox.snapshot import behind_the_slot
 from outhaul.sink.errors import Exit, FatalError
 from outhaul.sink.position import Lsn
-from outhaul.sink.settings import Settings, load
+from outhaul.sink.settings import Outbox, load
 from outhaul.sink.sql import identifier
 
 if TYPE_CHECKING:
@@ -32,52 +31,53 @@ _INTERVAL = re.compile(r"(\d{1,18})(?:-(\d{1,18}))?")
 def replay(
     *,
     table: options.One = "",
-    since: Annotated[datetime | None, typer.Option(help="Events from this time on, UTC.")] = None,
-    until: Annotated[datetime | None, typer.Option(help="Events before this time, UTC.")] = None,
+    since: options.Since = None,
+    until: options.Until = None,
     lsn: Annotated[str, typer.Option(help="From the first event that event_log has at or after this LSN.")] = "",
     ids: Annotated[str, typer.Option(help="Ids and ranges of ids, for example 7,100-200.")] = "",
     kind: Annotated[list[str] | None, typer.Option("--type", help="Events of this type; may be repeated.")] = None,
     into: Annotated[str, typer.Option(help="Target table; created like event_log if missing.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count the rows to store.")] = False,
-    wait_s: Annotated[float, typer.Option("--wait", help="Longest wait for the slot to pass all commits, in s.")] = 60,
+    wait_s: options.WaitS = 60,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Store chosen rows of the outbox that ClickHouse lacks. Rows that ClickHouse has are not changed.
 
     Example: outhaul replay --since 2026-11-01 --type user_created --into event_log_rebuilt
     """
-    settings = options.one(load(), table)
+    outbox = options.one(load(), table)
     if into and not _NAME.fullmatch(into):
         raise FatalError(f"{into!r} is not a table name", todo="Use a-z, 0-9 and _", exit_code=Exit.USAGE)
-    with both_sides(settings) as clickhouse:
+    with both_sides(outbox.settings) as clickhouse:
         scope = Scope(
-            since=_utc(since),
-            until=_utc(until),
+            since=since,
+            until=until,
             types=tuple(kind or ()),
-            intervals=_intervals(ids) if ids else _from_lsn(clickhouse, settings, lsn),
+            intervals=_intervals(ids) if ids else _from_lsn(clickhouse, outbox, lsn),
         )
-        with behind_the_slot(settings, within_s=wait_s) as line, output.range_bar("replaying") as on_range:
+        with (
+            behind_the_slot(outbox.settings.streams(), within_s=wait_s) as line,
+            output.range_bar("replaying") as on_range,
+        ):
             if dry_run and into and not clickhouse.rows(f"EXISTS TABLE {identifier(into)}")[0][0]:
                 # The table would be created empty: all rows but the dead letters are missing.
-                tally, stored = healing.verify(settings, line, scope, on_range), 0
+                tally, stored = healing.verify(outbox, line, scope, on_range), 0
                 tally.missing = tally.rows - tally.dead_letters
             elif dry_run:
-                tally, stored = healing.verify(settings, line, scope, on_range, into=into), 0
+                tally, stored = healing.verify(outbox, line, scope, on_range, into=into), 0
             else:
                 if into:
-                    like = identifier(settings.clickhouse_table)
+                    like = identifier(outbox.clickhouse_table)
                     clickhouse.command(f"CREATE TABLE IF NOT EXISTS {identifier(into)} AS {like}")
-                done = healing.heal(settings, line, scope, on_range, patience_s=120.0, into=into)
+                done = healing.heal(
+                    outbox, outbox.settings.undivided, line, scope, on_range, patience_s=120.0, into=into
+                )
                 tally, stored = done.tally, done.stored
-    found = {"rows": tally.rows, "missing": tally.missing, "stored": stored, "into": into or settings.clickhouse_table}
+    found = {"rows": tally.rows, "missing": tally.missing, "stored": stored, "into": into or outbox.clickhouse_table}
     if as_json:
         typer.echo(json.dumps(found))
     else:
         output.facts([(name, str(value)) for name, value in found.items()])
-
-
-def _utc(time: datetime | None) -> datetime | None:
-    return time.replace(tzinfo=UTC) if time is not None and time.tzinfo is None else time
 
 
 def _intervals(text: str) -> tuple[tuple[int, int], ...]:
@@ -97,7 +97,7 @@ def _intervals(text: str) -> tuple[tuple[int, int], ...]:
     return tuple(merged)
 
 
-def _from_lsn(clickhouse: ClickHouse, settings: Settings, text: str) -> tuple[tuple[int, int], ...]:
+def _from_lsn(clickhouse: ClickHouse, outbox: Outbox, text: str) -> tuple[tuple[int, int], ...]:
     if not text:
         return ()
     try:
@@ -105,9 +105,9 @@ def _from_lsn(clickhouse: ClickHouse, settings: Settings, text: str) -> tuple[tu
     except ValueError as error:
         raise FatalError(str(error), exit_code=Exit.USAGE) from None
     rows = clickhouse.rows(
-        f"SELECT count(), min(id), max(id) FROM {settings.clickhouse_table} "  # noqa: S608 - a checked name
+        f"SELECT count(), min(id), max(id) FROM {outbox.clickhouse_table} "  # noqa: S608 - a checked name
         "WHERE cdc_source = {source:String} AND cdc_lsn >= {lsn:UInt64} AND cdc_lsn % 8 != 7",
-        parameters={"source": settings.source, "lsn": int(lsn)},
+        parameters={"source": outbox.settings.source, "lsn": int(lsn)},
     )
     count, first, last = rows[0]
     if not count:

@@ -24,7 +24,7 @@ from outhaul.cdc_reader.postgres.preflight import check_server, connect
 from outhaul.cdc_reader.slots.plan import count_unread
 from outhaul.cdc_reader.slots.reshard import begin, end, former_streams, unfinished
 from outhaul.sink.clickhouse import ClickHouse
-from outhaul.sink.settings import MAX_SHARDS, Settings, load
+from outhaul.sink.settings import MAX_SHARDS, Settings, Stream, load
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,7 +79,7 @@ def setup(
     apply_postgres(settings, typer.echo)
     if with_rebind:
         typer.echo(rebind(clickhouse, settings))
-    unread = count_unread(settings, clickhouse)
+    unread = count_unread(settings.undivided, clickhouse)
     if unread.events:
         typer.echo(
             f"{unread.events} events ({unread.which}) are in the outbox and not in "
@@ -87,14 +87,14 @@ def setup(
         )
 
 
-def _former(settings: Settings) -> list[Settings]:
+def _former(settings: Settings) -> list[Stream]:
     with connect(settings.postgres_dsn.get_secret_value()) as conn:
         check_server(conn)
     with connect_stream(settings) as conn:
         return former_streams(conn, settings)
 
 
-def _print_reshard(former: Sequence[Settings], streams: Sequence[Settings]) -> None:
+def _print_reshard(former: Sequence[Stream], streams: Sequence[Stream]) -> None:
     typer.echo(
         f"the number of shards changes. Plan: drop {_slots(former)}, create {_slots(streams)}, and copy the events in "
         "between from the outbox; nothing is lost. First stop the old readers with SIGTERM; keep the workers running",
@@ -102,11 +102,11 @@ def _print_reshard(former: Sequence[Settings], streams: Sequence[Settings]) -> N
     )
 
 
-def _slots(streams: Sequence[Settings]) -> str:
+def _slots(streams: Sequence[Stream]) -> str:
     return ", ".join(stream.slot for stream in streams)
 
 
-def _begin(settings: Settings, clickhouse: ClickHouse, streams: Sequence[Settings]) -> None:
+def _begin(settings: Settings, clickhouse: ClickHouse, streams: Sequence[Stream]) -> None:
     apply_postgres(settings, typer.echo, without_slots=True)
     with output.range_bar("healing") as on_range:
         for stream, copied in begin(streams, clickhouse, waiting=_print_waiting, on_range=on_range):

@@ -25,7 +25,7 @@ from outhaul.cdc_reader.slots.plan import Plan, make_plan
 from outhaul.sink.errors import Exit, FatalError, PipelineError
 from outhaul.sink.position import NO_LSN, Lsn
 from outhaul.sink.redis.payloads import Payloads
-from outhaul.sink.settings import Settings, load
+from outhaul.sink.settings import Settings, Stream, load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,9 +50,9 @@ def show(*, shard: options.Shard = None, as_json: Json = False) -> None:
 
     Example: outhaul slot show --json | jq .unread.events
     """
-    settings = options.stream(load(), shard)
-    with both_sides(settings):
-        plan = make_plan(settings, "none", skips=False, heals=True)
+    stream = options.stream(load(), shard)
+    with both_sides(stream.settings):
+        plan = make_plan(stream, "none", skips=False, heals=True)
     _print(plan, as_json=as_json)
     raise typer.Exit(Exit.NOT_FINE if plan.problem else Exit.FINE)
 
@@ -63,15 +63,15 @@ def create(*, shard: options.Shard = None, yes: Yes = False, dry_run: DryRun = F
 
     Example: outhaul slot create --yes
     """
-    settings = options.stream(load(), shard)
-    with connect_stream(settings) as conn:
-        if slot_facts(conn, settings) is not None:
+    stream = options.stream(load(), shard)
+    with connect_stream(stream.settings) as conn:
+        if slot_facts(conn, stream) is not None:
             raise FatalError(
-                f"slot {settings.slot!r} already exists",
+                f"slot {stream.slot!r} already exists",
                 todo="Show it with `outhaul slot show`; recreate it with `outhaul slot reset --recreate`",
                 exit_code=Exit.USAGE,
             )
-    _recreate(settings, "create the slot at the current end of the WAL", False, yes, dry_run, as_json)
+    _recreate(stream, "create the slot at the current end of the WAL", False, yes, dry_run, as_json)
 
 
 @slot.command()
@@ -87,17 +87,17 @@ def drop(
 
     Example: outhaul slot drop --dry-run
     """
-    settings = options.stream(load(), shard)
-    with both_sides(settings) as clickhouse:
-        plan = make_plan(settings, "drop the slot", skips=True, heals=not accept_loss)
+    stream = options.stream(load(), shard)
+    with both_sides(stream.settings) as clickhouse:
+        plan = make_plan(stream, "drop the slot", skips=True, heals=not accept_loss)
         if plan.slot is None:
-            raise FatalError(f"slot {settings.slot!r} does not exist", exit_code=Exit.SLOT_MISSING)
+            raise FatalError(f"slot {stream.slot!r} does not exist", exit_code=Exit.SLOT_MISSING)
         _confirm(plan, "Drop the slot?", yes=yes, dry_run=dry_run, as_json=as_json)
-        with hold(settings) as conn:
-            facts = slot_facts(conn, settings)
+        with hold(stream) as conn:
+            facts = slot_facts(conn, stream)
             at = facts.confirmed if facts and facts.confirmed else NO_LSN
-            (note_accepted if accept_loss else note_due)(clickhouse, settings, at)
-            slot_change.drop(conn, settings)
+            (note_accepted if accept_loss else note_due)(clickhouse, (stream,), at)
+            slot_change.drop(conn, stream)
     _report(plan, {"dropped": True, "next": "outhaul slot create"}, as_json=as_json)
 
 
@@ -133,7 +133,7 @@ def reset(
 
     Example: outhaul slot reset --to now --dry-run
     """
-    settings = options.stream(load(), shard)
+    stream = options.stream(load(), shard)
     if recreate or to == "now":
         if to not in {"", "now"}:
             raise FatalError(
@@ -141,17 +141,17 @@ def reset(
                 todo="Leave out --to",
                 exit_code=Exit.USAGE,
             )
-        _recreate(settings, "recreate the slot at the current end of the WAL", accept_loss, yes, dry_run, as_json)
+        _recreate(stream, "recreate the slot at the current end of the WAL", accept_loss, yes, dry_run, as_json)
     elif to == "confirmed":
         action = "end the session and stream again from the confirmed position"
-        with both_sides(settings) as clickhouse:
-            plan = make_plan(settings, action, skips=False, heals=True)
+        with both_sides(stream.settings) as clickhouse:
+            plan = make_plan(stream, action, skips=False, heals=True)
             _confirm(plan, "Do it?", yes=yes, dry_run=dry_run, as_json=as_json)
-            at = slot_change.restart(settings, clickhouse)
-            following = {"next": "outhaul verify --repair"} if due(clickhouse, settings) else {}
+            at = slot_change.restart(stream, clickhouse)
+            following = {"next": "outhaul verify --repair"} if due(clickhouse, (stream,)) else {}
         _report(plan, {"slot_at": str(at), **following}, as_json=as_json)
     elif to:
-        _advance(settings, _lsn(to), accept_loss, yes, dry_run, as_json)
+        _advance(stream, _lsn(to), accept_loss, yes, dry_run, as_json)
     else:
         raise FatalError(
             "no position is given", todo="Pass --to now, --to confirmed, --to LSN or --recreate", exit_code=Exit.USAGE
@@ -159,43 +159,43 @@ def reset(
 
 
 def _recreate(
-    settings: Settings,
+    stream: Stream,
     action: str,
     accept_loss: bool,
     yes: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    with both_sides(settings) as clickhouse:
-        plan = make_plan(settings, action, skips=True, heals=not accept_loss)
+    with both_sides(stream.settings) as clickhouse:
+        plan = make_plan(stream, action, skips=True, heals=not accept_loss)
         _confirm(plan, "Do it?", yes=yes, dry_run=dry_run, as_json=as_json)
-        _check_redis(settings)
+        _check_redis(stream.settings)
         stored = 0
-        with slot_change.make_anew(settings, clickhouse, accept_loss=accept_loss, waiting=_print_waiting) as line:
+        with slot_change.make_anew(stream, clickhouse, accept_loss=accept_loss, waiting=_print_waiting) as line:
             if not accept_loss:
-                notes = due(clickhouse, settings)
-                with _copy_error(settings), output.range_bar("healing") as on_range:
-                    done = healing.heal_all(settings, line, on_range, patience_s=_PATIENCE_S)
+                notes = due(clickhouse, (stream,))
+                with _copy_error(stream), output.range_bar("healing") as on_range:
+                    done = healing.heal_all(stream, line, on_range, patience_s=_PATIENCE_S)
                     stored = sum(one.stored for one in done)
                 note_done(clickhouse, notes)
         _report(plan, {"slot_at": str(line.lsn), "stored": stored}, as_json=as_json)
 
 
 def _advance(
-    settings: Settings,
+    stream: Stream,
     target: Lsn,
     accept_loss: bool,
     yes: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    with connect_stream(settings) as conn:
-        slot_change.check_target(conn, settings, target)
-    with both_sides(settings) as clickhouse:
-        plan = make_plan(settings, f"move the slot forward to {target}", skips=True, heals=not accept_loss)
+    with connect_stream(stream.settings) as conn:
+        slot_change.check_target(conn, stream, target)
+    with both_sides(stream.settings) as clickhouse:
+        plan = make_plan(stream, f"move the slot forward to {target}", skips=True, heals=not accept_loss)
         question = f"Do it? At most {plan.unread.events:,} events are skipped."
         _confirm(plan, question, yes=yes, dry_run=dry_run, as_json=as_json)
-        at = slot_change.advance(settings, clickhouse, target, accept_loss=accept_loss)
+        at = slot_change.advance(stream, clickhouse, target, accept_loss=accept_loss)
     following = {} if accept_loss else {"next": "outhaul verify --repair"}
     _report(plan, {"slot_at": str(at), **following}, as_json=as_json)
 
@@ -259,13 +259,13 @@ def _check_redis(settings: Settings) -> None:
 
 
 @contextmanager
-def _copy_error(settings: Settings) -> Iterator[None]:
+def _copy_error(stream: Stream) -> Iterator[None]:
     """Add to the error of a failed copy that the slot works, and what to type."""
     try:
         yield
     except PipelineError as error:
         raise type(error)(
-            f"slot {settings.slot!r} is ready, but not all events that it skipped are copied: {error.message}",
+            f"slot {stream.slot!r} is ready, but not all events that it skipped are copied: {error.message}",
             code=error.code,
             todo="Nothing is lost. Fix the cause, then type: outhaul verify --repair",
             exit_code=error.exit_code,

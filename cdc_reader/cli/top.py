@@ -18,7 +18,7 @@ from outhaul.sink.telemetry import logs
 def top(
     *,
     shard: options.Shard = None,
-    every: Annotated[float, typer.Option(min=0.2, max=60, help="Seconds between two refreshes.")] = 1.0,
+    every: Annotated[float, typer.Option(parser=options.duration(0.2, 60), help="Time between two refreshes.")] = 1,
 ) -> None:
     """Show rates, lag, slot, ClickHouse and problems live; q quits.
 
@@ -26,7 +26,7 @@ def top(
 
     Example: outhaul top --every 2
     """
-    settings = options.stream(load(), shard)
+    stream = options.stream(load(), shard)
     # A log line would overwrite a part of the screen. The screen itself shows problems.
     logs.configure("auto", level="ERROR")
-    show(settings, every)
+    show(stream, every)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import time
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,7 +18,7 @@ from outhaul.cdc_reader.outbox.heal_due import due, note_done
 from outhaul.cdc_reader.outbox.id_ranges import Scope
 from outhaul.cdc_reader.outbox.snapshot import behind_the_slot
 from outhaul.sink.errors import Exit
-from outhaul.sink.settings import Settings, load
+from outhaul.sink.settings import Outbox, load
 
 if TYPE_CHECKING:
     from outhaul.cdc_reader.outbox.compare import Compared
@@ -31,13 +30,13 @@ _KINDS = ("missing", "extra", "differing", "repeated")
 
 def verify(
     *,
-    since: Annotated[datetime | None, typer.Option(help="Events from this time on, UTC.")] = None,
-    until: Annotated[datetime | None, typer.Option(help="Events before this time, UTC.")] = None,
+    since: options.Since = None,
+    until: options.Until = None,
     table: options.EachOrOne = "",
     deep: Annotated[bool, typer.Option("--deep", help="Compare contents, not only ids.")] = False,
     repair: Annotated[bool, typer.Option("--repair", help="Store missing events; the pipeline must run.")] = False,
     from_id: Annotated[int | None, typer.Option(help="Continue from this id after an interruption.")] = None,
-    wait_s: Annotated[float, typer.Option("--wait", help="Longest wait for the slot to pass all commits, in s.")] = 60,
+    wait_s: options.WaitS = 60,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Compare the outbox with ClickHouse; list missing, extra, differing and repeated events. Exit 1 if there are any.
@@ -49,22 +48,22 @@ def verify(
     if from_id is not None:
         # An id belongs to one table.
         chosen = (options.one(settings, table),)
-    scope = Scope(deep, _utc(since), _utc(until), intervals=() if from_id is None else ((from_id, _LAST_ID),))
-    is_whole = scope.is_whole and not scope.intervals and len(chosen) == len(settings.branches())
+    scope = Scope(deep, since, until, intervals=() if from_id is None else ((from_id, _LAST_ID),))
+    is_whole = scope.is_whole and not scope.intervals and len(chosen) == len(settings.outboxes())
     is_fine = True
     with both_sides(settings) as clickhouse:
-        notes = due(clickhouse, settings) if repair and is_whole else ()
-        with behind_the_slot(settings, within_s=wait_s) as line:
-            for branch in chosen:
-                named = {} if len(settings.branches()) == 1 else {"table": branch.table}
-                report = _compare(branch, line, scope, named, repair=repair)
+        notes = due(clickhouse, settings.streams()) if repair and is_whole else ()
+        with behind_the_slot(settings.streams(), within_s=wait_s) as line:
+            for outbox in chosen:
+                named = {} if len(settings.outboxes()) == 1 else {"table": outbox.table}
+                report = _compare(outbox, line, scope, named, repair=repair)
                 _print(report, repair=repair, as_json=as_json)
                 is_fine &= not any(report[kind] for kind in _KINDS if kind != "missing" or not repair)
         note_done(clickhouse, notes)
     raise typer.Exit(Exit.FINE if is_fine else Exit.NOT_FINE)
 
 
-def _compare(branch: Settings, line: Line, scope: Scope, named: dict[str, str], *, repair: bool) -> dict[str, Any]:
+def _compare(outbox: Outbox, line: Line, scope: Scope, named: dict[str, str], *, repair: bool) -> dict[str, Any]:
     """Compare one outbox; if that is interrupted, print how to continue."""
     started = time.monotonic()
     next_id = scope.intervals[0][0] if scope.intervals else 0
@@ -77,10 +76,10 @@ def _compare(branch: Settings, line: Line, scope: Scope, named: dict[str, str], 
                 show(found, last)
 
             if repair:
-                done = healing.heal(branch, line, scope, on_range, patience_s=120.0)
+                done = healing.heal(outbox, outbox.settings.undivided, line, scope, on_range, patience_s=120.0)
                 tally, stored = done.tally, done.stored
             else:
-                tally, stored = healing.verify(branch, line, scope, on_range), 0
+                tally, stored = healing.verify(outbox, line, scope, on_range), 0
     except KeyboardInterrupt:
         which = "".join(f" --table {name}" for name in named.values())
         typer.echo(f"outhaul: interrupted. To continue, type: outhaul verify{which} --from-id {next_id}", err=True)
@@ -117,7 +116,3 @@ def _print(report: dict[str, Any], *, repair: bool, as_json: bool) -> None:
             *([("to repair", "outhaul verify --repair")] if report["missing"] and not repair else []),
         ]
     )
-
-
-def _utc(time_: datetime | None) -> datetime | None:
-    return time_.replace(tzinfo=UTC) if time_ is not None and time_.tzinfo is None else time_

@@ -18,7 +18,6 @@ import psycopg
 
 from outhaul.cdc_reader.postgres.errors import error_of
 from outhaul.cdc_reader.postgres.preflight import connect
-from outhaul.sink import duration
 from outhaul.sink.app import SinkApp, make_app
 from outhaul.sink.errors import Exit, FatalError, PoisonError, TransientError
 from outhaul.sink.keys import letters_key
@@ -37,29 +36,12 @@ if TYPE_CHECKING:
     from outhaul.sink.letters.restore import Letter
     from outhaul.sink.position import Position
     from outhaul.sink.redis.payloads import Payloads
-    from outhaul.sink.settings import Settings
+    from outhaul.sink.settings import Outbox, Settings
 
 _BYTEA: LiteralString = """
     SELECT attname FROM pg_attribute
     WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped AND atttypid = 'bytea'::regtype"""
 _POLL_S = 1
-
-
-def time_us(text: str, now: float) -> int:
-    """Read `--since` and `--until`: an ISO time (UTC unless it has another zone), or an age such as 2h.
-
-    Args:
-        text: what the operator wrote.
-        now: Unix time in seconds.
-
-    Raises:
-        FatalError: the text is neither.
-    """
-    try:
-        when = datetime.fromisoformat(text)
-    except ValueError:
-        return round((now - duration.seconds(text)) * 1e6)
-    return round((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() * 1e6)
 
 
 def position_of(text: str) -> Position:
@@ -76,7 +58,7 @@ def position_of(text: str) -> Position:
 
 
 def chosen(
-    clickhouse: ClickHouse, settings: Settings, names: Sequence[str], *, everything: bool, reason: str
+    clickhouse: ClickHouse, outbox: Outbox, names: Sequence[str], *, everything: bool, reason: str
 ) -> list[Position]:
     """Return the positions that an operator chose: by name, all of them, or by a text in the reason.
 
@@ -92,7 +74,7 @@ def chosen(
         )
     if names:
         return sorted({position_of(name) for name in names})
-    return dead_letters.positions(clickhouse, settings, dead_letters.Filter(reason=reason))
+    return dead_letters.positions(clickhouse, outbox, dead_letters.Filter(reason=reason))
 
 
 def to_json(letter: Letter) -> dict[str, Any]:
@@ -121,13 +103,13 @@ def json_text(value: object, indent: int | None = None) -> str:
     return text
 
 
-def exported(clickhouse: ClickHouse, settings: Settings, wanted: dead_letters.Filter) -> Iterator[str]:
+def exported(clickhouse: ClickHouse, outbox: Outbox, wanted: dead_letters.Filter) -> Iterator[str]:
     """Yield one line of JSON for each letter, by position.
 
     Raises:
         PipelineError: ClickHouse refuses or does not answer.
     """
-    for letter in dead_letters.each(clickhouse, settings, wanted):
+    for letter in dead_letters.each(clickhouse, outbox, wanted):
         yield json_text(to_json(letter))
 
 
@@ -160,7 +142,7 @@ class Retried:
 
 
 def retry(
-    settings: Settings,
+    outbox: Outbox,
     payloads: Payloads,
     positions: Sequence[Position],
     *,
@@ -170,7 +152,7 @@ def retry(
     """Have the workers try letters again; return their answers.
 
     Args:
-        settings: names and addresses.
+        outbox: names and addresses.
         payloads: for the answers.
         positions: which letters.
         wait_s: longest wait for the next answer, in seconds; workers still retry what they answer for later.
@@ -179,45 +161,45 @@ def retry(
     Raises:
         PipelineError: Postgres or Redis refuses or does not answer; a part may have been sent, which is harmless.
     """
-    hexes = hex_columns(settings)
+    hexes = hex_columns(outbox)
     run = secrets.token_hex(16)
-    app = make_app(settings)
+    app = make_app(outbox.settings)
     for some in dead_letters.in_pieces(positions, MAX_POSITIONS):
-        _send(app, Order(settings.source, settings.clickhouse_table, run, tuple(some), hexes))
-    return _collect(settings, payloads, run, positions, wait_s, on_answered)
+        _send(app, Order(outbox.settings.source, outbox.clickhouse_table, run, tuple(some), hexes))
+    return _collect(outbox.settings, payloads, run, positions, wait_s, on_answered)
 
 
-def hex_columns(settings: Settings) -> tuple[str, ...]:
+def hex_columns(outbox: Outbox) -> tuple[str, ...]:
     """Return the outbox's columns whose values Postgres prints in hex.
 
     Raises:
         PipelineError: Postgres refuses or does not answer, or has no outbox.
     """
-    with connect(settings.postgres_dsn.get_secret_value()) as conn:
+    with connect(outbox.settings.postgres_dsn.get_secret_value()) as conn:
         try:
-            there = conn.execute("SELECT to_regclass(%s) IS NOT NULL AS there", [settings.sql_table]).fetchone()
-            rows = conn.execute(_BYTEA, [settings.sql_table]).fetchall()
+            there = conn.execute("SELECT to_regclass(%s) IS NOT NULL AS there", [outbox.sql_table]).fetchone()
+            rows = conn.execute(_BYTEA, [outbox.sql_table]).fetchall()
         except psycopg.Error as error:
             raise error_of(error.sqlstate, str(error)) from error
     if not there or not there["there"]:
         raise FatalError(
-            f"Postgres has no table {settings.table}",
+            f"Postgres has no table {outbox.table}",
             todo="Set OUTHAUL_TABLE to your outbox, as schema.table",
             exit_code=Exit.TABLE_MISSING,
         )
     return tuple(str(row["attname"]) for row in rows)
 
 
-def discard(clickhouse: ClickHouse, settings: Settings, letters: Collection[Letter]) -> list[str]:
+def discard(clickhouse: ClickHouse, outbox: Outbox, letters: Collection[Letter]) -> list[str]:
     """Delete the values of letters; return the positions. A letter whose event is stored is removed instead.
 
     Raises:
         PipelineError: ClickHouse refuses or does not answer.
     """
     positions = {letter.position for letter in letters}
-    held = dead_letters.stored(clickhouse, settings, positions)
-    dead_letters.remove(clickhouse, settings, held)
-    dead_letters.discard(clickhouse, settings, positions - held)
+    held = dead_letters.stored(clickhouse, outbox, positions)
+    dead_letters.remove(clickhouse, outbox, held)
+    dead_letters.discard(clickhouse, outbox, positions - held)
     return [str(position) for position in sorted(positions - held)]
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from outhaul.sink.clickhouse import ClickHouse
-    from outhaul.sink.settings import Settings
+    from outhaul.sink.settings import Outbox, Settings, Stream
 
 _OF_EACH_TABLE = {"postgres/0001_outbox.sql", "postgres/0002_publication.sql", "postgres/0004_roles.sql"}
 
@@ -40,18 +40,18 @@ def postgres_ddl(settings: Settings) -> Iterator[tuple[str, str]]:
     """Yield (file name, statements) for Postgres, in order; repeated for each captured table and each shard."""
     for name in names("postgres"):
         for stream in settings.streams()[: None if name in _OF_EACH_STREAM else 1]:
-            for branch in stream.branches()[: None if name in _OF_EACH_TABLE else 1]:
-                yield name, _statement(name, branch)
+            for outbox in settings.outboxes()[: None if name in _OF_EACH_TABLE else 1]:
+                yield name, _statement(name, stream, outbox)
 
 
-def _statement(name: str, branch: Settings) -> str:
+def _statement(name: str, stream: Stream, outbox: Outbox) -> str:
     return statement(
         name,
-        schema=branch.sql_table.partition(".")[0],
-        table=branch.sql_table,
-        publication=branch.publication,
-        row_filter=f" WHERE ({branch.row_condition})" if branch.row_condition else "",
-        slot=branch.slot,
+        schema=outbox.sql_table.partition(".")[0],
+        table=outbox.sql_table,
+        publication=stream.publication,
+        row_filter=f" WHERE ({stream.row_condition})" if stream.row_condition else "",
+        slot=stream.slot,
         schema_number=schema_number("postgres"),
     )
 
@@ -112,7 +112,7 @@ def apply_postgres(settings: Settings, tell: Callable[[str], None], *, without_s
 def _create_slots(settings: Settings, tell: Callable[[str], None]) -> None:
     """Create the slots on the server of OUTHAUL_STREAM_DSN; on a standby that needs connections to both servers."""
     for stream in settings.streams():
-        with connect_stream(stream) as conn:
+        with connect_stream(settings) as conn:
             is_there = slot_facts(conn, stream) is not None
         if is_there:
             tell(f"replication slot {stream.slot} already exists")
@@ -142,10 +142,10 @@ def note_if_skipping(clickhouse: ClickHouse, settings: Settings) -> None:
         PipelineError: a server refuses or does not answer.
     """
     for stream in settings.streams():
-        with connect_stream(stream) as conn:
+        with connect_stream(settings) as conn:
             is_there = slot_facts(conn, stream) is not None
-        if not is_there and newest_epoch(clickhouse, stream) is not None:
-            note_due(clickhouse, stream, NO_LSN)
+        if not is_there and newest_epoch(clickhouse, stream.settings, stream.lane) is not None:
+            note_due(clickhouse, (stream,), NO_LSN)
 
 
 def rebind(clickhouse: ClickHouse, settings: Settings) -> str:
@@ -155,5 +155,5 @@ def rebind(clickhouse: ClickHouse, settings: Settings) -> str:
         FatalError: the slot cannot be used, or positions would be ambiguous; the message says what to do.
         PipelineError: Postgres or ClickHouse refuses or does not answer.
     """
-    at = restart(settings, clickhouse)
+    at = restart(settings.undivided, clickhouse)
     return f"source {settings.source} continues at {at} of this server"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from outhaul.cdc_reader.outbox.shape import Shape
     from outhaul.cdc_reader.outbox.snapshot import Line
     from outhaul.sink.clickhouse import ClickHouse
-    from outhaul.sink.settings import Settings
+    from outhaul.sink.settings import Outbox
 
 # ClickHouse reads all its ids once for each so many ranges, so these are many; both sides answer within seconds.
 _STRIDE_RANGES = 64
@@ -77,7 +77,7 @@ class Comparison:
     """Compares one share with one table."""
 
     def __init__(
-        self, line: Line, shape: Shape, clickhouse: ClickHouse, settings: Settings, scope: Scope, table: str = ""
+        self, line: Line, shape: Shape, clickhouse: ClickHouse, outbox: Outbox, scope: Scope, table: str = ""
     ) -> None:
         """Ask what both sides have in common; `table` is event_log where none is named.
 
@@ -87,7 +87,7 @@ class Comparison:
             PipelineError: ClickHouse refuses or does not answer.
         """
         self._line = line
-        self._ours = StoredSide(clickhouse, settings, shape, scope, table or settings.clickhouse_table)
+        self._ours = StoredSide(clickhouse, outbox, shape, scope, table or outbox.clickhouse_table)
         self._theirs = TableSide(shape, scope, self._ours.types)
         self._letters = self._ours.letters()
         common = {column.name for column in fingerprint.compared(shape, self._ours.types)}

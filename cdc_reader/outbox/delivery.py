@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from outhaul.sink.clickhouse import ClickHouse
     from outhaul.sink.redis.payloads import Payloads
     from outhaul.sink.report import Report
+    from outhaul.sink.settings import Outbox
 
 log = structlog.get_logger("outhaul.copy")
 
@@ -43,12 +44,21 @@ class Delivery:
     """Sends the batches of one epoch of the lane for copies."""
 
     def __init__(
-        self, app: SinkApp, payloads: Payloads, clickhouse: ClickHouse, epoch: int, owner: str, *, patience_s: float
+        self,
+        outbox: Outbox,
+        app: SinkApp,
+        payloads: Payloads,
+        clickhouse: ClickHouse,
+        epoch: int,
+        owner: str,
+        *,
+        patience_s: float,
     ) -> None:
         """Begin; nothing is sent yet.
 
         Args:
-            app: to send tasks with; it has the settings.
+            outbox: the table whose rows are copied.
+            app: to send tasks with.
             payloads: Redis.
             clickhouse: to add columns that the table lacks.
             epoch: of the lane, ours.
@@ -57,7 +67,8 @@ class Delivery:
         """
         self.stored_rows = 0
         self.dead_letters = 0
-        self._settings = app.settings
+        self._settings = outbox.settings
+        self._letters_table = outbox.dead_letters_table
         self._payloads = payloads
         self._dispatcher = Dispatcher(app, payloads, clickhouse, lane=COPY)
         self._epoch = epoch
@@ -142,7 +153,7 @@ class Delivery:
         if noted.stored is not None:
             message = noted.stored.message
             self.stored_rows += message.rows
-            is_letter = message.table == self._settings.dead_letters_table
+            is_letter = message.table == self._letters_table
             self.dead_letters += message.rows if is_letter else report.dead_letters
             self._moved_at = time.monotonic()
         if noted.stored is not None or noted.trouble:

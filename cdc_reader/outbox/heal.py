@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from outhaul.cdc_reader.outbox.compare import Compared
     from outhaul.cdc_reader.outbox.shape import Shape
     from outhaul.cdc_reader.outbox.snapshot import Line
-    from outhaul.sink.settings import Settings
+    from outhaul.sink.settings import Outbox, Settings, Stream
 
 log = structlog.get_logger("outhaul.copy")
 
@@ -92,12 +92,12 @@ class Healed:
 
 
 def verify(
-    settings: Settings, line: Line, scope: Scope, on_range: Callable[[Compared, int], None], *, into: str = ""
+    outbox: Outbox, line: Line, scope: Scope, on_range: Callable[[Compared, int], None], *, into: str = ""
 ) -> Tally:
     """Compare the table's share with a table of ClickHouse.
 
     Args:
-        settings: names and addresses.
+        outbox: the table.
         line: draws the share.
         scope: what is compared.
         on_range: hears each range, and the last id of all.
@@ -107,8 +107,8 @@ def verify(
         PipelineError: a server refuses or does not answer.
     """
     tally = Tally()
-    with _asking(settings) as clickhouse:
-        comparison = Comparison(line, _shape(settings), clickhouse, settings, scope, into)
+    with _asking(outbox.settings) as clickhouse:
+        comparison = Comparison(line, _shape(outbox, outbox.settings.undivided), clickhouse, outbox, scope, into)
         tally.not_compared = comparison.not_compared
         intervals = comparison.intervals(scope)
         for found in comparison.ranges(intervals):
@@ -118,7 +118,8 @@ def verify(
 
 
 def heal(
-    settings: Settings,
+    outbox: Outbox,
+    stream: Stream,
     line: Line,
     scope: Scope,
     on_range: Callable[[Compared, int], None] = lambda _found, _last: None,
@@ -130,7 +131,8 @@ def heal(
     """Store what a table of ClickHouse lacks of the table's share.
 
     Args:
-        settings: names and addresses.
+        outbox: the table.
+        stream: which of its rows.
         line: draws the share.
         scope: what is compared.
         on_range: hears each range, and the last id of all, before its rows are stored.
@@ -142,12 +144,12 @@ def heal(
         FatalError: another copy runs, or an operator is needed.
         TransientError: nothing gets stored.
     """
-    started, tally, table = time.monotonic(), Tally(), into or settings.clickhouse_table
+    started, tally, table = time.monotonic(), Tally(), into or outbox.clickhouse_table
     with ExitStack() as stack:
-        clickhouse = stack.enter_context(_asking(settings))
-        delivery = stack.enter_context(_own_lane(settings, line, clickhouse, patience_s))
-        shape = _shape(settings)
-        comparison = Comparison(line, shape, clickhouse, settings, scope, table)
+        clickhouse = stack.enter_context(_asking(outbox.settings))
+        delivery = stack.enter_context(_own_lane(outbox, stream, line, clickhouse, patience_s))
+        shape = _shape(outbox, stream)
+        comparison = Comparison(line, shape, clickhouse, outbox, scope, table)
         tally.not_compared = comparison.not_compared
         intervals = comparison.intervals(scope)
 
@@ -155,22 +157,24 @@ def heal(
             for found in comparison.ranges(intervals):
                 tally.add(found)
                 on_range(found, intervals[-1][1])
-                yield from _loads(found, settings.batch_max_rows, whole=scope.is_whole)
+                yield from _loads(found, outbox.settings.batch_max_rows, whole=scope.is_whole)
 
         def read(load: Wanted) -> Iterator[Assembled]:
             with line.look() as conn:
-                yield from batches(conn, shape, load, line.copied_lsn, settings, table)
+                yield from batches(conn, shape, load, line.copied_lsn, outbox, table)
 
         for assembled in in_parallel(wanted(), read, threads):
             delivery.send(assembled)
         delivery.drain()
     seconds = time.monotonic() - started
-    log.info("copied", source=settings.source, rows=tally.rows, missing=tally.missing, stored=delivery.stored_rows)
+    log.info(
+        "copied", source=outbox.settings.source, rows=tally.rows, missing=tally.missing, stored=delivery.stored_rows
+    )
     return Healed(tally, delivery.stored_rows, delivery.dead_letters, seconds)
 
 
 def heal_all(
-    settings: Settings,
+    stream: Stream,
     line: Line,
     on_range: Callable[[Compared, int], None] = lambda _found, _last: None,
     *,
@@ -183,7 +187,8 @@ def heal_all(
         PipelineError: as `heal`.
     """
     return [
-        heal(branch, line, Scope(), on_range, patience_s=patience_s, threads=threads) for branch in settings.branches()
+        heal(outbox, stream, line, Scope(), on_range, patience_s=patience_s, threads=threads)
+        for outbox in stream.settings.outboxes()
     ]
 
 
@@ -195,9 +200,9 @@ def _loads(found: Compared, max_rows: int, *, whole: bool) -> Iterator[Wanted]:
         yield Wanted(ids[start : start + max_rows], whole=whole)
 
 
-def _shape(settings: Settings) -> Shape:
-    with connect(settings.postgres_dsn.get_secret_value()) as conn:
-        return describe(conn, settings)
+def _shape(outbox: Outbox, stream: Stream) -> Shape:
+    with connect(outbox.settings.postgres_dsn.get_secret_value()) as conn:
+        return describe(conn, outbox, stream)
 
 
 @contextmanager
@@ -210,8 +215,11 @@ def _asking(settings: Settings) -> Iterator[ClickHouse]:
 
 
 @contextmanager
-def _own_lane(settings: Settings, line: Line, clickhouse: ClickHouse, patience_s: float) -> Iterator[Delivery]:
+def _own_lane(
+    outbox: Outbox, stream: Stream, line: Line, clickhouse: ClickHouse, patience_s: float
+) -> Iterator[Delivery]:
     """Take the lane for copies: the lock, a newer epoch, and older inserts at rest."""
+    settings = outbox.settings
     name = f"outhaul copy {settings.source}"
     payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
     with translated(), connect(settings.postgres_dsn.get_secret_value()) as conn:
@@ -224,14 +232,15 @@ def _own_lane(settings: Settings, line: Line, clickhouse: ClickHouse, patience_s
                 todo="Wait for it to end, or end it; it goes on from where it was when it is begun again",
             )
         owner = secrets.token_hex(8)
-        newest, stream = newest_epoch(clickhouse, settings, COPY), newest_epoch(clickhouse, settings)
+        newest = newest_epoch(clickhouse, settings, COPY)
+        streamed = newest_epoch(clickhouse, settings, stream.lane)
         epoch = 1 + (newest.epoch if newest else 0)
-        history = stream.history if stream else History("", 0)
-        raise_epoch(clickhouse, settings, history, line.lsn, epoch, owner, lane=COPY)
-        wait_for_older_inserts(clickhouse, settings, time.sleep, lane=COPY)
+        history = streamed.history if streamed else History("", 0)
+        raise_epoch(clickhouse, stream, history, line.lsn, epoch, owner, lane=COPY)
+        wait_for_older_inserts(clickhouse, settings, COPY, time.sleep)
         delivering = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=settings.insert_timeout_s)
         try:
-            yield Delivery(make_app(settings), payloads, delivering, epoch, owner, patience_s=patience_s)
+            yield Delivery(outbox, make_app(settings), payloads, delivering, epoch, owner, patience_s=patience_s)
         finally:
             payloads.close()
             delivering.close()

@@ -13,34 +13,36 @@ from outhaul.sink.keys import STREAM
 from outhaul.sink.position import NO_LSN, History
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from outhaul.sink.clickhouse import ClickHouse
     from outhaul.sink.position import Lsn
-    from outhaul.sink.settings import Settings
+    from outhaul.sink.settings import Stream
 
 _DUE, _DONE, _ACCEPTED = "due", "done", "loss accepted"
 
 
-Notes: TypeAlias = "tuple[tuple[Settings, int], ...]"
+Notes: TypeAlias = "tuple[tuple[Stream, int], ...]"
 """Streams of which a heal is due, each with the number of the note that says so."""
 
 
-def due(clickhouse: ClickHouse, settings: Settings) -> Notes:
+def due(clickhouse: ClickHouse, streams: Iterable[Stream]) -> Notes:
     """Return the notes that say that events were skipped and no heal has looked for them since; a stream has one.
 
     Raises:
         PipelineError: ClickHouse refuses or does not answer.
     """
-    found = ((stream, newest_epoch(clickhouse, stream, _lane(stream))) for stream in settings.streams())
+    found = ((stream, newest_epoch(clickhouse, stream.settings, _lane(stream))) for stream in streams)
     return tuple((stream, newest.epoch) for stream, newest in found if newest is not None and newest.owner == _DUE)
 
 
-def note_due(clickhouse: ClickHouse, settings: Settings, at: Lsn) -> None:
+def note_due(clickhouse: ClickHouse, streams: Iterable[Stream], at: Lsn) -> None:
     """Note that events from `at` on are about to be skipped.
 
     Raises:
         PipelineError: ClickHouse refuses or does not answer; nothing may be skipped then.
     """
-    _note(clickhouse, settings, _DUE, at)
+    _note(clickhouse, streams, _DUE, at)
 
 
 def note_done(clickhouse: ClickHouse, notes: Notes) -> None:
@@ -50,25 +52,25 @@ def note_done(clickhouse: ClickHouse, notes: Notes) -> None:
         PipelineError: ClickHouse refuses or does not answer; the heal stays due, and finds nothing to do.
     """
     for stream, number in notes:
-        if [newest for _, newest in due(clickhouse, stream)] == [number]:
-            _note(clickhouse, stream, _DONE, NO_LSN)
+        if [newest for _, newest in due(clickhouse, (stream,))] == [number]:
+            _note(clickhouse, (stream,), _DONE, NO_LSN)
 
 
-def note_accepted(clickhouse: ClickHouse, settings: Settings, at: Lsn) -> None:
+def note_accepted(clickhouse: ClickHouse, streams: Iterable[Stream], at: Lsn) -> None:
     """Note that an operator has accepted the loss of what is skipped from `at` on.
 
     Raises:
         PipelineError: ClickHouse refuses or does not answer.
     """
-    _note(clickhouse, settings, _ACCEPTED, at)
+    _note(clickhouse, streams, _ACCEPTED, at)
 
 
-def _note(clickhouse: ClickHouse, settings: Settings, what: str, at: Lsn) -> None:
-    for stream in settings.streams():
+def _note(clickhouse: ClickHouse, streams: Iterable[Stream], what: str, at: Lsn) -> None:
+    for stream in streams:
         lane = _lane(stream)
-        newest = newest_epoch(clickhouse, stream, lane)
+        newest = newest_epoch(clickhouse, stream.settings, lane)
         raise_epoch(clickhouse, stream, History("", 0), at, 1 + (newest.epoch if newest else 0), what, lane=lane)
 
 
-def _lane(stream: Settings) -> str:
+def _lane(stream: Stream) -> str:
     return f"heal{stream.lane.removeprefix(STREAM)}"

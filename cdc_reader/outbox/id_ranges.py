@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from outhaul.cdc_reader.capture.frame import Bools, Ints
     from outhaul.cdc_reader.outbox.shape import Shape
     from outhaul.sink.clickhouse import ClickHouse
-    from outhaul.sink.settings import Settings
+    from outhaul.sink.settings import Outbox
 
     Connection: TypeAlias = psycopg.Connection[dict[str, Any]]
 
@@ -146,14 +146,15 @@ class TableSide:
 class StoredSide:
     """One table of ClickHouse."""
 
-    def __init__(self, clickhouse: ClickHouse, settings: Settings, shape: Shape, scope: Scope, table: str) -> None:
+    def __init__(self, clickhouse: ClickHouse, outbox: Outbox, shape: Shape, scope: Scope, table: str) -> None:
         """Ask for the table's columns, and prepare the questions.
 
         Raises:
             PipelineError: ClickHouse refuses or does not answer.
         """
         self._clickhouse = clickhouse
-        self._settings = settings
+        self._outbox = outbox
+        self._stored_condition = shape.stored_condition
         self._table = identifier(table)
         self._scope = scope
         columns = clickhouse.rows(
@@ -194,7 +195,7 @@ class StoredSide:
             PipelineError: ClickHouse refuses or does not answer.
         """
         text = f"SELECT max(id) FROM {self._table} WHERE cdc_source = {{source:String}} {self._of_shard()}"
-        return int(self._clickhouse.rows(text, parameters={"source": self._settings.source})[0][0] or 0)
+        return int(self._clickhouse.rows(text, parameters={"source": self._outbox.settings.source})[0][0] or 0)
 
     def letters(self) -> Ints:
         """Return the ids of all dead letters, ascending.
@@ -202,8 +203,8 @@ class StoredSide:
         Raises:
             PipelineError: ClickHouse refuses or does not answer.
         """
-        text = query("letter_ids", table=identifier(self._settings.dead_letters_table))
-        rows = self._clickhouse.rows(text, parameters={"source": self._settings.source})
+        text = query("letter_ids", table=identifier(self._outbox.dead_letters_table))
+        rows = self._clickhouse.rows(text, parameters={"source": self._outbox.settings.source})
         return np.array([row[0] for row in rows], np.int64)
 
     def _those(self) -> str:
@@ -213,10 +214,10 @@ class StoredSide:
         return f"{since} {until} {types} {self._of_shard()}"
 
     def _of_shard(self) -> str:
-        return f"AND {self._settings.row_condition}" if self._settings.row_condition else ""
+        return f"AND {self._stored_condition}" if self._stored_condition else ""
 
     def _bound(self, first: int, last: int) -> dict[str, Any]:
-        bound: dict[str, Any] = {"source": self._settings.source, "first": first, "last": last}
+        bound: dict[str, Any] = {"source": self._outbox.settings.source, "first": first, "last": last}
         times = {"since": self._scope.since, "until": self._scope.until}
         types = {"types": list(self._scope.types)} if self._scope.types else {}
         return bound | {name: time for name, time in times.items() if time is not None} | types

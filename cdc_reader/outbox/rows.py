@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from outhaul.cdc_reader.capture.frame import Ints
     from outhaul.cdc_reader.outbox.shape import Shape
     from outhaul.sink.position import Lsn
-    from outhaul.sink.settings import Settings
+    from outhaul.sink.settings import Outbox
 
 _PIECE_BYTES = 4 << 20
 _ID = "id"
@@ -55,7 +55,7 @@ class Wanted:
 
 
 def batches(
-    conn: psycopg.Connection[dict[str, Any]], shape: Shape, wanted: Wanted, lsn: Lsn, settings: Settings, table: str
+    conn: psycopg.Connection[dict[str, Any]], shape: Shape, wanted: Wanted, lsn: Lsn, outbox: Outbox, table: str
 ) -> Iterator[Assembled]:
     """Read rows and yield them as batches, each within the bounds of the settings.
 
@@ -64,19 +64,19 @@ def batches(
         shape: of the outbox.
         wanted: which rows.
         lsn: the line's, for their positions.
-        settings: bounds and names.
+        outbox: bounds and names.
         table: ClickHouse table that they go to.
 
     Raises:
         PipelineError: Postgres refuses or does not answer, or a value is none that its type can have.
     """
-    assembly = assembly_for(settings, NOTHING_HELD)
+    assembly = assembly_for(outbox, NOTHING_HELD)
     rows = 0
     for run in _runs(conn, _statement(shape, wanted)):
         rows += len(run.lengths)
         size = assembly.packed_bytes + len(run.data)
         assembly.add(_segment(run, shape, lsn, table))
-        if rows >= settings.batch_max_rows or size >= settings.batch_max_bytes:
+        if rows >= outbox.settings.batch_max_rows or size >= outbox.settings.batch_max_bytes:
             yield from assembly.finish()
             rows = 0
     yield from assembly.finish()

@@ -18,7 +18,7 @@ from outhaul.cdc_reader.postgres.errors import error_of
 from outhaul.sink.errors import Exit, FatalError
 
 if TYPE_CHECKING:
-    from outhaul.sink.settings import Settings
+    from outhaul.sink.settings import Outbox, Stream
 
 _KEY = "id"
 _INTEGERS = {Oid.INT2, Oid.INT4, Oid.INT8}
@@ -43,14 +43,15 @@ _PUBLISHED: LiteralString = """
 class Shape:
     """The captured table.
 
-    `columns` are those that reach ClickHouse; `condition` is SQL that holds for the rows
-    that are published.
+    `columns` are those that reach ClickHouse. `condition` is SQL that holds in Postgres for the rows that are
+    published. `stored_condition` is SQL that holds in ClickHouse for those of one shard; empty: for all rows.
     """
 
     table: str
     columns: tuple[Column, ...]
     condition: str
     encoding: str
+    stored_condition: str = ""
 
     @property
     def quoted_table(self) -> str:
@@ -68,24 +69,24 @@ def is_binary(column: Column) -> bool:
     return column.type_oid in _BINARY_TYPES
 
 
-def describe(conn: psycopg.Connection[dict[str, Any]], settings: Settings) -> Shape:
-    """Ask the catalogue.
+def describe(conn: psycopg.Connection[dict[str, Any]], outbox: Outbox, stream: Stream) -> Shape:
+    """Ask the catalogue which columns and rows of the outbox the stream has.
 
     Raises:
         FatalError: the table is missing, or its `id` is no integer, by which rows are compared.
         PipelineError: Postgres refuses or does not answer.
     """
-    names = {"table": settings.sql_table, "publication": settings.publication}
+    names = {"table": outbox.sql_table, "publication": stream.publication}
     try:
         found = conn.execute(_COLUMNS, names).fetchall()
         published = None
         if conn.info.server_version >= _FIRST_WITH_LISTS:
             published = conn.execute(_PUBLISHED, names).fetchone()
     except psycopg.Error as error:
-        raise error_of(error.sqlstate, str(error), publication=settings.publication) from error
+        raise error_of(error.sqlstate, str(error), publication=stream.publication) from error
     if not found:
         raise FatalError(
-            f"Postgres has no table {settings.table}",
+            f"Postgres has no table {outbox.table}",
             todo="Create it with `outhaul setup`, or name yours in OUTHAUL_TABLE as schema.table",
             exit_code=Exit.TABLE_MISSING,
         )
@@ -93,10 +94,10 @@ def describe(conn: psycopg.Connection[dict[str, Any]], settings: Settings) -> Sh
     kept = [row for row in found if row["name"] in listed and row["name"] not in IGNORED]
     if not any(row["name"] == _KEY and row["oid"] in _INTEGERS for row in kept):
         raise FatalError(
-            f"{settings.table} has no published integer column `{_KEY}`, by which its rows are told apart",
+            f"{outbox.table} has no published integer column `{_KEY}`, by which its rows are told apart",
             todo="Rows of this table can be streamed, but not compared, healed or pruned",
             exit_code=Exit.TABLE_MISSING,
         )
     columns = tuple(Column(row["name"], cast("int", row["oid"]), cast("int", row["modifier"])) for row in kept)
     condition = (published or {}).get("rowfilter") or "true"
-    return Shape(settings.table, columns, f"({condition})", found[0]["encoding"])
+    return Shape(outbox.table, columns, f"({condition})", found[0]["encoding"], stream.row_condition)

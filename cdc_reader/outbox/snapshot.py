@@ -30,9 +30,9 @@ from outhaul.sink.errors import Exit, FatalError, TransientError
 from outhaul.sink.position import Lsn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
-    from outhaul.sink.settings import Settings
+    from outhaul.sink.settings import Settings, Stream
 
 # Records of the log begin at multiples of eight, so a position one below such a multiple is no commit's.
 _ALIGNMENT = 8
@@ -76,12 +76,12 @@ def copied_lsn(lsn: Lsn) -> Lsn:
 
 @contextmanager
 def behind_the_slot(
-    settings: Settings, *, within_s: float, waiting: Callable[[Lsn, Lsn], None] = lambda _at, _to: None
+    streams: Sequence[Stream], *, within_s: float, waiting: Callable[[Lsn, Lsn], None] = lambda _at, _to: None
 ) -> Iterator[Line]:
     """Draw the line where the running pipeline is, and hold it.
 
     Args:
-        settings: name the slot, or those of all shards.
+        streams: of one pipeline, at least one; each must pass what is committed now.
         within_s: how long each may take to pass what is committed now, in seconds.
         waiting: hears where the slot is, and where it has to come to.
 
@@ -90,15 +90,16 @@ def behind_the_slot(
         FatalError: there is no such slot.
         PipelineError: Postgres refuses or does not answer.
     """
+    settings = streams[0].settings
     dsn = settings.postgres_dsn.get_secret_value()
-    with translated(settings.slot), connect(dsn) as holder:
+    with translated(streams[0].slot), connect(dsn) as holder:
         _execute(holder, _BEGIN)
         snapshot = _text(holder, "SELECT pg_export_snapshot() AS lsn")
         with connect(dsn) as other:
             mark = Lsn.parse(_text(other, _MARK))
         with connect_stream(settings) as other:
-            for stream in settings.streams():
-                _wait_for_slot(other, stream, mark, within_s, waiting)
+            for stream in streams:
+                _wait_for_slot(other, stream.slot, mark, within_s, waiting)
         yield Line(dsn, snapshot, mark)
 
 
@@ -118,22 +119,22 @@ def now(settings: Settings) -> Iterator[Line]:
 
 def _wait_for_slot(
     conn: psycopg.Connection[dict[str, Any]],
-    settings: Settings,
+    slot: str,
     mark: Lsn,
     within_s: float,
     waiting: Callable[[Lsn, Lsn], None],
 ) -> None:
     deadline = time.monotonic() + within_s
-    while (at := confirmed_lsn(conn, settings.slot)) < mark:
+    while (at := confirmed_lsn(conn, slot)) < mark:
         if not at:
             raise FatalError(
-                f"slot {settings.slot!r} does not exist, so nothing says which rows the stream will bring",
+                f"slot {slot!r} does not exist, so nothing says which rows the stream will bring",
                 todo="Make it anew: `outhaul slot reset --recreate`",
                 exit_code=Exit.SLOT_MISSING,
             )
         if time.monotonic() > deadline:
             raise TransientError(
-                f"slot {settings.slot!r} is at {at} and did not pass {mark} within {within_s:g} s, so rows that are "
+                f"slot {slot!r} is at {at} and did not pass {mark} within {within_s:g} s, so rows that are "
                 "not stored may still come by the stream",
                 todo="Check `outhaul status`: the reader and a worker must run; or give it more time with --wait",
             )

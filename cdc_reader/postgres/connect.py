@@ -20,7 +20,7 @@ from outhaul.sink.errors import Exit, FatalError, PipelineError
 from outhaul.sink.position import Lsn
 
 if TYPE_CHECKING:
-    from outhaul.sink.settings import Settings
+    from outhaul.sink.settings import Settings, Stream
 
 # What a standby has replayed is what it decodes; pg_current_wal_lsn() is an error there.
 END_OF_LOG: LiteralString = "CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END"
@@ -48,16 +48,16 @@ def connect_stream(settings: Settings, **extra: str) -> psycopg.Connection[dict[
         raise renamed(error, settings) from None
 
 
-def open_stream(settings: Settings) -> Link:
+def open_stream(stream: Stream) -> Link:
     """Open a connection for replication to it, as `open_link`.
 
     Raises:
         PipelineError: no answer, or the login is refused.
     """
     try:
-        return open_link(settings.slot_dsn, settings.slot, settings.publication)
+        return open_link(stream.settings.slot_dsn, stream.slot, stream.publication)
     except PipelineError as error:
-        raise renamed(error, settings) from None
+        raise renamed(error, stream.settings) from None
 
 
 def check_stream(settings: Settings, primary: Server) -> Server:

@@ -25,7 +25,7 @@ from outhaul.sink.keys import payload_key
 if TYPE_CHECKING:
     from outhaul.sink.clickhouse import ClickHouse
     from outhaul.sink.redis.payloads import Payloads
-    from outhaul.sink.settings import Settings
+    from outhaul.sink.settings import Settings, Stream
 
 _OLDEST_VERSION = 140000
 # Row filters came then, without which a stream has no shards.
@@ -89,32 +89,32 @@ def connection_error(error: psycopg.Error) -> PipelineError:
     return error_of(state, text)
 
 
-def check_postgres(settings: Settings) -> Server:
-    """Check version, settings, role, table and publication.
+def check_postgres(stream: Stream) -> Server:
+    """Check version, stream, role, table and publication.
 
     Raises:
         PipelineError: the first of them that is not as it must be.
     """
-    names = {"tables": [branch.sql_table for branch in settings.branches()], "publication": settings.publication}
-    with connect(settings.postgres_dsn.get_secret_value()) as conn:
+    names = {"tables": [outbox.sql_table for outbox in stream.settings.outboxes()], "publication": stream.publication}
+    with connect(stream.settings.postgres_dsn.get_secret_value()) as conn:
         try:
             server = check_server(conn)
-            check_shards(settings, server["version"])
+            check_shards(stream.settings, server["version"])
             there = conn.execute(
                 "SELECT to_regclass(name) IS NOT NULL AS it FROM unnest(%(tables)s::text[]) AS name", names
             )
             tables = [row["it"] for row in there.fetchall()]
             publication = conn.execute(PUBLICATION, names).fetchone()
         except psycopg.Error as error:
-            raise error_of(error.sqlstate, str(error), slot=settings.slot, publication=settings.publication) from error
-    for branch, is_there in zip(settings.branches(), tables, strict=True):
+            raise error_of(error.sqlstate, str(error), slot=stream.slot, publication=stream.publication) from error
+    for outbox, is_there in zip(stream.settings.outboxes(), tables, strict=True):
         if not is_there:
             raise FatalError(
-                f"Postgres has no table {branch.table}",
+                f"Postgres has no table {outbox.table}",
                 todo="Create it with `outhaul setup`, or name yours in OUTHAUL_TABLE as schema.table",
                 exit_code=Exit.TABLE_MISSING,
             )
-    check_publication(settings, publication)
+    check_publication(stream, publication)
     return Server(server["wal_sender_timeout_ms"] / 1000)
 
 
@@ -218,14 +218,14 @@ def check_role(name: str, *, may_replicate: bool) -> None:
         )
 
 
-def check_publication(settings: Settings, publication: dict[str, Any] | None) -> None:
+def check_publication(stream: Stream, publication: dict[str, Any] | None) -> None:
     """Check a row of `PUBLICATION`.
 
     Raises:
         FatalError: there is none, or the reader would not get the inserts of each outbox, and those alone.
     """
-    name = settings.publication
-    tables = ", ".join(branch.table for branch in settings.branches())
+    name = stream.publication
+    tables = ", ".join(outbox.table for outbox in stream.settings.outboxes())
     if publication is None:
         problem, todo = f"publication {name!r} does not exist", "Create it with `outhaul setup`"
     elif not publication["via_root"]:
@@ -235,7 +235,7 @@ def check_publication(settings: Settings, publication: dict[str, Any] | None) ->
     elif publication["lacking"]:
         lacking = ", ".join(publication["lacking"])
         problem, todo = f"publication {name!r} does not hold {lacking}", f"ALTER PUBLICATION {name} ADD TABLE {lacking}"
-    elif settings.row_condition and not all(_is_filter(settings, found) for found in publication["filters"]):
+    elif stream.row_condition and not all(_is_filter(stream, found) for found in publication["filters"]):
         problem = f"publication {name!r} has not the row filter of its shard: {', '.join(publication['filters'])}"
         todo = f"Make it anew: DROP PUBLICATION {name}; then `outhaul setup`"
     elif not publication["pubinsert"]:
@@ -252,23 +252,23 @@ def check_publication(settings: Settings, publication: dict[str, Any] | None) ->
     raise FatalError(problem, todo=todo, exit_code=Exit.PUBLICATION_MISSING)
 
 
-def _is_filter(settings: Settings, found: str) -> bool:
+def _is_filter(stream: Stream, found: str) -> bool:
     """Tell whether Postgres has a shard's condition there, which it prints with casts and parentheses of its own."""
-    return _PRINTED.sub("", found) == _PRINTED.sub("", settings.row_condition)
+    return _PRINTED.sub("", found) == _PRINTED.sub("", stream.row_condition)
 
 
-def check_slot(conn: psycopg.Connection[dict[str, Any]], settings: Settings) -> None:
+def check_slot(conn: psycopg.Connection[dict[str, Any]], stream: Stream) -> None:
     """Check that the slot is there, ours, and can be streamed from.
 
     Raises:
         FatalError: it is not.
         PipelineError: Postgres refuses or does not answer.
     """
-    facts = slot_facts(conn, settings)
+    facts = slot_facts(conn, stream)
     if facts is None:
-        raise slot_missing(settings.slot)
+        raise slot_missing(stream.slot)
     if facts.problem:
-        raise slot_unusable(settings.slot, facts.problem, facts.todo)
+        raise slot_unusable(stream.slot, facts.problem, facts.todo)
 
 
 def check_redis(settings: Settings, payloads: Payloads) -> None:

@@ -16,7 +16,7 @@ from outhaul.cdc_reader.postgres.errors import MAKE_ANEW, error_of
 from outhaul.sink.position import Lsn
 
 if TYPE_CHECKING:
-    from outhaul.sink.settings import Settings
+    from outhaul.sink.settings import Stream
 
 _MINE = "pgoutput"
 
@@ -82,7 +82,7 @@ def cure_of(reason: str | None) -> str:
     return ""
 
 
-def slot_facts(conn: psycopg.Connection[dict[str, Any]], settings: Settings) -> SlotFacts | None:
+def slot_facts(conn: psycopg.Connection[dict[str, Any]], stream: Stream) -> SlotFacts | None:
     """Ask for the slot; None where there is none.
 
     Raises:
@@ -95,10 +95,10 @@ def slot_facts(conn: psycopg.Connection[dict[str, Any]], settings: Settings) -> 
             "(CASE WHEN pg_is_in_recovery() THEN greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) "
             "ELSE pg_current_wal_lsn() END - restart_lsn)::int8 AS retained, pg_is_in_recovery() AS of_standby "
             "FROM pg_replication_slots WHERE slot_name = %s",
-            [settings.slot],
+            [stream.slot],
         ).fetchone()
     except psycopg.Error as error:
-        raise error_of(error.sqlstate, str(error), slot=settings.slot) from error
+        raise error_of(error.sqlstate, str(error), slot=stream.slot) from error
     if row is None:
         return None
     return SlotFacts(

@@ -50,13 +50,13 @@ def doubt(known: History, found: History, past: Past, confirmed: Lsn) -> str:
         return (
             f"it was read from a slot of {_whose(known)}, and this one is {_whose(found)}: what that skips is unknown"
         )
-    branch = past.ended.get(known.timeline)
-    if branch is None or known.timeline >= found.timeline:
+    ended_at = past.ended.get(known.timeline)
+    if ended_at is None or known.timeline >= found.timeline:
         return f"timeline {found.timeline} does not come from timeline {known.timeline}"
     if not past.slot_was_synced and not known.of_standby:
         return "the slot was not synchronised from the old primary, so what it skips is unknown"
-    if confirmed > branch:
-        return f"the slot has been moved since timeline {known.timeline} ended at {branch}"
+    if confirmed > ended_at:
+        return f"the slot has been moved since timeline {known.timeline} ended at {ended_at}"
     return ""
 
 

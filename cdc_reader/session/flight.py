@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from outhaul.cdc_reader.session.state import Progress
     from outhaul.sink.position import Lsn
     from outhaul.sink.report import Report
-    from outhaul.sink.settings import Settings
+    from outhaul.sink.settings import Stream
 
 log = structlog.get_logger("outhaul.reader")
 
@@ -37,22 +37,22 @@ class Flight:
     """The batches of a session that are not stored yet; `stored_at` is the clock when the latest one was."""
 
     def __init__(
-        self, settings: Settings, progress: Progress, confirmed: Lsn, owner: str, clock: Callable[[], float]
+        self, stream: Stream, progress: Progress, confirmed: Lsn, owner: str, clock: Callable[[], float]
     ) -> None:
         """Start with nothing.
 
         Args:
-            settings: the settings.
+            stream: what is streamed.
             progress: hears of what is packed and stored, and of what workers say.
             confirmed: position that the slot has confirmed.
             owner: random name of the session.
             clock: seconds, monotonic.
         """
         self.watermark = Watermark(confirmed)
-        self.ledger = Ledger(settings.redispatch_s)
+        self.ledger = Ledger(stream.settings.redispatch_s)
         self.to_send: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
         self.stored_at = float("-inf")
-        self._settings = settings
+        self._stream = stream
         self._progress = progress
         self._owner = owner
         self._clock = clock
@@ -64,8 +64,8 @@ class Flight:
         for assembled in packed.batches:
             message = Message.of(
                 assembled.batch,
-                source=self._settings.source,
-                lane=self._settings.lane,
+                source=self._stream.settings.source,
+                lane=self._stream.lane,
                 epoch=epoch,
                 owner=self._owner,
                 sequence=self._sequence,

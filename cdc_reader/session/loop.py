@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from outhaul.cdc_reader.session.recovery import Recovered
     from outhaul.sink.position import Lsn
     from outhaul.sink.redis.payloads import Payloads
-    from outhaul.sink.settings import Settings
+    from outhaul.sink.settings import Stream
 
 log = structlog.get_logger("outhaul.reader")
 
@@ -91,32 +91,33 @@ class Session:
     """State of one streaming session; made anew after every failure, since recovery is the one way back."""
 
     def __init__(
-        self, settings: Settings, tools: Tools, confirmed: Lsn, *, owner: str, binary: bool, status_interval_s: float
+        self, stream: Stream, tools: Tools, confirmed: Lsn, *, owner: str, binary: bool, status_interval_s: float
     ) -> None:
         """Prepare a session on a link that has been started.
 
         Args:
-            settings: the settings.
+            stream: what is streamed.
             tools: edges, clock and randomness.
             confirmed: position that the slot has confirmed.
             owner: random name of the session, the same that `tools.recover` uses.
             binary: whether tuples come in binary form.
             status_interval_s: longest time between two messages to Postgres.
         """
-        self.settings = settings
+        settings = stream.settings
+        self.stream = stream
         self.tools = tools
         self.limits = Limits(
             settings.batch_max_rows, settings.batch_max_bytes, settings.linger_s, settings.max_in_flight
         )
         self.events = Events()
-        self.progress = Progress({branch.dead_letters_table for branch in settings.branches()})
-        self.flight = Flight(settings, self.progress, confirmed, owner, tools.clock)
+        self.progress = Progress({outbox.dead_letters_table for outbox in settings.outboxes()})
+        self.flight = Flight(stream, self.progress, confirmed, owner, tools.clock)
         self.begun: Recovered | None = None
         self._decoder = Decoder(
-            {branch.table: branch.clickhouse_table for branch in settings.branches()},
+            {outbox.table: outbox.clickhouse_table for outbox in settings.outboxes()},
             binary=binary,
-            messages={settings.message_prefix: settings.clickhouse_table} if settings.message_prefix else {},
-            first_ordinal=settings.first_ordinal,
+            messages={stream.message_prefix: settings.clickhouse_table} if stream.message_prefix else {},
+            first_ordinal=stream.first_ordinal,
         )
         self._intake = Intake(self.limits)
         self._gate = Gate()
@@ -217,7 +218,7 @@ class Session:
         epoch, events = recovered.epoch, self.events
         metrics.SESSIONS.inc()
         bind_contextvars(epoch=epoch)
-        tools, settings = self.tools, self.settings
+        tools, settings = self.tools, self.stream.settings
         self._threads.append(
             start(
                 "send",
@@ -225,9 +226,9 @@ class Session:
                 lambda: send_batches(self.flight.to_send, events, epoch, tools.dispatcher, settings, tools.random),
             )
         )
-        ledger = self.flight.ledger
+        ledger, stream = self.flight.ledger, self.stream
         self._threads.append(
-            start("hear", events, lambda: hear_reports(events, tools.payloads, epoch, ledger, settings, tools.random))
+            start("hear", events, lambda: hear_reports(events, tools.payloads, epoch, ledger, stream, tools.random))
         )
 
     def _register(self, packed: Packed) -> None:
@@ -257,7 +258,7 @@ class Session:
 
     def _recover_and_decode(self) -> None:
         found: list[Recovered] = []
-        events, settings, tools = self.events, self.settings, self.tools
+        events, settings, tools = self.events, self.stream.settings, self.tools
         begun_at = tools.clock()
         persist("recovery", events, settings, tools.random, lambda: found.append(tools.recover(events.wait)))
         metrics.RECOVERY.set(tools.clock() - begun_at)
@@ -265,10 +266,10 @@ class Session:
         decode_pieces(self._pieces, events, found[-1], self._decoder, settings)
 
     def _publish(self) -> None:
-        publish_state(self.events, self.tools.payloads, self.settings.fence, lambda: self._snapshot)
+        publish_state(self.events, self.tools.payloads, self.stream.fence, lambda: self._snapshot)
 
     def _heed(self) -> None:
-        pause_wish.heed(self.events, self.tools.payloads, self.settings.fence, self.tools.wished)
+        pause_wish.heed(self.events, self.tools.payloads, self.stream.fence, self.tools.wished)
 
     def _look_back(self, now: float) -> None:
         if now - self._looked_back_at < _LOOK_BACK_S:

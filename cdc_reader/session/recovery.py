@@ -26,7 +26,7 @@ from outhaul.cdc_reader.postgres.timelines import Past, doubt
 from outhaul.sink.errors import Exit, FatalError, PipelineError
 from outhaul.sink.failpoint import reach
 from outhaul.sink.fence import Epoch, newest_epoch, raise_epoch, wait_for_older_inserts
-from outhaul.sink.settings import SHARD_BITS
+from outhaul.sink.settings import SHARD_BITS, Stream
 from outhaul.sink.sql import query
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from outhaul.sink.clickhouse import ClickHouse
     from outhaul.sink.position import History, Lsn
-    from outhaul.sink.settings import Settings
+    from outhaul.sink.settings import Outbox, Stream
 
 log = structlog.get_logger("outhaul.reader")
 
@@ -52,7 +52,7 @@ class Recovered:
 
 def recover(
     clickhouse: ClickHouse,
-    settings: Settings,
+    stream: Stream,
     history: History,
     confirmed: Lsn,
     owner: str,
@@ -64,7 +64,7 @@ def recover(
 
     Args:
         clickhouse: the checkpoint.
-        settings: names and time limits.
+        stream: what is to be streamed.
         history: of the server that we stream from.
         confirmed: position that the slot has confirmed.
         owner: random name of this session.
@@ -75,46 +75,48 @@ def recover(
         FatalError: the stored positions belong to another history.
         TransientError: ClickHouse does not answer, or an older insert does not end; begin again.
     """
-    newest = newest_epoch(clickhouse, settings)
+    newest = newest_epoch(clickhouse, stream.settings, stream.lane)
     if newest is not None and newest.history != history:
-        newest = _follow(clickhouse, settings, newest, history, confirmed, owner, wait, past)
+        newest = _follow(clickhouse, stream, newest, history, confirmed, owner, wait, past)
     epoch = 1 + (newest.epoch if newest else 0)
     reach("recovery.bound")
-    raise_epoch(clickhouse, settings, history, confirmed, epoch, owner)
+    raise_epoch(clickhouse, stream, history, confirmed, epoch, owner)
     reach("recovery.fenced")
-    wait_for_older_inserts(clickhouse, settings, wait)
+    wait_for_older_inserts(clickhouse, stream.settings, stream.lane, wait)
     reach("recovery.settled")
-    held = {branch.clickhouse_table: ask(clickhouse, branch, confirmed) for branch in settings.branches()}
+    held = {
+        outbox.clickhouse_table: ask(clickhouse, stream, outbox, confirmed) for outbox in stream.settings.outboxes()
+    }
     reach("recovery.asked")
     rows = sum(one.rows for one in held.values())
-    log.info("recovered", source=settings.source, epoch=epoch, confirmed_lsn=str(confirmed), held_rows=rows)
+    log.info("recovered", source=stream.settings.source, epoch=epoch, confirmed_lsn=str(confirmed), held_rows=rows)
     return Recovered(epoch, held)
 
 
-def ask(clickhouse: ClickHouse, branch: Settings, confirmed: Lsn) -> Held:
-    """Return what ClickHouse holds of one outbox from `confirmed` on, dead letters included.
+def ask(clickhouse: ClickHouse, stream: Stream, outbox: Outbox, confirmed: Lsn) -> Held:
+    """Return what ClickHouse holds of a stream's rows of one outbox from `confirmed` on, dead letters included.
 
     Raises:
         PipelineError: ClickHouse does not answer.
     """
-    held = query("held", table=branch.clickhouse_table, of_shard=_of_shard(branch))
-    table = clickhouse.arrow(held, parameters={"source": branch.source, "from_lsn": int(confirmed)})
+    held = query("held", table=outbox.clickhouse_table, of_shard=_of_shard(stream))
+    table = clickhouse.arrow(held, parameters={"source": stream.settings.source, "from_lsn": int(confirmed)})
     columns = (arrow.values(table.column(name), np.uint64) for name in ("cdc_lsn", "first", "last"))
     return Held(*columns)
 
 
-def _of_shard(branch: Settings) -> str:
+def _of_shard(stream: Stream) -> str:
     """Leave out positions of other shards, which may be many: rows have the shard in their ordinals (ADR 12)."""
-    if branch.shard is None:
+    if stream.shard is None:
         return ""
     # Events without a table come by the first shard.
-    messages = "" if branch.shard else f" OR cdc_ordinal >= {FIRST_ORDINAL}"
-    return f"AND (intDiv(cdc_ordinal, {1 << SHARD_BITS}) = {branch.shard}{messages})"
+    messages = "" if stream.shard else f" OR cdc_ordinal >= {FIRST_ORDINAL}"
+    return f"AND (intDiv(cdc_ordinal, {1 << SHARD_BITS}) = {stream.shard}{messages})"
 
 
 def _follow(
     clickhouse: ClickHouse,
-    settings: Settings,
+    stream: Stream,
     newest: Epoch,
     found: History,
     confirmed: Lsn,
@@ -132,26 +134,26 @@ def _follow(
     """
     known = newest.history
     if past.witness == (newest.owner, found):
-        _say_followed(settings, known, found, past, confirmed, "the session went on over the change, in its own slot")
+        _say_followed(stream, known, found, past, confirmed, "the session went on over the change, in its own slot")
         return newest
     if why := doubt(known, found, past, confirmed):
-        raise _other_history(settings, known, found, confirmed, why)
-    branch, epoch = past.ended[known.timeline], newest.epoch + 1
-    raise_epoch(clickhouse, settings, known, confirmed, epoch, owner)
-    wait_for_older_inserts(clickhouse, settings, wait)
-    if tail := sum(ask(clickhouse, one, branch).rows for one in settings.branches()):
-        why = f"ClickHouse holds {tail} events that the old primary wrote past {branch}, where this one branched off"
-        raise _other_history(settings, known, found, confirmed, why)
+        raise _other_history(stream, known, found, confirmed, why)
+    ended_at, epoch = past.ended[known.timeline], newest.epoch + 1
+    raise_epoch(clickhouse, stream, known, confirmed, epoch, owner)
+    wait_for_older_inserts(clickhouse, stream.settings, stream.lane, wait)
+    if tail := sum(ask(clickhouse, stream, outbox, ended_at).rows for outbox in stream.settings.outboxes()):
+        why = f"ClickHouse holds {tail} events that the old primary wrote past {ended_at}, where this one branched off"
+        raise _other_history(stream, known, found, confirmed, why)
     whose = "was a standby's own" if known.of_standby else "was synchronised"
     reason = f"the slot {whose} and nothing is stored past the branch: nothing is lost"
-    _say_followed(settings, known, found, past, confirmed, reason)
+    _say_followed(stream, known, found, past, confirmed, reason)
     return Epoch(epoch, owner, known)
 
 
-def _say_followed(settings: Settings, known: History, found: History, past: Past, confirmed: Lsn, reason: str) -> None:
+def _say_followed(stream: Stream, known: History, found: History, past: Past, confirmed: Lsn, reason: str) -> None:
     log.warning(
         "followed_to_new_timeline",
-        source=settings.source,
+        source=stream.settings.source,
         timeline=found.timeline,
         before=known.timeline,
         branched_at=str(past.ended.get(known.timeline, "unknown")),
@@ -160,17 +162,17 @@ def _say_followed(settings: Settings, known: History, found: History, past: Past
     )
 
 
-def _other_history(settings: Settings, known: History, found: History, confirmed: Lsn, why: str) -> PipelineError:
+def _other_history(stream: Stream, known: History, found: History, confirmed: Lsn, why: str) -> PipelineError:
     what = "the new primary"
     if known.system_identifier != found.system_identifier:
         what = (
             "what pg_upgrade has made of it, go on as docs/runbooks/postgres-upgrade.md says; if it is the new primary"
         )
     return FatalError(
-        f"ClickHouse holds source {settings.source!r} of system {known.system_identifier}, timeline {known.timeline}, "
-        f"but slot {settings.slot!r} at {confirmed} belongs to system {found.system_identifier}, timeline "
-        f"{found.timeline}: positions of one mean nothing in the other, and events between what is stored and where "
-        f"the slot begins may be missing. It cannot be followed by itself: {why}",
+        f"ClickHouse holds source {stream.settings.source!r} of system {known.system_identifier}, timeline "
+        f"{known.timeline}, but slot {stream.slot!r} at {confirmed} belongs to system "
+        f"{found.system_identifier}, timeline {found.timeline}: positions of one mean nothing "
+        f"in the other, and events between what is stored and where the slot begins may be missing. It cannot be followed by itself: {why}",
         todo=f"Check OUTHAUL_POSTGRES_DSN; if this is {what}, go on with `outhaul slot reset --recreate`: what is "
         "missing is copied from the outbox",
         exit_code=Exit.OTHER_HISTORY,

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from outhaul.cdc_reader.session.recovery import Recovered
     from outhaul.sink.position import Lsn
     from outhaul.sink.redis.payloads import Payloads
-    from outhaul.sink.settings import Settings
+    from outhaul.sink.settings import Settings, Stream
 
 log = structlog.get_logger("outhaul.reader")
 
@@ -108,8 +108,8 @@ def decode_pieces(
 ) -> None:
     """Turn pieces into batches, in order, until None comes."""
     assemblies = {
-        branch.clickhouse_table: assembly_for(branch, recovered.held[branch.clickhouse_table])
-        for branch in settings.branches()
+        outbox.clickhouse_table: assembly_for(outbox, recovered.held[outbox.clickhouse_table])
+        for outbox in settings.outboxes()
     }
     safe_lsn: Lsn | None = None
     while (piece := inbox.get()) is not None:
@@ -168,13 +168,13 @@ def hear_reports(
     payloads: Payloads,
     epoch: int,
     ledger: Ledger,
-    settings: Settings,
+    stream: Stream,
     random: Callable[[], float],
 ) -> None:
     """Listen for reports; look once a second for signs of life, and whether Redis still knows the epoch."""
     attempt = 0
     looked_at = time.monotonic()
-    key, seal = stored_key(settings.fence, epoch), seal_of(settings)
+    key, seal = stored_key(stream.fence, epoch), seal_of(stream.settings)
     while not events.over.is_set():
         try:
             for report in read_reports(payloads, seal, key):
@@ -182,7 +182,7 @@ def hear_reports(
             if not attempt and time.monotonic() - looked_at < 1:
                 continue
             looked_at = time.monotonic()
-            _look(events, payloads, epoch, ledger, settings, was_away=attempt > 0)
+            _look(events, payloads, epoch, ledger, stream, was_away=attempt > 0)
             if attempt:
                 attempt = 0
                 sentry.over()
@@ -190,24 +190,22 @@ def hear_reports(
         except TransientError as error:
             attempt += 1
             metrics.RETRIES.labels("reports").inc()
-            wait_s = backoff_s(attempt, max_s=settings.retry_max_s, random=random())
+            wait_s = backoff_s(attempt, max_s=stream.settings.retry_max_s, random=random())
             log.warning("retrying", where="reports", attempts=attempt, wait_s=round(wait_s, 2), error=error)
             sentry.repeated(error)
             events.put(Trouble("reports", error))
             events.wait(wait_s)
 
 
-def _look(
-    events: Events, payloads: Payloads, epoch: int, ledger: Ledger, settings: Settings, *, was_away: bool
-) -> None:
-    mirror = epoch_key(settings.fence)
+def _look(events: Events, payloads: Payloads, epoch: int, ledger: Ledger, stream: Stream, *, was_away: bool) -> None:
+    mirror = epoch_key(stream.fence)
     forgotten = payloads.text(mirror) is None
     if forgotten:
         payloads.set(mirror, str(epoch))
     if forgotten or was_away:
         events.put(RedisLost())
     else:
-        events.put(Looked(look_for_tasks(payloads, settings, ledger.begun_tokens)))
+        events.put(Looked(look_for_tasks(payloads, stream.settings, ledger.begun_tokens)))
 
 
 def publish_state(events: Events, payloads: Payloads, fence: str, snapshot: Callable[[], str]) -> None:

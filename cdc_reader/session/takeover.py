@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from outhaul.cdc_reader.session.liveness import Signs
-    from outhaul.sink.settings import Settings
+    from outhaul.sink.settings import Stream
 
 log = structlog.get_logger("outhaul.reader")
 
@@ -120,12 +120,12 @@ class Watch:
 class Standby:
     """A reader that waits for the slot."""
 
-    def __init__(self, settings: Settings, status_interval_s: float, signs: Signs) -> None:
+    def __init__(self, stream: Stream, status_interval_s: float, signs: Signs) -> None:
         """Open nothing yet."""
-        self._settings = settings
+        self._stream = stream
         self._signs = signs
         self._watch = Watch(status_interval_s)
-        self._payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
+        self._payloads = Payloads(stream.settings.redis_url.get_secret_value(), stream.settings.source)
         self._redis_rests_until = float("-inf")
         self._said: set[tuple[int, str]] = set()
         self._ending: Holder | None = None
@@ -144,8 +144,8 @@ class Standby:
                 time.sleep(min(left_s, 0.1))
             if stopping():
                 return
-            with translated(self._settings.slot), connect_stream(self._settings) as conn:
-                holder = _look(conn, self._settings.slot)
+            with translated(self._stream.slot), connect_stream(self._stream.settings) as conn:
+                holder = _look(conn, self._stream.slot)
                 if holder is None:
                     return
                 wait_s = self._judge(conn, holder)
@@ -161,7 +161,7 @@ class Standby:
             self._said.add((holder.pid, holder.began))
             log.info(
                 "standby_sees_little",
-                slot=self._settings.slot,
+                slot=self._stream.slot,
                 reason="this role may not see when the other reader answers Postgres: a link that breaks is waited out",
                 todo="GRANT pg_read_all_stats to it, and a second reader takes over in seconds",
             )
@@ -176,18 +176,18 @@ class Standby:
         now = time.monotonic()
         if now < self._redis_rests_until:
             return True
-        settings = self._settings
+        fence = self._stream.fence
         try:
             line = f"the reader on {socket.gethostname()} (process {os.getpid()})"
-            self._payloads.set(standby_key(settings.fence), line, ttl_s=TTL_S)
-            return self._payloads.text(reader_key(settings.fence)) is not None
+            self._payloads.set(standby_key(fence), line, ttl_s=TTL_S)
+            return self._payloads.text(reader_key(fence)) is not None
         except (TransientError, FatalError):
             # No word of others is no sign of anything where ours does not get through.
             self._redis_rests_until = now + _REDIS_REST_S
             return True
 
     def _end(self, conn: psycopg.Connection[dict[str, Any]], holder: Holder, silent_s: float) -> bool:
-        facts = {"slot": self._settings.slot, "pid": holder.pid, "silent_s": round(silent_s, 1)}
+        facts = {"slot": self._stream.slot, "pid": holder.pid, "silent_s": round(silent_s, 1)}
         try:
             ended = _terminate(conn, holder)
         except psycopg.errors.InsufficientPrivilege:

@@ -20,7 +20,7 @@ from outhaul.sink.errors import PipelineError
 if TYPE_CHECKING:
     from outhaul.cdc_reader.postgres.slot import Link
     from outhaul.sink.position import History
-    from outhaul.sink.settings import Settings
+    from outhaul.sink.settings import Stream
 
 log = structlog.get_logger("outhaul.reader")
 
@@ -34,11 +34,11 @@ class TimelineWatch:
     It stands until there is another: whoever recovers may have to try more than once.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, stream: Stream) -> None:
         """Look at nothing yet."""
         self.witness: tuple[str, History] | None = None
         self.has_changed = False
-        self._settings = settings
+        self._stream = stream
         self._over = threading.Event()
 
     def begin(self, pid: int, history: History, owner: str) -> None:
@@ -64,7 +64,7 @@ class TimelineWatch:
         link: Link | None = None
         while not over.wait(_LOOK_S):
             try:
-                link = link or open_stream(self._settings)
+                link = link or open_stream(self._stream)
                 if (found := link.identify()) == history:
                     continue
                 # Asked second: whoever has the slot now had it when the server came to this history.
@@ -89,7 +89,7 @@ class TimelineWatch:
         self.has_changed = True
         log.warning(
             "timeline_changed",
-            slot=self._settings.slot,
+            slot=self._stream.slot,
             before=before.timeline,
             timeline=found.timeline,
             promoted=not found.of_standby,

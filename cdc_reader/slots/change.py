@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from outhaul.cdc_reader.outbox.snapshot import Line
     from outhaul.sink.clickhouse import ClickHouse
     from outhaul.sink.position import History
-    from outhaul.sink.settings import Settings
+    from outhaul.sink.settings import Settings, Stream
 
 log = structlog.get_logger("outhaul.slot")
 
@@ -48,7 +48,7 @@ _POLL_S = 0.1
 
 @contextmanager
 def make_anew(
-    settings: Settings, clickhouse: ClickHouse, *, accept_loss: bool, waiting: Callable[[], None]
+    stream: Stream, clickhouse: ClickHouse, *, accept_loss: bool, waiting: Callable[[], None]
 ) -> Iterator[Line]:
     """Drop the slot, if there is one, and create it where the log ends now; the block has the line at which it begins.
 
@@ -58,24 +58,24 @@ def make_anew(
         PipelineError: a server refuses or does not answer; the error says how far it came.
     """
     with ExitStack() as until_the_end:
-        with hold(settings) as conn:
-            facts = slot_facts(conn, settings)
+        with hold(stream) as conn:
+            facts = slot_facts(conn, stream)
             if facts is not None and facts.is_copy:
-                raise slot_unusable(settings.slot, facts.problem or "", facts.todo)
+                raise slot_unusable(stream.slot, facts.problem or "", facts.todo)
             at = facts.confirmed if facts and facts.confirmed else NO_LSN
-            (note_accepted if accept_loss else note_due)(clickhouse, settings, at)
+            (note_accepted if accept_loss else note_due)(clickhouse, (stream,), at)
             reach("slot.noted")
-            take_over(settings, clickhouse, at, slot_is_new=True)
+            take_over(stream, clickhouse, at, slot_is_new=True)
             if facts is not None:
-                drop(conn, settings)
+                drop(conn, stream)
             reach("slot.dropped")
-            line = until_the_end.enter_context(create(settings, within_s=CREATES_WITHIN_S, waiting=waiting))
-        log.info("slot_created", slot=settings.slot, lsn=str(line.lsn), before=str(at))
+            line = until_the_end.enter_context(create(stream, within_s=CREATES_WITHIN_S, waiting=waiting))
+        log.info("slot_created", slot=stream.slot, lsn=str(line.lsn), before=str(at))
         reach("slot.created")
         yield line
 
 
-def restart(settings: Settings, clickhouse: ClickHouse) -> Lsn:
+def restart(stream: Stream, clickhouse: ClickHouse) -> Lsn:
     """End the session and let the reader begin anew from what the slot has confirmed; return that position.
 
     On another timeline or server than ClickHouse knows, that is where the source goes on; who made the slot there, and
@@ -84,66 +84,66 @@ def restart(settings: Settings, clickhouse: ClickHouse) -> Lsn:
     Raises:
         PipelineError: a server refuses or does not answer.
     """
-    with hold(settings) as conn:
-        at = _usable(conn, settings)
-        newest = newest_epoch(clickhouse, settings)
-        if newest is not None and newest.history != identify(settings):
-            note_due(clickhouse, settings, at)
-        take_over(settings, clickhouse, at)
+    with hold(stream) as conn:
+        at = _usable(conn, stream)
+        newest = newest_epoch(clickhouse, stream.settings, stream.lane)
+        if newest is not None and newest.history != identify(stream):
+            note_due(clickhouse, (stream,), at)
+        take_over(stream, clickhouse, at)
     return at
 
 
-def advance(settings: Settings, clickhouse: ClickHouse, target: Lsn, *, accept_loss: bool) -> Lsn:
+def advance(stream: Stream, clickhouse: ClickHouse, target: Lsn, *, accept_loss: bool) -> Lsn:
     """Move the slot forward to `target`, or as near as a commit allows; return where it is then.
 
     Raises:
         FatalError: the target lies behind the slot, or beyond the end of the log.
         PipelineError: a server refuses or does not answer.
     """
-    with hold(settings) as conn:
-        at = check_target(conn, settings, target)
-        (note_accepted if accept_loss else note_due)(clickhouse, settings, at)
-        take_over(settings, clickhouse, at)
-        fetch(conn, "SELECT pg_replication_slot_advance(%s, %s::pg_lsn)::text AS moved", [settings.slot, str(target)])
-        return _usable(conn, settings)
+    with hold(stream) as conn:
+        at = check_target(conn, stream, target)
+        (note_accepted if accept_loss else note_due)(clickhouse, (stream,), at)
+        take_over(stream, clickhouse, at)
+        fetch(conn, "SELECT pg_replication_slot_advance(%s, %s::pg_lsn)::text AS moved", [stream.slot, str(target)])
+        return _usable(conn, stream)
 
 
-def check_target(conn: psycopg.Connection[dict[str, Any]], settings: Settings, target: Lsn) -> Lsn:
+def check_target(conn: psycopg.Connection[dict[str, Any]], stream: Stream, target: Lsn) -> Lsn:
     """Check that the slot can be moved to `target`; return where it is.
 
     Raises:
         FatalError: it cannot be used, or the target lies behind it or beyond the end of the log.
         PipelineError: Postgres refuses or does not answer.
     """
-    at, end = _usable(conn, settings), end_of_log(conn)
+    at, end = _usable(conn, stream), end_of_log(conn)
     if not at < target <= end:
         raise FatalError(
-            f"slot {settings.slot!r} can only go forward, from {at} to {end} at most, not to {target}",
+            f"slot {stream.slot!r} can only go forward, from {at} to {end} at most, not to {target}",
             todo="To store events again that lie behind it: `outhaul verify --repair`",
             exit_code=Exit.USAGE,
         )
     return at
 
 
-def drop(conn: psycopg.Connection[dict[str, Any]], settings: Settings) -> None:
+def drop(conn: psycopg.Connection[dict[str, Any]], stream: Stream) -> None:
     """Drop the slot, which nobody streams from.
 
     Raises:
         PipelineError: Postgres refuses or does not answer.
     """
     try:
-        conn.execute("SELECT pg_drop_replication_slot(%s)", [settings.slot])
+        conn.execute("SELECT pg_drop_replication_slot(%s)", [stream.slot])
     except psycopg.Error as error:
-        raise error_of(error.sqlstate, str(error), slot=settings.slot) from error
-    log.info("slot_dropped", slot=settings.slot)
+        raise error_of(error.sqlstate, str(error), slot=stream.slot) from error
+    log.info("slot_dropped", slot=stream.slot)
 
 
-def _usable(conn: psycopg.Connection[dict[str, Any]], settings: Settings) -> Lsn:
-    facts = slot_facts(conn, settings)
+def _usable(conn: psycopg.Connection[dict[str, Any]], stream: Stream) -> Lsn:
+    facts = slot_facts(conn, stream)
     problem = "it does not exist" if facts is None else facts.problem
     if problem or facts is None or facts.confirmed is None:
         raise FatalError(
-            f"slot {settings.slot!r} cannot be used: {problem}",
+            f"slot {stream.slot!r} cannot be used: {problem}",
             todo="Make it anew: `outhaul slot reset --recreate`; what it skips is copied from the outbox",
             exit_code=Exit.SLOT_UNUSABLE,
         )
@@ -151,40 +151,40 @@ def _usable(conn: psycopg.Connection[dict[str, Any]], settings: Settings) -> Lsn
 
 
 def take_over(
-    settings: Settings,
+    stream: Stream,
     clickhouse: ClickHouse,
     at: Lsn,
     *,
     slot_is_new: bool = False,
 ) -> None:
     """Fence older readers out, bind the source to this server's history, and see older inserts come to rest."""
-    history = identify(settings)
-    newest = newest_epoch(clickhouse, settings)
+    history = identify(stream)
+    newest = newest_epoch(clickhouse, stream.settings, stream.lane)
     if newest is not None and newest.history != history:
-        tail = _tail(settings, clickhouse)
+        tail = _tail(stream.settings, clickhouse)
         if slot_is_new:
-            with connect(settings.postgres_dsn.get_secret_value()) as primary:
+            with connect(stream.settings.postgres_dsn.get_secret_value()) as primary:
                 _pass_the_tail(primary, tail, newest.history, history)
         elif tail >= at:
             raise FatalError(
-                f"ClickHouse holds events of source {settings.source!r} up to {tail}, past slot {settings.slot!r} at "
-                f"{at}, from system {newest.history.system_identifier}, timeline {newest.history.timeline}: some of "
+                f"ClickHouse holds events of source {stream.settings.source!r} up to {tail}, past slot {stream.slot!r} "
+                f"at {at}, from system {newest.history.system_identifier}, timeline {newest.history.timeline}: some of "
                 "them may not be the ones that this server has there",
                 todo="Make the slot anew: `outhaul slot reset --recreate`; what is missing is copied from the outbox",
                 exit_code=Exit.OTHER_HISTORY,
             )
     epoch = 1 + (newest.epoch if newest else 0)
-    raise_epoch(clickhouse, settings, history, at, epoch, secrets.token_hex(8))
-    wait_for_older_inserts(clickhouse, settings, time.sleep)
+    raise_epoch(clickhouse, stream, history, at, epoch, secrets.token_hex(8))
+    wait_for_older_inserts(clickhouse, stream.settings, stream.lane, time.sleep)
 
 
-def identify(settings: Settings) -> History:
+def identify(stream: Stream) -> History:
     """Ask which history the server writes.
 
     Raises:
         PipelineError: Postgres refuses or does not answer.
     """
-    link = open_stream(settings)
+    link = open_stream(stream)
     try:
         return link.identify()
     finally:
@@ -194,11 +194,11 @@ def identify(settings: Settings) -> History:
 def _tail(settings: Settings, clickhouse: ClickHouse) -> Lsn:
     rows = [
         clickhouse.rows(
-            f"SELECT max(cdc_lsn) FROM {branch.clickhouse_table} "  # noqa: S608 - a checked name
+            f"SELECT max(cdc_lsn) FROM {outbox.clickhouse_table} "  # noqa: S608 - a checked name
             "WHERE cdc_source = {source:String} AND cdc_lsn % 8 != 7",
             parameters={"source": settings.source},
         )[0]
-        for branch in settings.branches()
+        for outbox in settings.outboxes()
     ]
     return Lsn(max(int(last or 0) for (last,) in rows))
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from psycopg.pq.abc import PGconn, PGresult
 
-    from outhaul.sink.settings import Settings
+    from outhaul.sink.settings import Settings, Stream
 
 log = structlog.get_logger("outhaul.slot")
 
@@ -106,11 +106,11 @@ class Primary:
 
 
 @contextmanager
-def create(settings: Settings, *, within_s: float, waiting: Callable[[], None]) -> Iterator[Line]:
+def create(stream: Stream, *, within_s: float, waiting: Callable[[], None]) -> Iterator[Line]:
     """Create the slot; the block has the line at which its stream begins.
 
     Args:
-        settings: name it, and the server that gets it.
+        stream: name it, and the server that gets it.
         within_s: how long open transactions, or the replay of a standby, may keep Postgres from it, in seconds.
         waiting: called every few seconds meanwhile.
 
@@ -120,19 +120,19 @@ def create(settings: Settings, *, within_s: float, waiting: Callable[[], None]) 
     """
     deadline = time.monotonic() + within_s
     with ExitStack() as until_created:
-        primary = _primary_of(settings, until_created, deadline, waiting)
-        pgconn = pq.PGconn.connect(conninfo(settings.slot_dsn, replication="database").encode())
+        primary = _primary_of(stream.settings, until_created, deadline, waiting)
+        pgconn = pq.PGconn.connect(conninfo(stream.settings.slot_dsn, replication="database").encode())
         try:
             if pgconn.status != pq.ConnStatus.OK:
                 raise error_of(None, pgconn.get_error_message())
-            command = _command(settings.slot, pgconn.server_version, of_standby=primary is not None)
+            command = _command(stream.slot, pgconn.server_version, of_standby=primary is not None)
             result = _execute(pgconn, command, deadline, waiting, primary)
             until_created.close()
             if result.status != pq.ExecStatus.TUPLES_OK:
                 state = result.error_field(pq.DiagnosticField.SQLSTATE)
-                raise error_of(state.decode() if state else None, result.get_error_message(), slot=settings.slot)
+                raise error_of(state.decode() if state else None, result.get_error_message(), slot=stream.slot)
             lsn, snapshot = (result.get_value(0, column) or b"" for column in (1, 2))
-            yield Line(settings.slot_dsn, snapshot.decode(), Lsn.parse(lsn.decode()))
+            yield Line(stream.settings.slot_dsn, snapshot.decode(), Lsn.parse(lsn.decode()))
         finally:
             pgconn.finish()
 

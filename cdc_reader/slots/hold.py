@@ -22,7 +22,7 @@ from outhaul.sink.errors import Exit, FatalError, TransientError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from outhaul.sink.settings import Settings
+    from outhaul.sink.settings import Stream
 
 _TAKE: LiteralString = "SELECT pg_try_advisory_lock(hashtextextended(%s, 0)) AS ours"
 _LOOK: LiteralString = "SELECT pg_try_advisory_lock_shared(hashtextextended(%s, 0)) AS free"
@@ -34,7 +34,7 @@ _POLL_S = 0.1
 
 
 @contextmanager
-def hold(settings: Settings) -> Iterator[psycopg.Connection[dict[str, Any]]]:
+def hold(stream: Stream) -> Iterator[psycopg.Connection[dict[str, Any]]]:
     """End the session that streams from the slot, and keep readers off it for the block.
 
     Raises:
@@ -42,44 +42,44 @@ def hold(settings: Settings) -> Iterator[psycopg.Connection[dict[str, Any]]]:
         TransientError: the session does not end.
         PipelineError: Postgres refuses or does not answer.
     """
-    with translated(settings.slot), connect_stream(settings) as conn:
-        _take(conn, settings)
-        _end_session(conn, settings)
+    with translated(stream.slot), connect_stream(stream.settings) as conn:
+        _take(conn, stream)
+        _end_session(conn, stream)
         yield conn
 
 
-def check_free(conn: psycopg.Connection[dict[str, Any]], settings: Settings) -> None:
+def check_free(conn: psycopg.Connection[dict[str, Any]], stream: Stream) -> None:
     """Look whether the slot is being changed; the connection is closed soon, and its look with it.
 
     Raises:
         SlotHeldError: it is; stand by.
         PipelineError: Postgres refuses or does not answer.
     """
-    if not _ask(conn, _LOOK, _name(settings))["free"]:
+    if not _ask(conn, _LOOK, _name(stream))["free"]:
         raise SlotHeldError(
-            f"slot {settings.slot!r} is being changed by a command of an operator's", exit_code=Exit.SLOT_HELD
+            f"slot {stream.slot!r} is being changed by a command of an operator's", exit_code=Exit.SLOT_HELD
         )
 
 
-def _take(conn: psycopg.Connection[dict[str, Any]], settings: Settings) -> None:
+def _take(conn: psycopg.Connection[dict[str, Any]], stream: Stream) -> None:
     # A reader that looks holds the lock for a moment.
     deadline = time.monotonic() + _TAKES_WITHIN_S
-    while not _ask(conn, _TAKE, _name(settings))["ours"]:
+    while not _ask(conn, _TAKE, _name(stream))["ours"]:
         if time.monotonic() > deadline:
             raise FatalError(
-                f"another command is changing slot {settings.slot!r}",
+                f"another command is changing slot {stream.slot!r}",
                 todo="Wait for it to end",
                 exit_code=Exit.SLOT_HELD,
             )
         time.sleep(_POLL_S)
 
 
-def _end_session(conn: psycopg.Connection[dict[str, Any]], settings: Settings) -> None:
+def _end_session(conn: psycopg.Connection[dict[str, Any]], stream: Stream) -> None:
     deadline = time.monotonic() + _ENDS_WITHIN_S
-    while (facts := slot_facts(conn, settings)) is not None and facts.active_pid is not None:
+    while (facts := slot_facts(conn, stream)) is not None and facts.active_pid is not None:
         if time.monotonic() > deadline:
             raise TransientError(
-                f"process {facts.active_pid} of Postgres keeps slot {settings.slot!r} and does not end",
+                f"process {facts.active_pid} of Postgres keeps slot {stream.slot!r} and does not end",
                 todo="Look what it does in pg_stat_replication; nothing was changed",
                 exit_code=Exit.SLOT_HELD,
             )
@@ -87,8 +87,8 @@ def _end_session(conn: psycopg.Connection[dict[str, Any]], settings: Settings) -
         time.sleep(_POLL_S)
 
 
-def _name(settings: Settings) -> str:
-    return f"outhaul slot {settings.slot}"
+def _name(stream: Stream) -> str:
+    return f"outhaul slot {stream.slot}"
 
 
 def _ask(conn: psycopg.Connection[dict[str, Any]], query: LiteralString, value: object) -> dict[str, Any]:

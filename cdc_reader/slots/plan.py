@@ -23,7 +23,7 @@ from outhaul.sink.fence import newest_epoch
 from outhaul.sink.position import NO_LSN, Lsn
 
 if TYPE_CHECKING:
-    from outhaul.sink.settings import Settings
+    from outhaul.sink.settings import Outbox, Stream
 
 # Transactions that write and are open; Postgres waits for them before a new slot is ready.
 _OPEN = (
@@ -77,11 +77,11 @@ class Plan:
         return asdict(self)
 
 
-def make_plan(settings: Settings, action: str, *, skips: bool, heals: bool) -> Plan:
+def make_plan(stream: Stream, action: str, *, skips: bool, heals: bool) -> Plan:
     """Look at all sides.
 
     Args:
-        settings: names and addresses.
+        stream: the slot's.
         action: what would be done, in words.
         skips: the slot would go past events that it has not brought yet.
         heals: what is skipped is copied from the outbox.
@@ -89,14 +89,14 @@ def make_plan(settings: Settings, action: str, *, skips: bool, heals: bool) -> P
     Raises:
         PipelineError: a server refuses or does not answer: without its word nothing can be said.
     """
-    clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=ASK_TIMEOUT_S)
+    clickhouse = ClickHouse(stream.settings.clickhouse_url.get_secret_value(), timeout_s=ASK_TIMEOUT_S)
     try:
-        with connect_stream(settings) as conn:
-            facts = slot_facts(conn, settings)
-        with connect(settings.postgres_dsn.get_secret_value()) as conn:
-            unread = count_unread(settings, clickhouse)
+        with connect_stream(stream.settings) as conn:
+            facts = slot_facts(conn, stream)
+        with connect(stream.settings.postgres_dsn.get_secret_value()) as conn:
+            unread = count_unread(stream, clickhouse)
             open_transactions = fetch(conn, _OPEN, []) if skips else []
-        ahead = _stored_ahead(settings, clickhouse, facts)
+        ahead = _stored_ahead(stream, clickhouse, facts)
     finally:
         clickhouse.close()
     skipped = unread.events if skips else 0
@@ -113,13 +113,13 @@ def make_plan(settings: Settings, action: str, *, skips: bool, heals: bool) -> P
     )
 
 
-def count_unread(settings: Settings, clickhouse: ClickHouse) -> Unread:
-    """Count what is committed in the outboxes and not in ClickHouse.
+def count_unread(stream: Stream, clickhouse: ClickHouse) -> Unread:
+    """Count which of the stream's rows are committed in the outboxes and not in ClickHouse.
 
     Raises:
         PipelineError: a server refuses or does not answer.
     """
-    found = {branch.table: _count_unread(branch, clickhouse) for branch in settings.branches()}
+    found = {outbox.table: count_unread_of(outbox, stream, clickhouse) for outbox in stream.settings.outboxes()}
     some = {table: unread for table, unread in found.items() if unread.events}
     if len(some) <= 1:
         return next(iter(some.values()), Unread())
@@ -131,11 +131,16 @@ def count_unread(settings: Settings, clickhouse: ClickHouse) -> Unread:
     )
 
 
-def _count_unread(settings: Settings, clickhouse: ClickHouse) -> Unread:
+def count_unread_of(outbox: Outbox, stream: Stream, clickhouse: ClickHouse) -> Unread:
+    """Count as `count_unread`, in one outbox.
+
+    Raises:
+        PipelineError: a server refuses or does not answer.
+    """
     tally, first, last = Tally(), None, None
-    with now(settings) as line, line.look() as conn:
-        shape = describe(conn, settings)
-        comparison = Comparison(line, shape, clickhouse, settings, Scope())
+    with now(stream.settings) as line, line.look() as conn:
+        shape = describe(conn, outbox, stream)
+        comparison = Comparison(line, shape, clickhouse, outbox, Scope())
         for found in comparison.ranges(comparison.intervals(Scope())):
             tally.add(found)
             if len(found.missing):
@@ -152,11 +157,11 @@ def _count_unread(settings: Settings, clickhouse: ClickHouse) -> Unread:
     return Unread(tally.missing, first, last, times["first"], times["last"])
 
 
-def _stored_ahead(settings: Settings, clickhouse: ClickHouse, facts: SlotFacts | None) -> int:
-    if facts is None or facts.confirmed is None or newest_epoch(clickhouse, settings) is None:
+def _stored_ahead(stream: Stream, clickhouse: ClickHouse, facts: SlotFacts | None) -> int:
+    if facts is None or facts.confirmed is None or newest_epoch(clickhouse, stream.settings, stream.lane) is None:
         return 0
     at = Lsn(facts.confirmed) or NO_LSN
-    return sum(ask(clickhouse, branch, at).rows for branch in settings.branches())
+    return sum(ask(clickhouse, stream, outbox, at).rows for outbox in stream.settings.outboxes())
 
 
 def _slot_json(facts: SlotFacts | None) -> dict[str, Any] | None:

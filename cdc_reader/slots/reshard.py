@@ -28,6 +28,7 @@ from outhaul.cdc_reader.postgres.slot_view import slot_facts
 from outhaul.cdc_reader.slots.change import drop, make_anew, take_over
 from outhaul.cdc_reader.slots.hold import hold
 from outhaul.sink.position import NO_LSN
+from outhaul.sink.settings import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -41,7 +42,7 @@ log = structlog.get_logger("outhaul.slot")
 _PATIENCE_S = 120.0
 
 
-def former_streams(conn: psycopg.Connection[dict[str, Any]], settings: Settings) -> list[Settings]:
+def former_streams(conn: psycopg.Connection[dict[str, Any]], settings: Settings) -> list[Stream]:
     """Return the streams of this pipeline that have slots and are not among those that the settings say.
 
     Raises:
@@ -57,30 +58,30 @@ def former_streams(conn: psycopg.Connection[dict[str, Any]], settings: Settings)
     return [_stream_of(settings, row["slot_name"]) for row in rows if row["slot_name"] not in wanted]
 
 
-def _stream_of(settings: Settings, slot: str) -> Settings:
+def _stream_of(settings: Settings, slot: str) -> Stream:
     suffix = slot.removeprefix(settings.slot)
     if not suffix:
-        return settings.model_copy(update={"shards": 1})
+        return settings.undivided
     shard, shards = map(int, suffix.removeprefix("_").split("of"))
-    return settings.model_copy(update={"shards": shards}).stream(shard)
+    return Stream(shard, shards, settings)
 
 
-def unfinished(settings: Settings, clickhouse: ClickHouse) -> list[Settings]:
+def unfinished(settings: Settings, clickhouse: ClickHouse) -> list[Stream]:
     """Return the streams that a division which died has noted, and not come to.
 
     Raises:
         PipelineError: ClickHouse refuses or does not answer.
     """
-    return [stream for stream, _ in due(clickhouse, settings)]
+    return [stream for stream, _ in due(clickhouse, settings.streams())]
 
 
-def end(settings: Settings, clickhouse: ClickHouse, former: list[Settings]) -> None:
+def end(settings: Settings, clickhouse: ClickHouse, former: list[Stream]) -> None:
     """End the streams of before: their readers, their slots and publications.
 
     Raises:
         PipelineError: a server refuses or does not answer; begin again.
     """
-    note_due(clickhouse, settings, NO_LSN)
+    note_due(clickhouse, settings.streams(), NO_LSN)
     for stream in former:
         with hold(stream) as conn:
             facts = slot_facts(conn, stream)
@@ -91,9 +92,9 @@ def end(settings: Settings, clickhouse: ClickHouse, former: list[Settings]) -> N
         log.info("stream_ended", slot=stream.slot, confirmed_lsn=str(at))
 
 
-def _drop_publication(stream: Settings) -> None:
+def _drop_publication(stream: Stream) -> None:
     statement = sql.SQL("DROP PUBLICATION IF EXISTS {}").format(sql.Identifier(stream.publication))
-    with connect(stream.postgres_dsn.get_secret_value()) as conn:
+    with connect(stream.settings.postgres_dsn.get_secret_value()) as conn:
         try:
             conn.execute(statement)
         except psycopg.Error as error:
@@ -101,12 +102,12 @@ def _drop_publication(stream: Settings) -> None:
 
 
 def begin(
-    streams: Sequence[Settings],
+    streams: Sequence[Stream],
     clickhouse: ClickHouse,
     *,
     waiting: Callable[[], None],
     on_range: Callable[[Compared, int], None],
-) -> Iterator[tuple[Settings, int]]:
+) -> Iterator[tuple[Stream, int]]:
     """Make the slot of each stream, and copy what it will not bring; yield how many rows were copied for each.
 
     A worker must run. The reader of a stream may begin as soon as its slot is there.
@@ -116,7 +117,7 @@ def begin(
     """
     for stream in streams:
         with make_anew(stream, clickhouse, accept_loss=False, waiting=waiting) as line:
-            notes = due(clickhouse, stream)
+            notes = due(clickhouse, (stream,))
             done = heal_all(stream, line, on_range, patience_s=_PATIENCE_S)
             note_done(clickhouse, notes)
         yield stream, sum(one.stored for one in done)

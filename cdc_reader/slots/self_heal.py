@@ -33,7 +33,7 @@ from outhaul.sink.telemetry import sentry
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from outhaul.sink.settings import Settings
+    from outhaul.sink.settings import Settings, Stream
 
 log = structlog.get_logger("outhaul.reader")
 
@@ -50,43 +50,43 @@ def is_about_the_slot(error: FatalError) -> bool:
     return error.exit_code in _ABOUT_THE_SLOT
 
 
-def mend(settings: Settings, error: FatalError) -> None:
-    """Make the slot anew, if the settings say so; the heal is then due.
+def mend(stream: Stream, error: FatalError) -> None:
+    """Make the slot anew, if the stream say so; the heal is then due.
 
     Raises:
         FatalError: they do not, or the slot is not ours to change; the message says what is missing and what to type.
         SlotHeldError: an operator is about it; stand by.
         PipelineError: a server refuses or does not answer.
     """
-    with connect_stream(settings) as conn:
-        check_free(conn, settings)
-        facts = slot_facts(conn, settings)
+    with connect_stream(stream.settings) as conn:
+        check_free(conn, stream)
+        facts = slot_facts(conn, stream)
     problem = facts.problem if facts else None
     if error.exit_code is not Exit.OTHER_HISTORY and facts is not None and problem is None:
         # Somebody has mended it meanwhile.
         return
     ours = facts is None or (facts.plugin == "pgoutput" and facts.here and not facts.is_copy)
-    with closing(_asking(settings)) as clickhouse:
-        if not _heals(settings) or not ours or not _same_cluster(settings, clickhouse):
-            raise _with_gap(settings, clickhouse, error)
-    remake(settings, error)
+    with closing(_asking(stream.settings)) as clickhouse:
+        if not _heals(stream.settings) or not ours or not _same_cluster(stream, clickhouse):
+            raise _with_gap(stream, clickhouse, error)
+    remake(stream, error)
 
 
-def remake(settings: Settings, reason: FatalError) -> None:
+def remake(stream: Stream, reason: FatalError) -> None:
     """Make the slot anew; what it skips is copied by the guard.
 
     Raises:
         PipelineError: a server refuses or does not answer.
     """
-    log.warning("slot_made_anew", slot=settings.slot, reason=reason.message)
+    log.warning("slot_made_anew", slot=stream.slot, reason=reason.message)
     with (
-        closing(_asking(settings)) as clickhouse,
-        make_anew(settings, clickhouse, accept_loss=False, waiting=_say_waiting),
+        closing(_asking(stream.settings)) as clickhouse,
+        make_anew(stream, clickhouse, accept_loss=False, waiting=_say_waiting),
     ):
         metrics.SLOT_CHANGES.labels(reason.exit_code.name.lower()).inc()
 
 
-def park(settings: Settings) -> None:
+def park(stream: Stream) -> None:
     """Give the slot up, and with it the log that it keeps.
 
     That a heal is due is noted when the slot is made anew: ClickHouse may be what is down.
@@ -94,30 +94,30 @@ def park(settings: Settings) -> None:
     Raises:
         PipelineError: Postgres refuses or does not answer; the slot is kept then.
     """
-    with hold(settings) as conn:
-        facts = slot_facts(conn, settings)
+    with hold(stream) as conn:
+        facts = slot_facts(conn, stream)
         if facts is None:
             return
-        drop(conn, settings)
+        drop(conn, stream)
     metrics.SLOT_CHANGES.labels("parked").inc()
     log.warning(
         "parked",
-        slot=settings.slot,
+        slot=stream.slot,
         confirmed_lsn=str(facts.confirmed),
         retained_bytes=facts.retained_bytes,
-        limit_bytes=settings.park_wal_bytes,
+        limit_bytes=stream.settings.park_wal_bytes,
     )
 
 
 class Guard:
     """Looks after the slot beside the session: heals what is due, and says when the slot has to be given up."""
 
-    def __init__(self, settings: Settings, stopping: Callable[[], bool]) -> None:
-        """Start the thread, where the settings give it something to do."""
+    def __init__(self, stream: Stream, stopping: Callable[[], bool]) -> None:
+        """Start the thread, where the stream give it something to do."""
         self.must_park = False
-        self._settings = settings
+        self._stream = stream
         self._stopping = stopping
-        if _heals(settings):
+        if _heals(stream.settings):
             for act in (self._heal_what_is_due, self._watch_the_log):
                 threading.Thread(target=self._run, args=(act,), name="outhaul-guard", daemon=True).start()
 
@@ -130,22 +130,22 @@ class Guard:
                 failures = 0
             except Exception as error:  # noqa: BLE001 - the outermost line of a thread
                 failures += 1
-                wait_s = backoff_s(failures, max_s=self._settings.retry_max_s, random=_random())
-                log.warning("guard_waits", slot=self._settings.slot, error=error, wait_s=round(wait_s, 2))
+                wait_s = backoff_s(failures, max_s=self._stream.settings.retry_max_s, random=_random())
+                log.warning("guard_waits", slot=self._stream.slot, error=error, wait_s=round(wait_s, 2))
                 sentry.told(error)
             time.sleep(max(wait_s, _LOOK_S))
 
     def _heal_what_is_due(self) -> None:
-        settings = self._settings
-        with closing(_asking(settings)) as clickhouse:
-            notes = due(clickhouse, settings)
+        stream, source = self._stream, self._stream.settings.source
+        with closing(_asking(stream.settings)) as clickhouse:
+            notes = due(clickhouse, (stream,))
             if not notes or self.must_park:
                 return
             number = notes[0][1]
-            log.info("healing", source=settings.source, note=number)
+            log.info("healing", source=source, note=number)
             try:
-                with behind_the_slot(settings, within_s=_CATCH_UP_S) as line:
-                    done = heal_all(settings, line, patience_s=_PATIENCE_S, threads=1)
+                with behind_the_slot((stream,), within_s=_CATCH_UP_S) as line:
+                    done = heal_all(stream, line, patience_s=_PATIENCE_S, threads=1)
             except Exception:
                 metrics.HEALS.labels("failed").inc()
                 raise
@@ -153,14 +153,14 @@ class Guard:
         metrics.HEALS.labels("done").inc()
         rows, seconds = sum(one.stored for one in done), sum(one.seconds for one in done)
         metrics.HEALED.inc(rows)
-        log.info("healed", source=settings.source, note=number, rows=rows, seconds=round(seconds, 1))
+        log.info("healed", source=source, note=number, rows=rows, seconds=round(seconds, 1))
 
     def _watch_the_log(self) -> None:
-        limit = self._settings.park_wal_bytes
+        limit = self._stream.settings.park_wal_bytes
         if not limit:
             return
-        with connect_stream(self._settings) as conn:
-            facts = slot_facts(conn, self._settings)
+        with connect_stream(self._stream.settings) as conn:
+            facts = slot_facts(conn, self._stream)
         if facts is not None and (facts.retained_bytes or 0) > limit:
             self.must_park = True
 
@@ -170,10 +170,10 @@ def _heals(settings: Settings) -> bool:
     return settings.heal == "auto" or settings.park_wal_bytes > 0
 
 
-def _with_gap(settings: Settings, clickhouse: ClickHouse, error: FatalError) -> FatalError:
+def _with_gap(stream: Stream, clickhouse: ClickHouse, error: FatalError) -> FatalError:
     """Say what is missing, too."""
     try:
-        unread = count_unread(settings, clickhouse)
+        unread = count_unread(stream, clickhouse)
     except PipelineError as other:
         gap = f"how much is missing cannot be said: {other.message}"
     else:
@@ -182,10 +182,10 @@ def _with_gap(settings: Settings, clickhouse: ClickHouse, error: FatalError) -> 
     return FatalError(f"{error.message}. {gap}", code=error.code, todo=error.todo, exit_code=error.exit_code)
 
 
-def _same_cluster(settings: Settings, clickhouse: ClickHouse) -> bool:
+def _same_cluster(stream: Stream, clickhouse: ClickHouse) -> bool:
     """Tell whether the server is of the cluster that ClickHouse knows: another one may be a mistake in the DSN."""
-    newest = newest_epoch(clickhouse, settings)
-    return newest is None or newest.history.system_identifier == identify(settings).system_identifier
+    newest = newest_epoch(clickhouse, stream.settings, stream.lane)
+    return newest is None or newest.history.system_identifier == identify(stream).system_identifier
 
 
 def _asking(settings: Settings) -> ClickHouse:

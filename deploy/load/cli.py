@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from outhaul.cdc_reader.cli.options import duration
 from outhaul.cdc_reader.slots.retained_wal import size
 from outhaul.deploy.load.plan import Plan, ranges
 from outhaul.deploy.load.run import Options, Result, run
@@ -27,7 +28,9 @@ def load(
     *,
     rate: Annotated[float, typer.Option(min=0, help="Events a second, of all writers. 0: no limit.")] = 100,
     rows: Annotated[int, typer.Option(min=0, help="Stop after this many committed events. 0: never.")] = 0,
-    seconds: Annotated[float, typer.Option(min=0, help="Stop after this time. 0: never.")] = 0,
+    seconds: Annotated[
+        float, typer.Option("--for", "--seconds", parser=duration(), help="Stop after this time. 0: never.")
+    ] = 0,
     writers: Annotated[int, typer.Option(min=1, max=64, help="Number of connections that write.")] = 2,
     transaction: Annotated[str, typer.Option(help="Events in a transaction: 10, 1-100, 1:50,1000:5.")] = "1-10",
     rollback: Annotated[float, typer.Option(min=0, max=1, help="Share of transactions to roll back.")] = 0.0,
@@ -39,14 +42,16 @@ def load(
         How, typer.Option(help="Statements: one a transaction, one an event, COPY, or messages.")
     ] = How.MANY,
     seed: Annotated[int, typer.Option(help="The same seed gives the same events.")] = 1,
-    reconnect_s: Annotated[float, typer.Option(min=0, help="How long to wait for a Postgres that is down.")] = 30,
+    reconnect_s: Annotated[
+        float, typer.Option(parser=duration(), help="How long to wait for a Postgres that is down.")
+    ] = 30,
     as_json: Annotated[bool, typer.Option("--json", help="Print the counts as one JSON object.")] = False,
 ) -> None:
     """Write test events into the outbox, and count them exactly.
 
-    It writes until Ctrl-C, or until --rows or --seconds is reached.
+    It writes until Ctrl-C, or until --rows or --for is reached.
 
-    Example: outhaul load --rate 1000 --seconds 60 --transaction 1-100 --rollback 0.1
+    Example: outhaul load --rate 1000 --for 60s --transaction 1-100 --rollback 0.1
     """
     settings = load_settings()
     if keys and how in {How.COPY, How.WAL}:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
     from outhaul.sink.clickhouse import ClickHouse
-    from outhaul.sink.settings import Settings
+    from outhaul.sink.settings import Outbox
 
 _AT_ONCE = 500
 # Of a mutation: all replicas have carried it out.
@@ -61,29 +61,29 @@ class Summary:
     by_reason: tuple[tuple[str, int], ...]
 
 
-def summary(clickhouse: ClickHouse, settings: Settings, wanted: Filter, *, reasons: int) -> Summary:
+def summary(clickhouse: ClickHouse, outbox: Outbox, wanted: Filter, *, reasons: int) -> Summary:
     """Count the letters that a filter finds.
 
     Raises:
         PipelineError: ClickHouse refuses or does not answer.
     """
-    table, source, where = settings.clickhouse_table, {"source": settings.source}, wanted.where()
+    table, source, where = outbox.clickhouse_table, {"source": outbox.settings.source}, wanted.where()
     total = clickhouse.rows(query("letters_total", table=table, where=where), parameters=source)[0]
     grouped = query("letters_by_reason", table=table, where=where, limit=reasons)
     groups = tuple((str(reason), int(count)) for reason, count in clickhouse.rows(grouped, parameters=source))
     return Summary(int(total[0]), int(total[1]), groups)
 
 
-def newest(clickhouse: ClickHouse, settings: Settings, wanted: Filter, *, limit: int) -> list[Letter]:
+def newest(clickhouse: ClickHouse, outbox: Outbox, wanted: Filter, *, limit: int) -> list[Letter]:
     """Return the letters that were set aside last.
 
     Raises:
         PipelineError: ClickHouse refuses or does not answer.
     """
-    return _letters(clickhouse, settings, wanted.where(), _NEWEST_FIRST, limit)
+    return _letters(clickhouse, outbox, wanted.where(), _NEWEST_FIRST, limit)
 
 
-def each(clickhouse: ClickHouse, settings: Settings, wanted: Filter) -> Iterator[Letter]:
+def each(clickhouse: ClickHouse, outbox: Outbox, wanted: Filter) -> Iterator[Letter]:
     """Yield the letters that a filter finds by position, some at a time.
 
     Raises:
@@ -91,27 +91,27 @@ def each(clickhouse: ClickHouse, settings: Settings, wanted: Filter) -> Iterator
     """
     after = "1"
     while True:
-        page = _letters(clickhouse, settings, f"{wanted.where()} AND {after}", _IN_ORDER, _AT_ONCE)
+        page = _letters(clickhouse, outbox, f"{wanted.where()} AND {after}", _IN_ORDER, _AT_ONCE)
         yield from page
         if len(page) < _AT_ONCE:
             return
         after = f"(cdc_lsn, cdc_ordinal) > {_tuple(page[-1].position)}"
 
 
-def positions(clickhouse: ClickHouse, settings: Settings, wanted: Filter) -> list[Position]:
+def positions(clickhouse: ClickHouse, outbox: Outbox, wanted: Filter) -> list[Position]:
     """Return where the letters are that a filter finds, without their rows.
 
     Raises:
         PipelineError: ClickHouse refuses or does not answer.
     """
     text = query(
-        "letters", table=settings.clickhouse_table, row="''", where=wanted.where(), order=_IN_ORDER, limit=1 << 31
+        "letters", table=outbox.clickhouse_table, row="''", where=wanted.where(), order=_IN_ORDER, limit=1 << 31
     )
-    rows = clickhouse.rows(text, parameters={"source": settings.source})
+    rows = clickhouse.rows(text, parameters={"source": outbox.settings.source})
     return [Position(Lsn(row[0]), int(row[1])) for row in rows]
 
 
-def find(clickhouse: ClickHouse, settings: Settings, wanted: Collection[Position]) -> list[Letter]:
+def find(clickhouse: ClickHouse, outbox: Outbox, wanted: Collection[Position]) -> list[Letter]:
     """Return the letters at these positions, discarded ones, too.
 
     Raises:
@@ -120,11 +120,11 @@ def find(clickhouse: ClickHouse, settings: Settings, wanted: Collection[Position
     found = []
     for some in in_pieces(wanted):
         where = f"(cdc_lsn, cdc_ordinal) IN ({_tuples(some)})"
-        found += _letters(clickhouse, settings, where, _IN_ORDER, len(some))
+        found += _letters(clickhouse, outbox, where, _IN_ORDER, len(some))
     return found
 
 
-def stored(clickhouse: ClickHouse, settings: Settings, wanted: Collection[Position]) -> set[Position]:
+def stored(clickhouse: ClickHouse, outbox: Outbox, wanted: Collection[Position]) -> set[Position]:
     """Return those of these positions that the event table holds.
 
     Raises:
@@ -132,34 +132,34 @@ def stored(clickhouse: ClickHouse, settings: Settings, wanted: Collection[Positi
     """
     held: set[Position] = set()
     for some in in_pieces(wanted):
-        text = query("positions_stored", table=settings.clickhouse_table, positions=_tuples(some))
-        rows = clickhouse.rows(text, parameters={"source": settings.source})
+        text = query("positions_stored", table=outbox.clickhouse_table, positions=_tuples(some))
+        rows = clickhouse.rows(text, parameters={"source": outbox.settings.source})
         held |= {Position(Lsn(lsn), int(ordinal)) for lsn, ordinal in rows}
     return held
 
 
-def remove(clickhouse: ClickHouse, settings: Settings, wanted: Collection[Position]) -> None:
+def remove(clickhouse: ClickHouse, outbox: Outbox, wanted: Collection[Position]) -> None:
     """Delete letters whose events are stored.
 
     Raises:
         PipelineError: ClickHouse refuses or does not answer.
     """
     for some in in_pieces(wanted):
-        clickhouse.command(f"{_alter(settings)} DELETE WHERE {_at(settings, some)}", settings=_WAIT)
+        clickhouse.command(f"{_alter(outbox)} DELETE WHERE {_at(outbox, some)}", settings=_WAIT)
 
 
-def give_reason(clickhouse: ClickHouse, settings: Settings, wanted: Collection[Position], reason: str) -> None:
+def give_reason(clickhouse: ClickHouse, outbox: Outbox, wanted: Collection[Position], reason: str) -> None:
     """Write why these letters were refused the last time.
 
     Raises:
         PipelineError: ClickHouse refuses or does not answer.
     """
     for some in in_pieces(wanted):
-        text = f"{_alter(settings)} UPDATE reason = {literal(reason)} WHERE {_at(settings, some)}"
+        text = f"{_alter(outbox)} UPDATE reason = {literal(reason)} WHERE {_at(outbox, some)}"
         clickhouse.command(text, settings=_WAIT)
 
 
-def discard(clickhouse: ClickHouse, settings: Settings, wanted: Collection[Position]) -> None:
+def discard(clickhouse: ClickHouse, outbox: Outbox, wanted: Collection[Position]) -> None:
     """Drop the values of these letters for ever, and mark them as discarded.
 
     Raises:
@@ -168,8 +168,8 @@ def discard(clickhouse: ClickHouse, settings: Settings, wanted: Collection[Posit
     for some in in_pieces(wanted):
         text = query(
             "discard_letters",
-            table=settings.clickhouse_table,
-            source=literal(settings.source),
+            table=outbox.clickhouse_table,
+            source=literal(outbox.settings.source),
             positions=_tuples(some),
         )
         clickhouse.command(text, settings=_WAIT)
@@ -182,21 +182,21 @@ def in_pieces(wanted: Collection[Position], size: int = _AT_ONCE) -> Iterator[Se
         yield ordered[start : start + size]
 
 
-def _letters(clickhouse: ClickHouse, settings: Settings, where: str, order: str, limit: int) -> list[Letter]:
-    text = query("letters", table=settings.clickhouse_table, row="row", where=where, order=order, limit=limit)
-    rows = clickhouse.rows(text, parameters={"source": settings.source})
+def _letters(clickhouse: ClickHouse, outbox: Outbox, where: str, order: str, limit: int) -> list[Letter]:
+    text = query("letters", table=outbox.clickhouse_table, row="row", where=where, order=order, limit=limit)
+    rows = clickhouse.rows(text, parameters={"source": outbox.settings.source})
     return [
         Letter(Position(Lsn(lsn), int(ordinal)), row, reason, int(committed), int(ingested), bool(discarded))
         for lsn, ordinal, row, reason, committed, ingested, discarded in rows
     ]
 
 
-def _alter(settings: Settings) -> str:
-    return f"ALTER TABLE {identifier(settings.dead_letters_table)}"
+def _alter(outbox: Outbox) -> str:
+    return f"ALTER TABLE {identifier(outbox.dead_letters_table)}"
 
 
-def _at(settings: Settings, some: Collection[Position]) -> str:
-    return f"cdc_source = {literal(settings.source)} AND (cdc_lsn, cdc_ordinal) IN ({_tuples(some)})"
+def _at(outbox: Outbox, some: Collection[Position]) -> str:
+    return f"cdc_source = {literal(outbox.settings.source)} AND (cdc_lsn, cdc_ordinal) IN ({_tuples(some)})"
 
 
 def _tuples(some: Collection[Position]) -> str:

@@ -39,7 +39,7 @@ from outhaul.sink.letters import dead_letters as letters
 from outhaul.sink.letters.restore import restore, values_of
 from outhaul.sink.letters.retry_message import Order, places
 from outhaul.sink.seal import ForgedMessageError
-from outhaul.sink.task import branch_of, sink_of
+from outhaul.sink.task import outbox_of, sink_of
 from outhaul.sink.task_names import RETRY_LETTERS
 from outhaul.sink.telemetry import metrics
 from outhaul.sink.version import OtherVersionError
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from outhaul.sink.clickhouse import ClickHouse
     from outhaul.sink.letters.restore import Letter
     from outhaul.sink.position import Position
-    from outhaul.sink.settings import Settings
+    from outhaul.sink.settings import Outbox, Settings
     from outhaul.sink.task import Sink
 
 log = structlog.get_logger("outhaul.sink")
@@ -106,7 +106,7 @@ def retry_letters(self: Any, *arguments: object, **named: object) -> str:
         argument = arguments[0] if len(arguments) == 1 and not named else None
         settings = sink.settings
         order = Order.from_json(sink.seal.opened(RETRY_LETTERS, argument), settings.source, settings.clickhouse_table)
-        branch = branch_of(settings, order.branch)
+        outbox = outbox_of(settings, order.branch)
     except OtherVersionError as error:
         metrics.refused("other_version")
         log.warning("message_refused", error=error)
@@ -119,7 +119,7 @@ def retry_letters(self: Any, *arguments: object, **named: object) -> str:
         log.warning("message_refused", error=error)
         return "refused"
     try:
-        words = retry(sink.clickhouse, branch, order)
+        words = retry(sink.clickhouse, outbox, order)
     except (PipelineError, SoftTimeLimitExceeded) as error:
         log.warning("letters_failed", task=self.request.id, run=order.run, letters=len(order.positions), error=error)
         why = str(error) or "out of time"
@@ -136,23 +136,23 @@ def _answer(sink: Sink, run: str, words: Sequence[Word]) -> None:
         sink.payloads.report(key, sink.seal.line(key, word.to_json()))
 
 
-def retry(clickhouse: ClickHouse, settings: Settings, order: Order) -> list[Word]:
+def retry(clickhouse: ClickHouse, outbox: Outbox, order: Order) -> list[Word]:
     """Store what can be stored, remove its letters, write the new reasons; return the fate of each.
 
     Raises:
         TransientError: ClickHouse does not answer; what was not done can be done again.
         FatalError: an operator is needed.
     """
-    found = {letter.position: letter for letter in letters.find(clickhouse, settings, order.positions)}
+    found = {letter.position: letter for letter in letters.find(clickhouse, outbox, order.positions)}
     open_ = [letter for letter in found.values() if not letter.discarded]
-    refused = _insert_all(clickhouse, settings, open_, order.hex_columns)
+    refused = _insert_all(clickhouse, outbox, open_, order.hex_columns)
     reach("letters.inserted")
-    held = letters.stored(clickhouse, settings, [letter.position for letter in open_])
+    held = letters.stored(clickhouse, outbox, [letter.position for letter in open_])
     if held:
-        wait_for_older_inserts(clickhouse, settings, time.sleep, all_lanes=True)
-        letters.remove(clickhouse, settings, held)
+        wait_for_older_inserts(clickhouse, outbox.settings, None, time.sleep)
+        letters.remove(clickhouse, outbox, held)
     reach("letters.removed")
-    _write_reasons(clickhouse, settings, found, {at: why for at, why in refused.items() if at not in held})
+    _write_reasons(clickhouse, outbox, found, {at: why for at, why in refused.items() if at not in held})
     return [_word(position, found.get(position), held, refused) for position in order.positions]
 
 
@@ -172,11 +172,11 @@ def _word(
 
 
 def _insert_all(
-    clickhouse: ClickHouse, settings: Settings, found: Collection[Letter], hex_columns: Collection[str]
+    clickhouse: ClickHouse, outbox: Outbox, found: Collection[Letter], hex_columns: Collection[str]
 ) -> dict[Position, str]:
     """Insert the rows that can be stored; return why the others cannot."""
-    types = _types(clickhouse, settings) if found else {}
-    owner = _owner(clickhouse, settings) if found else ""
+    types = _types(clickhouse, outbox) if found else {}
+    owner = _owner(clickhouse, outbox.settings) if found else ""
     refused = {}
     for letter in found:
         try:
@@ -184,34 +184,34 @@ def _insert_all(
             cast_check.check(
                 clickhouse, {name: text for name, text in values_of(letter).items() if text is not None}, types
             )
-            owner = _insert(clickhouse, settings, letter, row, owner)
+            owner = _insert(clickhouse, outbox, letter, row, owner)
         except PoisonError as error:
             refused[letter.position] = str(error)
     return refused
 
 
-def _types(clickhouse: ClickHouse, settings: Settings) -> dict[str, str]:
+def _types(clickhouse: ClickHouse, outbox: Outbox) -> dict[str, str]:
     rows = clickhouse.rows(
         "SELECT name, type FROM system.columns WHERE database = currentDatabase() AND table = {table:String} "
         "AND default_kind NOT IN ('ALIAS', 'MATERIALIZED')",
-        parameters={"table": settings.clickhouse_table},
+        parameters={"table": outbox.clickhouse_table},
     )
     return {str(name): str(kind) for name, kind in rows}
 
 
-def _insert(clickhouse: ClickHouse, settings: Settings, letter: Letter, record: pa.RecordBatch, owner: str) -> str:
+def _insert(clickhouse: ClickHouse, outbox: Outbox, letter: Letter, record: pa.RecordBatch, owner: str) -> str:
     """Insert one row under the newest epoch's owner, who was `owner` a moment ago; return who it is."""
     payload = encode(record)
-    events = settings.clickhouse_table
+    events = outbox.clickhouse_table
     # No times: whoever mended the letter may have mended its time, so its position is looked for everywhere.
     contents = Contents(record.schema)
     for attempt in range(1, _OWNERS_TRIED + 1):
-        message = _message(settings, letter.position, owner, len(payload))
+        message = _message(outbox, letter.position, owner, len(payload))
         try:
             clickhouse.command(
-                statement(events, settings.epochs_table, contents, [events]),
+                statement(events, outbox.settings.epochs_table, contents, [events]),
                 parameters=parameters(message, contents),
-                settings=insert_settings(message, settings.insert_timeout_s),
+                settings=insert_settings(message, outbox.settings.insert_timeout_s),
                 data=payload,
             )
         except FatalError as error:
@@ -219,24 +219,24 @@ def _insert(clickhouse: ClickHouse, settings: Settings, letter: Letter, record: 
                 raise
             if attempt == _OWNERS_TRIED:
                 break
-            owner = _owner(clickhouse, settings)
+            owner = _owner(clickhouse, outbox.settings)
         else:
             return owner
     raise TransientError("one reader after another takes over this source; try again later")
 
 
-def _message(settings: Settings, position: Position, owner: str, size_bytes: int) -> Message:
+def _message(outbox: Outbox, position: Position, owner: str, size_bytes: int) -> Message:
     name = str(position)
     return Message(
-        source=settings.source,
+        source=outbox.settings.source,
         lane=STREAM,
         epoch=0,
         owner=owner,
         sequence=0,
         attempt=0,
-        branch=settings.clickhouse_table,
-        table=settings.clickhouse_table,
-        token=hashlib.blake2b(f"letter\n{settings.source}\n{name}".encode(), digest_size=16).hexdigest(),
+        branch=outbox.clickhouse_table,
+        table=outbox.clickhouse_table,
+        token=hashlib.blake2b(f"letter\n{outbox.settings.source}\n{name}".encode(), digest_size=16).hexdigest(),
         rows=1,
         size_bytes=size_bytes,
         first=name,
@@ -250,11 +250,11 @@ def _owner(clickhouse: ClickHouse, settings: Settings) -> str:
 
 
 def _write_reasons(
-    clickhouse: ClickHouse, settings: Settings, found: Mapping[Position, Letter], refused: Mapping[Position, str]
+    clickhouse: ClickHouse, outbox: Outbox, found: Mapping[Position, Letter], refused: Mapping[Position, str]
 ) -> None:
     changed: dict[str, list[Position]] = {}
     for position, reason in refused.items():
         if found[position].reason != reason:
             changed.setdefault(reason, []).append(position)
     for reason, positions in changed.items():
-        letters.give_reason(clickhouse, settings, positions, reason)
+        letters.give_reason(clickhouse, outbox, positions, reason)

@@ -52,7 +52,7 @@ class WorkerPages:
         self._kept = tempfile.TemporaryDirectory(prefix="outhaul-metrics-") if settings.metrics_port else None
         if self._kept:
             pool = _OfPool(self._kept.name)
-            expose(settings, "worker", (registry, pool, REGISTRY), Health(self._alive, self._ready))
+            expose(settings, settings.source, "worker", (registry, pool, REGISTRY), Health(self._alive, self._ready))
 
     @property
     def environment(self) -> dict[str, str]:

@@ -79,7 +79,7 @@ class BuildInfo(Collector):
         yield metric
 
 
-def expose(settings: Settings, process: str, collectors: Iterable[Collector], health: Health) -> int:
+def expose(settings: Settings, source: str, process: str, collectors: Iterable[Collector], health: Health) -> int:
     """Serve /metrics, /healthz and /readyz from a thread, where the settings name a port; return the port, or 0.
 
     Raises:
@@ -91,7 +91,7 @@ def expose(settings: Settings, process: str, collectors: Iterable[Collector], he
     disable_created_metrics()  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
     for collector in (BuildInfo(process), *collectors):
-        registry.register(OfSource(collector, settings.fence))
+        registry.register(OfSource(collector, source))
     host, port = settings.metrics_host, settings.metrics_port
     try:
         server = make_server(host, port, application(registry, health), _Server, _Handler)

@@ -31,7 +31,7 @@ from outhaul.sink.errors import PipelineError, TransientError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from outhaul.sink.settings import Settings
+    from outhaul.sink.settings import Outbox, Settings
 
 # Each answer has limits of its own, of a few seconds; this bounds all of them together.
 WITHIN_S = 10.0
@@ -43,9 +43,10 @@ def examine(settings: Settings, *, within_s: float = WITHIN_S) -> list[Section]:
     """Ask and judge everything; takes `within_s` seconds at most, and raises nothing that a server can cause."""
     deadline = time.monotonic() + within_s
     first, *streams = settings.streams()
+    outboxes = settings.outboxes()
     asked = (
-        begin(lambda: postgres_checks.ask(first)),
-        begin(lambda: clickhouse_checks.ask(first)),
+        begin(lambda: postgres_checks.ask(first, outboxes)),
+        begin(lambda: clickhouse_checks.ask(first, outboxes)),
         begin(lambda: redis_checks.ask(settings)),
         begin(lambda: worker_checks.ask(settings)),
         begin(lambda: monitoring_checks.ask(settings)),
@@ -53,29 +54,33 @@ def examine(settings: Settings, *, within_s: float = WITHIN_S) -> list[Section]:
     of_standby = begin(partial(standby_checks.ask, settings)) if is_elsewhere(settings) else None
     # What is of the pipeline as a whole is said of its first outbox; the others are asked after as if they were alone.
     further = [
-        (branch, begin(partial(postgres_checks.ask, branch)), begin(partial(clickhouse_checks.ask, branch)))
-        for branch in settings.branches()[1:]
+        (
+            outbox,
+            begin(partial(postgres_checks.ask, settings.undivided, (outbox,))),
+            begin(partial(clickhouse_checks.ask, settings.undivided, (outbox,))),
+        )
+        for outbox in outboxes[1:]
     ]
     pg = answer(asked[0], "Postgres", deadline, within_s)
     ch = answer(asked[1], "ClickHouse", deadline, within_s)
     rd = answer(asked[2], "Redis", deadline, within_s)
     workers = answer(asked[3], "Celery", deadline, within_s)
     others = answer(asked[4], "Sentry or the metrics port", deadline, within_s)
-    of_shards = [(stream, begin(partial(postgres_checks.ask, stream))) for stream in streams]
+    of_shards = [(stream, begin(partial(postgres_checks.ask, stream, outboxes))) for stream in streams]
     shards = []
     for stream, of_stream in of_shards:
         found = answer(of_stream, "Postgres", deadline, within_s)
-        shards.append(_section(f"Shard {stream.shard}", found, partial(postgres_checks.judge_stream, settings=stream)))
-    outboxes = []
-    for branch, of_pg, of_ch in further:
+        shards.append(_section(f"Shard {stream.shard}", found, partial(postgres_checks.judge_stream, stream=stream)))
+    beside = []
+    for outbox, of_pg, of_ch in further:
         theirs, ours = answer(of_pg, "Postgres", deadline, within_s), answer(of_ch, "ClickHouse", deadline, within_s)
-        outboxes.append(Section(f"Outbox {branch.table}", tuple(_outbox(branch, theirs, ours))))
+        beside.append(Section(f"Outbox {outbox.table}", tuple(_outbox(outbox, theirs, ours))))
     return [
-        _section("Postgres", pg, lambda found: postgres_checks.judge(found, first)),
+        _section("Postgres", pg, lambda found: postgres_checks.judge(found, first, outboxes[0])),
         *shards,
         *_standby(of_standby, settings, deadline, within_s),
         Section("Both sides", tuple(_both(pg, ch))),
-        *outboxes,
+        *beside,
         _section("ClickHouse", ch, lambda found: clickhouse_checks.judge(found, settings)),
         _section("Redis", rd, redis_checks.judge),
         _section("Celery", workers, lambda found: worker_checks.judge(found, settings)),
@@ -145,13 +150,13 @@ def _columns(
 
 
 def _outbox(
-    branch: Settings, pg: postgres_checks.Postgres | PipelineError, ch: clickhouse_checks.Answer | PipelineError
+    outbox: Outbox, pg: postgres_checks.Postgres | PipelineError, ch: clickhouse_checks.Answer | PipelineError
 ) -> Iterator[Finding]:
     """Judge what is an outbox' own, of one beside the first."""
     if not isinstance(pg, PipelineError):
-        yield from postgres_checks.judge_outbox(pg, branch)
+        yield from postgres_checks.judge_outbox(pg, outbox, outbox.settings.publication)
     if not isinstance(ch, PipelineError) and not isinstance(ch.stored, PipelineError):
-        yield from clickhouse_tables.engines(ch.stored.events, ch.stored.letters, branch)
+        yield from clickhouse_tables.engines(ch.stored.events, ch.stored.letters, outbox.settings)
         yield clickhouse_tables.dead_letters(ch.stored.dead_letters, ch.stored.letters.name)
     yield from _columns(pg, ch)
 

@@ -27,7 +27,7 @@ from outhaul.sink.sql import query
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from outhaul.sink.settings import Settings
+    from outhaul.sink.settings import Outbox, Settings, Stream
 
 _ANSWER_S = 5
 _SYNTAX_ERROR = 62
@@ -65,17 +65,18 @@ class Answer:
     clock: Offset
 
 
-def ask(settings: Settings) -> Answer:
-    """Ask everything.
+def ask(stream: Stream, outboxes: Sequence[Outbox]) -> Answer:
+    """Ask everything of the tables of these outboxes; of the first one, in detail.
 
     Raises:
         PipelineError: ClickHouse refuses or does not answer.
     """
-    clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=_ANSWER_S)
+    clickhouse = ClickHouse(stream.settings.clickhouse_url.get_secret_value(), timeout_s=_ANSWER_S)
     try:
+        names = schema.table_names(stream.settings, outboxes)
         version = clickhouse.rows("SELECT version()")[0][0]
         clock = measured(lambda: float(clickhouse.rows("SELECT toUnixTimestamp64Micro(now64(6)) / 1e6")[0][0]))
-        return Answer(version, _rights(clickhouse, settings), _stored(clickhouse, settings), clock)
+        return Answer(version, _rights(clickhouse, names, outboxes), _stored(clickhouse, stream, outboxes), clock)
     except TransientError as error:
         raise clickhouse_away(error) from error
     finally:
@@ -114,11 +115,9 @@ def granted(clickhouse: ClickHouse, privilege: str, on: str) -> bool | None:
         raise
 
 
-def _rights(clickhouse: ClickHouse, settings: Settings) -> clickhouse_grants.Rights:
+def _rights(clickhouse: ClickHouse, names: Sequence[str], outboxes: Sequence[Outbox]) -> clickhouse_grants.Rights:
     user, database, readonly = clickhouse.rows("SELECT currentUser(), currentDatabase(), getSetting('readonly')")[0]
-    wanted = clickhouse_grants.wanted(
-        schema.table_names(settings), [one.clickhouse_table for one in settings.branches()]
-    )
+    wanted = clickhouse_grants.wanted(names, [outbox.clickhouse_table for outbox in outboxes])
     return clickhouse_grants.Rights(
         user,
         database,
@@ -127,12 +126,13 @@ def _rights(clickhouse: ClickHouse, settings: Settings) -> clickhouse_grants.Rig
     )
 
 
-def _stored(clickhouse: ClickHouse, settings: Settings) -> Stored | PipelineError:
-    found = schema.tables(clickhouse, settings)
-    for name in schema.table_names(settings):
+def _stored(clickhouse: ClickHouse, stream: Stream, outboxes: Sequence[Outbox]) -> Stored | PipelineError:
+    names = schema.table_names(stream.settings, outboxes)
+    found = schema.tables(clickhouse, names)
+    for name in names:
         if name not in found:
             return schema.missing(name, clickhouse)
-    events, letters = found[settings.clickhouse_table], found[settings.dead_letters_table]
+    events, letters = (found[name] for name in schema.batch_tables(outboxes[0]))
     columns = clickhouse.rows(
         "SELECT name, type, default_kind FROM system.columns "
         "WHERE database = currentDatabase() AND table = {table:String} ORDER BY position",
@@ -146,8 +146,8 @@ def _stored(clickhouse: ClickHouse, settings: Settings) -> Stored | PipelineErro
         _parts(clickhouse, events),
         _consistency(clickhouse, events) if events.is_replicated else None,
         _ends(clickhouse, stored),
-        _dead_letters(clickhouse, settings),
-        _epoch(clickhouse, settings),
+        _dead_letters(clickhouse, outboxes[0]),
+        _epoch(clickhouse, stream),
     )
 
 
@@ -191,14 +191,14 @@ def _text(moment: datetime) -> str:
     return moment.replace(tzinfo=None).isoformat(" ", "microseconds")
 
 
-def _dead_letters(clickhouse: ClickHouse, settings: Settings) -> int | None:
-    rows = _visible(clickhouse, _DEAD_LETTERS.format(table=settings.dead_letters_table), source=settings.source)
+def _dead_letters(clickhouse: ClickHouse, outbox: Outbox) -> int | None:
+    rows = _visible(clickhouse, _DEAD_LETTERS.format(table=outbox.dead_letters_table), source=outbox.settings.source)
     return None if rows is None else int(rows[0][0])
 
 
-def _epoch(clickhouse: ClickHouse, settings: Settings) -> Epoch | None:
+def _epoch(clickhouse: ClickHouse, stream: Stream) -> Epoch | None:
     try:
-        return newest_epoch(clickhouse, settings)
+        return newest_epoch(clickhouse, stream.settings, stream.lane)
     except PipelineError as error:
         if error.code == ACCESS_DENIED:
             return None

@@ -28,11 +28,11 @@ from outhaul.cdc_reader.postgres.slot_view import SlotFacts, slot_facts
 from outhaul.sink.errors import PipelineError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from outhaul.cdc_reader.operate.doctor.finding import Finding
     from outhaul.sink.position import History
-    from outhaul.sink.settings import Settings
+    from outhaul.sink.settings import Outbox, Stream
 
 _CONNECT_S = 5
 _Facts = TypeVar("_Facts")
@@ -92,7 +92,7 @@ class Postgres:
     server: postgres_settings.Server
     role: postgres_role.Role
     link: History | PipelineError
-    outbox: publication_checks.Outbox | None
+    outbox: publication_checks.OutboxFacts | None
     publication: dict[str, Any] | None
     slot: SlotFacts | None
     prospect: publication_checks.Prospect | None
@@ -102,30 +102,33 @@ class Postgres:
     app: AppRights | None = None
 
 
-def ask(settings: Settings) -> Postgres:
-    """Ask everything.
+def ask(stream: Stream, outboxes: Sequence[Outbox]) -> Postgres:
+    """Ask everything of a stream, and of the first of these outboxes.
 
     Raises:
         PipelineError: Postgres refuses or does not answer.
     """
     names: dict[str, Any] = {
-        "table": settings.sql_table,
-        "tables": [branch.sql_table for branch in settings.branches()],
-        "publication": settings.publication,
-        "slot": settings.slot,
+        "table": outboxes[0].sql_table,
+        "tables": [outbox.sql_table for outbox in outboxes],
+        "publication": stream.publication,
+        "slot": stream.slot,
     }
-    dsn, within_s = settings.postgres_dsn.get_secret_value(), str(_CONNECT_S)
-    with connect(dsn, connect_timeout=within_s) as conn, connect_stream(settings, connect_timeout=within_s) as at_slot:
+    dsn, within_s = stream.settings.postgres_dsn.get_secret_value(), str(_CONNECT_S)
+    with (
+        connect(dsn, connect_timeout=within_s) as conn,
+        connect_stream(stream.settings, connect_timeout=within_s) as at_slot,
+    ):
         try:
             conn.execute("SET statement_timeout = '5s'")
             at_slot.execute("SET statement_timeout = '5s'")
             return Postgres(
                 _one(conn, postgres_settings.Server, postgres_settings.QUERY, names),
                 _one(conn, postgres_role.Role, _ROLE, names),
-                try_link(settings),
-                conn.cursor(row_factory=class_row(publication_checks.Outbox)).execute(_OUTBOX, names).fetchone(),
+                try_link(stream),
+                conn.cursor(row_factory=class_row(publication_checks.OutboxFacts)).execute(_OUTBOX, names).fetchone(),
                 conn.execute(PUBLICATION, names).fetchone(),
-                slot_facts(at_slot, settings),
+                slot_facts(at_slot, stream),
                 at_slot.cursor(row_factory=class_row(publication_checks.Prospect))
                 .execute(_PROSPECT.format(end_of_log=END_OF_LOG), names)
                 .fetchone(),
@@ -135,14 +138,14 @@ def ask(settings: Settings) -> Postgres:
                 conn.cursor(row_factory=class_row(AppRights)).execute(_APP, names).fetchone(),
             )
         except psycopg.Error as error:
-            raise error_of(error.sqlstate, str(error), slot=settings.slot, publication=settings.publication) from error
+            raise error_of(error.sqlstate, str(error), slot=stream.slot, publication=stream.publication) from error
 
 
-def try_link(settings: Settings) -> History | PipelineError:
+def try_link(stream: Stream) -> History | PipelineError:
     """Open a replication connection and close it again; return the server's history, or what went wrong."""
     try:
         link = open_link(
-            make_conninfo(settings.slot_dsn, connect_timeout=_CONNECT_S), settings.slot, settings.publication
+            make_conninfo(stream.settings.slot_dsn, connect_timeout=_CONNECT_S), stream.slot, stream.publication
         )
         with closing(link):
             return link.identify()
@@ -150,43 +153,43 @@ def try_link(settings: Settings) -> History | PipelineError:
         return error
 
 
-def judge(answer: Postgres, settings: Settings) -> Iterator[Finding]:
-    """Judge all that was answered."""
-    slot, elsewhere = answer.slot, is_elsewhere(settings)
+def judge(answer: Postgres, stream: Stream, outbox: Outbox) -> Iterator[Finding]:
+    """Judge all that was answered of a stream and of the first outbox."""
+    slot, elsewhere = answer.slot, is_elsewhere(stream.settings)
     yield from postgres_settings.judge(
         answer.server,
-        settings,
+        stream.settings,
         has_slot=slot is not None or elsewhere,
         streams=elsewhere or (slot is not None and slot.active_pid is not None),
     )
     refused = answer.link if isinstance(answer.link, PipelineError) else None
-    yield from postgres_role.judge(answer.role, settings, refused)
+    yield from postgres_role.judge(answer.role, outbox, refused)
     yield encryption.judge(answer.encryption)
-    yield from publication_checks.outbox(answer.outbox, settings.table)
+    yield from publication_checks.outbox(answer.outbox, outbox.table)
     if answer.app is not None:
-        yield postgres_role.app(answer.app, settings.sql_table)
+        yield postgres_role.app(answer.app, outbox.sql_table)
     if answer.outbox is not None:
-        yield from publication_checks.publication(settings, answer.publication, answer.outbox)
-    yield from publication_checks.slot(settings, slot, answer.prospect, version=answer.server.version)
+        yield from publication_checks.publication(stream, answer.publication, answer.outbox)
+    yield from publication_checks.slot(stream, slot, answer.prospect, version=answer.server.version)
 
 
-def judge_stream(answer: Postgres, settings: Settings) -> Iterator[Finding]:
+def judge_stream(answer: Postgres, stream: Stream) -> Iterator[Finding]:
     """Judge what a shard has of its own: publication and slot."""
     if answer.outbox is not None:
-        yield from publication_checks.publication(settings, answer.publication, answer.outbox)
-    yield from publication_checks.slot(settings, answer.slot, answer.prospect, version=answer.server.version)
+        yield from publication_checks.publication(stream, answer.publication, answer.outbox)
+    yield from publication_checks.slot(stream, answer.slot, answer.prospect, version=answer.server.version)
 
 
-def judge_outbox(answer: Postgres, branch: Settings) -> Iterator[Finding]:
+def judge_outbox(answer: Postgres, outbox: Outbox, publication: str) -> Iterator[Finding]:
     """Judge one outbox of several: the table, its partitions, and whether we may read it."""
-    yield from publication_checks.outbox(answer.outbox, branch.table)
+    yield from publication_checks.outbox(answer.outbox, outbox.table)
     if answer.outbox is None:
         return
     if answer.outbox.kind == "p" and answer.publication is not None:
-        yield publication_checks.partitions(branch, answer.outbox, via_root=answer.publication["pubviaroot"])
-    yield postgres_role.select(answer.role, branch.sql_table)
+        yield publication_checks.partitions(publication, answer.outbox, via_root=answer.publication["pubviaroot"])
+    yield postgres_role.select(answer.role, outbox.sql_table)
     if answer.app is not None:
-        yield postgres_role.app(answer.app, branch.sql_table)
+        yield postgres_role.app(answer.app, outbox.sql_table)
 
 
 def _one(conn: psycopg.Connection[Any], kind: type[_Facts], query: LiteralString, names: dict[str, Any]) -> _Facts:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from outhaul.sink.errors import PipelineError
-    from outhaul.sink.settings import Settings
+    from outhaul.sink.settings import Outbox
 
 _APP = "rights of apps"
 
@@ -44,7 +44,7 @@ class AppRights:
     sequence_name: str | None
 
 
-def judge(role: Role, settings: Settings, refused: PipelineError | None) -> Iterator[Finding]:
+def judge(role: Role, outbox: Outbox, refused: PipelineError | None) -> Iterator[Finding]:
     """Judge attributes and grants; `refused` is what became of a replication connection, None where it opened."""
     yield tried(
         "REPLICATION",
@@ -53,7 +53,7 @@ def judge(role: Role, settings: Settings, refused: PipelineError | None) -> Iter
     )
     yield connection(refused)
     if role.may_select is not None:
-        yield select(role, settings.sql_table)
+        yield select(role, outbox.sql_table)
     yield superuser(role)
     yield sessions(role)
 

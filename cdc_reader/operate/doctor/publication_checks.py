@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from outhaul.cdc_reader.postgres.slot_view import SlotFacts
-    from outhaul.sink.settings import Settings
+    from outhaul.sink.settings import Stream
 
 _FAILOVER_SINCE = 170000
 _KINDS = {"v": "a view", "m": "a materialised view", "f": "a foreign table", "S": "a sequence", "i": "an index"}
 
 
 @dataclass(frozen=True, slots=True)
-class Outbox:
+class OutboxFacts:
     """The table: relkind, relpersistence, number of its partitions, and the names of those that the WAL lacks."""
 
     kind: str
@@ -43,7 +43,7 @@ class Prospect:
     failover: bool | None
 
 
-def outbox(table: Outbox | None, name: str) -> Iterator[Finding]:
+def outbox(table: OutboxFacts | None, name: str) -> Iterator[Finding]:
     """Judge the table; None where there is none."""
     if table is None:
         yield fail("outbox", f"Postgres has no table {name}", "outhaul setup  # or name yours in OUTHAUL_TABLE")
@@ -57,11 +57,14 @@ def outbox(table: Outbox | None, name: str) -> Iterator[Finding]:
         yield fine("outbox", f"{name} is a table" if table.kind == "r" else f"{name} is a partitioned table")
 
 
-def publication(settings: Settings, found: dict[str, Any] | None, table: Outbox) -> Iterator[Finding]:
+def publication(stream: Stream, found: dict[str, Any] | None, table: OutboxFacts) -> Iterator[Finding]:
     """Judge a row of preflight's PUBLICATION; None where there is none."""
-    name = settings.publication
+    name, outboxes = stream.publication, stream.settings.outboxes()
+    tables = ", ".join(one.sql_table for one in outboxes)
     verdict = tried(
-        "publication", f"{name} holds {_tables(settings)} alone", lambda: check_publication(settings, found)
+        "publication",
+        f"{name} holds {' and '.join(one.table for one in outboxes)} alone",
+        lambda: check_publication(stream, found),
     )
     yield verdict
     if found is None:
@@ -78,32 +81,28 @@ def publication(settings: Settings, found: dict[str, Any] | None, table: Outbox)
         yield warn(
             "all tables",
             f"{name!r} is FOR ALL TABLES: once there is another table, no reader starts",
-            f"DROP PUBLICATION {name}; CREATE PUBLICATION {name} FOR TABLE {settings.sql_table} "
+            f"DROP PUBLICATION {name}; CREATE PUBLICATION {name} FOR TABLE {tables} "
             "WITH (publish = 'insert', publish_via_partition_root = true);  -- with the reader drained",
         )
     if table.kind == "p":
-        yield partitions(settings, table, via_root=found["pubviaroot"])
+        yield partitions(name, table, via_root=found["pubviaroot"])
     elif not found["pubviaroot"]:
         yield warn(
             "via root",
-            f"{name!r} would miss the partitions of {settings.table}, were it ever partitioned",
+            f"{name!r} would miss the partitions of {outboxes[0].table}, were it ever partitioned",
             f"ALTER PUBLICATION {name} SET (publish_via_partition_root = true);",
         )
     else:
         yield fine("via root", "partitions would be captured")
 
 
-def _tables(settings: Settings) -> str:
-    return " and ".join(branch.table for branch in settings.branches())
-
-
-def partitions(settings: Settings, table: Outbox, *, via_root: bool) -> Finding:
+def partitions(publication: str, table: OutboxFacts, *, via_root: bool) -> Finding:
     """Judge whether inserts into all partitions, and into coming ones, reach the reader."""
     if not via_root:
         return fail(
             "partitions",
-            f"{settings.publication!r} publishes partitions by their own names: the reader knows none of them",
-            f"ALTER PUBLICATION {settings.publication} SET (publish_via_partition_root = true);",
+            f"{publication!r} publishes partitions by their own names: the reader knows none of them",
+            f"ALTER PUBLICATION {publication} SET (publish_via_partition_root = true);",
         )
     if table.uncaptured:
         return fail(
@@ -114,13 +113,13 @@ def partitions(settings: Settings, table: Outbox, *, via_root: bool) -> Finding:
     return fine("partitions", f"all {table.partitions} are captured, and new ones will be")
 
 
-def slot(settings: Settings, facts: SlotFacts | None, prospect: Prospect | None, *, version: int) -> Iterator[Finding]:
+def slot(stream: Stream, facts: SlotFacts | None, prospect: Prospect | None, *, version: int) -> Iterator[Finding]:
     """Judge the slot; None where there is none. `version` is server_version_num."""
     if facts is None or prospect is None:
-        yield broken("slot", slot_missing(settings.slot))
+        yield broken("slot", slot_missing(stream.slot))
         return
     if facts.problem:
-        yield broken("slot", slot_unusable(settings.slot, facts.problem, facts.todo))
+        yield broken("slot", slot_unusable(stream.slot, facts.problem, facts.todo))
     else:
         yield fine("slot", f"{facts.name}, {facts.plugin}")
     yield wal(facts, prospect)
@@ -128,7 +127,7 @@ def slot(settings: Settings, facts: SlotFacts | None, prospect: Prospect | None,
     if facts.of_standby:
         yield fine("slot failover", "none: it is the standby's own, and stays when that is promoted")
     elif version >= _FAILOVER_SINCE:
-        yield failover(prospect, settings.slot)
+        yield failover(prospect, stream.slot)
 
 
 def wal(facts: SlotFacts, prospect: Prospect) -> Finding:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from outhaul.cdc_reader.outbox.compare import Compared
     from outhaul.cdc_reader.outbox.snapshot import Line
-    from outhaul.sink.settings import Settings
+    from outhaul.sink.settings import Outbox, Settings
 
 # How long a pass waits for the slot to pass all that was committed at its start, in seconds.
 _WITHIN_S = 60.0
@@ -46,7 +46,7 @@ class Audit:
         """Begin with the newest ids and the oldest."""
         self.busy_s = 0.0
         self._settings = settings
-        self._audits = [_OutboxAudit(branch) for branch in settings.branches()]
+        self._audits = [_OutboxAudit(outbox) for outbox in settings.outboxes()]
 
     def run_pass(self) -> list[Metric]:
         """Make one pass.
@@ -57,7 +57,7 @@ class Audit:
         url = self._settings.clickhouse_url.get_secret_value()
         with (
             closing(ClickHouse(url, timeout_s=_TIMEOUT_S)) as clickhouse,
-            behind_the_slot(self._settings, within_s=_WITHIN_S) as line,
+            behind_the_slot(self._settings.streams(), within_s=_WITHIN_S) as line,
         ):
             begun_at = time.monotonic()
             compared = sum(audit.run_pass(clickhouse, line) for audit in self._audits)
@@ -79,16 +79,16 @@ class Audit:
 class _OutboxAudit:
     """The differences of the latest passes over one outbox, by number of the range, and where the next pass begins."""
 
-    def __init__(self, branch: Settings) -> None:
+    def __init__(self, outbox: Outbox) -> None:
         self.differing: dict[int, Compared] = {}
-        self._branch = branch
+        self._outbox = outbox
         self._next = 0
 
     def run_pass(self, clickhouse: ClickHouse, line: Line) -> int:
         """Make one pass; return how many events were compared."""
         with line.look() as conn:
-            shape = describe(conn, self._branch)
-        comparison = Comparison(line, shape, clickhouse, self._branch, Scope())
+            shape = describe(conn, self._outbox, self._outbox.settings.undivided)
+        comparison = Comparison(line, shape, clickhouse, self._outbox, Scope())
         found: list[Compared] = []
         for first, last in comparison.intervals(Scope()):
             found += comparison.ranges(self._choose(first, last))

@@ -37,8 +37,8 @@ class ClickHouseMetrics:
         """Keep the address; no connection is opened yet."""
         self._settings = settings
         self._clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=_TIMEOUT_S)
-        self._branches = settings.branches()
-        self._tables = {"tables": [branch.clickhouse_table for branch in self._branches]}
+        self._outboxes = settings.outboxes()
+        self._tables = {"tables": [outbox.clickhouse_table for outbox in self._outboxes]}
         self._inserted_at: int | None = None
         self._has_log: bool | None = None
 
@@ -56,8 +56,8 @@ class ClickHouseMetrics:
     def _of_table(self) -> list[Metric]:
         source = {"source": self._settings.source}
         letters = sum(
-            self._clickhouse.rows(query("monitor_letters", table=branch.clickhouse_table), parameters=source)[0][0]
-            for branch in self._branches
+            self._clickhouse.rows(query("monitor_letters", table=outbox.clickhouse_table), parameters=source)[0][0]
+            for outbox in self._outboxes
         )
         begun_at = time.monotonic()
         self._clickhouse.rows(query("monitor_probe", table=self._settings.clickhouse_table), parameters=source)

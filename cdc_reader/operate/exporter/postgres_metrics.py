@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from outhaul.cdc_reader.slots.retained_wal import Slot
     from outhaul.sink.position import Lsn
-    from outhaul.sink.settings import Settings
+    from outhaul.sink.settings import Settings, Stream
 
 _CONNECT_TIMEOUT_S = "5"
 _STATEMENT_TIMEOUT_MS = 5000
@@ -46,9 +46,9 @@ def collect(settings: Settings) -> list[Metric]:
         return merged([_of_stream(conn, stream, end) for stream in settings.streams()])
 
 
-def _of_stream(conn: psycopg.Connection[dict[str, Any]], stream: Settings, end: Lsn | None) -> list[Metric]:
+def _of_stream(conn: psycopg.Connection[dict[str, Any]], stream: Stream, end: Lsn | None) -> list[Metric]:
     slot = retained_wal.look(conn, stream.slot, end)
-    names = {"slot": stream.slot, "tables": [branch.sql_table for branch in stream.branches()]}
+    names = {"slot": stream.slot, "tables": [outbox.sql_table for outbox in stream.settings.outboxes()]}
     counted = conn.execute(_COUNTERS, names).fetchone() or {}
     found = [*_of_slot(slot), *_of_counters(counted)]
     return found if stream.shard is None else [of_source(metric, stream.fence) for metric in found]

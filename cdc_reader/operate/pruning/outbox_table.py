@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
 
-    from outhaul.sink.settings import Settings
+    from outhaul.sink.settings import Outbox
 
     Connection = psycopg.Connection[dict[str, Any]]
 
@@ -59,10 +59,10 @@ class LockedError(TransientError):
     """Somebody else has locked what was to go; another time."""
 
 
-class Outbox:
+class OutboxTable:
     """The outbox table of one connection."""
 
-    def __init__(self, conn: Connection, settings: Settings, *, dry_run: bool) -> None:
+    def __init__(self, conn: Connection, outbox: Outbox, *, dry_run: bool) -> None:
         """Look for the table, and what the role may do with it.
 
         Raises:
@@ -70,10 +70,10 @@ class Outbox:
         """
         self.conn = conn
         with translated():
-            found = conn.execute(_RIGHTS, {"table": settings.sql_table}).fetchone() or {}
+            found = conn.execute(_RIGHTS, {"table": outbox.sql_table}).fetchone() or {}
         if found.get("name") is None:
             raise FatalError(
-                f"Postgres has no table {settings.table}",
+                f"Postgres has no table {outbox.table}",
                 todo="Name yours in OUTHAUL_TABLE as schema.table",
                 exit_code=Exit.TABLE_MISSING,
             )

@@ -22,7 +22,7 @@ from outhaul.sink.failpoint import reach
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from outhaul.cdc_reader.operate.pruning.outbox_table import Outbox
+    from outhaul.cdc_reader.operate.pruning.outbox_table import OutboxTable
     from outhaul.cdc_reader.operate.pruning.partition_bounds import Range
     from outhaul.cdc_reader.operate.pruning.proof import OutboxRow
 
@@ -76,7 +76,7 @@ class Rows:
     last: int | None = None
 
 
-def look(outbox: Outbox) -> Tree | None:
+def look(outbox: OutboxTable) -> Tree | None:
     """Return how the outbox is partitioned; None where it is not.
 
     Raises:
@@ -93,7 +93,7 @@ def look(outbox: Outbox) -> Tree | None:
 
 
 def whole(
-    outbox: Outbox, tree: Tree, cutoff: datetime, prove: Prove, stop: Callable[[], bool]
+    outbox: OutboxTable, tree: Tree, cutoff: datetime, prove: Prove, stop: Callable[[], bool]
 ) -> Iterator[tuple[Part, Rows]]:
     """Yield the partitions of which every row is old and proven, with what must still be true of them when they go.
 
@@ -110,7 +110,7 @@ def whole(
             yield part, rows
 
 
-def drop(outbox: Outbox, part: Part, rows: Rows) -> bool:
+def drop(outbox: OutboxTable, part: Part, rows: Rows) -> bool:
     """Drop a partition if it has the rows that were proven, and no others; tell whether it was.
 
     Raises:
@@ -130,7 +130,7 @@ def drop(outbox: Outbox, part: Part, rows: Rows) -> bool:
     return True
 
 
-def create(outbox: Outbox, tree: Tree, ahead: int, *, dry_run: bool) -> list[str]:
+def create(outbox: OutboxTable, tree: Tree, ahead: int, *, dry_run: bool) -> list[str]:
     """Make partitions until so many lie wholly ahead; return their names.
 
     Raises:
@@ -161,7 +161,7 @@ def create(outbox: Outbox, tree: Tree, ahead: int, *, dry_run: bool) -> list[str
     return made
 
 
-def refuse(outbox: Outbox) -> None:
+def refuse(outbox: OutboxTable) -> None:
     """Say that there can be no partitions of this table.
 
     Raises:
@@ -177,7 +177,9 @@ def _is_past(tree: Tree, part: Part, cutoff: datetime) -> bool:
     return tree.key == "id"
 
 
-def _proven_rows(outbox: Outbox, part: Part, cutoff: datetime, prove: Prove, stop: Callable[[], bool]) -> Rows | None:
+def _proven_rows(
+    outbox: OutboxTable, part: Part, cutoff: datetime, prove: Prove, stop: Callable[[], bool]
+) -> Rows | None:
     """Return what the partition has, if all of it is old and proven; None otherwise."""
     table, after = sql.SQL(part.name), BEFORE_ALL
     count = total = 0
@@ -193,7 +195,7 @@ def _proven_rows(outbox: Outbox, part: Part, cutoff: datetime, prove: Prove, sto
     return None
 
 
-def _coming(outbox: Outbox, tree: Tree, ahead: int) -> list[Range]:
+def _coming(outbox: OutboxTable, tree: Tree, ahead: int) -> list[Range]:
     ranges = [part.range for part in tree.parts]
     step = partition_bounds.step_of(ranges)
     uppers: list[Any] = [one.upper for one in ranges if one.upper is not None]
@@ -215,7 +217,7 @@ def _coming(outbox: Outbox, tree: Tree, ahead: int) -> list[Range]:
     return coming
 
 
-def _front(outbox: Outbox, tree: Tree) -> int | datetime:
+def _front(outbox: OutboxTable, tree: Tree) -> int | datetime:
     """Return where writers are now: the clock, or the greatest id."""
     if tree.key != "id":
         return datetime.now(UTC)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
     from outhaul.sink.clickhouse import ClickHouse
-    from outhaul.sink.settings import Settings
+    from outhaul.sink.settings import Outbox
 
 # A table that somebody made may keep whole seconds only.
 _TOLERANCE_S = 1.0
@@ -43,44 +43,42 @@ class OutboxRow:
     is_old: bool
 
 
-def proven(clickhouse: ClickHouse, settings: Settings, rows: Sequence[OutboxRow]) -> set[OutboxRow]:
+def proven(clickhouse: ClickHouse, outbox: Outbox, rows: Sequence[OutboxRow]) -> set[OutboxRow]:
     """Return those of the rows that ClickHouse holds.
 
     Raises:
         PipelineError: ClickHouse refuses or does not answer.
     """
-    found = _stored(
-        clickhouse, settings, [row for row in rows if row.at_s is not None and _FIRST_S <= row.at_s < _END_S]
-    )
+    found = _stored(clickhouse, outbox, [row for row in rows if row.at_s is not None and _FIRST_S <= row.at_s < _END_S])
     lacking = [row for row in rows if row not in found]
     if lacking:
-        aside = _set_aside(clickhouse, settings, [row.id for row in lacking])
+        aside = _set_aside(clickhouse, outbox, [row.id for row in lacking])
         found |= {row for row in lacking if row.id in aside}
     return found
 
 
-def _stored(clickhouse: ClickHouse, settings: Settings, rows: Sequence[OutboxRow]) -> set[OutboxRow]:
+def _stored(clickhouse: ClickHouse, outbox: Outbox, rows: Sequence[OutboxRow]) -> set[OutboxRow]:
     if not rows:
         return set()
     times = [row.at_s for row in rows if row.at_s is not None]
     bounds = {
-        "source": settings.source,
+        "source": outbox.settings.source,
         "from_us": math.floor((min(times) - _TOLERANCE_S) * 1e6),
         "to_us": math.ceil((max(times) + _TOLERANCE_S) * 1e6),
     }
     held: dict[int, list[float]] = {}
     for condition in _conditions([row.id for row in rows]):
-        text = query("ids_stored", table=settings.clickhouse_table, ids=f"id {condition}")
+        text = query("ids_stored", table=outbox.clickhouse_table, ids=f"id {condition}")
         for number, at_s in clickhouse.rows(text, parameters=bounds):
             held.setdefault(int(number), []).append(float(at_s))
     return {row for row in rows if any(abs(at_s - (row.at_s or 0)) <= _TOLERANCE_S for at_s in held.get(row.id, ()))}
 
 
-def _set_aside(clickhouse: ClickHouse, settings: Settings, ids: Collection[int]) -> set[int]:
+def _set_aside(clickhouse: ClickHouse, outbox: Outbox, ids: Collection[int]) -> set[int]:
     found: set[int] = set()
     for condition in _conditions(ids):
-        text = query("ids_set_aside", table=settings.clickhouse_table, ids=f"id {condition}")
-        found |= {int(number) for (number,) in clickhouse.rows(text, parameters={"source": settings.source})}
+        text = query("ids_set_aside", table=outbox.clickhouse_table, ids=f"id {condition}")
+        found |= {int(number) for (number,) in clickhouse.rows(text, parameters={"source": outbox.settings.source})}
     return found
 
 

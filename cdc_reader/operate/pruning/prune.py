@@ -1,8 +1,8 @@
 """Age -> the outbox without the rows that are older and proven stored; and a report of the older ones that are not.
 
-Edge: Postgres and ClickHouse, by `outbox.py`, `proof.py` and `partitions.py`. Rows go some at a time, by primary key,
-each batch in a transaction of its own; between two of them it rests as long as the last one took. Dying at any point
-leaves fewer rows and nothing else, so the next pass goes on from there.
+Edge: Postgres and ClickHouse, by `outbox_table.py`, `proof.py` and `partitions.py`. Rows go some at a time, by primary
+key, each batch in a transaction of its own; between two of them it rests as long as the last one took. Dying at any
+point leaves fewer rows and nothing else, so the next pass goes on from there.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from outhaul.cdc_reader.operate.pruning import partitions
-from outhaul.cdc_reader.operate.pruning.outbox_table import BEFORE_ALL, LockedError, Outbox, paused
+from outhaul.cdc_reader.operate.pruning.outbox_table import BEFORE_ALL, LockedError, paused
 from outhaul.cdc_reader.operate.pruning.proof import proven
 from outhaul.sink.failpoint import reach
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from outhaul.cdc_reader.operate.pruning.outbox_table import OutboxTable
     from outhaul.cdc_reader.operate.pruning.proof import OutboxRow
     from outhaul.sink.clickhouse import ClickHouse
-    from outhaul.sink.settings import Settings
+    from outhaul.sink.settings import Outbox
 
 BATCH = 5_000
 
@@ -36,7 +37,7 @@ _LONGEST_PAUSE_S = 2.0
 class Wish:
     """What a pass is to do: which age is old, how many rows a batch has, how many partitions to have in stock."""
 
-    older_than_s: int
+    older_than_s: float
     batch: int = BATCH
     dry_run: bool = False
     partitions_ahead: int = 0
@@ -71,13 +72,13 @@ class Report:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
-def prune(outbox: Outbox, clickhouse: ClickHouse, settings: Settings, wish: Wish, stop: Callable[[], bool]) -> Report:
+def prune(table: OutboxTable, clickhouse: ClickHouse, outbox: Outbox, wish: Wish, stop: Callable[[], bool]) -> Report:
     """Make one pass.
 
     Args:
-        outbox: the table.
+        table: the table, on a connection.
         clickhouse: where the proof is.
-        settings: names.
+        outbox: names of its tables.
         wish: what to do.
         stop: asked between two batches; the pass then ends early.
 
@@ -88,23 +89,23 @@ def prune(outbox: Outbox, clickhouse: ClickHouse, settings: Settings, wish: Wish
     report = Report(cutoff.isoformat(timespec="seconds"), wish.dry_run)
 
     def prove(rows: Sequence[OutboxRow]) -> set[OutboxRow]:
-        return proven(clickhouse, settings, rows)
+        return proven(clickhouse, outbox, rows)
 
-    tree = partitions.look(outbox)
+    tree = partitions.look(table)
     if tree is not None:
-        report.partitions_created = partitions.create(outbox, tree, wish.partitions_ahead, dry_run=wish.dry_run)
-        for part, rows in partitions.whole(outbox, tree, cutoff, prove, stop):
-            if wish.dry_run or partitions.drop(outbox, part, rows):
+        report.partitions_created = partitions.create(table, tree, wish.partitions_ahead, dry_run=wish.dry_run)
+        for part, rows in partitions.whole(table, tree, cutoff, prove, stop):
+            if wish.dry_run or partitions.drop(table, part, rows):
                 report.partitions_dropped.append(part.name)
                 report.removed += 0 if wish.dry_run else rows.count
     elif wish.partitions_ahead:
-        partitions.refuse(outbox)
-    _rows(outbox, report, wish, cutoff, prove, stop)
+        partitions.refuse(table)
+    _rows(table, report, wish, cutoff, prove, stop)
     return report
 
 
 def _rows(
-    outbox: Outbox,
+    table: OutboxTable,
     report: Report,
     wish: Wish,
     cutoff: datetime,
@@ -116,19 +117,19 @@ def _rows(
         if stop():
             report.is_complete = False
             return
-        page = outbox.page(after, wish.batch, cutoff)
+        page = table.page(after, wish.batch, cutoff)
         old = [row for row in page if row.is_old]
         young = 0 if old else young + 1
         report.examined += len(page)
         if old:
-            _batch(outbox, report, wish, old, prove(old), stop)
+            _batch(table, report, wish, old, prove(old), stop)
         if len(page) < wish.batch:
             return
         after = page[-1].id
 
 
 def _batch(
-    outbox: Outbox,
+    table: OutboxTable,
     report: Report,
     wish: Wish,
     old: Sequence[OutboxRow],
@@ -145,7 +146,7 @@ def _batch(
         return
     started = time.monotonic()
     try:
-        removed = outbox.delete(gone)
+        removed = table.delete(gone)
     except LockedError:
         removed = 0
     took_s = time.monotonic() - started

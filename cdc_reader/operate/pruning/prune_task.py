@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from celery import shared_task
 
-from outhaul.cdc_reader.operate.pruning.outbox_table import Outbox
+from outhaul.cdc_reader.operate.pruning.outbox_table import OutboxTable
 from outhaul.cdc_reader.operate.pruning.prune import Wish, prune
 from outhaul.cdc_reader.postgres.preflight import connect
-from outhaul.sink import duration
 from outhaul.sink.errors import PipelineError
 from outhaul.sink.task import sink_of
 from outhaul.sink.task_names import PRUNE
@@ -46,18 +45,18 @@ def prune_once(self: Any, *arguments: object, **named: object) -> str:
         log.warning("prune_refused", reason="not asked for by the settings")
         return "refused"
     deadline = time.monotonic() + settings.insert_timeout_s
-    wish = Wish(duration.seconds(settings.prune_older_than))
-    for branch in settings.branches():
+    wish = Wish(settings.prune_older_than)
+    for outbox in settings.outboxes():
         try:
             with connect(settings.postgres_dsn.get_secret_value()) as conn:
-                outbox = Outbox(conn, branch, dry_run=False)
-                report = prune(outbox, sink.clickhouse, branch, wish, lambda: time.monotonic() > deadline)
+                table = OutboxTable(conn, outbox, dry_run=False)
+                report = prune(table, sink.clickhouse, outbox, wish, lambda: time.monotonic() > deadline)
         except PipelineError as error:
-            log.error("prune_failed", task=self.request.id, table=branch.table, error=error)  # noqa: TRY400 - the line is the message
+            log.error("prune_failed", task=self.request.id, table=outbox.table, error=error)  # noqa: TRY400 - the line is the message
             sentry.told(error)
             return "failed"
         if report.lacking:
-            log.warning("pruned", task=self.request.id, table=branch.table, **report.to_json())
+            log.warning("pruned", task=self.request.id, table=outbox.table, **report.to_json())
         else:
-            log.info("pruned", task=self.request.id, table=branch.table, **report.to_json())
+            log.info("pruned", task=self.request.id, table=outbox.table, **report.to_json())
     return "done"

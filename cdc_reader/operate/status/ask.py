@@ -16,6 +16,8 @@ from outhaul.cdc_reader.slots import retained_wal
 from outhaul.sink.keys import ANY, pulse_key, reader_key, reconnecting_key, standby_key
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import psycopg
 
     from outhaul.cdc_reader.session.pause import Pause
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from outhaul.sink.clickhouse import ClickHouse
     from outhaul.sink.position import Lsn
     from outhaul.sink.redis.payloads import Payloads
-    from outhaul.sink.settings import Settings
+    from outhaul.sink.settings import Settings, Stream
 
 _STORED = """
     SELECT count(), toUnixTimestamp64Micro(max(cdc_ingested_at)) / 1e6
@@ -75,29 +77,29 @@ class ClickHouseState:
     pause: Pause | None
 
 
-def ask_postgres(conn: psycopg.Connection[dict[str, Any]], settings: Settings, end: Lsn | None = None) -> PostgresState:
+def ask_postgres(conn: psycopg.Connection[dict[str, Any]], stream: Stream, end: Lsn | None = None) -> PostgresState:
     """Read the slot on the server that has it; `end` is the end of the primary's WAL, if that is another server.
 
     Raises:
         PipelineError: Postgres refuses or does not answer.
     """
-    return PostgresState(retained_wal.look(conn, settings.slot, end))
+    return PostgresState(retained_wal.look(conn, stream.slot, end))
 
 
-def ask_redis(payloads: Payloads, settings: Settings) -> RedisState:
+def ask_redis(payloads: Payloads, stream: Stream) -> RedisState:
     """Read the reader's state and the queue; takes a second longer if messages wait and no worker takes them.
 
     Raises:
         PipelineError: Redis refuses or does not answer.
     """
-    line = payloads.text(reader_key(settings.fence))
+    line = payloads.text(reader_key(stream.fence))
     reader = ReaderState.from_json(line) if line else None
     return RedisState(
         reader=reader,
-        reconnecting=payloads.text(reconnecting_key(settings.fence)) if reader is None else None,
-        standby=payloads.text(standby_key(settings.fence)),
-        queue_length=(waiting := payloads.length(settings.queue_key)),
-        is_worked=not waiting or _is_worked(payloads, settings),
+        reconnecting=payloads.text(reconnecting_key(stream.fence)) if reader is None else None,
+        standby=payloads.text(standby_key(stream.fence)),
+        queue_length=(waiting := payloads.length(stream.settings.queue_key)),
+        is_worked=not waiting or _is_worked(payloads, stream.settings),
     )
 
 
@@ -109,23 +111,23 @@ def _is_worked(payloads: Payloads, settings: Settings) -> bool:
     return False
 
 
-def ask_clickhouse(clickhouse: ClickHouse, settings: Settings) -> ClickHouseState:
-    """Count what is stored.
+def ask_clickhouse(clickhouse: ClickHouse, streams: Sequence[Stream]) -> ClickHouseState:
+    """Count what a pipeline has stored; `streams` are one or more of its streams.
 
     Raises:
         PipelineError: ClickHouse refuses or does not answer.
     """
-    source = {"source": settings.source}
-    branches = settings.branches()
-    stored = [clickhouse.rows(_STORED.format(table=one.clickhouse_table), parameters=source)[0] for one in branches]
-    dead = [clickhouse.rows(_LETTERS.format(table=one.dead_letters_table), parameters=source)[0][0] for one in branches]
-    parts, size = clickhouse.rows(_PARTS, parameters={"tables": [one.clickhouse_table for one in branches]})[0]
+    settings = streams[0].settings
+    source, outboxes = {"source": settings.source}, settings.outboxes()
+    stored = [clickhouse.rows(_STORED.format(table=one.clickhouse_table), parameters=source)[0] for one in outboxes]
+    dead = [clickhouse.rows(_LETTERS.format(table=one.dead_letters_table), parameters=source)[0][0] for one in outboxes]
+    parts, size = clickhouse.rows(_PARTS, parameters={"tables": [one.clickhouse_table for one in outboxes]})[0]
     return ClickHouseState(
         rows=sum(rows for rows, _ in stored),
         dead_letters=sum(dead),
         parts=parts,
         bytes_on_disk=size,
         last_stored_at=max((float(last) for rows, last in stored if rows), default=None),
-        is_copy_due=bool(due(clickhouse, settings)),
+        is_copy_due=bool(due(clickhouse, streams)),
         pause=ask(clickhouse, settings).pause,
     )

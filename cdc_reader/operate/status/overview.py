@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from outhaul.sink.clickhouse import ClickHouse
     from outhaul.sink.position import Lsn
     from outhaul.sink.redis.payloads import Payloads
-    from outhaul.sink.settings import Settings
+    from outhaul.sink.settings import Settings, Stream
 
 _T = TypeVar("_T")
 
@@ -76,18 +76,19 @@ class Status:
 
 def gather(settings: Settings, payloads: Payloads, clickhouse: ClickHouse, *, with_growth: bool = False) -> Status:
     """Ask all three servers; an error of a server does not raise. `with_growth` watches the slot for some seconds."""
-    if len(settings.streams()) > 1:
+    if settings.shards > 1:
         return _of_shards(settings, payloads, clickhouse)
+    (stream,) = settings.streams()
     errors: list[str] = []
     end = _ask(lambda: end_of_primary(settings), errors)
-    postgres = _ask(lambda: _look(settings, end), errors)
-    redis = _ask(lambda: ask_redis(payloads, settings), errors)
-    stored = _ask(lambda: ask_clickhouse(clickhouse, settings), errors)
+    postgres = _ask(lambda: _look(stream, end), errors)
+    redis = _ask(lambda: ask_redis(payloads, stream), errors)
+    stored = _ask(lambda: ask_clickhouse(clickhouse, (stream,)), errors)
     if with_growth and postgres is not None and postgres.slot is not None:
         with suppress(PipelineError):
-            postgres = PostgresState(retained_wal.watch(postgres.slot, lambda: _look_again(settings), time.sleep))
+            postgres = PostgresState(retained_wal.watch(postgres.slot, lambda: _look_again(stream), time.sleep))
     found = _joined(postgres, redis, stored)
-    wrong = errors + judge(postgres, redis, stored, settings, time.time())
+    wrong = errors + judge(postgres, redis, stored, stream, time.time())
     return replace(found, noticed_within_s=bounds(settings), wrong=wrong)
 
 
@@ -95,7 +96,7 @@ def _of_shards(settings: Settings, payloads: Payloads, clickhouse: ClickHouse) -
     errors: list[str] = []
     wrong: list[str] = []
     shards: list[Shard] = []
-    stored = _ask(lambda: ask_clickhouse(clickhouse, settings), errors)
+    stored = _ask(lambda: ask_clickhouse(clickhouse, settings.streams()), errors)
     found = _joined(None, None, stored)
     end = _ask(lambda: end_of_primary(settings), errors)
     for stream in settings.streams():
@@ -118,13 +119,13 @@ def _of_shards(settings: Settings, payloads: Payloads, clickhouse: ClickHouse) -
     return replace(found, noticed_within_s=bounds(settings), wrong=[*unreachable, *wrong], shards=shards)
 
 
-def _look(settings: Settings, end: Lsn | None) -> PostgresState:
-    with connect_stream(settings) as conn:
-        return ask_postgres(conn, settings, end)
+def _look(stream: Stream, end: Lsn | None) -> PostgresState:
+    with connect_stream(stream.settings) as conn:
+        return ask_postgres(conn, stream, end)
 
 
-def _look_again(settings: Settings) -> Slot | None:
-    return _look(settings, end_of_primary(settings)).slot
+def _look_again(stream: Stream) -> Slot | None:
+    return _look(stream, end_of_primary(stream.settings)).slot
 
 
 def _ask(question: Callable[[], _T], errors: list[str]) -> _T | None:

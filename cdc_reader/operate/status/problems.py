@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from outhaul.cdc_reader.operate.status.ask import ClickHouseState, PostgresState, RedisState
     from outhaul.cdc_reader.session.state import ReaderState
     from outhaul.cdc_reader.slots.retained_wal import Slot
-    from outhaul.sink.settings import Settings
+    from outhaul.sink.settings import Stream
 
 # If rows wait and nothing has been stored for this long, that is a problem; in seconds.
 STUCK_S = 60.0
@@ -24,31 +24,31 @@ def judge(
     postgres: PostgresState | None,
     redis: RedisState | None,
     clickhouse: ClickHouseState | None,
-    settings: Settings,
+    stream: Stream,
     now: float,
 ) -> list[str]:
     """Return what is wrong at Unix time `now`."""
     slot = postgres.slot if postgres else None
     wrong: list[str] = []
     if postgres and slot is None:
-        wrong.append(str(slot_missing(settings.slot)))
+        wrong.append(str(slot_missing(stream.slot)))
     if redis and not redis.is_worked:
         wrong.append(f"{redis.queue_length} messages wait and no worker takes them. Start one: `outhaul worker`")
     if clickhouse and clickhouse.is_copy_due:
         wrong.append("a slot skipped events that are not all copied yet. Copy them: `outhaul verify --repair`")
     if redis and redis.reader is None:
-        wrong.append(_of_silence(slot, redis.reconnecting, settings))
+        wrong.append(_of_silence(slot, redis.reconnecting, stream))
     if slot:
-        wrong += retained_wal.judge(slot, settings.slot)
+        wrong += retained_wal.judge(slot, stream.slot)
     if redis and redis.reader:
-        wrong += _of_reader(redis.reader, slot, settings, now)
+        wrong += _of_reader(redis.reader, slot, stream, now)
     return wrong
 
 
-def _of_reader(reader: ReaderState, slot: Slot | None, settings: Settings, now: float) -> list[str]:
+def _of_reader(reader: ReaderState, slot: Slot | None, stream: Stream, now: float) -> list[str]:
     wrong = []
     if slot and not slot.active:
-        wrong.append(f"no session streams from slot {settings.slot!r}; the reader is reconnecting")
+        wrong.append(f"no session streams from slot {stream.slot!r}; the reader is reconnecting")
     if reader.trouble:
         wrong.append(f"the reader waits: {reader.trouble}")
     if reader.lag_s > STUCK_S and (reader.last_stored_at or 0) < now - STUCK_S:
@@ -59,12 +59,12 @@ def _of_reader(reader: ReaderState, slot: Slot | None, settings: Settings, now: 
     return wrong
 
 
-def _of_silence(slot: Slot | None, reconnecting: str | None, settings: Settings) -> str:
+def _of_silence(slot: Slot | None, reconnecting: str | None, stream: Stream) -> str:
     if reconnecting:
         return reconnecting
     if slot and slot.active:
         return (
-            f"the client that streams from slot {settings.slot!r} (process {slot.active_pid} of Postgres) does not "
+            f"the client that streams from slot {stream.slot!r} (process {slot.active_pid} of Postgres) does not "
             "report to Redis. Check that it is an `outhaul reader`, that it is not suspended, and that it reaches Redis"
         )
     return "no reader runs. Start one with `outhaul reader`"

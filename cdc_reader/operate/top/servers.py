@@ -26,7 +26,7 @@ from outhaul.sink.errors import PipelineError
 from outhaul.sink.redis.payloads import Payloads
 
 if TYPE_CHECKING:
-    from outhaul.sink.settings import Settings
+    from outhaul.sink.settings import Stream
 
 _TIMEOUT_S = 5
 _REST = 9.0
@@ -35,15 +35,15 @@ _REST = 9.0
 class _Postgres:
     """A connection that is opened again after it broke."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
         self._conn: psycopg.Connection[dict[str, Any]] | None = None
 
     def ask(self) -> PostgresState:
         try:
             if self._conn is None:
-                self._conn = connect_stream(self._settings)
-            return ask_postgres(self._conn, self._settings, end_of_primary(self._settings))
+                self._conn = connect_stream(self._stream.settings)
+            return ask_postgres(self._conn, self._stream, end_of_primary(self._stream.settings))
         except PipelineError:
             conn, self._conn = self._conn, None
             if conn is not None:
@@ -61,17 +61,17 @@ class Servers:
     clickhouse: ServerPoller[ClickHouseState]
 
 
-def poll_all(settings: Settings, every_s: float) -> Servers:
+def poll_all(stream: Stream, every_s: float) -> Servers:
     """Start to poll all three.
 
     Raises:
         FatalError: a URL is malformed.
     """
-    payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
-    clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=_TIMEOUT_S)
+    payloads = Payloads(stream.settings.redis_url.get_secret_value(), stream.settings.source)
+    clickhouse = ClickHouse(stream.settings.clickhouse_url.get_secret_value(), timeout_s=_TIMEOUT_S)
     return Servers(
-        ServerPoller("Postgres", _Postgres(settings).ask, every_s),
-        ServerPoller("Redis", lambda: ask_redis(payloads, settings), every_s),
+        ServerPoller("Postgres", _Postgres(stream).ask, every_s),
+        ServerPoller("Redis", lambda: ask_redis(payloads, stream), every_s),
         # This query counts rows. On a large table it takes longer, so it rests nine times as long: a tenth of a core.
-        ServerPoller("ClickHouse", lambda: ask_clickhouse(clickhouse, settings), every_s, rest=_REST),
+        ServerPoller("ClickHouse", lambda: ask_clickhouse(clickhouse, (stream,)), every_s, rest=_REST),
     )

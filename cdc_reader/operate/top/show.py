@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from outhaul.cdc_reader.operate.top.poll import Latest
     from outhaul.cdc_reader.operate.top.servers import Servers
     from outhaul.cdc_reader.slots.retained_wal import Slot
-    from outhaul.sink.settings import Settings
+    from outhaul.sink.settings import Stream
 
 T = TypeVar("T")
 
@@ -46,7 +46,7 @@ class _History:
         return is_new
 
 
-def show(settings: Settings, every_s: float) -> None:
+def show(stream: Stream, every_s: float) -> None:
     """Draw until q is pressed.
 
     Raises:
@@ -54,19 +54,19 @@ def show(settings: Settings, every_s: float) -> None:
     """
     history, console = _History(), Console()
     with keys() as key:
-        servers = poll_all(settings, every_s)
+        servers = poll_all(stream, every_s)
         with Live(console=console, screen=True, auto_refresh=False) as live:
             # The first screens follow quickly, until there are answers.
             wait_s = 0.2
             while True:
                 fill(console)
-                live.update(screen(_view(settings, servers, history, every_s)), refresh=True)
+                live.update(screen(_view(stream, servers, history, every_s)), refresh=True)
                 if key(wait_s) == "q":
                     return
                 wait_s = min(every_s, wait_s * 2)
 
 
-def _view(settings: Settings, servers: Servers, history: _History, every_s: float) -> View:
+def _view(stream: Stream, servers: Servers, history: _History, every_s: float) -> View:
     postgres, redis, clickhouse = servers.postgres.latest(), servers.redis.latest(), servers.clickhouse.latest()
     now, at = time.time(), time.monotonic()
     if history.is_new(redis) and redis.value and redis.answered_at is not None:
@@ -74,7 +74,7 @@ def _view(settings: Settings, servers: Servers, history: _History, every_s: floa
     if history.is_new(postgres) and postgres.value:
         history.slot = history.growth.add(postgres.value.slot)
     view = View(
-        source=settings.source,
+        source=stream.settings.source,
         now=now,
         at=at,
         every_s=every_s,
@@ -86,18 +86,18 @@ def _view(settings: Settings, servers: Servers, history: _History, every_s: floa
         wrong=(),
         before=(),
     )
-    history.troubles.add(now, _wrong(settings, view))
+    history.troubles.add(now, _wrong(stream, view))
     return replace(view, wrong=tuple(history.troubles.now), before=tuple(history.troubles.past))
 
 
-def _wrong(settings: Settings, view: View) -> list[str]:
+def _wrong(stream: Stream, view: View) -> list[str]:
     servers = (view.postgres, view.redis, view.clickhouse)
     errors = [one.error for one in servers if one.error]
     errors += [f"{one.name} does not answer" for one in servers if not one.error and is_old(view, one)]
     postgres = _current(view, view.postgres)
     # With its growth, from which the time until the limit follows.
     postgres = PostgresState(view.slot) if postgres else None
-    return errors + judge(postgres, _current(view, view.redis), _current(view, view.clickhouse), settings, view.now)
+    return errors + judge(postgres, _current(view, view.redis), _current(view, view.clickhouse), stream, view.now)
 
 
 def _current(view: View, latest: Latest[T]) -> T | None:

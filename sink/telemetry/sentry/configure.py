@@ -31,12 +31,13 @@ _SHOWN = {
 }  # fmt: skip
 
 
-def configure(settings: Settings, process: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+def configure(settings: Settings, process: str, *, slot: str = "", clock: Callable[[], float] = time.monotonic) -> None:
     """Report errors of this process (`reader`, `worker` or `watchdog`), and follow a share of its batches.
 
     Args:
         settings: the settings; without a DSN in them nothing happens.
         process: which one it is.
+        slot: the one that the process streams from; that of the settings if empty.
         clock: for errors that repeat themselves, in seconds.
     """
     dsn = settings.sentry_dsn.get_secret_value()
@@ -75,7 +76,7 @@ def configure(settings: Settings, process: str, *, clock: Callable[[], float] = 
     )
     # The global scope, since threads have no other in common.
     scope = sentry_sdk.get_global_scope()
-    for name, value in (("process", process), ("source", settings.source), ("slot", settings.slot)):
+    for name, value in (("process", process), ("source", settings.source), ("slot", slot or settings.slot)):
         scope.set_tag(f"outhaul.{name}", value)
     # The longest time between two attempts at the same batch, with some room.
     quiet_s = settings.insert_timeout_s + 2 * settings.retry_max_s

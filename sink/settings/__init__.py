@@ -1,0 +1,15 @@
+"""Environment and a TOML file -> `Settings`, and two smaller values for functions that need less.
+
+- `Settings`: everything that can be set; one frozen tree, checked as a whole.
+- `Outbox`: one captured table and the ClickHouse tables for its rows.
+- `Stream`: one replication slot with its publication, and which rows arrive through it.
+
+A process calls `load` once and passes values on. Nothing else reads OUTHAUL_* settings from the environment.
+"""
+
+from outhaul.sink.settings.load import load
+from outhaul.sink.settings.outbox import Outbox
+from outhaul.sink.settings.stream import MAX_SHARDS, SHARD_BITS, Stream
+from outhaul.sink.settings.tree import DEDUPLICATION_WINDOW, Settings
+
+__all__ = ["DEDUPLICATION_WINDOW", "MAX_SHARDS", "SHARD_BITS", "Outbox", "Settings", "Stream", "load"]

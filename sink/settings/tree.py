@@ -1,0 +1,335 @@
+"""Environment and a TOML file -> Settings, one frozen tree, checked as a whole.
+
+Edge: the environment. Every field is `OUTHAUL_<NAME>`, and a secret may be in a file that `OUTHAUL_<NAME>_FILE` names
+(sink/settings/secret_files.py). The TOML file is `outhaul.toml` in the working directory, or the file that
+OUTHAUL_CONFIG names. docs/reference/settings.md is generated from the fields: `python -m outhaul.deploy.reference`.
+
+Source: https://docs.pydantic.dev/latest/concepts/pydantic_settings/
+"""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, SecretStr, StringConstraints, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from outhaul.sink import quantities, redis_url
+from outhaul.sink.settings.outbox import Outbox
+from outhaul.sink.settings.secret_files import SecretFiles
+from outhaul.sink.settings.stream import MAX_SHARDS, Stream
+from outhaul.sink.settings.variables import PREFIX, config_path
+
+_NAME = re.compile(r"[a-z0-9_]{1,63}")
+_LONGEST_NAME, _SUFFIX = 63, "_63of64"
+
+_MIN_KEY_LENGTH = 32
+
+# A batch may span many monthly partitions, each its own entry in the table's deduplication window.
+DEDUPLICATION_WINDOW = 10_000
+
+
+class Tier(StrEnum):
+    """Who changes a setting."""
+
+    ESSENTIAL = "essential"
+    USEFUL = "useful"
+    REST = "leave alone"
+
+
+def _seconds(value: object) -> object:
+    return quantities.seconds(value) if isinstance(value, str) else value
+
+
+def _age(value: object) -> object:
+    return quantities.age(value) if isinstance(value, str) and value else value or 0
+
+
+def _bytes(value: object) -> object:
+    return quantities.size_bytes(value) if isinstance(value, str) else value
+
+
+Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
+Bytes = Annotated[int, BeforeValidator(_bytes)]
+PostgresTable = Annotated[str, StringConstraints(pattern=r"""^[^.'"\\$\s]+\.[^.'"\\$\s]+$""")]
+
+_ESSENTIAL: dict[str, Any] = {"tier": Tier.ESSENTIAL}
+_USEFUL: dict[str, Any] = {"tier": Tier.USEFUL}
+
+
+def _derived(rule: str) -> dict[str, Any]:
+    return {"derived": rule}
+
+
+class Settings(BaseSettings):
+    """Everything that can be set; most pipelines set the three addresses and nothing else."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    postgres_dsn: SecretStr = Field(
+        SecretStr("postgresql://127.0.0.1:5432/postgres"),
+        description="Address of the Postgres primary that has the outbox; the role needs REPLICATION.",
+        json_schema_extra=_ESSENTIAL,
+    )
+    redis_url: SecretStr = Field(
+        SecretStr("redis://127.0.0.1:6379/0"),
+        description="Address of Redis or Valkey: one server, Sentinels, or a cluster.",
+        json_schema_extra=_ESSENTIAL,
+    )
+    clickhouse_url: SecretStr = Field(
+        SecretStr("http://default@127.0.0.1:8123/default"),
+        description="HTTP address of ClickHouse, with user, password and database.",
+        json_schema_extra=_ESSENTIAL,
+    )
+    table: PostgresTable = Field(
+        "public.outbox",
+        description="Outbox table in Postgres, as `schema.table` without quotes.",
+        json_schema_extra=_ESSENTIAL,
+    )
+
+    clickhouse_table: str = Field(
+        "event_log", description="ClickHouse table for the events of the outbox.", json_schema_extra=_USEFUL
+    )
+    more_tables: Annotated[dict[PostgresTable, str], NoDecode] = Field(
+        {},
+        description="Further outboxes, each with its ClickHouse table: "
+        "`billing.outbox=billing_log, audit.events=audit_log`.",
+        json_schema_extra=_USEFUL,
+    )
+    source: str = Field(
+        "outhaul",
+        description="Name of the pipeline; pipelines that share Redis or a ClickHouse table need different names.",
+        json_schema_extra=_USEFUL,
+    )
+    stream_dsn: SecretStr = Field(
+        SecretStr(""),
+        description="Address of the standby that has the slot; if it is empty, the slot is on the primary.",
+        json_schema_extra=_USEFUL,
+    )
+    shards: Annotated[int, Field(ge=1, le=MAX_SHARDS)] = Field(
+        1,
+        description="Number of slots and readers that share the rows; change it with `outhaul setup --shards`.",
+        json_schema_extra=_USEFUL,
+    )
+    heal: Literal["off", "auto"] = Field(
+        "off",
+        description="`auto` lets the reader create a lost slot again and copy what the slot skipped.",
+        json_schema_extra=_USEFUL,
+    )
+    insert_timeout_s: Seconds = Field(
+        60.0, description="Longest time for one insert into ClickHouse.", json_schema_extra=_USEFUL
+    )
+    prune_older_than: Annotated[float, BeforeValidator(_age), Field(ge=0)] = Field(
+        0,
+        description="Workers delete stored outbox rows that are older than this, such as `7d`; "
+        "if it is empty, they delete none.",
+        json_schema_extra=_USEFUL,
+    )
+    message_key: SecretStr = Field(
+        SecretStr(""),
+        description="Key that signs messages in Redis: at least 32 characters, the same for all processes.",
+        json_schema_extra=_USEFUL,
+    )
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] = Field(
+        0, description="Port of the metrics and health pages of this process; 0 is none.", json_schema_extra=_USEFUL
+    )
+    sentry_dsn: SecretStr = Field(
+        SecretStr(""), description="Sentry project that gets errors; if it is empty, none.", json_schema_extra=_USEFUL
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="Lowest level of log lines that are written.", json_schema_extra=_USEFUL
+    )
+
+    slot: str = Field("outhaul", description="Name of the replication slot; shards add a suffix.")
+    publication: str = Field("outhaul", description="Name of the publication; shards add a suffix.")
+    context_type: Literal["String", "JSON"] = Field(
+        "String", description="ClickHouse type of `event_context` in tables that `outhaul setup` creates."
+    )
+    linger_s: Seconds = Field(0.2, description="Longest time that a row waits for others before its batch is sent.")
+    batch_max_rows: Annotated[int, Field(ge=1, le=1_000_000)] = Field(131_072, description="Rows of a full batch.")
+    batch_max_bytes: Annotated[Bytes, Field(ge=1024, le=256 << 20)] = Field(
+        24 << 20, description="Size of a full batch, as Postgres sends its rows."
+    )
+    max_in_flight: Annotated[int, Field(ge=1, le=64)] = Field(
+        8, description="Batches that a reader has sent and ClickHouse has not stored yet."
+    )
+    rate_limit: Annotated[str, StringConstraints(pattern=r"^(\d+/[smh])?$")] = Field(
+        "", description="Most batches that one worker process stores, as `10/s`, `100/m` or `1000/h`."
+    )
+    status_interval_s: Seconds = Field(
+        1.0, description="Longest time between two messages from the reader to Postgres."
+    )
+    receive_timeout_s: Seconds = Field(
+        default_factory=lambda known: max(60.0, 2 * known.get("status_interval_s", 0)),
+        description="Silence of Postgres after which the reader opens a new session.",
+        json_schema_extra=_derived("twice OUTHAUL_STATUS_INTERVAL_S, at least 60s"),
+    )
+    task_time_limit_s: Seconds = Field(
+        default_factory=lambda known: max(100.0, known.get("insert_timeout_s", 0) * 5 / 3),
+        description="Time after which Celery kills a task.",
+        json_schema_extra=_derived("5/3 of OUTHAUL_INSERT_TIMEOUT_S, at least 100s"),
+    )
+    visibility_timeout_s: Seconds = Field(
+        default_factory=lambda known: max(300.0, 3 * known.get("task_time_limit_s", 0)),
+        description="Time after which Redis gives a message that is not acknowledged to another worker.",
+        json_schema_extra=_derived("three times OUTHAUL_TASK_TIME_LIMIT_S, at least 300s"),
+    )
+    redispatch_s: Seconds = Field(
+        default_factory=lambda known: max(120.0, 2 * known.get("insert_timeout_s", 0)),
+        description="Silence of the workers about a batch after which the reader sends it again.",
+        json_schema_extra=_derived("twice OUTHAUL_INSERT_TIMEOUT_S, at least 120s"),
+    )
+    retry_max_s: Seconds = Field(
+        default_factory=lambda known: min(30.0, known.get("redispatch_s", 120) / 2),
+        description="Longest wait between two attempts after an error.",
+        json_schema_extra=_derived("half of OUTHAUL_REDISPATCH_S, at most 30s"),
+    )
+    park_wal_bytes: Annotated[Bytes, Field(ge=0)] = Field(
+        0,
+        description="WAL of a slot above which the reader drops the slot until all servers answer, such as `50GB`; "
+        "0 is never.",
+    )
+    metrics_host: str = Field("127.0.0.1", description="Address on which the metrics and health pages listen.")
+    sentry_traces_rate: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.01, description="Share of batches that are traced in Sentry."
+    )
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="Form of log lines; `auto` is `console` on a terminal and `json` elsewhere."
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the name is the library's
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Let the environment win over files of secrets, and these over the TOML file."""
+        files = SecretFiles(settings_cls)
+        return init_settings, env_settings, files, TomlConfigSettingsSource(settings_cls, toml_file=config_path())
+
+    @field_validator("message_key")
+    @classmethod
+    def _long_enough(cls, value: SecretStr) -> SecretStr:
+        if 0 < len(value.get_secret_value()) < _MIN_KEY_LENGTH:
+            raise ValueError(f"a key of at least {_MIN_KEY_LENGTH} characters, as `openssl rand -hex 32` prints one")
+        return value
+
+    @field_validator("source", "slot", "publication", "clickhouse_table")
+    @classmethod
+    def _plain_name(cls, value: str) -> str:
+        # Replication commands cannot bind parameters, so these names go into their text as they are.
+        if not _NAME.fullmatch(value):
+            raise ValueError("use lower-case letters, digits and underscores, at most 63")
+        return value
+
+    @field_validator("more_tables", mode="before")
+    @classmethod
+    def _pairs(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        pairs = [pair.strip().partition("=") for pair in value.split(",") if pair.strip()]
+        if not all(sign for _, sign, _ in pairs) or len({name for name, _, _ in pairs}) < len(pairs):
+            raise ValueError("say schema.outbox=clickhouse_table, each outbox once, with a comma between two")
+        return {name.strip(): stored.strip() for name, _, stored in pairs}
+
+    @field_validator("more_tables")
+    @classmethod
+    def _plain_names(cls, value: dict[str, str]) -> dict[str, str]:
+        for stored in value.values():
+            cls._plain_name(stored)
+        return value
+
+    @model_validator(mode="after")
+    def _agree(self) -> Settings:
+        s = quantities.spelled_s
+        if not self.insert_timeout_s < self.task_time_limit_s < self.visibility_timeout_s:
+            raise ValueError(
+                "insert_timeout_s < task_time_limit_s < visibility_timeout_s must hold: "
+                f"got {s(self.insert_timeout_s)}, {s(self.task_time_limit_s)}, {s(self.visibility_timeout_s)}. "
+                "Set OUTHAUL_INSERT_TIMEOUT_S alone, and the others follow"
+            )
+        if self.retry_max_s >= self.redispatch_s:
+            raise ValueError(
+                "retry_max_s must be below redispatch_s, or the reader sends what a worker is about to retry: "
+                f"got {s(self.retry_max_s)}, {s(self.redispatch_s)}. Unset OUTHAUL_RETRY_MAX_S, and it follows"
+            )
+        if self.status_interval_s * 2 > self.receive_timeout_s:
+            raise ValueError(
+                "status_interval_s must be at most half of receive_timeout_s: "
+                f"got {s(self.status_interval_s)}, {s(self.receive_timeout_s)}. "
+                f"Set OUTHAUL_STATUS_INTERVAL_S={s(self.receive_timeout_s / 2)} or less"
+            )
+        self._check_apart()
+        if self.shards > 1 and max(len(self.slot), len(self.publication)) > _LONGEST_NAME - len(_SUFFIX):
+            raise ValueError(f"with shards, the names of slot and publication get longer: up to {_SUFFIX!r} more")
+        return self
+
+    def _check_apart(self) -> None:
+        # Ids and positions are told apart within a table of ClickHouse, so two outboxes cannot share one.
+        if self.table in self.more_tables:
+            raise ValueError(f"more_tables names {self.table}, which table names already")
+        stored = [self.clickhouse_table, *self.more_tables.values()]
+        taken = [name + suffix for name in stored for suffix in ("", "_dead_letters", "_epochs", "_pauses")]
+        if len(set(taken)) < len(taken):
+            raise ValueError("each outbox needs a ClickHouse table of its own, with a name that no table of ours has")
+
+    def outboxes(self) -> tuple[Outbox, ...]:
+        """Return each captured table; that of `table` first."""
+        pairs = {self.table: self.clickhouse_table} | self.more_tables
+        return tuple(Outbox(name, stored, self) for name, stored in pairs.items())
+
+    def outbox_into(self, clickhouse_table: str) -> Outbox | None:
+        """Return the outbox whose events go to this ClickHouse table; None if there is none."""
+        return next((outbox for outbox in self.outboxes() if outbox.clickhouse_table == clickhouse_table), None)
+
+    def streams(self) -> tuple[Stream, ...]:
+        """Return each stream that rows arrive through: one for each shard, or the undivided one."""
+        return (self.undivided,) if self.shards == 1 else tuple(map(self.stream, range(self.shards)))
+
+    def stream(self, shard: int) -> Stream:
+        """Return the stream of one shard, with its own slot, publication and lane."""
+        return Stream(shard, self.shards, self)
+
+    @property
+    def undivided(self) -> Stream:
+        """The stream of all rows, under names without a shard.
+
+        With shards it has no slot. It then stands for all of them where rows are compared and copied.
+        """
+        return Stream(None, 1, self)
+
+    @property
+    def slot_dsn(self) -> str:
+        """Address of the server that has the slot: the primary, or a standby that is streamed from."""
+        return self.stream_dsn.get_secret_value() or self.postgres_dsn.get_secret_value()
+
+    @property
+    def control_table(self) -> str:
+        """ClickHouse table beside which the pipeline's epochs and pauses are kept, whatever else it captures."""
+        return self.clickhouse_table
+
+    @property
+    def epochs_table(self) -> str:
+        """ClickHouse table that holds the fence."""
+        return f"{self.control_table}_epochs"
+
+    @property
+    def queue(self) -> str:
+        """Celery queue of this pipeline."""
+        return f"outhaul.{self.source}"
+
+    @property
+    def queue_key(self) -> str:
+        """Redis key of that queue; in a cluster it has a prefix, so that it lies beside the source's other keys."""
+        return redis_url.key_prefix(self.redis_url.get_secret_value(), self.source) + self.queue
