@@ -31,7 +31,6 @@ def seconds(text: str) -> float:
     Raises:
         ValueError: the text is not a duration; the message has examples.
     """
-    text = text.strip()
     if _DURATION.fullmatch(text):
         parts = _DURATION_PART.findall(text)
         return math.fsum(float(number) * _UNITS_S[unit] for number, unit in parts)
@@ -48,7 +47,7 @@ def age(text: str) -> float:
         ValueError: the text is not a duration, or has no unit; the message has examples.
     """
     found = seconds(text)
-    if _plain(text.strip()) is not None:
+    if _plain(text) is not None:
         raise ValueError(f"{text!r} has no unit: write 7d or 12h")
     return found
 
@@ -59,7 +58,6 @@ def size_bytes(text: str) -> int:
     Raises:
         ValueError: the text is not a size, or not one of whole bytes; the message has examples.
     """
-    text = text.strip()
     match = _SIZE.fullmatch(text)
     unit = _UNITS_BYTES.get(match[2].lower()) if match else 1
     number = _plain(match[1] if match else text)
@@ -74,7 +72,6 @@ def moment(text: str, now: datetime) -> datetime:
     Raises:
         ValueError: the text is neither; the message has examples.
     """
-    text = text.strip()
     try:
         when = datetime.fromisoformat(text)
     except ValueError:

@@ -22,7 +22,7 @@ from outhaul.deploy.local.stack import Stack
 from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.keys import reader_key
 from outhaul.sink.redis.payloads import Payloads
-from outhaul.sink.settings import Settings, load
+from outhaul.sink.settings import Outbox, Settings, Stream, load
 from tests import roles
 from tests.faults import table
 
@@ -115,6 +115,16 @@ class World:
     @property
     def dsn(self) -> str:
         return self.env["OUTHAUL_POSTGRES_DSN"]
+
+    @property
+    def stream(self) -> Stream:
+        """The stream, undivided."""
+        return self.settings.undivided
+
+    @property
+    def outbox(self) -> Outbox:
+        """The first outbox."""
+        return self.settings.outboxes()[0]
 
     def insert(self, count: int = 1, kind: str = "tested") -> None:
         """Commit `count` events in one transaction, as an app does."""

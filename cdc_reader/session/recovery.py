@@ -172,7 +172,8 @@ def _other_history(stream: Stream, known: History, found: History, confirmed: Ls
         f"ClickHouse holds source {stream.settings.source!r} of system {known.system_identifier}, timeline "
         f"{known.timeline}, but slot {stream.slot!r} at {confirmed} belongs to system "
         f"{found.system_identifier}, timeline {found.timeline}: positions of one mean nothing "
-        f"in the other, and events between what is stored and where the slot begins may be missing. It cannot be followed by itself: {why}",
+        f"in the other, and events between what is stored and where the slot begins may be missing. It cannot be "
+        f"followed by itself: {why}",
         todo=f"Check OUTHAUL_POSTGRES_DSN; if this is {what}, go on with `outhaul slot reset --recreate`: what is "
         "missing is copied from the outbox",
         exit_code=Exit.OTHER_HISTORY,

@@ -163,7 +163,7 @@ def test_a_value_that_clickhouse_would_change_or_drop_without_a_word_is_refused(
     for name, (kind, _, _) in columns.items():
         world.clickhouse.command(f"ALTER TABLE event_log ADD COLUMN {name} Nullable({kind})")
     bad = set_aside(world, *({name: bent} for name, (_, bent, _) in columns.items()))
-    words = retry(world.clickhouse, world.settings, order(world, bad))
+    words = retry(world.clickhouse, world.outbox, order(world, bad))
     assert {word.fate for word in words} == {Fate.REFUSED}
     for word, (name, (kind, bent, _)) in zip(words, columns.items(), strict=True):
         assert bent in word.why, word
@@ -172,7 +172,7 @@ def test_a_value_that_clickhouse_would_change_or_drop_without_a_word_is_refused(
     assert (world.stored(), letters(world)) == (0, len(columns))
     world.clickhouse.command("TRUNCATE TABLE event_log_dead_letters")
     good = set_aside(world, {name: fits for name, (_, _, fits) in columns.items()}, dict.fromkeys(columns))
-    words = retry(world.clickhouse, world.settings, order(world, good))
+    words = retry(world.clickhouse, world.outbox, order(world, good))
     assert {word.fate for word in words} == {Fate.RETRIED}, words
     kept = world.clickhouse.rows(
         f"SELECT {', '.join(f'toString({name})' for name in columns)} FROM event_log ORDER BY id"
@@ -221,13 +221,13 @@ def test_a_worker_that_dies_amid_a_retry_neither_loses_nor_repeats_the_row(
 
 def test_a_row_that_a_crash_left_in_both_tables_is_finished_by_the_next_retry(world: World) -> None:
     positions = set_aside(world, {}, {}, {"event_date_time": "infinity"})
-    found = dead_letters.find(world.clickhouse, world.settings, positions)
-    assert list(_insert_all(world.clickhouse, world.settings, found, ())) == [positions[2]]
+    found = dead_letters.find(world.clickhouse, world.outbox, positions)
+    assert list(_insert_all(world.clickhouse, world.outbox, found, ())) == [positions[2]]
     assert (world.stored(), letters(world)) == (2, 3)
     # By then its token may be forgotten, and its value mended to another month: the position keeps it out.
     mend(world, "2026-01-01 00", "2026-05-01 00")
     world.clickhouse.command("ALTER TABLE event_log MODIFY SETTING non_replicated_deduplication_window = 0")
-    words = retry(world.clickhouse, world.settings, order(world, positions))
+    words = retry(world.clickhouse, world.outbox, order(world, positions))
     assert [word.fate for word in words] == [Fate.RETRIED, Fate.RETRIED, Fate.REFUSED]
     assert (world.stored(), letters(world)) == (2, 1)
 
@@ -241,7 +241,7 @@ def test_retries_at_the_same_moment_store_each_row_once(world: World) -> None:
         clickhouse = ClickHouse(world.env["OUTHAUL_CLICKHOUSE_URL"], timeout_s=30)
         gate.wait()
         try:
-            retry(clickhouse, world.settings, order(world, some))
+            retry(clickhouse, world.outbox, order(world, some))
         except (TransientError, FatalError) as error:
             errors.append(error)
         clickhouse.close()
@@ -258,20 +258,20 @@ def test_retries_at_the_same_moment_store_each_row_once(world: World) -> None:
 
 def test_a_retry_passes_the_fence_of_whichever_reader_is_the_newest_and_raises_none(world: World) -> None:
     positions = set_aside(world, {}, {})
-    raise_epoch(world.clickhouse, world.settings, History("7", 1), Lsn(0), 1, "me")
-    assert retry(world.clickhouse, world.settings, order(world, positions[:1]))[0].fate is Fate.RETRIED
-    raise_epoch(world.clickhouse, world.settings, History("7", 1), Lsn(0), 2, "another")
-    assert retry(world.clickhouse, world.settings, order(world, positions[1:]))[0].fate is Fate.RETRIED
+    raise_epoch(world.clickhouse, world.stream, History("7", 1), Lsn(0), 1, "me")
+    assert retry(world.clickhouse, world.outbox, order(world, positions[:1]))[0].fate is Fate.RETRIED
+    raise_epoch(world.clickhouse, world.stream, History("7", 1), Lsn(0), 2, "another")
+    assert retry(world.clickhouse, world.outbox, order(world, positions[1:]))[0].fate is Fate.RETRIED
     assert world.ch("SELECT count() FROM event_log_epochs") == 2
 
 
 def test_a_retry_goes_on_under_a_reader_that_takes_over_in_the_middle(world: World) -> None:
     [position] = set_aside(world, {})
-    raise_epoch(world.clickhouse, world.settings, History("7", 1), Lsn(0), 1, "old")
-    raise_epoch(world.clickhouse, world.settings, History("7", 1), Lsn(0), 2, "new")
-    [letter] = dead_letters.find(world.clickhouse, world.settings, [position])
-    row = restore(letter, _types(world.clickhouse, world.settings), ())
-    assert _insert(world.clickhouse, world.settings, letter, row, "old") == "new"
+    raise_epoch(world.clickhouse, world.stream, History("7", 1), Lsn(0), 1, "old")
+    raise_epoch(world.clickhouse, world.stream, History("7", 1), Lsn(0), 2, "new")
+    [letter] = dead_letters.find(world.clickhouse, world.outbox, [position])
+    row = restore(letter, _types(world.clickhouse, world.outbox), ())
+    assert _insert(world.clickhouse, world.outbox, letter, row, "old") == "new"
     assert world.stored() == 1
 
 
@@ -320,7 +320,7 @@ def test_a_retry_waits_no_longer_than_an_insert_may_take(world: World) -> None:
     until(lambda: world.ch(f"SELECT count() FROM system.processes WHERE Settings['log_comment'] = '{mark}'"))
     hasty = world.settings.model_copy(update={"insert_timeout_s": -9.9})
     with pytest.raises(TransientError, match="still running"):
-        wait_for_older_inserts(world.clickhouse, hasty, lambda _: None, all_lanes=True)
+        wait_for_older_inserts(world.clickhouse, hasty, None, lambda _: None)
     thread.join()
     slow.close()
 

@@ -16,7 +16,7 @@ import pytest
 from celery.beat import Scheduler
 from psycopg.conninfo import make_conninfo
 
-from outhaul.cdc_reader.operate.pruning.outbox_table import BEFORE_ALL, Outbox
+from outhaul.cdc_reader.operate.pruning.outbox_table import BEFORE_ALL, OutboxTable
 from outhaul.cdc_reader.postgres.preflight import connect
 from outhaul.deploy.demo.pipeline import Pipeline
 from outhaul.sink.app import make_app
@@ -200,11 +200,11 @@ def test_a_row_that_somebody_has_locked_waits_for_the_next_pass(running: World) 
 def test_a_row_that_was_changed_since_it_was_proven_is_not_removed(world: World) -> None:
     insert_old(world, 2)
     with connect(world.dsn) as conn:
-        outbox = Outbox(conn, world.settings, dry_run=False)
-        page = outbox.page(BEFORE_ALL, 10, datetime.now(UTC))
+        table = OutboxTable(conn, world.outbox, dry_run=False)
+        page = table.page(BEFORE_ALL, 10, datetime.now(UTC))
         world.conn.execute("UPDATE outbox SET event_date_time = now() WHERE id = 1")
         assert [row.id for row in page] == [1, 2]
-        assert outbox.delete(page) == 1
+        assert table.delete(page) == 1
     assert ids(world) == [1]
 
 

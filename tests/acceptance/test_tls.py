@@ -201,7 +201,7 @@ def test_a_certificate_that_has_expired_or_is_for_another_host_is_refused(
     # libpq says of both how the server's certificate does not hold, but not always by what.
     words = "certificate verify failed|does not match" if server == POSTGRES else word
     with pytest.raises(FatalError, match=words) as caught:
-        check(tls.settings(**{server: tls.url(server, certificate=certificate)}))
+        check(tls.settings(**{server: tls.url(server, certificate=certificate)}).undivided)
     assert caught.value.exit_code == Exit.NOT_FINE
     assert "Renew the certificate" in caught.value.todo
 
@@ -222,7 +222,7 @@ def test_the_broker_verifies_as_well(tls: Tls) -> None:
 def test_a_key_that_is_not_there_is_named(tls: Tls) -> None:
     url = tls.url(CLICKHOUSE)
     with pytest.raises(FatalError, match="client_cert_key=/nowhere cannot be read"):
-        check(tls.settings(clickhouse_url=f"{url.rpartition('=')[0]}=/nowhere"))
+        check(tls.settings(clickhouse_url=f"{url.rpartition('=')[0]}=/nowhere").undivided)
 
 
 @pytest.mark.parametrize(

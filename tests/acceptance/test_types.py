@@ -40,8 +40,8 @@ def quiet(*_: object) -> None:
 
 
 def compared(world: World) -> Tally:
-    with behind_the_slot(world.settings, within_s=30) as line:
-        return verify(world.settings, line, Scope(deep=True), quiet)
+    with behind_the_slot(world.settings.streams(), within_s=30) as line:
+        return verify(world.outbox, line, Scope(deep=True), quiet)
 
 
 def assert_equal(world: World, *, but: int = 0) -> None:
@@ -90,8 +90,8 @@ def test_values_of_every_type_are_equal_whether_they_came_by_stream_or_by_copy(r
     everything = "SELECT * EXCEPT (cdc_lsn, cdc_ordinal, cdc_ingested_at, cdc_committed_at) FROM event_log ORDER BY id"
     before = running.clickhouse.rows(everything)
     running.clickhouse.command("TRUNCATE TABLE event_log")
-    with behind_the_slot(running.settings, within_s=30) as line:
-        assert heal(running.settings, line, Scope(), quiet, patience_s=30).stored == len(before)
+    with behind_the_slot(running.settings.streams(), within_s=30) as line:
+        assert heal(running.outbox, running.stream, line, Scope(), quiet, patience_s=30).stored == len(before)
     assert str(running.clickhouse.rows(everything)) == str(before)
     assert_equal(running)
 

@@ -97,7 +97,7 @@ def main() -> None:
         wished=Wished,
         random=random.random,
     )
-    session = Session(settings, tools, confirmed, owner="null", binary=True, status_interval_s=1.0)
+    session = Session(settings.undivided, tools, confirmed, owner="null", binary=True, status_interval_s=1.0)
     memory.settle()
     session.run(lambda: bool(asked))
     link.close()

@@ -295,7 +295,7 @@ def feed(frames: Sequence[bytes], cuts: Sequence[int], *, binary: bool, joined: 
         some = frames[at : at + _A_READ]
         heard(Run(bytearray(b"".join(some)), array("q", map(len, some))))
     decoder = Decoder(pg.TABLES, binary=binary, messages={"outhaul": "event_log"})
-    assembly = Assembly(NOTHING_HELD, source="outhaul", branch="event_log", dead_letters="event_log_dead_letters")
+    assembly = Assembly(NOTHING_HELD, source="outhaul", events_table="event_log", dead_letters="event_log_dead_letters")
     rows = 0
     for piece in pieces(frames, cuts):
         decoded = (

@@ -212,7 +212,7 @@ def session() -> Session:
         wished=Wished,
         random=lambda: 0.0,
     )
-    made = Session(defaults(), tools, Lsn(0), owner="me", binary=True, status_interval_s=1.0)
+    made = Session(defaults().undivided, tools, Lsn(0), owner="me", binary=True, status_interval_s=1.0)
     made.events.close()
     made.flight.watermark.handed_on()
     made.flight.watermark.decoded([0], Lsn(9))

@@ -31,15 +31,24 @@ def changed(world: World, **urls: str) -> Settings:
 
 def of_postgres(world: World, settings: Settings | None = None) -> _Findings:
     settings = settings or world.settings
-    return {one.check: one for one in postgres_checks.judge(postgres_checks.ask(settings), settings)}
+    asked = postgres_checks.ask(settings.undivided, settings.outboxes())
+    return {one.check: one for one in postgres_checks.judge(asked, settings.undivided, settings.outboxes()[0])}
 
 
 def of_clickhouse(world: World) -> _Findings:
-    return {one.check: one for one in clickhouse_checks.judge(clickhouse_checks.ask(world.settings), world.settings)}
+    return {
+        one.check: one
+        for one in clickhouse_checks.judge(
+            clickhouse_checks.ask(world.stream, world.settings.outboxes()), world.settings
+        )
+    }
 
 
 def of_columns(world: World) -> _Findings:
-    pg, ch = postgres_checks.ask(world.settings), clickhouse_checks.ask(world.settings)
+    pg, ch = (
+        postgres_checks.ask(world.stream, world.settings.outboxes()),
+        clickhouse_checks.ask(world.stream, world.settings.outboxes()),
+    )
     assert isinstance(ch.stored, clickhouse_checks.Stored)
     return {one.check: one for one in column_match.judge(pg.columns, ch.stored.columns, ch.stored.events)}
 

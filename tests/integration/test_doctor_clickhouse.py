@@ -42,8 +42,9 @@ def test_a_missing_table_and_a_missing_database_are_told_in_one_line(world: Worl
     found = of_clickhouse(world)["tables"]
     assert (found.state, "'event_log_epochs'" in found.found) == (State.FAIL, True)
     url = world.env["OUTHAUL_CLICKHOUSE_URL"]
+    wrong = changed(world, clickhouse_url=f"{url}_none")
     with pytest.raises(PipelineError, match="Create the database"):
-        clickhouse_checks.ask(changed(world, clickhouse_url=f"{url}_none"))
+        clickhouse_checks.ask(wrong.undivided, wrong.outboxes())
 
 
 def test_parts_that_pile_up_are_counted_by_partition(world: World) -> None:
@@ -78,7 +79,7 @@ def test_a_privilege_that_the_server_denies_is_told_apart(world: World) -> None:
 
 
 def test_a_replicated_table_s_consistency_can_be_asked_for(world: World) -> None:
-    answer = clickhouse_checks.ask(world.settings)
+    answer = clickhouse_checks.ask(world.stream, world.settings.outboxes())
     assert isinstance(answer.stored, clickhouse_checks.Stored)
     found = clickhouse_checks._consistency(world.clickhouse, answer.stored.events)
     assert found is not None

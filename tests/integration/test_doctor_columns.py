@@ -72,11 +72,11 @@ def test_positions_of_another_cluster_fail_before_a_reader_stops_on_them(world: 
         return sections(world.settings)["Both sides"]["history"]
 
     assert history().found == "no reader has run yet"
-    link = postgres_checks.ask(world.settings).link
+    link = postgres_checks.ask(world.stream, world.settings.outboxes()).link
     assert isinstance(link, History)
     others = (History("7000000000000000000", link.timeline), History(link.system_identifier, link.timeline + 1))
     for epoch, known in enumerate((link, *others)):
-        raise_epoch(world.clickhouse, world.settings, known, NO_LSN, epoch, f"owner{epoch}")
+        raise_epoch(world.clickhouse, world.stream, known, NO_LSN, epoch, f"owner{epoch}")
         found = history()
         assert found.state is (State.PASS if known == link else State.FAIL)
     assert found.fix.startswith("outhaul slot reset --recreate")

@@ -73,7 +73,7 @@ def test_a_slot_without_failover_is_mended_by_the_command_it_names(world: World)
 
 def test_the_slot_tells_how_much_wal_it_keeps_and_how_far_behind_it_is(world: World) -> None:
     def sizes() -> tuple[int, int]:
-        answer = postgres_checks.ask(world.settings)
+        answer = postgres_checks.ask(world.stream, world.settings.outboxes())
         assert answer.slot is not None
         assert answer.prospect is not None
         return answer.slot.retained_bytes or 0, answer.prospect.behind_bytes or 0
@@ -183,7 +183,7 @@ def test_a_role_without_replication_or_grants_is_told_what_it_lacks(world: World
 def test_a_role_that_is_no_superuser_is_enough_for_the_reader_and_for_setup(world: World) -> None:
     with role_of(world, "LOGIN REPLICATION") as name:
         settings = changed(world, postgres_dsn=make_conninfo(world.dsn, user=name))
-        check_postgres(settings)
+        check_postgres(settings.undivided)
         world.conn.execute(f"ALTER TABLE outbox OWNER TO {name}".encode())
         world.conn.execute(f"ALTER PUBLICATION outhaul OWNER TO {name}".encode())
         world.conn.execute(f"GRANT CREATE ON SCHEMA public TO {name}".encode())
@@ -198,9 +198,9 @@ def test_the_group_role_is_enough_for_an_outbox_in_a_schema_of_its_own(make_worl
     with role_of(world, "LOGIN REPLICATION") as name:
         settings = changed(world, postgres_dsn=make_conninfo(world.dsn, user=name))
         with pytest.raises(PipelineError, match="permission denied for schema app"):
-            postgres_checks.ask(settings)
+            postgres_checks.ask(settings.undivided, settings.outboxes())
         world.conn.execute(f"GRANT outhaul_reader TO {name}".encode())
-        check_postgres(settings)
+        check_postgres(settings.undivided)
         assert of_postgres(world, settings)["SELECT"].state is State.PASS
 
 
@@ -208,12 +208,13 @@ def test_a_wrong_password_is_one_line_that_does_not_hold_it(world: World) -> Non
     with role_of(world, "LOGIN PASSWORD 'right'") as name, asking_for_passwords(world, name):
         settings = changed(world, postgres_dsn=make_conninfo(world.dsn, user=name, password="wrong-secret"))
         with pytest.raises(PipelineError, match="Check user, password and database") as caught:
-            postgres_checks.ask(settings)
+            postgres_checks.ask(settings.undivided, settings.outboxes())
     assert "wrong-secret" not in str(caught.value)
     url = world.env["OUTHAUL_CLICKHOUSE_URL"]
     login = url.split("//")[1].split("@")[0]
+    wrong = changed(world, clickhouse_url=url.replace(login, "outhaul:wrong-secret"))
     with pytest.raises(PipelineError, match="Check user and password") as caught:
-        clickhouse_checks.ask(changed(world, clickhouse_url=url.replace(login, "outhaul:wrong-secret")))
+        clickhouse_checks.ask(wrong.undivided, wrong.outboxes())
     assert "wrong-secret" not in str(caught.value)
     with pytest.raises(PipelineError, match="Check user, password and ACL") as caught:
         redis_checks.ask(

@@ -69,7 +69,7 @@ def message_of(world: World, batch: Batch, owner: str = "me") -> Message:
 
 
 def own(world: World, owner: str = "me", epoch: int = 1) -> None:
-    raise_epoch(world.clickhouse, world.settings, HISTORY, Lsn(0), epoch, owner)
+    raise_epoch(world.clickhouse, world.stream, HISTORY, Lsn(0), epoch, owner)
 
 
 def send(world: World, batch: Batch, *, owner: str = "me", token: str | None = None) -> None:
@@ -262,7 +262,7 @@ def test_two_readers_that_raise_the_epoch_at_once_have_one_winner(world: World) 
     own(world, "b", 5)
     with pytest.raises(TransientError):
         own(world, "a", 5)
-    newest = newest_epoch(world.clickhouse, world.settings)
+    newest = newest_epoch(world.clickhouse, world.settings, world.stream.lane)
     assert newest is not None
     assert (newest.epoch, newest.owner) == (5, "b")
 
@@ -291,7 +291,7 @@ def test_recovery_waits_for_an_insert_that_is_still_running(world: World) -> Non
         waits.append(seconds)
         over.wait(seconds)
 
-    found = recover(world.clickhouse, world.settings, HISTORY, Lsn(500), "new", wait)
+    found = recover(world.clickhouse, world.stream, HISTORY, Lsn(500), "new", wait)
     assert waits, "recovery did not wait"
     assert not world.clickhouse.rows(count, parameters={"mark": mark})[0][0]
     assert found.epoch == 2
@@ -307,7 +307,7 @@ def test_recovery_gives_up_on_an_insert_that_never_ends(world: World, monkeypatc
     monkeypatch.setattr(fence, "query", query)
     waits: list[float] = []
     with pytest.raises(TransientError, match="still running"):
-        recover(world.clickhouse, world.settings, HISTORY, Lsn(0), "me", waits.append)
+        recover(world.clickhouse, world.stream, HISTORY, Lsn(0), "me", waits.append)
     assert sum(waits) == pytest.approx(world.settings.insert_timeout_s + 10, abs=1)
 
 
@@ -321,18 +321,18 @@ def test_recovery_asks_event_log_and_dead_letters_for_runs_of_positions(world: W
         f"VALUES ('{{}}', 'r', '{world.settings.source}', 700, 90, '2026-01-01'), "
         "('{}', 'r', 'someone_else', 700, 40, '2026-01-01')"
     )
-    held = ask(world.clickhouse, world.settings, Lsn(700))
+    held = ask(world.clickhouse, world.stream, world.outbox, Lsn(700))
     assert list(zip(held.lsn.tolist(), held.first.tolist(), held.last.tolist(), strict=True)) == [
         (700, 0, 39),
         (700, 42, 99),
     ]
-    assert ask(world.clickhouse, world.settings, Lsn(701)).rows == 0
+    assert ask(world.clickhouse, world.stream, world.outbox, Lsn(701)).rows == 0
 
 
 def test_another_history_is_refused(world: World) -> None:
     own(world)
     with pytest.raises(FatalError) as caught:
-        recover(world.clickhouse, world.settings, History("8", 1), Lsn(0), "me", lambda _: None)
+        recover(world.clickhouse, world.stream, History("8", 1), Lsn(0), "me", lambda _: None)
     assert caught.value.exit_code == Exit.OTHER_HISTORY
 
 

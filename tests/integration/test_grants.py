@@ -39,7 +39,9 @@ def found(world: World) -> dict[str, Finding]:
     """Look as the reader does."""
     env = roles.for_processes(world.env)
     settings = load(**{name.removeprefix("OUTHAUL_").lower(): value for name, value in env.items()})
-    return {one.check: one for one in postgres_checks.judge(postgres_checks.ask(settings), settings)}
+    asked = postgres_checks.ask(settings.undivided, settings.outboxes())
+    judged = postgres_checks.judge(asked, settings.undivided, settings.outboxes()[0])
+    return {one.check: one for one in judged}
 
 
 def test_the_two_roles_can_do_their_work_and_nothing_else(own: World) -> None:

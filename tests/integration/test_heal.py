@@ -28,13 +28,13 @@ def quiet(_found: Compared, _last: int) -> None:
 
 
 def checked(world: World, *, deep: bool = True) -> Tally:
-    with behind_the_slot(world.settings, within_s=30) as line:
-        return verify(world.settings, line, Scope(deep=deep), quiet)
+    with behind_the_slot(world.settings.streams(), within_s=30) as line:
+        return verify(world.outbox, line, Scope(deep=deep), quiet)
 
 
 def healed(world: World) -> Healed:
-    with behind_the_slot(world.settings, within_s=30) as line:
-        return heal(world.settings, line, Scope(), quiet, patience_s=30)
+    with behind_the_slot(world.settings.streams(), within_s=30) as line:
+        return heal(world.outbox, world.stream, line, Scope(), quiet, patience_s=30)
 
 
 def figures(tally: Tally) -> dict[str, int]:
@@ -130,7 +130,7 @@ def test_a_slot_that_does_not_come_past_the_line_is_said_in_time(running: World)
     running.assert_once_each()
     running.pipeline.stop("reader")
     running.insert(1)
-    with pytest.raises(TransientError, match="did not pass"), behind_the_slot(running.settings, within_s=0.5):
+    with pytest.raises(TransientError, match="did not pass"), behind_the_slot(running.settings.streams(), within_s=0.5):
         pass
 
 

@@ -53,25 +53,25 @@ def test_a_slot_on_a_standby_begins_when_the_primary_logs_what_runs(stack: Stack
             writing.transaction(),
             pytest.raises(TransientError, match="the primary to log which transactions run") as late,
             writes(writing),
-            create(plain, within_s=_SHORT_S, waiting=ignore),
+            create(plain.undivided, within_s=_SHORT_S, waiting=ignore),
         ):
             pass
         assert "GRANT EXECUTE ON FUNCTION pg_log_standby_snapshot()" in late.value.todo
         with pair.primary() as conn:
             conn.execute(f"GRANT EXECUTE ON FUNCTION pg_log_standby_snapshot() TO {roles.READER}")
         until(lambda: facts_of(plain) is None, what="the attempt leaves nothing")
-        with create(plain, within_s=20, waiting=ignore) as line, line.look() as conn:
+        with create(plain.undivided, within_s=20, waiting=ignore) as line, line.look() as conn:
             assert conn.execute("SELECT count(*) AS count FROM outbox").fetchone() == {"count": 0}
 
         found = facts_of(plain)
         assert found is not None
         assert (found.problem, found.of_standby, found.is_copy) == (None, True, False)
-        with closing(open_stream(plain)) as link:
+        with closing(open_stream(plain.undivided)) as link:
             history = link.identify()
             assert (history.timeline, history.of_standby) == (1, True)
             assert link.holder() is None
             link.start(binary=True)
-            with closing(open_stream(plain)) as other:
+            with closing(open_stream(plain.undivided)) as other:
                 assert other.holder() == link.pid
     finally:
         pair.close()
@@ -91,7 +91,7 @@ def settings_of(primary: str, standby: str) -> Settings:
 def facts_of(settings: Settings) -> SlotFacts | None:
     with connect_stream(settings) as conn:
         assert end_of_log(conn)
-        return slot_facts(conn, settings)
+        return slot_facts(conn, settings.undivided)
 
 
 def ignore_words(_: str) -> None:

@@ -60,7 +60,7 @@ def read_to_batches(run: Run) -> int:
     """Do all that is done between the socket and Redis; return the rows."""
     heard(run)
     decoded = Decoder(pg.TABLES, binary=True).decode([run.data[:]], run.lengths)
-    assembly = Assembly(NOTHING_HELD, source="outhaul", branch="event_log", dead_letters="letters")
+    assembly = Assembly(NOTHING_HELD, source="outhaul", events_table="event_log", dead_letters="letters")
     for segment in decoded.segments:
         assembly.add(segment)
     return sum(one.batch.rows for one in assembly.finish())

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from outhaul.cdc_reader.capture.column_types import Oid
 from outhaul.cdc_reader.capture.message import POSTGRES_EPOCH_US
 from outhaul.cdc_reader.capture.pg_text import printed, row_json
-from outhaul.cdc_reader.operate.dead_letters import json_text, position_of, time_us, to_json
+from outhaul.cdc_reader.operate.dead_letters import json_text, position_of, to_json
 from outhaul.sink.errors import Exit, FatalError, ForeignMessageError, PoisonError
 from outhaul.sink.letters.dead_letters import in_pieces
 from outhaul.sink.letters.restore import Letter, restore, values_of
@@ -186,14 +186,6 @@ def test_a_word_on_a_letter_comes_back_and_a_line_that_is_none_is_nothing() -> N
     assert Word.from_json(word.to_json().encode()) == word
     for text in (b"", b"[]", b"{}", b"\xff", b'{"position": "0/9#3", "fate": "lost", "why": ""}', b"[" * 100_000):
         assert Word.from_json(text) is None
-
-
-def test_a_time_on_the_command_line_is_an_age_or_iso() -> None:
-    assert time_us("2h", 10_000.0) == 2_800_000_000
-    assert time_us("1970-01-01T00:01", 0.0) == time_us("1970-01-01 01:01+01:00", 0.0) == 60_000_000
-    with pytest.raises(FatalError) as told:
-        time_us("soon", 0.0)
-    assert told.value.exit_code is Exit.USAGE
 
 
 def test_a_position_on_the_command_line_is_as_list_prints_it() -> None:

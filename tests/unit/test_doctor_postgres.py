@@ -12,6 +12,7 @@ from outhaul.sink.errors import TransientError
 from outhaul.sink.settings import Settings
 
 SETTINGS = Settings()
+STREAM, OUTBOX = SETTINGS.undivided, SETTINGS.outboxes()[0]
 SERVER = postgres_settings.Server(
     version=180001,
     wal_level="logical",
@@ -47,7 +48,7 @@ SLOT = SlotFacts(
     invalidation_reason=None,
 )
 PROSPECT = publication_checks.Prospect(safe_wal_size=None, behind_bytes=10, failover=True)
-TABLE = publication_checks.Outbox("r", "p", 0, [])
+TABLE = publication_checks.OutboxFacts("r", "p", 0, [])
 
 
 def states(findings: Any) -> dict[str, State]:
@@ -57,12 +58,12 @@ def states(findings: Any) -> dict[str, State]:
 def slot(*, version: int = 180000, **changes: Any) -> dict[str, Finding]:
     prospect = {name: value for name, value in changes.items() if hasattr(PROSPECT, name)}
     facts = {name: value for name, value in changes.items() if name not in prospect}
-    findings = publication_checks.slot(SETTINGS, replace(SLOT, **facts), replace(PROSPECT, **prospect), version=version)
+    findings = publication_checks.slot(STREAM, replace(SLOT, **facts), replace(PROSPECT, **prospect), version=version)
     return {finding.check: finding for finding in findings}
 
 
-def publication(table: publication_checks.Outbox = TABLE, **changes: Any) -> dict[str, Finding]:
-    findings = publication_checks.publication(SETTINGS, PUBLICATION | changes, table)
+def publication(table: publication_checks.OutboxFacts = TABLE, **changes: Any) -> dict[str, Finding]:
+    findings = publication_checks.publication(STREAM, PUBLICATION | changes, table)
     return {finding.check: finding for finding in findings}
 
 
@@ -150,7 +151,7 @@ def test_a_role_has_what_the_reader_needs_and_no_more() -> None:
     plain = postgres_role.Role("reader", superuser=False, replication=True, sees_sessions=True, may_select=True)
 
     def judged(one: postgres_role.Role, refused: TransientError | None = None) -> dict[str, State]:
-        return states(postgres_role.judge(one, SETTINGS, refused))
+        return states(postgres_role.judge(one, OUTBOX, refused))
 
     assert set(judged(plain).values()) == {State.PASS}
     assert judged(replace(plain, replication=False))["REPLICATION"] is State.FAIL
@@ -161,7 +162,7 @@ def test_a_role_has_what_the_reader_needs_and_no_more() -> None:
         "least privilege": State.WARN,
         "other sessions": State.PASS,
     }
-    blind = {one.check: one.found for one in postgres_role.judge(replace(plain, sees_sessions=False), SETTINGS, None)}
+    blind = {one.check: one.found for one in postgres_role.judge(replace(plain, sees_sessions=False), OUTBOX, None)}
     assert "GRANT pg_read_all_stats TO reader" in blind["other sessions"]
     assert judged(replace(plain, may_select=False))["SELECT"] is State.WARN
     assert "SELECT" not in judged(replace(plain, may_select=None))
@@ -191,13 +192,13 @@ def test_what_leaves_the_machine_is_to_be_encrypted_and_checked(
     [
         (None, State.FAIL),
         (TABLE, State.PASS),
-        (publication_checks.Outbox("p", "p", 3, []), State.PASS),
-        (publication_checks.Outbox("v", "p", 0, []), State.FAIL),
-        (publication_checks.Outbox("r", "u", 0, []), State.FAIL),
+        (publication_checks.OutboxFacts("p", "p", 3, []), State.PASS),
+        (publication_checks.OutboxFacts("v", "p", 0, []), State.FAIL),
+        (publication_checks.OutboxFacts("r", "u", 0, []), State.FAIL),
     ],
 )
 def test_an_outbox_is_a_table_whose_inserts_are_in_the_wal(
-    table: publication_checks.Outbox | None, state: State
+    table: publication_checks.OutboxFacts | None, state: State
 ) -> None:
     (found,) = publication_checks.outbox(table, "public.outbox")
     assert found.state is state
@@ -205,7 +206,7 @@ def test_an_outbox_is_a_table_whose_inserts_are_in_the_wal(
 
 def test_a_publication_has_the_inserts_of_the_outbox_and_those_alone() -> None:
     assert {finding.state for finding in publication().values()} == {State.PASS}
-    (found,) = publication_checks.publication(SETTINGS, None, TABLE)
+    (found,) = publication_checks.publication(STREAM, None, TABLE)
     assert (found.state, found.fix) == (State.FAIL, "Create it with `outhaul setup`")
     assert publication(lacking=["public.outbox"])["publication"].state is State.FAIL
     assert publication(pubinsert=False)["publication"].state is State.FAIL
@@ -215,12 +216,12 @@ def test_a_publication_has_the_inserts_of_the_outbox_and_those_alone() -> None:
 
 
 def test_partitions_are_captured_through_the_root() -> None:
-    table = publication_checks.Outbox("p", "p", 12, [])
+    table = publication_checks.OutboxFacts("p", "p", 12, [])
     assert publication(table)["partitions"].found == "all 12 are captured, and new ones will be"
     hidden = publication(table, pubviaroot=False, via_root=False)["partitions"]
     assert hidden.state is State.FAIL
     assert "publish_via_partition_root = true" in hidden.fix
-    unlogged = publication(publication_checks.Outbox("p", "p", 12, ["outbox_7"]))["partitions"]
+    unlogged = publication(publication_checks.OutboxFacts("p", "p", 12, ["outbox_7"]))["partitions"]
     assert (unlogged.state, "outbox_7" in unlogged.found) == (State.FAIL, True)
     assert publication(pubviaroot=False)["via root"].state is State.WARN
 
@@ -257,7 +258,7 @@ def test_a_slot_that_is_lost_or_may_be_is_named(changes: dict[str, Any], check: 
 
 
 def test_a_missing_slot_is_made_by_setup_and_failover_is_asked_of_17_and_later() -> None:
-    (found,) = publication_checks.slot(SETTINGS, None, None, version=180000)
+    (found,) = publication_checks.slot(STREAM, None, None, version=180000)
     assert found.state is State.FAIL
     assert "outhaul setup" in found.fix
     assert "slot failover" in slot(version=170000)

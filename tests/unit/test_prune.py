@@ -19,7 +19,7 @@ from outhaul.cdc_reader.operate.pruning.partition_bounds import (
 )
 from outhaul.cdc_reader.operate.pruning.proof import _conditions
 from outhaul.cdc_reader.operate.pruning.prune import Wish
-from outhaul.sink import duration
+from outhaul.sink import quantities
 from outhaul.sink.app import configuration
 from outhaul.sink.errors import Exit, FatalError
 from outhaul.sink.settings import load
@@ -96,26 +96,15 @@ def test_a_dense_run_of_ids_is_asked_for_as_a_range_and_a_sparse_one_by_name() -
     assert len(list(_conditions(range(0, 12_000 * 100, 100)))) == 3
 
 
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("90s", 90), ("2m", 120), ("12h", 43_200), ("7d", 604_800), ("1w", 604_800)]
-)
-def test_an_age_is_a_number_and_a_unit(text: str, seconds: int) -> None:
-    assert duration.seconds(text) == seconds
-
-
-@pytest.mark.parametrize("text", ["", "7", "d", "-1d", "1.5d", "7 d", "7d ", "7y"])
-def test_anything_else_is_no_age(text: str) -> None:
-    with pytest.raises(FatalError) as told:
-        duration.seconds(text)
-    assert told.value.exit_code is Exit.USAGE
-    if text:
-        with pytest.raises(FatalError) as told:
-            load(prune_older_than=text)
-        assert told.value.exit_code is Exit.SETTINGS
+@pytest.mark.parametrize("text", ["7", "d", "-1d", "7 d", "7d ", "7y"])
+def test_an_age_without_a_unit_is_refused(text: str) -> None:
+    with pytest.raises(FatalError, match="prune_older_than") as told:
+        load(prune_older_than=text)
+    assert told.value.exit_code is Exit.SETTINGS
 
 
 def test_an_age_beyond_all_time_makes_nothing_old() -> None:
-    assert Wish(duration.seconds("999999999w")).cutoff(datetime.now(UTC)).year == 1
+    assert Wish(quantities.age("999999999w")).cutoff(datetime.now(UTC)).year == 1
 
 
 def test_beat_prunes_only_where_the_settings_ask_for_it() -> None:
