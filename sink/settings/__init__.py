@@ -8,8 +8,6 @@ A process calls `load` once and passes values on. Nothing else reads OUTHAUL_* s
 """
 
 from outhaul.sink.settings.load import load
-from outhaul.sink.settings.outbox import Outbox
-from outhaul.sink.settings.stream import MAX_SHARDS, SHARD_BITS, Stream
-from outhaul.sink.settings.tree import DEDUPLICATION_WINDOW, Settings
+from outhaul.sink.settings.tree import DEDUPLICATION_WINDOW, MAX_SHARDS, SHARD_BITS, Outbox, Settings, Stream
 
 __all__ = ["DEDUPLICATION_WINDOW", "MAX_SHARDS", "SHARD_BITS", "Outbox", "Settings", "Stream", "load"]

@@ -1,4 +1,4 @@
-"""Environment and a TOML file -> Settings, one frozen tree, checked as a whole.
+"""Environment and a TOML file -> Settings, one frozen tree, checked as a whole; and the outboxes and streams in it.
 
 Edge: the environment. Every field is `OUTHAUL_<NAME>`, and a secret may be in a file that `OUTHAUL_<NAME>_FILE` names
 (sink/settings/secret_files.py). The TOML file is `outhaul.toml` in the working directory, or the file that
@@ -10,10 +10,10 @@ Source: https://docs.pydantic.dev/latest/concepts/pydantic_settings/
 from __future__ import annotations
 
 import re
-from enum import StrEnum
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr, StringConstraints, field_validator, model_validator
+from pydantic import Field, SecretStr, StringConstraints, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -22,13 +22,12 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from outhaul.sink import quantities, redis_url
-from outhaul.sink.settings.outbox import Outbox
+from outhaul.sink import keys, quantities, redis_url
+from outhaul.sink.settings.kinds import ESSENTIAL, USEFUL, Age, Bytes, Name, PostgresTable, Seconds, derived
 from outhaul.sink.settings.secret_files import SecretFiles
-from outhaul.sink.settings.stream import MAX_SHARDS, Stream
 from outhaul.sink.settings.variables import PREFIX, config_path
 
-_NAME = re.compile(r"[a-z0-9_]{1,63}")
+_FOLDED = re.compile(r"[a-z_][a-z0-9_]*")
 _LONGEST_NAME, _SUFFIX = 63, "_63of64"
 
 _MIN_KEY_LENGTH = 32
@@ -36,37 +35,9 @@ _MIN_KEY_LENGTH = 32
 # A batch may span many monthly partitions, each its own entry in the table's deduplication window.
 DEDUPLICATION_WINDOW = 10_000
 
-
-class Tier(StrEnum):
-    """Who changes a setting."""
-
-    ESSENTIAL = "essential"
-    USEFUL = "useful"
-    REST = "leave alone"
-
-
-def _seconds(value: object) -> object:
-    return quantities.seconds(value) if isinstance(value, str) else value
-
-
-def _age(value: object) -> object:
-    return quantities.age(value) if isinstance(value, str) and value else value or 0
-
-
-def _bytes(value: object) -> object:
-    return quantities.size_bytes(value) if isinstance(value, str) else value
-
-
-Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
-Bytes = Annotated[int, BeforeValidator(_bytes)]
-PostgresTable = Annotated[str, StringConstraints(pattern=r"""^[^.'"\\$\s]+\.[^.'"\\$\s]+$""")]
-
-_ESSENTIAL: dict[str, Any] = {"tier": Tier.ESSENTIAL}
-_USEFUL: dict[str, Any] = {"tier": Tier.USEFUL}
-
-
-def _derived(rule: str) -> dict[str, Any]:
-    return {"derived": rule}
+# Each shard has its own range of ordinals within a transaction, below those of events without a table.
+MAX_SHARDS = 64
+SHARD_BITS = 33
 
 
 class Settings(BaseSettings):
@@ -77,79 +48,79 @@ class Settings(BaseSettings):
     postgres_dsn: SecretStr = Field(
         SecretStr("postgresql://127.0.0.1:5432/postgres"),
         description="Address of the Postgres primary that has the outbox; the role needs REPLICATION.",
-        json_schema_extra=_ESSENTIAL,
+        json_schema_extra=ESSENTIAL,
     )
     redis_url: SecretStr = Field(
         SecretStr("redis://127.0.0.1:6379/0"),
         description="Address of Redis or Valkey: one server, Sentinels, or a cluster.",
-        json_schema_extra=_ESSENTIAL,
+        json_schema_extra=ESSENTIAL,
     )
     clickhouse_url: SecretStr = Field(
         SecretStr("http://default@127.0.0.1:8123/default"),
         description="HTTP address of ClickHouse, with user, password and database.",
-        json_schema_extra=_ESSENTIAL,
+        json_schema_extra=ESSENTIAL,
     )
     table: PostgresTable = Field(
         "public.outbox",
         description="Outbox table in Postgres, as `schema.table` without quotes.",
-        json_schema_extra=_ESSENTIAL,
+        json_schema_extra=ESSENTIAL,
     )
 
-    clickhouse_table: str = Field(
-        "event_log", description="ClickHouse table for the events of the outbox.", json_schema_extra=_USEFUL
+    clickhouse_table: Name = Field(
+        "event_log", description="ClickHouse table for the events of the outbox.", json_schema_extra=USEFUL
     )
-    more_tables: Annotated[dict[PostgresTable, str], NoDecode] = Field(
+    more_tables: Annotated[dict[PostgresTable, Name], NoDecode] = Field(
         {},
         description="Further outboxes, each with its ClickHouse table: "
         "`billing.outbox=billing_log, audit.events=audit_log`.",
-        json_schema_extra=_USEFUL,
+        json_schema_extra=USEFUL,
     )
-    source: str = Field(
+    source: Name = Field(
         "outhaul",
         description="Name of the pipeline; pipelines that share Redis or a ClickHouse table need different names.",
-        json_schema_extra=_USEFUL,
+        json_schema_extra=USEFUL,
     )
     stream_dsn: SecretStr = Field(
         SecretStr(""),
         description="Address of the standby that has the slot; if it is empty, the slot is on the primary.",
-        json_schema_extra=_USEFUL,
+        json_schema_extra=USEFUL,
     )
     shards: Annotated[int, Field(ge=1, le=MAX_SHARDS)] = Field(
         1,
         description="Number of slots and readers that share the rows; change it with `outhaul setup --shards`.",
-        json_schema_extra=_USEFUL,
+        json_schema_extra=USEFUL,
     )
     heal: Literal["off", "auto"] = Field(
         "off",
         description="`auto` lets the reader create a lost slot again and copy what the slot skipped.",
-        json_schema_extra=_USEFUL,
+        json_schema_extra=USEFUL,
     )
     insert_timeout_s: Seconds = Field(
-        60.0, description="Longest time for one insert into ClickHouse.", json_schema_extra=_USEFUL
+        60.0, description="Longest time for one insert into ClickHouse.", json_schema_extra=USEFUL
     )
-    prune_older_than: Annotated[float, BeforeValidator(_age), Field(ge=0)] = Field(
+    prune_older_than: Age = Field(
         0,
         description="Workers delete stored outbox rows that are older than this, such as `7d`; "
         "if it is empty, they delete none.",
-        json_schema_extra=_USEFUL,
+        json_schema_extra=USEFUL,
     )
     message_key: SecretStr = Field(
         SecretStr(""),
         description="Key that signs messages in Redis: at least 32 characters, the same for all processes.",
-        json_schema_extra=_USEFUL,
+        json_schema_extra=USEFUL,
     )
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = Field(
-        0, description="Port of the metrics and health pages of this process; 0 is none.", json_schema_extra=_USEFUL
+        0, description="Port of the metrics and health pages of this process; 0 is none.", json_schema_extra=USEFUL
     )
     sentry_dsn: SecretStr = Field(
-        SecretStr(""), description="Sentry project that gets errors; if it is empty, none.", json_schema_extra=_USEFUL
+        SecretStr(""), description="Sentry project that gets errors; if it is empty, none.", json_schema_extra=USEFUL
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", description="Lowest level of log lines that are written.", json_schema_extra=_USEFUL
+        "INFO", description="Lowest level of log lines that are written.", json_schema_extra=USEFUL
     )
 
-    slot: str = Field("outhaul", description="Name of the replication slot; shards add a suffix.")
-    publication: str = Field("outhaul", description="Name of the publication; shards add a suffix.")
+    slot: Name = Field("outhaul", description="Name of the replication slot; shards add a suffix.")
+    publication: Name = Field("outhaul", description="Name of the publication; shards add a suffix.")
     context_type: Literal["String", "JSON"] = Field(
         "String", description="ClickHouse type of `event_context` in tables that `outhaul setup` creates."
     )
@@ -170,27 +141,27 @@ class Settings(BaseSettings):
     receive_timeout_s: Seconds = Field(
         default_factory=lambda known: max(60.0, 2 * known.get("status_interval_s", 0)),
         description="Silence of Postgres after which the reader opens a new session.",
-        json_schema_extra=_derived("twice OUTHAUL_STATUS_INTERVAL_S, at least 60s"),
+        json_schema_extra=derived("twice OUTHAUL_STATUS_INTERVAL_S, at least 60s"),
     )
     task_time_limit_s: Seconds = Field(
         default_factory=lambda known: max(100.0, known.get("insert_timeout_s", 0) * 5 / 3),
         description="Time after which Celery kills a task.",
-        json_schema_extra=_derived("5/3 of OUTHAUL_INSERT_TIMEOUT_S, at least 100s"),
+        json_schema_extra=derived("5/3 of OUTHAUL_INSERT_TIMEOUT_S, at least 100s"),
     )
     visibility_timeout_s: Seconds = Field(
         default_factory=lambda known: max(300.0, 3 * known.get("task_time_limit_s", 0)),
         description="Time after which Redis gives a message that is not acknowledged to another worker.",
-        json_schema_extra=_derived("three times OUTHAUL_TASK_TIME_LIMIT_S, at least 300s"),
+        json_schema_extra=derived("three times OUTHAUL_TASK_TIME_LIMIT_S, at least 300s"),
     )
     redispatch_s: Seconds = Field(
         default_factory=lambda known: max(120.0, 2 * known.get("insert_timeout_s", 0)),
         description="Silence of the workers about a batch after which the reader sends it again.",
-        json_schema_extra=_derived("twice OUTHAUL_INSERT_TIMEOUT_S, at least 120s"),
+        json_schema_extra=derived("twice OUTHAUL_INSERT_TIMEOUT_S, at least 120s"),
     )
     retry_max_s: Seconds = Field(
         default_factory=lambda known: min(30.0, known.get("redispatch_s", 120) / 2),
         description="Longest wait between two attempts after an error.",
-        json_schema_extra=_derived("half of OUTHAUL_REDISPATCH_S, at most 30s"),
+        json_schema_extra=derived("half of OUTHAUL_REDISPATCH_S, at most 30s"),
     )
     park_wal_bytes: Annotated[Bytes, Field(ge=0)] = Field(
         0,
@@ -225,14 +196,6 @@ class Settings(BaseSettings):
             raise ValueError(f"a key of at least {_MIN_KEY_LENGTH} characters, as `openssl rand -hex 32` prints one")
         return value
 
-    @field_validator("source", "slot", "publication", "clickhouse_table")
-    @classmethod
-    def _plain_name(cls, value: str) -> str:
-        # Replication commands cannot bind parameters, so these names go into their text as they are.
-        if not _NAME.fullmatch(value):
-            raise ValueError("use lower-case letters, digits and underscores, at most 63")
-        return value
-
     @field_validator("more_tables", mode="before")
     @classmethod
     def _pairs(cls, value: object) -> object:
@@ -242,13 +205,6 @@ class Settings(BaseSettings):
         if not all(sign for _, sign, _ in pairs) or len({name for name, _, _ in pairs}) < len(pairs):
             raise ValueError("say schema.outbox=clickhouse_table, each outbox once, with a comma between two")
         return {name.strip(): stored.strip() for name, _, stored in pairs}
-
-    @field_validator("more_tables")
-    @classmethod
-    def _plain_names(cls, value: dict[str, str]) -> dict[str, str]:
-        for stored in value.values():
-            cls._plain_name(stored)
-        return value
 
     @model_validator(mode="after")
     def _agree(self) -> Settings:
@@ -333,3 +289,77 @@ class Settings(BaseSettings):
     def queue_key(self) -> str:
         """Redis key of that queue; in a cluster it has a prefix, so that it lies beside the source's other keys."""
         return redis_url.key_prefix(self.redis_url.get_secret_value(), self.source) + self.queue
+
+
+@dataclass(frozen=True, slots=True)
+class Outbox:
+    """One captured table; `settings` are those of its pipeline.
+
+    `table` is `schema.table` in Postgres, without quotes; `clickhouse_table` holds its events.
+    """
+
+    table: str
+    clickhouse_table: str
+    settings: Settings = field(repr=False, hash=False)
+
+    @property
+    def dead_letters_table(self) -> str:
+        """ClickHouse table for rows that cannot be stored as they are."""
+        return f"{self.clickhouse_table}_dead_letters"
+
+    @property
+    def sql_table(self) -> str:
+        """The table's name for a statement: in quotes where Postgres would fold it to another."""
+        parts = self.table.split(".")
+        return ".".join(part if _FOLDED.fullmatch(part) else f'"{part}"' for part in parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """One stream of rows; `settings` are those of its pipeline.
+
+    `shard` is the number of the shard among `shards`, or None if the stream is not divided.
+    """
+
+    shard: int | None
+    shards: int
+    settings: Settings = field(repr=False, hash=False)
+
+    @property
+    def slot(self) -> str:
+        """Name of the replication slot."""
+        return self.settings.slot + self._suffix
+
+    @property
+    def publication(self) -> str:
+        """Name of the publication."""
+        return self.settings.publication + self._suffix
+
+    @property
+    def lane(self) -> str:
+        """Lane of the stream's rows."""
+        return keys.STREAM if self.shard is None else keys.stream_lane(self.shard, self.shards)
+
+    @property
+    def fence(self) -> str:
+        """Name under which the epochs of the stream are counted, and by which its reader is known in Redis."""
+        return keys.fence(self.settings.source, self.lane)
+
+    @property
+    def first_ordinal(self) -> int:
+        """Number of the first row of a transaction; the next shard's is 2^33 more."""
+        return (self.shard or 0) << SHARD_BITS
+
+    @property
+    def row_condition(self) -> str:
+        """SQL that holds for the ids of the stream's rows, in Postgres and ClickHouse alike; empty: for all rows."""
+        return "" if self.shard is None else f"abs(id % {self.shards}) = {self.shard}"
+
+    @property
+    def message_prefix(self) -> str:
+        """Prefix of events without a table, which arrive through the first shard; empty for the other shards."""
+        return "" if self.shard else self.settings.publication
+
+    @property
+    def _suffix(self) -> str:
+        return "" if self.shard is None else f"_{self.shard}of{self.shards}"

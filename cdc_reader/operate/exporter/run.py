@@ -44,7 +44,9 @@ def run(settings: Settings, stopping: threading.Event, *, every_s: float, audit_
         audit = Audit(settings)
         polls.append(Poll("audit", audit.run_pass, audit_every_s, rest_s=lambda: _AUDIT_REST * audit.busy_s))
     all_polls = Polls(polls)
-    port = expose(settings, settings.source, "exporter", (all_polls, REGISTRY), Health(all_polls.alive, all_polls.ready))
+    port = expose(
+        settings, settings.source, "exporter", (all_polls, REGISTRY), Health(all_polls.alive, all_polls.ready)
+    )
     log.info("exporting", source=settings.source, port=port)
     stopping.wait()
     all_polls.over.set()
