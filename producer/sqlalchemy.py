@@ -13,8 +13,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from sqlalchemy import Connection
-from sqlalchemy.orm import Session, scoped_session
+try:
+    from sqlalchemy import Connection
+    from sqlalchemy.orm import Session, scoped_session
+except ImportError as error:
+    raise ImportError(f"outhaul.sqlalchemy needs SQLAlchemy: pip install 'outhaul[sqlalchemy]' ({error})") from error
 
 from outhaul.errors import EventError
 from outhaul.event import Event

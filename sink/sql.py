@@ -1,18 +1,41 @@
 """Name of a .sql file and values -> statement text; the files are in the folder `sql/`.
 
-Edge: reads package data, nothing else. `${name}` is replaced by text that is safe there (names are checked in the
-settings, types come from a fixed table); `{name:Type}` is left for ClickHouse to bind.
+Edge: reads files of this package, and only those that are named here or by a caller: whatever an app keeps in a folder
+`sql/` of its own is never read. `${name}` is replaced by text that is safe there (names are checked in the settings,
+types come from a fixed table); `{name:Type}` is left for ClickHouse to bind.
 """
 
 from __future__ import annotations
 
 import re
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from string import Template
 
 # The file that comes last and notes how far the others have been applied.
 MARK = "schema_number.sql"
+
+_SQL = Path(__file__).parents[1] / "sql"
+# What `outhaul setup` applies, in this order. A list, and not whatever lies in the folder: it is executed by an owner.
+_FILES = {
+    "postgres": (
+        "0001_outbox.sql",
+        "0002_publication.sql",
+        "0003_slot.sql",
+        "0004_roles.sql",
+        "0005_emit.sql",
+        "9999_schema_number.sql",
+    ),
+    "clickhouse": (
+        "0001_event_log.sql",
+        "0002_event_log_dead_letters.sql",
+        "0003_event_log_epochs.sql",
+        "0004_event_log_dead_letters_discarded.sql",
+        "0005_event_log_pauses.sql",
+        "9999_event_log_schema_number.sql",
+    ),
+    "clickhouse/cluster": ("0001_event_log_all.sql",),
+}
 
 _NUMBER = re.compile(r"outhaul schema (\d{1,9})")
 _COMMENT = re.compile(r"^--.*\n", re.MULTILINE)
@@ -20,13 +43,12 @@ _COMMENT = re.compile(r"^--.*\n", re.MULTILINE)
 
 @cache
 def _template(path: str) -> str:
-    return files("outhaul").joinpath("sql", path).read_text(encoding="utf-8")
+    return (_SQL / path).read_text(encoding="utf-8")
 
 
 def names(folder: str) -> tuple[str, ...]:
     """List the .sql files of one folder (`postgres`, `clickhouse`) in the order in which they are applied."""
-    entries = (entry.name for entry in files("outhaul").joinpath("sql", folder).iterdir())
-    return tuple(f"{folder}/{name}" for name in sorted(entries) if name.endswith(".sql"))
+    return tuple(f"{folder}/{name}" for name in _FILES[folder])
 
 
 def schema_number(folder: str) -> int:

@@ -10,6 +10,7 @@ import os
 import sys
 from importlib import import_module
 from importlib.metadata import entry_points, version
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import typer
@@ -19,6 +20,7 @@ from outhaul.sink.telemetry import logs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from importlib.metadata import EntryPoint
 
 app = typer.Typer(
     name="outhaul",
@@ -74,7 +76,7 @@ def _options(
 def join(arguments: Sequence[str]) -> None:
     """Register the command that the arguments name; without one, all of them, which takes a second to import."""
     wanted = next((argument for argument in arguments if not argument.startswith("-")), "")
-    others = {entry.name: entry for entry in entry_points(group="outhaul.commands")}
+    others = {entry.name: entry for entry in entry_points(group="outhaul.commands") if _is_shipped(entry)}
     is_one = wanted in _COMMANDS.keys() | others.keys() and "_OUTHAUL_COMPLETE" not in os.environ
     for name, short in _COMMANDS.items():
         if (name == wanted or not is_one) and name not in _joined:
@@ -82,6 +84,14 @@ def join(arguments: Sequence[str]) -> None:
     for name in sorted(others):
         if (name == wanted or not is_one) and name not in _joined:
             _add(name, others[name].load())
+
+
+def _is_shipped(entry: EntryPoint) -> bool:
+    """Tell whether the command is here: some are in a checkout alone, and have no module in an installed package."""
+    try:
+        return find_spec(entry.module) is not None
+    except ModuleNotFoundError:  # the package that the module is in
+        return False
 
 
 def _add(name: str, command: object, short: str | None = None) -> None:

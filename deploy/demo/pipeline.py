@@ -51,7 +51,7 @@ class Pipeline:
         for name in names:
             with (self._logs / f"{name}.log").open("ab") as log:
                 self._processes[name] = subprocess.Popen(
-                    [*via, sys.executable, "-m", "outhaul", *_COMMANDS[name.partition("-")[0]], *arguments],
+                    [*via, sys.executable, "-P", "-m", "outhaul", *_COMMANDS[name.partition("-")[0]], *arguments],
                     env=self._env | env,
                     stdout=log,
                     stderr=log,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
+
 from outhaul.django.models import OutboxEvent
 from outhaul.django.stored import stored_ids
 

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 from django.apps import apps
 from django.core import checks
 from django.db import connections, router
-from outhaul.django.conf import publication, target
+
+from outhaul.django.conf import clickhouse, publication, target
 from outhaul.django.models import OutboxEvent
 from outhaul.django.outside_atomic import PROMISE, outside_atomic
+from outhaul.django.stored import has_driver
 from outhaul.errors import EventError
 
 if TYPE_CHECKING:
@@ -37,6 +39,15 @@ def check_settings(**_options: Any) -> list[checks.CheckMessage]:
         message = f"the outbox must be in Postgres, but database {connection.alias!r} is {connection.vendor}"
         return [checks.Error(message, hint="Use django.db.backends.postgresql, or a router.", id="outhaul.E002")]
     return []
+
+
+@checks.register(checks.Tags.models)
+def check_clickhouse(**_options: Any) -> list[checks.CheckMessage]:
+    """The admin needs clickhouse-connect to show which events are stored."""
+    if clickhouse() is None or has_driver():
+        return []
+    what = "the admin cannot show which events are stored: clickhouse-connect is not installed"
+    return [checks.Warning(what, hint="Type: pip install clickhouse-connect", id="outhaul.W003")]
 
 
 @checks.register(checks.Tags.models)

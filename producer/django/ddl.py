@@ -1,16 +1,19 @@
 """The files of `sql/postgres` -> operations of a Django migration.
 
-Edge: reads package data. `outhaul setup` applies the same files.
+Edge: reads files of this package. `outhaul setup` applies the same files.
 """
 
 from __future__ import annotations
 
-from importlib.resources import files
+from pathlib import Path
 from string import Template
 
 from django.db.migrations.operations import RunSQL
+
 from outhaul.django.conf import publication, target
 
+_SQL = Path(__file__).parents[1] / "sql" / "postgres"
+FILES = ("0001_outbox", "0002_publication", "0004_roles", "0005_emit")
 _KEYS = "ALTER TABLE ${table} ADD COLUMN IF NOT EXISTS event_key text UNIQUE;"
 
 
@@ -20,14 +23,14 @@ def outbox() -> list[RunSQL]:
     They do not create the slot, since Postgres refuses that in a transaction that has written. `outhaul setup` creates
     the slot. Reversing the migration removes nothing, since the table may hold events that are not stored yet.
     """
-    texts = [_file(name) for name in ("0001_outbox", "0002_publication", "0004_roles", "0005_emit")]
+    texts = [_file(name) for name in FILES]
     # 0001_outbox does not change an existing table, which may have no column for keys.
     texts.insert(1, _KEYS)
     return [RunSQL(_filled(text), reverse_sql=RunSQL.noop) for text in texts]
 
 
 def _file(name: str) -> str:
-    return files("outhaul").joinpath(f"sql/postgres/{name}.sql").read_text(encoding="utf-8")
+    return (_SQL / f"{name}.sql").read_text(encoding="utf-8")
 
 
 def _filled(text: str) -> str:

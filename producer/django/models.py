@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 
 from django.db import connections, models, router
 from django.db.models.functions import Now
+
 from outhaul.context import context_json
 from outhaul.django.conf import db_table, target
 from outhaul.errors import EventError
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from django.db.backends.base.base import BaseDatabaseWrapper
+
     from outhaul.statement import Shape
 
 # By driver connection.

@@ -94,7 +94,8 @@ def _supervise(
         name = f"outhaul-{secrets.token_hex(4)}"
         # Workers need not know of each other: the reader tells by itself what is lost, and a start is a second shorter.
         alone = ["--without-mingle", "--without-gossip"]
-        command = [sys.executable, "-m", "celery", "-A", "outhaul.sink.app", "worker", "--hostname", f"{name}@%h"]
+        # -P: a file celery.py in the directory where the worker is started is the app's, and not Celery.
+        command = [sys.executable, "-P", "-m", "celery", "-A", "outhaul.sink.app", "worker", "--hostname", f"{name}@%h"]
         command += [*alone, *arguments]
         # A group of its own, so that its children can be ended with it, and a terminal's Ctrl-C comes from us alone.
         worker = subprocess.Popen(

@@ -5,6 +5,7 @@ Edge: `manage.py migrate` applies it.
 
 import django.db.models.functions.datetime
 from django.db import migrations, models
+
 from outhaul.django import ddl
 from outhaul.django.conf import db_table
 from outhaul.django.models import ContextEncoder

@@ -10,10 +10,9 @@ import subprocess
 import sys
 from typing import Any
 
-from psycopg.conninfo import make_conninfo
-
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections, router
+
 from outhaul.django.conf import publication, target
 from outhaul.django.models import OutboxEvent
 
@@ -28,7 +27,15 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="print one JSON object")
 
     def handle(self, *_args: Any, **options: Any) -> None:
-        """Run `outhaul status`, and exit with its exit code."""
+        """Run `outhaul status`, and exit with its exit code.
+
+        Raises:
+            CommandError: psycopg is not installed, so `outhaul status` is not installed either.
+        """
+        try:
+            from psycopg.conninfo import make_conninfo  # noqa: PLC0415 - a project may have another driver
+        except ImportError as error:
+            raise CommandError("outhaul status is not installed. Type: pip install 'outhaul[pipeline]'") from error
         database = connections[router.db_for_read(OutboxEvent)].settings_dict
         given = {"dbname": "NAME", "user": "USER", "password": "PASSWORD", "host": "HOST", "port": "PORT"}
         defaults = {
@@ -36,7 +43,7 @@ class Command(BaseCommand):
             "OUTHAUL_TABLE": target().table if "." in target().table else f"public.{target().table}",
             "OUTHAUL_PUBLICATION": publication(),
         }
-        command = [sys.executable, "-m", "outhaul", "status", *(["--json"] if options["json"] else [])]
+        command = [sys.executable, "-P", "-m", "outhaul", "status", *(["--json"] if options["json"] else [])]
         done = subprocess.run(command, env=defaults | os.environ, check=False)
         if done.returncode:
             sys.exit(done.returncode)
