@@ -1,4 +1,4 @@
-"""`outhaul assets export DIR`: the files for Grafana, Prometheus, Kubernetes and systemd, out of the installed package.
+"""`outhaul assets export DIR`: copy the files for Grafana, Prometheus, Kubernetes and systemd from the package.
 
 Edge: the terminal and files.
 """
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Files for Grafana, Prometheus, Kubernetes and systemd.")
 
 _HERE = Path(__file__).parent
-# Links of README.md that leave its folder lead to the repository.
+# A link in README.md to a page outside of the exported folders.
 _LINK = re.compile(r"\]\(\.\./\.\./([^)]+)\)")
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """The files for one program: its folder, which of the files there are for users, and what to do with them."""
+    """The files for one program: the folder, patterns for the files that users need, and the next step."""
 
     folder: str
     patterns: tuple[str, ...]

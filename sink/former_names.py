@@ -1,7 +1,8 @@
-"""Celery's command line -> it still finds `sink.app`, the app's path in the release before this one.
+"""A command line of Celery with `-A sink.app`, the path in the previous release -> the app `outhaul.sink.app`.
 
-Edge: sys.meta_path. Celery loads the entry points `celery.commands` before it looks for the app of `-A`. Only where the
-command line names a former path is a finder added, and behind all others: a module `sink` of the app's own comes first.
+Edge: sys.meta_path. Celery loads the entry points of the group `celery.commands` before it imports the app. If the
+command line names a former path, this module adds a finder behind all others. So a module `sink` of the app comes
+first, and the Celery of another app gets no finder.
 
 Source: https://docs.celeryq.dev/en/stable/userguide/extending.html#adding-new-celery-sub-commands
 """
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import ModuleType
 
-# To be removed with the release after this one.
+# Remove this file in the next release.
 _PRESENT = {
     "sink.app": "outhaul.sink.app",
     "cdc_reader.pruning.task": "outhaul.cdc_reader.operate.pruning.prune_task",
@@ -32,7 +33,7 @@ _PACKAGES = frozenset(("sink", "cdc_reader", "cdc_reader.pruning"))
 
 
 class _Former(MetaPathFinder, Loader):
-    """Finds the former paths, where nobody else does."""
+    """Finds the former paths if no other finder does."""
 
     def find_spec(
         self,
@@ -51,7 +52,7 @@ class _Former(MetaPathFinder, Loader):
         present = _PRESENT.get(module.__name__)
         if present is None:
             return
-        # A FutureWarning is shown to who runs the program; a DeprecationWarning would not be.
+        # Python prints a FutureWarning to the operator, and hides a DeprecationWarning.
         warnings.warn(
             f"{module.__name__} is a former name, and works in this release only: type {present}",
             FutureWarning,
@@ -68,7 +69,7 @@ def _install() -> None:
 
 @click.command(hidden=True)
 def command() -> None:
-    """Do nothing: this module is loaded as a command of Celery's, and has none."""
+    """Print a hint; Celery requires a command from an entry point."""
     click.echo("type `outhaul --help`")
 
 

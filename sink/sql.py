@@ -1,8 +1,8 @@
 """Name of a .sql file and values -> statement text; the files are in the folder `sql/`.
 
-Edge: reads files of this package, and only those that are named here or by a caller: whatever an app keeps in a folder
-`sql/` of its own is never read. `${name}` is replaced by text that is safe there (names are checked in the settings,
-types come from a fixed table); `{name:Type}` is left for ClickHouse to bind.
+Edge: reads files of this package, and only those that the code names. It never reads a folder `sql/` of an app.
+`${name}` is replaced by text that is safe there (names are checked in the settings, types come from a fixed table);
+`{name:Type}` is left for ClickHouse to bind.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from string import Template
 MARK = "schema_number.sql"
 
 _SQL = Path(__file__).parents[1] / "sql"
-# What `outhaul setup` applies, in this order. A list, and not whatever lies in the folder: it is executed by an owner.
+# `outhaul setup` applies these in this order. It has the rights of an owner, so it applies no other file of a folder.
 _FILES = {
     "postgres": (
         "0001_outbox.sql",

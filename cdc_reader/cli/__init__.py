@@ -87,10 +87,10 @@ def join(arguments: Sequence[str]) -> None:
 
 
 def _is_shipped(entry: EntryPoint) -> bool:
-    """Tell whether the command is here: some are in a checkout alone, and have no module in an installed package."""
+    """Return whether the command's module is installed: the wheel leaves out `chaos` and `bench`."""
     try:
         return find_spec(entry.module) is not None
-    except ModuleNotFoundError:  # the package that the module is in
+    except ModuleNotFoundError:  # its package is not installed either
         return False
 
 

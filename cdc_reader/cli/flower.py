@@ -7,7 +7,6 @@ Source: https://flower.readthedocs.io/en/latest/config.html
 
 from __future__ import annotations
 
-import importlib.util
 import ipaddress
 import os
 import threading
@@ -51,8 +50,6 @@ def flower(
 
     Example: outhaul flower --port 5555
     """
-    if importlib.util.find_spec("flower") is None:
-        raise FatalError("Flower is not installed", todo="Type: pip install 'outhaul[flower]'", exit_code=Exit.USAGE)
     settings = load()
     logs.configure(settings.log_format, level=settings.log_level, scrub=scrub_of(settings))
     if not _is_loopback(host) and not any(map(os.environ.get, _LOGINS)):

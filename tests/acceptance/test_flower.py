@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import socket
@@ -14,7 +13,7 @@ import pytest
 import redis
 
 from outhaul.sink.app import make_app
-from tests.acceptance.operator import outhaul, outhaul_here
+from tests.acceptance.operator import outhaul
 from tests.acceptance.pages import free_port
 from tests.conftest import OUTHAUL, World, until
 
@@ -148,12 +147,3 @@ def test_a_port_that_is_taken_is_one_line(world: World) -> None:
         port = taken.getsockname()[1]
         said = outhaul(world, "flower", "--port", str(port), code=3)
     assert said.splitlines()[-1].startswith(f"outhaul: Flower cannot listen on 127.0.0.1:{port}")
-
-
-def test_without_flower_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    find = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *more: find(name, *more) if name != "flower" else None
-    )
-    code, _, errors = outhaul_here({}, "flower")
-    assert (code, errors) == (2, "outhaul: Flower is not installed. Type: pip install 'outhaul[flower]'\n")
