@@ -50,7 +50,7 @@ bench: $(STAMP)  ## Measure on servers of its own, beside pg_recvlogical in the 
 	$(BIN)/outhaul bench
 
 chaos: $(STAMP)  ## Ten minutes of load and random faults, then a count of every event
-	$(BIN)/outhaul chaos --minutes 10
+	$(BIN)/outhaul chaos --for 10m
 
 lock: $(STAMP)  ## Write requirements.lock anew: every dependency by version and hash
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv

@@ -1,7 +1,7 @@
 """Settings -> the Celery app; `celery -A outhaul.sink.app worker` starts here.
 
 Edge: builds the app from the environment when it is imported, as Celery's command line asks for. All limits agree
-with each other (sink/settings.py checks it): an insert ends before its task, a task before its message becomes
+with each other (sink/settings/tree.py checks it): an insert ends before its task, a task before its message becomes
 visible again.
 
 Source: https://docs.celeryq.dev/en/stable/userguide/configuration.html
@@ -21,6 +21,7 @@ from outhaul.sink import redis_url
 from outhaul.sink.redis import topology
 from outhaul.sink.redis.payloads import SOCKET_TIMEOUT_S
 from outhaul.sink.settings import Settings, load
+from outhaul.sink.settings.load import warn_of_unknown
 from outhaul.sink.task_names import PRUNE, WRITE_BATCH
 from outhaul.sink.telemetry import log_context, logs, sentry
 from outhaul.sink.telemetry.scrub import scrub_of
@@ -105,6 +106,7 @@ def _configure_logs(loglevel: int | str, **_: object) -> None:
     level = _spell_level(loglevel) if _is_asked_for("loglevel") else settings.log_level
     logs.configure(settings.log_format, level=level, scrub=scrub_of(settings))
     logs.watch_threads()
+    warn_of_unknown()
     log_context.begin(source=settings.source)
     sentry.configure(settings, "worker")
 

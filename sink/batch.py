@@ -34,12 +34,12 @@ _LZ4 = pa.ipc.IpcWriteOptions(compression="lz4")
 class Batch:
     """Rows of one ClickHouse table in stream order, ready to be sent.
 
-    `branch` is the table for the events of the outbox that they come from: `table` itself, or that beside which the
-    dead letters stand. `payload` is an Arrow IPC stream of one record batch or several, LZ4; `token` names its
+    `events_table` is the table for the events of the outbox that they come from: `table` itself, or that beside which
+    the dead letters stand. `payload` is an Arrow IPC stream of one record batch or several, LZ4; `token` names its
     contents.
     """
 
-    branch: str
+    events_table: str
     table: str
     first: Position
     last: Position
@@ -51,18 +51,18 @@ class Batch:
 class Packer:
     """Packs the rows of one batch as they come, so that no more than the packed ones are kept."""
 
-    def __init__(self, source: str, table: str, schema: pa.Schema, branch: str = "") -> None:
+    def __init__(self, source: str, table: str, schema: pa.Schema, events_table: str = "") -> None:
         """Begin a batch.
 
         Args:
             source: name of the pipeline, part of the token.
             table: ClickHouse table, without its database.
             schema: of all rows; each field's metadata `clickhouse` names its column type.
-            branch: ClickHouse table for the events of the same outbox, where that is another one.
+            events_table: ClickHouse table for the events of the same outbox, where that is another one.
         """
         self._source = source
         self.table = table
-        self.branch = branch or table
+        self.events_table = events_table or table
         self.schema = schema
         self.rows = 0
         self._out = io.BytesIO()
@@ -93,7 +93,7 @@ class Packer:
         payload = self._out.getvalue()
         self._out = io.BytesIO()
         token = token_of(self._source, self.table, str(self._first), str(self._last), self.rows, payload)
-        return Batch(self.branch, self.table, self._first, self._last, self.rows, payload, token)
+        return Batch(self.events_table, self.table, self._first, self._last, self.rows, payload, token)
 
 
 def encode(records: pa.RecordBatch) -> bytes:
@@ -126,7 +126,8 @@ class Message(Address):
 
     `epoch` and `owner` name who sent it; `attempt` counts the dispatches of the batch, from 0. The rows of a source
     come in two lanes, each with a fence of its own: the stream's, and that of rows copied from the outbox itself.
-    `version` is that of the message as it came.
+    `branch` is the ClickHouse table for the events of the outbox, by its name in the JSON. `version` is that of the
+    message as it came.
     """
 
     owner: str
@@ -151,7 +152,7 @@ class Message(Address):
             owner=owner,
             sequence=sequence,
             attempt=attempt,
-            branch=batch.branch,
+            branch=batch.events_table,
             table=batch.table,
             token=batch.token,
             rows=batch.rows,
@@ -193,7 +194,7 @@ class Message(Address):
         return cls(**data)
 
     def check_addressed(self, source: str, tables: Collection[str], never: Collection[str]) -> None:
-        """Check that the message is for the pipeline of this source, and for one of its branch's tables.
+        """Check that the message is for the pipeline of this source, and for one of its outbox' tables.
 
         An operator may have rows copied into a table of another name, but not into one that is in `never`.
 

@@ -11,8 +11,7 @@ the point first takes the file away and acts. So each file acts once, whichever 
 
 `kill@3` lets two pass and acts on the third. What acted is in `<point>.fired`, as a process id.
 
-Edge: the one exception to settings.py being the only reader of the environment, so that the product has no setting
-by which it can be broken.
+Edge: reads its one variable itself, beside sink/settings, so that the product has no setting that can break it.
 """
 
 from __future__ import annotations

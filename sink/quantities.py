@@ -90,7 +90,8 @@ def spelled_s(value_s: float) -> str:
         count = value_s / _UNITS_S[unit]
         if count.is_integer() and count > 1:
             return f"{count:.0f}{unit}"
-    return f"{value_s * 1000:g}ms" if 0 < value_s < 1 else f"{value_s:g}s"
+    unit, count = ("ms", value_s * 1000) if 0 < value_s < 1 else ("s", value_s)
+    return f"{count:.6f}".rstrip("0").rstrip(".") + unit
 
 
 def spelled_bytes(value: int) -> str:
@@ -109,4 +110,4 @@ def _plain(text: str) -> float | None:
         number = float(text)
     except ValueError:
         return None
-    return number if math.isfinite(number) else None
+    return number if 0 <= number < math.inf else None

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from outhaul.sink.errors import Exit, PipelineError
+from outhaul.sink.settings.load import unknown_variables
 from outhaul.sink.telemetry import logs
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ _COMMANDS = {
     "resume": "Let a paused reader continue.",
     "status": "Slot, reader, sink and ClickHouse on one screen.",
     "top": "The same screen, live, with rates; q quits.",
+    "settings": "The value of every setting, and its origin.",
     "doctor": "Check all servers; print a fix for each problem.",
     "verify": "Compare the outbox with ClickHouse, id by id.",
     "slot": "Show, create, drop, advance or reset the slot.",
@@ -51,6 +53,9 @@ _COMMANDS = {
 }
 # Options that outhaul does not know are passed on to Celery, or to Flower.
 _PASSES_ON = {"worker", "flower"}
+
+# These print or log by themselves which OUTHAUL_* variables nobody reads.
+_WARNS = {"reader", "worker", "exporter", "settings"}
 
 _joined: set[str] = set()
 
@@ -63,6 +68,7 @@ def _show_version(value: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     *,
     show: bool = typer.Option(
         False, "--version", callback=_show_version, is_eager=True, help="Print the version and exit."
@@ -71,6 +77,9 @@ def _options(
     del show
     # A command prints its result; its log has warnings and errors only. Long-running processes configure their own log.
     logs.configure("auto", level="WARNING")
+    if context.invoked_subcommand not in _WARNS:
+        for one in unknown_variables():
+            typer.echo(f"outhaul: {one}", err=True)
 
 
 def join(arguments: Sequence[str]) -> None:

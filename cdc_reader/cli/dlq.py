@@ -138,7 +138,8 @@ def retry(
     everything: All = False,
     reason: Reason = "",
     wait: Annotated[
-        float, typer.Option(parser=options.duration(1), help="Give up after this time without an answer.")
+        float,
+        typer.Option(parser=options.duration(1), metavar="DURATION", help="Give up after this time without an answer."),
     ] = 60,
     as_json: Json = False,
 ) -> None:

@@ -15,6 +15,7 @@ from outhaul.cdc_reader.cli import options
 from outhaul.cdc_reader.operate.exporter.run import run
 from outhaul.sink.errors import Exit, FatalError
 from outhaul.sink.settings import load
+from outhaul.sink.settings.load import warn_of_unknown
 from outhaul.sink.telemetry import log_context, logs
 from outhaul.sink.telemetry.scrub import scrub_of
 
@@ -22,12 +23,18 @@ from outhaul.sink.telemetry.scrub import scrub_of
 def exporter(
     *,
     every_s: Annotated[
-        float, typer.Option("--every", parser=options.duration(0.5), help="Time between two polls of a server.")
+        float,
+        typer.Option(
+            "--every", parser=options.duration(0.5), metavar="DURATION", help="Time between two polls of a server."
+        ),
     ] = 5,
     audit_every_s: Annotated[
         float,
         typer.Option(
-            "--audit-every", parser=options.duration(), help="Time between two passes of the audit; 0: no audit."
+            "--audit-every",
+            parser=options.duration(),
+            metavar="DURATION",
+            help="Time between two passes of the audit; 0: no audit.",
         ),
     ] = 60,
 ) -> None:
@@ -44,6 +51,7 @@ def exporter(
         )
     logs.configure(settings.log_format, level=settings.log_level, scrub=scrub_of(settings))
     logs.watch_threads()
+    warn_of_unknown()
     log_context.begin(source=settings.source)
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

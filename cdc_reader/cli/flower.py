@@ -40,7 +40,10 @@ def flower(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 5555,
     max_tasks: Annotated[int, typer.Option(min=1, help="Newest batches to keep in memory.")] = 10_000,
     purge_offline_workers: Annotated[
-        float, typer.Option(parser=options.duration(), help="Hide a worker this long after it has gone offline.")
+        float,
+        typer.Option(
+            parser=options.duration(), metavar="DURATION", help="Hide a worker this long after it has gone offline."
+        ),
     ] = 600,
     read_only: Annotated[
         bool, typer.Option(help="Hide the buttons that revoke batches and stop or change workers.")

@@ -42,8 +42,6 @@ def duration(least_s: float = 0.0, most_s: float = math.inf) -> Callable[[str | 
             raise typer.BadParameter(f"{value!r} is out of range: write {bounds}")
         return found
 
-    # `--help` shows the name in the place of a value.
-    parse.__name__ = "DURATION"
     return parse
 
 
@@ -73,7 +71,10 @@ Since = Annotated[
 ]
 Until = Annotated[datetime | None, typer.Option(parser=moment, metavar="TIME", help="Events before this time.")]
 WaitS = Annotated[
-    float, typer.Option("--wait", parser=duration(), help="Longest wait for the slot to pass all commits.")
+    float,
+    typer.Option(
+        "--wait", parser=duration(), metavar="DURATION", help="Longest wait for the slot to pass all commits."
+    ),
 ]
 
 

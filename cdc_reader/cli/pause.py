@@ -29,7 +29,12 @@ def pause(
     *,
     lasting: Annotated[
         float | None,
-        typer.Option("--for", parser=options.duration(), help="Resume after this time: 90s, 30m, 2h, 1h30m, 1d."),
+        typer.Option(
+            "--for",
+            parser=options.duration(),
+            metavar="DURATION",
+            help="Resume after this time: 90s, 30m, 2h, 1h30m, 1d.",
+        ),
     ] = None,
     reason: Annotated[str, typer.Option(help="Text for `outhaul status` to show.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,

@@ -38,7 +38,12 @@ def prune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only report what would be deleted.")] = False,
     every: Annotated[
         float,
-        typer.Option(parser=options.duration(), help="Repeat until SIGTERM, at this interval: 1h.", show_default=False),
+        typer.Option(
+            parser=options.duration(),
+            metavar="DURATION",
+            help="Repeat until SIGTERM, at this interval: 1h.",
+            show_default=False,
+        ),
     ] = 0,
     batch: Annotated[int, typer.Option(min=1, max=50_000, help="Rows per transaction.")] = BATCH,
     partitions_ahead: Annotated[int, typer.Option(min=0, max=1000, help="Create this many future partitions.")] = 0,

@@ -16,6 +16,7 @@ from outhaul.cdc_reader.reader import run
 from outhaul.cdc_reader.session import memory
 from outhaul.sink.errors import Exit
 from outhaul.sink.settings import load
+from outhaul.sink.settings.load import warn_of_unknown
 from outhaul.sink.telemetry import log_context, logs, sentry
 from outhaul.sink.telemetry.scrub import scrub_of
 
@@ -33,6 +34,7 @@ def reader(
     settings = stream.settings
     logs.configure(settings.log_format, level=settings.log_level, scrub=scrub_of(settings))
     logs.watch_threads()
+    warn_of_unknown()
     log_context.begin(source=settings.source, slot=stream.slot)
     memory.bound()
     sentry.configure(settings, "reader", slot=stream.slot)

@@ -18,7 +18,9 @@ from outhaul.sink.telemetry import logs
 def top(
     *,
     shard: options.Shard = None,
-    every: Annotated[float, typer.Option(parser=options.duration(0.2, 60), help="Time between two refreshes.")] = 1,
+    every: Annotated[
+        float, typer.Option(parser=options.duration(0.2, 60), metavar="DURATION", help="Time between two refreshes.")
+    ] = 1,
 ) -> None:
     """Show rates, lag, slot, ClickHouse and problems live; q quits.
 

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from outhaul.cdc_reader.cli.options import duration
 from outhaul.deploy.chaos.run import Options, run
 from outhaul.deploy.local.stack import Stack
 from outhaul.sink.errors import Exit
@@ -21,7 +22,12 @@ from outhaul.sink.telemetry import logs
 
 def chaos(
     *,
-    minutes: Annotated[float, typer.Option(min=0.1, help="Minutes of load and faults.")] = 2.0,
+    for_s: Annotated[
+        float, typer.Option("--for", parser=duration(6), metavar="DURATION", help="Time of load and faults.")
+    ] = 120,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.1, hidden=True, help="As --for, until the next release.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Chooses the order and details of the faults.")] = 1,
     rows_per_s: Annotated[float, typer.Option(min=1, help="Events a second of each of the three writers.")] = 1000.0,
     plain: Annotated[bool, typer.Option(help="Use a plain MergeTree for event_log.")] = False,
@@ -34,13 +40,17 @@ def chaos(
 ) -> None:
     """Inflict random faults on an embedded pipeline under load, and count every event.
 
-    Example: outhaul chaos --minutes 10 --seed 3 --json | tail -1
+    Example: outhaul chaos --for 10m --seed 3 --json | tail -1
     """
     logs.configure("auto")
     Stack(data_dir).down()
     shutil.rmtree(data_dir, ignore_errors=True)
     data_dir.mkdir(parents=True)
-    found = run(Options(minutes, seed, rows_per_s, plain), data_dir, lambda line: typer.echo(line, err=as_json))
+    found = run(
+        Options(for_s if minutes is None else minutes * 60, seed, rows_per_s, plain),
+        data_dir,
+        lambda line: typer.echo(line, err=as_json),
+    )
     outcome = "held" if found.is_clean else "DID NOT HOLD"
     typer.echo(
         f"the promise {outcome}: {found.faults} faults, {found.committed:,} committed, {found.stored:,} stored, "

@@ -1,4 +1,4 @@
-"""Minutes and seed -> a pipeline under load and faults for these minutes, then a verdict.
+"""Time and seed -> a pipeline under load and faults for this time, then a verdict.
 
 Edge: starts the stack, the pipeline and the writers, and stops them. The pipeline connects to its servers through
 proxies. The writers and the watch connect directly, so a fault of a link does not affect them.
@@ -78,7 +78,7 @@ class Verdict:
 class Options:
     """How to run; `rows_per_s` is the rate of each writer."""
 
-    minutes: float
+    for_s: float
     seed: int
     rows_per_s: float
     plain_merge_tree: bool
@@ -155,7 +155,7 @@ def _inflict_all(
     writers.start()
     begun, done = time.monotonic(), 0
     for fault in faults(options.seed):
-        if time.monotonic() - begun >= options.minutes * 60:
+        if time.monotonic() - begun >= options.for_s:
             break
         current[0] = str(fault)
         for name in victims.pipeline.supervise():

@@ -29,7 +29,10 @@ def load(
     rate: Annotated[float, typer.Option(min=0, help="Events a second, of all writers. 0: no limit.")] = 100,
     rows: Annotated[int, typer.Option(min=0, help="Stop after this many committed events. 0: never.")] = 0,
     seconds: Annotated[
-        float, typer.Option("--for", "--seconds", parser=duration(), help="Stop after this time. 0: never.")
+        float,
+        typer.Option(
+            "--for", "--seconds", parser=duration(), metavar="DURATION", help="Stop after this time. 0: never."
+        ),
     ] = 0,
     writers: Annotated[int, typer.Option(min=1, max=64, help="Number of connections that write.")] = 2,
     transaction: Annotated[str, typer.Option(help="Events in a transaction: 10, 1-100, 1:50,1000:5.")] = "1-10",
@@ -43,7 +46,7 @@ def load(
     ] = How.MANY,
     seed: Annotated[int, typer.Option(help="The same seed gives the same events.")] = 1,
     reconnect_s: Annotated[
-        float, typer.Option(parser=duration(), help="How long to wait for a Postgres that is down.")
+        float, typer.Option(parser=duration(), metavar="DURATION", help="How long to wait for a Postgres that is down.")
     ] = 30,
     as_json: Annotated[bool, typer.Option("--json", help="Print the counts as one JSON object.")] = False,
 ) -> None:

@@ -9,6 +9,7 @@ import os
 import tomllib
 from typing import TYPE_CHECKING
 
+import structlog
 from pydantic import SecretStr, ValidationError
 
 from outhaul.sink.errors import Exit, FatalError
@@ -17,6 +18,8 @@ from outhaul.sink.settings.tree import Settings
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
+
+log = structlog.get_logger("outhaul.settings")
 
 # Said of each derived setting as well when another setting is wrong.
 _NOT_DERIVED = "default_factory_not_called"
@@ -41,6 +44,12 @@ def unknown_variables() -> tuple[variables.Unknown, ...]:
     return variables.unknown(os.environ, Settings.model_fields, secrets())
 
 
+def warn_of_unknown() -> None:
+    """Log each OUTHAUL_* variable that nobody reads; a process does so once, when its log is set up."""
+    for one in unknown_variables():
+        log.warning("unknown_setting", variable=one.name, nearest=one.nearest)
+
+
 def secrets() -> frozenset[str]:
     """Return the names of the settings that are secrets."""
     return frozenset(name for name, field in Settings.model_fields.items() if field.annotation is SecretStr)
@@ -57,7 +66,7 @@ def _complaint(error: ErrorDetails) -> str:
 
 def _invalid(complaints: str) -> FatalError:
     return FatalError(
-        f"the settings do not hold: {complaints}",
-        todo="Mend the OUTHAUL_* variables or outhaul.toml",
+        f"the settings are invalid: {complaints}",
+        todo="Correct the OUTHAUL_* variables or outhaul.toml",
         exit_code=Exit.SETTINGS,
     )

@@ -100,7 +100,7 @@ class Settings(BaseSettings):
     )
     prune_older_than: Age = Field(
         0,
-        description="Workers delete stored outbox rows that are older than this, such as `7d`; "
+        description="With Celery beat, workers delete stored outbox rows that are older than this, such as `7d`; "
         "if it is empty, they delete none.",
         json_schema_extra=USEFUL,
     )

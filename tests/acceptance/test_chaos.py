@@ -14,7 +14,7 @@ KEYS = {"faults", "committed", "stored", "missing", "duplicated", "slot_overruns
 @pytest.mark.slow
 @pytest.mark.timeout(500)
 def test_two_minutes_of_chaos_lose_and_repeat_nothing(tmp_path: Path) -> None:
-    command = [OUTHAUL, "chaos", "--minutes", "2", "--rows-per-s", "300", "--json", "--data-dir", str(tmp_path)]
+    command = [OUTHAUL, "chaos", "--for", "2m", "--rows-per-s", "300", "--json", "--data-dir", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=480)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])

@@ -141,7 +141,7 @@ def test_servers_without_our_tables_say_what_to_run(make_world: Any) -> None:
 def test_settings_that_do_not_hold_are_one_line_and_their_own_exit_code(world: World) -> None:
     done = run(world.env | {"OUTHAUL_SLOT": "No Slot"})
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (3, "", 1)
-    assert done.stderr.startswith("outhaul: the settings do not hold: slot: ")
+    assert done.stderr.startswith("outhaul: the settings are invalid: slot: ")
 
 
 def test_the_help_fits_one_screen_and_ends_with_an_example() -> None:

@@ -181,7 +181,7 @@ def test_a_pause_says_what_is_not_stored_yet(running: World) -> None:
 def test_a_duration_that_is_none_is_a_usage_error(world: World) -> None:
     done = outhaul(world, "pause", "--for", "soon")
     assert done.returncode == 2
-    assert "is no duration" in done.stderr
+    assert "is not a duration" in done.stderr
     assert world.ch("SELECT count() FROM event_log_pauses") == 0
 
 

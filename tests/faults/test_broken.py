@@ -30,7 +30,7 @@ NETS = {
 
 
 def broken(make_rig: Callable[..., Rig], nets: str) -> Rig:
-    return make_rig(env={"OUTHAUL_BROKEN": nets, "PYTHONPATH": FOLDER})
+    return make_rig(env={"OUTHAUL_TEST_BROKEN": nets, "PYTHONPATH": FOLDER})
 
 
 @pytest.mark.parametrize(("scenario", "slow"), NETS.values(), ids=NETS)

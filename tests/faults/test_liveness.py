@@ -1,6 +1,6 @@
 """Whoever falls silent is noticed within a stated time, shown by `outhaul status`, and comes back by itself.
 
-The five minutes of ClickHouse held are twenty seconds here; OUTHAUL_HOLD_S=300 gives them in full.
+The five minutes of ClickHouse held are twenty seconds here; OUTHAUL_TEST_HOLD_S=300 gives them in full.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from outhaul.deploy.local.stack import Stack
 
 # Read when the tests are collected: each test runs without the variables of this shell.
-HOLD_S = float(os.environ.get("OUTHAUL_HOLD_S", "20"))
+HOLD_S = float(os.environ.get("OUTHAUL_TEST_HOLD_S", "20"))
 
 # What a small and busy machine may add to a stated time.
 GRACE_S = 5.0

@@ -1,5 +1,5 @@
 # ruff: noqa: PLC0415 - only what is to be broken is imported
-"""Takes one of the nets away in every process that has this folder on its path, as OUTHAUL_BROKEN says.
+"""Takes one of the nets away in every process that has this folder on its path, as OUTHAUL_TEST_BROKEN says.
 
 Python imports a module of this name at its start; see test_broken.py.
 """
@@ -54,5 +54,5 @@ def slowly() -> None:
 
 BREAK = {"token": without_token, "fence": without_fence, "question": without_question, "speed": slowly}
 
-for net in os.environ.get("OUTHAUL_BROKEN", "").split():
+for net in os.environ.get("OUTHAUL_TEST_BROKEN", "").split():
     BREAK[net]()
