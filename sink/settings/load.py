@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("outhaul.settings")
 
-# Said of each derived setting as well when another setting is wrong.
+# Each derived setting has this error as well if any other setting is wrong.
 _NOT_DERIVED = "default_factory_not_called"
 
 

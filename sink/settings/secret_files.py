@@ -1,7 +1,7 @@
 """`OUTHAUL_<NAME>_FILE` -> the secret that the file holds, as containers and systemd hand them out.
 
-Edge: the environment, and the files that it names. Only secrets can be given so. A file that is not there, or a secret
-that is given in both ways, is an error: whoever changes one of the two must not be left with the other.
+Edge: the environment, and the files that it names. Only secrets may be in files. A missing file is an error. So is a
+secret that has both a variable and a file: changing one of the two would have no effect.
 
 Source: https://docs.pydantic.dev/latest/concepts/pydantic_settings/#adding-sources
 """
@@ -20,7 +20,7 @@ from outhaul.sink.errors import Exit, FatalError
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
-# No secret of ours has so many bytes; a wrong path, to a device or a log, may.
+# Secrets are shorter. A wrong path, such as that of a device or a log, may lead to more bytes.
 _MAX_BYTES = 64 << 10
 
 

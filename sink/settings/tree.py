@@ -110,10 +110,14 @@ class Settings(BaseSettings):
         json_schema_extra=USEFUL,
     )
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = Field(
-        0, description="Port of the metrics and health pages of this process; 0 is none.", json_schema_extra=USEFUL
+        0,
+        description="Port of the metrics and health pages of this process; 0 turns them off.",
+        json_schema_extra=USEFUL,
     )
     sentry_dsn: SecretStr = Field(
-        SecretStr(""), description="Sentry project that gets errors; if it is empty, none.", json_schema_extra=USEFUL
+        SecretStr(""),
+        description="Sentry project that gets errors; if it is empty, errors are only logged.",
+        json_schema_extra=USEFUL,
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="Lowest level of log lines that are written.", json_schema_extra=USEFUL
@@ -193,7 +197,7 @@ class Settings(BaseSettings):
     @classmethod
     def _long_enough(cls, value: SecretStr) -> SecretStr:
         if 0 < len(value.get_secret_value()) < _MIN_KEY_LENGTH:
-            raise ValueError(f"a key of at least {_MIN_KEY_LENGTH} characters, as `openssl rand -hex 32` prints one")
+            raise ValueError(f"use at least {_MIN_KEY_LENGTH} characters: `openssl rand -hex 32` prints a key")
         return value
 
     @field_validator("more_tables", mode="before")
@@ -203,7 +207,7 @@ class Settings(BaseSettings):
             return value
         pairs = [pair.strip().partition("=") for pair in value.split(",") if pair.strip()]
         if not all(sign for _, sign, _ in pairs) or len({name for name, _, _ in pairs}) < len(pairs):
-            raise ValueError("say schema.outbox=clickhouse_table, each outbox once, with a comma between two")
+            raise ValueError("write schema.outbox=clickhouse_table, each outbox once, with commas between them")
         return {name.strip(): stored.strip() for name, _, stored in pairs}
 
     @model_validator(mode="after")
@@ -228,7 +232,7 @@ class Settings(BaseSettings):
             )
         self._check_apart()
         if self.shards > 1 and max(len(self.slot), len(self.publication)) > _LONGEST_NAME - len(_SUFFIX):
-            raise ValueError(f"with shards, the names of slot and publication get longer: up to {_SUFFIX!r} more")
+            raise ValueError(f"shards add up to {_SUFFIX!r} to the names of slot and publication: use shorter names")
         return self
 
     def _check_apart(self) -> None:
@@ -238,7 +242,9 @@ class Settings(BaseSettings):
         stored = [self.clickhouse_table, *self.more_tables.values()]
         taken = [name + suffix for name in stored for suffix in ("", "_dead_letters", "_epochs", "_pauses")]
         if len(set(taken)) < len(taken):
-            raise ValueError("each outbox needs a ClickHouse table of its own, with a name that no table of ours has")
+            raise ValueError(
+                "each outbox needs a ClickHouse table of its own, with a name that no other table of the pipeline has"
+            )
 
     def outboxes(self) -> tuple[Outbox, ...]:
         """Return each captured table; that of `table` first."""
@@ -246,7 +252,7 @@ class Settings(BaseSettings):
         return tuple(Outbox(name, stored, self) for name, stored in pairs.items())
 
     def outbox_into(self, clickhouse_table: str) -> Outbox | None:
-        """Return the outbox whose events go to this ClickHouse table; None if there is none."""
+        """Return the outbox whose events go to this ClickHouse table; None if no outbox does so."""
         return next((outbox for outbox in self.outboxes() if outbox.clickhouse_table == clickhouse_table), None)
 
     def streams(self) -> tuple[Stream, ...]:

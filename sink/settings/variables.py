@@ -42,7 +42,7 @@ def hint(nearest: str) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return the known name that is most like `name`; empty if none is like it."""
+    """Return the known name that is most like `name`; empty if no name is."""
     return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=0.7)), "")
 
 
