@@ -1,7 +1,7 @@
-"""CopyData messages of the replication stream -> bounds and tags of the messages in them; LSNs -> a status update.
+"""CopyData frames of the replication stream -> bounds and tags of their messages; LSNs -> a Standby Status Update.
 
-Pure. A piece of the stream is joined once and then only looked at through arrays of positions, so that nothing here
-costs Python work for each row. What the socket thread needs of a single frame stands beside it.
+Pure. A piece of the stream is joined once and then read through arrays of positions, so that no Python code runs for a
+single row. The functions for single frames are for the thread that reads the socket.
 
 Source: https://www.postgresql.org/docs/current/protocol-replication.html
 """
@@ -32,7 +32,7 @@ KEEPALIVE = ord("k")
 HEADER_BYTES = 25
 KEEPALIVE_BYTES = 18
 MAX_PIECE_BYTES = 2**31 - 64
-"""Arrow's 32-bit offsets must reach every byte of a piece; one message never exceeds Postgres' own limit of 1 GiB."""
+"""Arrow's 32-bit offsets must reach every byte of a piece; Postgres limits one message to 1 GiB."""
 
 _PAD = bytes(16)
 _KEEPALIVE = struct.Struct(">cQq?")
@@ -41,7 +41,7 @@ _STATUS = struct.Struct(">cQQQq?")
 
 @dataclass(frozen=True, slots=True)
 class Keepalive:
-    """The server's word of how far it has sent, and whether it wants an answer at once."""
+    """The server's end of WAL, and whether the server requests a reply at once."""
 
     wal_end: Lsn
     reply_requested: bool
@@ -49,10 +49,10 @@ class Keepalive:
 
 @dataclass(slots=True)
 class Run:
-    """Frames, joined as they come, and the length of each in bytes.
+    """Frames, joined in the order of arrival, and the length of each in bytes.
 
-    Kept singly they would be objects by the million: small ones take twice their size, leave memory in crumbs, and
-    keep the garbage collector busy. What is read goes to its place at once, and is decoded there.
+    One object for each frame would make millions of objects: small ones take twice their size, fragment the memory and
+    keep the garbage collector busy. Here each frame is copied once, and is decoded in place.
     """
 
     data: bytearray = field(default_factory=bytearray)
@@ -61,10 +61,10 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Frames:
-    """One piece of the stream, joined; `starts[i]:ends[i]` of `buffer` is message i, its tag byte first.
+    """One piece of the stream, joined; `buffer[starts[i]:ends[i]]` is message i, from its tag byte on.
 
     `keepalive_at[j]` is the number of messages before keepalive j. `buffer` ends with padding that belongs to no
-    message, so that a fixed-width value may be looked at before it is known to lie inside its message.
+    message, so a fixed-width value may be read before it is checked against the end of its message.
     """
 
     buffer: bytes | bytearray
@@ -79,15 +79,18 @@ def split(frames: Sequence[bytes | bytearray], lengths: Sequence[int] | None = N
     """Join a piece and find its messages.
 
     Args:
-        frames: one after the other; or runs of them, joined already. A single run is taken over, and padded.
-        lengths: of each single frame in bytes, when they are joined.
+        frames: the frames in order; or, with `lengths`, buffers of joined frames. A single bytearray is not copied: it
+            becomes the buffer, and gets padding.
+        lengths: length of each frame in bytes, if `frames` are joined.
 
     Raises:
         FrameError: a frame is neither XLogData with a message in it nor a keepalive of the right length.
     """
     sizes = np.fromiter(map(len, frames), np.int64, len(frames)) if lengths is None else np.asarray(lengths, np.int64)
     if sizes.sum() > MAX_PIECE_BYTES:
-        raise FrameError("a piece of the stream exceeds 2 GiB", todo="Lower the size at which pieces are cut")
+        raise FrameError(
+            "a piece of the stream exceeds 2 GiB", todo="Lower PIECE_BYTES in capture/batching.py"
+        )
     buffer = _joined(frames)
     ends = np.cumsum(sizes)
     starts = ends - sizes
@@ -121,7 +124,7 @@ def _joined(frames: Sequence[bytes | bytearray]) -> bytes | bytearray:
 
 
 def gather(buffer: bytes | bytearray, positions: Ints, kind: type[np.number[Any]]) -> npt.NDArray[Any]:
-    """Read a big-endian number at each position, aligned or not; the caller has checked the bounds."""
+    """Return the big-endian number at each position, aligned or not; the caller checks the bounds."""
     dtype = np.dtype(kind)
     views = np.ndarray(
         shape=(max(len(buffer) - dtype.itemsize + 1, 0),), dtype=dtype.newbyteorder(">"), buffer=buffer, strides=(1,)
@@ -130,7 +133,7 @@ def gather(buffer: bytes | bytearray, positions: Ints, kind: type[np.number[Any]
 
 
 def is_keepalive(frame: bytes) -> bool:
-    """Tell a keepalive from the rest by its first byte."""
+    """Tell whether a frame is a keepalive, by its first byte."""
     return len(frame) > 0 and frame[0] == KEEPALIVE
 
 
@@ -138,7 +141,7 @@ def parse_keepalive(frame: bytes) -> Keepalive:
     """Read a keepalive.
 
     Raises:
-        FrameError: not a keepalive, cut or padded.
+        FrameError: the frame is not a keepalive, or has another length.
     """
     if len(frame) != KEEPALIVE_BYTES or not is_keepalive(frame):
         raise FrameError("a keepalive frame is malformed")
@@ -146,15 +149,15 @@ def parse_keepalive(frame: bytes) -> Keepalive:
     return Keepalive(Lsn(wal_end_lsn), reply_requested)
 
 
-def heard(run: Run, first: int = 0) -> Keepalive:
-    """Return how far the server has sent by the end of a run, and whether a keepalive in it wants an answer.
+def server_status(run: Run, first: int = 0) -> Keepalive:
+    """Return the server's end of WAL in the last frame, and whether a keepalive requests a reply.
 
     Args:
-        run: what was read, at least one frame from `first` on.
-        first: how many frames were there before.
+        run: frames; at least one from `first` on.
+        first: index of the first frame to read.
 
     Raises:
-        FrameError: the last frame, or one as short as a keepalive, is malformed.
+        FrameError: the last frame, or one with the length of a keepalive, is malformed.
     """
     lengths = np.frombuffer(run.lengths, np.int64)[first:]
     ends = len(run.data) - lengths.sum() + np.cumsum(lengths)
@@ -165,10 +168,10 @@ def heard(run: Run, first: int = 0) -> Keepalive:
 
 
 def wal_end(frame: bytes) -> Lsn:
-    """Return the server's WAL end that an XLogData frame reports.
+    """Return the server's end of WAL from an XLogData frame.
 
     Raises:
-        FrameError: not XLogData, or without a message.
+        FrameError: the frame is not XLogData, or has no message.
     """
     if len(frame) <= HEADER_BYTES or frame[0] != XLOG_DATA:
         raise FrameError("an XLogData frame is malformed")

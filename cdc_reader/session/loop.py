@@ -143,41 +143,39 @@ class Session:
         try:
             while not self._done(stopping()):
                 self._turn()
-            self._wire.feedback(self.flight.watermark.confirmed, self.tools.clock())
+            self._wire.send_feedback(self.flight.watermark.confirmed, self.tools.clock())
         finally:
             self._close()
 
     def _turn(self) -> None:
         is_shut = self._draining or not self._gate.is_open(self.tools.clock())
         max_bytes, max_frames = (0, 0) if is_shut else self._intake.room()
-        patient = not self._intake.is_empty
-        self._wire.wait(
-            self.events.fileno(), self._deadline(), self._intake.run, max_bytes, max_frames, patient=patient
-        )
+        gather = not self._intake.is_empty
+        self._wire.wait(self.events.fileno(), self._deadline(), self._intake.run, max_bytes, max_frames, gather=gather)
         now = self.tools.clock()
-        if not patient:
+        if not gather:
             self._intake.begin(now)
         for event in self.events.take():
             self._handle(event)
         self._hand_on(now)
-        self._wire.keep_up(self.flight.watermark.confirmed, now, listening=max_bytes > 0)
-        self.tools.signs.turned(now, self._wire.heard_at, self._wire.said_at)
+        self._wire.keep_alive(self.flight.watermark.confirmed, now, reading=max_bytes > 0)
+        self.tools.signs.turned(now, self._wire.received_at, self._wire.sent_at)
         self._look_back(now)
 
     def _deadline(self) -> float:
         load, now = self._load(), self.tools.clock()
-        # A crowd that ends changes when the batch is due.
-        change = self._wire.crowded_until if load.crowded else float("inf")
+        # When the stream is no longer busy, the batch is due at another time.
+        change = self._wire.busy_until if load.busy else float("inf")
         return min(self._intake.due_at(load), change, self._wire.due_at(), now + 1.0)
 
     def _load(self) -> Load:
         # Whatever keeps another batch from being begun counts as if all places were taken.
         is_full = self.flight.watermark.undecoded >= _MAX_UNPACKED or self.flight.ledger.size >= MAX_IN_FLIGHT_BYTES
         in_flight = self.limits.max_in_flight if is_full else self.flight.watermark.in_flight
-        return Load(in_flight, self._intake.lag_s, self._wire.is_crowded(self.tools.clock()))
+        return Load(in_flight, self._intake.lag_s, self._wire.is_busy(self.tools.clock()))
 
     def _hand_on(self, now: float) -> None:
-        piece = self._intake.hand_on(self._load(), now, draining=self._draining)
+        piece = self._intake.take_piece(self._load(), now, draining=self._draining)
         if piece is not None:
             self._pieces.put(piece)
             if piece.ends_batch:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from outhaul.cdc_reader.capture.assemble import Assembly
 from outhaul.cdc_reader.capture.column_types import ELEMENTS, Oid
 from outhaul.cdc_reader.capture.decode import Decoder
-from outhaul.cdc_reader.capture.frame import Run, heard
+from outhaul.cdc_reader.capture.frame import Run, server_status
 from outhaul.cdc_reader.capture.message import Column
 from outhaul.cdc_reader.capture.pg_text import printed
 from outhaul.cdc_reader.capture.stored_positions import NOTHING_HELD
@@ -293,7 +293,7 @@ def feed(frames: Sequence[bytes], cuts: Sequence[int], *, binary: bool, joined: 
     """
     for at in range(0, len(frames), _A_READ):
         some = frames[at : at + _A_READ]
-        heard(Run(bytearray(b"".join(some)), array("q", map(len, some))))
+        server_status(Run(bytearray(b"".join(some)), array("q", map(len, some))))
     decoder = Decoder(pg.TABLES, binary=binary, messages={"outhaul": "event_log"})
     assembly = Assembly(NOTHING_HELD, source="outhaul", events_table="event_log", dead_letters="event_log_dead_letters")
     rows = 0

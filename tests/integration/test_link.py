@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from outhaul.cdc_reader.capture.frame import Run, heard
+from outhaul.cdc_reader.capture.frame import Run, server_status
 from outhaul.cdc_reader.postgres.slot import Link, open_link
 from outhaul.sink.position import Lsn
 from tests.conftest import until
@@ -57,7 +57,7 @@ def runs(link: Link, end: Lsn, *, max_bytes: int = EVERYTHING, max_frames: int =
             readable(link, 0.2)
         run = read(link, max_bytes, max_frames)
         if run.lengths:
-            reached = max(reached, heard(run).wal_end)
+            reached = max(reached, server_status(run).wal_end)
             yield run
 
 

@@ -42,7 +42,7 @@ def test_a_row_that_comes_after_a_rest_waits_only_for_the_rest_of_its_transactio
 
 def test_age_counts_from_the_first_frame_of_the_first_piece() -> None:
     made = filling(since=1.0)
-    made.hand_on()
+    made.take_piece()
     assert due_at(made, LIMITS, Load()) == pytest.approx(1.02)
 
 
@@ -54,11 +54,11 @@ def test_the_more_is_in_flight_the_longer_a_batch_fills() -> None:
 @pytest.mark.parametrize(
     ("load", "wait_s"),
     [
-        (Load(lag_s=4.0, crowded=True), 1.0),
-        (Load(lag_s=3600.0, crowded=True), 2.0),  # a bound for whoever watches
-        (Load(lag_s=0.5, crowded=True), 0.2),  # a burst of fresh rows
+        (Load(lag_s=4.0, busy=True), 1.0),
+        (Load(lag_s=3600.0, busy=True), 2.0),  # a bound for whoever watches
+        (Load(lag_s=0.5, busy=True), 0.2),  # a burst of fresh rows
         (Load(lag_s=4.0), 0.2),  # the end of a backlog: nothing more comes, so nothing is waited for
-        (Load(lag_s=-60.0, crowded=True), 0.2),  # a clock that is behind
+        (Load(lag_s=-60.0, busy=True), 0.2),  # a clock that is behind
     ],
 )
 def test_rows_that_are_late_wait_for_company_while_more_crowd_in(load: Load, wait_s: float) -> None:
@@ -86,14 +86,14 @@ def test_a_read_takes_no_more_than_piece_and_batch_have_room_for() -> None:
     assert room(Filling(), WIDE) == (PIECE_BYTES, 10**6)
     made = filling(size=PIECE_BYTES)
     assert min(room(made, WIDE)) == 0
-    made.hand_on()
+    made.take_piece()
     assert room(made, WIDE) == (PIECE_BYTES, 10**6 - 1)
 
 
 def test_a_batch_of_many_pieces_hands_each_on_and_ends_with_the_last() -> None:
     made = filling(size=PIECE_BYTES)
     assert cut(made, Load(in_flight=3), now=99.0, limits=WIDE) is Cut.PIECE
-    made.hand_on()
+    made.take_piece()
     assert cut(made, Load(in_flight=3), now=99.0, limits=WIDE) is Cut.NOTHING
     assert cut(made, Load(), now=99.0, limits=WIDE) is Cut.BATCH
     assert (made.frames, made.size) == (1, PIECE_BYTES)

@@ -14,7 +14,7 @@ import pytest
 
 from outhaul.cdc_reader.capture.assemble import Assembly
 from outhaul.cdc_reader.capture.decode import Decoder
-from outhaul.cdc_reader.capture.frame import Run, heard
+from outhaul.cdc_reader.capture.frame import Run, server_status
 from outhaul.cdc_reader.capture.stored_positions import NOTHING_HELD
 from outhaul.cdc_reader.capture.wire import Wire
 from outhaul.sink.position import Lsn
@@ -58,7 +58,7 @@ def run_of(rows: int, *, transactions: int) -> Run:
 
 def read_to_batches(run: Run) -> int:
     """Do all that is done between the socket and Redis; return the rows."""
-    heard(run)
+    server_status(run)
     decoded = Decoder(pg.TABLES, binary=True).decode([run.data[:]], run.lengths)
     assembly = Assembly(NOTHING_HELD, source="outhaul", events_table="event_log", dead_letters="letters")
     for segment in decoded.segments:
@@ -103,7 +103,7 @@ def test_feedback_goes_out_once_an_interval_and_once_for_each_step_of_the_waterm
     link = Deaf()
     wire = Wire(cast("Link", link), status_interval_s=1.0, receive_timeout_s=60.0, now=0.0)
     for millisecond in range(10_000):
-        wire.keep_up(Lsn(1 + millisecond // 2000), millisecond / 1000, listening=True)
+        wire.keep_alive(Lsn(1 + millisecond // 2000), millisecond / 1000, reading=True)
     assert 10 <= len(link.sent) <= 15
 
 

@@ -12,9 +12,9 @@ from outhaul.cdc_reader.capture.frame import (
     MAX_PIECE_BYTES,
     Keepalive,
     Run,
-    heard,
     is_keepalive,
     parse_keepalive,
+    server_status,
     split,
     standby_status,
     wal_end,
@@ -112,13 +112,13 @@ def run_of(*frames: bytes) -> Run:
 
 def test_a_run_tells_how_far_the_server_has_sent_and_whether_it_asked() -> None:
     asking, silent, row = pg.keepalive(5, reply_requested=True), pg.keepalive(7), pg.data(b"B", 5, 9)
-    assert heard(run_of(row)) == Keepalive(Lsn(9), reply_requested=False)
-    assert heard(run_of(row, silent)) == Keepalive(Lsn(7), reply_requested=False)
-    assert heard(run_of(asking, row, row)) == Keepalive(Lsn(9), reply_requested=True)
-    assert heard(run_of(row, asking, silent)) == Keepalive(Lsn(7), reply_requested=True)
+    assert server_status(run_of(row)) == Keepalive(Lsn(9), reply_requested=False)
+    assert server_status(run_of(row, silent)) == Keepalive(Lsn(7), reply_requested=False)
+    assert server_status(run_of(asking, row, row)) == Keepalive(Lsn(9), reply_requested=True)
+    assert server_status(run_of(row, asking, silent)) == Keepalive(Lsn(7), reply_requested=True)
 
 
 @pytest.mark.parametrize("frame", [b"", b"x" * 18, b"w" * 18, pg.keepalive(1)[:-1], pg.keepalive(1) + b"\0"])
 def test_a_malformed_end_of_a_run_is_refused(frame: bytes) -> None:
     with pytest.raises(FrameError):
-        heard(run_of(pg.data(b"B", 5, 9), frame))
+        server_status(run_of(pg.data(b"B", 5, 9), frame))

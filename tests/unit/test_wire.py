@@ -69,7 +69,7 @@ def test_a_patient_reader_whom_events_keep_waking_still_looks() -> None:
     with wired() as (wire, link, events):
         for _ in range(20):
             events.put(RedisLost())
-            wire.wait(events.fileno(), time.monotonic() + 60, Run(), 1000, 10, patient=True)
+            wire.wait(events.fileno(), time.monotonic() + 60, Run(), 1000, 10, gather=True)
             events.take()
         assert link.looks > 0
 
