@@ -28,21 +28,21 @@ from outhaul.cdc_reader.postgres.preflight import Server, check_clickhouse, chec
 from outhaul.cdc_reader.postgres.slot import confirmed_lsn
 from outhaul.cdc_reader.postgres.slot_view import slot_facts
 from outhaul.cdc_reader.postgres.timelines import Past
-from outhaul.cdc_reader.session import memory
+from outhaul.cdc_reader.session import memory_tuning
 from outhaul.cdc_reader.session.liveness import Signs
 from outhaul.cdc_reader.session.loop import Session, Tools
 from outhaul.cdc_reader.session.pause_requests import ask
 from outhaul.cdc_reader.session.recovery import recover
 from outhaul.cdc_reader.session.takeover import Standby
 from outhaul.cdc_reader.session.timeline_watch import TimelineWatch
-from outhaul.cdc_reader.slots.hold import check_free
+from outhaul.cdc_reader.slots.change_lock import check_free
 from outhaul.cdc_reader.slots.self_heal import Guard, is_about_the_slot, mend, park, remake
 from outhaul.sink.app import SinkApp, make_app
 from outhaul.sink.backoff import backoff_s
 from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.errors import Exit, FatalError, PipelineError, TransientError
-from outhaul.sink.keys import reconnecting_key
 from outhaul.sink.redis.payloads import Payloads
+from outhaul.sink.redis_keys import reconnecting_key
 from outhaul.sink.telemetry import log_context, sentry
 from outhaul.sink.telemetry.exposition import Health, expose
 
@@ -98,7 +98,7 @@ def run(stream: Stream, stopping: Callable[[], bool], *, standby: bool = True) -
     expose(settings, stream.fence, "reader", (metrics.REGISTRY, REGISTRY), Health(signs.alive, signs.ready))
     status_interval_s = _status_interval_s(settings, check(stream))
     app = make_app(settings)
-    memory.settle()
+    memory_tuning.settle()
     guard = Guard(stream, stopping)
     waiter, watch = Standby(stream, status_interval_s, signs), TimelineWatch(stream)
     binary, failures, waiting = True, 0, False

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Self
 import pyarrow as pa
 
 from outhaul.sink.errors import ForeignMessageError
-from outhaul.sink.keys import COPY, STREAM
-from outhaul.sink.version import Address, check_version, is_well_formed
+from outhaul.sink.lanes import COPY, STREAM
+from outhaul.sink.message_version import Address, check_version, is_well_formed
 
 if TYPE_CHECKING:
     from collections.abc import Collection

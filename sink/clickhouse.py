@@ -18,7 +18,7 @@ from clickhouse_connect import common
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from outhaul.sink import tls
-from outhaul.sink.codes import error_of
+from outhaul.sink.clickhouse_errors import error_of
 from outhaul.sink.errors import Exit, FatalError
 
 if TYPE_CHECKING:

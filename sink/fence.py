@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from outhaul.sink.codes import ACCESS_DENIED
+from outhaul.sink.clickhouse_errors import ACCESS_DENIED
 from outhaul.sink.errors import FatalError, TransientError
-from outhaul.sink.keys import fence, mark
+from outhaul.sink.lanes import fence, mark
 from outhaul.sink.position import History
 from outhaul.sink.sql import query
 

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import structlog
 
 from outhaul.sink.errors import ForeignMessageError
-from outhaul.sink.keys import mark
+from outhaul.sink.lanes import mark
 from outhaul.sink.position import parse_position
 from outhaul.sink.schema import column_type
 from outhaul.sink.sql import identifier, literal, query
@@ -165,7 +165,7 @@ def statement(table: str, epochs: str, contents: Contents, tables: Sequence[str]
     names = [identifier(field.name) for field in schema]
     expressions = [_EXPRESSIONS.get(field.name, name) for field, name in zip(schema, names, strict=True)]
     structure = ", ".join(f"{name} {_carried(field)}" for field, name in zip(schema, names, strict=True))
-    held = [query("unless_held", stored=_stored_within(one, table, contents)) for one in tables]
+    held = [query("unless_stored", stored=_stored_within(one, table, contents)) for one in tables]
     return query(
         "insert",
         table=table,
@@ -173,7 +173,7 @@ def statement(table: str, epochs: str, contents: Contents, tables: Sequence[str]
         columns=", ".join(names),
         expressions=", ".join(expressions),
         structure=literal(structure),
-        unless_held="\n".join(held),
+        unless_stored="\n".join(held),
     )
 
 

@@ -14,7 +14,7 @@ from enum import Enum
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
-from outhaul.sink import keys, tls
+from outhaul.sink import redis_keys, tls
 from outhaul.sink.errors import Exit, FatalError
 
 VARIABLE = "OUTHAUL_REDIS_URL"
@@ -151,7 +151,7 @@ def key_prefix(url: str, source: str) -> str:
         FatalError: see `address`.
     """
     named = address(url)
-    return keys.celery_prefix(source) if named is not None and named.kind is Kind.CLUSTER else ""
+    return redis_keys.celery_prefix(source) if named is not None and named.kind is Kind.CLUSTER else ""
 
 
 def _kind(scheme: str, *, several: bool) -> Kind:

@@ -23,20 +23,20 @@ from outhaul.sink import schema
 from outhaul.sink.backoff import backoff_s
 from outhaul.sink.batch import Message
 from outhaul.sink.clickhouse import ClickHouse
-from outhaul.sink.codes import THROW_IF
+from outhaul.sink.clickhouse_errors import THROW_IF
 from outhaul.sink.errors import Exit, FatalError, ForeignMessageError, PipelineError, PoisonError, TransientError
 from outhaul.sink.failpoint import reach
 from outhaul.sink.fence import newest_epoch
 from outhaul.sink.insert import insert
-from outhaul.sink.keys import alive_key, epoch_key, stored_key
+from outhaul.sink.message_version import Address, OtherVersionError
 from outhaul.sink.quarantine import set_aside
 from outhaul.sink.redis.payloads import ALIVE_S, Payloads
+from outhaul.sink.redis_keys import alive_key, epoch_key, stored_key
 from outhaul.sink.report import Outcome, Report
 from outhaul.sink.seal import ForgedMessageError, Seal, seal_of
 from outhaul.sink.task_names import WRITE_BATCH
 from outhaul.sink.telemetry import log_context, metrics, sentry
 from outhaul.sink.telemetry.sentry import trace
-from outhaul.sink.version import Address, OtherVersionError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

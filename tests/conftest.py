@@ -16,12 +16,12 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from outhaul.cdc_reader.operate.setup import apply_clickhouse, apply_postgres
-from outhaul.cdc_reader.session.state import ReaderState
+from outhaul.cdc_reader.session.reader_state import ReaderState
 from outhaul.deploy.demo.pipeline import Pipeline
 from outhaul.deploy.local.stack import Stack
 from outhaul.sink.clickhouse import ClickHouse
-from outhaul.sink.keys import reader_key
 from outhaul.sink.redis.payloads import Payloads
+from outhaul.sink.redis_keys import reader_key
 from outhaul.sink.settings import Outbox, Settings, Stream, load
 from tests import roles
 from tests.faults import table

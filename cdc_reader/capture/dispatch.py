@@ -17,7 +17,8 @@ import kombu.exceptions
 from outhaul.cdc_reader.capture.type_fit import check_fit
 from outhaul.sink.errors import Exit, TransientError
 from outhaul.sink.failpoint import reach
-from outhaul.sink.keys import epoch_key, fence
+from outhaul.sink.lanes import fence
+from outhaul.sink.redis_keys import epoch_key
 from outhaul.sink.schema import column_type, ensure_columns
 from outhaul.sink.seal import seal_of
 from outhaul.sink.task_names import WRITE_BATCH

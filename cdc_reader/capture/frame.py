@@ -88,9 +88,7 @@ def split(frames: Sequence[bytes | bytearray], lengths: Sequence[int] | None = N
     """
     sizes = np.fromiter(map(len, frames), np.int64, len(frames)) if lengths is None else np.asarray(lengths, np.int64)
     if sizes.sum() > MAX_PIECE_BYTES:
-        raise FrameError(
-            "a piece of the stream exceeds 2 GiB", todo="Lower PIECE_BYTES in capture/batching.py"
-        )
+        raise FrameError("a piece of the stream exceeds 2 GiB", todo="Lower PIECE_BYTES in capture/batching.py")
     buffer = _joined(frames)
     ends = np.cumsum(sizes)
     starts = ends - sizes

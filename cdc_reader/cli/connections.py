@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from outhaul.cdc_reader.outbox.heal import ASK_TIMEOUT_S
-from outhaul.cdc_reader.outbox.shape import describe
+from outhaul.cdc_reader.outbox.table_shape import describe
 from outhaul.cdc_reader.postgres.preflight import connect
 from outhaul.sink import schema
 from outhaul.sink.clickhouse import ClickHouse

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from outhaul.cdc_reader.cli import options
-from outhaul.cdc_reader.cli.confirm import consent
+from outhaul.cdc_reader.cli.confirmation import consent
 from outhaul.cdc_reader.operate import dead_letters as letters
 from outhaul.cdc_reader.postgres.preflight import check_clickhouse, check_redis
 from outhaul.sink.clickhouse import ClickHouse

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from outhaul.cdc_reader.cli import options
-from outhaul.cdc_reader.cli.confirm import consent
+from outhaul.cdc_reader.cli.confirmation import consent
 from outhaul.cdc_reader.operate.pruning.outbox_table import OutboxTable, paused
 from outhaul.cdc_reader.operate.pruning.prune import BATCH, Report, Wish
 from outhaul.cdc_reader.operate.pruning.prune import prune as make_pass

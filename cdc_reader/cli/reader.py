@@ -13,7 +13,7 @@ import typer
 
 from outhaul.cdc_reader.cli import options
 from outhaul.cdc_reader.reader import run
-from outhaul.cdc_reader.session import memory
+from outhaul.cdc_reader.session import memory_tuning
 from outhaul.sink.errors import Exit
 from outhaul.sink.settings import load
 from outhaul.sink.settings.load import warn_of_unknown
@@ -36,7 +36,7 @@ def reader(
     logs.watch_threads()
     warn_of_unknown()
     log_context.begin(source=settings.source, slot=stream.slot)
-    memory.bound()
+    memory_tuning.bound()
     sentry.configure(settings, "reader", slot=stream.slot)
     asked: list[int] = []
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from outhaul.cdc_reader.cli import output
-from outhaul.cdc_reader.cli.confirm import consent
+from outhaul.cdc_reader.cli.confirmation import consent
 from outhaul.cdc_reader.operate.setup import (
     apply_clickhouse,
     apply_postgres,

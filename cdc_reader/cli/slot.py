@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from outhaul.cdc_reader.cli import options, output
-from outhaul.cdc_reader.cli.confirm import consent
+from outhaul.cdc_reader.cli.confirmation import consent
 from outhaul.cdc_reader.cli.connections import both_sides
 from outhaul.cdc_reader.outbox import heal as healing
 from outhaul.cdc_reader.outbox.heal_due import due, note_accepted, note_done, note_due
@@ -20,7 +20,7 @@ from outhaul.cdc_reader.postgres.connect import connect_stream
 from outhaul.cdc_reader.postgres.preflight import check_redis
 from outhaul.cdc_reader.postgres.slot_view import slot_facts
 from outhaul.cdc_reader.slots import change as slot_change
-from outhaul.cdc_reader.slots.hold import hold
+from outhaul.cdc_reader.slots.change_lock import hold
 from outhaul.cdc_reader.slots.plan import Plan, make_plan
 from outhaul.sink.errors import Exit, FatalError, PipelineError
 from outhaul.sink.position import NO_LSN, Lsn

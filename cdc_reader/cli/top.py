@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from outhaul.cdc_reader.cli import options
-from outhaul.cdc_reader.operate.top.show import show
+from outhaul.cdc_reader.operate.top.refresh_loop import show
 from outhaul.sink.settings import load
 from outhaul.sink.telemetry import logs
 

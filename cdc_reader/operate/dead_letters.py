@@ -20,12 +20,12 @@ from outhaul.cdc_reader.postgres.errors import error_of
 from outhaul.cdc_reader.postgres.preflight import connect
 from outhaul.sink.app import SinkApp, make_app
 from outhaul.sink.errors import Exit, FatalError, PoisonError, TransientError
-from outhaul.sink.keys import letters_key
 from outhaul.sink.letters import dead_letters
 from outhaul.sink.letters.restore import values_of
 from outhaul.sink.letters.retry_message import MAX_POSITIONS, Order
 from outhaul.sink.letters.retry_task import Fate, Word
 from outhaul.sink.position import parse_position
+from outhaul.sink.redis_keys import letters_key
 from outhaul.sink.seal import seal_of
 from outhaul.sink.task_names import RETRY_LETTERS
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from outhaul.cdc_reader.postgres.preflight import check_clickhouse
 from outhaul.cdc_reader.session.pause_requests import ask, keep
-from outhaul.cdc_reader.session.state import ReaderState
+from outhaul.cdc_reader.session.reader_state import ReaderState
 from outhaul.sink.errors import TransientError
-from outhaul.sink.keys import heard_key, reader_key
+from outhaul.sink.redis_keys import heard_key, reader_key
 
 if TYPE_CHECKING:
     from outhaul.cdc_reader.session.pause import Pause

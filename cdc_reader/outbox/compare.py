@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from outhaul.cdc_reader.capture.frame import Ints
     from outhaul.cdc_reader.outbox.id_ranges import Connection
-    from outhaul.cdc_reader.outbox.shape import Shape
     from outhaul.cdc_reader.outbox.snapshot import Line
+    from outhaul.cdc_reader.outbox.table_shape import Shape
     from outhaul.sink.clickhouse import ClickHouse
     from outhaul.sink.settings import Outbox
 

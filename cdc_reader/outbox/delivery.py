@@ -20,7 +20,8 @@ from outhaul.cdc_reader.session.reports import look_for_tasks, note_report, read
 from outhaul.sink.backoff import backoff_s
 from outhaul.sink.batch import Message
 from outhaul.sink.errors import FatalError, TransientError
-from outhaul.sink.keys import COPY, fence, stored_key
+from outhaul.sink.lanes import COPY, fence
+from outhaul.sink.redis_keys import stored_key
 from outhaul.sink.report import Outcome
 from outhaul.sink.seal import seal_of
 

@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
 from outhaul.cdc_reader.capture.column_types import Oid
-from outhaul.cdc_reader.outbox.shape import quoted
+from outhaul.cdc_reader.outbox.table_shape import quoted
 from outhaul.sink.sql import identifier
 
 if TYPE_CHECKING:
     from outhaul.cdc_reader.capture.message import Column
-    from outhaul.cdc_reader.outbox.shape import Shape
+    from outhaul.cdc_reader.outbox.table_shape import Shape
 
 _Sql: TypeAlias = Callable[[str], str]
 

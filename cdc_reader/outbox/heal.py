@@ -20,14 +20,14 @@ from outhaul.cdc_reader.outbox.delivery import Delivery
 from outhaul.cdc_reader.outbox.id_ranges import Scope, fetch
 from outhaul.cdc_reader.outbox.parallel import in_parallel
 from outhaul.cdc_reader.outbox.rows import Wanted, batches
-from outhaul.cdc_reader.outbox.shape import describe
+from outhaul.cdc_reader.outbox.table_shape import describe
 from outhaul.cdc_reader.postgres.errors import translated
 from outhaul.cdc_reader.postgres.preflight import connect
 from outhaul.sink.app import make_app
 from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.errors import FatalError
 from outhaul.sink.fence import newest_epoch, raise_epoch, wait_for_older_inserts
-from outhaul.sink.keys import COPY
+from outhaul.sink.lanes import COPY
 from outhaul.sink.position import History
 from outhaul.sink.redis.payloads import Payloads
 
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from outhaul.cdc_reader.capture.assemble import Assembled
     from outhaul.cdc_reader.capture.frame import Ints
     from outhaul.cdc_reader.outbox.compare import Compared
-    from outhaul.cdc_reader.outbox.shape import Shape
     from outhaul.cdc_reader.outbox.snapshot import Line
+    from outhaul.cdc_reader.outbox.table_shape import Shape
     from outhaul.sink.settings import Outbox, Settings, Stream
 
 log = structlog.get_logger("outhaul.copy")

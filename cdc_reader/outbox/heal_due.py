@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias
 
 from outhaul.sink.fence import newest_epoch, raise_epoch
-from outhaul.sink.keys import STREAM
+from outhaul.sink.lanes import STREAM
 from outhaul.sink.position import NO_LSN, History
 
 if TYPE_CHECKING:

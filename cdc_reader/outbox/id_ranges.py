@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from outhaul.cdc_reader.capture.frame import Bools, Ints
-    from outhaul.cdc_reader.outbox.shape import Shape
+    from outhaul.cdc_reader.outbox.table_shape import Shape
     from outhaul.sink.clickhouse import ClickHouse
     from outhaul.sink.settings import Outbox
 

@@ -22,7 +22,7 @@ from outhaul.cdc_reader.capture.frame import Run
 from outhaul.cdc_reader.capture.message import Column
 from outhaul.cdc_reader.capture.stored_positions import NOTHING_HELD
 from outhaul.cdc_reader.outbox.copy_cells import is_trailer, strip_header, walk
-from outhaul.cdc_reader.outbox.shape import is_binary, quoted
+from outhaul.cdc_reader.outbox.table_shape import is_binary, quoted
 from outhaul.cdc_reader.postgres.errors import error_of
 from outhaul.sink.errors import FatalError
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from outhaul.cdc_reader.capture.assemble import Assembled
     from outhaul.cdc_reader.capture.frame import Ints
-    from outhaul.cdc_reader.outbox.shape import Shape
+    from outhaul.cdc_reader.outbox.table_shape import Shape
     from outhaul.sink.position import Lsn
     from outhaul.sink.settings import Outbox
 

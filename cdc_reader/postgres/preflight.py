@@ -20,7 +20,7 @@ from outhaul.cdc_reader.postgres.slot import conninfo
 from outhaul.cdc_reader.postgres.slot_view import slot_facts
 from outhaul.sink import schema
 from outhaul.sink.errors import Exit, FatalError, PipelineError, TransientError
-from outhaul.sink.keys import payload_key
+from outhaul.sink.redis_keys import payload_key
 
 if TYPE_CHECKING:
     from outhaul.sink.clickhouse import ClickHouse

@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from outhaul.cdc_reader import metrics
-from outhaul.cdc_reader.session.state import PHASES, SESSION_PHASES
+from outhaul.cdc_reader.session.reader_state import PHASES, SESSION_PHASES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +38,7 @@ class Signs:
         metrics.FEEDBACK_AGE.set_function(lambda: self._since(self._said_at))
 
     def does(self, doing: str) -> None:
-        """Note what the reader does, one of `outhaul.cdc_reader.session.state.PHASES`."""
+        """Note what the reader does, one of `outhaul.cdc_reader.session.reader_state.PHASES`."""
         self._turned_at = self._clock()
         if doing in SESSION_PHASES and self._doing not in SESSION_PHASES:
             self._heard_at = self._said_at = self._turned_at

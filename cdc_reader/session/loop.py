@@ -21,7 +21,9 @@ from outhaul.cdc_reader.capture.batching import Intake, Limits, Load, Piece
 from outhaul.cdc_reader.capture.decode import Decoder
 from outhaul.cdc_reader.capture.wire import Wire
 from outhaul.cdc_reader.session import pause_requests as pause_wish
-from outhaul.cdc_reader.session.events import (
+from outhaul.cdc_reader.session.in_flight import Flight
+from outhaul.cdc_reader.session.liveness import Signs
+from outhaul.cdc_reader.session.loop_events import (
     Begun,
     Decoded,
     Event,
@@ -33,9 +35,8 @@ from outhaul.cdc_reader.session.events import (
     Sent,
     Trouble,
 )
-from outhaul.cdc_reader.session.flight import Flight
-from outhaul.cdc_reader.session.liveness import Signs
 from outhaul.cdc_reader.session.pause import Gate, Wished
+from outhaul.cdc_reader.session.reader_state import Progress, phase
 from outhaul.cdc_reader.session.stages import (
     decode_pieces,
     hear_reports,
@@ -44,7 +45,6 @@ from outhaul.cdc_reader.session.stages import (
     send_batches,
     start,
 )
-from outhaul.cdc_reader.session.state import Progress, phase
 from outhaul.sink.errors import Exit, FatalError
 from outhaul.sink.report import Report
 

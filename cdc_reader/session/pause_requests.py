@@ -14,13 +14,13 @@ import structlog
 
 from outhaul.cdc_reader.session.pause import Pause, Wished
 from outhaul.sink.errors import TransientError
-from outhaul.sink.keys import heard_key
+from outhaul.sink.redis_keys import heard_key
 from outhaul.sink.sql import query
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from outhaul.cdc_reader.session.events import Events
+    from outhaul.cdc_reader.session.loop_events import Events
     from outhaul.sink.clickhouse import ClickHouse
     from outhaul.sink.redis.payloads import Payloads
     from outhaul.sink.settings import Settings
@@ -52,7 +52,7 @@ def keep(clickhouse: ClickHouse, settings: Settings, *, is_paused: bool, for_s: 
         PipelineError: ClickHouse refuses or does not answer.
     """
     clickhouse.command(
-        query("say_pause", table=settings.control_table),
+        query("record_pause", table=settings.control_table),
         parameters={"source": settings.source, "is_paused": is_paused, "for_s": for_s, "by": by, "reason": reason},
         settings={"async_insert": 0},
     )

@@ -99,7 +99,7 @@ def ask(clickhouse: ClickHouse, stream: Stream, outbox: Outbox, confirmed: Lsn) 
     Raises:
         PipelineError: ClickHouse does not answer.
     """
-    held = query("held", table=outbox.clickhouse_table, of_shard=_of_shard(stream))
+    held = query("stored_runs", table=outbox.clickhouse_table, of_shard=_of_shard(stream))
     table = clickhouse.arrow(held, parameters={"source": stream.settings.source, "from_lsn": int(confirmed)})
     columns = (arrow.values(table.column(name), np.uint64) for name in ("cdc_lsn", "first", "last"))
     return Held(*columns)

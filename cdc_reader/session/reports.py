@@ -13,7 +13,7 @@ import structlog
 from outhaul.cdc_reader import metrics
 from outhaul.cdc_reader.session.ledger import Entry, Health, Ledger, Phase
 from outhaul.sink.errors import Exit, FatalError
-from outhaul.sink.keys import alive_key
+from outhaul.sink.redis_keys import alive_key
 from outhaul.sink.report import Outcome, Report
 from outhaul.sink.telemetry import log_context
 

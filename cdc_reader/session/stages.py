@@ -17,7 +17,7 @@ import structlog
 
 from outhaul.cdc_reader import metrics
 from outhaul.cdc_reader.capture.assemble import assembly_for
-from outhaul.cdc_reader.session.events import (
+from outhaul.cdc_reader.session.loop_events import (
     Decoded,
     Events,
     Failed,
@@ -28,11 +28,11 @@ from outhaul.cdc_reader.session.events import (
     SessionOverError,
     Trouble,
 )
+from outhaul.cdc_reader.session.reader_state import TTL_S
 from outhaul.cdc_reader.session.reports import look_for_tasks, read_reports
-from outhaul.cdc_reader.session.state import TTL_S
 from outhaul.sink.backoff import backoff_s
 from outhaul.sink.errors import TransientError
-from outhaul.sink.keys import epoch_key, reader_key, reconnecting_key, stored_key
+from outhaul.sink.redis_keys import epoch_key, reader_key, reconnecting_key, stored_key
 from outhaul.sink.seal import seal_of
 from outhaul.sink.telemetry import log_context, sentry
 

@@ -26,10 +26,10 @@ import structlog
 from outhaul.cdc_reader import metrics
 from outhaul.cdc_reader.postgres.connect import connect_stream
 from outhaul.cdc_reader.postgres.errors import translated
-from outhaul.cdc_reader.session.state import TTL_S
+from outhaul.cdc_reader.session.reader_state import TTL_S
 from outhaul.sink.errors import FatalError, TransientError
-from outhaul.sink.keys import reader_key, standby_key
 from outhaul.sink.redis.payloads import Payloads
+from outhaul.sink.redis_keys import reader_key, standby_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -23,8 +23,8 @@ from outhaul.cdc_reader.postgres.connect import end_of_log, open_stream
 from outhaul.cdc_reader.postgres.errors import error_of, slot_unusable
 from outhaul.cdc_reader.postgres.preflight import connect
 from outhaul.cdc_reader.postgres.slot_view import slot_facts
+from outhaul.cdc_reader.slots.change_lock import hold
 from outhaul.cdc_reader.slots.create import create
-from outhaul.cdc_reader.slots.hold import hold
 from outhaul.sink.errors import Exit, FatalError
 from outhaul.sink.failpoint import reach
 from outhaul.sink.fence import newest_epoch, raise_epoch, wait_for_older_inserts

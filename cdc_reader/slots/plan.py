@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from outhaul.cdc_reader.outbox.compare import Comparison
 from outhaul.cdc_reader.outbox.heal import ASK_TIMEOUT_S, Tally
 from outhaul.cdc_reader.outbox.id_ranges import Scope, fetch
-from outhaul.cdc_reader.outbox.shape import describe
 from outhaul.cdc_reader.outbox.snapshot import now
+from outhaul.cdc_reader.outbox.table_shape import describe
 from outhaul.cdc_reader.postgres.connect import connect_stream
 from outhaul.cdc_reader.postgres.preflight import connect
 from outhaul.cdc_reader.postgres.slot_view import SlotFacts, slot_facts

@@ -26,7 +26,7 @@ from outhaul.cdc_reader.postgres.errors import error_of
 from outhaul.cdc_reader.postgres.preflight import connect
 from outhaul.cdc_reader.postgres.slot_view import slot_facts
 from outhaul.cdc_reader.slots.change import drop, make_anew, take_over
-from outhaul.cdc_reader.slots.hold import hold
+from outhaul.cdc_reader.slots.change_lock import hold
 from outhaul.sink.position import NO_LSN
 from outhaul.sink.settings import Stream
 

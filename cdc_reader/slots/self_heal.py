@@ -22,7 +22,7 @@ from outhaul.cdc_reader.outbox.snapshot import behind_the_slot
 from outhaul.cdc_reader.postgres.connect import connect_stream
 from outhaul.cdc_reader.postgres.slot_view import slot_facts
 from outhaul.cdc_reader.slots.change import drop, identify, make_anew
-from outhaul.cdc_reader.slots.hold import check_free, hold
+from outhaul.cdc_reader.slots.change_lock import check_free, hold
 from outhaul.cdc_reader.slots.plan import count_unread
 from outhaul.sink.backoff import backoff_s
 from outhaul.sink.clickhouse import ClickHouse

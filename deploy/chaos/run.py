@@ -24,8 +24,8 @@ from outhaul.deploy.local.proxy import Proxy
 from outhaul.deploy.local.stack import Stack
 from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.errors import FatalError, PipelineError
-from outhaul.sink.keys import reader_key
 from outhaul.sink.redis.payloads import Payloads
+from outhaul.sink.redis_keys import reader_key
 from outhaul.sink.settings import Settings, load
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from outhaul.cdc_reader.operate.setup import apply_clickhouse, apply_postgres
 from outhaul.cdc_reader.operate.status.overview import Status, gather
-from outhaul.cdc_reader.session.state import ReaderState
+from outhaul.cdc_reader.session.reader_state import ReaderState
 from outhaul.deploy.demo import report
 from outhaul.deploy.demo.flights import FLIGHTS_IN_2013, events
 from outhaul.deploy.demo.pipeline import Pipeline, running
@@ -30,8 +30,8 @@ from outhaul.deploy.local.stack import Stack
 from outhaul.sink.app import make_app
 from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.errors import Exit, FatalError
-from outhaul.sink.keys import reader_key
 from outhaul.sink.redis.payloads import Payloads
+from outhaul.sink.redis_keys import reader_key
 from outhaul.sink.settings import Settings, load
 
 if TYPE_CHECKING:

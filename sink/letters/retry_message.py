@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from outhaul.sink.errors import ForeignMessageError
+from outhaul.sink.message_version import check_version
 from outhaul.sink.position import parse_position
-from outhaul.sink.version import check_version
 
 if TYPE_CHECKING:
     from outhaul.sink.position import Position

@@ -27,22 +27,23 @@ from billiard.exceptions import SoftTimeLimitExceeded
 from celery import shared_task
 
 from outhaul.sink.batch import Message, encode
-from outhaul.sink.codes import THROW_IF
+from outhaul.sink.clickhouse_errors import THROW_IF
 from outhaul.sink.errors import FatalError, ForeignMessageError, PipelineError, PoisonError, TransientError
 from outhaul.sink.failpoint import reach
 from outhaul.sink.fence import newest_epoch, wait_for_older_inserts
 from outhaul.sink.insert import Contents, parameters, statement
 from outhaul.sink.insert import settings as insert_settings
-from outhaul.sink.keys import STREAM, letters_key
+from outhaul.sink.lanes import STREAM
 from outhaul.sink.letters import cast_check
 from outhaul.sink.letters import dead_letters as letters
 from outhaul.sink.letters.restore import restore, values_of
 from outhaul.sink.letters.retry_message import Order, places
+from outhaul.sink.message_version import OtherVersionError
+from outhaul.sink.redis_keys import letters_key
 from outhaul.sink.seal import ForgedMessageError
 from outhaul.sink.task import outbox_of, sink_of
 from outhaul.sink.task_names import RETRY_LETTERS
 from outhaul.sink.telemetry import metrics
-from outhaul.sink.version import OtherVersionError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from celery.signals import task_postrun, task_prerun
 
 from outhaul.sink.errors import PipelineError
-from outhaul.sink.keys import ANY, pulse_key
 from outhaul.sink.redis.payloads import PULSE_S, Payloads
+from outhaul.sink.redis_keys import ANY, pulse_key
 
 if TYPE_CHECKING:
     from outhaul.sink.app import SinkApp

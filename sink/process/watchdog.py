@@ -24,9 +24,9 @@ import structlog
 
 from outhaul.sink.backoff import backoff_s
 from outhaul.sink.errors import FatalError, PipelineError
-from outhaul.sink.keys import pulse_key
 from outhaul.sink.process.worker_pages import WorkerPages
 from outhaul.sink.redis.payloads import DEAF_S, Payloads
+from outhaul.sink.redis_keys import pulse_key
 from outhaul.sink.telemetry import sentry
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import redis
 from redis.crc import key_slot
 from redis.utils import str_if_bytes
 
-from outhaul.sink import keys
+from outhaul.sink import redis_keys
 from outhaul.sink.redis_url import Address, Kind, Server
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Search:
     @property
     def slot(self) -> int:
         """Slot of the source's keys in a cluster."""
-        return key_slot(keys.celery_prefix(self.source).encode())
+        return key_slot(redis_keys.celery_prefix(self.source).encode())
 
     @property
     def sought(self) -> str:

@@ -22,7 +22,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from outhaul.sink import keys, quantities, redis_url
+from outhaul.sink import lanes, quantities, redis_url
 from outhaul.sink.settings.kinds import ESSENTIAL, USEFUL, Age, Bytes, Name, PostgresTable, Seconds, derived
 from outhaul.sink.settings.secret_files import SecretFiles
 from outhaul.sink.settings.variables import PREFIX, config_path
@@ -344,12 +344,12 @@ class Stream:
     @property
     def lane(self) -> str:
         """Lane of the stream's rows."""
-        return keys.STREAM if self.shard is None else keys.stream_lane(self.shard, self.shards)
+        return lanes.STREAM if self.shard is None else lanes.stream_lane(self.shard, self.shards)
 
     @property
     def fence(self) -> str:
         """Name under which the epochs of the stream are counted, and by which its reader is known in Redis."""
-        return keys.fence(self.settings.source, self.lane)
+        return lanes.fence(self.settings.source, self.lane)
 
     @property
     def first_ordinal(self) -> int:

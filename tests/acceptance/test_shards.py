@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from outhaul.sink.keys import reader_key
+from outhaul.sink.redis_keys import reader_key
 from outhaul.sink.settings import SHARD_BITS
 from tests.acceptance.load import trickle, wait_for_more
 from tests.acceptance.operator import asked, outhaul

@@ -14,7 +14,7 @@ import psycopg
 
 from outhaul.cdc_reader.capture.stored_positions import NOTHING_HELD
 from outhaul.cdc_reader.postgres.slot import confirmed_lsn, open_link
-from outhaul.cdc_reader.session import memory
+from outhaul.cdc_reader.session import memory_tuning
 from outhaul.cdc_reader.session.loop import Session, Tools
 from outhaul.cdc_reader.session.pause import Wished
 from outhaul.cdc_reader.session.recovery import Recovered
@@ -79,7 +79,7 @@ def main() -> None:
     """Stream until SIGTERM."""
     settings = load()
     logs.configure("json")
-    memory.bound()
+    memory_tuning.bound()
     asked: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
     dsn = settings.postgres_dsn.get_secret_value()
@@ -98,7 +98,7 @@ def main() -> None:
         random=random.random,
     )
     session = Session(settings.undivided, tools, confirmed, owner="null", binary=True, status_interval_s=1.0)
-    memory.settle()
+    memory_tuning.settle()
     session.run(lambda: bool(asked))
     link.close()
 

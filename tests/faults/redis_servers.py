@@ -13,7 +13,7 @@ import redis
 from redis.crc import key_slot
 
 from outhaul.deploy.local.valkey import Valkey
-from outhaul.sink.keys import celery_prefix
+from outhaul.sink.redis_keys import celery_prefix
 from tests.acceptance.pages import free_port
 from tests.conftest import until
 

@@ -6,7 +6,7 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
-from outhaul.sink.keys import mark
+from outhaul.sink.lanes import mark
 from outhaul.sink.sql import query
 from tests.conftest import until
 

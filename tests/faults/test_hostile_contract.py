@@ -21,7 +21,7 @@ from outhaul.cdc_reader.session.loop import Session, Tools
 from outhaul.cdc_reader.session.pause import Wished
 from outhaul.sink.app import make_app
 from outhaul.sink.batch import MESSAGE_VERSION, Message
-from outhaul.sink.codes import error_of
+from outhaul.sink.clickhouse_errors import error_of
 from outhaul.sink.errors import FatalError, ForeignMessageError, PoisonError, TransientError
 from outhaul.sink.insert import contents_of
 from outhaul.sink.position import Lsn

@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from outhaul.sink.batch import MESSAGE_VERSION, Message, encode, token_of
-from outhaul.sink.keys import epoch_key, payload_key, stored_key
+from outhaul.sink.redis_keys import epoch_key, payload_key, stored_key
 from outhaul.sink.report import Outcome, Report
 from tests.conftest import World, until
 

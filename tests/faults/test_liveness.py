@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from outhaul.sink.keys import reconnecting_key
+from outhaul.sink.redis_keys import reconnecting_key
 from tests.conftest import OUTHAUL, until
 from tests.faults.rig import Rig
 

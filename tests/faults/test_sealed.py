@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from outhaul.sink.batch import Message, encode
-from outhaul.sink.keys import stored_key
+from outhaul.sink.redis_keys import stored_key
 from outhaul.sink.report import Outcome, Report
 from outhaul.sink.seal import Seal
 from tests.acceptance.operator import outhaul

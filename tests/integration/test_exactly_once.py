@@ -13,7 +13,7 @@ from outhaul.cdc_reader.session.recovery import ask, recover
 from outhaul.sink import fence, sql
 from outhaul.sink.batch import Batch, Message, Packer
 from outhaul.sink.clickhouse import ClickHouse
-from outhaul.sink.codes import POISON, THROW_IF, TRANSIENT
+from outhaul.sink.clickhouse_errors import POISON, THROW_IF, TRANSIENT
 from outhaul.sink.errors import Exit, FatalError, PipelineError, PoisonError, TransientError
 from outhaul.sink.fence import newest_epoch, raise_epoch
 from outhaul.sink.insert import _WHEN, contents_of, insert, parameters
@@ -214,7 +214,7 @@ def test_what_is_asked_for_is_read_from_few_parts(world: World) -> None:
         send(world, batch_of(world, records))
     batch = batch_of(world, rows(10, lsn=900, months=1))
     contents = contents_of(batch.payload)
-    question = sql.query("unless_held", stored=sql.query("stored_within", table="event_log", when=_WHEN))
+    question = sql.query("unless_stored", stored=sql.query("stored_within", table="event_log", when=_WHEN))
     select = question[question.index("SELECT") : question.rindex(")")]
     bound = parameters(message_of(world, batch), contents)
     plan = "\n".join(line for (line,) in world.clickhouse.rows(f"EXPLAIN indexes = 1 {select}", parameters=bound))
@@ -237,7 +237,7 @@ def test_a_forgotten_token_without_the_positions_would_repeat_rows(
 ) -> None:
     """The tests above can fail: without looking at positions the same rows are stored again."""
     real = sql.query
-    blind = lambda name, **values: "" if name == "unless_held" else real(name, **values)  # noqa: E731
+    blind = lambda name, **values: "" if name == "unless_stored" else real(name, **values)  # noqa: E731
     monkeypatch.setattr("outhaul.sink.insert.query", blind)
     own(world)
     batch = batch_of(world, rows(300))

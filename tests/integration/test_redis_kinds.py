@@ -15,11 +15,11 @@ from outhaul.cdc_reader.operate.doctor.finding import State
 from outhaul.cdc_reader.operate.exporter.redis_metrics import RedisMetrics
 from outhaul.sink.app import make_app
 from outhaul.sink.errors import Exit, FatalError, PipelineError, TransientError
-from outhaul.sink.keys import celery_prefix
 from outhaul.sink.redis import topology
 from outhaul.sink.redis.connection import connection_options
 from outhaul.sink.redis.discovery import Answer, ElsewhereError, Search
 from outhaul.sink.redis.payloads import Payloads
+from outhaul.sink.redis_keys import celery_prefix
 from outhaul.sink.redis_url import Address, Kind
 from outhaul.sink.settings import load
 from outhaul.sink.task_names import WRITE_BATCH

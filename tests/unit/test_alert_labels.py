@@ -7,7 +7,7 @@ import re
 import pytest
 import yaml
 
-from outhaul.cdc_reader.session.state import PHASES
+from outhaul.cdc_reader.session.reader_state import PHASES
 from tests.prometheus import FOLDER, RULES
 
 DOCS = (FOLDER.parents[1] / "docs" / "metrics.md").read_text()

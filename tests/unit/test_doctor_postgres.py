@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from outhaul.cdc_reader.operate.doctor import encryption, postgres_role, postgres_settings, publication_checks
+from outhaul.cdc_reader.operate.doctor import postgres_encryption, postgres_role, postgres_settings, publication_checks
 from outhaul.cdc_reader.operate.doctor.finding import Finding, State
 from outhaul.cdc_reader.postgres.slot_view import SlotFacts
 from outhaul.sink.errors import TransientError
@@ -184,7 +184,7 @@ def test_a_role_has_what_the_reader_needs_and_no_more() -> None:
 def test_what_leaves_the_machine_is_to_be_encrypted_and_checked(
     address: str, is_encrypted: bool, mode: str, state: State
 ) -> None:
-    assert encryption.judge(encryption.Encryption(address, is_encrypted, mode)).state is state
+    assert postgres_encryption.judge(postgres_encryption.Encryption(address, is_encrypted, mode)).state is state
 
 
 @pytest.mark.parametrize(

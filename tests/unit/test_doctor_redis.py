@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from outhaul.cdc_reader.operate.doctor import clocks, redis_checks, worker_checks
+from outhaul.cdc_reader.operate.doctor import clock_offsets, redis_checks, worker_checks
 from outhaul.cdc_reader.operate.doctor.finding import State
 from outhaul.cdc_reader.session.loop import MAX_IN_FLIGHT_BYTES
 from outhaul.sink.errors import TransientError
@@ -23,7 +23,7 @@ INFO = redis_checks.Info(
     persistence="none seen",
 )
 WORKER = worker_checks.Worker("one@host", frozenset({WRITE_BATCH}), 80.0, 100.0, 300)
-CLOCK = clocks.Offset(0.0, 0.001)
+CLOCK = clock_offsets.Offset(0.0, 0.001)
 
 
 def judged(
@@ -134,12 +134,13 @@ def test_more_messages_than_a_reader_sends_are_too_many() -> None:
 )
 def test_clocks_are_as_far_apart_as_is_certain(ahead_s: tuple[float, float], unsure_s: float, state: State) -> None:
     one, other = ahead_s
-    found = clocks.judge({"Postgres": clocks.Offset(one, unsure_s), "Redis": clocks.Offset(other, 0.0)})
+    offset = clock_offsets.Offset
+    found = clock_offsets.judge({"Postgres": offset(one, unsure_s), "Redis": offset(other, 0.0)})
     assert found.state is state
     assert ("no position depends on a clock" in found.found) is (state is not State.PASS)
 
 
 def test_a_clock_is_compared_with_the_middle_of_the_question() -> None:
     ours = iter([100.0, 102.0])
-    assert clocks.measured(lambda: 111.0, now=lambda: next(ours)) == clocks.Offset(10.0, 1.0)
-    assert clocks.judge({}).state is State.WARN
+    assert clock_offsets.measured(lambda: 111.0, now=lambda: next(ours)) == clock_offsets.Offset(10.0, 1.0)
+    assert clock_offsets.judge({}).state is State.WARN

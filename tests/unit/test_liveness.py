@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from outhaul.cdc_reader.session.liveness import Signs
-from outhaul.cdc_reader.session.state import PHASES, SESSION_PHASES
+from outhaul.cdc_reader.session.reader_state import PHASES, SESSION_PHASES
 
 
 class Clock:

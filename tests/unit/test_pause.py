@@ -4,7 +4,7 @@ import pytest
 
 from outhaul.cdc_reader.operate.pause_command import Reader, _result
 from outhaul.cdc_reader.session.pause import Gate, Pause, Wished, check_length
-from outhaul.cdc_reader.session.state import ReaderState, phase
+from outhaul.cdc_reader.session.reader_state import ReaderState, phase
 from outhaul.sink.errors import FatalError
 
 PAUSE = Pause(since=100.25, by="zoe@host", reason="upgrade", until=None)

@@ -17,8 +17,8 @@ from outhaul.cdc_reader.operate.pruning.partition_bounds import (
     parse,
     step_of,
 )
-from outhaul.cdc_reader.operate.pruning.proof import _conditions
 from outhaul.cdc_reader.operate.pruning.prune import Wish
+from outhaul.cdc_reader.operate.pruning.stored_rows import _conditions
 from outhaul.sink import quantities
 from outhaul.sink.app import configuration
 from outhaul.sink.errors import Exit, FatalError

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outhaul.sink.errors import Exit, FatalError
-from outhaul.sink.keys import STREAM
+from outhaul.sink.lanes import STREAM
 from outhaul.sink.settings import SHARD_BITS, Settings, load
 from outhaul.sink.settings.load import secrets
 from outhaul.sink.settings.origin import Kind, Origin, origins

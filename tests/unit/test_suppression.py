@@ -8,7 +8,7 @@ import pytest
 import structlog
 
 from outhaul.sink.errors import TransientError
-from outhaul.sink.telemetry.sentry.patience import APART_S, LASTING_S, Patience
+from outhaul.sink.telemetry.sentry.repeated_errors import APART_S, LASTING_S, Patience
 from outhaul.sink.telemetry.suppression import Repetition
 
 

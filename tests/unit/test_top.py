@@ -9,12 +9,12 @@ import pytest
 from rich.console import Console
 
 from outhaul.cdc_reader.operate.status.ask import ClickHouseState, PostgresState, RedisState
-from outhaul.cdc_reader.operate.top.poll import Latest
+from outhaul.cdc_reader.operate.top.polling import Latest
+from outhaul.cdc_reader.operate.top.problem_history import Trouble, Troubles
 from outhaul.cdc_reader.operate.top.rates import Growth, Rate, Rates
 from outhaul.cdc_reader.operate.top.screen import View, is_old, screen
-from outhaul.cdc_reader.operate.top.troubles import Trouble, Troubles
 from outhaul.cdc_reader.session.pause import Pause
-from outhaul.cdc_reader.session.state import ReaderState
+from outhaul.cdc_reader.session.reader_state import ReaderState
 from outhaul.cdc_reader.slots.retained_wal import Slot
 
 NOW = 1_800_000_000.0

@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 
 from outhaul.cdc_reader.session.pause import Pause
-from outhaul.cdc_reader.session.state import ReaderState
-from outhaul.sink import keys
+from outhaul.cdc_reader.session.reader_state import ReaderState
+from outhaul.sink import lanes, redis_keys
 from outhaul.sink.batch import MESSAGE_VERSION, Batch, Message
 from outhaul.sink.errors import Exit, ForeignMessageError
 from outhaul.sink.letters.retry_message import ORDER_VERSION, Order, places
 from outhaul.sink.letters.retry_task import Fate, Word
+from outhaul.sink.message_version import Address, OtherVersionError
 from outhaul.sink.position import Lsn, Position
 from outhaul.sink.report import Outcome, Report
 from outhaul.sink.seal import Seal
 from outhaul.sink.sql import schema_number
-from outhaul.sink.version import Address, OtherVersionError
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 FIRST, LAST = Position(Lsn.parse("16/B374D848"), 0), Position(Lsn.parse("16/B374DA10"), 1023)
@@ -132,15 +132,15 @@ def test_a_reader_s_state_is_shown_by_the_commands_of_other_releases() -> None:
 
 
 def test_places_in_redis_and_seals_are_the_same_in_all_releases() -> None:
-    fence, key = keys.fence("outhaul", "copy"), "of all processes, of each release"
+    fence, key = lanes.fence("outhaul", "copy"), "of all processes, of each release"
     found = {
         "payload": MESSAGE.payload_key,
-        "stored": keys.stored_key(MESSAGE.fence, 7),
-        "alive": keys.alive_key("outhaul", TOKEN),
-        "pulse": keys.pulse_key("outhaul", keys.ANY),
-        "epoch": keys.epoch_key(fence),
-        "reader": keys.reader_key(fence),
-        "letters": keys.letters_key("outhaul", RUN),
+        "stored": redis_keys.stored_key(MESSAGE.fence, 7),
+        "alive": redis_keys.alive_key("outhaul", TOKEN),
+        "pulse": redis_keys.pulse_key("outhaul", redis_keys.ANY),
+        "epoch": redis_keys.epoch_key(fence),
+        "reader": redis_keys.reader_key(fence),
+        "letters": redis_keys.letters_key("outhaul", RUN),
         "message seal": Seal(key).message("outhaul.write_batch", golden("batch_2"))["seal"],
         "line seal": Seal(key).line("list", "line"),
     }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from outhaul.cdc_reader.capture.frame import Run
 from outhaul.cdc_reader.capture.wire import Wire
-from outhaul.cdc_reader.session.events import Events, RedisLost
+from outhaul.cdc_reader.session.loop_events import Events, RedisLost
 
 if TYPE_CHECKING:
     from array import array

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 from outhaul.cdc_reader.operate.doctor import (
     clickhouse_checks,
     clickhouse_tables,
-    clocks,
+    clock_offsets,
     column_match,
     monitoring_checks,
     postgres_checks,
@@ -164,4 +164,4 @@ def _outbox(
 def _clocks(
     **answers: postgres_checks.Postgres | clickhouse_checks.Answer | redis_checks.Answer | PipelineError,
 ) -> Finding:
-    return clocks.judge({name: one.clock for name, one in answers.items() if not isinstance(one, PipelineError)})
+    return clock_offsets.judge({name: one.clock for name, one in answers.items() if not isinstance(one, PipelineError)})

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from outhaul.cdc_reader.capture.binary import FIRST_DAY, LAST_DAY, POSTGRES_EPOCH_DAYS
 from outhaul.cdc_reader.operate.doctor import clickhouse_grants, clickhouse_tables
-from outhaul.cdc_reader.operate.doctor.clocks import Offset, measured
+from outhaul.cdc_reader.operate.doctor.clock_offsets import Offset, measured
 from outhaul.cdc_reader.operate.doctor.column_match import StoredColumn
 from outhaul.cdc_reader.operate.doctor.finding import Finding, broken
 from outhaul.cdc_reader.postgres.preflight import clickhouse_away
 from outhaul.sink import schema
 from outhaul.sink.clickhouse import ClickHouse
-from outhaul.sink.codes import ACCESS_DENIED
+from outhaul.sink.clickhouse_errors import ACCESS_DENIED
 from outhaul.sink.errors import PipelineError, TransientError
 from outhaul.sink.fence import Epoch, newest_epoch
 from outhaul.sink.sql import query

@@ -16,8 +16,8 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import class_row
 
-from outhaul.cdc_reader.operate.doctor import encryption, postgres_role, postgres_settings, publication_checks
-from outhaul.cdc_reader.operate.doctor.clocks import Offset, measured
+from outhaul.cdc_reader.operate.doctor import postgres_encryption, postgres_role, postgres_settings, publication_checks
+from outhaul.cdc_reader.operate.doctor.clock_offsets import Offset, measured
 from outhaul.cdc_reader.operate.doctor.column_match import OutboxColumn
 from outhaul.cdc_reader.operate.doctor.postgres_role import AppRights
 from outhaul.cdc_reader.postgres.connect import END_OF_LOG, connect_stream, is_elsewhere
@@ -98,7 +98,7 @@ class Postgres:
     prospect: publication_checks.Prospect | None
     columns: tuple[OutboxColumn, ...]
     clock: Offset
-    encryption: encryption.Encryption
+    encryption: postgres_encryption.Encryption
     app: AppRights | None = None
 
 
@@ -134,7 +134,7 @@ def ask(stream: Stream, outboxes: Sequence[Outbox]) -> Postgres:
                 .fetchone(),
                 tuple(conn.cursor(row_factory=class_row(OutboxColumn)).execute(_COLUMNS, names).fetchall()),
                 measured(lambda: _clock(conn)),
-                encryption.asked(conn),
+                postgres_encryption.asked(conn),
                 conn.cursor(row_factory=class_row(AppRights)).execute(_APP, names).fetchone(),
             )
         except psycopg.Error as error:
@@ -164,7 +164,7 @@ def judge(answer: Postgres, stream: Stream, outbox: Outbox) -> Iterator[Finding]
     )
     refused = answer.link if isinstance(answer.link, PipelineError) else None
     yield from postgres_role.judge(answer.role, outbox, refused)
-    yield encryption.judge(answer.encryption)
+    yield postgres_encryption.judge(answer.encryption)
     yield from publication_checks.outbox(answer.outbox, outbox.table)
     if answer.app is not None:
         yield postgres_role.app(answer.app, outbox.sql_table)

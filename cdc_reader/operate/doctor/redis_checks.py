@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
-from outhaul.cdc_reader.operate.doctor.clocks import Offset, measured
+from outhaul.cdc_reader.operate.doctor.clock_offsets import Offset, measured
 from outhaul.cdc_reader.operate.doctor.finding import Finding, broken, fail, fine, size, warn
 from outhaul.cdc_reader.postgres.preflight import check_redis
 from outhaul.cdc_reader.session.loop import MAX_IN_FLIGHT_BYTES

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from outhaul.cdc_reader.operate.exporter.metric_family import gauge
 from outhaul.cdc_reader.outbox.compare import Comparison
 from outhaul.cdc_reader.outbox.id_ranges import RANGE_IDS, Scope
-from outhaul.cdc_reader.outbox.shape import describe
 from outhaul.cdc_reader.outbox.snapshot import behind_the_slot
+from outhaul.cdc_reader.outbox.table_shape import describe
 from outhaul.sink.clickhouse import ClickHouse
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from redis import RedisError
 from outhaul.cdc_reader.operate.exporter.metric_family import counter, gauge
 from outhaul.sink.app import make_app
 from outhaul.sink.errors import Exit, TransientError
-from outhaul.sink.keys import reader_key
 from outhaul.sink.redis.payloads import Payloads
+from outhaul.sink.redis_keys import reader_key
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric

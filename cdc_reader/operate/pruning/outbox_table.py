@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import sql
 
-from outhaul.cdc_reader.operate.pruning.proof import OutboxRow
+from outhaul.cdc_reader.operate.pruning.stored_rows import OutboxRow
 from outhaul.cdc_reader.postgres.errors import error_of
 from outhaul.cdc_reader.postgres.preflight import connection_error
 from outhaul.sink.errors import Exit, FatalError, TransientError

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from outhaul.cdc_reader.operate.pruning.outbox_table import OutboxTable
     from outhaul.cdc_reader.operate.pruning.partition_bounds import Range
-    from outhaul.cdc_reader.operate.pruning.proof import OutboxRow
+    from outhaul.cdc_reader.operate.pruning.stored_rows import OutboxRow
 
     Prove = Callable[[Sequence[OutboxRow]], set[OutboxRow]]
 

@@ -1,8 +1,8 @@
 """Age -> the outbox without the rows that are older and proven stored; and a report of the older ones that are not.
 
-Edge: Postgres and ClickHouse, by `outbox_table.py`, `proof.py` and `partitions.py`. Rows go some at a time, by primary
-key, each batch in a transaction of its own; between two of them it rests as long as the last one took. Dying at any
-point leaves fewer rows and nothing else, so the next pass goes on from there.
+Edge: Postgres and ClickHouse, by `outbox_table.py`, `stored_rows.py` and `partitions.py`. Rows go some at a time, by
+primary key, each batch in a transaction of its own; between two of them it rests as long as the last one took. Dying at
+any point leaves fewer rows and nothing else, so the next pass goes on from there.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from outhaul.cdc_reader.operate.pruning import partitions
 from outhaul.cdc_reader.operate.pruning.outbox_table import BEFORE_ALL, LockedError, paused
-from outhaul.cdc_reader.operate.pruning.proof import proven
+from outhaul.cdc_reader.operate.pruning.stored_rows import proven
 from outhaul.sink.failpoint import reach
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from outhaul.cdc_reader.operate.pruning.outbox_table import OutboxTable
-    from outhaul.cdc_reader.operate.pruning.proof import OutboxRow
+    from outhaul.cdc_reader.operate.pruning.stored_rows import OutboxRow
     from outhaul.sink.clickhouse import ClickHouse
     from outhaul.sink.settings import Outbox
 

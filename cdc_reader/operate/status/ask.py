@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from outhaul.cdc_reader.outbox.heal_due import due
 from outhaul.cdc_reader.session.pause_requests import ask
-from outhaul.cdc_reader.session.state import ReaderState
+from outhaul.cdc_reader.session.reader_state import ReaderState
 from outhaul.cdc_reader.slots import retained_wal
-from outhaul.sink.keys import ANY, pulse_key, reader_key, reconnecting_key, standby_key
+from outhaul.sink.redis_keys import ANY, pulse_key, reader_key, reconnecting_key, standby_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

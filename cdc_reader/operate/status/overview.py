@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from outhaul.cdc_reader.operate.status.ask import ClickHouseState, RedisState
     from outhaul.cdc_reader.session.pause import Pause
-    from outhaul.cdc_reader.session.state import ReaderState
+    from outhaul.cdc_reader.session.reader_state import ReaderState
     from outhaul.cdc_reader.slots.retained_wal import Slot
     from outhaul.sink.clickhouse import ClickHouse
     from outhaul.sink.position import Lsn

@@ -12,7 +12,7 @@ from outhaul.cdc_reader.slots import retained_wal
 
 if TYPE_CHECKING:
     from outhaul.cdc_reader.operate.status.ask import ClickHouseState, PostgresState, RedisState
-    from outhaul.cdc_reader.session.state import ReaderState
+    from outhaul.cdc_reader.session.reader_state import ReaderState
     from outhaul.cdc_reader.slots.retained_wal import Slot
     from outhaul.sink.settings import Stream
 

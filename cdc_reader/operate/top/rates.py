@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from outhaul.cdc_reader.slots import retained_wal
 
 if TYPE_CHECKING:
-    from outhaul.cdc_reader.session.state import ReaderState
+    from outhaul.cdc_reader.session.reader_state import ReaderState
     from outhaul.cdc_reader.slots.retained_wal import Slot
 
 # The reader reports its counters once a second; over fewer seconds a rate would jump.

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
     from outhaul.cdc_reader.operate.status.ask import ClickHouseState, PostgresState, RedisState
-    from outhaul.cdc_reader.operate.top.poll import Latest
+    from outhaul.cdc_reader.operate.top.polling import Latest
+    from outhaul.cdc_reader.operate.top.problem_history import Trouble
     from outhaul.cdc_reader.operate.top.rates import Rate
-    from outhaul.cdc_reader.operate.top.troubles import Trouble
-    from outhaul.cdc_reader.session.state import ReaderState
+    from outhaul.cdc_reader.session.reader_state import ReaderState
     from outhaul.cdc_reader.slots.retained_wal import Slot
 
 _MORE = "…"

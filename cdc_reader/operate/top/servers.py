@@ -19,7 +19,7 @@ from outhaul.cdc_reader.operate.status.ask import (
     ask_postgres,
     ask_redis,
 )
-from outhaul.cdc_reader.operate.top.poll import ServerPoller
+from outhaul.cdc_reader.operate.top.polling import ServerPoller
 from outhaul.cdc_reader.postgres.connect import connect_stream, end_of_primary
 from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.errors import PipelineError

@@ -1,8 +1,8 @@
 """Error, at a place that knows what it means -> an event in Sentry, or nothing.
 
 Edge: sentry-sdk. What stops a process is told at once; what is repeated until it works only when it has lasted, as a
-warning; each kind seldom (sink/telemetry/sentry/patience.py). A kind is class, code and process, and one kind is one
-issue.
+warning; each kind seldom (sink/telemetry/sentry/repeated_errors.py). A kind is class, code and process, and one kind is
+one issue.
 
 Source: https://docs.sentry.io/platforms/python/usage/sdk-fingerprinting/
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Literal
 
-    from outhaul.sink.telemetry.sentry.patience import Patience
+    from outhaul.sink.telemetry.sentry.repeated_errors import Patience
 
 # How long a process that ends waits for Sentry, in seconds.
 _FLUSH_S = 2.0

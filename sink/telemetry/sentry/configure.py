@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from outhaul.sink.telemetry.scrub import scrub_of
 from outhaul.sink.telemetry.sentry import capture
-from outhaul.sink.telemetry.sentry.patience import Patience
 from outhaul.sink.telemetry.sentry.redact import Redact
+from outhaul.sink.telemetry.sentry.repeated_errors import Patience
 
 if TYPE_CHECKING:
     from collections.abc import Callable

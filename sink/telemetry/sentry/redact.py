@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from outhaul.sink.codes import POISON
+from outhaul.sink.clickhouse_errors import POISON
 from outhaul.sink.errors import PipelineError
 
 if TYPE_CHECKING:

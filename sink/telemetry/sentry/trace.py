@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from outhaul.sink.keys import COPY
-from outhaul.sink.telemetry.sentry.producers import Producer, producers_of
+from outhaul.sink.lanes import COPY
+from outhaul.sink.telemetry.sentry.producer_traces import Producer, producers_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

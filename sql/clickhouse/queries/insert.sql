@@ -7,5 +7,5 @@ WHERE throwIf(
     (SELECT argMax(owner, (epoch, owner)) FROM ${epochs} WHERE source = {fence:String}) != {owner:String},
     'outhaul: a newer reader has taken over'
 ) = 0
-${unless_held}
+${unless_stored}
 FORMAT ArrowStream

@@ -40,7 +40,7 @@ def without_question() -> None:
 
     real = vars(insert)["query"]
     vars(recovery)["ask"] = lambda *_: NOTHING_HELD
-    vars(insert)["query"] = lambda name, **values: "" if name == "unless_held" else real(name, **values)
+    vars(insert)["query"] = lambda name, **values: "" if name == "unless_stored" else real(name, **values)
 
 
 def slowly() -> None:

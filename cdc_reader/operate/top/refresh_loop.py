@@ -14,14 +14,14 @@ from rich.live import Live
 
 from outhaul.cdc_reader.operate.status.ask import PostgresState
 from outhaul.cdc_reader.operate.status.problems import judge
+from outhaul.cdc_reader.operate.top.problem_history import Troubles
 from outhaul.cdc_reader.operate.top.rates import Growth, Rates
 from outhaul.cdc_reader.operate.top.screen import View, is_old, screen
 from outhaul.cdc_reader.operate.top.servers import poll_all
 from outhaul.cdc_reader.operate.top.terminal import fill, keys
-from outhaul.cdc_reader.operate.top.troubles import Troubles
 
 if TYPE_CHECKING:
-    from outhaul.cdc_reader.operate.top.poll import Latest
+    from outhaul.cdc_reader.operate.top.polling import Latest
     from outhaul.cdc_reader.operate.top.servers import Servers
     from outhaul.cdc_reader.slots.retained_wal import Slot
     from outhaul.sink.settings import Stream

@@ -12,7 +12,8 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Self
 
 from outhaul.sink.errors import ForeignMessageError
-from outhaul.sink.keys import COPY, STREAM, fence, payload_key
+from outhaul.sink.lanes import COPY, STREAM, fence
+from outhaul.sink.redis_keys import payload_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -2,7 +2,7 @@
 
 import pytest
 
-from outhaul.sink.codes import POISON, TRANSIENT, error_of
+from outhaul.sink.clickhouse_errors import POISON, TRANSIENT, error_of
 from outhaul.sink.errors import Exit, FatalError, PipelineError, PoisonError, TransientError
 
 

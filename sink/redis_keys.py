@@ -1,27 +1,12 @@
-"""Source, lane, batch -> the names under which they are found in Redis, and among ClickHouse's running queries.
+"""Source, fence, batch -> the keys under which Redis has them.
 
 Pure. All keys of a source have its name as their hash tag: in a Redis cluster they lie in one place.
 """
 
 from __future__ import annotations
 
-# The rows of a source come in lanes, each with a fence of its own: the stream's, or one for each shard of it, and that
-# of rows copied from the outbox.
-STREAM = "stream"
-COPY = "copy"
-
-# In the place of a worker's name: whichever it is.
+# Stands for any worker where a key has a worker's name.
 ANY = "any"
-
-
-def fence(source: str, lane: str) -> str:
-    """Return the name under which the epochs of a lane are counted, in ClickHouse and in Redis."""
-    return source if lane == STREAM else f"{source}/{lane}"
-
-
-def stream_lane(shard: int, shards: int) -> str:
-    """Return the lane of one shard of a stream."""
-    return f"{STREAM}_{shard}of{shards}"
 
 
 def payload_key(source: str, token: str) -> str:
@@ -83,8 +68,3 @@ def celery_prefix(source: str) -> str:
 def letters_key(source: str, run: str) -> str:
     """Return the Redis list on which the sink says what became of the dead letters of one retry."""
     return f"outhaul:{{{source}}}:letters:{run}"
-
-
-def mark(fence: str) -> str:
-    """Return the log_comment by which the inserts behind one fence are found among the running queries."""
-    return f"outhaul:{fence}"

@@ -24,8 +24,8 @@ from outhaul.sink.report import Outcome
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from outhaul.cdc_reader.session.events import Packed
-    from outhaul.cdc_reader.session.state import Progress
+    from outhaul.cdc_reader.session.loop_events import Packed
+    from outhaul.cdc_reader.session.reader_state import Progress
     from outhaul.sink.position import Lsn
     from outhaul.sink.report import Report
     from outhaul.sink.settings import Stream

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from outhaul.sink.telemetry.sentry.producers import MOST, Producer, producers_of
+from outhaul.sink.telemetry.sentry.producer_traces import MOST, Producer, producers_of
 from outhaul.sink.telemetry.sentry.trace import is_followed
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
