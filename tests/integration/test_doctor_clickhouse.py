@@ -57,7 +57,7 @@ def test_parts_that_pile_up_are_counted_by_partition(world: World) -> None:
         )
     found = of_clickhouse(world)["parts"]
     assert found.state is State.WARN
-    assert found.found == "2 in the fullest partition, delayed at 2, refused at 3000"
+    assert found.found == "2 in the fullest partition; inserts delayed at 2, refused at 3000"
     world.clickhouse.command(found.fix.split("  --")[0])
 
 
@@ -68,7 +68,7 @@ def test_dead_letters_of_this_source_are_counted(world: World) -> None:
             f"VALUES ('{{}}', 'test', '{source}', 1, 1)"
         )
     found = of_clickhouse(world)["dead letters"]
-    assert (found.state, found.found) == (State.WARN, "1 events could not be stored as they are")
+    assert (found.state, found.found) == (State.WARN, "1 events could not be stored; they are kept")
 
 
 def test_a_privilege_that_the_server_denies_is_told_apart(world: World) -> None:

@@ -71,21 +71,23 @@ def test_the_doctor_says_what_sentinels_say(sentinels: Sentinels) -> None:
     found = of_doctor(sentinels.url(database=2))
     primary = sentinels.primary()
     assert (found["place"].state, found["replicas"].state) == (State.PASS, State.PASS)
-    assert found["place"].found == f"the primary of {MASTER} is {primary}, as 3 of 3 say"
+    assert found["place"].found == f"the primary of {MASTER} is {primary}, according to 3 of 3"
     dead = f"{HOST}:{free_port()}"
     found = of_doctor(sentinels.url().replace(f"@{sentinels.sentinels[0]}", f"@{dead}"))
     assert found["place"].state is State.WARN
-    assert found["place"].found.endswith(f"as 2 of 3 say; {dead}: no answer (ConnectionError)")
+    assert found["place"].found.endswith(f"according to 2 of 3; {dead}: no answer (ConnectionError)")
     only = f",{','.join(map(str, sentinels.sentinels[1:]))}"
-    assert of_doctor(sentinels.url().replace(only, ""))["place"].found.endswith("and it is the only one named")
+    assert of_doctor(sentinels.url().replace(only, ""))["place"].found.endswith(
+        "and it is the only one in OUTHAUL_REDIS_URL"
+    )
 
 
 def test_the_doctor_says_which_node_has_the_slot(cluster: Cluster) -> None:
     found = of_doctor(cluster.url())
     slot = key_slot(b"{outhaul}")
-    assert found["place"].found == f"the node with slot {slot} is {cluster.owner('outhaul')}, as 3 of 3 say"
+    assert found["place"].found == f"the node with slot {slot} is {cluster.owner('outhaul')}, according to 3 of 3"
     assert (found["place"].state, found["replicas"].state) == (State.PASS, State.WARN)
-    assert found["replicas"].found == "none: when the node dies, events wait until it is back"
+    assert found["replicas"].found == "none: if the node fails, events wait until it runs again"
 
 
 def test_the_doctor_knows_a_node_that_the_address_takes_for_a_server(cluster: Cluster) -> None:
@@ -225,7 +227,7 @@ def test_both_are_asked_over_tls_and_the_keys_are_there_by_tls_too(sentinels: Se
             until(lambda: b"cluster_state:ok" in node.ask("CLUSTER", "INFO"), what="it is up")
             url = f"rediss+cluster://:{PASSWORD}@{HOST}:{door.port}?ssl_ca_certs={papers.ca}"
             assert of_doctor(url)["place"].found.endswith(
-                f" is {HOST}:{door.port}, as 1 of 1 say, and it is the only one named"
+                f" is {HOST}:{door.port}, according to 1 of 1, and it is the only one in OUTHAUL_REDIS_URL"
             )
             settings = load(redis_url=url)
             with make_app(settings) as app:

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from outhaul.cdc_reader.operate.doctor import standby_checks
 from outhaul.cdc_reader.operate.doctor.finding import State
-from outhaul.cdc_reader.operate.doctor.standby_checks import Answer, Primary, Standby
+from outhaul.cdc_reader.operate.doctor.standby_checks import Primary, Standby, StandbyFacts
 from outhaul.cdc_reader.postgres.connect import check_one_host, check_same_cluster, check_standby_version, renamed
 from outhaul.sink.errors import Exit, FatalError, TransientError
 from outhaul.sink.settings import Settings
@@ -70,7 +70,7 @@ def test_an_error_names_the_setting_that_leads_to_the_server() -> None:
 
 
 def judged(standby_: Standby = STANDBY, primary: Primary = PRIMARY) -> dict[str, Finding]:
-    return {found.check: found for found in standby_checks.judge(Answer(standby_, primary, SERVER), OTHER)}
+    return {found.check: found for found in standby_checks.judge(StandbyFacts(standby_, primary, SERVER), OTHER)}
 
 
 def test_a_standby_that_follows_and_is_heard_has_nothing_to_mend() -> None:

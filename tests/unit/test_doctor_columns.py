@@ -66,7 +66,7 @@ def test_columns_that_come_as_text_or_are_new_or_are_hidden_are_named() -> None:
     ]
     findings = found(outbox, STORED)
     assert findings["stored as text"].found.startswith("amount (money)")
-    assert findings["new columns"].found == "amount (String), tenant (UUID): will be added by the next batch"
+    assert findings["new columns"].found == "amount (String), tenant (UUID): the next batch adds them to ClickHouse"
     assert findings["new columns"].state is State.PASS
     assert (findings["not published"].state, "secret" in findings["not published"].found) == (State.WARN, True)
     assert "column secret" not in findings

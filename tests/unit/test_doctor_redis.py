@@ -20,7 +20,7 @@ INFO = redis_checks.Info(
     policy="noeviction",
     max_memory=0,
     used_memory=1000,
-    persistence="none seen",
+    persistence="none reported",
 )
 WORKER = worker_checks.Worker("one@host", frozenset({WRITE_BATCH}), 80.0, 100.0, 300)
 CLOCK = clock_offsets.Offset(0.0, 0.001)
@@ -29,7 +29,7 @@ CLOCK = clock_offsets.Offset(0.0, 0.001)
 def judged(
     trip_s: float = 0.001, refused: TransientError | None = None, info: redis_checks.Info = INFO
 ) -> dict[str, State]:
-    return {one.check: one.state for one in redis_checks.judge(redis_checks.Answer(info, refused, trip_s, CLOCK))}
+    return {one.check: one.state for one in redis_checks.judge(redis_checks.RedisFacts(info, refused, trip_s, CLOCK))}
 
 
 def test_a_redis_as_it_should_be_has_nothing_to_mend() -> None:
@@ -87,7 +87,7 @@ def test_a_replica_a_cluster_a_refused_payload_and_a_long_way_are_named() -> Non
 
 
 def of_workers(*workers: worker_checks.Worker, queued: int = 0) -> dict[str, State]:
-    return {one.check: one.state for one in worker_checks.judge(worker_checks.Answer(queued, workers), Settings())}
+    return {one.check: one.state for one in worker_checks.judge(worker_checks.WorkerFacts(queued, workers), Settings())}
 
 
 def test_workers_with_our_task_and_our_limits_have_nothing_to_mend() -> None:

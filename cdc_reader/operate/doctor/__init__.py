@@ -1,5 +1,5 @@
-"""Settings and servers -> a checklist: what is as it must be, what could be better, what is broken, and the fix.
+"""Settings and servers -> a checklist: what passes, what needs attention, what is broken, and the fix for it.
 
-One file asks each server (`postgres`, `clickhouse`, `redis`, `celery`, `monitoring`: edges), the others judge what was
-answered (pure); `examine` joins them.
+Each server has a file that asks it (`postgres_checks`, `clickhouse_checks`, `redis_checks`, `worker_checks`,
+`monitoring_checks`, `standby_checks`: edges); the other files judge the answers (pure). `checklist` joins them.
 """

@@ -1,7 +1,7 @@
 """Settings -> all findings, by server.
 
-Edge: asks all servers at once, each in a thread of its own and for a bounded time; one that does not answer fails its
-own section in one line, and the others are judged all the same.
+Edge: asks all servers at the same time, each in its own thread and with a time limit. A server that does not answer is
+one failed check in its section; the other sections are complete.
 """
 
 from __future__ import annotations
@@ -31,16 +31,21 @@ from outhaul.sink.errors import PipelineError, TransientError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from outhaul.cdc_reader.operate.doctor.clickhouse_checks import ClickHouseFacts
+    from outhaul.cdc_reader.operate.doctor.postgres_checks import PostgresFacts
+    from outhaul.cdc_reader.operate.doctor.redis_checks import RedisFacts
+    from outhaul.cdc_reader.operate.doctor.standby_checks import StandbyFacts
     from outhaul.sink.settings import Outbox, Settings
 
-# Each answer has limits of its own, of a few seconds; this bounds all of them together.
+
+# Each server has its own time limit of a few seconds; this is the limit for all of them together.
 WITHIN_S = 10.0
 
 _Answer = TypeVar("_Answer")
 
 
 def examine(settings: Settings, *, within_s: float = WITHIN_S) -> list[Section]:
-    """Ask and judge everything; takes `within_s` seconds at most, and raises nothing that a server can cause."""
+    """Ask all servers and judge the answers; takes at most `within_s` seconds. An error of a server does not raise."""
     deadline = time.monotonic() + within_s
     first, *streams = settings.streams()
     outboxes = settings.outboxes()
@@ -52,7 +57,7 @@ def examine(settings: Settings, *, within_s: float = WITHIN_S) -> list[Section]:
         begin(lambda: monitoring_checks.ask(settings)),
     )
     of_standby = begin(partial(standby_checks.ask, settings)) if is_elsewhere(settings) else None
-    # What is of the pipeline as a whole is said of its first outbox; the others are asked after as if they were alone.
+    # The first outbox is asked about together with the pipeline as a whole; each further one has its own section.
     further = [
         (
             outbox,
@@ -90,13 +95,13 @@ def examine(settings: Settings, *, within_s: float = WITHIN_S) -> list[Section]:
 
 
 def begin(ask: Callable[[], _Answer]) -> Future[_Answer]:
-    """Run a question in a thread that nobody has to wait for."""
+    """Run a question in a daemon thread; the process can end without it."""
     future: Future[_Answer] = Future()
 
     def run() -> None:
         try:
             future.set_result(ask())
-        except BaseException as error:  # noqa: BLE001 - it is raised where the answer is looked at
+        except BaseException as error:  # noqa: BLE001 - `answer` raises it
             future.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
@@ -104,11 +109,11 @@ def begin(ask: Callable[[], _Answer]) -> Future[_Answer]:
 
 
 def answer(asked: Future[_Answer], who: str, deadline: float, within_s: float) -> _Answer | PipelineError:
-    """Return the answer, or the error of ours that came of it; waits until `deadline` by the monotonic clock."""
+    """Return the answer, or the `PipelineError` that was raised; waits until `deadline` by the monotonic clock."""
     try:
         return asked.result(max(0.0, deadline - time.monotonic()))
     except TimeoutError:
-        return TransientError(f"{who} has not answered within {within_s:g} s", todo="Ask again when it is less busy")
+        return TransientError(f"{who} has not answered within {within_s:g} s", todo="Try again when it is less busy")
     except PipelineError as error:
         return error
 
@@ -120,17 +125,15 @@ def _section(group: str, found: _Answer | PipelineError, judge: Callable[[_Answe
 
 
 def _standby(
-    asked: Future[standby_checks.Answer] | None, settings: Settings, deadline: float, within_s: float
+    asked: Future[StandbyFacts] | None, settings: Settings, deadline: float, within_s: float
 ) -> Iterator[Section]:
-    """Judge the server of OUTHAUL_STREAM_DSN, where there is one."""
+    """Judge the server of OUTHAUL_STREAM_DSN, if that is set."""
     if asked is not None:
         found = answer(asked, "the standby, or its primary,", deadline, within_s)
         yield _section("Standby", found, lambda answered: standby_checks.judge(answered, settings))
 
 
-def _both(
-    pg: postgres_checks.Postgres | PipelineError, ch: clickhouse_checks.Answer | PipelineError
-) -> Iterable[Finding]:
+def _both(pg: PostgresFacts | PipelineError, ch: ClickHouseFacts | PipelineError) -> Iterable[Finding]:
     compared = list(_columns(pg, ch))
     if isinstance(pg, PipelineError) or isinstance(ch, PipelineError) or isinstance(pg.link, PipelineError):
         return compared
@@ -139,20 +142,18 @@ def _both(
     return [timeline_checks.judge(pg.link, ch.stored.epoch), *compared]
 
 
-def _columns(
-    pg: postgres_checks.Postgres | PipelineError, ch: clickhouse_checks.Answer | PipelineError
-) -> Iterable[Finding]:
+def _columns(pg: PostgresFacts | PipelineError, ch: ClickHouseFacts | PipelineError) -> Iterable[Finding]:
     if isinstance(pg, PipelineError) or isinstance(ch, PipelineError):
-        return [warn("comparison", "not made: a server does not answer")]
+        return [warn("comparison", "skipped, because a server does not answer")]
     if pg.outbox is None or isinstance(ch.stored, PipelineError):
-        return [warn("comparison", "not made: a table is missing", "outhaul setup")]
+        return [warn("comparison", "skipped, because a table is missing", "outhaul setup")]
     return column_match.judge(pg.columns, ch.stored.columns, ch.stored.events)
 
 
 def _outbox(
-    outbox: Outbox, pg: postgres_checks.Postgres | PipelineError, ch: clickhouse_checks.Answer | PipelineError
+    outbox: Outbox, pg: PostgresFacts | PipelineError, ch: ClickHouseFacts | PipelineError
 ) -> Iterator[Finding]:
-    """Judge what is an outbox' own, of one beside the first."""
+    """Judge a further outbox: its tables on both sides, and their columns."""
     if not isinstance(pg, PipelineError):
         yield from postgres_checks.judge_outbox(pg, outbox, outbox.settings.publication)
     if not isinstance(ch, PipelineError) and not isinstance(ch.stored, PipelineError):
@@ -162,6 +163,6 @@ def _outbox(
 
 
 def _clocks(
-    **answers: postgres_checks.Postgres | clickhouse_checks.Answer | redis_checks.Answer | PipelineError,
+    **answers: PostgresFacts | ClickHouseFacts | RedisFacts | PipelineError,
 ) -> Finding:
     return clock_offsets.judge({name: one.clock for name, one in answers.items() if not isinstance(one, PipelineError)})

@@ -1,6 +1,6 @@
-"""Settings -> what ClickHouse says of itself, our rights and tables; and the findings of that.
+"""Settings -> version, grants and tables of ClickHouse, and the findings about them.
 
-Edge: asks only; no table is written to.
+Edge: reads only.
 
 Source: https://clickhouse.com/docs/operations/system-tables
 """
@@ -34,7 +34,7 @@ _SYNTAX_ERROR = 62
 _DEAD_LETTERS = "SELECT count() FROM {table} WHERE cdc_source = {{source:String}}"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-# The first and the last moment that the reader takes for one that ClickHouse holds.
+# The first and the last time that the reader sends to ClickHouse; others become dead letters.
 _ENDS = (
     _EPOCH + timedelta(days=POSTGRES_EPOCH_DAYS + FIRST_DAY),
     _EPOCH + timedelta(days=POSTGRES_EPOCH_DAYS + LAST_DAY + 1) - _MICROSECOND,
@@ -43,7 +43,7 @@ _ENDS = (
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What is known of the tables once all three are there."""
+    """The tables, if all of them exist."""
 
     events: schema.Table
     letters: schema.Table
@@ -56,8 +56,8 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """All that was answered; `stored` is an error where a table is missing."""
+class ClickHouseFacts:
+    """All answers; `stored` is an error if a table is missing."""
 
     version: str
     rights: clickhouse_grants.Rights
@@ -65,8 +65,8 @@ class Answer:
     clock: Offset
 
 
-def ask(stream: Stream, outboxes: Sequence[Outbox]) -> Answer:
-    """Ask everything of the tables of these outboxes; of the first one, in detail.
+def ask(stream: Stream, outboxes: Sequence[Outbox]) -> ClickHouseFacts:
+    """Ask about the tables of these outboxes; about those of the first one, in detail.
 
     Raises:
         PipelineError: ClickHouse refuses or does not answer.
@@ -76,18 +76,20 @@ def ask(stream: Stream, outboxes: Sequence[Outbox]) -> Answer:
         names = schema.table_names(stream.settings, outboxes)
         version = clickhouse.rows("SELECT version()")[0][0]
         clock = measured(lambda: float(clickhouse.rows("SELECT toUnixTimestamp64Micro(now64(6)) / 1e6")[0][0]))
-        return Answer(version, _rights(clickhouse, names, outboxes), _stored(clickhouse, stream, outboxes), clock)
+        return ClickHouseFacts(
+            version, _rights(clickhouse, names, outboxes), _stored(clickhouse, stream, outboxes), clock
+        )
     except TransientError as error:
         raise clickhouse_away(error) from error
     finally:
         clickhouse.close()
 
 
-def judge(answer: Answer, settings: Settings) -> Iterator[Finding]:
-    """Judge all that was answered."""
-    yield clickhouse_tables.version(answer.version, settings.context_type)
-    yield from clickhouse_grants.judge(answer.rights)
-    stored = answer.stored
+def judge(facts: ClickHouseFacts, settings: Settings) -> Iterator[Finding]:
+    """Judge all answers."""
+    yield clickhouse_tables.version(facts.version, settings.context_type)
+    yield from clickhouse_grants.judge(facts.rights)
+    stored = facts.stored
     if isinstance(stored, PipelineError):
         yield broken("tables", stored)
         return
@@ -102,7 +104,7 @@ def judge(answer: Answer, settings: Settings) -> Iterator[Finding]:
 
 
 def granted(clickhouse: ClickHouse, privilege: str, on: str) -> bool | None:
-    """Tell whether our user has a privilege; None where the server is too old to say.
+    """Tell whether the user has a privilege; None if the server is too old for CHECK GRANT.
 
     Raises:
         PipelineError: ClickHouse does not answer.
@@ -172,7 +174,7 @@ def _consistency(clickhouse: ClickHouse, events: schema.Table) -> clickhouse_tab
 
 
 def _ends(clickhouse: ClickHouse, columns: Sequence[StoredColumn]) -> dict[str, str]:
-    """Return what becomes of the first and the last time, by what was sent; where events have a time of day."""
+    """Return how ClickHouse stores the first and the last time, by the time sent; empty if events have only dates."""
     kind = next((column.type for column in columns if column.name == "event_date_time"), "")
     return {_text(end): _end(clickhouse, kind, end) for end in _ENDS} if "DateTime" in kind else {}
 
@@ -206,7 +208,7 @@ def _epoch(clickhouse: ClickHouse, stream: Stream) -> Epoch | None:
 
 
 def _visible(clickhouse: ClickHouse, text: str, **parameters: Any) -> Sequence[Sequence[Any]] | None:
-    """Return the rows of a query, or None where our user may not ask it."""
+    """Return the rows of a query, or None if the user lacks the privilege for it."""
     try:
         return clickhouse.rows(text, parameters=parameters)
     except PipelineError as error:

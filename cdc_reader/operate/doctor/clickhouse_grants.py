@@ -1,4 +1,4 @@
-"""What ClickHouse lets our user do -> findings: enough for reader and workers?
+"""Privileges of the ClickHouse user -> findings: whether they are enough for reader and workers.
 
 Pure.
 
@@ -23,7 +23,7 @@ Right = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """Who we are, and by (privilege, table) whether we have it; None where the server cannot say."""
+    """The user, and by (privilege, table) whether the user has it; None if the server cannot tell."""
 
     user: str
     database: str
@@ -32,19 +32,19 @@ class Rights:
 
 
 def wanted(names: Sequence[str], events: Sequence[str]) -> tuple[Right, ...]:
-    """Return all that reader and workers use; `names` are the pipeline's tables, `events` those that have events."""
+    """Return all privileges that reader and workers use; `events` are those of the tables `names` that have events."""
     on_tables = [(privilege, name) for name in names for privilege in ("INSERT", "SELECT")]
     return (*on_tables, _PROCESSES, *((_ADD_COLUMN, name) for name in events))
 
 
 def judge(rights: Rights) -> Iterator[Finding]:
-    """Judge all of them."""
+    """Judge all privileges."""
     if rights.readonly:
         todo = f"ALTER USER {rights.user} SETTINGS readonly = 0"
-        yield fail("read-only", f"user {rights.user!r} may only read: readonly is set in its profile", todo)
+        yield fail("read-only", f"user {rights.user!r} can only read: its profile sets readonly", todo)
     own = [right for right in rights.held if right[0] in {"INSERT", "SELECT"} and right != _PROCESSES]
-    yield _judge("read and write", own, rights, fail, "no batch can be stored without")
-    yield _judge("running inserts", [_PROCESSES], rights, warn, "without, a reader that takes over waits a minute")
+    yield _judge("read and write", own, rights, fail, "no batch can be stored without it")
+    yield _judge("running inserts", [_PROCESSES], rights, warn, "a reader that takes over waits a minute without it")
     added = [right for right in rights.held if right[0] == _ADD_COLUMN]
     yield _judge("add columns", added, rights, warn, "a new column of the outbox would stop the worker")
 
@@ -58,7 +58,7 @@ def _judge(
         todo = " ".join(f"GRANT {right[0]} ON {_qualified(right[1], rights)} TO {rights.user};" for right in missing)
         return otherwise(check, f"user {rights.user!r} lacks {named}: {why}", todo)
     if any(rights.held[right] is None for right in asked):
-        return warn(check, "this server is too old to tell", f"SHOW GRANTS FOR {rights.user}")
+        return warn(check, "not checked: this server is too old for CHECK GRANT", f"SHOW GRANTS FOR {rights.user}")
     privileges = " and ".join(dict.fromkeys(privilege for privilege, _ in asked))
     names = ", ".join(dict.fromkeys(name for _, name in asked))
     return fine(check, f"{privileges} on {names if len(asked) == 1 else 'all tables'}")

@@ -1,4 +1,4 @@
-"""What was looked at and how it is -> Finding, the line of a checklist.
+"""A check and its result -> Finding, a line of the checklist.
 
 Pure.
 """
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class State(StrEnum):
-    """How a thing is: as it must be, worth a change, or broken."""
+    """The result of a check: it passes, it needs attention, or it is broken."""
 
     PASS = "pass"  # noqa: S105 - no password
     WARN = "warn"
@@ -25,7 +25,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One check: what was found, one line, and what to type where it is not as it must be."""
+    """One check: what was found, in one line, and what to type if it does not pass."""
 
     check: str
     state: State
@@ -42,27 +42,27 @@ class Section:
 
 
 def fine(check: str, found: str) -> Finding:
-    """Return a finding that asks for nothing."""
+    """Return a check that passes."""
     return Finding(check, State.PASS, found)
 
 
 def warn(check: str, found: str, fix: str = "") -> Finding:
-    """Return a finding that an operator should know of."""
+    """Return a check that needs an operator's attention."""
     return Finding(check, State.WARN, found, fix)
 
 
 def fail(check: str, found: str, fix: str = "") -> Finding:
-    """Return a finding with which the pipeline does not work, or not for long."""
+    """Return a failed check: the pipeline does not work, or will soon stop."""
     return Finding(check, State.FAIL, found, fix)
 
 
 def broken(check: str, error: PipelineError) -> Finding:
-    """Return the finding that an error of ours is."""
+    """Return an error as a failed check."""
     return fail(check, error.message, error.todo)
 
 
 def tried(check: str, found: str, test: Callable[[], object]) -> Finding:
-    """Run a test that raises; `found` describes what passes it."""
+    """Run a test that raises if it fails; `found` describes the result if it passes."""
     try:
         test()
     except PipelineError as error:
@@ -71,13 +71,13 @@ def tried(check: str, found: str, test: Callable[[], object]) -> Finding:
 
 
 def worst(section: Section) -> State:
-    """Return the worst state in a section."""
+    """Return the worst state of a section."""
     states = {finding.state for finding in section.findings}
     return next((state for state in (State.FAIL, State.WARN) if state in states), State.PASS)
 
 
 def size(count: float) -> str:
-    """Print a number of bytes."""
+    """Return a number of bytes as text."""
     for unit in ("B", "kB", "MB", "GB"):
         if abs(count) < 1000:  # noqa: PLR2004 - the next unit
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

@@ -1,6 +1,6 @@
-"""Settings -> whether Sentry and the metrics port can be reached, where they are set.
+"""Settings -> findings: whether Sentry and the metrics port can be reached, if they are set.
 
-Edge: opens a connection to each and closes it; Sentry is sent nothing.
+Edge: opens a connection to each and closes it; it sends nothing to Sentry.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 _CONNECT_S = 3.0
 _LOOPBACK = "127.0.0.1"
-_ANY = {"", "0.0.0.0"}  # noqa: S104 - looked for, not listened on
+_ANY = {"", "0.0.0.0"}  # noqa: S104 - compared with a setting, not listened on
 
 
 def ask(settings: Settings) -> tuple[Finding, ...]:
-    """Try what is set; neither is needed for events to arrive, so neither fails."""
+    """Try what is set; the pipeline works without both, so a failure is only a warning."""
     return tuple(_tried(settings))
 
 
@@ -39,11 +39,11 @@ def _tried(settings: Settings) -> Iterator[Finding]:
 
 
 def sentry(dsn: str) -> Finding:
-    """Connect to the host of a DSN; its key is part of no message."""
+    """Connect to the host of a DSN; no message contains its key."""
     try:
         found = Dsn(dsn)
     except BadDsn:
-        return warn("Sentry", "the DSN is malformed", "OUTHAUL_SENTRY_DSN=https://key@host/project")
+        return warn("Sentry", "the DSN is malformed", "Set OUTHAUL_SENTRY_DSN=https://key@host/project")
     host, port = found.host, found.port
     try:
         socket.create_connection((host, port), _CONNECT_S).close()
@@ -53,7 +53,7 @@ def sentry(dsn: str) -> Finding:
 
 
 def metrics(port: int, host: str = _LOOPBACK) -> Finding:
-    """Ask the metrics port of the process on this machine that has these settings."""
+    """Ask the metrics port of a process on this machine that has these settings."""
     address = f"http://{host}:{port}/metrics"
     try:
         with urlopen(address, timeout=_CONNECT_S) as answer:
@@ -61,5 +61,5 @@ def metrics(port: int, host: str = _LOOPBACK) -> Finding:
                 return fine("metrics", f"{address} answers")
     except (URLError, OSError) as error:
         reason = getattr(error, "reason", error)
-        return warn("metrics", f"{address} does not answer ({reason})", "outhaul reader  # or is it another machine's?")
-    return warn("metrics", f"{address} is answered by somebody else", "Set another OUTHAUL_METRICS_PORT")
+        return warn("metrics", f"{address} does not answer ({reason})", "outhaul reader  # or on another machine?")
+    return warn("metrics", f"another program answers at {address}", "Set another OUTHAUL_METRICS_PORT")

@@ -1,7 +1,7 @@
-"""Settings -> what Postgres says of itself, our role, outbox, publication and slot; and the findings of that.
+"""Settings -> server, role, outbox, publication and slot in Postgres, and the findings about them.
 
-Edge: one ordinary connection, one to the server that has the slot, one for replication that is closed again. Nothing is
-changed.
+Edge: one ordinary connection, one to the server that has the slot, and one for replication that is closed again. It
+changes nothing.
 
 Source: https://www.postgresql.org/docs/current/catalogs.html
 """
@@ -44,7 +44,7 @@ _ROLE: LiteralString = """
             FROM pg_class WHERE oid = to_regclass(%(table)s)) AS may_select
     FROM pg_roles WHERE rolname = current_user"""
 
-# No row where nobody made the role: apps then have rights of their own.
+# No row if the role does not exist: apps then have privileges of another role.
 _APP: LiteralString = """
     SELECT has_schema_privilege(rolname, relnamespace, 'USAGE') AS schema,
            has_table_privilege(rolname, outbox.oid, 'INSERT') AS insert,
@@ -66,7 +66,7 @@ _OUTBOX: LiteralString = """
         WHERE tree.isleaf AND leaf.oid <> outbox.oid) AS leaves
     WHERE outbox.oid = to_regclass(%(table)s)"""
 
-# By way of JSON: a column that this version does not have is NULL instead of an error.
+# Through JSON, so that a column that this version does not have is NULL, not an error.
 _PROSPECT: LiteralString = """
     SELECT safe_wal_size, pg_wal_lsn_diff(wal.lsn, confirmed_flush_lsn)::bigint AS behind_bytes,
            (to_jsonb(slot) ->> 'failover')::boolean AS failover
@@ -86,8 +86,8 @@ _COLUMNS: LiteralString = """
 
 
 @dataclass(frozen=True, slots=True)
-class Postgres:
-    """All that was answered."""
+class PostgresFacts:
+    """All answers."""
 
     server: postgres_settings.Server
     role: postgres_role.Role
@@ -102,8 +102,8 @@ class Postgres:
     app: AppRights | None = None
 
 
-def ask(stream: Stream, outboxes: Sequence[Outbox]) -> Postgres:
-    """Ask everything of a stream, and of the first of these outboxes.
+def ask(stream: Stream, outboxes: Sequence[Outbox]) -> PostgresFacts:
+    """Ask about a stream, and about the first of these outboxes.
 
     Raises:
         PipelineError: Postgres refuses or does not answer.
@@ -122,7 +122,7 @@ def ask(stream: Stream, outboxes: Sequence[Outbox]) -> Postgres:
         try:
             conn.execute("SET statement_timeout = '5s'")
             at_slot.execute("SET statement_timeout = '5s'")
-            return Postgres(
+            return PostgresFacts(
                 _one(conn, postgres_settings.Server, postgres_settings.QUERY, names),
                 _one(conn, postgres_role.Role, _ROLE, names),
                 try_link(stream),
@@ -142,7 +142,7 @@ def ask(stream: Stream, outboxes: Sequence[Outbox]) -> Postgres:
 
 
 def try_link(stream: Stream) -> History | PipelineError:
-    """Open a replication connection and close it again; return the server's history, or what went wrong."""
+    """Open a replication connection and close it again; return the server's history, or the error."""
     try:
         link = open_link(
             make_conninfo(stream.settings.slot_dsn, connect_timeout=_CONNECT_S), stream.slot, stream.publication
@@ -153,43 +153,43 @@ def try_link(stream: Stream) -> History | PipelineError:
         return error
 
 
-def judge(answer: Postgres, stream: Stream, outbox: Outbox) -> Iterator[Finding]:
-    """Judge all that was answered of a stream and of the first outbox."""
-    slot, elsewhere = answer.slot, is_elsewhere(stream.settings)
+def judge(facts: PostgresFacts, stream: Stream, outbox: Outbox) -> Iterator[Finding]:
+    """Judge all answers about a stream and the first outbox."""
+    slot, elsewhere = facts.slot, is_elsewhere(stream.settings)
     yield from postgres_settings.judge(
-        answer.server,
+        facts.server,
         stream.settings,
         has_slot=slot is not None or elsewhere,
         streams=elsewhere or (slot is not None and slot.active_pid is not None),
     )
-    refused = answer.link if isinstance(answer.link, PipelineError) else None
-    yield from postgres_role.judge(answer.role, outbox, refused)
-    yield postgres_encryption.judge(answer.encryption)
-    yield from publication_checks.outbox(answer.outbox, outbox.table)
-    if answer.app is not None:
-        yield postgres_role.app(answer.app, outbox.sql_table)
-    if answer.outbox is not None:
-        yield from publication_checks.publication(stream, answer.publication, answer.outbox)
-    yield from publication_checks.slot(stream, slot, answer.prospect, version=answer.server.version)
+    refused = facts.link if isinstance(facts.link, PipelineError) else None
+    yield from postgres_role.judge(facts.role, outbox, refused)
+    yield postgres_encryption.judge(facts.encryption)
+    yield from publication_checks.outbox(facts.outbox, outbox.table)
+    if facts.app is not None:
+        yield postgres_role.app(facts.app, outbox.sql_table)
+    if facts.outbox is not None:
+        yield from publication_checks.publication(stream, facts.publication, facts.outbox)
+    yield from publication_checks.slot(stream, slot, facts.prospect, version=facts.server.version)
 
 
-def judge_stream(answer: Postgres, stream: Stream) -> Iterator[Finding]:
-    """Judge what a shard has of its own: publication and slot."""
-    if answer.outbox is not None:
-        yield from publication_checks.publication(stream, answer.publication, answer.outbox)
-    yield from publication_checks.slot(stream, answer.slot, answer.prospect, version=answer.server.version)
+def judge_stream(facts: PostgresFacts, stream: Stream) -> Iterator[Finding]:
+    """Judge publication and slot of one shard."""
+    if facts.outbox is not None:
+        yield from publication_checks.publication(stream, facts.publication, facts.outbox)
+    yield from publication_checks.slot(stream, facts.slot, facts.prospect, version=facts.server.version)
 
 
-def judge_outbox(answer: Postgres, outbox: Outbox, publication: str) -> Iterator[Finding]:
-    """Judge one outbox of several: the table, its partitions, and whether we may read it."""
-    yield from publication_checks.outbox(answer.outbox, outbox.table)
-    if answer.outbox is None:
+def judge_outbox(facts: PostgresFacts, outbox: Outbox, publication: str) -> Iterator[Finding]:
+    """Judge one outbox of several: the table, its partitions, and the privilege to read it."""
+    yield from publication_checks.outbox(facts.outbox, outbox.table)
+    if facts.outbox is None:
         return
-    if answer.outbox.kind == "p" and answer.publication is not None:
-        yield publication_checks.partitions(publication, answer.outbox, via_root=answer.publication["pubviaroot"])
-    yield postgres_role.select(answer.role, outbox.sql_table)
-    if answer.app is not None:
-        yield postgres_role.app(answer.app, outbox.sql_table)
+    if facts.outbox.kind == "p" and facts.publication is not None:
+        yield publication_checks.partitions(publication, facts.outbox, via_root=facts.publication["pubviaroot"])
+    yield postgres_role.select(facts.role, outbox.sql_table)
+    if facts.app is not None:
+        yield postgres_role.app(facts.app, outbox.sql_table)
 
 
 def _one(conn: psycopg.Connection[Any], kind: type[_Facts], query: LiteralString, names: dict[str, Any]) -> _Facts:

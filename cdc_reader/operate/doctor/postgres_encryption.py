@@ -1,6 +1,6 @@
-"""The connection to Postgres -> finding: whether others can read along, or answer in its place.
+"""The connection to Postgres -> a finding: whether others can read it, or impersonate the server.
 
-Pure, but for `asked`, which asks a connection that is open.
+Pure, except that `asked` reads an open connection.
 
 Source: https://www.postgresql.org/docs/current/libpq-ssl.html
 """
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import psycopg
 
 _CHECK = "encryption"
-# libpq's own, where neither the DSN nor PGSSLMODE says anything.
+# libpq's default if neither the DSN nor PGSSLMODE sets sslmode.
 _DEFAULT_MODE = "prefer"
 _VERIFIED = "verify-full"
 _TODO = "Write sslmode=verify-full and sslrootcert= into OUTHAUL_POSTGRES_DSN (docs/security.md)"
@@ -25,7 +25,7 @@ _TODO = "Write sslmode=verify-full and sslrootcert= into OUTHAUL_POSTGRES_DSN (d
 
 @dataclass(frozen=True, slots=True)
 class Encryption:
-    """How a connection goes: `address` is the server's, empty for a socket; `mode` is libpq's sslmode."""
+    """A connection: `address` is the server's, empty for a Unix socket; `mode` is libpq's sslmode."""
 
     address: str
     is_encrypted: bool
@@ -33,7 +33,7 @@ class Encryption:
 
 
 def asked(conn: psycopg.Connection[Any]) -> Encryption:
-    """Look at an open connection."""
+    """Read the encryption of an open connection."""
     return Encryption(
         address=conn.info.hostaddr,
         is_encrypted=bool(conn.pgconn.ssl_in_use),
@@ -42,11 +42,11 @@ def asked(conn: psycopg.Connection[Any]) -> Encryption:
 
 
 def judge(found: Encryption) -> Finding:
-    """Judge it; what does not leave the machine needs none."""
+    """Judge a connection; one that does not leave the machine needs no encryption."""
     if not found.address or ip_address(found.address.partition("%")[0]).is_loopback:
-        return fine(_CHECK, "none needed: the server is on this machine")
+        return fine(_CHECK, "not needed: the server is on this machine")
     if not found.is_encrypted:
-        return warn(_CHECK, f"none on the way to {found.address}: whoever is in between reads all events", _TODO)
+        return warn(_CHECK, f"off: the network between here and {found.address} can read all events", _TODO)
     if found.mode != _VERIFIED:
-        return warn(_CHECK, f"TLS, but sslmode={found.mode} does not check whom it talks to", _TODO)
-    return fine(_CHECK, "TLS, and the server's certificate is checked")
+        return warn(_CHECK, f"TLS, but sslmode={found.mode} does not verify the server's certificate and name", _TODO)
+    return fine(_CHECK, "TLS, with a verified server certificate")

@@ -1,4 +1,4 @@
-"""Postgres' role and what it may do -> findings: enough for the reader, and not more.
+"""The Postgres role and its privileges -> findings: whether they are enough for the reader, and not more.
 
 Pure.
 
@@ -24,7 +24,7 @@ _APP = "rights of apps"
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """Who we are; `may_select` is None where there is no outbox."""
+    """The role of the DSN; `may_select` is None if the outbox does not exist."""
 
     name: str
     superuser: bool
@@ -35,7 +35,7 @@ class Role:
 
 @dataclass(frozen=True, slots=True)
 class AppRights:
-    """What the group role for apps may do with one outbox; None of what the outbox does not have."""
+    """Privileges of the apps' group role on one outbox; None if the outbox has no such column or sequence."""
 
     schema: bool
     insert: bool
@@ -45,7 +45,7 @@ class AppRights:
 
 
 def judge(role: Role, outbox: Outbox, refused: PipelineError | None) -> Iterator[Finding]:
-    """Judge attributes and grants; `refused` is what became of a replication connection, None where it opened."""
+    """Judge attributes and grants; `refused` is the error of a replication connection, None if it opened."""
     yield tried(
         "REPLICATION",
         f"role {role.name} has it",
@@ -59,36 +59,36 @@ def judge(role: Role, outbox: Outbox, refused: PipelineError | None) -> Iterator
 
 
 def connection(refused: PipelineError | None) -> Finding:
-    """Judge a replication connection that was tried."""
+    """Judge an attempt to open a replication connection."""
     if refused is None:
         return fine("replication connection", "opens")
     return fail(
         "replication connection",
         refused.message,
-        "Let pg_hba.conf admit this role to its database, then SELECT pg_reload_conf(); see max_wal_senders, too",
+        "Allow this role and database in pg_hba.conf, then SELECT pg_reload_conf(); also check max_wal_senders",
     )
 
 
 def select(role: Role, table: str) -> Finding:
-    """Judge the right to read the outbox; the stream does not ask for it."""
+    """Judge the privilege to read the outbox; the stream does not need it."""
     if role.may_select:
         return fine("SELECT", f"on {table}")
     return warn(
         "SELECT",
-        f"role {role.name!r} may not read {table}: it streams without, but cannot backfill or compare",
+        f"role {role.name!r} cannot read {table}: the reader streams, but backfill and verify fail",
         f'GRANT outhaul_reader TO "{role.name}";  -- or: GRANT SELECT ON {table} TO "{role.name}";',
     )
 
 
 def sessions(role: Role) -> Finding:
-    """Tell whether a second reader with this role could see that the first is silent; it is no need of a single one."""
+    """Report whether a standby reader with this role could see that the active one is silent; not a requirement."""
     if role.sees_sessions:
-        return fine("other sessions", "seen, so that a second reader could take over from a frozen one")
-    return fine("other sessions", f"not seen; for a second reader: GRANT pg_read_all_stats TO {role.name}")
+        return fine("other sessions", "visible, so a standby reader can take over from a frozen one")
+    return fine("other sessions", f"not visible; for a standby reader: GRANT pg_read_all_stats TO {role.name}")
 
 
 def app(rights: AppRights, table: str) -> Finding:
-    """Judge what members of outhaul_app can do: each of these is a refused INSERT, or a refused key, in an app."""
+    """Judge the privileges of outhaul_app; without one of them, an app's INSERT fails, or its INSERT with a key."""
     schema = table.partition(".")[0]
     lacking = [
         (what, f"GRANT {what} TO outhaul_app;")
@@ -101,16 +101,16 @@ def app(rights: AppRights, table: str) -> Finding:
         if held is False
     ]
     if not lacking:
-        return fine(_APP, f"outhaul_app may write to {table}")
+        return fine(_APP, f"outhaul_app can write to {table}")
     named = ", ".join(what for what, _ in lacking)
     todo = " ".join(statement for _, statement in lacking)
     return warn(_APP, f"role 'outhaul_app' lacks {named}: its members cannot write events", todo)
 
 
 def superuser(role: Role) -> Finding:
-    """Judge whether the role may do more than it needs."""
+    """Judge whether the role has more privileges than it needs."""
     if not role.superuser:
-        return fine("least privilege", f"{role.name} is no superuser")
+        return fine("least privilege", f"{role.name} is not a superuser")
     return warn(
         "least privilege",
         f"role {role.name!r} is a superuser, which the reader does not need",

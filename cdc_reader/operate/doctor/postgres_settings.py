@@ -1,4 +1,4 @@
-"""Postgres' settings and what is in use -> findings about the server.
+"""Postgres' settings, used slots and WAL senders -> findings about the server.
 
 Pure.
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from outhaul.sink.settings import Settings
 
 _NEWEST = 18
-# A machine that swaps, or a garbage collection, can keep a reader quiet for so long, in seconds.
+# Swapping or a garbage collection can delay a reader's answer by this long, in seconds.
 _SHORT_S = 5.0
-# A reader that is told its timeout answers so often in it (cdc_reader/reader.py).
+# The reader answers this often within wal_sender_timeout (cdc_reader/reader.py).
 _ANSWERS = 4
 
 QUERY: LiteralString = """
@@ -39,7 +39,7 @@ QUERY: LiteralString = """
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """What Postgres says of itself; None where its version has no such setting."""
+    """Settings of the server, and what is in use; None if its version has no such setting."""
 
     version: int  # server_version_num
     wal_level: str
@@ -55,7 +55,7 @@ class Server:
 
 
 def judge(server: Server, settings: Settings, *, has_slot: bool, streams: bool) -> Iterator[Finding]:
-    """Judge all; `has_slot` and `streams` tell whether our slot exists, and whether it has a session already."""
+    """Judge all; `has_slot` and `streams` tell whether the slot exists, and whether a session streams from it."""
     yield version(server.version)
     yield wal_level(server.wal_level, server.effective_wal_level)
     yield slots(server.used_slots, server.max_slots, has_slot=has_slot)
@@ -69,7 +69,7 @@ def judge(server: Server, settings: Settings, *, has_slot: bool, streams: bool) 
 
 
 def judge_sender(server: Server, settings: Settings, *, has_slot: bool) -> Iterator[Finding]:
-    """Judge what matters of a server beside the primary that has the slot and streams from it."""
+    """Judge the settings of a server other than the primary, if that server has the slot."""
     yield wal_level(server.wal_level, server.effective_wal_level)
     yield slots(server.used_slots, server.max_slots, has_slot=has_slot)
     yield senders(server.used_senders, server.max_senders, streams=has_slot)
@@ -84,7 +84,7 @@ def version(number: int) -> Finding:
     major = number // 10000
     name = f"{major}.{number % 10000}"
     if major > _NEWEST:
-        return warn("version", f"{name} is newer than {_NEWEST}, the newest that outhaul was tried with")
+        return warn("version", f"{name} is newer than {_NEWEST}, the newest version that outhaul is tested with")
     return tried("version", name, lambda: check_version(number))
 
 
@@ -95,7 +95,7 @@ def wal_level(level: str, effective: str | None) -> Finding:
         return fine("wal_level", found)
     if effective is not None and level == "replica":
         todo = "ALTER SYSTEM SET wal_level = 'logical', then restart Postgres"
-        return warn("wal_level", f"{found}; it becomes logical with the first logical slot", todo)
+        return warn("wal_level", f"{found}; the first logical slot makes it logical", todo)
     return tried("wal_level", found, lambda: check_wal_level(level))
 
 
@@ -106,8 +106,8 @@ def slots(used: int, most: int, *, has_slot: bool) -> Finding:
     if used < most:
         return fine("max_replication_slots", found)
     if has_slot:
-        return warn("max_replication_slots", f"{found}: no second slot can be made", todo)
-    return fail("max_replication_slots", f"{found}: none is left for ours", todo)
+        return warn("max_replication_slots", f"{found}: no second slot can be created", todo)
+    return fail("max_replication_slots", f"{found}: outhaul's slot cannot be created", todo)
 
 
 def senders(used: int, most: int, *, streams: bool) -> Finding:
@@ -117,20 +117,20 @@ def senders(used: int, most: int, *, streams: bool) -> Finding:
     if used < most:
         return fine("max_wal_senders", found)
     if streams:
-        return warn("max_wal_senders", f"{found}: a reader that takes over would find no place", todo)
-    return fail("max_wal_senders", f"{found}: none is left for the reader", todo)
+        return warn("max_wal_senders", f"{found}: a reader that takes over cannot connect", todo)
+    return fail("max_wal_senders", f"{found}: the reader cannot connect", todo)
 
 
 def sender_timeout(timeout_s: float, settings: Settings) -> Finding:
-    """Judge wal_sender_timeout beside the reader's own pace; both in seconds."""
+    """Judge wal_sender_timeout, compared with the interval at which the reader answers; both in seconds."""
     check = "wal_sender_timeout"
     todo = f"ALTER SYSTEM SET {check} = '60s'; SELECT pg_reload_conf();"
     if not timeout_s:
-        return warn(check, "0: Postgres never gives up a reader that vanished, and its slot stays held", todo)
+        return warn(check, "0: Postgres never ends the session of a dead reader, so its slot stays in use", todo)
     if timeout_s < max(_SHORT_S, _ANSWERS * settings.status_interval_s):
         interval_s = min(settings.status_interval_s, timeout_s / _ANSWERS)
         return warn(
-            check, f"{timeout_s:g} s is short: the reader has to answer every {interval_s:g} s, come what may", todo
+            check, f"{timeout_s:g} s is short: the reader must answer every {interval_s:g} s, or its session ends", todo
         )
     return fine(check, f"{timeout_s:g} s; the reader answers every {settings.status_interval_s:g} s")
 
@@ -141,9 +141,9 @@ def slot_keep(limit_mb: int) -> Finding:
     if limit_mb < 0:
         return warn(
             check,
-            "no limit: while ClickHouse is away, the slot may fill the server's disk",
-            f"ALTER SYSTEM SET {check} = '50GB'; SELECT pg_reload_conf();  -- less than is free; beyond it the slot "
-            "is lost",
+            "no limit: while ClickHouse does not answer, the slot can fill the server's disk",
+            f"ALTER SYSTEM SET {check} = '50GB'; SELECT pg_reload_conf();  -- choose less than the free space; a slot "
+            "that keeps more is lost",
         )
     return fine(check, f"{size(limit_mb << 20)}: a slot that keeps more is lost")
 
@@ -154,7 +154,7 @@ def idle_slot_timeout(timeout_s: int) -> Finding:
     if timeout_s:
         return warn(
             check,
-            f"{timeout_s} s: a slot whose reader is paused for longer is lost",
+            f"{timeout_s} s: a slot that no reader uses for longer is lost",
             f"ALTER SYSTEM SET {check} = 0; SELECT pg_reload_conf();",
         )
-    return fine(check, "0: a slot may rest")
+    return fine(check, "0: an unused slot is not lost")

@@ -1,4 +1,4 @@
-"""Outbox, publication and slot -> findings: whether every insert is captured, and how much WAL that keeps.
+"""Outbox, publication and slot -> findings: whether every insert is captured, and how much WAL the slot keeps.
 
 Pure.
 
@@ -26,7 +26,7 @@ _KINDS = {"v": "a view", "m": "a materialised view", "f": "a foreign table", "S"
 
 @dataclass(frozen=True, slots=True)
 class OutboxFacts:
-    """The table: relkind, relpersistence, number of its partitions, and the names of those that the WAL lacks."""
+    """The table: relkind, relpersistence, number of partitions, and names of those whose inserts are not in the WAL."""
 
     kind: str
     persistence: str
@@ -36,7 +36,7 @@ class OutboxFacts:
 
 @dataclass(frozen=True, slots=True)
 class Prospect:
-    """What may become of the slot; None where its version has no such column, sizes in bytes."""
+    """How far the slot is from its limit, in bytes, and whether it is synchronized; None if its version cannot tell."""
 
     safe_wal_size: int | None
     behind_bytes: int | None
@@ -44,12 +44,12 @@ class Prospect:
 
 
 def outbox(table: OutboxFacts | None, name: str) -> Iterator[Finding]:
-    """Judge the table; None where there is none."""
+    """Judge the table; None if it does not exist."""
     if table is None:
-        yield fail("outbox", f"Postgres has no table {name}", "outhaul setup  # or name yours in OUTHAUL_TABLE")
+        yield fail("outbox", f"Postgres has no table {name}", "outhaul setup  # or set OUTHAUL_TABLE to your table")
     elif table.kind not in {"r", "p"}:
         yield fail(
-            "outbox", f"{name} is {_KINDS.get(table.kind, 'no table')}", "Name the table itself in OUTHAUL_TABLE"
+            "outbox", f"{name} is {_KINDS.get(table.kind, 'not a table')}", "Set OUTHAUL_TABLE to the table itself"
         )
     elif table.persistence != "p":
         yield fail("outbox", f"{name} is unlogged: its inserts are not in the WAL", f"ALTER TABLE {name} SET LOGGED;")
@@ -58,12 +58,12 @@ def outbox(table: OutboxFacts | None, name: str) -> Iterator[Finding]:
 
 
 def publication(stream: Stream, found: dict[str, Any] | None, table: OutboxFacts) -> Iterator[Finding]:
-    """Judge a row of preflight's PUBLICATION; None where there is none."""
+    """Judge a row of preflight's PUBLICATION; None if the publication does not exist."""
     name, outboxes = stream.publication, stream.settings.outboxes()
     tables = ", ".join(one.sql_table for one in outboxes)
     verdict = tried(
         "publication",
-        f"{name} holds {' and '.join(one.table for one in outboxes)} alone",
+        f"{name} has only {' and '.join(one.table for one in outboxes)}",
         lambda: check_publication(stream, found),
     )
     yield verdict
@@ -72,7 +72,7 @@ def publication(stream: Stream, found: dict[str, Any] | None, table: OutboxFacts
     if found["more_than_inserts"]:
         yield warn(
             "insert only",
-            f"{name!r} publishes updates, deletes or truncates too, which are read and dropped",
+            f"{name!r} also publishes updates, deletes or truncates, which the reader receives and ignores",
             f"ALTER PUBLICATION {name} SET (publish = 'insert');",
         )
     else:
@@ -80,16 +80,16 @@ def publication(stream: Stream, found: dict[str, Any] | None, table: OutboxFacts
     if found["puballtables"]:
         yield warn(
             "all tables",
-            f"{name!r} is FOR ALL TABLES: once there is another table, no reader starts",
+            f"{name!r} is FOR ALL TABLES: as soon as another table exists, no reader starts",
             f"DROP PUBLICATION {name}; CREATE PUBLICATION {name} FOR TABLE {tables} "
-            "WITH (publish = 'insert', publish_via_partition_root = true);  -- with the reader drained",
+            "WITH (publish = 'insert', publish_via_partition_root = true);  -- while no reader runs",
         )
     if table.kind == "p":
         yield partitions(name, table, via_root=found["pubviaroot"])
     elif not found["pubviaroot"]:
         yield warn(
             "via root",
-            f"{name!r} would miss the partitions of {outboxes[0].table}, were it ever partitioned",
+            f"if {outboxes[0].table} were partitioned, {name!r} would not capture its partitions",
             f"ALTER PUBLICATION {name} SET (publish_via_partition_root = true);",
         )
     else:
@@ -97,24 +97,24 @@ def publication(stream: Stream, found: dict[str, Any] | None, table: OutboxFacts
 
 
 def partitions(publication: str, table: OutboxFacts, *, via_root: bool) -> Finding:
-    """Judge whether inserts into all partitions, and into coming ones, reach the reader."""
+    """Judge whether inserts into all partitions, and into future ones, reach the reader."""
     if not via_root:
         return fail(
             "partitions",
-            f"{publication!r} publishes partitions by their own names: the reader knows none of them",
+            f"{publication!r} publishes partitions under their own names, which the reader does not accept",
             f"ALTER PUBLICATION {publication} SET (publish_via_partition_root = true);",
         )
     if table.uncaptured:
         return fail(
             "partitions",
-            f"inserts into {', '.join(table.uncaptured)} are not in the WAL: unlogged, or foreign",
-            f"ALTER TABLE {table.uncaptured[0]} SET LOGGED;  -- a foreign one: copy it into a table",
+            f"inserts into {', '.join(table.uncaptured)} are not in the WAL: the tables are unlogged or foreign",
+            f"ALTER TABLE {table.uncaptured[0]} SET LOGGED;  -- a foreign table: copy it into a local one",
         )
     return fine("partitions", f"all {table.partitions} are captured, and new ones will be")
 
 
 def slot(stream: Stream, facts: SlotFacts | None, prospect: Prospect | None, *, version: int) -> Iterator[Finding]:
-    """Judge the slot; None where there is none. `version` is server_version_num."""
+    """Judge the slot; None if it does not exist. `version` is server_version_num."""
     if facts is None or prospect is None:
         yield broken("slot", slot_missing(stream.slot))
         return
@@ -125,13 +125,13 @@ def slot(stream: Stream, facts: SlotFacts | None, prospect: Prospect | None, *, 
     yield wal(facts, prospect)
     yield active(facts)
     if facts.of_standby:
-        yield fine("slot failover", "none: it is the standby's own, and stays when that is promoted")
+        yield fine("slot failover", "not needed: the slot is on the standby, and stays when that is promoted")
     elif version >= _FAILOVER_SINCE:
         yield failover(prospect, stream.slot)
 
 
 def wal(facts: SlotFacts, prospect: Prospect) -> Finding:
-    """Judge how much WAL the slot keeps, and whether it may be about to lose it."""
+    """Judge how much WAL the slot keeps, and whether Postgres is about to remove it."""
     kept = facts.retained_bytes or 0
     found = f"{size(kept)} kept, {size(prospect.behind_bytes or 0)} behind, {facts.wal_status}"
     left = prospect.safe_wal_size
@@ -140,25 +140,25 @@ def wal(facts: SlotFacts, prospect: Prospect) -> Finding:
     if facts.wal_status in {"unreserved", "lost"}:
         return fail(
             "slot WAL",
-            f"{found}: its WAL is about to go, or gone",
-            "outhaul status  # what holds it up; or raise max_slot_wal_keep_size at once",
+            f"{found}: Postgres has removed WAL that the slot needs, or removes it at the next checkpoint",
+            "outhaul status  # shows what is wrong; if the slot is not lost yet, raise max_slot_wal_keep_size at once",
         )
     if facts.wal_status == "extended" or (left is not None and left < kept):
-        return warn("slot WAL", f"{found}: more than is usual", "outhaul status  # what holds it up")
+        return warn("slot WAL", f"{found}: more than usual", "outhaul status  # shows what is wrong")
     return fine("slot WAL", found)
 
 
 def active(facts: SlotFacts) -> Finding:
-    """Judge whether somebody streams."""
+    """Judge whether a session streams from the slot."""
     if facts.active_pid is not None:
         return fine("slot in use", "a reader streams from it")
-    return warn("slot in use", "nobody streams from it, and it keeps WAL", "outhaul reader")
+    return warn("slot in use", "no reader streams from it, and it keeps WAL", "outhaul reader")
 
 
 def failover(prospect: Prospect, name: str) -> Finding:
-    """Judge whether the slot follows to a standby."""
+    """Judge whether the slot is synchronized to standbys."""
     if prospect.failover:
-        return fine("slot failover", "on, for standbys that sync slots")
+        return fine("slot failover", "on, for standbys that synchronize slots")
     return warn(
         "slot failover",
         "off: the slot is lost when a standby is promoted",

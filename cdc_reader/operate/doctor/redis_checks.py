@@ -1,6 +1,7 @@
-"""Settings -> what Redis says of itself, and Sentinels or a cluster of where it is; and the findings of that.
+"""Settings -> the state of Redis, and its address according to Sentinels or a cluster, and the findings about them.
 
-Edge: INFO, TIME, what `sink/redis/discovery.py` asks, and the payload of 1 kB that the preflight check puts and drops.
+Edge: INFO, TIME, the commands of `sink/redis/discovery.py`, and a payload of 1 kB that the preflight check writes and
+deletes.
 
 Source: https://redis.io/docs/latest/commands/info/
 """
@@ -29,13 +30,13 @@ if TYPE_CHECKING:
 
 _OLDEST = (6, 2)
 _TRIPS = 5
-# A batch needs some thirty commands, one after another.
+# A batch needs about thirty commands, one after the other.
 _SLOW_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class Info:
-    """What INFO says, sizes in bytes; `max_memory` is 0 where there is no limit."""
+    """Values of INFO, sizes in bytes; `max_memory` is 0 if there is no limit."""
 
     product: str
     version: str
@@ -50,30 +51,30 @@ class Info:
 
 
 @dataclass(frozen=True, slots=True)
-class Whereabouts:
-    """What each server of the address says of where `sought` is, and which of them was found to be it."""
+class Discovery:
+    """Where `sought` is according to each server of the address, and the server that was found."""
 
     sought: str
     kind: redis_url.Kind
-    said: tuple[discovery.Answer, ...]
+    answers: tuple[discovery.Answer, ...]
     found: redis_url.Server | None
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """All that was answered.
+class RedisFacts:
+    """All answers.
 
-    `refused` is what became of a payload, None where Redis took it; `where` is None where the address names one server.
+    `refused` is the error of writing a payload, None if it succeeded; `where` is None if the address is one server's.
     """
 
     info: Info
     refused: PipelineError | None
     trip_s: float
     clock: Offset
-    where: Whereabouts | None = None
+    where: Discovery | None = None
 
 
-def ask(settings: Settings) -> Answer:
+def ask(settings: Settings) -> RedisFacts:
     """Ask everything.
 
     Raises:
@@ -83,13 +84,13 @@ def ask(settings: Settings) -> Answer:
     try:
         info = read(payloads.info())
         refused, trip_s, clock = _put(settings, payloads), _trip_s(payloads), measured(payloads.clock)
-        return Answer(info, refused, trip_s, clock, _where(payloads))
+        return RedisFacts(info, refused, trip_s, clock, _where(payloads))
     finally:
         payloads.close()
 
 
 def read(info: Mapping[str, str | int | float]) -> Info:
-    """Pick from INFO; Valkey tells its own version beside the one it is compatible with."""
+    """Read values from INFO; Valkey has its own version there, and the Redis version that it is compatible with."""
     compatible = str(info.get("redis_version", "0"))
     product = str(info.get("server_name", "redis"))
     kept = [
@@ -106,30 +107,30 @@ def read(info: Mapping[str, str | int | float]) -> Info:
         policy=str(info.get("maxmemory_policy", "noeviction")),
         max_memory=int(info.get("maxmemory", 0)),
         used_memory=int(info.get("used_memory", 0)),
-        persistence=" and ".join(kept) or "none seen",
+        persistence=" and ".join(kept) or "none reported",
         replicas=int(info.get("connected_slaves", 0)),
     )
 
 
-def judge(answer: Answer) -> Iterator[Finding]:
-    """Judge all that was answered."""
-    info = answer.info
+def judge(facts: RedisFacts) -> Iterator[Finding]:
+    """Judge all answers."""
+    info = facts.info
     yield version(info)
-    if answer.where is not None:
-        yield whereabouts(answer.where)
-        yield replicas(info, answer.where)
+    if facts.where is not None:
+        yield whereabouts(facts.where)
+        yield replicas(info, facts.where)
     elif info.role != "master" or info.cluster:
         yield place(info)
     yield policy(info.policy, info.max_memory)
     yield memory(info)
-    if answer.refused is not None:
-        yield broken("takes a payload", answer.refused)
+    if facts.refused is not None:
+        yield broken("takes a payload", facts.refused)
     yield fine("persistence", f"{info.persistence}, not needed")
-    yield latency(answer.trip_s)
+    yield latency(facts.trip_s)
 
 
 def version(info: Info) -> Finding:
-    """Judge the version that the server is compatible with."""
+    """Judge the Redis version that the server is compatible with."""
     found = f"{info.product} {info.version}"
     numbers = tuple(int(part) for part in re.findall(r"\d+", info.compatible)[:2])
     if numbers < _OLDEST:
@@ -138,55 +139,54 @@ def version(info: Info) -> Finding:
 
 
 def place(info: Info) -> Finding:
-    """Say why this server cannot be the one that the address names."""
+    """Return why this server cannot be the one of the address."""
     if info.cluster:
-        return fail("role", "a cluster's node, and the address does not say so", f"Write {redis_url.CLUSTER_EXAMPLE}")
-    return fail("role", f"a {info.role}: it takes no messages", "Point OUTHAUL_REDIS_URL at the primary")
+        todo = f"Set OUTHAUL_REDIS_URL={redis_url.CLUSTER_EXAMPLE}"
+        return fail("role", "the server is a node of a cluster, but the URL is that of a single server", todo)
+    return fail("role", f"the server is a {info.role}, which refuses writes", "Set OUTHAUL_REDIS_URL to the primary")
 
 
-def whereabouts(where: Whereabouts) -> Finding:
-    """Judge what Sentinels, or nodes of a cluster, say of where the keys are."""
-    agree = [one.asked for one in where.said if one.place == where.found]
-    others = [one for one in where.said if one.place != where.found]
+def whereabouts(where: Discovery) -> Finding:
+    """Judge the answers of Sentinels, or of nodes of a cluster, about the server that has the keys."""
+    agree = [one.asked for one in where.answers if one.place == where.found]
+    others = [one for one in where.answers if one.place != where.found]
     found = f"{where.sought} is {discovery.texts([where.found] if where.found else [])}"
-    found += f", as {len(agree)} of {len(where.said)} say"
+    found += f", according to {len(agree)} of {len(where.answers)}"
     if others:
         why = "; ".join(
             f"{discovery.texts([one.asked])}: {discovery.texts([one.place]) if one.place else one.why}"
             for one in others
         )
-        return warn(
-            "place", f"{found}; {why}", "Mend those that do not answer or know less, or name others in their place"
-        )
-    if len(where.said) == 1:
-        todo = "Name all of them in OUTHAUL_REDIS_URL: this one is asked before each connection"
-        return warn("place", f"{found}, and it is the only one named", todo)
+        return warn("place", f"{found}; {why}", "Repair those servers, or replace them in OUTHAUL_REDIS_URL")
+    if len(where.answers) == 1:
+        todo = "List all of them in OUTHAUL_REDIS_URL: without an answer from this one, nothing can connect"
+        return warn("place", f"{found}, and it is the only one in OUTHAUL_REDIS_URL", todo)
     return fine("place", found)
 
 
-def replicas(info: Info, where: Whereabouts) -> Finding:
-    """Judge whether anything could take the place of the server that holds the keys."""
+def replicas(info: Info, where: Discovery) -> Finding:
+    """Judge whether a replica could replace the server that has the keys."""
     if info.replicas:
         return fine("replicas", f"{info.replicas}")
     what = "the node" if where.kind is redis_url.Kind.CLUSTER else "the primary"
-    return warn("replicas", f"none: when {what} dies, events wait until it is back", "Start a replica of it")
+    return warn("replicas", f"none: if {what} fails, events wait until it runs again", "Start a replica of it")
 
 
 def policy(name: str, max_memory: int) -> Finding:
-    """Judge maxmemory-policy; what it would evict is sent again, late, or not at all while it goes on."""
+    """Judge maxmemory-policy; an evicted batch is sent again, but late, or not while evictions continue."""
     check = "maxmemory-policy"
-    todo = "CONFIG SET maxmemory-policy noeviction  -- and the same in its configuration"
+    todo = "CONFIG SET maxmemory-policy noeviction  -- and in Redis' configuration file"
     if name == "noeviction":
         return fine(check, name)
     victims = "payloads" if name.startswith("volatile") else "messages and payloads"
     if not max_memory:
-        return warn(check, f"{name} would throw away {victims}, were a maxmemory set", todo)
+        return warn(check, f"{name} would evict {victims} if maxmemory were set", todo)
     how = warn if name.startswith("volatile") else fail
-    return how(check, f"{name} throws away {victims} that are on their way: batches stall and are sent again", todo)
+    return how(check, f"{name} evicts {victims} that workers still need: batches stall and are sent again", todo)
 
 
 def memory(info: Info) -> Finding:
-    """Judge the memory that is left, beside what batches in flight may take."""
+    """Judge the memory that is left, compared with what batches in flight can need."""
     if not info.max_memory:
         return fine("memory", f"{size(info.used_memory)} used, no limit set")
     left = info.max_memory - info.used_memory
@@ -195,24 +195,24 @@ def memory(info: Info) -> Finding:
     if left < MAX_IN_FLIGHT_BYTES:
         return fail("memory", f"{found}: under load Redis fills up, and batches stall", todo)
     if left < 2 * MAX_IN_FLIGHT_BYTES:
-        return warn("memory", f"{found}: a second reader, or others, would fill it", todo)
+        return warn("memory", f"{found}: a second reader or another program could fill it", todo)
     return fine("memory", found)
 
 
 def latency(trip_s: float) -> Finding:
     """Judge the time of a round trip, in seconds."""
-    found = f"{trip_s * 1000:.1f} ms a round trip"
+    found = f"{trip_s * 1000:.1f} ms per round trip"
     if trip_s > _SLOW_S:
-        return warn("latency", f"{found}: each batch needs some thirty", "Run reader and workers near Redis")
+        return warn("latency", f"{found}: each batch needs about thirty", "Run reader and workers near Redis")
     return fine("latency", found)
 
 
-def _where(payloads: Payloads) -> Whereabouts | None:
+def _where(payloads: Payloads) -> Discovery | None:
     places = payloads.places
     if places is None:
         return None
     search = places.search
-    return Whereabouts(search.sought, search.address.kind, tuple(places.survey()), places.last)
+    return Discovery(search.sought, search.address.kind, tuple(places.survey()), places.last)
 
 
 def _put(settings: Settings, payloads: Payloads) -> PipelineError | None:

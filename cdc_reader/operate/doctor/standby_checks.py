@@ -1,6 +1,6 @@
-"""Settings -> what a standby that is streamed from, and its primary, say of each other; and the findings of that.
+"""Settings -> the state of a standby that has the slot, and of its primary, and the findings about them.
 
-Edge: an ordinary connection to each. Nothing is changed.
+Edge: one ordinary connection to each. It changes nothing.
 
 Source: https://www.postgresql.org/docs/current/logicaldecoding-explanation.html#LOGICALDECODING-REPLICATION-SLOTS
 """
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from outhaul.sink.settings import Settings
 
 _CONNECT_S = "5"
-# A standby that has not replayed so much is behind by more than a burst, in bytes.
+# A standby that is this far behind has more than a burst to replay, in bytes.
 _MUCH_BYTES = 256 << 20
 
 _STANDBY: LiteralString = """
@@ -39,7 +39,7 @@ _STANDBY: LiteralString = """
            ({end_of_log})::text AS end,
            EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = ANY(%(slots)s)) AS has_slot"""
 
-# The function is not there before Postgres 16; NULL then.
+# The function exists since Postgres 16; before, the column is NULL.
 _PRIMARY: LiteralString = """
     SELECT (SELECT system_identifier::text FROM pg_control_system()) AS system, pg_current_wal_lsn()::text AS end,
            current_user AS role,
@@ -52,7 +52,7 @@ _PRIMARY: LiteralString = """
 
 @dataclass(frozen=True, slots=True)
 class Standby:
-    """What the server that has the slot says; `end` is what it has replayed."""
+    """The server that has the slot; `end` is the position up to which it has replayed."""
 
     is_standby: bool
     system: str
@@ -66,7 +66,7 @@ class Standby:
 
 @dataclass(frozen=True, slots=True)
 class Primary:
-    """What the primary says; `is_fed_back` is None where it has no such physical slot."""
+    """The primary; `is_fed_back` is None if it does not have the standby's physical slot."""
 
     system: str
     end: str
@@ -77,15 +77,15 @@ class Primary:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """Both, and the settings of the first."""
+class StandbyFacts:
+    """Both servers, and the settings of the standby."""
 
     standby: Standby
     primary: Primary
     server: postgres_settings.Server
 
 
-def ask(settings: Settings) -> Answer:
+def ask(settings: Settings) -> StandbyFacts:
     """Ask both.
 
     Raises:
@@ -95,25 +95,25 @@ def ask(settings: Settings) -> Answer:
     with translated(), connect_stream(settings, connect_timeout=_CONNECT_S) as conn:
         conn.execute("SET statement_timeout = '5s'")
         standby = _one(conn, Standby, _STANDBY.format(end_of_log=END_OF_LOG), {"slots": slots})
-        facts = _one(conn, postgres_settings.Server, postgres_settings.QUERY, {})
+        server = _one(conn, postgres_settings.Server, postgres_settings.QUERY, {})
     names = {"slots": slots, "primary_slot": standby.primary_slot}
     with translated(), connect(settings.postgres_dsn.get_secret_value(), connect_timeout=_CONNECT_S) as conn:
         conn.execute("SET statement_timeout = '5s'")
-        return Answer(standby, _one(conn, Primary, _PRIMARY, names), facts)
+        return StandbyFacts(standby, _one(conn, Primary, _PRIMARY, names), server)
 
 
-def judge(answer: Answer, settings: Settings) -> Iterator[Finding]:
-    """Judge all that was answered."""
-    standby, primary = answer.standby, answer.primary
+def judge(facts: StandbyFacts, settings: Settings) -> Iterator[Finding]:
+    """Judge all answers."""
+    standby, primary = facts.standby, facts.primary
     yield tried("same cluster", f"system {standby.system}", lambda: check_same_cluster(primary.system, standby.system))
-    yield from postgres_settings.judge_sender(answer.server, settings, has_slot=standby.has_slot)
+    yield from postgres_settings.judge_sender(facts.server, settings, has_slot=standby.has_slot)
     if not standby.is_standby:
-        yield fine("role", "it is the primary itself")
+        yield fine("role", "OUTHAUL_STREAM_DSN leads to the primary itself")
         return
     yield tried(
         "decodes",
-        "it can",
-        lambda: check_standby_version(answer.server.version, is_standby=True),
+        "logical decoding works on this standby",
+        lambda: check_standby_version(facts.server.version, is_standby=True),
     )
     yield feedback(standby)
     yield physical_slot(standby, primary)
@@ -123,41 +123,45 @@ def judge(answer: Answer, settings: Settings) -> Iterator[Finding]:
 
 
 def feedback(standby: Standby) -> Finding:
-    """Judge whether the primary hears what the standby still needs."""
+    """Judge whether the standby tells the primary which rows it still needs."""
     check = "hot_standby_feedback"
     if standby.feedback:
         return fine(check, "on")
     return fail(
         check,
-        "off: vacuum on the primary removes rows of the catalogue that decoding needs, and the slot is invalidated",
+        "off: vacuum on the primary removes catalog rows that decoding needs, and Postgres invalidates the slot",
         f"ALTER SYSTEM SET {check} = on; SELECT pg_reload_conf();  -- on the standby",
     )
 
 
 def physical_slot(standby: Standby, primary: Primary) -> Finding:
-    """Judge whether the primary remembers it while the standby is away."""
+    """Judge whether the primary keeps those rows while the standby is disconnected."""
     check, name = "primary_slot_name", standby.primary_slot
     if not name:
         return warn(
             check,
-            "none: while the standby is away, the primary forgets what it needs, and the slot is invalidated",
+            "not set: while the standby is disconnected, the primary removes rows that it needs, and the slot is lost",
             "On the primary: SELECT pg_create_physical_replication_slot('standby', true); on the standby: ALTER SYSTEM "
             f"SET {check} = 'standby'; SELECT pg_reload_conf();",
         )
     if primary.is_fed_back is None:
-        # A standby of a standby has its slot there.
-        return warn(check, f"{name!r}, which the primary does not have: is this a standby of a standby's?")
+        # The slot of a cascading standby is on the standby that it follows.
+        return warn(
+            check,
+            f"{name!r}, which the primary does not have",
+            "Create it on the primary; for a cascading standby, check the standby that it follows",
+        )
     if standby.has_slot and standby.feedback and not primary.is_fed_back:
         return warn(
             check,
-            f"{name!r}, and no feedback has come by it",
-            "Look whether the standby streams, and that its wal_receiver_status_interval is not 0",
+            f"{name!r}, but the primary has received no feedback through it",
+            "Check that the standby streams, and that its wal_receiver_status_interval is not 0",
         )
     return fine(check, f"{name}, and the primary has it")
 
 
 def replay(standby: Standby, primary: Primary) -> Finding:
-    """Judge whether it follows."""
+    """Judge whether the standby follows the primary."""
     check, behind = "replay", max(0, Lsn.parse(primary.end) - Lsn.parse(standby.end))
     found = f"{size(behind)} behind the primary"
     if standby.is_paused:
@@ -165,37 +169,37 @@ def replay(standby: Standby, primary: Primary) -> Finding:
     if not standby.receives:
         return warn(
             check,
-            f"{found}, and it receives nothing from a primary",
-            "Look at its log and its primary_conninfo; one that lives on archived WAL alone is always behind",
+            f"{found}, and it does not stream from a primary",
+            "Check its log and primary_conninfo; a standby that reads only archived WAL is always behind",
         )
     if behind > _MUCH_BYTES:
-        return warn(check, found, "Look at pg_stat_replication on the primary: is it the network, or the replay?")
+        return warn(check, found, "SELECT sent_lsn, replay_lsn FROM pg_stat_replication;  -- on the primary")
     return fine(check, found)
 
 
 def running_transactions(primary: Primary) -> Finding:
-    """Judge whether a slot could be made at once."""
+    """Judge whether a slot can be created without waiting."""
     check = "pg_log_standby_snapshot"
     if primary.may_log:
-        return fine(check, f"{primary.role} may call it")
+        return fine(check, f"{primary.role} can call it")
     return warn(
         check,
-        f"role {primary.role!r} may not call it: a new slot waits until the primary logs its running transactions, for "
-        "15 s under load and without a bound at rest",
+        f"role {primary.role!r} cannot call it: a new slot waits until the primary logs its running transactions, up "
+        "to 15 s under load and without limit on an idle primary",
         f'GRANT EXECUTE ON FUNCTION pg_log_standby_snapshot() TO "{primary.role}";  -- on the primary',
     )
 
 
 def left_over(primary: Primary) -> Finding:
-    """Judge whether the primary still has a slot that nobody will stream from."""
+    """Judge whether the primary still has a slot that no reader will use."""
     check = "no slot on the primary"
     if not primary.left_over:
-        return fine(check, "of our name")
+        return fine(check, "the primary has no slot of this name")
     first, names = primary.left_over[0], ", ".join(primary.left_over)
     return fail(
         check,
-        f"{names} is there as well and keeps the primary's WAL for nobody",
-        f"SELECT pg_drop_replication_slot('{first}');  -- on the primary, once no reader streams there",
+        f"the primary also has {names}, which no reader uses and which keeps WAL",
+        f"SELECT pg_drop_replication_slot('{first}');  -- on the primary, after the reader there has stopped",
     )
 
 

@@ -1,4 +1,4 @@
-"""History that Postgres writes, history that ClickHouse has positions of -> whether they are the same.
+"""History of the Postgres server, history of the positions in ClickHouse -> a finding: whether they are the same.
 
 Pure.
 """
@@ -27,13 +27,13 @@ def judge(found: History, newest: Epoch | None) -> Finding:
         was, now = ("a standby", "the primary") if known.of_standby else ("the primary", "a standby")
         return fail(
             check,
-            f"ClickHouse has what a slot of {was} brought, and the settings lead to one of {now}: what that skips is "
-            "unknown",
-            "outhaul slot reset --recreate  # if the stream is to move, else mend OUTHAUL_STREAM_DSN",
+            f"ClickHouse has positions of a slot on {was}, but the settings lead to a slot on {now}, which may skip "
+            "events",
+            "outhaul slot reset --recreate  # to move the stream; otherwise correct OUTHAUL_STREAM_DSN",
         )
     return fail(
         check,
         f"ClickHouse has positions of system {known.system_identifier}, timeline {known.timeline}; this is "
         f"{found.system_identifier}, timeline {found.timeline}",
-        "outhaul slot reset --recreate  # if this is the new primary, else mend OUTHAUL_POSTGRES_DSN",
+        "outhaul slot reset --recreate  # if this is the new primary; otherwise correct OUTHAUL_POSTGRES_DSN",
     )

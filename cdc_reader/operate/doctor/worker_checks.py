@@ -1,6 +1,6 @@
-"""Settings -> what Celery's workers say of themselves; and the findings of that.
+"""Settings -> Celery's workers and the queue, and the findings about them.
 
-Edge: Celery's remote control, by way of Redis. Workers of other pipelines that share the Redis are left out.
+Edge: Celery's remote control, through Redis. Workers of other pipelines that share the Redis are left out.
 
 Source: https://docs.celeryq.dev/en/stable/userguide/workers.html#inspecting-workers
 """
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from outhaul.sink.app import SinkApp
     from outhaul.sink.settings import Settings
 
-# A ping waits for as long, since nobody knows how many will answer; a busy machine gets a second chance.
+# The number of workers is not known, so a ping waits this long; a busy machine gets a second, longer ping.
 _WAITS_S = (1.0, 2.0)
 _ANSWER_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """One worker of our queue; its limits in seconds, None where it does not tell."""
+    """One worker of the pipeline's queue; its limits in seconds, None if it does not report them."""
 
     name: str
     tasks: frozenset[str]
@@ -42,14 +42,14 @@ class Worker:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """Messages that wait, and who takes them."""
+class WorkerFacts:
+    """Number of waiting messages, and the workers that take them."""
 
     queued: int
     workers: tuple[Worker, ...]
 
 
-def ask(settings: Settings) -> Answer:
+def ask(settings: Settings) -> WorkerFacts:
     """Ask everything; waits a few seconds for workers that do not answer.
 
     Raises:
@@ -57,37 +57,37 @@ def ask(settings: Settings) -> Answer:
     """
     payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
     try:
-        # First, since Celery tries for long before it says that Redis is away.
+        # First, because Celery retries for a long time before it reports that Redis does not answer.
         queued = payloads.length(settings.queue_key)
     finally:
         payloads.close()
     with make_app(settings) as app:
         try:
-            return Answer(queued, _workers(app, settings.queue))
+            return WorkerFacts(queued, _workers(app, settings.queue))
         except (OperationalError, RedisError, OSError) as error:
             raise TransientError(f"Redis does not answer Celery ({error})", exit_code=Exit.REDIS_UNREACHABLE) from error
 
 
-def judge(answer: Answer, settings: Settings) -> Iterator[Finding]:
-    """Judge all that was answered."""
-    yield workers(answer)
-    if answer.workers:
-        yield task(answer.workers)
-        yield limits(answer.workers, settings)
-    yield queue(answer.queued, settings)
+def judge(facts: WorkerFacts, settings: Settings) -> Iterator[Finding]:
+    """Judge all answers."""
+    yield workers(facts)
+    if facts.workers:
+        yield task(facts.workers)
+        yield limits(facts.workers, settings)
+    yield queue(facts.queued, settings)
 
 
-def workers(answer: Answer) -> Finding:
-    """Judge whether anybody takes messages."""
-    if answer.workers:
-        return fine("workers", f"{len(answer.workers)}: {', '.join(worker.name for worker in answer.workers)}")
-    if answer.queued:
-        return fail("workers", f"none answers, and {answer.queued} messages wait", "outhaul worker")
-    return warn("workers", "none answers", "outhaul worker")
+def workers(facts: WorkerFacts) -> Finding:
+    """Judge whether a worker takes messages."""
+    if facts.workers:
+        return fine("workers", f"{len(facts.workers)}: {', '.join(worker.name for worker in facts.workers)}")
+    if facts.queued:
+        return fail("workers", f"no worker answers, and {facts.queued} messages wait", "outhaul worker")
+    return warn("workers", "no worker answers", "outhaul worker")
 
 
 def task(found: Sequence[Worker]) -> Finding:
-    """Judge whether all workers know our task."""
+    """Judge whether all workers have registered the task."""
     without = [worker.name for worker in found if WRITE_BATCH not in worker.tasks]
     if without:
         todo = "outhaul worker  # or: celery -A outhaul.sink.app worker"
@@ -96,7 +96,7 @@ def task(found: Sequence[Worker]) -> Finding:
 
 
 def limits(found: Sequence[Worker], settings: Settings) -> Finding:
-    """Judge whether all workers run with the limits of our settings."""
+    """Judge whether all workers run with the limits of these settings."""
     ours = configuration(settings)
     wanted = (
         ours["task_soft_time_limit"],
@@ -112,18 +112,18 @@ def limits(found: Sequence[Worker], settings: Settings) -> Finding:
         return warn(
             "limits",
             f"{'; '.join(others)}, but the settings here say {_printed(wanted)}",
-            "Start reader and workers with the same OUTHAUL_* settings, the workers again",
+            "Restart reader and workers with the same OUTHAUL_* settings",
         )
     return fine("limits", f"{_printed(wanted)}, as set")
 
 
 def queue(length: int, settings: Settings) -> Finding:
-    """Judge how many messages wait."""
+    """Judge the number of waiting messages."""
     if length > settings.max_in_flight:
         return warn(
             "queue",
             f"{length} messages wait, more than one reader sends ({settings.max_in_flight})",
-            "outhaul worker  # more of them; or see what ClickHouse does: outhaul status",
+            "outhaul worker  # start more; or check with `outhaul status` whether ClickHouse is slow",
         )
     return fine("queue", f"{length} messages wait")
 
@@ -147,7 +147,7 @@ def _workers(app: SinkApp, our_queue: str) -> tuple[Worker, ...]:
 
 
 def _ask(app: SinkApp, names: Sequence[str], question: str) -> dict[str, Any]:
-    """Return what each of these workers answers; comes back as soon as all have."""
+    """Return the answer of each of these workers, as soon as all have answered."""
     if not names:
         return {}
     asking = app.control.inspect(destination=list(names), timeout=_ANSWER_S)
@@ -157,6 +157,6 @@ def _ask(app: SinkApp, names: Sequence[str], question: str) -> dict[str, Any]:
 def _read(name: str, tasks: Sequence[str], stats: dict[str, Any]) -> Worker:
     soft, hard = (*stats.get("pool", {}).get("timeouts", ()), None, None)[:2]
     options = stats.get("broker", {}).get("transport_options", {})
-    # A registered task may carry its rate limit behind its name.
+    # A registered task may have its rate limit after its name.
     known = frozenset(task.split(" ", 1)[0] for task in tasks)
     return Worker(name, known, soft, hard, options.get("visibility_timeout"))
