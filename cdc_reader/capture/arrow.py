@@ -1,7 +1,7 @@
 """NumPy arrays -> Arrow arrays that share their memory, and back.
 
-Pure. `pyarrow.array` would do, but looks for pandas first and imports it where it is installed: 50 MB and half a second
-for a reader that never uses it.
+Pure. `pyarrow.array` is not used: it imports pandas if that is installed, which costs 50 MB and half a second, and the
+reader never uses pandas.
 
 Source: https://arrow.apache.org/docs/format/Columnar.html#buffer-listing-for-each-layout
 """
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 def numbers(values: npt.NDArray[Any], kind: pa.DataType, valid: npt.NDArray[np.bool_] | None = None) -> pa.Array:
-    """Wrap fixed-width values, NULL where they are not `valid`; they must be as wide as `kind` is."""
+    """Wrap fixed-width values, NULL where they are not `valid`; `kind` must have the width of `values`."""
     return pa.Array.from_buffers(kind, len(values), [_bitmap(valid), pa.py_buffer(np.ascontiguousarray(values))])
 
 
 def bools(values: npt.NDArray[np.bool_], valid: npt.NDArray[np.bool_] | None = None) -> pa.Array:
-    """Wrap truth values, NULL where they are not `valid`."""
+    """Wrap booleans, NULL where they are not `valid`."""
     return pa.Array.from_buffers(pa.bool_(), len(values), [_bitmap(valid), _bitmap(values)])
 
 
@@ -49,7 +49,7 @@ def texts(values: Sequence[bytes]) -> pa.Array:
 
 
 def values(column: pa.ChunkedArray, kind: type[np.number[Any]]) -> npt.NDArray[Any]:
-    """Return the fixed-width values of a column without NULLs, as wide as `kind` is."""
+    """Return the fixed-width values of a column without NULLs; `kind` must have the width of the column."""
     views = [
         np.frombuffer(chunk.buffers()[1], kind)[chunk.offset :][: len(chunk)] for chunk in column.chunks if len(chunk)
     ]

@@ -1,7 +1,7 @@
-"""Insert messages and their relation -> cells: where each value of each column lies in the joined buffer.
+"""Insert messages and their relation -> cells: where each value of each column is in the joined buffer.
 
-Pure. All rows are walked at once, a column at a time. A position is checked against the end of its own message before
-any value is believed; until then the padding of the buffer keeps a look at it harmless.
+Pure. All rows are processed at once, one column at a time. A position is checked against the end of its own message
+before its value is used; until then, the padding at the end of the buffer keeps every read within bounds.
 
 Source: https://www.postgresql.org/docs/current/protocol-logicalrep-message-formats.html#PROTOCOL-LOGICALREP-MESSAGE-FORMATS-TUPLEDATA
 """
@@ -33,8 +33,8 @@ _VALUE_HEADER_BYTES = 5
 class Cells:
     """The values of one column: row i is `buffer[start[i]:start[i] + length[i]]`, or NULL where `valid[i]` is false.
 
-    `start` never falls from row to row, and 16 bytes of padding follow the last value in `buffer`. `dense` says that no
-    row is NULL, as is most common and cheapest.
+    `start` never decreases, and 16 bytes of padding follow the last value in `buffer`. `dense` means that no row is
+    NULL, which is the most common and the cheapest case.
     """
 
     buffer: bytes | bytearray
@@ -44,22 +44,22 @@ class Cells:
     dense: bool
 
     def raw(self, row: int) -> bytes | None:
-        """Return one value; for the few rows that need a closer look."""
+        """Return the bytes of one value, None for NULL. This is slow: only for single rows."""
         start = int(self.start[row])
         return bytes(self.buffer[start : start + int(self.length[row])]) if self.valid[row] else None
 
     def only(self, keep: Bools) -> Cells:
-        """Take the other rows for NULL."""
+        """Return cells in which all rows that are not in `keep` are NULL."""
         valid = self.valid & keep
         return replace(self, valid=valid, dense=bool(valid.all()))
 
     def inner(self, before: int, after: int = 0) -> Cells:
-        """Leave out bytes at both ends of every value that is not NULL."""
+        """Return cells without the first `before` and the last `after` bytes of every value that is not NULL."""
         at_start, at_both = before * self.valid, (before + after) * self.valid
         return replace(self, start=self.start + at_start, length=self.length - at_both)
 
     def numbers(self, kind: type[np.number[Any]]) -> npt.NDArray[Any]:
-        """Read fixed-width big-endian numbers, 0 for NULL.
+        """Return fixed-width big-endian numbers, 0 for NULL.
 
         Raises:
             FrameError: a value has another width.
@@ -71,17 +71,17 @@ class Cells:
         return values
 
     def check_width(self, width: int) -> None:
-        """Check that every value has this many bytes.
+        """Check that every value has `width` bytes.
 
         Raises:
-            FrameError: one has not.
+            FrameError: a value has another length.
         """
         wrong = self.length != width
         if (wrong if self.dense else wrong & self.valid).any():
-            raise FrameError(f"a value that should have {width} bytes has another length")
+            raise FrameError(f"a value of a type with {width} bytes has another length")
 
     def matrix(self, width: int) -> Bytes:
-        """Return the values that are not NULL, all of this width, as rows of bytes.
+        """Return the values that are not NULL as a matrix of bytes, one row of `width` bytes for each.
 
         Raises:
             FrameError: a value has another width.
@@ -94,9 +94,9 @@ class Cells:
         return np.frombuffer(views[starts].tobytes(), np.uint8).reshape(-1, width)
 
     def contents(self, kind: pa.DataType | None = None) -> pa.Array:
-        """Copy the values, and nothing else of the buffer, into a `binary` (or `string`) array.
+        """Copy the values, and no other bytes of the buffer, into an array of type `binary`, or of type `kind`.
 
-        The spans between the values are taken for values too, and then left out by `take`: one pass in C.
+        The gaps between the values are wrapped as values, too; `take` then drops them. So all is one pass in C.
         """
         count = len(self.start)
         offsets = np.empty(2 * count, np.int32)
@@ -106,15 +106,15 @@ class Cells:
         return arrow.spans(offsets, self.buffer, kind or pa.binary()).take(wanted)
 
     def array(self, values: npt.NDArray[Any], kind: pa.DataType, valid: Bools | None = None) -> pa.Array:
-        """Wrap computed fixed-width values, NULL where the cells are; their memory is shared, the buffer's is not."""
+        """Wrap computed fixed-width values, NULL where the cells are or where not `valid`; their memory is shared."""
         return arrow.numbers(values, kind, self._valid_or_none() if valid is None else valid)
 
     def bools(self, values: Bools) -> pa.Array:
-        """Wrap truth values, NULL where the cells are."""
+        """Wrap booleans, NULL where the cells are."""
         return arrow.bools(values, self._valid_or_none())
 
     def array_of_width(self, rows: Bytes) -> pa.Array:
-        """Wrap a matrix of bytes, one row for each value that is not NULL, as `binary`."""
+        """Wrap a matrix of bytes, one row for each value that is not NULL, as an array of type `binary`."""
         offsets = np.zeros(len(self.valid) + 1, np.int32)
         np.cumsum(self.valid * rows.shape[1], dtype=np.int32, out=offsets[1:])
         return arrow.spans(offsets, rows, pa.binary(), self._valid_or_none())
@@ -124,18 +124,18 @@ class Cells:
 
 
 def walk(frames: Frames, rows: Ints, relation: Relation, *, binary: bool) -> list[Cells]:
-    """Find every value of the Insert messages `rows`, all of one relation; one `Cells` for each of its columns.
+    """Find every value of the Insert messages `rows`, all of one relation; return one `Cells` for each column.
 
     Raises:
-        FrameError: a message is cut, padded, of another relation, or of another shape than the relation.
+        FrameError: a message has another length, relation or number of columns, or a value of an unknown kind.
     """
     starts, ends = frames.starts[rows], frames.ends[rows]
     if (ends - starts < _ROW_HEADER_BYTES).any():
-        raise FrameError("an Insert message is cut short")
+        raise FrameError("an Insert message is too short")
     if (gather(frames.buffer, starts + 1, np.uint32) != relation.oid).any():
-        raise FrameError(f"an Insert message is not one of {relation.table}")
+        raise FrameError(f"an Insert message is not for {relation.table}")
     if (np.frombuffer(frames.buffer, np.uint8)[starts + 5] != _NEW).any():
-        raise FrameError("an Insert message carries no new row")
+        raise FrameError("an Insert message has no new row")
     if (gather(frames.buffer, starts + 6, np.int16) != len(relation.columns)).any():
         raise FrameError(f"a row has another number of columns than {relation.table}")
     at = starts + _ROW_HEADER_BYTES
@@ -153,7 +153,7 @@ def _column(buffer: bytes | bytearray, at: Ints, ends: Ints, value: int) -> Cell
     kinds = np.frombuffer(buffer, np.uint8).take(at)
     valid = kinds == value
     dense = bool(valid.all())
-    # Read without a sign, a negative length is one that does not fit.
+    # Read as unsigned, a negative length becomes one that exceeds the message.
     length = gather(buffer, at + 1, np.uint32).astype(np.int64)
     if dense:
         start = at + _VALUE_HEADER_BYTES
@@ -162,12 +162,12 @@ def _column(buffer: bytes | bytearray, at: Ints, ends: Ints, value: int) -> Cell
         length[~valid] = 0
         start = at + np.where(valid, _VALUE_HEADER_BYTES, 1)
     if (start + length > ends).any():
-        raise FrameError("a value does not fit its message")
+        raise FrameError("a value is longer than its message")
     return Cells(buffer, start, length, valid, dense)
 
 
 def _check_kinds(kinds: Bytes) -> None:
     other = kinds[kinds != _NULL]
     if len(other):
-        what = "unchanged" if other[0] == _UNCHANGED else f"of kind {chr(other[0])!r}"
-        raise FrameError(f"an Insert message has a value {what}, which it cannot have here")
+        what = "an unchanged TOAST value" if other[0] == _UNCHANGED else f"a value of kind {chr(other[0])!r}"
+        raise FrameError(f"an Insert message has {what}, which is not valid here")

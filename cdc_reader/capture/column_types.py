@@ -1,7 +1,7 @@
 """Postgres type oid -> Arrow type and ClickHouse type of a column.
 
-Pure. Text keeps its bytes as they are (`binary` in Arrow), since a SQL_ASCII database may hold other things than UTF-8.
-A type that is not listed has no binary form we know; as text it becomes a String.
+Pure. Text keeps its bytes (`binary` in Arrow), since a SQL_ASCII database may hold text that is not UTF-8. A type that
+is not listed in `Oid` is not decoded from its binary form; in text form it becomes a String.
 
 Source: https://github.com/postgres/postgres/blob/master/src/include/catalog/pg_type.dat
 """
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from outhaul.cdc_reader.capture.message import Column
 
 IGNORED = frozenset({"processed"})
-"""Left out wherever it exists: what outboxes that are polled mark their rows with."""
+"""Columns that are never captured: the mark that pollers of an outbox set on a row."""
 
 _NEVER_NULL = frozenset({"id", "event_type", "environment", "event_context"})
 
 
 class Oid(IntEnum):
-    """Types whose binary form we decode; their oids never change."""
+    """Types whose binary form is decoded; their oids never change."""
 
     BOOL = 16
     BYTEA = 17
@@ -79,14 +79,14 @@ ELEMENTS = {oid: Oid[oid.name.removesuffix("_ARRAY")] for oid in Oid if oid.name
 
 @dataclass(frozen=True, slots=True)
 class ColumnType:
-    """What a column is on the way and at its end."""
+    """Type of a column in a batch (Arrow) and in ClickHouse."""
 
     arrow: pa.DataType
     clickhouse: str
 
 
 _STRING = ColumnType(pa.binary(), "String")
-_MOMENT = ColumnType(pa.timestamp("us", "UTC"), "DateTime64(6, 'UTC')")
+_TIMESTAMP = ColumnType(pa.timestamp("us", "UTC"), "DateTime64(6, 'UTC')")
 _TYPES = {
     Oid.BOOL: ColumnType(pa.bool_(), "Bool"),
     Oid.INT2: ColumnType(pa.int16(), "Int16"),
@@ -97,8 +97,8 @@ _TYPES = {
     Oid.FLOAT8: ColumnType(pa.float64(), "Float64"),
     Oid.UUID: ColumnType(pa.binary(), "UUID"),
     Oid.DATE: ColumnType(pa.date32(), "Date32"),
-    Oid.TIMESTAMP: _MOMENT,
-    Oid.TIMESTAMPTZ: _MOMENT,
+    Oid.TIMESTAMP: _TIMESTAMP,
+    Oid.TIMESTAMPTZ: _TIMESTAMP,
 }
 
 
@@ -108,18 +108,19 @@ _MAX_PRECISION = 18
 
 
 def column_type(type_oid: int, modifier: int = _NO_MODIFIER) -> ColumnType:
-    """Return what a type becomes; String for those not listed."""
+    """Return the types that a Postgres type becomes; String if it is not listed."""
     if type_oid == Oid.NUMERIC:
         return _numeric(modifier)
     return _TYPES.get(type_oid, _STRING)  # type: ignore[call-overload,no-any-return]
 
 
 def _numeric(modifier: int) -> ColumnType:
-    """Return a Decimal where it is known to hold all digits; the digits travel as text, which is exact either way."""
+    """Return a Decimal if it holds all digits, else String; in a batch the digits are text, which is exact."""
     if modifier < _MODIFIER_HEADER:
         return _STRING
     precision, scale = (modifier - _MODIFIER_HEADER) >> 16, (modifier - _MODIFIER_HEADER) & 0x7FF
-    # A scale below 0 or above the precision, which Postgres 15 has and Decimal has not, comes out too large here.
+    # Postgres 15 and later allow a scale below 0 or above the precision, and Decimal does not. Masked with 0x7FF, a
+    # negative scale is larger than any precision, so the comparison below refuses both.
     if not scale <= precision <= _MAX_PRECISION:
         return _STRING
     return ColumnType(pa.binary(), f"Decimal({precision}, {scale})")
@@ -127,7 +128,7 @@ def _numeric(modifier: int) -> ColumnType:
 
 @lru_cache(maxsize=64)
 def schema(columns: tuple[Column, ...]) -> pa.Schema:
-    """Return the Arrow schema; each field's metadata `clickhouse` names the type an added column would have."""
+    """Return the Arrow schema; the metadata `clickhouse` of a field is the type with which the column is added."""
     return pa.schema([_field(column) for column in columns])
 
 

@@ -1,7 +1,8 @@
-"""Insert messages of one relation -> an Arrow record batch, and the rows in it that ClickHouse could not hold.
+"""Insert messages of one relation -> an Arrow record batch, and the rows whose values are out of ClickHouse's range.
 
-Pure. Both forms of the stream, and backfill, come through `build`, so that a value becomes the same bytes whichever way
-it came. Nothing is clamped: a row with a value out of range is named, with the whole row as Postgres would print it.
+Pure. The stream, in binary and in text form, and copies of the outbox all use `build`, so a value becomes the same
+bytes on each way. No value is clamped: a row with a value out of range is refused, and returned whole as Postgres
+prints it.
 
 Source: https://clickhouse.com/docs/sql-reference/data-types/datetime64
 """
@@ -32,12 +33,12 @@ _BINARY_TYPES = frozenset(Oid)
 _NAN = b"NaN"
 
 
-class UnsupportedBinary(PipelineError):  # noqa: N818 -- no failure: the reader goes on with text tuples
-    """A column has a type whose binary form we do not decode: connect again with `binary 'false'`."""
+class UnsupportedBinary(PipelineError):  # noqa: N818 -- not a failure: the reader continues with text tuples
+    """A column has a type whose binary form is not decoded here: connect again with `binary 'false'`."""
 
     def __init__(self, type_oid: int, column: str) -> None:
-        """Say which column it was."""
-        super().__init__(f"the column {column} has a type (oid {type_oid}) whose binary form we do not decode")
+        """Name the column and the oid of its type."""
+        super().__init__(f"outhaul does not decode the binary form of column {column} (type oid {type_oid})")
         self.type_oid = type_oid
         self.column = column
 
@@ -46,7 +47,7 @@ class UnsupportedBinary(PipelineError):  # noqa: N818 -- no failure: the reader 
 
 
 class RefusedRow(NamedTuple):
-    """A row that ClickHouse could not hold as it is: its place, itself as JSON, and why."""
+    """A row with a value that ClickHouse cannot store: its index, the whole row as JSON, and the reason."""
 
     row: int
     row_json: str
@@ -55,7 +56,7 @@ class RefusedRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Decoded rows of one relation; a refused row is in `columns` too, with NULL for what could not be held."""
+    """Decoded rows of one relation; `columns` also has the refused rows, with NULL for each value out of range."""
 
     columns: pa.RecordBatch
     refused: Bools
@@ -66,19 +67,19 @@ def decode_rows(frames: Frames, rows: Ints, relation: Relation, *, binary: bool)
     """Decode the Insert messages `rows` of a piece, which are all of this relation.
 
     Raises:
-        FrameError: a message is not what the protocol or its type says.
-        UnsupportedBinary: a column's type has no binary form that we know.
+        FrameError: a message violates the protocol, or a value the form of its type.
+        UnsupportedBinary: the binary form of a column's type is not in `Oid`.
         FatalError: the relation has no column to capture.
     """
     return build(relation.columns, walk(frames, rows, relation, binary=binary), binary=binary)
 
 
 def build(columns: Sequence[Column], cells: Sequence[Cells], *, binary: bool) -> Rows:
-    """Decode columns whose values have been found, leaving out those that are ignored.
+    """Decode the cells of columns; leave out the columns in `IGNORED`.
 
     Raises:
-        FrameError: a value is not what its type says.
-        UnsupportedBinary: a column's type has no binary form that we know.
+        FrameError: a value has not the form of its type.
+        UnsupportedBinary: the binary form of a column's type is not in `Oid`.
         FatalError: there is no column to capture.
     """
     kept = [(column, part) for column, part in zip(columns, cells, strict=True) if column.name not in IGNORED]
@@ -101,19 +102,19 @@ def build(columns: Sequence[Column], cells: Sequence[Cells], *, binary: bool) ->
     )
 
 
-def _finite(coded: codec_binary.Coded, column: Column) -> codec_binary.Coded:
-    """Refuse what a numeric can be and a Decimal cannot."""
+def _finite(coded: codec_binary.DecodedColumn, column: Column) -> codec_binary.DecodedColumn:
+    """Refuse NaN in a column that becomes a Decimal."""
     if column.type_oid != Oid.NUMERIC or column_type(column.type_oid, column.type_modifier) == column_type(Oid.TEXT):
         return coded
     odd = pc.fill_null(pc.equal(coded.array, _NAN), fill_value=False)
     if not pc.any(odd).as_py():
         return coded
     refused = odd.to_numpy(zero_copy_only=False)
-    return codec_binary.Coded(pc.if_else(odd, pa.scalar(None, pa.binary()), coded.array), refused)
+    return codec_binary.DecodedColumn(pc.if_else(odd, pa.scalar(None, pa.binary()), coded.array), refused)
 
 
 def _refuse(
-    row: int, kept: Sequence[tuple[Column, Cells]], coded: Sequence[codec_binary.Coded], *, binary: bool
+    row: int, kept: Sequence[tuple[Column, Cells]], coded: Sequence[codec_binary.DecodedColumn], *, binary: bool
 ) -> RefusedRow:
     values = {column.name: _printed(part.raw(row), column, binary=binary) for column, part in kept}
     reasons = [

@@ -1,7 +1,7 @@
-"""Bounds of pgoutput messages -> Begin, Commit, Relation and the other messages that carry no row of ours.
+"""Bounds of pgoutput messages -> Begin, Commit, Relation and the other messages that carry no captured row.
 
-Pure. Begin and Commit are as frequent as rows where transactions are small, so they are read many at a time; what is
-rare goes through one bounds-checked reader. Every message must end exactly where its frame ends.
+Pure. Where transactions are small, Begin and Commit are as frequent as rows, so they are parsed many at a time. Rare
+messages go through one bounds-checked reader. Every message must end exactly where its frame ends.
 
 Source: https://www.postgresql.org/docs/current/protocol-logicalrep-message-formats.html
 """
@@ -28,7 +28,7 @@ POSTGRES_EPOCH_US = 946_684_800_000_000
 
 MIN_TIMESTAMP = -211_813_488_000_000_000
 END_TIMESTAMP = 9_223_371_331_200_000_000
-"""4714-11-24 BC and the first moment of the year 294277, in microseconds since 2000: Postgres holds nothing outside."""
+"""4714-11-24 BC and the start of the year 294277, in microseconds since 2000: the range of Postgres' timestamps."""
 
 _BEGIN_BYTES = 21
 _COMMIT_BYTES = 26
@@ -38,12 +38,12 @@ _OID = struct.Struct(">I")
 
 
 class Reader:
-    """Reads one message from its tag byte on; never beyond its end, and says whether anything is left."""
+    """Reads one message from its tag byte on, never beyond its end; `finish` checks that no byte is left."""
 
     __slots__ = ("_at", "_data", "_end")
 
     def __init__(self, data: bytes | bytearray, start: int = 0, end: int | None = None) -> None:
-        """Look at `data[start:end]`."""
+        """Read `data[start:end]`."""
         self._data = data
         self._at = start
         self._end = len(data) if end is None else end
@@ -52,10 +52,10 @@ class Reader:
         """Return the next bytes.
 
         Raises:
-            FrameError: the message ends before, or the count is negative.
+            FrameError: the message has fewer bytes, or the count is negative.
         """
         if not 0 <= count <= self._end - self._at:
-            raise FrameError("a message is cut short")
+            raise FrameError("a message is too short")
         self._at += count
         return bytes(self._data[self._at - count : self._at])
 
@@ -79,11 +79,11 @@ class Reader:
         """Return a zero-terminated name.
 
         Raises:
-            FrameError: it does not end, or is not UTF-8 (the session's client encoding).
+            FrameError: the zero byte is missing, or the name is not UTF-8 (the session's client encoding).
         """
         stop = self._data.find(0, self._at, self._end)
         if stop < 0:
-            raise FrameError("a name in a message does not end")
+            raise FrameError("a name in a message has no zero byte at its end")
         name = self.take(stop + 1 - self._at)[:-1]
         try:
             return name.decode()
@@ -91,7 +91,7 @@ class Reader:
             raise FrameError(f"a name in a message is not UTF-8: {name!r}") from None
 
     def finish(self) -> None:
-        """Check that nothing is left.
+        """Check that no byte is left.
 
         Raises:
             FrameError: the message is longer than its content.
@@ -102,7 +102,7 @@ class Reader:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A published column; `type_modifier` is -1 where the type has none."""
+    """A published column; `type_modifier` is -1 for a type without a modifier."""
 
     name: str
     type_oid: int
@@ -112,7 +112,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """A table as it was when the rows that follow were written."""
+    """Definition of a table at the time when the rows that follow were written."""
 
     oid: int
     namespace: str
@@ -136,35 +136,35 @@ class Begins:
 
 @dataclass(frozen=True, slots=True)
 class Commits:
-    """One entry for each Commit: LSN of the commit record, and where the transaction ends in the WAL."""
+    """One entry for each Commit: LSN of the commit record, and LSN of the transaction's end."""
 
     commit_lsn: Lsns
     end_lsn: Lsns
 
 
 def begins(frames: Frames, index: Ints) -> Begins:
-    """Read all Begin messages at once.
+    """Parse all Begin messages at once.
 
     Raises:
-        FrameError: one is cut or padded, or its time is none that Postgres has.
+        FrameError: a message has another length, or its time is out of Postgres' range.
     """
     at = _exact(frames, index, _BEGIN_BYTES, "Begin")
     time = gather(frames.buffer, at + 9, np.int64)
     if ((time < MIN_TIMESTAMP) | (time >= END_TIMESTAMP - POSTGRES_EPOCH_US)).any():
-        raise FrameError("a Begin message carries an impossible time")
+        raise FrameError("the time in a Begin message is out of Postgres' range")
     return Begins(gather(frames.buffer, at + 1, np.uint64), time + POSTGRES_EPOCH_US)
 
 
 def commits(frames: Frames, index: Ints) -> Commits:
-    """Read all Commit messages at once.
+    """Parse all Commit messages at once.
 
     Raises:
-        FrameError: one is cut or padded, or ends before it starts.
+        FrameError: a message has another length, or its end LSN is before its commit LSN.
     """
     at = _exact(frames, index, _COMMIT_BYTES, "Commit")
     read = Commits(gather(frames.buffer, at + 2, np.uint64), gather(frames.buffer, at + 10, np.uint64))
     if (read.end_lsn < read.commit_lsn).any():
-        raise FrameError("a Commit message ends before its own commit LSN")
+        raise FrameError("the end LSN in a Commit message is before its commit LSN")
     return read
 
 
@@ -176,23 +176,23 @@ def _exact(frames: Frames, index: Ints, size: int, name: str) -> Ints:
 
 
 def parse_relation(frame: Reader) -> Relation:
-    """Read a Relation message.
+    """Parse a Relation message.
 
     Raises:
-        FrameError: cut, padded, or with a column twice.
+        FrameError: the message has another length, or a column occurs twice.
     """
     frame.byte()
     oid, namespace, name, identity = frame.oid(), frame.text(), frame.text(), chr(frame.byte())
     columns = tuple(_column(frame) for _ in range(_count(frame.int16())))
     frame.finish()
     if len({column.name for column in columns}) != len(columns):
-        raise FrameError(f"the relation {namespace}.{name} has a column twice")
+        raise FrameError(f"a column of the relation {namespace}.{name} occurs twice")
     return Relation(oid, namespace, name, identity, columns)
 
 
 @dataclass(frozen=True, slots=True)
 class LogicalMessage:
-    """What an app wrote into the log by `pg_logical_emit_message`; `lsn` is where its record begins."""
+    """What an app wrote into the WAL by `pg_logical_emit_message`; `lsn` is where its record begins."""
 
     transactional: bool
     lsn: Lsn
@@ -201,10 +201,10 @@ class LogicalMessage:
 
 
 def parse_message(frame: Reader) -> LogicalMessage:
-    """Read a logical decoding message.
+    """Parse a logical decoding message.
 
     Raises:
-        FrameError: cut or padded.
+        FrameError: the message has another length.
     """
     frame.byte()
     flags, lsn = frame.byte(), Lsn(int.from_bytes(frame.take(8), "big"))
@@ -220,12 +220,12 @@ def _column(frame: Reader) -> Column:
 
 
 def check_other(frame: Reader) -> None:
-    """Walk through a message that carries nothing we capture, to see that it is whole.
+    """Check the form of a message that carries nothing to capture.
 
-    Origin and Type; Update, Delete and Truncate where a publication has them: housekeeping.
+    These are Origin and Type, and Update, Delete and Truncate if the publication has them: outhaul captures inserts.
 
     Raises:
-        FrameError: cut, padded, or a message that this protocol version does not have.
+        FrameError: the message has another form or length, or this protocol version does not have its tag.
     """
     match chr(frame.byte()):
         case "O":
@@ -258,7 +258,7 @@ def _check_update(frame: Reader) -> None:
 def _check_tuple(frame: Reader, allowed: str) -> str:
     marker = chr(frame.byte())
     if marker not in allowed:
-        raise FrameError(f"a row is marked {marker!r} where one of {allowed!r} was expected")
+        raise FrameError(f"a row has the marker {marker!r}; expected was one of {allowed!r}")
     for _ in range(_count(frame.int16())):
         match chr(frame.byte()):
             case "n" | "u":
@@ -272,5 +272,5 @@ def _check_tuple(frame: Reader, allowed: str) -> str:
 
 def _count(number: int) -> int:
     if number < 0:
-        raise FrameError("a message carries a negative count")
+        raise FrameError("a count in a message is negative")
     return number

@@ -1,7 +1,7 @@
 """Numerics in Postgres' binary form -> the texts that Postgres prints, as one Arrow array.
 
-Pure. Numbers of up to 18 digits, as nearly all are, are computed and printed for all rows of a scale at once; the rest
-a value at a time.
+Pure. Nearly all numbers have up to 18 digits: these are computed and printed for all rows of the same scale at once.
+The others are printed one by one.
 
 Source: `numeric_send` in https://github.com/postgres/postgres/blob/master/src/backend/utils/adt/numeric.c
 """
@@ -28,7 +28,7 @@ _NEGATIVE = 0x4000
 _SPECIAL = {0xC000: "NaN", 0xD000: "Infinity", 0xF000: "-Infinity"}
 _MAX_SCALE = 0x3FFF
 _BASE, _BASE_DIGITS = 10_000, 4
-# So many digits of the base are read ahead, which stays within the padding of the buffer.
+# For every row, this many digits of the base are read; with fewer digits, the read ends in the padding of the buffer.
 _MAX_GROUPS = 4
 _MAX_DIGITS = 18
 
@@ -37,18 +37,18 @@ def print_numeric(raw: bytes) -> str:
     """Print one value with all digits of its scale.
 
     Raises:
-        FrameError: it is no numeric.
+        FrameError: the bytes are not a numeric.
     """
     if len(raw) < _HEADER_BYTES:
-        raise FrameError("a numeric is cut short")
+        raise FrameError("a numeric is too short")
     count, weight, sign, scale = struct.unpack_from(">hhHH", raw)
     if count < 0 or len(raw) != _HEADER_BYTES + 2 * count or scale > _MAX_SCALE:
-        raise FrameError("a numeric has another number of digits than it says")
+        raise FrameError("a numeric has not the number of digits in its header")
     if sign in _SPECIAL:
         return _SPECIAL[sign]
     digits = struct.unpack_from(f">{count}h", raw, _HEADER_BYTES)
     if sign not in {0, _NEGATIVE} or any(not 0 <= digit < _BASE for digit in digits):
-        raise FrameError("a numeric is none that Postgres has")
+        raise FrameError("the sign or a digit of a numeric is not valid")
 
     def groups(first: int, end: int) -> str:
         return "".join(f"{digits[at] if 0 <= at < count else 0:04d}" for at in range(first, end))
@@ -62,10 +62,10 @@ def decode(cells: Cells) -> pa.Array:
     """Print a column.
 
     Raises:
-        FrameError: a value is no numeric.
+        FrameError: a value is not a numeric.
     """
     if ((cells.length < _HEADER_BYTES) & cells.valid).any():
-        raise FrameError("a numeric is cut short")
+        raise FrameError("a numeric is too short")
     groups, weight = (_field(cells, at, np.int16) for at in (0, 2))
     sign, scale = (_field(cells, at, np.uint16) for at in (4, 6))
     short = cells.valid & (groups >= 0) & (groups <= _MAX_GROUPS) & (cells.length == _HEADER_BYTES + 2 * groups)
@@ -75,7 +75,7 @@ def decode(cells: Cells) -> pa.Array:
     for at in range(_MAX_GROUPS):
         digit = np.where(at < groups, _field(cells, _HEADER_BYTES + 2 * at, np.int16), 0)
         if (short & ((digit < 0) | (digit >= _BASE))).any():
-            raise FrameError("a numeric is none that Postgres has")
+            raise FrameError("the sign or a digit of a numeric is not valid")
         values += _shifted(digit, _BASE_DIGITS * (weight - at) + scale, short)
     return _assembled(cells, short, values, sign == _NEGATIVE, scale)
 
@@ -93,7 +93,7 @@ def _shifted(digit: Ints, power: Ints, short: Bools) -> Ints:
 
 
 def _assembled(cells: Cells, short: Bools, values: Ints, negative: Bools, scale: Ints) -> pa.Array:
-    """Print rows of each scale, then the long ones, and bring all back into their order."""
+    """Print the rows of each scale, then the long numbers, and put all rows into their order again."""
     parts, rows = [pa.nulls(1, pa.binary())], [np.empty(0, np.int64)]
     for one in np.unique(scale[short]):
         places = np.flatnonzero(short & (scale == one))

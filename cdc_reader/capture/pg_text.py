@@ -1,7 +1,8 @@
-"""One value in Postgres' binary form -> the text Postgres would print for it.
+"""One value in Postgres' binary form -> the text that Postgres prints for it.
 
-Pure. Only for rows that ClickHouse cannot hold: a dead letter keeps them whole, in the one form that anybody can read
-and that Postgres takes back. A value at a time is fine here, such rows are rare.
+Pure. A dead letter has the whole row in this form, which people can read and which Postgres accepts as input. Values
+are printed one by one, since rows that ClickHouse cannot store are rare; so are values of some rare types
+(cdc_reader/capture/binary.py).
 
 Source: https://www.postgresql.org/docs/current/datatype-datetime.html#DATATYPE-DATETIME-OUTPUT, and `array_out` in
 https://github.com/postgres/postgres/blob/master/src/backend/utils/adt/arrayfuncs.c
@@ -29,12 +30,12 @@ from outhaul.sink.errors import FrameError
 
 _DAY_US = 86_400_000_000
 _DAYS_0000_03_01 = 730_425
-"""Days from 0000-03-01 to 2000-01-01; counting from March puts the leap day at the end of the year."""
+"""Days from 0000-03-01 to 2000-01-01; a year that begins in March ends with its leap day."""
 
 _LEAST_FIXED = -4
 _MAX_DIGITS = 17
 _INFINITE_DATE = {(1 << 31) - 1: "infinity", -(1 << 31): "-infinity"}
-_INFINITE_MOMENT = {(1 << 63) - 1: "infinity", -(1 << 63): "-infinity"}
+_INFINITE_TIMESTAMP = {(1 << 63) - 1: "infinity", -(1 << 63): "-infinity"}
 
 _HEADER = struct.Struct(">iiI")
 _DIMENSION = struct.Struct(">ii")
@@ -47,7 +48,7 @@ _Printer: TypeAlias = Callable[[bytes], str]
 
 
 def row_json(values: Mapping[str, bytes | None]) -> str:
-    """Return a row of printed values as JSON; bytes that are not UTF-8 become lone surrogates (`surrogateescape`)."""
+    """Return a row of printed values as JSON; bytes that are not UTF-8 become single surrogates (`surrogateescape`)."""
     row = {name: None if value is None else value.decode("utf-8", "surrogateescape") for name, value in values.items()}
     text = json.dumps(row, ensure_ascii=False)
     try:
@@ -58,7 +59,7 @@ def row_json(values: Mapping[str, bytes | None]) -> str:
 
 
 def printed(raw: bytes, type_oid: int) -> bytes:
-    """Print a value that the binary codec has checked."""
+    """Return the text of a value in binary form that cdc_reader/capture/binary.py has checked."""
     if type_oid in ELEMENTS:
         return _array(raw, ELEMENTS[Oid(type_oid)])
     printer = _PRINTERS.get(type_oid)
@@ -67,7 +68,7 @@ def printed(raw: bytes, type_oid: int) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Elements:
-    """An array: (size, lower bound) of each dimension, and (start, length) of each element, None for NULL."""
+    """An array: (size, lower bound) of each dimension, and (start, length) in bytes of each element, None for NULL."""
 
     dimensions: tuple[tuple[int, int], ...]
     spans: tuple[tuple[int, int] | None, ...]
@@ -77,28 +78,28 @@ def parse_array(raw: bytes, element_oid: int) -> Elements:
     """Find the elements of an array.
 
     Raises:
-        FrameError: it is cut, padded, or of another type.
+        FrameError: the bytes are not an array of this type, or have another length.
     """
     try:
         count, flags, oid = _HEADER.unpack_from(raw)
         if not 0 <= count <= _MAX_DIMENSIONS or flags not in {0, 1} or oid != element_oid:
-            raise FrameError("an array is not one of its type")
+            raise FrameError("an array has not the header of its type")
         at = _HEADER.size + count * _DIMENSION.size
         dimensions = tuple(_DIMENSION.unpack_from(raw, _HEADER.size + n * _DIMENSION.size) for n in range(count))
         total = prod(size for size, _ in dimensions) if dimensions else 0
-        # Each element has a length of four bytes, so a number that is too large is seen before it is counted to.
+        # Each element has a length field of four bytes: this refuses an impossible number of elements before the loop.
         if any(size < 1 for size, _ in dimensions) or total > (len(raw) - at) // _LENGTH.size:
-            raise FrameError("an array has another number of elements than it says")
+            raise FrameError("an array has not the number of elements in its header")
         spans: list[tuple[int, int] | None] = []
         for _ in range(total):
             (length,) = _LENGTH.unpack_from(raw, at)
             at += _LENGTH.size
             spans.append(None if length == _NULL else (at, length))
             if length < _NULL or at + max(length, 0) > len(raw):
-                raise FrameError("an element does not fit its array")
+                raise FrameError("an element is longer than its array")
             at += max(length, 0)
     except struct.error:
-        raise FrameError("an array is cut short") from None
+        raise FrameError("an array is too short") from None
     if at != len(raw):
         raise FrameError("bytes are left at the end of an array")
     return Elements(dimensions, tuple(spans))
@@ -140,7 +141,7 @@ def _number(
     return print_number
 
 
-def _moment(since_2000: int, zone: str) -> str:
+def _timestamp(since_2000: int, zone: str) -> str:
     day, us = divmod(since_2000, _DAY_US)
     seconds, us = divmod(us, 1_000_000)
     fraction = f".{us:06d}".rstrip("0") if us else ""
@@ -148,13 +149,13 @@ def _moment(since_2000: int, zone: str) -> str:
 
 
 def _with_era(since_2000: int, rest: str) -> str:
-    year, month, day = _civil(since_2000)
+    year, month, day = _calendar_date(since_2000)
     if year > 0:
         return f"{year:04d}-{month:02d}-{day:02d}{rest}"
     return f"{1 - year:04d}-{month:02d}-{day:02d}{rest} BC"
 
 
-def _civil(since_2000: int) -> tuple[int, int, int]:
+def _calendar_date(since_2000: int) -> tuple[int, int, int]:
     """Return year, month and day of the proleptic Gregorian calendar; the year before 1 is 0."""
     era, day = divmod(since_2000 + _DAYS_0000_03_01, 146_097)
     year = (day - day // 1460 + day // 36_524 - day // 146_096) // 365
@@ -187,11 +188,11 @@ def _float(value: np.floating[Any], digits: int) -> str:
 
 
 def _shortest(value: np.floating[Any]) -> Decimal:
-    """Return the fewest digits that name this number and no neighbour of it.
+    """Return the shortest decimal that lies between the halfway points to both neighbours of this number.
 
-    Unlike `repr`, Postgres takes no digits that lie halfway to the neighbour and are only read as this number since it
-    is the even one of the two: 6.3536546142495136e+16 keeps its last digit. The neighbour below a power of two is
-    nearer than the one above, so the nearest digits may miss where the next ones up do not.
+    A decimal exactly on a halfway point is read as the even one of two numbers. `repr` uses such a decimal, Postgres
+    does not: 6.3536546142495136e+16 keeps its last digit. Below a power of two the neighbour is nearer than above it,
+    so the nearest decimal of some length may lie outside when the next higher one lies inside.
     """
     exact = Fraction(float(value))
     below, above = (_halfway(value, exact, towards) for towards in (-np.inf, np.inf))
@@ -224,8 +225,8 @@ _PRINTERS: dict[int, _Printer] = {
     Oid.FLOAT4: lambda raw: _float(np.float32(struct.unpack(">f", raw)[0]), 6),
     Oid.FLOAT8: lambda raw: _float(np.float64(struct.unpack(">d", raw)[0]), 15),
     Oid.DATE: _number(">i", _INFINITE_DATE, lambda value: _with_era(value, "")),
-    Oid.TIMESTAMP: _number(">q", _INFINITE_MOMENT, lambda value: _moment(value, "")),
-    Oid.TIMESTAMPTZ: _number(">q", _INFINITE_MOMENT, lambda value: _moment(value, "+00")),
+    Oid.TIMESTAMP: _number(">q", _INFINITE_TIMESTAMP, lambda value: _timestamp(value, "")),
+    Oid.TIMESTAMPTZ: _number(">q", _INFINITE_TIMESTAMP, lambda value: _timestamp(value, "+00")),
     Oid.UUID: lambda raw: str(uuid.UUID(bytes=raw)),
     Oid.JSONB: lambda raw: raw[1:].decode("latin-1"),
 }

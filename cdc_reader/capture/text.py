@@ -1,8 +1,8 @@
-"""Cells in Postgres' text form -> the very array that the binary form gives, and which rows ClickHouse could not hold.
+"""Cells in Postgres' text form -> the same array as from the binary form, and which rows are out of ClickHouse's range.
 
-Pure. The session prints ISO dates, UTC, hex bytea and shortest exact floats; other output is an error and no guess.
-Parsing is Arrow's, over all rows at once; only dates that Arrow cannot have (infinity, BC, five-digit years) are looked
-at singly.
+Pure. The session's settings make Postgres print ISO dates, UTC, hex bytea and shortest exact floats; any other form is
+an error. Arrow parses all rows at once; only dates that Arrow cannot parse (infinity, BC, five-digit years) are checked
+one by one.
 
 Source: https://www.postgresql.org/docs/current/datatype-datetime.html#DATATYPE-DATETIME-OUTPUT
 """
@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from outhaul.cdc_reader.capture.binary import POSTGRES_EPOCH_DAYS, Coded, days, moments
+from outhaul.cdc_reader.capture.binary import POSTGRES_EPOCH_DAYS, DecodedColumn, dates, timestamps
 from outhaul.cdc_reader.capture.column_types import Oid, column_type
 from outhaul.cdc_reader.capture.message import POSTGRES_EPOCH_US
 from outhaul.sink.errors import FrameError
@@ -41,43 +41,43 @@ _ODD_TIMESTAMP = re.compile(rb"-?infinity|\d{4,6}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d{
 _ODD_TIMESTAMPTZ = re.compile(rb"-?infinity|\d{4,6}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d{1,6})?\+00( BC)?")
 
 
-def decode(cells: Cells, type_oid: int) -> Coded:
+def decode(cells: Cells, type_oid: int) -> DecodedColumn:
     """Decode one column; a type that is not in `Oid` stays text.
 
     Raises:
-        FrameError: a value is not printed as this type is.
+        FrameError: a value has not the text form of its type.
     """
     decoder = _DECODERS.get(type_oid)
     if decoder is None:
-        return Coded(cells.contents())
+        return DecodedColumn(cells.contents())
     try:
         return decoder(cells, Oid(type_oid))
     except pa.ArrowException as error:
-        raise FrameError(f"a value is no {Oid(type_oid).name.lower()}: {error}") from None
+        raise FrameError(f"a value is not a {Oid(type_oid).name.lower()}: {error}") from None
 
 
-def _bool(cells: Cells, _: Oid) -> Coded:
+def _bool(cells: Cells, _: Oid) -> DecodedColumn:
     cells.check_width(1)
     values = np.frombuffer(cells.buffer, np.uint8)[cells.start]
     true = values == ord("t")
     if (~true & (values != ord("f")) & cells.valid).any():
         raise FrameError("a bool is neither true nor false")
-    return Coded(cells.bools(true & cells.valid))
+    return DecodedColumn(cells.bools(true & cells.valid))
 
 
-def _integer(cells: Cells, oid: Oid) -> Coded:
+def _integer(cells: Cells, oid: Oid) -> DecodedColumn:
     text = cells.contents(pa.string())
     array = pc.cast(text, column_type(oid).arrow)
     if not pc.cast(array, pa.string()).equals(text):
         raise FrameError("a number is not printed as Postgres prints it")
-    return Coded(array)
+    return DecodedColumn(array)
 
 
-def _float(cells: Cells, oid: Oid) -> Coded:
-    return Coded(pc.cast(cells.contents(pa.string()), column_type(oid).arrow))
+def _float(cells: Cells, oid: Oid) -> DecodedColumn:
+    return DecodedColumn(pc.cast(cells.contents(pa.string()), column_type(oid).arrow))
 
 
-def _bytea(cells: Cells, _: Oid) -> Coded:
+def _bytea(cells: Cells, _: Oid) -> DecodedColumn:
     raw = np.frombuffer(cells.buffer, np.uint8)
     prefixed = (raw[cells.start] == ord("\\")) & (raw[cells.start + 1] == ord("x"))
     if (cells.valid & (~prefixed | (cells.length < len(_HEX_PREFIX)) | (cells.length % 2 != 0))).any():
@@ -90,25 +90,25 @@ def _bytea(cells: Cells, _: Oid) -> Coded:
         raise FrameError("a bytea value is not printed in hex")
     data = nibbles[0::2] << 4 | nibbles[1::2]
     parts = [missing, pa.py_buffer(ends // 2), pa.py_buffer(data)]
-    return Coded(pa.Array.from_buffers(pa.binary(), len(text), parts))
+    return DecodedColumn(pa.Array.from_buffers(pa.binary(), len(text), parts))
 
 
-def _uuid(cells: Cells, _: Oid) -> Coded:
+def _uuid(cells: Cells, _: Oid) -> DecodedColumn:
     text = cells.matrix(36)
     if (text[:, _UUID_DASHES] != ord("-")).any() or (_NIBBLE[text[:, _UUID_HEX_AT]] == _NO_DIGIT).any():
         raise FrameError("a uuid is not printed as Postgres prints it")
-    return Coded(cells.array_of_width(text))
+    return DecodedColumn(cells.array_of_width(text))
 
 
-def _date(cells: Cells, _: Oid) -> Coded:
+def _date(cells: Cells, _: Oid) -> DecodedColumn:
     regular = cells.only(_starts_with_year(cells, _DATE_BYTES) & (cells.length == _DATE_BYTES))
     _check_odd(cells, regular.valid, _ODD_DATE)
     array = pc.cast(regular.contents(pa.string()), pa.date32())
     since_1970 = pc.fill_null(array.view(pa.int32()), 0).to_numpy().astype(np.int64)
-    return days(cells, since_1970 - POSTGRES_EPOCH_DAYS, ~regular.valid)
+    return dates(cells, since_1970 - POSTGRES_EPOCH_DAYS, ~regular.valid)
 
 
-def _timestamp(cells: Cells, oid: Oid) -> Coded:
+def _timestamp(cells: Cells, oid: Oid) -> DecodedColumn:
     zone = _ZONE if oid is Oid.TIMESTAMPTZ else b""
     last = np.frombuffer(cells.buffer, np.uint8)[cells.start + np.maximum(cells.length, 1) - 1]
     ends_in_digit = (last >= ord("0")) & (last <= ord("9"))
@@ -118,11 +118,11 @@ def _timestamp(cells: Cells, oid: Oid) -> Coded:
         regular = _without_zone(regular)
     array = pc.cast(regular.contents(pa.string()), pa.timestamp("us"))
     since_1970 = pc.fill_null(array.view(pa.int64()), 0).to_numpy()
-    return moments(cells, since_1970 - POSTGRES_EPOCH_US, ~regular.valid)
+    return timestamps(cells, since_1970 - POSTGRES_EPOCH_US, ~regular.valid)
 
 
 def _starts_with_year(cells: Cells, least_bytes: int) -> Bools:
-    """Tell four-digit years, which Arrow reads, from the rest."""
+    """Return a mask of the values with a year of four digits, which Arrow can parse."""
     raw = np.frombuffer(cells.buffer, np.uint8)
     year: Bools = (cells.length >= least_bytes) & (raw[cells.start + 4] == ord("-"))
     return year
@@ -133,7 +133,8 @@ def _without_zone(cells: Cells) -> Cells:
     at = cells.start + cells.length - len(_ZONE)
     if any((cells.valid & (raw[at + i] != byte)).any() for i, byte in enumerate(_ZONE)):
         raise FrameError(
-            "a timestamptz is not printed in UTC", todo="Look who sets the time zone of the reader's session"
+            "a timestamptz is not printed in UTC",
+            todo="Check what sets the time zone of the reader's session: a pooler, or the DSN's options",
         )
     return cells.inner(0, len(_ZONE))
 
@@ -144,7 +145,7 @@ def _check_odd(cells: Cells, regular: Bools, odd: re.Pattern[bytes]) -> None:
             raise FrameError(f"a date or time is not printed in ISO style: {cells.raw(int(row))!r}")
 
 
-_DECODERS: dict[int, Callable[[Cells, Oid], Coded]] = {
+_DECODERS: dict[int, Callable[[Cells, Oid], DecodedColumn]] = {
     Oid.BOOL: _bool,
     Oid.BYTEA: _bytea,
     Oid.INT8: _integer,

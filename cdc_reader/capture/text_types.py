@@ -1,6 +1,6 @@
-"""One value in the binary form of a type that ClickHouse keeps as text -> the text that Postgres prints, checked.
+"""One value in binary form, of a type that ClickHouse stores as text -> the text that Postgres prints, checked.
 
-Pure. Intervals are printed in ISO 8601, which is what the session asks Postgres for.
+Pure. Intervals are printed in ISO 8601: the session sets `intervalstyle=iso_8601`.
 
 Source: the `*send` and `*out` functions in https://github.com/postgres/postgres/tree/master/src/backend/utils/adt
 """
@@ -32,14 +32,14 @@ _MAPPED = (0, 0, 0, 0, 0, 0xFFFF)
 
 def _unpack(form: str, raw: bytes, what: str) -> tuple[int, ...]:
     if len(raw) != struct.calcsize(form):
-        raise FrameError(f"a value of type {what} has another length than that type")
+        raise FrameError(f"a value of type {what} has the wrong length")
     return struct.unpack(form, raw)
 
 
 def _clock(since_midnight_us: int) -> str:
     """Print a time of day, 24:00:00 included."""
     if not 0 <= since_midnight_us <= _DAY_US:
-        raise FrameError("a time is none that Postgres has")
+        raise FrameError("a time is out of Postgres' range")
     seconds, us = divmod(since_midnight_us, 1_000_000)
     return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{_seconds(seconds % 60, us, width=2)}"
 
@@ -56,7 +56,7 @@ def _time(raw: bytes) -> str:
 def _timetz(raw: bytes) -> str:
     since_midnight_us, west_s = _unpack(">qi", raw, "timetz")
     if abs(west_s) >= _END_ZONE_S:
-        raise FrameError("a timetz has a zone that Postgres has not")
+        raise FrameError("the zone of a timetz is out of Postgres' range")
     minutes, seconds = divmod(abs(west_s), 60)
     parts = [minutes // 60, minutes % 60, seconds]
     while len(parts) > 1 and not parts[-1]:
@@ -77,7 +77,7 @@ def _interval(raw: bytes) -> str:
 
 
 def _signed(value: int, units: Sequence[tuple[int, str]]) -> str:
-    """Print a number by its units, leaving out those that are 0; each has the sign of the whole."""
+    """Print a number in its units, without those that are 0; each unit has the sign of the number."""
     text, rest = "", abs(value)
     for size, unit in units:
         count, rest = divmod(rest, size)
@@ -89,11 +89,11 @@ def _signed(value: int, units: Sequence[tuple[int, str]]) -> str:
 def _network(*, is_cidr: bool) -> Callable[[bytes], str]:
     def print_network(raw: bytes) -> str:
         if len(raw) < 4 or raw[0] not in _ADDRESS_BYTES:  # noqa: PLR2004 -- family, bits, kind, size
-            raise FrameError("a network address is of no family that Postgres has")
+            raise FrameError("a network address has an unknown family")
         family, bits, kind, size = raw[:4]
         width = _ADDRESS_BYTES[family]
         if size != width or len(raw) != 4 + width or bits > 8 * width or kind != is_cidr:
-            raise FrameError("a network address has another length than its family")
+            raise FrameError("a network address has not the length of its family")
         address = ".".join(map(str, raw[4:])) if family == _V4 else _v6(raw[4:])
         return address if bits == 8 * width and not is_cidr else f"{address}/{bits}"
 
@@ -108,7 +108,7 @@ def _v6(raw: bytes) -> str:
         if is_zero and len(places) > max(1, zeros[1]):
             zeros = places[0], len(places)
     start, count = zeros
-    # As BIND prints an address of version 4 within one of version 6.
+    # Like BIND, Postgres prints the last 32 bits of such an IPv6 address as IPv4.
     tail = ".".join(map(str, raw[12:])) if (start, count) == (0, 6) or words[:6] == _MAPPED else None
     shown = [f"{word:x}" for word in words] if tail is None else [*(f"{word:x}" for word in words[:6]), tail]
     if not count:
@@ -119,7 +119,7 @@ def _v6(raw: bytes) -> str:
 def _mac(width: int) -> Callable[[bytes], str]:
     def print_mac(raw: bytes) -> str:
         if len(raw) != width:
-            raise FrameError("a MAC address has another length than its type")
+            raise FrameError("a MAC address has not the length of its type")
         return raw.hex(":")
 
     return print_mac
@@ -127,10 +127,10 @@ def _mac(width: int) -> Callable[[bytes], str]:
 
 def _bits(raw: bytes) -> str:
     if len(raw) < 4:  # noqa: PLR2004 -- the number of bits
-        raise FrameError("a bit string is cut short")
+        raise FrameError("a bit string is too short")
     (count,) = struct.unpack_from(">i", raw)
     if count < 0 or len(raw) - 4 != (count + 7) // 8:
-        raise FrameError("a bit string has another number of bits than it says")
+        raise FrameError("a bit string has not the number of bits in its header")
     return "".join(f"{byte:08b}" for byte in raw[4:])[:count]
 
 

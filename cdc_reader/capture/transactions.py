@@ -1,7 +1,7 @@
-"""Begin and Commit messages of a piece, and what was open before -> the transaction of each message, and what is safe.
+"""Begin and Commit messages of a piece, and the open transaction -> the transaction of each message, and the safe LSN.
 
-Pure. Positions come from here: the commit LSN of a row is its Begin's, and the ordinal counts rows of one table since
-that Begin, whatever pieces the stream was cut into.
+Pure. This file assigns positions: the commit LSN of a row is the one in its Begin, and the ordinal counts the rows of
+one table since that Begin. Where the stream is cut into pieces does not matter.
 
 Source: https://www.postgresql.org/docs/current/protocol-logical-replication.html
 """
@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """The last transaction begun; `rows` counts those captured so far, by ClickHouse table, while it is `running`."""
+    """The transaction of the latest Begin; `running` until its Commit.
+
+    `rows` is the number of its captured rows so far, by ClickHouse table.
+    """
 
     commit_lsn: Lsn = NO_LSN
     committed_at_us: int = 0
@@ -35,11 +38,11 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class Transactions:
-    """The transactions that a piece touches; number 0 is the one before its first Begin.
+    """The transactions of a piece, by number; number 0 is the one that began before the piece.
 
-    `number[i]` is that of the last transaction begun up to message i, `running[i]` says whether one is open before
-    message i; the last entry of `running` says it of the end of the piece. `commit_lsn` and `committed_at_us` go by
-    number.
+    `number[i]` is the number of the latest transaction that began up to message i. `running[i]` is whether a
+    transaction is open before message i; its last entry is for the end of the piece. `commit_lsn` and
+    `committed_at_us` are indexed by number.
     """
 
     number: Ints
@@ -50,29 +53,29 @@ class Transactions:
     safe_lsn: Lsn | None
 
     def after(self, rows: Mapping[str, int]) -> Open:
-        """Return what the next piece starts in; `rows` counts the captured rows of the last transaction."""
+        """Return the state in which the next piece starts; `rows` counts the captured rows of the last transaction."""
         return Open(Lsn(int(self.commit_lsn[-1])), int(self.committed_at_us[-1]), rows, bool(self.running[-1]))
 
 
 def follow(frames: Frames, before: Open) -> Transactions:
-    """Follow the transactions through a piece.
+    """Assign the messages of a piece to their transactions.
 
     Raises:
-        FrameError: they are nested, end where none is open, end as another than began, or go backwards.
+        FrameError: transactions are nested or out of order, or a Commit does not belong to the open transaction.
     """
     is_begin, is_commit = frames.tags == BEGIN, frames.tags == COMMIT
     number = np.cumsum(is_begin)
     depth = np.concatenate(([0], number - np.cumsum(is_commit))) + before.running
     if (depth > 1).any():
-        raise FrameError("a transaction begins inside another one")
+        raise FrameError("a Begin was received while a transaction was open")
     if (depth < 0).any():
-        raise FrameError("a Commit came where no transaction was open")
+        raise FrameError("a Commit was received while no transaction was open")
     begun, ended = begins(frames, np.flatnonzero(is_begin)), commits(frames, np.flatnonzero(is_commit))
     commit_lsn = np.concatenate((np.array([before.commit_lsn], np.uint64), begun.commit_lsn))
     if (commit_lsn[1:] <= commit_lsn[:-1]).any():
         raise FrameError("commit LSNs go backwards")
     if (ended.commit_lsn != commit_lsn[number[is_commit]]).any():
-        raise FrameError("a Commit belongs to another transaction than the one that is open")
+        raise FrameError("a Commit belongs to another transaction than the open one")
     running = depth == 1
     return Transactions(
         number=number,
@@ -85,7 +88,10 @@ def follow(frames: Frames, before: Open) -> Transactions:
 
 
 def _safe_lsn(frames: Frames, commit_at: Ints, end_lsn: Lsns, running: Bools) -> Lsn | None:
-    """Rest on the last commit's end, or on a keepalive after it; one inside a transaction may lie past rows to come."""
+    """Return the end of the last commit, or of a later keepalive outside of transactions, if that is higher.
+
+    A keepalive inside a transaction proves nothing: its position may be past rows that are not received yet.
+    """
     idle = frames.keepalive_wal_end[~running[frames.keepalive_at]]
     if len(commit_at):
         later = frames.keepalive_at > commit_at[-1]
@@ -94,11 +100,11 @@ def _safe_lsn(frames: Frames, commit_at: Ints, end_lsn: Lsns, running: Bools) ->
 
 
 def ordinals(numbers: Ints, carried: int) -> Lsns:
-    """Count the rows of one table within each transaction.
+    """Return the ordinal of each row of one table within its transaction.
 
     Args:
         numbers: transaction number of each row, in stream order.
-        carried: rows of transaction 0 in the pieces before.
+        carried: number of rows of transaction 0 in earlier pieces.
     """
     place = np.arange(len(numbers))
     first = np.append(True, numbers[1:] != numbers[:-1])

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from outhaul.cdc_reader.capture.type_fit import Fit, takes
+from outhaul.cdc_reader.capture.type_fit import Fit, fit_of
 from outhaul.cdc_reader.operate.doctor import postgres_checks
 from outhaul.cdc_reader.operate.doctor.finding import Finding, State
 from outhaul.cdc_reader.operate.setup import rebind
@@ -104,7 +104,7 @@ def test_what_takes_a_number_is_what_clickhouse_gives_back_unchanged(world: Worl
             )
             for value in _TELLING[source]
         )
-        assert (takes(source, target)[0] is Fit.WHOLE) is kept, target
+        assert (fit_of(source, target)[0] is Fit.WHOLE) is kept, target
 
 
 @pytest.mark.parametrize(

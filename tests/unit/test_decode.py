@@ -181,7 +181,7 @@ def test_a_keepalive_in_a_transaction_begun_in_an_earlier_piece_is_not_safe() ->
 @pytest.mark.parametrize(
     ("frames", "words"),
     [
-        ([pg.begin(5), pg.begin(6)], "inside another"),
+        ([pg.begin(5), pg.begin(6)], "a Begin was received while a transaction was open"),
         ([pg.commit(5)], "no transaction was open"),
         ([pg.begin(5), pg.commit(5), pg.commit(5)], "no transaction was open"),
         ([pg.begin(5), pg.commit(6)], "another transaction"),

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from outhaul.cdc_reader.capture.type_fit import Fit, check_fit, takes
+from outhaul.cdc_reader.capture.type_fit import Fit, check_fit, fit_of
 from outhaul.sink.errors import FatalError
 
 
@@ -83,6 +83,6 @@ def test_what_fits_or_is_refused_by_clickhouse_itself_goes_on(kind: str, stored:
     ],
 )
 def test_a_type_takes_another_where_no_value_is_changed(source: str, target: str, fit: Fit) -> None:
-    found, trouble = takes(source, target)
+    found, trouble = fit_of(source, target)
     assert found is fit
     assert bool(trouble) is (fit is not Fit.WHOLE)

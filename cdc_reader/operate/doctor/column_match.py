@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from outhaul.cdc_reader.capture.column_types import IGNORED, Oid, column_type
-from outhaul.cdc_reader.capture.type_fit import Fit, takes
+from outhaul.cdc_reader.capture.type_fit import Fit, fit_of
 from outhaul.cdc_reader.operate.doctor.finding import Finding, State, fail, fine, warn
 from outhaul.sink.sql import identifier
 
@@ -91,7 +91,7 @@ def _judge_one(column: OutboxColumn, target: StoredColumn | None, table: Table) 
     alter = _alter(table, column.name, wanted)
     if target.default_kind in _COMPUTED:
         return fail(check, f"is {target.default_kind} in ClickHouse, so no value can be inserted into it", alter)
-    fit, trouble = takes(kind, target.type)
+    fit, trouble = fit_of(kind, target.type)
     if fit is not Fit.WHOLE:
         return Finding(check, _STATES[fit], f"{column.type} goes into {target.type}: {trouble}", alter)
     if column.nullable and column.name != _NULL_IS_FILLED and not _holds_null(target.type):
@@ -118,7 +118,7 @@ def _judge_own(by_name: Mapping[str, StoredColumn], table: Table) -> list[Findin
         if column is None:
             todo = f"ALTER TABLE {table.name} ADD COLUMN {name} {kind}"
             findings.append(fail(f"column {name}", "is missing, so no row can be stored", todo))
-        elif (verdict := takes(kind, column.type))[0] is not Fit.WHOLE:
+        elif (verdict := fit_of(kind, column.type))[0] is not Fit.WHOLE:
             findings.append(fail(f"column {name}", verdict[1], _alter(table, name, kind)))
     return findings
 
