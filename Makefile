@@ -52,10 +52,10 @@ bench: $(STAMP)  ## Measure on servers of its own, beside pg_recvlogical in the 
 chaos: $(STAMP)  ## Ten minutes of load and random faults, then a count of every event
 	$(BIN)/outhaul chaos --for 10m
 
-lock: $(STAMP)  ## Write requirements.lock anew: every dependency by version and hash
+lock: $(STAMP)  ## Update requirements.lock: every dependency by version and hash
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip compile pyproject.toml --extra flower --extra sqlalchemy --extra django --universal --python-version 3.11 \
-		--generate-hashes --no-header --no-annotate --upgrade --quiet --output-file requirements.lock > /dev/null
+	$(BIN)/uv pip compile pyproject.toml --extra pipeline --extra flower --extra sqlalchemy --extra django \
+		--universal --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade --quiet --output-file requirements.lock > /dev/null
 
 audit: $(STAMP)  ## Look up known vulnerabilities of what requirements.lock pins (needs the internet)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from outhaul.__main__ import EXTRAS
 from outhaul.deploy import assets
 from tests import package, roles
 from tests.acceptance.pages import free_port
@@ -80,6 +82,21 @@ def test_the_archives_please_those_who_judge_them(built: Built) -> None:
 def test_the_wheel_of_the_sdist_is_the_wheel_of_the_checkout(built: Built, tmp_path: Path) -> None:
     run(sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", str(tmp_path), str(ROOT))
     assert (tmp_path / built.wheel.name).read_bytes() == built.wheel.read_bytes()
+
+
+def test_what_the_image_copies_is_all_that_the_wheel_is_made_of(built: Built, tmp_path: Path) -> None:
+    copied = re.findall(r"^COPY (?!--)(.+) \S+$", (ROOT / "deploy" / "Dockerfile").read_text(), re.MULTILINE)
+    named = {name for line in copied for name in line.split()}
+    assert {f"!{name}" for name in named} == set(
+        re.findall(r"^!.+$", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
+    )
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in named:
+        # As Docker copies: a link remains a link.
+        run("cp", "-a", str(ROOT / name), str(source))
+    run(sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", str(tmp_path), str(source))
+    assert names(tmp_path / built.wheel.name) == names(built.wheel)
 
 
 def test_the_sdist_holds_what_the_repository_does(built: Built) -> None:
@@ -155,6 +172,20 @@ def test_commands_of_the_embedded_servers_name_the_extra_that_has_them(built: Bu
     shown = run(pipeline.outhaul, "--help")
     assert all(f" {command} " in shown for command in ("reader", "worker", "load", "demo", "local", "assets"))
     assert "CREATE" in run(pipeline.outhaul, "setup", "--print-sql", env=NOWHERE)
+
+
+def test_a_django_project_needs_neither_the_pipeline_nor_a_driver_for_clickhouse(built: Built, tmp_path: Path) -> None:
+    project = package.install(built.wheel, tmp_path / "venv")
+    project.lend(without={*EXTRAS["pipeline"], *EXTRAS["local"]} - {"psycopg"})
+    folder = ROOT / "deploy" / "examples" / "webapp"
+    said = run(project.python, "manage.py", "check", "--fail-level", "ERROR", cwd=folder, env=NOWHERE)
+    assert "(outhaul.W003)" in said
+    assert "pip install clickhouse-connect" in said
+    # Without the URL there is nothing to ask, and nothing to warn of.
+    quiet = NOWHERE | {"OUTHAUL_CLICKHOUSE_URL": ""}
+    assert "no issues" in run(project.python, "manage.py", "check", cwd=folder, env=quiet)
+    said = run(project.python, "manage.py", "outhaul_status", code=3, cwd=folder, env=NOWHERE)
+    assert "pip install 'outhaul[pipeline]'" in said
 
 
 def test_commands_that_only_a_checkout_has_are_no_commands_of_an_installed_one(installed: Installed) -> None:

@@ -133,6 +133,18 @@ def test_a_request_shows_in_the_metrics_and_in_flower(world: World) -> None:
         web.process.wait()
 
 
+def test_a_database_of_the_release_before_needs_no_migration(world: World) -> None:
+    # Django notes migrations and content types by the label, which was `outhaul` when the app was `producer.django`.
+    manage(world, "migrate", "contenttypes", "-v0")
+    noted = "INSERT INTO django_migrations (app, name, applied) VALUES ('outhaul', '0001_outbox', now())"
+    world.conn.execute(noted)
+    world.conn.execute("INSERT INTO django_content_type (app_label, model) VALUES ('outhaul', 'outboxevent')")
+    assert "outhaul" not in manage(world, "migrate").partition("Running migrations:")[2]
+    assert "[X] 0001_outbox" in manage(world, "showmigrations", "outhaul")
+    assert "No changes" in manage(world, "makemigrations", "--check", "--dry-run")
+    assert world.sql("SELECT count(*) FROM django_content_type WHERE model = 'outboxevent'") == 1
+
+
 def test_the_app_has_tests_of_its_own_and_nothing_that_check_would_name(world: World) -> None:
     assert "no issues" in manage(world, "check", "--database", "default", "--fail-level", "WARNING")
     assert "No changes" in manage(world, "makemigrations", "--check", "--dry-run")

@@ -11,7 +11,8 @@ import pytest
 
 from outhaul.__main__ import EXTRAS
 
-PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 def distributions(extra: str) -> set[str]:
@@ -29,6 +30,12 @@ def test_the_command_knows_every_package_of_an_extra(extra: str) -> None:
     owners = packages_distributions()
     known = {owner.lower().replace("_", "-") for name in EXTRAS[extra] for owner in owners[name]}
     assert known == distributions(extra)
+
+
+@pytest.mark.parametrize("extra", ["pipeline", "flower", "sqlalchemy", "django"])
+def test_the_lock_has_a_version_of_every_package_that_runs_in_production(extra: str) -> None:
+    locked = set(re.findall(r"^([a-z0-9-]+)==", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
+    assert distributions(extra) <= locked
 
 
 @pytest.mark.parametrize("extra", ["local", "flower"])
