@@ -15,7 +15,7 @@ import typer
 from outhaul.cdc_reader.cli import options
 from outhaul.cdc_reader.cli.confirmation import consent
 from outhaul.cdc_reader.operate.pruning.outbox_table import OutboxTable, paused
-from outhaul.cdc_reader.operate.pruning.prune import BATCH, Report, Wish
+from outhaul.cdc_reader.operate.pruning.prune import BATCH, PruneRequest, Report
 from outhaul.cdc_reader.operate.pruning.prune import prune as make_pass
 from outhaul.cdc_reader.postgres.preflight import check_clickhouse, connect
 from outhaul.sink.clickhouse import ClickHouse
@@ -56,11 +56,11 @@ def prune(
     """
     settings = load()
     chosen = options.each(settings, table)
-    wish = _wish(settings, older_than, batch, partitions_ahead, dry_run=dry_run)
+    request = _request(settings, older_than, batch, partitions_ahead, dry_run=dry_run)
     pause_s = every
     if not dry_run:
         for outbox in chosen:
-            _agree(outbox, wish, yes=yes)
+            _agree(outbox, request, yes=yes)
     asked: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda signum, _frame: asked.append(signum))
@@ -72,7 +72,7 @@ def prune(
         is_fine = True
         try:
             for outbox in chosen:
-                report = _pass(outbox, wish, stop)
+                report = _pass(outbox, request, stop)
                 is_fine &= not report.lacking
                 named = {} if len(settings.outboxes()) == 1 else {"table": outbox.table}
                 _print(named, report, as_json=as_json)
@@ -95,7 +95,9 @@ def _print(named: dict[str, str], report: Report, *, as_json: bool) -> None:
         typer.echo("".join(f"{name}: " for name in named.values()) + described(report))
 
 
-def _wish(settings: Settings, older_than: float, batch: int, partitions_ahead: int, *, dry_run: bool) -> Wish:
+def _request(
+    settings: Settings, older_than: float, batch: int, partitions_ahead: int, *, dry_run: bool
+) -> PruneRequest:
     age = older_than or settings.prune_older_than
     if not age:
         raise FatalError(
@@ -103,19 +105,19 @@ def _wish(settings: Settings, older_than: float, batch: int, partitions_ahead: i
             todo="Pass --older-than 7d",
             exit_code=Exit.USAGE,
         )
-    return Wish(age, batch, dry_run, partitions_ahead)
+    return PruneRequest(age, batch, dry_run, partitions_ahead)
 
 
-def _agree(outbox: Outbox, wish: Wish, *, yes: bool) -> None:
-    cutoff = wish.cutoff(datetime.now(UTC))
+def _agree(outbox: Outbox, request: PruneRequest, *, yes: bool) -> None:
+    cutoff = request.cutoff(datetime.now(UTC))
     with connect(outbox.settings.postgres_dsn.get_secret_value()) as conn:
-        table = OutboxTable(conn, outbox, dry_run=wish.dry_run)
+        table = OutboxTable(conn, outbox, dry_run=request.dry_run)
         count = table.count_old(cutoff)
         name = table.name
     _check(outbox.settings)
     typer.echo(
         f"{name} has {'many' if count is None else f'{count:,}'} rows before {cutoff.isoformat(timespec='seconds')}. "
-        f"Rows that ClickHouse has for source {outbox.settings.source!r} will be deleted, {wish.batch:,} per "
+        f"Rows that ClickHouse has for source {outbox.settings.source!r} will be deleted, {request.batch:,} per "
         "transaction",
         err=True,
     )
@@ -128,9 +130,11 @@ def _check(settings: Settings) -> ClickHouse:
     return clickhouse
 
 
-def _pass(outbox: Outbox, wish: Wish, stop: Callable[[], bool]) -> Report:
+def _pass(outbox: Outbox, request: PruneRequest, stop: Callable[[], bool]) -> Report:
     with connect(outbox.settings.postgres_dsn.get_secret_value()) as conn:
-        return make_pass(OutboxTable(conn, outbox, dry_run=wish.dry_run), _check(outbox.settings), outbox, wish, stop)
+        return make_pass(
+            OutboxTable(conn, outbox, dry_run=request.dry_run), _check(outbox.settings), outbox, request, stop
+        )
 
 
 def described(report: Report) -> str:

@@ -17,7 +17,7 @@ from outhaul.cdc_reader.operate.pruning.partition_bounds import (
     parse,
     step_of,
 )
-from outhaul.cdc_reader.operate.pruning.prune import Wish
+from outhaul.cdc_reader.operate.pruning.prune import PruneRequest
 from outhaul.cdc_reader.operate.pruning.stored_rows import _conditions
 from outhaul.sink import quantities
 from outhaul.sink.app import configuration
@@ -104,7 +104,7 @@ def test_an_age_without_a_unit_is_refused(text: str) -> None:
 
 
 def test_an_age_beyond_all_time_makes_nothing_old() -> None:
-    assert Wish(quantities.age("999999999w")).cutoff(datetime.now(UTC)).year == 1
+    assert PruneRequest(quantities.age("999999999w")).cutoff(datetime.now(UTC)).year == 1
 
 
 def test_beat_prunes_only_where_the_settings_ask_for_it() -> None:

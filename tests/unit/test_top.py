@@ -10,7 +10,7 @@ from rich.console import Console
 
 from outhaul.cdc_reader.operate.status.ask import ClickHouseState, PostgresState, RedisState
 from outhaul.cdc_reader.operate.top.polling import Latest
-from outhaul.cdc_reader.operate.top.problem_history import Trouble, Troubles
+from outhaul.cdc_reader.operate.top.problem_history import Problem, ProblemHistory
 from outhaul.cdc_reader.operate.top.rates import Growth, Rate, Rates
 from outhaul.cdc_reader.operate.top.screen import View, is_old, screen
 from outhaul.cdc_reader.session.pause import Pause
@@ -130,22 +130,22 @@ def test_growth_is_over_the_last_seconds() -> None:
 
 
 def test_a_trouble_has_a_beginning_and_is_remembered_when_it_is_over() -> None:
-    troubles = Troubles()
-    troubles.add(1.0, ["slot 'a' at 0/1F keeps 1.5 MB more"])
-    troubles.add(2.0, ["slot 'a' at 0/2F keeps 2 kB more", "another"])
-    assert troubles.now == [Trouble("slot 'a' at 0/2F keeps 2 kB more", 1.0, 2.0), Trouble("another", 2.0, 2.0)]
-    assert troubles.past == []
-    troubles.add(3.0, [])
-    assert troubles.now == []
-    assert sorted(trouble.since for trouble in troubles.past) == [1.0, 2.0]
-    troubles.add(4.0, ["another"])
-    assert troubles.now == [Trouble("another", 4.0, 4.0)]
+    problems = ProblemHistory()
+    problems.add(1.0, ["slot 'a' at 0/1F keeps 1.5 MB more"])
+    problems.add(2.0, ["slot 'a' at 0/2F keeps 2 kB more", "another"])
+    assert problems.now == [Problem("slot 'a' at 0/2F keeps 2 kB more", 1.0, 2.0), Problem("another", 2.0, 2.0)]
+    assert problems.past == []
+    problems.add(3.0, [])
+    assert problems.now == []
+    assert sorted(problem.since for problem in problems.past) == [1.0, 2.0]
+    problems.add(4.0, ["another"])
+    assert problems.now == [Problem("another", 4.0, 4.0)]
 
 
 @pytest.mark.parametrize("width", [80, 140])
 def test_the_largest_figures_fit_the_width_and_leave_room_for_what_is_wrong(width: int) -> None:
-    wrong = (Trouble("slot [of this] has wal_status lost [/red]", NOW - 60, NOW),)
-    before = tuple(Trouble(f"trouble {number}", NOW - 100, NOW - 90) for number in range(20))
+    wrong = (Problem("slot [of this] has wal_status lost [/red]", NOW - 60, NOW),)
+    before = tuple(Problem(f"problem {number}", NOW - 100, NOW - 90) for number in range(20))
     shown = lines(view(wrong=wrong, before=before), width)
     assert max(map(len, shown)) <= width
     text = "\n".join(shown)
@@ -195,7 +195,7 @@ def test_growth_in_a_short_look_names_no_hour() -> None:
 
 @pytest.mark.parametrize("height", [8, 12, 24])
 def test_on_a_small_terminal_each_trouble_is_shorter_before_one_is_left_out(height: int) -> None:
-    wrong = tuple(Trouble(f"{number} " + "is very wrong " * 20, NOW - 60, NOW) for number in range(3))
+    wrong = tuple(Problem(f"{number} " + "is very wrong " * 20, NOW - 60, NOW) for number in range(3))
     shown = lines(view(wrong=wrong, before=wrong), 80, height)
     assert len(shown) <= height
     for number in range(3):
@@ -205,7 +205,7 @@ def test_on_a_small_terminal_each_trouble_is_shorter_before_one_is_left_out(heig
 
 
 def test_what_has_no_room_is_counted() -> None:
-    wrong = tuple(Trouble(f"{number} is wrong", NOW - 60, NOW) for number in range(40))
+    wrong = tuple(Problem(f"{number} is wrong", NOW - 60, NOW) for number in range(40))
     shown = lines(view(wrong=wrong), 80, 24)
     assert len(shown) <= 24
     said = sum(" is wrong" in line for line in shown)
@@ -213,7 +213,7 @@ def test_what_has_no_room_is_counted() -> None:
 
 
 def test_with_room_each_trouble_is_whole() -> None:
-    wrong = (Trouble("is very wrong " * 40, NOW - 60, NOW),)
+    wrong = (Problem("is very wrong " * 40, NOW - 60, NOW),)
     shown = lines(view(wrong=wrong, before=wrong), 140, 45)
     assert " ".join(" ".join(shown).split()).count("is very wrong") == 80
     assert not any(line.endswith("…") for line in shown)

@@ -1,5 +1,5 @@
-"""Old rows that are proven stored leave the outbox: row by row, or whole partitions.
+"""Old rows of the outbox, proven to be stored -> deleted: row by row, or as whole partitions.
 
-`prune` makes a pass: `table` gives rows some at a time and deletes them, `proof` asks ClickHouse for each; `partitions`
-and `bounds` take care of a partitioned outbox. `task` is the same pass for Celery beat.
+`prune` makes a pass: `outbox_table` reads pages of rows and deletes rows, `stored_rows` asks ClickHouse which of them
+it has; `partitions` and `partition_bounds` are for a partitioned outbox. `prune_task` is the same pass for Celery beat.
 """

@@ -1,7 +1,7 @@
-"""The outbox in Postgres -> its rows by primary key, some at a time; and rows deleted, in short transactions.
+"""The outbox in Postgres -> pages of its rows by primary key; rows -> deleted, in short transactions.
 
-Edge: an ordinary connection. No transaction here waits long for a lock, or works long: writers of the outbox never
-notice. The publication has inserts only, so none of this reaches the reader.
+Edge: an ordinary connection. Each transaction has a short lock timeout and statement timeout, so that writers of the
+outbox do not wait. The publication publishes only inserts, so the reader receives no deletes.
 
 Source: https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-LOCK-TIMEOUT
 """
@@ -46,27 +46,27 @@ _PAGE = """
            coalesce(event_date_time < {cutoff}, false) AS is_old
     FROM {table} WHERE id > {after} ORDER BY id LIMIT {limit}"""
 
-# Where the role may lock rows, those that somebody else has locked are left out; without it, the whole batch waits for
-# them as long as it may. A statement of its own: joined to the other, it would be repeated for each row.
+# If the role may lock rows, rows that another session has locked are skipped; otherwise the whole batch waits for them
+# until lock_timeout. A separate statement: joined with the DELETE, it would be repeated for each row.
 _UNLOCKED = "SELECT id FROM {table} WHERE id = ANY(%(ids)s::bigint[]) FOR UPDATE SKIP LOCKED"
 
-# The time is compared, too: a row that was changed in between is another one. No join, whatever the planner knows.
+# The time is compared too, so that a row that was changed meanwhile stays. Arrays: the planner may misplan a join.
 _DELETE = """
     DELETE FROM {table} WHERE id = ANY(%(ids)s::bigint[]) AND event_date_time = ANY(%(times)s::timestamptz[])"""
 
 
 class LockedError(TransientError):
-    """Somebody else has locked what was to go; another time."""
+    """Another session has locked a row or table that was to be deleted; the next pass tries again."""
 
 
 class OutboxTable:
     """The outbox table of one connection."""
 
     def __init__(self, conn: Connection, outbox: Outbox, *, dry_run: bool) -> None:
-        """Look for the table, and what the role may do with it.
+        """Read the table's name and the role's privileges.
 
         Raises:
-            FatalError: there is no such table, or a right is missing; with the GRANT.
+            FatalError: the table does not exist, or a privilege is missing; `todo` has the GRANT.
         """
         self.conn = conn
         with translated():
@@ -74,7 +74,7 @@ class OutboxTable:
         if found.get("name") is None:
             raise FatalError(
                 f"Postgres has no table {outbox.table}",
-                todo="Name yours in OUTHAUL_TABLE as schema.table",
+                todo="Set OUTHAUL_TABLE to your outbox, as schema.table",
                 exit_code=Exit.TABLE_MISSING,
             )
         self.name = str(found["name"])
@@ -84,13 +84,13 @@ class OutboxTable:
         lacking = [right for right in wanted if not found[f"may_{right.lower()}"]]
         if lacking:
             raise FatalError(
-                f"role {found['role']!r} may not {' and '.join(lacking)} in {self.name}",
+                f"role {found['role']!r} lacks {' and '.join(lacking)} on {self.name}",
                 todo=f'GRANT {", ".join(lacking)} ON {self.name} TO "{found["role"]}"',
                 exit_code=Exit.ROLE,
             )
 
     def count_old(self, cutoff: datetime) -> int | None:
-        """Count the rows before `cutoff`, up to a million; None where that takes too long.
+        """Count the rows before `cutoff`, up to a million; None if that takes too long.
 
         Raises:
             PipelineError: Postgres refuses or does not answer.
@@ -117,11 +117,11 @@ class OutboxTable:
         return [OutboxRow(int(row["id"]), row["at_s"], row["printed"], bool(row["is_old"])) for row in rows]
 
     def delete(self, rows: Sequence[OutboxRow]) -> int:
-        """Delete rows in one transaction; return how many went: not those that are locked, or were changed.
+        """Delete rows in one transaction, except those that are locked or were changed; return how many were deleted.
 
         Raises:
-            LockedError: a lock was not to be had in time; nothing was deleted.
-            PipelineError: Postgres refuses or does not answer; nothing was deleted, or all was.
+            LockedError: the lock timeout has expired; nothing was deleted.
+            PipelineError: Postgres refuses or does not answer; either nothing or everything was deleted.
         """
         with translated(), self.short():
             if self._may_lock:
@@ -130,12 +130,12 @@ class OutboxTable:
                 unlocked = {row["id"] for row in found}
                 rows = [row for row in rows if row.id in unlocked]
             values = {"ids": [row.id for row in rows], "times": [row.printed for row in rows]}
-            # Unprepared, so that it is planned for as many values as there are.
+            # Unprepared, so that Postgres plans it for this number of values.
             return self.conn.execute(sql.SQL(_DELETE).format(table=self.table), values, prepare=False).rowcount
 
     @contextmanager
     def short(self, statement_timeout_ms: int = STATEMENT_TIMEOUT_MS) -> Iterator[None]:
-        """Run the block in a transaction that waits for no lock and no statement longer than it may."""
+        """Run the block in a transaction with a lock timeout and a statement timeout."""
         with self.conn.transaction():
             self.conn.execute(
                 "SELECT set_config('lock_timeout', %s, true), set_config('statement_timeout', %s, true)",
@@ -145,17 +145,17 @@ class OutboxTable:
 
 
 class SlowError(TransientError):
-    """A statement took longer than it may."""
+    """A statement took longer than its timeout."""
 
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turn the driver's errors into ours.
+    """Translate errors of the driver.
 
     Raises:
-        LockedError: a lock was not to be had in time.
+        LockedError: the lock timeout has expired, or there was a deadlock.
         SlowError: a statement took too long.
-        PipelineError: of the kind that Postgres' code says.
+        PipelineError: any other error, of the kind that its code means.
     """
     try:
         yield
@@ -164,7 +164,7 @@ def translated() -> Iterator[None]:
     except psycopg.errors.QueryCanceled as error:
         raise SlowError(
             f"a statement took longer than {STATEMENT_TIMEOUT_MS / 1000:g} s",
-            todo="Say a smaller --batch",
+            todo="Pass a smaller --batch",
             exit_code=Exit.NOT_FINE,
         ) from error
     except psycopg.OperationalError as error:
@@ -174,7 +174,7 @@ def translated() -> Iterator[None]:
 
 
 def paused(seconds: float, stop: Callable[[], bool], tick_s: float = 0.1) -> None:
-    """Sleep, unless told to stop."""
+    """Sleep for `seconds`, or until `stop` returns true."""
     deadline = time.monotonic() + seconds
     while not stop() and (left := deadline - time.monotonic()) > 0:
         time.sleep(min(left, tick_s))

@@ -1,7 +1,7 @@
 """Bounds of range partitions as Postgres prints them -> the step between them, and the partitions that come next.
 
-Pure. A step is a number of ids, a length of time, or a number of whole months; where the bounds follow none, nothing is
-guessed.
+Pure. A step is a number of ids, a length of time, or a number of whole months; if the bounds have no common step, the
+result is None.
 
 Source: https://www.postgresql.org/docs/current/sql-createtable.html#SQL-CREATETABLE-PARTITION
 """
@@ -33,7 +33,7 @@ class Months:
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Bounds of one partition, the upper one excluded; None where one is open, or of a type that we do not read."""
+    """Bounds of one partition, the upper one excluded; None if a bound is open, or of a type that is not supported."""
 
     lower: Bound | None
     upper: Bound | None
@@ -49,7 +49,7 @@ def _bound(text: str) -> Bound | None:
     if re.fullmatch(r"-?\d+", text):
         return int(text)
     try:
-        # Postgres leaves the minutes of a zone out, and the session's zone is UTC.
+        # Postgres prints no minutes of the zone, and the session's zone is UTC.
         found = datetime.fromisoformat(text)
     except ValueError:
         return None
@@ -57,7 +57,7 @@ def _bound(text: str) -> Bound | None:
 
 
 def step_of(ranges: Sequence[Range]) -> Step | None:
-    """Return the step that two or more neighbouring partitions, from the last one backwards, agree on."""
+    """Return the step of the last two or three partitions, if they are adjacent and equally long."""
     ordered = sorted((one for one in ranges if one.upper is not None), key=lambda one: _key(one.upper))[-3:]
     if len(ordered) < 2 or any(one.lower is None for one in ordered):  # noqa: PLR2004 - one range has no step
         return None
@@ -68,7 +68,7 @@ def step_of(ranges: Sequence[Range]) -> Step | None:
 
 
 def following(last: Bound, step: Step) -> Iterator[Range]:
-    """Yield the ranges behind `last`, without end."""
+    """Yield the ranges after `last`, without end."""
     while True:
         upper = _add(last, step)
         yield Range(last, upper)

@@ -1,7 +1,7 @@
-"""A partitioned outbox -> its old partitions dropped whole where all of their rows are proven, and coming ones made.
+"""A partitioned outbox -> old partitions dropped, if all of their rows are proven; future partitions created.
 
-Edge: Postgres. A partition is dropped in a transaction that first keeps writers out of this one partition, then sees
-that it still has the very rows that were proven; the outbox itself is locked only for the moment of the drop.
+Edge: Postgres. The transaction that drops a partition first locks out writers of this one partition, then checks that
+it still has exactly the rows that were proven. The outbox itself is locked only during the drop.
 
 Source: https://www.postgresql.org/docs/current/ddl-partitioning.html
 """
@@ -58,7 +58,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """A partitioned outbox: where new partitions go, the column of the bounds (None: not ranges of one), its parts."""
+    """A partitioned outbox, and its partitions; `key` is the column of the bounds, None unless ranges of one column."""
 
     schema: str
     name: str
@@ -69,7 +69,7 @@ class Tree:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """What is remembered of the rows of a partition while they are proven."""
+    """Count, sum of ids and last id of a partition's rows when they were proven."""
 
     count: int = 0
     total: int = 0
@@ -77,7 +77,7 @@ class Rows:
 
 
 def look(outbox: OutboxTable) -> Tree | None:
-    """Return how the outbox is partitioned; None where it is not.
+    """Return how the outbox is partitioned; None if it is not.
 
     Raises:
         PipelineError: Postgres refuses or does not answer.
@@ -95,7 +95,7 @@ def look(outbox: OutboxTable) -> Tree | None:
 def whole(
     outbox: OutboxTable, tree: Tree, cutoff: datetime, prove: Prove, stop: Callable[[], bool]
 ) -> Iterator[tuple[Part, Rows]]:
-    """Yield the partitions of which every row is old and proven, with what must still be true of them when they go.
+    """Yield the partitions whose rows are all old and proven, with the rows that they must still have when dropped.
 
     Raises:
         PipelineError: a server refuses or does not answer.
@@ -105,13 +105,13 @@ def whole(
             continue
         rows = _proven_rows(outbox, part, cutoff, prove, stop)
         reach("prune.proven")
-        # An empty partition of ids may be one that comes.
+        # An empty partition by id may be a future one.
         if rows is not None and (rows.count or tree.key == "event_date_time"):
             yield part, rows
 
 
 def drop(outbox: OutboxTable, part: Part, rows: Rows) -> bool:
-    """Drop a partition if it has the rows that were proven, and no others; tell whether it was.
+    """Drop a partition if it has exactly the rows that were proven; return whether it was dropped.
 
     Raises:
         PipelineError: Postgres refuses or does not answer.
@@ -131,10 +131,10 @@ def drop(outbox: OutboxTable, part: Part, rows: Rows) -> bool:
 
 
 def create(outbox: OutboxTable, tree: Tree, ahead: int, *, dry_run: bool) -> list[str]:
-    """Make partitions until so many lie wholly ahead; return their names.
+    """Create partitions until `ahead` of them lie wholly in the future; return their names.
 
     Raises:
-        FatalError: the bounds follow no step that can be told, or the outbox belongs to another role.
+        FatalError: the bounds have no common step, or the outbox belongs to another role.
         PipelineError: Postgres refuses or does not answer.
     """
     if not ahead:
@@ -142,8 +142,8 @@ def create(outbox: OutboxTable, tree: Tree, ahead: int, *, dry_run: bool) -> lis
     coming = _coming(outbox, tree, ahead)
     if coming and not tree.is_ours and not dry_run:
         raise FatalError(
-            f"only the owner of {outbox.name} may make partitions of it",
-            todo="Run it as that role, or leave --partitions-ahead out",
+            f"only the owner of {outbox.name} can create partitions of it",
+            todo="Run the command as that role, or leave out --partitions-ahead",
             exit_code=Exit.ROLE,
         )
     made = []
@@ -162,25 +162,25 @@ def create(outbox: OutboxTable, tree: Tree, ahead: int, *, dry_run: bool) -> lis
 
 
 def refuse(outbox: OutboxTable) -> None:
-    """Say that there can be no partitions of this table.
+    """Refuse to create partitions of a table that is not partitioned.
 
     Raises:
         FatalError: always.
     """
-    raise FatalError(f"{outbox.name} is not partitioned", todo="Leave --partitions-ahead out", exit_code=Exit.USAGE)
+    raise FatalError(f"{outbox.name} is not partitioned", todo="Leave out --partitions-ahead", exit_code=Exit.USAGE)
 
 
 def _is_past(tree: Tree, part: Part, cutoff: datetime) -> bool:
     if tree.key == "event_date_time":
         return isinstance(part.range.upper, datetime) and part.range.upper <= cutoff
-    # How old its rows are, only they themselves can tell.
+    # A partition by id may have rows of any age, so each row is checked.
     return tree.key == "id"
 
 
 def _proven_rows(
     outbox: OutboxTable, part: Part, cutoff: datetime, prove: Prove, stop: Callable[[], bool]
 ) -> Rows | None:
-    """Return what the partition has, if all of it is old and proven; None otherwise."""
+    """Return the partition's rows if all are old and proven, otherwise None."""
     table, after = sql.SQL(part.name), BEFORE_ALL
     count = total = 0
     last = None
@@ -201,8 +201,8 @@ def _coming(outbox: OutboxTable, tree: Tree, ahead: int) -> list[Range]:
     uppers: list[Any] = [one.upper for one in ranges if one.upper is not None]
     if tree.key is None or step is None:
         raise FatalError(
-            f"the partitions of {outbox.name} follow no step that can be told",
-            todo="Make two neighbouring ones of the same size, or leave --partitions-ahead out",
+            f"the last partitions of {outbox.name} are not adjacent ranges of equal length",
+            todo="Create two such partitions by hand, or leave out --partitions-ahead",
             exit_code=Exit.USAGE,
         )
     front: Any = _front(outbox, tree)
@@ -218,7 +218,7 @@ def _coming(outbox: OutboxTable, tree: Tree, ahead: int) -> list[Range]:
 
 
 def _front(outbox: OutboxTable, tree: Tree) -> int | datetime:
-    """Return where writers are now: the clock, or the greatest id."""
+    """Return where apps write now: the current time, or the greatest id."""
     if tree.key != "id":
         return datetime.now(UTC)
     with translated(), outbox.short():

@@ -1,8 +1,8 @@
-"""Age -> the outbox without the rows that are older and proven stored; and a report of the older ones that are not.
+"""Age -> older rows that are proven to be stored are deleted from the outbox; a report names those that are not.
 
-Edge: Postgres and ClickHouse, by `outbox_table.py`, `stored_rows.py` and `partitions.py`. Rows go some at a time, by
-primary key, each batch in a transaction of its own; between two of them it rests as long as the last one took. Dying at
-any point leaves fewer rows and nothing else, so the next pass goes on from there.
+Edge: Postgres and ClickHouse, by `outbox_table.py`, `stored_rows.py` and `partitions.py`. Rows are deleted by
+primary key, each batch in its own transaction, with a pause after it as long as it took. A crash at any point leaves
+fewer rows and nothing else; the next pass continues.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 
 BATCH = 5_000
 
-# Ids and times grow together, nearly: behind so many batches without an old row there are none but backdated ones.
+# Ids and times grow together, nearly: after this many batches without an old row, only backdated rows are old.
 _YOUNG_BATCHES = 10
 _NAMED = 100
 _LONGEST_PAUSE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """What a pass is to do: which age is old, how many rows a batch has, how many partitions to have in stock."""
+class PruneRequest:
+    """What a pass is to do: the age of an old row, rows per batch, and number of future partitions."""
 
     older_than_s: float
     batch: int = BATCH
@@ -52,7 +52,7 @@ class Wish:
 
 @dataclass(slots=True)
 class Report:
-    """What a pass did, or would do. `lacking` counts old rows that ClickHouse lacks, `lacking_ids` names the first."""
+    """What a pass did, or would do. `lacking` counts old rows that ClickHouse lacks; `lacking_ids` has some ids."""
 
     cutoff: str
     dry_run: bool
@@ -72,42 +72,44 @@ class Report:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
-def prune(table: OutboxTable, clickhouse: ClickHouse, outbox: Outbox, wish: Wish, stop: Callable[[], bool]) -> Report:
+def prune(
+    table: OutboxTable, clickhouse: ClickHouse, outbox: Outbox, request: PruneRequest, stop: Callable[[], bool]
+) -> Report:
     """Make one pass.
 
     Args:
         table: the table, on a connection.
-        clickhouse: where the proof is.
+        clickhouse: has the proof.
         outbox: names of its tables.
-        wish: what to do.
-        stop: asked between two batches; the pass then ends early.
+        request: what to do.
+        stop: called between two batches; if it returns true, the pass ends early.
 
     Raises:
-        PipelineError: a server refuses or does not answer; what was removed until then was proven.
+        PipelineError: a server refuses or does not answer; all rows that were deleted until then were proven.
     """
-    cutoff = wish.cutoff(datetime.now(UTC))
-    report = Report(cutoff.isoformat(timespec="seconds"), wish.dry_run)
+    cutoff = request.cutoff(datetime.now(UTC))
+    report = Report(cutoff.isoformat(timespec="seconds"), request.dry_run)
 
     def prove(rows: Sequence[OutboxRow]) -> set[OutboxRow]:
         return proven(clickhouse, outbox, rows)
 
     tree = partitions.look(table)
     if tree is not None:
-        report.partitions_created = partitions.create(table, tree, wish.partitions_ahead, dry_run=wish.dry_run)
+        report.partitions_created = partitions.create(table, tree, request.partitions_ahead, dry_run=request.dry_run)
         for part, rows in partitions.whole(table, tree, cutoff, prove, stop):
-            if wish.dry_run or partitions.drop(table, part, rows):
+            if request.dry_run or partitions.drop(table, part, rows):
                 report.partitions_dropped.append(part.name)
-                report.removed += 0 if wish.dry_run else rows.count
-    elif wish.partitions_ahead:
+                report.removed += 0 if request.dry_run else rows.count
+    elif request.partitions_ahead:
         partitions.refuse(table)
-    _rows(table, report, wish, cutoff, prove, stop)
+    _rows(table, report, request, cutoff, prove, stop)
     return report
 
 
 def _rows(
     table: OutboxTable,
     report: Report,
-    wish: Wish,
+    request: PruneRequest,
     cutoff: datetime,
     prove: Callable[[Sequence[OutboxRow]], set[OutboxRow]],
     stop: Callable[[], bool],
@@ -117,13 +119,13 @@ def _rows(
         if stop():
             report.is_complete = False
             return
-        page = table.page(after, wish.batch, cutoff)
+        page = table.page(after, request.batch, cutoff)
         old = [row for row in page if row.is_old]
         young = 0 if old else young + 1
         report.examined += len(page)
         if old:
-            _batch(table, report, wish, old, prove(old), stop)
-        if len(page) < wish.batch:
+            _batch(table, report, request, old, prove(old), stop)
+        if len(page) < request.batch:
             return
         after = page[-1].id
 
@@ -131,7 +133,7 @@ def _rows(
 def _batch(
     table: OutboxTable,
     report: Report,
-    wish: Wish,
+    request: PruneRequest,
     old: Sequence[OutboxRow],
     found: set[OutboxRow],
     stop: Callable[[], bool],
@@ -140,9 +142,9 @@ def _batch(
     report.lacking += len(lacking)
     report.lacking_ids += lacking[: _NAMED - len(report.lacking_ids)]
     gone = [row for row in old if row in found]
-    if wish.dry_run:
+    if request.dry_run:
         report.removed += len(gone)
-    if wish.dry_run or not gone:
+    if request.dry_run or not gone:
         return
     started = time.monotonic()
     try:

@@ -1,9 +1,8 @@
-"""Celery message -> one pass of pruning, where the settings ask for it.
+"""Celery message -> one pass of pruning, if OUTHAUL_PRUNE_OLDER_THAN is set.
 
-Edge: Celery. A worker knows the task when it is told to: `outhaul worker` does so itself, Celery's own worker by
+Edge: Celery. `outhaul worker` registers the task itself; for Celery's own worker pass
 `--include outhaul.cdc_reader.operate.pruning.prune_task`. Celery beat sends the message every ten minutes. A pass ends
-in time by itself; the
-next one goes on.
+before the task's time limit; the next one continues.
 
 Source: https://docs.celeryq.dev/en/stable/userguide/periodic-tasks.html
 """
@@ -17,7 +16,7 @@ import structlog
 from celery import shared_task
 
 from outhaul.cdc_reader.operate.pruning.outbox_table import OutboxTable
-from outhaul.cdc_reader.operate.pruning.prune import Wish, prune
+from outhaul.cdc_reader.operate.pruning.prune import PruneRequest, prune
 from outhaul.cdc_reader.postgres.preflight import connect
 from outhaul.sink.errors import PipelineError
 from outhaul.sink.task import sink_of
@@ -32,25 +31,25 @@ log = structlog.get_logger("outhaul.prune")
 
 @shared_task(name=PRUNE, bind=True, max_retries=0)  # type: ignore[untyped-decorator] # celery has no types
 def prune_once(self: Any, *arguments: object, **named: object) -> str:
-    """Make one pass; what goes wrong is logged, and left to the next one.
+    """Make one pass; errors are logged, and the next pass tries again.
 
     Args:
         self: the task.
-        arguments: none; how old a row may become is in the settings of the worker, where no message reaches.
-        named: none.
+        arguments: must be empty; the age comes from the worker's settings, which a message cannot change.
+        named: must be empty.
     """
     sink = sink_of(self.app)
     settings: Settings = sink.settings
     if arguments or named or not settings.prune_older_than:
-        log.warning("prune_refused", reason="not asked for by the settings")
+        log.warning("prune_refused", reason="OUTHAUL_PRUNE_OLDER_THAN is not set, or the message has arguments")
         return "refused"
     deadline = time.monotonic() + settings.insert_timeout_s
-    wish = Wish(settings.prune_older_than)
+    request = PruneRequest(settings.prune_older_than)
     for outbox in settings.outboxes():
         try:
             with connect(settings.postgres_dsn.get_secret_value()) as conn:
                 table = OutboxTable(conn, outbox, dry_run=False)
-                report = prune(table, sink.clickhouse, outbox, wish, lambda: time.monotonic() > deadline)
+                report = prune(table, sink.clickhouse, outbox, request, lambda: time.monotonic() > deadline)
         except PipelineError as error:
             log.error("prune_failed", task=self.request.id, table=outbox.table, error=error)  # noqa: TRY400 - the line is the message
             sentry.told(error)

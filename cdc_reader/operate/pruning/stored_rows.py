@@ -1,7 +1,7 @@
-"""Rows of the outbox -> those that ClickHouse is seen to hold.
+"""Rows of the outbox -> those that ClickHouse has.
 
-Edge: ClickHouse. Proof is the row itself: its id and its time in the event table, or its id among the dead letters.
-What the slot has confirmed is no proof, since rows can be deleted in ClickHouse; and an id alone is none, since a
+Edge: ClickHouse. The proof is the row itself: its id and time in the event table, or its id among the dead letters. The
+slot's confirmed position is not enough, since rows can be deleted in ClickHouse. The id alone is not enough, since a
 sequence can be restarted.
 
 Source: https://clickhouse.com/docs/sql-reference/operators/in
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from outhaul.sink.clickhouse import ClickHouse
     from outhaul.sink.settings import Outbox
 
-# A table that somebody made may keep whole seconds only.
+# A table that a user has created may store whole seconds only.
 _TOLERANCE_S = 1.0
 # From 1900 up to 2300, in seconds since 1970: a row at another time is among the dead letters.
 _FIRST_S, _END_S = -2_208_988_800, 10_413_792_000
-# A range of ids with more gaps than this is asked for id by id; ClickHouse bounds the length of a statement.
+# If fewer than one in four ids of a range are wanted, the query lists them. ClickHouse limits a statement's length.
 _DENSE = 4
 _IDS_AT_ONCE = 5_000
 
@@ -34,7 +34,7 @@ _IDS_AT_ONCE = 5_000
 class OutboxRow:
     """A row of the outbox: its id, its time in seconds since 1970 (or infinite), and that as Postgres prints it.
 
-    `is_old` tells whether it may go; the time is None where there is none.
+    `is_old` tells whether it is older than the cutoff; the time is None if it is NULL.
     """
 
     id: int
@@ -44,7 +44,7 @@ class OutboxRow:
 
 
 def proven(clickhouse: ClickHouse, outbox: Outbox, rows: Sequence[OutboxRow]) -> set[OutboxRow]:
-    """Return those of the rows that ClickHouse holds.
+    """Return those of the rows that ClickHouse has.
 
     Raises:
         PipelineError: ClickHouse refuses or does not answer.

@@ -18,7 +18,7 @@ _KEPT = 20
 
 
 @dataclass(slots=True)
-class Trouble:
+class Problem:
     """A problem, and when it was first and last seen (Unix seconds)."""
 
     text: str
@@ -26,32 +26,32 @@ class Trouble:
     until: float
 
 
-class Troubles:
+class ProblemHistory:
     """All problems of now, and the latest past ones."""
 
     def __init__(self) -> None:
         """Begin without problems."""
-        self._now: dict[str, Trouble] = {}
-        self._past: deque[Trouble] = deque(maxlen=_KEPT)
+        self._now: dict[str, Problem] = {}
+        self._past: deque[Problem] = deque(maxlen=_KEPT)
 
     def add(self, at: float, lines: Iterable[str]) -> None:
         """Add the problems of a time in Unix seconds."""
-        found: dict[str, Trouble] = {}
+        found: dict[str, Problem] = {}
         for line in lines:
             key = _FIGURES.sub("#", line)
             since = self._now[key].since if key in self._now else at
-            found[key] = Trouble(line, since, at)
-        for key, trouble in self._now.items():
+            found[key] = Problem(line, since, at)
+        for key, problem in self._now.items():
             if key not in found:
-                self._past.appendleft(trouble)
+                self._past.appendleft(problem)
         self._now = found
 
     @property
-    def now(self) -> list[Trouble]:
+    def now(self) -> list[Problem]:
         """What is wrong now, the oldest problem first."""
-        return sorted(self._now.values(), key=lambda trouble: trouble.since)
+        return sorted(self._now.values(), key=lambda problem: problem.since)
 
     @property
-    def past(self) -> list[Trouble]:
+    def past(self) -> list[Problem]:
         """What was wrong, the latest problem first."""
         return list(self._past)

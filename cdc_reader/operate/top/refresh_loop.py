@@ -14,7 +14,7 @@ from rich.live import Live
 
 from outhaul.cdc_reader.operate.status.ask import PostgresState
 from outhaul.cdc_reader.operate.status.problems import judge
-from outhaul.cdc_reader.operate.top.problem_history import Troubles
+from outhaul.cdc_reader.operate.top.problem_history import ProblemHistory
 from outhaul.cdc_reader.operate.top.rates import Growth, Rates
 from outhaul.cdc_reader.operate.top.screen import View, is_old, screen
 from outhaul.cdc_reader.operate.top.servers import poll_all
@@ -35,7 +35,7 @@ class _History:
     def __init__(self) -> None:
         self.rates = Rates()
         self.growth = Growth()
-        self.troubles = Troubles()
+        self.problems = ProblemHistory()
         self.slot: Slot | None = None
         self._seen: dict[str, float | None] = {}
 
@@ -86,8 +86,8 @@ def _view(stream: Stream, servers: Servers, history: _History, every_s: float) -
         wrong=(),
         before=(),
     )
-    history.troubles.add(now, _wrong(stream, view))
-    return replace(view, wrong=tuple(history.troubles.now), before=tuple(history.troubles.past))
+    history.problems.add(now, _wrong(stream, view))
+    return replace(view, wrong=tuple(history.problems.now), before=tuple(history.problems.past))
 
 
 def _wrong(stream: Stream, view: View) -> list[str]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from outhaul.cdc_reader.operate.status.ask import ClickHouseState, PostgresState, RedisState
     from outhaul.cdc_reader.operate.top.polling import Latest
-    from outhaul.cdc_reader.operate.top.problem_history import Trouble
+    from outhaul.cdc_reader.operate.top.problem_history import Problem
     from outhaul.cdc_reader.operate.top.rates import Rate
     from outhaul.cdc_reader.session.reader_state import ReaderState
     from outhaul.cdc_reader.slots.retained_wal import Slot
@@ -56,8 +56,8 @@ class View:
     # With its growth.
     slot: Slot | None
     history: Sequence[Rate]
-    wrong: Sequence[Trouble]
-    before: Sequence[Trouble]
+    wrong: Sequence[Problem]
+    before: Sequence[Problem]
 
 
 def screen(view: View) -> RenderableType:
@@ -77,10 +77,10 @@ class _Screen:
         for label, text, latest in _rows(self.view, width):
             figures.add_row(label, Text.assemble(text, _age(self.view, latest)))
         rows = console.render_lines(figures, options.update(height=None), pad=False)
-        wrong = [_entry(trouble, f"since {_clock(trouble.since)}") for trouble in self.view.wrong]
+        wrong = [_entry(problem, f"since {_clock(problem.since)}") for problem in self.view.wrong]
         before = [
-            _entry(trouble, f"{_clock(trouble.since)} to {_clock(trouble.until)}", "dim")
-            for trouble in self.view.before
+            _entry(problem, f"{_clock(problem.since)} to {_clock(problem.until)}", "dim")
+            for problem in self.view.before
         ]
         columns = width - _LABEL_COLUMNS - 1
         # Problems have room on the smallest terminal; the figures above are in order of importance.
@@ -99,8 +99,8 @@ class _Screen:
                 left -= len(lines) + 1
 
 
-def _entry(trouble: Trouble, when: str, style: str = "") -> Text:
-    return Text.assemble((f"{when}  ", "dim"), (trouble.text, style))
+def _entry(problem: Problem, when: str, style: str = "") -> Text:
+    return Text.assemble((f"{when}  ", "dim"), (problem.text, style))
 
 
 def _labelled(label: str, style: str, lines: Iterable[Text]) -> Iterable[Text]:
