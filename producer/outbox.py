@@ -17,7 +17,7 @@ from psycopg.rows import tuple_row
 
 from outhaul.errors import EventError
 from outhaul.statement import Shape, Target, write_events
-from outhaul.trace import running_traceparent
+from outhaul.traceparent import running_traceparent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -21,9 +21,9 @@ except ImportError as error:
 
 from outhaul.errors import EventError
 from outhaul.event import Event
-from outhaul.orm import OutboxEventMixin, outbox_table
+from outhaul.sqlalchemy_models import OutboxEventMixin, outbox_table
 from outhaul.statement import Shape, Target, write_events
-from outhaul.trace import running_traceparent
+from outhaul.traceparent import running_traceparent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -17,7 +17,7 @@ from urllib.request import urlopen
 
 import yaml
 
-from tests.acceptance.pages import free_port
+from tests.acceptance.metrics_pages import free_port
 from tests.conftest import until
 from tests.prometheus import FOLDER, RULES, Prometheus, program, scraping
 

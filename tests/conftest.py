@@ -24,7 +24,7 @@ from outhaul.sink.redis.payloads import Payloads
 from outhaul.sink.redis_keys import reader_key
 from outhaul.sink.settings import Outbox, Settings, Stream, load
 from tests import roles
-from tests.faults import table
+from tests.faults import grid_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -55,7 +55,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # A busy machine is no reason to fail; pytest's own timeout bounds what takes for ever.
     hypothesis.settings.register_profile("ours", deadline=None)
     hypothesis.settings.load_profile("ours")
-    config.pluginmanager.register(table)
+    config.pluginmanager.register(grid_table)
 
 
 @pytest.fixture(scope="session")

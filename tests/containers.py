@@ -20,7 +20,7 @@ from testcontainers.core.container import DockerContainer
 from outhaul.deploy.local.ports import free
 from outhaul.deploy.local.stack import NAMES, Stack, Status
 from outhaul.sink.clickhouse import ClickHouse
-from tests.acceptance.pages import free_port
+from tests.acceptance.metrics_pages import free_port
 from tests.conftest import until
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from outhaul.deploy.local.account import ordinary_account
+from outhaul.deploy.local.unprivileged_user import ordinary_account
 from tests.conftest import until
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from urllib.request import urlopen
 import pytest
 import yaml
 
-from tests.acceptance.pages import free_port
+from tests.acceptance.metrics_pages import free_port
 from tests.conftest import until
 
 if TYPE_CHECKING:

@@ -14,13 +14,13 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 
 from outhaul.cdc_reader.operate.setup import apply_clickhouse, apply_postgres
-from outhaul.deploy.chaos.inflict import Victims, inflict
-from outhaul.deploy.chaos.load import Writers
-from outhaul.deploy.chaos.plan import faults
-from outhaul.deploy.chaos.watch import Watch
-from outhaul.deploy.demo.count import Counts, count
+from outhaul.deploy.chaos.apply_fault import Victims, inflict
+from outhaul.deploy.chaos.fault_plan import faults
+from outhaul.deploy.chaos.slot_watch import Watch
+from outhaul.deploy.chaos.writers import Writers
+from outhaul.deploy.demo.count_events import Counts, count
 from outhaul.deploy.demo.pipeline import Pipeline
-from outhaul.deploy.local.proxy import Proxy
+from outhaul.deploy.local.fault_proxy import Proxy
 from outhaul.deploy.local.stack import Stack
 from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.errors import FatalError, PipelineError

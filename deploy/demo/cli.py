@@ -21,9 +21,9 @@ from outhaul.cdc_reader.operate.setup import apply_clickhouse, apply_postgres
 from outhaul.cdc_reader.operate.status.overview import Status, gather
 from outhaul.cdc_reader.session.reader_state import ReaderState
 from outhaul.deploy.demo import report
-from outhaul.deploy.demo.flights import FLIGHTS_IN_2013, events
+from outhaul.deploy.demo.flight_events import FLIGHTS_IN_2013, events
 from outhaul.deploy.demo.pipeline import Pipeline, running
-from outhaul.deploy.demo.replay import Written, replay
+from outhaul.deploy.demo.write_outbox import Written, replay
 from outhaul.deploy.local import leftovers
 from outhaul.deploy.local.ports import Ports
 from outhaul.deploy.local.stack import Stack

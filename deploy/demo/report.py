@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from outhaul.deploy.demo.count import count
+from outhaul.deploy.demo.count_events import count
 
 if TYPE_CHECKING:
-    from outhaul.deploy.demo.replay import Written
+    from outhaul.deploy.demo.write_outbox import Written
     from outhaul.sink.clickhouse import ClickHouse
 
 _BY_MONTH = """

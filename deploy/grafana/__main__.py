@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from outhaul.deploy.grafana.depth import depth
-from outhaul.deploy.grafana.overview import overview
+from outhaul.deploy.grafana.depth_dashboard import depth
+from outhaul.deploy.grafana.overview_dashboard import overview
 
 if TYPE_CHECKING:
     from outhaul.deploy.grafana.panel import Json

@@ -17,8 +17,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from outhaul.cdc_reader.cli.options import duration
 from outhaul.cdc_reader.slots.retained_wal import size
-from outhaul.deploy.load.plan import Plan, ranges
 from outhaul.deploy.load.run import Options, Result, run
+from outhaul.deploy.load.transaction_plan import Plan, ranges
 from outhaul.deploy.load.writer import How, Tally
 from outhaul.sink.errors import Exit, FatalError
 from outhaul.sink.settings import load as load_settings

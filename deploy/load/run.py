@@ -14,13 +14,13 @@ import psycopg
 
 from outhaul import EventError, Outbox
 from outhaul.deploy.load.pace import Pace
-from outhaul.deploy.load.plan import transactions
+from outhaul.deploy.load.transaction_plan import transactions
 from outhaul.deploy.load.writer import How, Tally, Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from outhaul.deploy.load.plan import Plan
+    from outhaul.deploy.load.transaction_plan import Plan
 
 _TELL_S = 0.2
 

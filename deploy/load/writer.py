@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg.types.json import Jsonb
 
-from outhaul.deploy.load.plan import Ending
+from outhaul.deploy.load.transaction_plan import Ending
 
 if TYPE_CHECKING:
     import threading
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from outhaul import Event, Outbox
     from outhaul.deploy.load.pace import Pace
-    from outhaul.deploy.load.plan import Transaction
+    from outhaul.deploy.load.transaction_plan import Transaction
 
 _LOOK_S = 0.2
 # Other writers' ids may lie between the ids of a transaction, but fewer than this.

@@ -21,7 +21,7 @@ from outhaul.sink.errors import FatalError
 
 _USER = "outhaul"
 _ANSWER_S = 5
-_MODULE = "outhaul.deploy.local.front.server"
+_MODULE = "outhaul.deploy.local.clickhouse_http.server"
 DATABASE = "outhaul"
 
 

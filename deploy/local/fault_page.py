@@ -14,7 +14,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
-from outhaul.deploy.local.proxy import Proxy
+from outhaul.deploy.local.fault_proxy import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

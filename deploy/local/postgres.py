@@ -22,8 +22,15 @@ from typing import TYPE_CHECKING, ClassVar
 
 import psycopg
 
-from outhaul.deploy.local.account import Account, copy_for_all, open_to_all, ordinary_account, reaches, shared_home
 from outhaul.deploy.local.processes import Launch, find
+from outhaul.deploy.local.unprivileged_user import (
+    Account,
+    copy_for_all,
+    open_to_all,
+    ordinary_account,
+    reaches,
+    shared_home,
+)
 from outhaul.sink.errors import FatalError
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
 
 from outhaul.django.models import OutboxEvent
-from outhaul.django.stored import stored_ids
+from outhaul.django.stored_ids import stored_ids
 
 if TYPE_CHECKING:
     from django.http import HttpRequest

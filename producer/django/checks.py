@@ -15,10 +15,10 @@ from django.apps import apps
 from django.core import checks
 from django.db import connections, router
 
+from outhaul.django.atomic_check import PROMISE, outside_atomic
 from outhaul.django.conf import clickhouse, publication, target
 from outhaul.django.models import OutboxEvent
-from outhaul.django.outside_atomic import PROMISE, outside_atomic
-from outhaul.django.stored import has_driver
+from outhaul.django.stored_ids import has_driver
 from outhaul.errors import EventError
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from outhaul.django.conf import db_table, target
 from outhaul.errors import EventError
 from outhaul.event import Event
 from outhaul.statement import write_events
-from outhaul.trace import running_traceparent
+from outhaul.traceparent import running_traceparent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.acceptance.pages import Pages, free_port
+from tests.acceptance.metrics_pages import Pages, free_port
 from tests.conftest import World, until
 from tests.docker import docker, docker_answers
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 import redis
 
+from tests.acceptance.commands import asked
 from tests.acceptance.load import writers
-from tests.acceptance.operator import asked
 from tests.conftest import OUTHAUL, World, until
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ import pytest
 from outhaul.deploy.local.stack import Stack
 from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.settings import load
-from tests.acceptance.pages import Pages
+from tests.acceptance.metrics_pages import Pages
 from tests.acceptance.test_metrics import check_by_promtool, documented
 from tests.conftest import OUTHAUL, until
 from tests.prometheus import Prometheus, scraping

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from outhaul.cdc_reader.capture.logical_message import FIRST_ORDINAL
-from tests.acceptance.operator import outhaul
+from tests.acceptance.commands import outhaul
 from tests.conftest import World, until
 
 if TYPE_CHECKING:

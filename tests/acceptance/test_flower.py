@@ -13,8 +13,8 @@ import pytest
 import redis
 
 from outhaul.sink.app import make_app
-from tests.acceptance.operator import outhaul
-from tests.acceptance.pages import free_port
+from tests.acceptance.commands import outhaul
+from tests.acceptance.metrics_pages import free_port
 from tests.conftest import OUTHAUL, World, until
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from outhaul.deploy.grafana.__main__ import dashboards
-from tests.acceptance.pages import start
+from tests.acceptance.metrics_pages import start
 from tests.conftest import World, until
 from tests.prometheus import scraping
 from tests.unit.test_grafana import panels

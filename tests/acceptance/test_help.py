@@ -10,7 +10,7 @@ import pytest
 import typer.main
 
 from outhaul.cdc_reader.cli import app, join
-from tests.acceptance.operator import outhaul_here
+from tests.acceptance.commands import outhaul_here
 from tests.conftest import OUTHAUL
 
 _SCREEN_LINES = 40

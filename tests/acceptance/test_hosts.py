@@ -8,11 +8,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.acceptance.commands import asked
 from tests.acceptance.load import trickle, wait_for_more
-from tests.acceptance.operator import asked
 from tests.conftest import until
 from tests.faults.proxy import Proxy
-from tests.hosts import Host, host
+from tests.second_host import Host, host
 
 if TYPE_CHECKING:
     from tests.conftest import World

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from tests.acceptance.operator import asked, outhaul
+from tests.acceptance.commands import asked, outhaul
 from tests.conftest import OUTHAUL, World, until
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.operator import outhaul, outhaul_here
-from tests.acceptance.pages import free_port, start
+from tests.acceptance.commands import outhaul, outhaul_here
+from tests.acceptance.metrics_pages import free_port, start
 from tests.acceptance.test_replay import lose
 from tests.acceptance.test_watchdog import celery_of
 from tests.conftest import World, until

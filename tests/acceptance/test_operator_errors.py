@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from tests.acceptance.operator import outhaul_here
+from tests.acceptance.commands import outhaul_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable

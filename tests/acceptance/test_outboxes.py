@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.acceptance.operator import asked, outhaul
+from tests.acceptance.commands import asked, outhaul
 from tests.conftest import World, until
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import pytest
 from outhaul.__main__ import EXTRAS
 from outhaul.deploy import assets
 from tests import package, roles
-from tests.acceptance.pages import free_port
+from tests.acceptance.metrics_pages import free_port
 from tests.conftest import World, until
 from tests.package import ROOT, Built, Installed, run
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from tests.acceptance.operator import asked
+from tests.acceptance.commands import asked
 from tests.acceptance.test_letters import outhaul
 from tests.acceptance.test_prune import all_stored, forget, ids, insert_old, pruned
 from tests.conftest import OUTHAUL, World, until

@@ -24,13 +24,13 @@ import psycopg
 import pytest
 
 from outhaul.deploy.demo.pipeline import Pipeline
-from outhaul.deploy.local.account import ordinary_account, reaches
+from outhaul.deploy.local.unprivileged_user import ordinary_account, reaches
 from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.errors import Exit
 from outhaul.sink.redis.payloads import Payloads
 from outhaul.sink.settings import load
-from tests.acceptance.operator import asked, outhaul
-from tests.acceptance.pages import free_port
+from tests.acceptance.commands import asked, outhaul
+from tests.acceptance.metrics_pages import free_port
 from tests.conftest import World, until
 
 if TYPE_CHECKING:

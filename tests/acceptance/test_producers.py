@@ -17,7 +17,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from tests.acceptance.operator import outhaul
+from tests.acceptance.commands import outhaul
 from tests.conftest import World, until
 from tests.integration.test_django import connect
 

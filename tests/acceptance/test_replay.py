@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.acceptance.operator import asked, outhaul
+from tests.acceptance.commands import asked, outhaul
 
 if TYPE_CHECKING:
     from tests.conftest import World

@@ -14,7 +14,7 @@ import typer
 
 from outhaul.cdc_reader.cli import app, join
 from outhaul.sink.errors import Exit
-from tests.acceptance.operator import asked
+from tests.acceptance.commands import asked
 from tests.acceptance.runbook import PAGES, RUNBOOKS, SECTIONS, is_printed, sections, steps
 from tests.acceptance.troubles import TROUBLES
 from tests.conftest import OUTHAUL, World

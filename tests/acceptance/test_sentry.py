@@ -14,7 +14,7 @@ from psycopg.conninfo import make_conninfo
 
 from outhaul.deploy.demo.pipeline import Pipeline
 from tests import roles
-from tests.acceptance.pages import free_port
+from tests.acceptance.metrics_pages import free_port
 from tests.acceptance.sentry_listener import Listener
 from tests.conftest import World, until
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.acceptance.operator import outhaul_here
+from tests.acceptance.commands import outhaul_here
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,8 +9,8 @@ import pytest
 
 from outhaul.sink.redis_keys import reader_key
 from outhaul.sink.settings import SHARD_BITS
+from tests.acceptance.commands import asked, outhaul
 from tests.acceptance.load import trickle, wait_for_more
-from tests.acceptance.operator import asked, outhaul
 from tests.conftest import World, until
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.acceptance.commands import asked, outhaul
 from tests.acceptance.load import trickle, wait_for_more
-from tests.acceptance.operator import asked, outhaul
-from tests.acceptance.pages import start
+from tests.acceptance.metrics_pages import start
 from tests.acceptance.test_shards import assert_clean, reshard, shares
 from tests.acceptance.test_shards import start as start_shards
 from tests.conftest import World, until

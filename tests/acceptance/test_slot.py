@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from tests.acceptance.commands import asked, outhaul
 from tests.acceptance.load import writers
-from tests.acceptance.operator import asked, outhaul
 from tests.conftest import OUTHAUL, World, until
 
 if TYPE_CHECKING:

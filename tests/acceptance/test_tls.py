@@ -22,7 +22,7 @@ from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.errors import Exit, FatalError
 from outhaul.sink.redis.payloads import Payloads
 from outhaul.sink.settings import Settings, load
-from tests.acceptance.pages import free_port
+from tests.acceptance.metrics_pages import free_port
 from tests.conftest import OUTHAUL, World, until
 from tests.debian_postgres import postgres_15
 from tests.tls import HOST, Door, Pair, Papers

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from outhaul.sink.redis_keys import ANY, pulse_key
-from tests.acceptance.operator import outhaul
+from tests.acceptance.commands import outhaul
 from tests.conftest import OUTHAUL, World
 
 if TYPE_CHECKING:

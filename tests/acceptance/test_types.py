@@ -12,8 +12,8 @@ from outhaul.cdc_reader.outbox.id_ranges import Scope
 from outhaul.cdc_reader.outbox.snapshot import behind_the_slot
 from outhaul.sink.errors import Exit, FatalError
 from outhaul.sink.settings import load
+from tests.acceptance.commands import outhaul
 from tests.acceptance.load import trickle, wait_for_more, writers
-from tests.acceptance.operator import outhaul
 from tests.conftest import until
 from tests.integration.test_decode_values import SPECIAL, SQL_TYPES
 

@@ -10,8 +10,8 @@ import redis
 
 from outhaul.sink.batch import MESSAGE_VERSION
 from tests import releases
-from tests.acceptance.operator import outhaul
-from tests.acceptance.pages import start
+from tests.acceptance.commands import outhaul
+from tests.acceptance.metrics_pages import start
 from tests.conftest import World, until
 
 if TYPE_CHECKING:

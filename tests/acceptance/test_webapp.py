@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from outhaul.sink.app import make_app
-from tests.acceptance.pages import free_port, start
+from tests.acceptance.metrics_pages import free_port, start
 from tests.acceptance.test_flower import Web, hears, lines
 from tests.conftest import World, until
 

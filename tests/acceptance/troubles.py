@@ -14,8 +14,8 @@ from pathlib import Path
 
 import psycopg
 
-from tests.acceptance.operator import outhaul
-from tests.acceptance.pages import free_port
+from tests.acceptance.commands import outhaul
+from tests.acceptance.metrics_pages import free_port
 from tests.conftest import World, until
 
 # What stands between angle brackets on the page: text, or something to do.

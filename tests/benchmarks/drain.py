@@ -15,13 +15,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tests.benchmarks.cost import Look, look
+from tests.benchmarks.process_cost import Look, look
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from outhaul.deploy.demo.pipeline import Pipeline
-    from tests.benchmarks.bed import Bed
+    from tests.benchmarks.stack_with_backlog import Bed
 
 _STATE = "SELECT active, confirmed_flush_lsn >= %s::pg_lsn FROM pg_replication_slots WHERE slot_name = %s"
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import redis
 
-from tests.benchmarks.cost import look
+from tests.benchmarks.process_cost import look
 
 if TYPE_CHECKING:
     from outhaul.deploy.demo.pipeline import Pipeline
-    from tests.benchmarks.bed import Bed
+    from tests.benchmarks.stack_with_backlog import Bed
 
 
 @dataclass(frozen=True, slots=True)

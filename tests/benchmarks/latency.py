@@ -20,8 +20,8 @@ from urllib.parse import unquote, urlencode, urlsplit
 
 import numpy as np
 
-from tests.benchmarks.bed import program
-from tests.benchmarks.cost import look
+from tests.benchmarks.process_cost import look
+from tests.benchmarks.stack_with_backlog import program
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from outhaul.deploy.demo.pipeline import Pipeline
-    from tests.benchmarks.bed import Bed
+    from tests.benchmarks.stack_with_backlog import Bed
 
 _SCRIPT = """\\set n :n + 1
 INSERT INTO outbox (event_type, environment, event_context)

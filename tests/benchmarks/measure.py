@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 from tests.benchmarks.drain import Drained, capture, end_to_end
 from tests.benchmarks.idle import rest
 from tests.benchmarks.latency import live
-from tests.benchmarks.peer import receive
+from tests.benchmarks.pg_recvlogical import receive
 from tests.benchmarks.polling import poll
 
 if TYPE_CHECKING:
-    from tests.benchmarks.bed import Bed
+    from tests.benchmarks.stack_with_backlog import Bed
 
 Tell = Callable[[str], None]
 Figures = dict[str, Any]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.benchmarks.bed import Bed
+    from tests.benchmarks.stack_with_backlog import Bed
 
 _ROWS_A_TRANSACTION = 1000
 _CONTEXT_BYTES = 150

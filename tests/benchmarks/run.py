@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from outhaul.sink.errors import Exit, FatalError
-from tests.benchmarks.bed import bed
 from tests.benchmarks.measure import measure
 from tests.benchmarks.report import moved, show
+from tests.benchmarks.stack_with_backlog import bed
 
 if TYPE_CHECKING:
     from tests.benchmarks.measure import Figures, Options

@@ -14,7 +14,7 @@ from redis.crc import key_slot
 
 from outhaul.deploy.local.valkey import Valkey
 from outhaul.sink.redis_keys import celery_prefix
-from tests.acceptance.pages import free_port
+from tests.acceptance.metrics_pages import free_port
 from tests.conftest import until
 
 if TYPE_CHECKING:

@@ -22,9 +22,9 @@ from outhaul.sink.redis.payloads import Payloads
 from outhaul.sink.settings import load
 from tests import roles
 from tests.conftest import World, until
+from tests.faults.invariant_watch import Journal, Watch
 from tests.faults.proxy import Proxy
 from tests.faults.valkey import OwnValkey
-from tests.faults.watch import Journal, Watch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,10 +10,10 @@ import psycopg
 import pytest
 
 from outhaul.sink.errors import Exit
+from tests.acceptance.commands import asked, outhaul
 from tests.acceptance.load import wait_for_more, writers
-from tests.acceptance.operator import asked, outhaul
 from tests.conftest import until
-from tests.pair import Pair
+from tests.postgres_pair import Pair
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -11,9 +11,9 @@ import pytest
 
 from outhaul.cdc_reader.operate.doctor import worker_checks
 from outhaul.sink.errors import PipelineError
+from tests.acceptance.commands import asked, outhaul
 from tests.acceptance.load import trickle
-from tests.acceptance.operator import asked, outhaul
-from tests.acceptance.pages import start
+from tests.acceptance.metrics_pages import start
 from tests.acceptance.test_flower import Web
 from tests.conftest import until
 from tests.faults.redis_servers import SOON_MS, USUAL_MS, Cluster, Sentinels

@@ -11,7 +11,7 @@ from outhaul.sink.batch import Message, encode
 from outhaul.sink.redis_keys import stored_key
 from outhaul.sink.report import Outcome, Report
 from outhaul.sink.seal import Seal
-from tests.acceptance.operator import outhaul
+from tests.acceptance.commands import outhaul
 from tests.acceptance.test_letters import asked
 from tests.conftest import World, until
 from tests.faults.test_hostile_redis import (

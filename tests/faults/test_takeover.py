@@ -18,9 +18,9 @@ from psycopg.conninfo import make_conninfo
 
 from outhaul.cdc_reader.postgres.slot import open_link
 from outhaul.deploy.demo.pipeline import Pipeline
-from outhaul.deploy.local.proxy import Proxy
+from outhaul.deploy.local.fault_proxy import Proxy
+from tests.acceptance.commands import asked
 from tests.acceptance.load import wait_for_more
-from tests.acceptance.operator import asked
 from tests.conftest import OUTHAUL, until
 
 if TYPE_CHECKING:

@@ -543,7 +543,7 @@ def test_a_stop_ends_what_runs_and_keeps_what_is_stored(tmp_path: Path) -> None:
 
 def test_a_second_front_over_the_same_data_is_refused_and_harms_nothing(stack: Stack, url: str) -> None:
     home = stack.data_dir / "clickhouse"
-    argv = [sys.executable, "-m", "outhaul.deploy.local.front.server", str(home), "--port", "0"]
+    argv = [sys.executable, "-m", "outhaul.deploy.local.clickhouse_http.server", str(home), "--port", "0"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     second = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=60, env=environment)
     assert second.returncode != 0

@@ -24,9 +24,9 @@ import pytest
 import redis
 
 import outhaul
-from outhaul.deploy.local.account import ordinary_account, reaches
 from outhaul.deploy.local.processes import Launch, Process, alive, find, start, wait_gone
 from outhaul.deploy.local.stack import NAMES, Stack
+from outhaul.deploy.local.unprivileged_user import ordinary_account, reaches
 from outhaul.sink.errors import FatalError
 
 if TYPE_CHECKING:

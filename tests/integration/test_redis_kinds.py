@@ -23,8 +23,8 @@ from outhaul.sink.redis_keys import celery_prefix
 from outhaul.sink.redis_url import Address, Kind
 from outhaul.sink.settings import load
 from outhaul.sink.task_names import WRITE_BATCH
-from tests.acceptance.operator import outhaul
-from tests.acceptance.pages import free_port
+from tests.acceptance.commands import outhaul
+from tests.acceptance.metrics_pages import free_port
 from tests.conftest import until
 from tests.faults.proxy import Proxy
 from tests.faults.redis_servers import HOST, MASTER, PASSWORD, SENTINELS_PASSWORD, Cluster, Sentinels, Server

@@ -9,7 +9,7 @@ import pytest
 
 from outhaul.cdc_reader.operate import setup
 from outhaul.sink import schema, sql
-from tests.acceptance.operator import outhaul_here
+from tests.acceptance.commands import outhaul_here
 
 if TYPE_CHECKING:
     from tests.conftest import World

@@ -16,7 +16,7 @@ from outhaul.sink.errors import Exit, FatalError, TransientError
 from outhaul.sink.settings import Settings, load
 from tests import roles
 from tests.conftest import until
-from tests.pair import Pair
+from tests.postgres_pair import Pair
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,7 +7,7 @@ from itertools import islice
 import pytest
 
 from outhaul.deploy.load.pace import Pace
-from outhaul.deploy.load.plan import Ending, Plan, Range, Transaction, ranges, transactions
+from outhaul.deploy.load.transaction_plan import Ending, Plan, Range, Transaction, ranges, transactions
 from outhaul.sink.errors import FatalError
 
 

@@ -60,20 +60,20 @@ def golden(name: str) -> Any:
 def test_messages_are_those_of_their_version_to_the_last_field() -> None:
     """Who changes one writes a new version, and the file for it; the files of the others stay."""
     assert MESSAGE.to_json() == golden(f"batch_{MESSAGE_VERSION}")
-    assert ORDER.to_json() == golden(f"order_{ORDER_VERSION}")
+    assert ORDER.to_json() == golden(f"retry_message_{ORDER_VERSION}")
 
 
 def test_messages_of_the_release_before_are_read() -> None:
     before = golden(f"batch_{MESSAGE_VERSION - 1}")
     assert Message.from_json(before, "event_log") == replace(MESSAGE, version=MESSAGE_VERSION - 1)
-    assert Order.from_json(golden(f"order_{ORDER_VERSION - 1}"), "outhaul", "event_log") == ORDER
+    assert Order.from_json(golden(f"retry_message_{ORDER_VERSION - 1}"), "outhaul", "event_log") == ORDER
 
 
 def test_a_field_that_its_version_does_not_have_is_refused() -> None:
     with pytest.raises(ForeignMessageError, match="other fields"):
         Message.from_json(golden("batch_2") | {"branch": "event_log"}, "event_log")
     with pytest.raises(ForeignMessageError, match="none of ours"):
-        Order.from_json(golden("order_1") | {"branch": "event_log"}, "outhaul", "event_log")
+        Order.from_json(golden("retry_message_1") | {"branch": "event_log"}, "outhaul", "event_log")
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_an_order_of_another_version_is_answered_letter_by_letter() -> None:
 
 def test_answers_are_as_readers_of_the_release_before_read_them() -> None:
     """Fields may come; none may go, change its name, or mean something else."""
-    for ours, name in ((REPORT, "report"), (Word(str(FIRST), Fate.REFUSED, "why"), "word")):
+    for ours, name in ((REPORT, "report"), (Word(str(FIRST), Fate.REFUSED, "why"), "letter_fate")):
         written, recorded = json.loads(ours.to_json()), golden(name)
         assert written | recorded == written
     assert Report.from_json(json.dumps(golden("report") | {"hue": 7})) == REPORT

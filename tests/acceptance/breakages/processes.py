@@ -7,7 +7,7 @@ import signal
 from typing import TYPE_CHECKING
 
 from tests.acceptance.breakages.table import trouble
-from tests.acceptance.operator import outhaul
+from tests.acceptance.commands import outhaul
 from tests.acceptance.test_watchdog import children
 from tests.conftest import until
 

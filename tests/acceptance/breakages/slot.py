@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tests.acceptance.breakages.table import steadily, trouble
-from tests.acceptance.operator import outhaul
+from tests.acceptance.commands import outhaul
 from tests.conftest import until
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from outhaul.deploy.demo.pipeline import Pipeline
-from tests.acceptance.pages import Pages, start
+from tests.acceptance.metrics_pages import Pages, start
 from tests.faults.proxy import Proxy
 
 if TYPE_CHECKING:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from outhaul.deploy.local.account import copy_for_all
-from outhaul.deploy.local.front.query_slots import Slots
-from outhaul.deploy.local.front.sql_statement import StatementError
+from outhaul.deploy.local.clickhouse_http.query_limit import Slots
+from outhaul.deploy.local.clickhouse_http.sql_statement import StatementError
 from outhaul.deploy.local.ports import Ports, free
 from outhaul.deploy.local.processes import Process, alive, find
+from outhaul.deploy.local.unprivileged_user import copy_for_all
 from outhaul.sink.errors import FatalError
 
 if TYPE_CHECKING:

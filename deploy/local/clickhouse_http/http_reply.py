@@ -12,8 +12,8 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING
 
-from outhaul.deploy.local.front.engine import EngineError
-from outhaul.deploy.local.front.request_body import Spool
+from outhaul.deploy.local.clickhouse_http.engine import EngineError
+from outhaul.deploy.local.clickhouse_http.request_body import Spool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from outhaul.deploy.local.front.sql_tokens import Kind, Token, tokens
+from outhaul.deploy.local.clickhouse_http.sql_tokens import Kind, Token, tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

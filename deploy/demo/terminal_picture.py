@@ -1,7 +1,7 @@
 """Output of `outhaul demo` -> docs/images/demo.svg, a picture of the terminal after the demo.
 
-Edge: `python -m outhaul.deploy.demo.picture` runs the demo and writes the file. The picture shows the last state of
-each progress bar.
+Edge: `python -m outhaul.deploy.demo.terminal_picture` runs the demo and writes the file. The picture shows the last
+state of each progress bar.
 """
 
 from __future__ import annotations

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from psycopg.conninfo import make_conninfo
 
-from tests.benchmarks.bed import DEADLINE_S, program
+from tests.benchmarks.stack_with_backlog import DEADLINE_S, program
 
 if TYPE_CHECKING:
-    from tests.benchmarks.bed import Bed
+    from tests.benchmarks.stack_with_backlog import Bed
 
 _SLOT = "peer"
 

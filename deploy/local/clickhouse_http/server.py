@@ -1,7 +1,7 @@
 """HTTP requests to the embedded ClickHouse engine -> the answers that a ClickHouse server would give.
 
-Edge, and a process of its own: `python -m outhaul.deploy.local.front.server`. The engine is real, the server is not.
-Storage, SQL, types, formats, deduplication tokens, settings, error texts and codes are ClickHouse's own. Users,
+Edge, and a process of its own: `python -m outhaul.deploy.local.clickhouse_http.server`. The engine is real, the server
+is not. Storage, SQL, types, formats, deduplication tokens, settings, error texts and codes are ClickHouse's own. Users,
 sessions, quotas, the native protocol, clusters and `system.query_log` do not exist here. Known differences:
 
 - One user exists. Sessions are accepted but not kept: no temporary tables, no SET across requests.
@@ -33,14 +33,27 @@ from itertools import chain
 from pathlib import Path
 from typing import NoReturn
 
-from outhaul.deploy.local.front.content_codings import CodingError, compressed
-from outhaul.deploy.local.front.engine import Engine, EngineError, format_settings
-from outhaul.deploy.local.front.http_reply import send, send_whole
-from outhaul.deploy.local.front.http_request import Login, Request, form_fields, login, login_error, read_request
-from outhaul.deploy.local.front.query_slots import Slots
-from outhaul.deploy.local.front.request_body import BodyError, Spool, TruncatedBodyError, pieces
-from outhaul.deploy.local.front.server_answers import Failure, content_type, failure, is_streamable
-from outhaul.deploy.local.front.sql_statement import SYNTAX_ERROR, DataInsert, Plain, StatementError, read_statement
+from outhaul.deploy.local.clickhouse_http.content_codings import CodingError, compressed
+from outhaul.deploy.local.clickhouse_http.engine import Engine, EngineError, format_settings
+from outhaul.deploy.local.clickhouse_http.http_reply import send, send_whole
+from outhaul.deploy.local.clickhouse_http.http_request import (
+    Login,
+    Request,
+    form_fields,
+    login,
+    login_error,
+    read_request,
+)
+from outhaul.deploy.local.clickhouse_http.query_limit import Slots
+from outhaul.deploy.local.clickhouse_http.request_body import BodyError, Spool, TruncatedBodyError, pieces
+from outhaul.deploy.local.clickhouse_http.response_parts import Failure, content_type, failure, is_streamable
+from outhaul.deploy.local.clickhouse_http.sql_statement import (
+    SYNTAX_ERROR,
+    DataInsert,
+    Plain,
+    StatementError,
+    read_statement,
+)
 
 # The stack's URL names this database; queries that name no database also run in it.
 DATABASE = "outhaul"

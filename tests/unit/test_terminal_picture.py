@@ -1,6 +1,6 @@
 """What a terminal shows in the end is what the picture shows."""
 
-from outhaul.deploy.demo.picture import TARGET, final_lines, svg_of
+from outhaul.deploy.demo.terminal_picture import TARGET, final_lines, svg_of
 
 
 def test_a_bar_is_seen_as_it_was_drawn_last() -> None:

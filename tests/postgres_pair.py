@@ -18,7 +18,7 @@ import psycopg
 
 from outhaul.deploy.local.stack import Stack
 from tests import roles
-from tests.acceptance.pages import free_port
+from tests.acceptance.metrics_pages import free_port
 from tests.conftest import until
 
 DATABASE, USER = "outhaul", "outhaul"

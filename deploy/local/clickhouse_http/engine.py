@@ -12,8 +12,8 @@ from __future__ import annotations
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from outhaul.deploy.local.front.http_request import set_statement
-from outhaul.deploy.local.front.server_answers import Failure, Summary, failure
+from outhaul.deploy.local.clickhouse_http.http_request import set_statement
+from outhaul.deploy.local.clickhouse_http.response_parts import Failure, Summary, failure
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping

@@ -30,7 +30,7 @@ from sqlalchemy.orm import Mapped, mapped_column, validates
 
 from outhaul.context import context_json
 from outhaul.event import check_at, check_name, check_traceparent, check_version
-from outhaul.trace import running_traceparent
+from outhaul.traceparent import running_traceparent
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from outhaul.deploy.grafana.dashboard import dashboard
+from outhaul.deploy.grafana.groups.audit import audit, dead_letters
 from outhaul.deploy.grafana.groups.clickhouse import clickhouse
 from outhaul.deploy.grafana.groups.delay import delay
 from outhaul.deploy.grafana.groups.health import health
-from outhaul.deploy.grafana.groups.primary import primary
+from outhaul.deploy.grafana.groups.slot import primary
 from outhaul.deploy.grafana.groups.throughput import throughput
-from outhaul.deploy.grafana.groups.truth import audit, dead_letters
 
 if TYPE_CHECKING:
     from outhaul.deploy.grafana.panel import Json

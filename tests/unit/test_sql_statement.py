@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outhaul.deploy.local.front.sql_statement import DataInsert, Plain, StatementError, read_statement
-from outhaul.deploy.local.front.sql_tokens import Kind, tokens
+from outhaul.deploy.local.clickhouse_http.sql_statement import DataInsert, Plain, StatementError, read_statement
+from outhaul.deploy.local.clickhouse_http.sql_tokens import Kind, tokens
 
 PATH = "/proc/self/fd/9"
 

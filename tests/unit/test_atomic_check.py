@@ -4,7 +4,7 @@ import textwrap
 
 import pytest
 
-from outhaul.django.outside_atomic import outside_atomic
+from outhaul.django.atomic_check import outside_atomic
 
 
 @pytest.mark.parametrize(

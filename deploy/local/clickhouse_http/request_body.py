@@ -13,7 +13,7 @@ import os
 import tempfile
 from typing import TYPE_CHECKING, Self
 
-from outhaul.deploy.local.front.content_codings import decoded
+from outhaul.deploy.local.clickhouse_http.content_codings import decoded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 import psycopg
 import redis
 
-from outhaul.deploy.local.proxy import Act, Proxy, Trap
+from outhaul.deploy.local.fault_proxy import Act, Proxy, Trap
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from outhaul.deploy.chaos.plan import Fault
+    from outhaul.deploy.chaos.fault_plan import Fault
     from outhaul.deploy.demo.pipeline import Pipeline
     from outhaul.deploy.local.stack import Stack
 

@@ -6,7 +6,7 @@ import sentry_sdk
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 
-from outhaul.trace import running_traceparent
+from outhaul.traceparent import running_traceparent
 
 
 def test_without_a_span_there_is_no_traceparent() -> None:

@@ -17,7 +17,7 @@ from email.policy import HTTP
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlsplit
 
-from outhaul.deploy.local.front.sql_statement import NOT_IMPLEMENTED, StatementError
+from outhaul.deploy.local.clickhouse_http.sql_statement import NOT_IMPLEMENTED, StatementError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

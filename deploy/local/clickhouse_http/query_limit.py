@@ -9,7 +9,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from outhaul.deploy.local.front.sql_statement import StatementError
+from outhaul.deploy.local.clickhouse_http.sql_statement import StatementError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outhaul.deploy.local.front.content_codings import CodingError, compressed, decoded
-from outhaul.deploy.local.front.http_request import Login, form_fields, login, read_request, set_statement
-from outhaul.deploy.local.front.server_answers import Summary, content_type, failure, is_streamable
-from outhaul.deploy.local.front.sql_statement import StatementError
+from outhaul.deploy.local.clickhouse_http.content_codings import CodingError, compressed, decoded
+from outhaul.deploy.local.clickhouse_http.http_request import Login, form_fields, login, read_request, set_statement
+from outhaul.deploy.local.clickhouse_http.response_parts import Summary, content_type, failure, is_streamable
+from outhaul.deploy.local.clickhouse_http.sql_statement import StatementError
 
 
 def test_settings_parameters_and_steering_are_told_apart() -> None:

@@ -1,1 +1,0 @@
-../producer/orm.py
