@@ -1,0 +1,1 @@
+"""What runs outhaul: an embedded stack, a demo, load and chaos; files for Docker, Kubernetes, systemd and Grafana."""

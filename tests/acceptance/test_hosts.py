@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from outhaul.deploy.local.fault_proxy import Proxy
 from tests.acceptance.commands import asked
 from tests.acceptance.load import trickle, wait_for_more
 from tests.conftest import until
-from tests.faults.proxy import Proxy
 from tests.second_host import Host, host
 
 if TYPE_CHECKING:

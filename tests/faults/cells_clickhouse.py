@@ -7,9 +7,9 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
+from outhaul.deploy.local.fault_proxy import Act, Trap
 from tests.conftest import until
 from tests.faults.grid import cell
-from tests.faults.proxy import Act, Trap
 
 if TYPE_CHECKING:
     from tests.faults.rig import Rig

@@ -17,13 +17,13 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from outhaul.cdc_reader.operate.setup import apply_clickhouse, apply_postgres
 from outhaul.deploy.demo.pipeline import Pipeline
+from outhaul.deploy.local.fault_proxy import Proxy
 from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.redis.payloads import Payloads
 from outhaul.sink.settings import load
 from tests import roles
 from tests.conftest import World, until
 from tests.faults.invariant_watch import Journal, Watch
-from tests.faults.proxy import Proxy
 from tests.faults.valkey import OwnValkey
 
 if TYPE_CHECKING:

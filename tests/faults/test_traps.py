@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from outhaul.deploy.local.fault_proxy import Act, Trap
 from tests.conftest import until
 from tests.faults import scenarios
-from tests.faults.proxy import Act, Trap
 from tests.faults.rig import beside
 
 if TYPE_CHECKING:

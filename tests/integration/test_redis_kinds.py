@@ -13,6 +13,7 @@ from redis.crc import key_slot
 from outhaul.cdc_reader.operate.doctor import redis_checks as doctor
 from outhaul.cdc_reader.operate.doctor.finding import State
 from outhaul.cdc_reader.operate.exporter.redis_metrics import RedisMetrics
+from outhaul.deploy.local.fault_proxy import Proxy
 from outhaul.sink.app import make_app
 from outhaul.sink.errors import Exit, FatalError, PipelineError, TransientError
 from outhaul.sink.redis import topology
@@ -26,7 +27,6 @@ from outhaul.sink.task_names import WRITE_BATCH
 from tests.acceptance.commands import outhaul
 from tests.acceptance.metrics_pages import free_port
 from tests.conftest import until
-from tests.faults.proxy import Proxy
 from tests.faults.redis_servers import HOST, MASTER, PASSWORD, SENTINELS_PASSWORD, Cluster, Sentinels, Server
 from tests.tls import Door, Papers
 

@@ -1,0 +1,1 @@
+"""The embedded ClickHouse engine -> a server that speaks HTTP as ClickHouse does."""

@@ -16,8 +16,8 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from outhaul.deploy.demo.pipeline import Pipeline
+from outhaul.deploy.local.fault_proxy import Proxy
 from tests.acceptance.metrics_pages import Pages, start
-from tests.faults.proxy import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
