@@ -3,23 +3,23 @@
 The files in the order in which an event passes them; those that are indented do one part of the stage above them:
 
     wire                when to read the socket, and when to answer Postgres
-    batching            where a piece ends that is decoded at once, and where a batch ends
+    batching            where a piece to decode ends, and where a batch ends
     decode              joins the next stages for one piece
         frame           frames -> pgoutput messages
         message         messages -> Begin, Relation, Commit
         transactions    messages -> commit LSN and ordinal of every row
         columns         Insert messages -> Arrow columns
-            cells           where each value lies
+            cells           where each value is
             column_types    which type each column has in Arrow and ClickHouse
             binary          values in binary form
             numeric         the same for numeric
             text            values in text form
-            text_types      values of the types that ClickHouse keeps as text
+            text_types      values of the types that ClickHouse stores as text
             pg_text         a value as Postgres prints it, for dead letters
             arrow           NumPy arrays -> Arrow arrays
         logical_message messages that are events without a row -> the same columns
     assemble            decoded rows -> batches
-        stored_positions    which rows ClickHouse has already
+        stored_positions    which rows ClickHouse has stored
     dispatch            batch -> payload and message in Redis
-        type_fit            whether the ClickHouse table takes every value unchanged
+        type_fit            whether the ClickHouse table stores every value unchanged
 """

@@ -1,7 +1,9 @@
-"""Decoded rows, piece by piece -> batches: those ClickHouse lacks, and dead letters for those it cannot hold.
+"""Decoded rows, piece by piece -> batches: the rows that ClickHouse lacks, and dead letters for rows it cannot store.
 
-Pure. Adds the cdc_* columns, which make every stored row say where it came from. Rows are packed as soon as they are
-decoded, so that a batch of any size costs its packed bytes and no more.
+Pure. Adds the cdc_* columns, which give the origin of every stored row. Rows are packed as soon as they are decoded, so
+a batch of any size needs only its packed bytes in memory.
+
+Source: docs/adr/0001-clickhouse-is-the-checkpoint.md, docs/adr/0005-rows-gather-in-the-servers-send-buffer.md
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from outhaul.cdc_reader.capture.decode import Segment
-    from outhaul.cdc_reader.capture.stored_positions import Held
+    from outhaul.cdc_reader.capture.stored_positions import StoredPositions
     from outhaul.sink.settings import Outbox
 
 _CDC_FIELDS = [DEAD_LETTER_SCHEMA.field(name) for name in ("cdc_lsn", "cdc_ordinal", "cdc_committed_at")]
@@ -29,7 +31,7 @@ _CDC_FIELDS = [DEAD_LETTER_SCHEMA.field(name) for name in ("cdc_lsn", "cdc_ordin
 
 @dataclass(frozen=True, slots=True)
 class Assembled:
-    """A batch, its columns (None for dead letters, which never change), and when each row was committed (Unix µs)."""
+    """A batch, its columns (None for dead letters: they never change), and the commit time of each row (Unix µs)."""
 
     batch: Batch
     schema: pa.Schema | None
@@ -53,16 +55,16 @@ class _Open:
 
 
 class Assembly:
-    """Batches that fill, by table; rows of another shape than those before them begin another batch of their table."""
+    """The batches that fill, one for each table; if the columns of a table change, another batch begins."""
 
-    def __init__(self, held: Held, *, source: str, events_table: str, dead_letters: str) -> None:
-        """Leave out what is `held`.
+    def __init__(self, held: StoredPositions, *, source: str, events_table: str, dead_letters: str) -> None:
+        """Start without a batch.
 
         Args:
-            held: positions of the outbox' rows that ClickHouse has.
+            held: stored positions of the outbox's rows; these rows are left out.
             source: name of the pipeline.
             events_table: ClickHouse table for the events of the outbox.
-            dead_letters: table for those of its rows that ClickHouse cannot hold.
+            dead_letters: ClickHouse table for rows that cannot be stored in `events_table`.
         """
         self._held = held
         self._source = source
@@ -72,7 +74,7 @@ class Assembly:
         self._full: list[Assembled] = []
 
     def add(self, segment: Segment) -> int:
-        """Append the rows of a segment that ClickHouse lacks; return how many it holds."""
+        """Append the rows of a segment that ClickHouse lacks; return how many rows it has stored already."""
         rows = len(segment)
         segment = segment.take(self._held.missing(segment.lsn, segment.ordinal))
         good = segment.take(~segment.refused)
@@ -91,12 +93,12 @@ class Assembly:
 
     @property
     def packed_bytes(self) -> int:
-        """How large all batches together are by now."""
+        """Size of all batches together, in bytes."""
         full = sum(len(one.batch.payload) for one in self._full)
         return full + sum(batch.packer.packed_bytes for batch in self._open.values())
 
     def finish(self) -> list[Assembled]:
-        """Return all batches, each in stream order, and begin anew."""
+        """Return all batches, each in stream order, and start again without a batch."""
         finished = [*self._full, *(batch.finish() for batch in self._open.values())]
         self._full, self._open = [], {}
         return finished
@@ -111,8 +113,8 @@ class Assembly:
         return batch
 
 
-def assembly_for(outbox: Outbox, held: Held) -> Assembly:
-    """Begin an assembly for the rows of one outbox, of which ClickHouse has those that are `held`."""
+def assembly_for(outbox: Outbox, held: StoredPositions) -> Assembly:
+    """Begin an assembly for the rows of one outbox, leaving out the stored positions `held`."""
     return Assembly(
         held,
         source=outbox.settings.source,

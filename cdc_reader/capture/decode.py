@@ -1,8 +1,8 @@
-"""Pieces of the replication stream -> segments of decoded rows with their positions, and how far may be confirmed.
+"""Pieces of the replication stream -> segments of decoded rows with their positions, and the LSN that may be confirmed.
 
-Pure, with state from piece to piece: the relations seen, and the transaction that is open. A piece may be cut anywhere;
-the rows and their positions do not depend on where. Whoever breaks the protocol gets a FrameError, and the decoder is
-spent.
+Pure, with state from piece to piece: the relations received, and the open transaction. A piece may be cut between any
+two frames; the rows and their positions do not depend on it. If the stream violates the protocol, a FrameError is
+raised, and the decoder cannot be used again.
 
 Source: https://www.postgresql.org/docs/current/protocol-logical-replication.html
 """
@@ -48,10 +48,10 @@ _ROW_CHANGES = frozenset(b"UDT")
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Rows for one ClickHouse table, all of the same columns, in stream order.
+    """Rows for one ClickHouse table, all with the same columns, in stream order.
 
-    `lsn` and `ordinal` are the rows' positions, `committed_at_us` the Unix microseconds of their commits. `refused`
-    rows cannot be stored as they are; `refused_rows` has them whole, its `row` counts the rows of this segment.
+    `lsn` and `ordinal` are the rows' positions, `committed_at_us` the Unix microseconds of their commits. Rows in
+    `refused` cannot be stored; `refused_rows` has them whole, with their index in this segment.
     """
 
     table: str
@@ -66,7 +66,7 @@ class Segment:
         return len(self.lsn)
 
     def take(self, keep: Bools) -> Segment:
-        """Return the rows that the mask keeps; a copy only where it keeps not all."""
+        """Return the rows that the mask keeps; without a copy if it keeps all."""
         if keep.all():
             return self
         places = np.cumsum(keep) - 1
@@ -83,9 +83,9 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """What one piece held.
+    """The content of one piece.
 
-    Once every row of this piece and of all before it is stored, `safe_lsn` may be confirmed; None says nothing new.
+    When all rows of this piece and of all earlier pieces are stored, `safe_lsn` may be confirmed; None changes nothing.
     """
 
     segments: tuple[Segment, ...]
@@ -93,26 +93,26 @@ class Decoded:
     in_transaction: bool
     commit_count: int
     stray_messages: int = 0
-    """Messages of ours outside of any transaction, which have no position."""
+    """Number of messages with a captured prefix outside of transactions: they have no position."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
-    """Insert messages of one version of a relation, by their index in the piece; or logical messages of ours."""
+class _RowGroup:
+    """Insert messages of one version of a relation, or logical messages, by their index in the piece."""
 
     table: str
     rows: Ints
     source: Relation | tuple[Emitted, ...]
 
     @property
-    def counted_as(self) -> str:
-        """What its rows are counted with within a transaction: all rows of a ClickHouse table, or all messages."""
+    def counter(self) -> str:
+        """Name of the counter for ordinals: one for the rows of a ClickHouse table, and one for its messages."""
         return self.table if isinstance(self.source, Relation) else f"messages to {self.table}"
 
 
 @dataclass(frozen=True, slots=True)
 class _Count:
-    """All rows in the piece that are counted together, the number of each, and the ordinal of number 0."""
+    """The rows of the piece that share a counter, the number of each, and the ordinal of number 0."""
 
     rows: Ints
     number: Lsns
@@ -121,7 +121,7 @@ class _Count:
 
 @dataclass(frozen=True, slots=True)
 class _Rare:
-    """What a piece holds beside Begin, Commit and Insert: relations, and logical messages of ours by their index."""
+    """The relations of a piece, its logical messages with a captured prefix, and the number of stray ones."""
 
     changes: _Changes
     emitted: dict[str, list[tuple[int, Emitted]]]
@@ -129,11 +129,11 @@ class _Rare:
 
 
 _Changes: TypeAlias = dict[int, list[tuple[int, Relation]]]
-"""For each oid the relations that a piece brings, each with the index of its message."""
+"""By oid, the new versions of a relation in a piece, each with the index of its message."""
 
 
 class Decoder:
-    """Decodes one replication connection from its start."""
+    """Decodes the stream of one replication connection, from its start."""
 
     def __init__(
         self,
@@ -143,10 +143,13 @@ class Decoder:
         messages: Mapping[str, str] = MappingProxyType({}),
         first_ordinal: int = 0,
     ) -> None:
-        """Capture `tables`, a ClickHouse table for each `schema.table`; `binary` as the stream was asked for.
+        """Start before the first piece.
 
-        `messages` has a ClickHouse table for each prefix of logical messages; those of other prefixes are passed over.
-        `first_ordinal` is the number of a transaction's first row.
+        Args:
+            tables: the ClickHouse table of each captured `schema.table`.
+            binary: whether the stream was started with `binary 'true'`.
+            messages: the ClickHouse table of each captured prefix of logical messages; other prefixes are ignored.
+            first_ordinal: ordinal of the first row of a transaction.
         """
         self._tables = tables
         self._messages = messages
@@ -157,25 +160,25 @@ class Decoder:
         self._usable = True
 
     def decode(self, frames: Sequence[bytes | bytearray], lengths: Sequence[int] | None = None) -> Decoded:
-        """Decode the next piece of the stream; `lengths` of the single frames where `frames` are joined runs of them.
+        """Decode the next piece of the stream; `lengths` has the length of each frame if `frames` are joined.
 
         Raises:
-            FrameError: the bytes or their order are not what the protocol says.
-            FatalError: rows of a table came that nobody asked to capture.
-            UnsupportedBinary: a type without a binary form that we know; connect again with text tuples.
+            FrameError: the bytes or their order violate the protocol.
+            FatalError: a row belongs to a table that is not captured.
+            UnsupportedBinary: the binary form of a column's type is not decoded; connect again with text tuples.
         """
         if not self._usable:
-            raise FrameError("the decoder has met an error before and cannot go on", todo="Connect again")
+            raise FrameError("the decoder cannot be used after an error", todo="Connect again")
         self._usable = False
         piece = split(frames, lengths)
         transactions = follow(piece, self._open)
         rare = self._rare(piece, transactions)
         rows = np.flatnonzero(piece.tags == INSERT)
         if not transactions.running[rows].all():
-            raise FrameError("a row came where no transaction was open")
-        runs = self._runs(piece, rows, rare)
-        counts = {name: self._count(name, runs, transactions) for name in {run.counted_as for run in runs}}
-        segments = tuple(self._segment(piece, run, transactions, counts[run.counted_as]) for run in runs)
+            raise FrameError("a row was received while no transaction was open")
+        groups = self._groups(piece, rows, rare)
+        counts = {name: self._count(name, groups, transactions) for name in {group.counter for group in groups}}
+        segments = tuple(self._segment(piece, group, transactions, counts[group.counter]) for group in groups)
         self._relations |= {oid: versions[-1][1] for oid, versions in rare.changes.items()}
         self._open = transactions.after(_carry(counts, transactions, self._open))
         self._usable = True
@@ -196,83 +199,83 @@ class Decoder:
                     if relation != (versions[-1][1] if versions else self._relations.get(relation.oid)):
                         versions.append((int(at), relation))
                 case tag if tag == MESSAGE:
-                    said = parse_message(message)
-                    if said.prefix not in self._messages:
+                    logical = parse_message(message)
+                    if logical.prefix not in self._messages:
                         continue
-                    if not said.transactional:
+                    if not logical.transactional:
                         strays += 1
                         continue
                     _check_running(transactions, int(at))
-                    entry = (int(at), Emitted(said.lsn, said.content))
-                    emitted.setdefault(self._messages[said.prefix], []).append(entry)
+                    entry = (int(at), Emitted(logical.lsn, logical.content))
+                    emitted.setdefault(self._messages[logical.prefix], []).append(entry)
                 case tag:
                     check_other(message)
                     if tag in _ROW_CHANGES:
                         _check_running(transactions, int(at))
         return _Rare({oid: versions for oid, versions in changes.items() if versions}, emitted, strays)
 
-    def _runs(self, piece: Frames, rows: Ints, rare: _Rare) -> list[_Run]:
+    def _groups(self, piece: Frames, rows: Ints, rare: _Rare) -> list[_RowGroup]:
         oids = gather(piece.buffer, piece.starts[rows] + 1, np.uint32)
-        one = len(oids) > 0 and bool((oids == oids[0]).all())
-        kinds = oids[:1] if one else np.unique(oids)
-        runs = [run for oid in kinds for run in self._versions(int(oid), rows[oids == oid], rare.changes)]
+        is_single = len(oids) > 0 and bool((oids == oids[0]).all())
+        distinct = oids[:1] if is_single else np.unique(oids)
+        groups = [group for oid in distinct for group in self._versions(int(oid), rows[oids == oid], rare.changes)]
         for table, entries in rare.emitted.items():
             at, messages = zip(*entries, strict=True)
-            runs.append(_Run(table, np.array(at, np.int64), messages))
-        return sorted(runs, key=lambda run: int(run.rows[0]))
+            groups.append(_RowGroup(table, np.array(at, np.int64), messages))
+        return sorted(groups, key=lambda group: int(group.rows[0]))
 
-    def _versions(self, oid: int, rows: Ints, changes: _Changes) -> Iterator[_Run]:
+    def _versions(self, oid: int, rows: Ints, changes: _Changes) -> Iterator[_RowGroup]:
         versions = [(-1, self._relations.get(oid)), *changes.get(oid, [])]
         parts = np.split(rows, np.searchsorted(rows, [at for at, _ in versions[1:]]))
         for (_, relation), part in zip(versions, parts, strict=True):
             if not len(part):
                 continue
             if relation is None:
-                raise FrameError(f"a row came of the relation {oid}, which was not announced")
-            yield _Run(self._table(relation), part, relation)
+                raise FrameError(f"a row of relation {oid} was received, which was not announced")
+            yield _RowGroup(self._table(relation), part, relation)
 
     def _table(self, relation: Relation) -> str:
         table = self._tables.get(relation.table)
         if table is None:
             raise FatalError(
-                f"the publication holds {relation.table}, which is not captured",
-                todo="Take the table out of the publication, or name it among the captured tables",
+                f"the publication has the table {relation.table}, which is not captured",
+                todo="Remove the table from the publication, or add it to the captured tables",
             )
         return table
 
-    def _count(self, name: str, runs: Sequence[_Run], transactions: Transactions) -> _Count:
-        """Count over all runs that are counted together, so that no position in a ClickHouse table is given twice."""
-        counted = [run for run in runs if run.counted_as == name]
-        rows = counted[0].rows if len(counted) == 1 else np.sort(np.concatenate([run.rows for run in counted]))
+    def _count(self, name: str, groups: Sequence[_RowGroup], transactions: Transactions) -> _Count:
+        """Number the rows of all groups that share a counter, so that no position in a table occurs twice."""
+        counted = [group for group in groups if group.counter == name]
+        rows = counted[0].rows if len(counted) == 1 else np.sort(np.concatenate([group.rows for group in counted]))
         first = self._first_ordinal if isinstance(counted[0].source, Relation) else FIRST_ORDINAL
         return _Count(rows, ordinals(transactions.number[rows], self._open.rows.get(name, 0)), first)
 
-    def _segment(self, piece: Frames, run: _Run, transactions: Transactions, count: _Count) -> Segment:
-        decoded = self._decode(piece, run)
-        number = transactions.number[run.rows]
+    def _segment(self, piece: Frames, group: _RowGroup, transactions: Transactions, count: _Count) -> Segment:
+        decoded = self._decode(piece, group)
+        number = transactions.number[group.rows]
         return Segment(
-            table=run.table,
+            table=group.table,
             columns=decoded.columns,
             lsn=transactions.commit_lsn[number],
-            ordinal=count.number[np.searchsorted(count.rows, run.rows)] + np.uint64(count.first_ordinal),
+            ordinal=count.number[np.searchsorted(count.rows, group.rows)] + np.uint64(count.first_ordinal),
             committed_at_us=transactions.committed_at_us[number],
             refused=decoded.refused,
             refused_rows=decoded.refused_rows,
         )
 
-    def _decode(self, piece: Frames, run: _Run) -> Rows:
-        if isinstance(run.source, Relation):
-            return decode_rows(piece, run.rows, run.source, binary=self._binary)
-        return decode_emitted(run.source)
+    def _decode(self, piece: Frames, group: _RowGroup) -> Rows:
+        if isinstance(group.source, Relation):
+            return decode_rows(piece, group.rows, group.source, binary=self._binary)
+        return decode_emitted(group.source)
 
 
 def _check_running(transactions: Transactions, at: int) -> None:
     if not transactions.running[at]:
-        raise FrameError("a change came where no transaction was open")
+        raise FrameError("a change was received while no transaction was open")
 
 
 def _carry(counts: Mapping[str, _Count], transactions: Transactions, before: Open) -> dict[str, int]:
-    """Return how many rows of each kind the transaction has that is open at the end of the piece."""
+    """Return the counters of the transaction that is open at the end of the piece."""
     last = len(transactions.commit_lsn) - 1
     if not transactions.running[-1]:
         return {}

@@ -1,8 +1,8 @@
-"""Batch -> payload in Redis by its key, then one small Celery message that names it.
+"""Batch -> payload in Redis by its key, then one small Celery message with that key.
 
-Edge: the broker. The payload goes first, so that a task never starts before its rows are there; a message whose
-payload expired or was evicted reports it missing and is sent again. The task is named, not imported: readers need
-none of the worker's code.
+Edge: the broker. The payload is written first, so that a task never starts before its rows are in Redis. If a payload
+has expired or was evicted, the worker reports it missing, and the reader sends it again. The task is sent by its name:
+the reader does not import the worker's code.
 
 Source: https://docs.celeryq.dev/en/stable/userguide/calling.html
 """
@@ -37,7 +37,7 @@ class Dispatcher:
     """Sends batches of one epoch; for one thread."""
 
     def __init__(self, app: SinkApp, payloads: Payloads, clickhouse: ClickHouse, lane: str) -> None:
-        """Keep the connections; nothing is opened yet. `lane` is that of the rows."""
+        """Keep the clients; no connection is opened yet. `lane` is the lane of the rows."""
         self._lane = lane
         self._app = app
         self._payloads = payloads
@@ -50,19 +50,19 @@ class Dispatcher:
         return self._app.settings
 
     def announce_epoch(self, epoch: int) -> None:
-        """Mirror the epoch, by which tasks of older ones are spared the trip to ClickHouse.
+        """Copy the epoch to Redis, so that tasks of older epochs end without asking ClickHouse.
 
         Raises:
-            TransientError: Redis did not take it.
+            TransientError: Redis did not store it.
         """
         self._payloads.set(epoch_key(fence(self._settings.source, self._lane)), str(epoch))
 
     def send(self, message: Message, assembled: Assembled) -> None:
-        """Dispatch a batch; its table has all of its columns by then.
+        """Send a batch; before that, add the columns that its table lacks.
 
         Raises:
-            TransientError: Redis or ClickHouse did not answer; nothing was sent, or perhaps twice, which is harmless.
-            FatalError: ClickHouse refuses a new column, or has one that is too small for what the outbox has now.
+            TransientError: Redis or ClickHouse did not answer. Send the batch again: a batch sent twice is stored once.
+            FatalError: ClickHouse refuses a new column, or a column has become too small for the outbox's column.
         """
         self._ensure_columns(message.table, assembled)
         reach("dispatch.begin")
@@ -73,14 +73,14 @@ class Dispatcher:
                 reach("dispatch.payload")
                 self._announce(message)
         except TransientError:
-            # Where Redis is full, a payload that no message names must not be what fills it.
+            # If Redis is full, a payload without a message must not take its memory.
             with suppress(TransientError):
                 self._payloads.drop([message.payload_key])
             raise
         reach("dispatch.sent")
 
     def close(self) -> None:
-        """Close the connections; the broker's belong to the app, which outlives a session."""
+        """Close the connections, except the broker's: they belong to the app, which outlives a session."""
         self._payloads.close()
         self._clickhouse.close()
 

@@ -1,8 +1,9 @@
-"""Logical decoding messages that carry an event as JSON -> the columns a row of the outbox would have had.
+"""Logical decoding messages with an event as JSON -> the columns that a row of the outbox would have.
 
-Pure. For apps that want no table: `pg_logical_emit_message(true, 'outhaul', '{"event_type": …}')` writes an event into
-the log alone. Its members have the names of the outbox's columns. What is no event becomes a dead letter with the whole
-message. JSON is read by hand one level deep, so that a context keeps every digit that the app wrote.
+Pure. For apps without an outbox table: `pg_logical_emit_message(true, 'outhaul', '{"event_type": …}')` writes an event
+into the WAL alone. The JSON's members have the names of the outbox's columns. A message that is not an event becomes a
+dead letter with the whole message. The first level of the JSON is parsed here, so that the context keeps every digit
+that the app wrote.
 
 Source: https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-REPLICATION
 """
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from outhaul.sink.position import Lsn
 
 FIRST_ORDINAL = 1 << 39
-"""Messages of a transaction are counted from here, apart from its rows, whose positions stay what they are where
-messages are not captured."""
+"""Ordinal of a transaction's first message. Messages are counted apart from rows, so that a row has the same position
+whether messages are captured or not."""
 
 _COLUMNS = (
     Column("id", Oid.INT8),
@@ -42,39 +43,39 @@ _COLUMNS = (
     Column("metadata_version", Oid.INT8),
     Column("event_key", Oid.TEXT),
 )
-# Most apps have no traces, and ClickHouse gets the column with the first row that has it.
+# Most apps send no trace context; the column is added to ClickHouse with the first event that has one.
 _TRACE = Column("traceparent", Oid.TEXT)
 _MEMBERS = frozenset(column.name for column in (*_COLUMNS, _TRACE)) - {"id"}
 _REQUIRED = ("event_type", "environment", "event_context")
 _TEXTS = ("event_type", "environment", "event_date_time", "event_key", "traceparent")
 _INT64 = range(-(1 << 63), 1 << 63)
-# A member of an object up to its value, with what goes before it; the end of the object, with space behind it.
+# A member of an object: the character before it, and its name, up to its value. Then the end of the object.
 _MEMBER = re.compile(r'[ \t\n\r]*([{,])[ \t\n\r]*("(?:[^"\\\x00-\x1f]|\\.)*")[ \t\n\r]*:[ \t\n\r]*')
 _END = re.compile(r"[ \t\n\r]*\}[ \t\n\r]*")
 
 _Values: TypeAlias = dict[str, Any]
-# An id is a signed number of 64 bits.
+# An id is a signed integer of 64 bits.
 _MAX_LSN = (1 << 63) - 1
 
 
 @dataclass(frozen=True, slots=True)
 class Emitted:
-    """A message of ours: where its record lies in the WAL, and what the app wrote."""
+    """A message with outhaul's prefix: the LSN of its record, and its content."""
 
     lsn: Lsn
     content: bytes
 
 
 def decode_emitted(messages: Sequence[Emitted]) -> Rows:
-    """Read messages, in their order; one that is no event is refused, and said why.
+    """Decode messages, in their order; a message that is not an event is refused, with the reason.
 
-    An event's id is minus its place in the WAL: no other event has it, with a table or without.
+    The id of an event is its negated LSN. It is unique: each message has its own LSN, and ids of rows are positive.
 
     Raises:
-        FrameError: a place lies where no log of Postgres ever comes.
+        FrameError: an LSN is out of range for an id.
     """
     if any(message.lsn > _MAX_LSN for message in messages):
-        raise FrameError("a message lies at an impossible place in the log")
+        raise FrameError("the LSN of a message is out of range")
     read = [_read(message) for message in messages]
     values = [one if isinstance(one, dict) else {} for one in read]
     columns = [*_COLUMNS, *([_TRACE] if any("traceparent" in one for one in values) else [])]
@@ -97,56 +98,56 @@ def decode_emitted(messages: Sequence[Emitted]) -> Rows:
 
 
 def _read(message: Emitted) -> _Values | str:
-    """Return the event's values as the columns take them, or why there is none."""
+    """Return the values of the event's columns, or why the message is not an event."""
     try:
         raw, parsed = _members(message.content.decode())
         return _checked(raw, parsed)
     except (ValueError, RecursionError, PoisonError) as error:
-        return f"no event: {error}"
+        return f"not an event: {error}"
 
 
 def _checked(raw: dict[str, str], parsed: _Values) -> _Values:
     for name in _REQUIRED:
         if parsed.get(name) is None:
-            raise ValueError(f"it has no {name}")
+            raise ValueError(f"{name} is missing")
     for name in parsed.keys() - _MEMBERS:
-        raise ValueError(f"{name!r:.80} is no column of an event; what the app has to say goes into event_context")
+        raise ValueError(f"{name!r:.80} is not a column of an event; put further values into event_context")
     values: _Values = {}
     for name in _TEXTS:
         if (value := parsed.get(name)) is None:
             continue
         if not isinstance(value, str):
-            raise ValueError(f"{name} is no text")  # noqa: TRY004 - the message is wrong, not our call
+            raise ValueError(f"{name} is not a string")  # noqa: TRY004 - the message is wrong, not the call
         values[name] = microseconds(value, "DateTime64(6)") if name == "event_date_time" else value.encode()
     version = parsed.get("metadata_version", 1)
     if version is not None and (type(version) is not int or version not in _INT64):
-        raise ValueError("metadata_version is no whole number of 64 bits")
+        raise ValueError("metadata_version is not an integer of 64 bits")
     return values | {"metadata_version": version, "event_context": raw["event_context"].encode()}
 
 
 def _members(text: str) -> tuple[dict[str, str], _Values]:
-    """Take an object apart: the text of each of its values, and what it says."""
+    """Parse a JSON object; return the text and the parsed value of each member."""
     raw: dict[str, str] = {}
     parsed: _Values = {}
     at, before = 0, "{"
     while True:
         begun = _MEMBER.match(text, at)
         if begun is None or begun[1] != before:
-            raise ValueError(f"its JSON is broken at character {at}")
+            raise ValueError(f"the JSON is not valid at character {at}")
         name = json.loads(begun[2]) if "\\" in begun[2] else begun[2][1:-1]
         if name in raw:
-            raise ValueError(f"{name!r:.80} is there twice")
+            raise ValueError(f"{name!r:.80} occurs twice")
         parsed[name], at = _DECODER.raw_decode(text, begun.end())
         raw[name] = text[begun.end() : at]
         if end := _END.match(text, at):
             if end.end() != len(text):
-                raise ValueError("there is more behind its JSON")
+                raise ValueError("characters follow the end of the JSON")
             return raw, parsed
         before = ","
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)

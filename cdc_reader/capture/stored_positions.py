@@ -1,7 +1,9 @@
-"""Positions that ClickHouse holds already -> which rows of a batch to leave out.
+"""Positions that ClickHouse has stored -> which rows of a batch to leave out.
 
-Pure. Held positions come as runs of neighbouring ordinals within one transaction, in order: a transaction of a
-million rows is one run. Rows are looked up all at once, by numbers that sort as (commit LSN, ordinal) does.
+Pure. Stored positions are runs of consecutive ordinals within one transaction, in order: a transaction of a million
+rows is one run. All rows are looked up at once, by numbers that sort like (commit LSN, ordinal).
+
+Source: docs/adr/0001-clickhouse-is-the-checkpoint.md
 """
 
 from __future__ import annotations
@@ -17,13 +19,13 @@ if TYPE_CHECKING:
     Numbers = npt.NDArray[np.uint64]
     Flags = npt.NDArray[np.bool_]
 
-# Transactions with held rows are numbered from 0, so that number and ordinal fit one 64-bit integer together.
+# Transactions with stored rows are numbered from 0, so that number and ordinal fit into one 64-bit integer.
 _ORDINAL_BITS = np.uint64(40)
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """Runs of stored positions, sorted: commit LSN, first and last ordinal of each."""
+class StoredPositions:
+    """Runs of stored positions, sorted: commit LSN, first and last ordinal of each run."""
 
     lsn: Numbers
     first: Numbers
@@ -31,11 +33,11 @@ class Held:
 
     @property
     def rows(self) -> int:
-        """How many positions are held."""
+        """Number of stored positions."""
         return int((self.last - self.first).sum()) + len(self.lsn)
 
     def missing(self, lsn: Numbers, ordinal: Numbers) -> Flags:
-        """Tell for each row, given by commit LSN and ordinal, whether ClickHouse does not hold it yet."""
+        """Return a mask of the rows, given by commit LSN and ordinal, that ClickHouse has not stored."""
         if not len(self.lsn) or not len(lsn) or lsn[0] > self.lsn[-1]:
             return np.ones(len(lsn), np.bool_)
         transactions, number_of_run = np.unique(self.lsn, return_inverse=True)
@@ -49,7 +51,7 @@ class Held:
         return missing
 
 
-NOTHING_HELD = Held(np.empty(0, np.uint64), np.empty(0, np.uint64), np.empty(0, np.uint64))
+NOTHING_STORED = StoredPositions(np.empty(0, np.uint64), np.empty(0, np.uint64), np.empty(0, np.uint64))
 
 
 def _key(number: Numbers, ordinal: Numbers) -> Numbers:

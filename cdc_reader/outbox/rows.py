@@ -20,7 +20,7 @@ from outhaul.cdc_reader.capture.columns import build
 from outhaul.cdc_reader.capture.decode import Segment
 from outhaul.cdc_reader.capture.frame import Run
 from outhaul.cdc_reader.capture.message import Column
-from outhaul.cdc_reader.capture.stored_positions import NOTHING_HELD
+from outhaul.cdc_reader.capture.stored_positions import NOTHING_STORED
 from outhaul.cdc_reader.outbox.copy_cells import is_trailer, strip_header, walk
 from outhaul.cdc_reader.outbox.table_shape import is_binary, quoted
 from outhaul.cdc_reader.postgres.errors import error_of
@@ -70,7 +70,7 @@ def batches(
     Raises:
         PipelineError: Postgres refuses or does not answer, or a value is none that its type can have.
     """
-    assembly = assembly_for(outbox, NOTHING_HELD)
+    assembly = assembly_for(outbox, NOTHING_STORED)
     rows = 0
     for run in _runs(conn, _statement(shape, wanted)):
         rows += len(run.lengths)

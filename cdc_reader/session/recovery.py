@@ -21,7 +21,7 @@ import structlog
 
 from outhaul.cdc_reader.capture import arrow
 from outhaul.cdc_reader.capture.logical_message import FIRST_ORDINAL
-from outhaul.cdc_reader.capture.stored_positions import Held
+from outhaul.cdc_reader.capture.stored_positions import StoredPositions
 from outhaul.cdc_reader.postgres.timelines import Past, doubt
 from outhaul.sink.errors import Exit, FatalError, PipelineError
 from outhaul.sink.failpoint import reach
@@ -47,7 +47,7 @@ class Recovered:
     """What a session needs to know before its first row; what is held, for each table of events."""
 
     epoch: int
-    held: Mapping[str, Held]
+    held: Mapping[str, StoredPositions]
 
 
 def recover(
@@ -93,7 +93,7 @@ def recover(
     return Recovered(epoch, held)
 
 
-def ask(clickhouse: ClickHouse, stream: Stream, outbox: Outbox, confirmed: Lsn) -> Held:
+def ask(clickhouse: ClickHouse, stream: Stream, outbox: Outbox, confirmed: Lsn) -> StoredPositions:
     """Return what ClickHouse holds of a stream's rows of one outbox from `confirmed` on, dead letters included.
 
     Raises:
@@ -102,7 +102,7 @@ def ask(clickhouse: ClickHouse, stream: Stream, outbox: Outbox, confirmed: Lsn) 
     held = query("stored_runs", table=outbox.clickhouse_table, of_shard=_of_shard(stream))
     table = clickhouse.arrow(held, parameters={"source": stream.settings.source, "from_lsn": int(confirmed)})
     columns = (arrow.values(table.column(name), np.uint64) for name in ("cdc_lsn", "first", "last"))
-    return Held(*columns)
+    return StoredPositions(*columns)
 
 
 def _of_shard(stream: Stream) -> str:

@@ -61,7 +61,7 @@ def test_what_is_no_event_is_a_dead_letter_and_verify_does_not_count_the_others(
     letters = "SELECT row, reason FROM event_log_dead_letters"
     (letter,) = until(lambda: running.clickhouse.rows(letters), what="the dead letter is stored")
     assert json.loads(json.loads(letter[0])["message"])["event_type"] is None
-    assert letter[1] == "no event: it has no event_type"
+    assert letter[1] == "not an event: event_type is missing"
     until(lambda: "messages_ignored" in running.pipeline.log("reader"), what="the reader says that it left one out")
     found = json.loads(outhaul(running, "verify", "--deep", "--json"))
     assert (found["missing"], found["extra"]) == (0, 0)

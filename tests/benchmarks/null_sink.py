@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 import psycopg
 
-from outhaul.cdc_reader.capture.stored_positions import NOTHING_HELD
+from outhaul.cdc_reader.capture.stored_positions import NOTHING_STORED
 from outhaul.cdc_reader.postgres.slot import confirmed_lsn, open_link
 from outhaul.cdc_reader.session import memory_tuning
 from outhaul.cdc_reader.session.loop import Session, Tools
@@ -93,7 +93,7 @@ def main() -> None:
         link=link,
         dispatcher=cast("Dispatcher", sink),
         payloads=cast("Payloads", sink),
-        recover=lambda _wait: Recovered(_EPOCH, {settings.clickhouse_table: NOTHING_HELD}),
+        recover=lambda _wait: Recovered(_EPOCH, {settings.clickhouse_table: NOTHING_STORED}),
         wished=Wished,
         random=random.random,
     )

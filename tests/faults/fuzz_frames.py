@@ -28,7 +28,7 @@ from outhaul.cdc_reader.capture.decode import Decoder
 from outhaul.cdc_reader.capture.frame import Run, server_status
 from outhaul.cdc_reader.capture.message import Column
 from outhaul.cdc_reader.capture.pg_text import printed
-from outhaul.cdc_reader.capture.stored_positions import NOTHING_HELD
+from outhaul.cdc_reader.capture.stored_positions import NOTHING_STORED
 from outhaul.sink.errors import PipelineError
 from tests.unit import pgoutput_frames as pg
 
@@ -295,7 +295,9 @@ def feed(frames: Sequence[bytes], cuts: Sequence[int], *, binary: bool, joined: 
         some = frames[at : at + _A_READ]
         server_status(Run(bytearray(b"".join(some)), array("q", map(len, some))))
     decoder = Decoder(pg.TABLES, binary=binary, messages={"outhaul": "event_log"})
-    assembly = Assembly(NOTHING_HELD, source="outhaul", events_table="event_log", dead_letters="event_log_dead_letters")
+    assembly = Assembly(
+        NOTHING_STORED, source="outhaul", events_table="event_log", dead_letters="event_log_dead_letters"
+    )
     rows = 0
     for piece in pieces(frames, cuts):
         decoded = (

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from outhaul.cdc_reader.capture.assemble import Assembled
-from outhaul.cdc_reader.capture.stored_positions import Held
+from outhaul.cdc_reader.capture.stored_positions import StoredPositions
 from outhaul.cdc_reader.session.ledger import Ledger, Phase
 from outhaul.cdc_reader.session.watermark import Watermark
 from outhaul.sink.position import Lsn
@@ -56,7 +56,7 @@ def test_the_model_s_recovery_leaves_out_what_ours_does(stored: int) -> None:
     held = [position for row, position in enumerate(positions) if stored >> row & 1]
     lsn, ordinal = (np.array([position[i] for position in held], np.uint64) for i in (0, 1))
     every_lsn, every_ordinal = (np.array([position[i] for position in positions], np.uint64) for i in (0, 1))
-    missing = Held(lsn, ordinal, ordinal).missing(every_lsn, every_ordinal)
+    missing = StoredPositions(lsn, ordinal, ordinal).missing(every_lsn, every_ordinal)
     ours = sum(1 << row for row in range(SCOPE.rows) if missing[row])
     state = streaming()
     reader = state.readers[0]._replace(held=stored)

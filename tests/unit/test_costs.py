@@ -15,7 +15,7 @@ import pytest
 from outhaul.cdc_reader.capture.assemble import Assembly
 from outhaul.cdc_reader.capture.decode import Decoder
 from outhaul.cdc_reader.capture.frame import Run, server_status
-from outhaul.cdc_reader.capture.stored_positions import NOTHING_HELD
+from outhaul.cdc_reader.capture.stored_positions import NOTHING_STORED
 from outhaul.cdc_reader.capture.wire import Wire
 from outhaul.sink.position import Lsn
 from tests.unit import pgoutput_frames as pg
@@ -60,7 +60,7 @@ def read_to_batches(run: Run) -> int:
     """Do all that is done between the socket and Redis; return the rows."""
     server_status(run)
     decoded = Decoder(pg.TABLES, binary=True).decode([run.data[:]], run.lengths)
-    assembly = Assembly(NOTHING_HELD, source="outhaul", events_table="event_log", dead_letters="letters")
+    assembly = Assembly(NOTHING_STORED, source="outhaul", events_table="event_log", dead_letters="letters")
     for segment in decoded.segments:
         assembly.add(segment)
     return sum(one.batch.rows for one in assembly.finish())

@@ -83,28 +83,28 @@ def test_any_context_arrives_as_it_is(context: Any) -> None:
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (b"", "broken at character 0"),
-        (b"[]", "broken at character 0"),
-        (b"{}", "broken at character 0"),
-        (b',"event_type": "x"}', "broken at character 0"),
-        (b'{"event_type": "x"', "broken at character 18"),
-        (b'{"event_type" "x"}', "broken at character 0"),
+        (b"", "not valid at character 0"),
+        (b"[]", "not valid at character 0"),
+        (b"{}", "not valid at character 0"),
+        (b',"event_type": "x"}', "not valid at character 0"),
+        (b'{"event_type": "x"', "not valid at character 18"),
+        (b'{"event_type" "x"}', "not valid at character 0"),
         (b'{"event_type": }', "Expecting value"),
-        (b'{"event_type": "x" {"a": 1}', "broken at character 18"),
-        (json.dumps(EVENT).encode() + b"x", "more behind"),
+        (b'{"event_type": "x" {"a": 1}', "not valid at character 18"),
+        (json.dumps(EVENT).encode() + b"x", "characters follow the end"),
         (b'{"event_type": "x", "event_type": "y"}', "twice"),
         (b"\xff\xfe", "utf-8"),
-        (b'{"event_context": NaN}', "NaN is no JSON"),
+        (b'{"event_context": NaN}', "NaN is not JSON"),
         (b'{"event_context": ' + b"[" * 100_000, "recursion"),
-        ({"event_type": "x", "environment": "test"}, "no event_context"),
-        (EVENT | {"event_type": None}, "no event_type"),
-        (EVENT | {"event_type": 1}, "event_type is no text"),
+        ({"event_type": "x", "environment": "test"}, "event_context is missing"),
+        (EVENT | {"event_type": None}, "event_type is missing"),
+        (EVENT | {"event_type": 1}, "event_type is not a string"),
         (EVENT | {"event_type": "\ud800"}, "surrogates"),
         (EVENT | {"metadata_version": True}, "metadata_version"),
         (EVENT | {"metadata_version": 1 << 63}, "metadata_version"),
         (EVENT | {"event_date_time": "yesterday"}, "no date or time"),
         (EVENT | {"event_date_time": "infinity"}, "outside what DateTime64"),
-        (EVENT | {"user": 1}, "'user' is no column"),
+        (EVENT | {"user": 1}, "'user' is not a column"),
     ],
 )
 def test_what_is_no_event_is_set_aside_whole_with_the_reason(content: bytes | dict[str, Any], why: str) -> None:
@@ -169,5 +169,5 @@ def test_a_trace_is_a_column_where_an_event_has_one() -> None:
 
 
 def test_a_place_beyond_every_log_is_no_id() -> None:
-    with pytest.raises(FrameError, match="impossible place"):
+    with pytest.raises(FrameError, match="the LSN of a message is out of range"):
         decode_emitted([Emitted(Lsn(1 << 63), b"{}")])

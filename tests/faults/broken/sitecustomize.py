@@ -34,12 +34,12 @@ def without_fence() -> None:
 
 def without_question() -> None:
     """Nobody asks ClickHouse which positions it holds: neither recovery, once, nor every insert."""
-    from outhaul.cdc_reader.capture.stored_positions import NOTHING_HELD
+    from outhaul.cdc_reader.capture.stored_positions import NOTHING_STORED
     from outhaul.cdc_reader.session import recovery
     from outhaul.sink import insert
 
     real = vars(insert)["query"]
-    vars(recovery)["ask"] = lambda *_: NOTHING_HELD
+    vars(recovery)["ask"] = lambda *_: NOTHING_STORED
     vars(insert)["query"] = lambda name, **values: "" if name == "unless_stored" else real(name, **values)
 
 
