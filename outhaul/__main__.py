@@ -29,21 +29,21 @@ EXTRAS = {
 }
 # The extra of a command; these extras include `pipeline`, which all other commands need.
 _COMMANDS = {"demo": "local", "local": "local", "flower": "flower"}
-_USAGE = 3
+_SETTINGS = 3
 
 
 def main() -> None:
     """Run the command line; exit with code 3 if packages that the command needs are not installed."""
     command = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
     extra = _COMMANDS.get(command, "pipeline")
-    missing = [name for name in {*EXTRAS["pipeline"], *EXTRAS[extra]} if find_spec(name) is None]
+    missing = [name for name in dict.fromkeys((*EXTRAS[extra], *EXTRAS["pipeline"])) if find_spec(name) is None]
     if missing:
         typed = f"outhaul {command}".strip()
+        more = f" and {len(missing) - 1} more packages" if len(missing) > 1 else ""
         sys.stderr.write(
-            f"outhaul: {typed!r} needs packages that are not installed ({', '.join(sorted(missing))}). "
-            f"Type: pip install 'outhaul[{extra}]'\n"
+            f"outhaul: {typed!r} is not installed: it needs {missing[0]}{more}. Type: pip install 'outhaul[{extra}]'\n"
         )
-        sys.exit(_USAGE)
+        sys.exit(_SETTINGS)
     from outhaul.cdc_reader.cli import main as run  # noqa: PLC0415 - the packages are known to be there
 
     run()

@@ -48,7 +48,7 @@ def test_the_demo_counts_every_event_and_leaves_nothing_running(tmp_path: Path) 
 def test_a_clean_installation_outside_the_checkout_runs_the_demo(tmp_path: Path) -> None:
     source = tmp_path / "source"
     ignored = shutil.ignore_patterns(".venv", ".git", ".outhaul", ".*_cache", "tests")
-    shutil.copytree(CHECKOUT, source, ignore=ignored)
+    shutil.copytree(CHECKOUT, source, symlinks=True, ignore=ignored)
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
     pip = [str(tmp_path / "venv/bin/python"), "-m", "pip", "install", "--quiet", f"{source}[local]"]
     subprocess.run(pip, check=True, timeout=300)

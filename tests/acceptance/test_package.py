@@ -87,9 +87,7 @@ def test_the_wheel_of_the_sdist_is_the_wheel_of_the_checkout(built: Built, tmp_p
 def test_what_the_image_copies_is_all_that_the_wheel_is_made_of(built: Built, tmp_path: Path) -> None:
     copied = re.findall(r"^COPY (?!--)(.+) \S+$", (ROOT / "deploy" / "Dockerfile").read_text(), re.MULTILINE)
     named = {name for line in copied for name in line.split()}
-    assert {f"!{name}" for name in named} == set(
-        re.findall(r"^!.+$", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
-    )
+    assert named == set(re.findall(r"^!(.+)$", (ROOT / ".dockerignore").read_text(), re.MULTILINE))
     source = tmp_path / "source"
     source.mkdir()
     for name in named:
