@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 MB = 1_000_000
 # What was at the top of site-packages in the release before, and is the app's to name its own modules.
 FORMER = ("producer", "sink", "sql", "deploy", "cdc_reader")
-OF_A_CHECKOUT = ("tests", "deploy/chaos", "deploy/bench", "deploy/examples", "deploy/site", "deploy/compose")
+# The folders of `deploy/` with commands of an installed package; `assets` are files.
+COMMANDS = ("demo", "load", "local")
 # The servers do not answer here: what is looked at happens before they are asked.
 NOWHERE = {
     "OUTHAUL_POSTGRES_DSN": "postgresql://127.0.0.1:1/none",
@@ -69,7 +71,12 @@ def test_the_wheel_is_one_package_without_what_only_a_checkout_needs(built: Buil
     found = names(built.wheel)
     version = built.wheel.name.split("-")[1]
     assert {name.partition("/")[0] for name in found} == {"outhaul", f"outhaul-{version}.dist-info"}
-    assert not [name for name in found if name.startswith(tuple(f"outhaul/{folder}" for folder in OF_A_CHECKOUT))]
+    shipped = {name.split("/")[2] for name in found if name.startswith("outhaul/deploy/")}
+    assert shipped == {"__init__.py", "assets.py", *COMMANDS, *(kind.folder for kind in assets.KINDS)}
+    code = [name for kind in assets.KINDS for name in found if f"/{kind.folder}/" in name and name.endswith(".py")]
+    assert not [name for name in code if name.startswith("outhaul/deploy/")]
+    left_out = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert all(list(ROOT.glob(pattern.removeprefix("/"))) for pattern in left_out["exclude"])
     assert {"outhaul/py.typed", "outhaul/sql/postgres/0001_outbox.sql", "outhaul/deploy/local/stack.py"} <= found
 
 
