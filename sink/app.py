@@ -1,8 +1,8 @@
 """Settings -> the Celery app; `celery -A outhaul.sink.app worker` starts here.
 
-Edge: builds the app from the environment when it is imported, as Celery's command line asks for. All limits agree
-with each other (sink/settings/tree.py checks it): an insert ends before its task, a task before its message becomes
-visible again.
+Edge: the environment. The module builds the app when Celery's command line reads its attribute `app`. The time limits
+agree with each other (sink/settings/tree.py checks this): an insert ends before its task's limit, and a task ends
+before its message becomes visible again.
 
 Source: https://docs.celeryq.dev/en/stable/userguide/configuration.html
 """
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 TRANSPORT = "outhaul.sink.redis.transport:Transport"
 
-# How often Celery beat asks for a pass of pruning, in seconds, where the settings want any.
+# How often Celery beat starts pruning, in seconds, if the settings enable pruning.
 _PRUNE_EVERY_S = 600
 
 
@@ -51,13 +51,13 @@ def configuration(settings: Settings) -> dict[str, Any]:
             "socket_keepalive": True,
             "health_check_interval": 10,
         }
-        | _where(url, settings.source),
-        # A message that a dead worker held comes back; the token makes the second insert harmless.
+        | _server_options(url, settings.source),
+        # The message of a worker that dies is delivered again; the token makes the second insert harmless.
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
         "worker_prefetch_multiplier": 1,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
-        # JSON only, in both directions: nothing that is received can run.
+        # JSON only, in both directions: a received message cannot run code.
         "task_serializer": "json",
         "accept_content": ["json"],
         "task_ignore_result": True,
@@ -71,11 +71,12 @@ def configuration(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _where(url: str, source: str) -> dict[str, Any]:
-    """Return how our transport finds the server, where Sentinels or a cluster are asked for it."""
+def _server_options(url: str, source: str) -> dict[str, Any]:
+    """Return the options for finding the server through Sentinels or a cluster; empty if the URL names one server."""
     if topology.places(url, source) is None:
         return {}
-    # A server that hangs is left for the next as soon as by our own connections: kombu adds a second to this one.
+    # kombu adds one second to this interval. So the broker's connections leave a server that hangs after the same time
+    # as outhaul's own connections.
     interval = {"health_check_interval": SOCKET_TIMEOUT_S - 1}
     return interval | {"places": topology.name(url, source), "global_keyprefix": redis_url.key_prefix(url, source)}
 
@@ -85,25 +86,26 @@ def _schedule(settings: Settings) -> dict[str, Any]:
 
 
 class SinkApp(Celery):  # type: ignore[misc] # celery has no types
-    """A Celery app that carries the settings of its pipeline to the tasks."""
+    """A Celery app with the settings of its pipeline, for the tasks."""
 
     def __init__(self, settings: Settings) -> None:
-        """Configure the app."""
+        """Configure Celery for this pipeline."""
         super().__init__("outhaul")
         self.settings = settings
         self.conf.update(configuration(settings))
 
 
 def make_app(settings: Settings) -> SinkApp:
-    """Build the Celery app of one pipeline; the reader uses it to send, a worker to run."""
+    """Build the Celery app of one pipeline; the reader sends tasks with it, and a worker runs them."""
     return SinkApp(settings)
 
 
 @setup_logging.connect  # type: ignore[untyped-decorator] # celery has no types
 def _configure_logs(loglevel: int | str, **_: object) -> None:
-    # Connected, Celery leaves logging alone, and a worker's lines look like the reader's.
+    # While a receiver is connected to this signal, Celery does not configure logging itself. So a worker's lines have
+    # the format of the reader's.
     settings = load()
-    level = _spell_level(loglevel) if _is_asked_for("loglevel") else settings.log_level
+    level = _level_name(loglevel) if _is_given("loglevel") else settings.log_level
     logs.configure(settings.log_format, level=level, scrub=scrub_of(settings))
     logs.watch_threads()
     warn_of_unknown()
@@ -116,19 +118,18 @@ def _end_of_task(**_: object) -> None:
     log_context.end()
 
 
-def _is_asked_for(option: str) -> bool:
-    """Tell whether somebody typed the option, since Celery's own default would be another level than ours."""
+def _is_given(option: str) -> bool:
+    """Tell whether the command line has this option; Celery's default level is not outhaul's."""
     context = click.get_current_context(silent=True)
     return context is not None and context.get_parameter_source(option) is ParameterSource.COMMANDLINE
 
 
-def _spell_level(level: int | str) -> str:
+def _level_name(level: int | str) -> str:
     return logging.getLevelName(level) if isinstance(level, int) else level
 
 
 def __getattr__(name: str) -> object:
-    # Celery's command line looks for `app`; building it only then lets others import this module without an
-    # environment.
+    # Celery's command line reads `app`. Other code can import this module without settings in the environment.
     if name == "app":
         globals()["app"] = make_app(load())
         return globals()["app"]

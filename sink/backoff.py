@@ -1,6 +1,6 @@
-"""Attempt number -> seconds to wait: exponential, capped, with full jitter.
+"""Attempt number -> seconds to wait: exponential, capped, with jitter over the upper half.
 
-Pure; randomness comes in as an argument.
+Pure; the random number is an argument.
 
 Source: https://aws.amazon.com/builders-library/timeouts-retries-and-backoff-with-jitter/
 """
@@ -15,10 +15,10 @@ def backoff_s(attempt: int, *, max_s: float, random: float) -> float:
     """Return how long to wait before the next attempt, in seconds.
 
     Args:
-        attempt: how many attempts have failed in a row, from 1.
+        attempt: number of attempts that have failed in a row, from 1.
         max_s: the longest wait.
         random: a number in [0, 1).
     """
     ceiling: float = min(max_s, _FIRST_S * 2 ** min(attempt - 1, _MAX_DOUBLINGS))
-    # Half is kept, so that a wait is never so short that it becomes a busy loop.
+    # At least half of the ceiling: a very short wait would make a busy loop.
     return ceiling * (0.5 + random / 2)

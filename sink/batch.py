@@ -1,7 +1,7 @@
-"""Arrow record batch + positions -> Batch: payload, token and the small message that announces it.
+"""Arrow record batches and positions -> Batch: payload and token; Batch -> the small message that announces it.
 
-Pure. A batch is the unit of everything behind the reader: of dispatch, insert, retry and deduplication. Its token is a
-property of its contents, so that every way of sending it again sends the same token.
+Pure. After the reader, the batch is the unit of dispatch, insert, retry and deduplication. The token is computed from
+the contents of the batch, so every repetition of the batch has the same token.
 
 Source: https://arrow.apache.org/docs/format/Columnar.html#ipc-streaming-format
 """
@@ -17,14 +17,14 @@ import pyarrow as pa
 
 from outhaul.sink.errors import ForeignMessageError
 from outhaul.sink.lanes import COPY, STREAM
-from outhaul.sink.message_version import Address, check_version, is_well_formed
+from outhaul.sink.message_version import BatchAddress, check_version, is_well_formed
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from outhaul.sink.position import Position
 
-# A worker reads this version and the one before it (ADR 14). What tests/golden/ has of it never changes.
+# A worker reads this version and the previous one (ADR 14). The example of a version in tests/golden/ never changes.
 MESSAGE_VERSION = 3
 
 _LZ4 = pa.ipc.IpcWriteOptions(compression="lz4")
@@ -34,8 +34,8 @@ _LZ4 = pa.ipc.IpcWriteOptions(compression="lz4")
 class Batch:
     """Rows of one ClickHouse table in stream order, ready to be sent.
 
-    `events_table` is the table for the events of the outbox that they come from: `table` itself, or that beside which
-    the dead letters stand. `payload` is an Arrow IPC stream of one record batch or several, LZ4; `token` names its
+    `events_table` is the event table of the outbox that the rows come from. `table` is the same table, or the outbox's
+    table of dead letters. `payload` is an Arrow IPC stream of one or more record batches, LZ4; `token` identifies its
     contents.
     """
 
@@ -49,7 +49,7 @@ class Batch:
 
 
 class Packer:
-    """Packs the rows of one batch as they come, so that no more than the packed ones are kept."""
+    """Packs the rows of one batch as they arrive, so that only packed rows are kept in memory."""
 
     def __init__(self, source: str, table: str, schema: pa.Schema, events_table: str = "") -> None:
         """Begin a batch.
@@ -57,8 +57,8 @@ class Packer:
         Args:
             source: name of the pipeline, part of the token.
             table: ClickHouse table, without its database.
-            schema: of all rows; each field's metadata `clickhouse` names its column type.
-            events_table: ClickHouse table for the events of the same outbox, where that is another one.
+            schema: of all rows; the metadata `clickhouse` of a field is its column type.
+            events_table: ClickHouse table for the events of the same outbox, if it is not `table`.
         """
         self._source = source
         self.table = table
@@ -71,21 +71,21 @@ class Packer:
         self._last: Position | None = None
 
     def add(self, records: pa.RecordBatch, first: Position, last: Position) -> None:
-        """Append rows, at least one; `first` and `last` are the least and the greatest of their positions."""
+        """Append one row or more; `first` and `last` are their smallest and greatest position."""
         self._stream.write_batch(records)
         self.rows += records.num_rows
         self._first, self._last = min(self._first or first, first), max(self._last or last, last)
 
     @property
     def packed_bytes(self) -> int:
-        """How large the payload is by now."""
+        """Current size of the payload."""
         return self._out.tell()
 
     def finish(self) -> Batch:
-        """Return the batch; nothing may be added afterwards.
+        """Return the batch; add no rows afterwards.
 
         Raises:
-            ValueError: nothing was added.
+            ValueError: no row was added.
         """
         if self._first is None or self._last is None:
             raise ValueError("a batch without rows")
@@ -97,7 +97,7 @@ class Packer:
 
 
 def encode(records: pa.RecordBatch) -> bytes:
-    """Write an Arrow IPC stream of one record batch, LZ4: ClickHouse reads it as FORMAT ArrowStream."""
+    """Return an Arrow IPC stream of one record batch, LZ4; ClickHouse reads it as FORMAT ArrowStream."""
     out = io.BytesIO()
     with pa.ipc.new_stream(out, records.schema, options=_LZ4) as stream:
         stream.write_batch(records)
@@ -108,26 +108,25 @@ def decode(payload: bytes) -> pa.RecordBatch:
     """Read all rows of a payload as one record batch.
 
     Raises:
-        pyarrow.ArrowException: it is no Arrow stream.
+        pyarrow.ArrowException: the payload is not an Arrow stream.
     """
     table = pa.ipc.open_stream(payload).read_all()
     return pa.RecordBatch.from_arrays([column.combine_chunks() for column in table.columns], schema=table.schema)
 
 
 def token_of(source: str, table: str, first: str, last: str, rows: int, payload: bytes) -> str:
-    """Derive the deduplication token: source, table, positions, count and a hash of the rows, 32 hex digits."""
+    """Return the deduplication token, 32 hex digits: a hash of source, table, positions, row count and payload."""
     name = f"{source}\n{table}\n{first}\n{last}\n{rows}\n".encode()
     return hashlib.blake2b(name + hashlib.blake2b(payload, digest_size=32).digest(), digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
-class Message(Address):
-    """What the Celery message says of a batch: names, counts and positions, never rows.
+class Message(BatchAddress):
+    """Contents of the Celery message that announces a batch: names, counts and positions, never rows.
 
-    `epoch` and `owner` name who sent it; `attempt` counts the dispatches of the batch, from 0. The rows of a source
-    come in two lanes, each with a fence of its own: the stream's, and that of rows copied from the outbox itself.
-    `branch` is the ClickHouse table for the events of the outbox, by its name in the JSON. `version` is that of the
-    message as it came.
+    `epoch` and `owner` identify the sender; `attempt` counts the dispatches of the batch, from 0. `lane` is the lane
+    of the rows (sink/lanes.py). `branch`, its name in the JSON, is the ClickHouse table for the events of the outbox.
+    `version` is the version of the message as it was received.
     """
 
     owner: str
@@ -144,7 +143,7 @@ class Message(Address):
     def of(
         cls, batch: Batch, *, source: str, lane: str = STREAM, epoch: int, owner: str, sequence: int, attempt: int
     ) -> Self:
-        """Announce a batch."""
+        """Return the message that announces a batch."""
         return cls(
             source=source,
             lane=lane,
@@ -170,36 +169,39 @@ class Message(Address):
         """Check and read a Celery argument.
 
         Args:
-            data: what came.
-            table: ClickHouse table for the events of the pipeline's first outbox: version 2 knew no other.
+            data: the received argument.
+            table: ClickHouse table for the events of the pipeline's first outbox, the only one that version 2 had.
 
         Raises:
-            OtherVersionError: a message of another version than this one and the one before it.
-            ForeignMessageError: no message, or with a field that no reader writes.
+            OtherVersionError: the message is neither of this version nor of the previous one.
+            ForeignMessageError: it is not a message, or a field of it is not as readers write it.
         """
         if not isinstance(data, dict):
-            raise _foreign("is none")
+            raise _foreign("is not a JSON object")
         if check_version(data, MESSAGE_VERSION, "a batch message") < MESSAGE_VERSION:
             if "branch" in data:
-                raise _foreign("has other fields than ours")
+                raise _foreign("has unexpected or missing fields")
             data = data | {"branch": table}
         wanted = cls.__dataclass_fields__
         if set(data) != set(wanted):
-            raise _foreign("has other fields than ours")
+            raise _foreign("has unexpected or missing fields")
         for name in wanted:
             if not is_well_formed(name, data[name]):
                 raise _foreign(f"has a malformed {name}")
         if not data["rows"] or not data["size_bytes"]:
-            raise _foreign("announces nothing")
+            raise _foreign("announces no rows or no bytes")
         return cls(**data)
 
     def check_addressed(self, source: str, tables: Collection[str], never: Collection[str]) -> None:
-        """Check that the message is for the pipeline of this source, and for one of its outbox' tables.
+        """Check that the message is for the pipeline of this source, and for one of its outbox's tables.
 
-        An operator may have rows copied into a table of another name, but not into one that is in `never`.
+        Args:
+            source: name of the pipeline.
+            tables: the tables of the message's outbox.
+            never: tables into which no copy may go. An operator may copy rows into a table of any other name.
 
         Raises:
-            ForeignMessageError: it names another source or table.
+            ForeignMessageError: the message names another source or table.
         """
         if self.source != source:
             raise _foreign("names another source")
@@ -207,19 +209,19 @@ class Message(Address):
             raise _foreign("names another table")
 
     def announces(self, payload: bytes) -> bool:
-        """Tell whether this is the payload that the token was derived from: whole, unaltered, of these positions."""
+        """Tell whether the token was computed from this payload and these positions: it is complete and unaltered."""
         return self.token == token_of(self.source, self.table, self.first, self.last, self.rows, payload)
 
     @property
     def task_id(self) -> str:
-        """Name of the task of this dispatch: what logs and Flower call it."""
+        """Id of this dispatch's task, in logs and in Flower."""
         return f"{self.token}-{self.attempt}"
 
     @property
     def summary(self) -> str:
-        """What a person needs to know of the batch: what Flower shows as the task's arguments.
+        """Description of the batch for people; Flower shows it as the task's arguments.
 
-        What is wanted most comes first, since a list of tasks has room for about fifty characters.
+        The most important parts come first, since Flower's list of tasks shows about fifty characters.
         """
         copied = ", copied from the outbox" if self.lane == COPY else ""
         return (
@@ -229,4 +231,6 @@ class Message(Address):
 
 
 def _foreign(what: str) -> ForeignMessageError:
-    return ForeignMessageError(f"a batch message that {what} was received", todo="Look who else writes to this queue")
+    return ForeignMessageError(
+        f"a batch message that {what} was received", todo="Find out who else writes to this queue"
+    )

@@ -1,7 +1,8 @@
-"""Statement -> answer of ClickHouse, or an error of ours.
+"""Statement -> ClickHouse's answer, or a `PipelineError`.
 
-Edge: the one file that talks to ClickHouse (HTTP, clickhouse-connect). The driver's exceptions become ours here, by
-ClickHouse's code. A request that got no answer is transient; whether it had an effect is for the token to settle.
+Edge: HTTP, with clickhouse-connect; no other file connects to ClickHouse. This file translates the driver's exceptions
+by ClickHouse's error code. A request without an answer raises TransientError. It may have had an effect: an insert is
+repeated with the same deduplication token.
 
 Source: https://clickhouse.com/docs/interfaces/http
 """
@@ -27,10 +28,11 @@ if TYPE_CHECKING:
 
     from clickhouse_connect.driver.client import Client
 
-# Inserts of different tasks share a client of their process; a session would let only one run at a time.
+# Tasks of one process share a client. In a session, ClickHouse would run only one of their inserts at a time.
 common.set_setting("autogenerate_session_id", False)
 
-# The driver logs each failed request with its traceback, which Python prints where no logging is set up.
+# The driver logs each failed request with its traceback. Without a handler, Python prints it in processes that do not
+# configure logging.
 logging.getLogger("clickhouse_connect").addHandler(logging.NullHandler())
 
 _CONNECT_TIMEOUT_S = 5
@@ -41,14 +43,14 @@ _EXAMPLE = f"{_VARIABLE}=https://...?ca_cert=/path/to/ca.pem"
 
 
 class ClickHouse:
-    """A lazily opened client for one database."""
+    """A client for one database, opened at the first call."""
 
     def __init__(self, url: str, *, timeout_s: float) -> None:
-        """Keep the address; nothing is opened yet.
+        """Keep the address; open no connection yet.
 
         Args:
             url: `http[s]://user:password@host:port/database`, with `?ca_cert=`, `client_cert=` and `client_cert_key=`.
-            timeout_s: longest wait for an answer, in seconds.
+            timeout_s: how long to wait for an answer, in seconds.
 
         Raises:
             FatalError: the URL is not of that form, or names a file that cannot be read.
@@ -88,10 +90,10 @@ class ClickHouse:
         settings: Mapping[str, Any] | None = None,
         data: bytes | None = None,
     ) -> None:
-        """Carry out a statement; `data` follows it in the body of the request.
+        """Run a statement; `data` is the body of the request.
 
         Raises:
-            PipelineError: of the kind that ClickHouse's code says.
+            PipelineError: ClickHouse refuses or does not answer; its error code determines the kind.
         """
         self._call("command", statement, parameters=dict(parameters or {}), settings=dict(settings or {}), data=data)
 
@@ -99,7 +101,7 @@ class ClickHouse:
         """Return the rows of a query.
 
         Raises:
-            PipelineError: of the kind that ClickHouse's code says.
+            PipelineError: ClickHouse refuses or does not answer; its error code determines the kind.
         """
         result: Sequence[Sequence[Any]] = self._call("query", query, parameters=dict(parameters or {})).result_rows
         return result
@@ -108,12 +110,12 @@ class ClickHouse:
         """Return the answer as a pyarrow Table.
 
         Raises:
-            PipelineError: of the kind that ClickHouse's code says.
+            PipelineError: ClickHouse refuses or does not answer; its error code determines the kind.
         """
         return self._call("query_arrow", query, parameters=dict(parameters or {}))
 
     def close(self) -> None:
-        """Close the connections; the next call opens new ones."""
+        """Close the connections; the next call opens new connections."""
         if self._client is not None:
             self._client.close()
             self._client = None
@@ -134,17 +136,18 @@ class ClickHouse:
 
 
 def _tls_options(parts: SplitResult) -> dict[str, str]:
-    """Return the driver's TLS arguments out of the URL's query."""
+    """Return the driver's TLS arguments from the URL's query."""
     options = dict(parse_qsl(parts.query))
     unknown = sorted(options.keys() - set(_FILES))
     if unknown or (options and parts.scheme != "https"):
         raise FatalError(
-            f"{_VARIABLE} has an option that is not known: {', '.join(unknown)}"
+            f"{_VARIABLE} has an unknown option: {', '.join(unknown)}"
             if unknown
-            else f"{_VARIABLE} has TLS options, and no TLS: write https://",
-            todo=f"There are {', '.join(_FILES)}, with https:// alone",
+            else f"{_VARIABLE} has TLS options, but no TLS: write https://",
+            todo=f"The options are {', '.join(_FILES)}; they need https://",
             exit_code=Exit.SETTINGS,
         )
     tls.check_files(_VARIABLE, options, _FILES)
-    # Without a password, the certificate is the login; with one, it only opens the door.
+    # Without a password, the client certificate is the login. With a password, the certificate only opens the TLS
+    # connection.
     return options | ({"tls_mode": "strict"} if "client_cert" in options and parts.password else {})

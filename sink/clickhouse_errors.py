@@ -1,6 +1,6 @@
-"""ClickHouse error code -> which kind of error it is, and what the operator can do.
+"""ClickHouse error code -> the kind of error, and what the operator can do.
 
-Pure. Three tables, nothing else; a code in none of them is fatal, since skipping is not an answer.
+Pure. Three tables classify the codes. A code in no table is fatal: a batch with an unknown error must not be skipped.
 
 Source: https://github.com/ClickHouse/ClickHouse/blob/master/src/Common/ErrorCodes.cpp
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from outhaul.sink.errors import Exit, FatalError, PipelineError, PoisonError, TransientError
 
-# The fence in the insert statement is the only throwIf of ours.
+# FUNCTION_THROW_IF_VALUE_IS_NON_ZERO. The fence in the insert statement is outhaul's only throwIf.
 THROW_IF = 395
 ACCESS_DENIED = 497
 
@@ -113,17 +113,18 @@ _FATAL = {
     497: _GRANT,
     516: _LOGIN,
 }
-# Reasons are stored with each dead letter, logged, and sent to the reader.
+# The text is stored with each dead letter, logged, and sent to the reader.
 _MAX_CHARACTERS = 2000
 _UNKNOWN = (Exit.CLICKHOUSE_REFUSED, "The slot is kept; mend what the message names, then start the reader again")
 
 
 def error_of(code: int | None, message: str) -> PipelineError:
-    """Return the error of the right kind for a ClickHouse exception.
+    """Return the error for a ClickHouse exception; its kind depends on the code.
 
     Args:
-        code: ClickHouse's error code; None when there was no answer, which is transient.
-        message: ClickHouse's text; its first line is kept, or both ends of it where it quotes a value of megabytes.
+        code: ClickHouse's error code; None if ClickHouse did not answer, which is transient.
+        message: ClickHouse's text; only its first line is kept, and only both ends of a long line, which may quote a
+            value of megabytes.
     """
     text = message.strip().split("\n", 1)[0].rstrip() or "no answer"
     if len(text) > _MAX_CHARACTERS:

@@ -1,8 +1,8 @@
-"""What can go wrong -> what to do about it: wait and repeat, set aside, or stop.
+"""A failure -> what to do about it: wait and repeat, set the rows aside, or stop.
 
-Pure. Every exception that crosses a stage is one of these three kinds; drivers' exceptions are translated by the edge
-that met them, by code and not by text. Whatever nobody classified is fatal: stopping keeps the slot, and so the
-events.
+Pure. Every exception that leaves a stage is of one of these three kinds. The edge that catches a driver's exception
+translates it, by its error code and not by its text. An unclassified error is fatal: a stopped reader keeps the slot,
+and so Postgres keeps the events.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 
 class Exit(IntEnum):
-    """Exit codes of `outhaul`, one for each thing an operator would do about it."""
+    """Exit codes of `outhaul`: one for each action that an operator can take."""
 
     FINE = 0
     NOT_FINE = 1
@@ -40,7 +40,7 @@ class Exit(IntEnum):
 
 
 class PipelineError(Exception):
-    """Base of all errors of the pipeline; pickles whole, so that Celery can carry it."""
+    """Base class of all errors of the pipeline; pickles with all its parts, so Celery can send it between processes."""
 
     def __init__(
         self, message: str, *, code: int | None = None, todo: str = "", exit_code: Exit = Exit.NOT_FINE
@@ -49,9 +49,9 @@ class PipelineError(Exception):
 
         Args:
             message: what happened, one line.
-            code: the server's own error code, where there is one.
-            todo: what the operator can do, one sentence, ends the printed message.
-            exit_code: what a process that stops on this error exits with.
+            code: the server's own error code, if it sent one.
+            todo: what the operator can do: one sentence, printed after the message.
+            exit_code: exit code of a process that stops on this error.
         """
         super().__init__(message)
         self.message = message
@@ -71,7 +71,7 @@ def _rebuild(kind: type[PipelineError], message: str, code: int | None, todo: st
 
 
 class TransientError(PipelineError):
-    """Wait, then do the same thing again with the same batch and the same token."""
+    """Wait, then repeat the same operation with the same batch and the same token."""
 
 
 class PoisonError(PipelineError):
@@ -79,17 +79,17 @@ class PoisonError(PipelineError):
 
 
 class FatalError(PipelineError):
-    """Stop and keep the slot; `todo` says what goes on from here."""
+    """Stop and keep the slot; `todo` says what the operator can do next."""
 
 
 class ForeignMessageError(FatalError):
-    """A message that no reader of this pipeline has sent; it is dropped, and no reader is told of it."""
+    """A message that no reader of this pipeline has sent; the worker drops it, and reports it to no reader."""
 
 
 class FrameError(FatalError):
-    """The bytes from Postgres are not what the protocol says; nothing was guessed."""
+    """The bytes from Postgres do not follow the protocol; the decoder does not guess values."""
 
     def __init__(self, message: str, **parts: Any) -> None:
-        """Fill in the exit code that all broken streams share."""
+        """Set the exit code that all broken streams share."""
         parts.setdefault("exit_code", Exit.STREAM_BROKEN)
         super().__init__(message, **parts)

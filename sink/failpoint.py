@@ -1,17 +1,20 @@
-"""Name of a point on the way -> nothing; under a fault test, whatever the test has laid there.
+"""Name of a failpoint -> nothing; in a fault test, the action that the test has assigned to it.
 
-For tests only. `reach` does nothing unless OUTHAUL_FAILPOINTS names a folder when the process starts. A fault test
-then lays a file there, named as the point and holding an action, also while the process runs; the process that reaches
-the point first takes the file away and acts. So each file acts once, whichever of several processes gets there.
+Edge: the file system, for tests only. `reach` does nothing unless OUTHAUL_FAILPOINTS names a folder when the process
+starts. A fault test creates a file in this folder, before or while the process runs. The file has the name of the
+failpoint and contains an action. The first process that reaches the failpoint renames the file and carries out the
+action. So each file acts once, even if several processes reach the failpoint.
 
     kill       SIGKILL to the process itself
-    stop       SIGSTOP, until somebody sends SIGCONT
-    hold:2.5   sleep for so many seconds
+    stop       SIGSTOP, until the test sends SIGCONT
+    hold:2.5   sleep for 2.5 seconds
     raise      a transient error
 
-`kill@3` lets two pass and acts on the third. What acted is in `<point>.fired`, as a process id.
+`kill@3` does nothing the first two times and acts the third time. `<failpoint>.fired` contains the id of the process
+that acted.
 
-Edge: reads its one variable itself, beside sink/settings, so that the product has no setting that can break it.
+This file reads its environment variable itself, and sink/settings does not know it: no setting of the product injects
+faults.
 """
 
 from __future__ import annotations
@@ -31,29 +34,29 @@ _FOLDER = os.environ.get("OUTHAUL_FAILPOINTS", "")
 
 
 def _off(_name: str) -> None:
-    """Go on."""
+    """Do nothing."""
 
 
 def _on(name: str) -> None:
-    """Do what is laid at this point.
+    """Carry out the action of this failpoint, if it has one.
 
     Raises:
-        TransientError: that is what was laid.
+        TransientError: the action is `raise`.
     """
-    laid = Path(_FOLDER, name)
-    # A rename has one winner among all processes and threads.
-    taken = laid.with_name(f"{name}.{os.getpid()}.{time.monotonic_ns()}")
+    assigned = Path(_FOLDER, name)
+    # Of all processes and threads that rename the file, one succeeds.
+    taken = assigned.with_name(f"{name}.{os.getpid()}.{time.monotonic_ns()}")
     try:
-        laid.rename(taken)
+        assigned.rename(taken)
     except FileNotFoundError:
         return
     action, _, count = taken.read_text(encoding="utf-8").partition("@")
     if int(count or 1) > 1:
         taken.write_text(f"{action}@{int(count) - 1}", encoding="utf-8")
-        taken.rename(laid)
+        taken.rename(assigned)
         return
     taken.write_text(str(os.getpid()), encoding="utf-8")
-    taken.rename(laid.with_name(f"{name}.fired"))
+    taken.rename(assigned.with_name(f"{name}.fired"))
     kind, _, seconds = action.partition(":")
     match kind:
         case "kill":
@@ -63,7 +66,7 @@ def _on(name: str) -> None:
         case "hold":
             time.sleep(float(seconds))
         case _:
-            raise TransientError(f"a test has laid {action!r} at {name!r}")
+            raise TransientError(f"a test has assigned {action!r} to the failpoint {name!r}")
 
 
 reach: Callable[[str], None] = _on if _FOLDER else _off

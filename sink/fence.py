@@ -1,9 +1,11 @@
-"""Lane of a source -> a new epoch, and the end of the inserts that began before it.
+"""Lane of a source -> a new epoch, and a wait until the inserts that began before it have ended.
 
-Edge: ClickHouse, which keeps the fence. Each lane (the stream, and copies from the outbox) has a fence of its own, so
-that neither refuses the inserts of the other. From the moment a newer epoch is written, ClickHouse refuses every insert
-of an older owner that begins. ClickHouse lists every insert among the running queries before the insert reads the
-epoch. So an older insert is either refused, or it is seen and waited for. No clock is involved.
+Edge: ClickHouse, which keeps the fence. Each lane has a fence of its own (sink/lanes.py). Once a newer epoch is
+written, ClickHouse refuses every insert of an older owner that begins after that. ClickHouse lists each insert among
+the running queries before the insert reads the epoch. So an older insert is either refused, or it is listed and
+`wait_for_older_inserts` waits for it. No clock is involved.
+
+Source: https://clickhouse.com/docs/operations/system-tables/processes
 """
 
 from __future__ import annotations
@@ -29,15 +31,15 @@ if TYPE_CHECKING:
 log = structlog.get_logger("outhaul.sink")
 
 _POLL_S = 0.05
-# Follows the slot's name in an epoch whose slot is a standby's; no slot name has such a character.
+# Suffix of the slot's name in an epoch whose slot is on a standby; no slot name contains an @.
 _OF_STANDBY = "@standby"
-# Beyond the server's own limit for an insert, in seconds: the server ends a statement between two blocks only.
+# Added to the server's time limit for an insert, in seconds: the server ends a statement only between two blocks.
 _GRACE_S = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """An owner's turn, as ClickHouse remembers it."""
+    """One owner's epoch, as ClickHouse has it."""
 
     epoch: int
     owner: str
@@ -45,7 +47,7 @@ class Epoch:
 
 
 def newest_epoch(clickhouse: ClickHouse, settings: Settings, lane: str) -> Epoch | None:
-    """Return the newest epoch of a lane; None before its first owner.
+    """Return the newest epoch of a lane; None if the lane has had no owner yet.
 
     Raises:
         PipelineError: ClickHouse refuses or does not answer.
@@ -69,10 +71,19 @@ def raise_epoch(
     *,
     lane: str = "",
 ) -> None:
-    """Write a newer epoch: the fence of a lane, or of the stream.
+    """Write a newer epoch, which fences off older owners of the lane; by default, of the stream's lane.
+
+    Args:
+        clickhouse: where the fence is.
+        stream: the stream of the new owner.
+        history: history of the positions of this epoch.
+        confirmed: the slot's confirmed flush.
+        epoch: its number.
+        owner: name of the new owner.
+        lane: the lane, if it is not the stream's.
 
     Raises:
-        TransientError: another owner did so at the same moment; begin again.
+        TransientError: another owner has done the same at the same moment; begin again.
         PipelineError: ClickHouse refuses or does not answer.
     """
     clickhouse.command(
@@ -96,13 +107,19 @@ def raise_epoch(
 def wait_for_older_inserts(
     clickhouse: ClickHouse, settings: Settings, lane: str | None, wait: Callable[[float], None]
 ) -> None:
-    """Wait until the inserts that run now have ended: those of one lane, or of all lanes of the source if it is None.
+    """Wait until the inserts that run now have ended.
+
+    Args:
+        clickhouse: where they run.
+        settings: source, and time limit of an insert.
+        lane: the lane of the inserts; None for all lanes of the source.
+        wait: waits for a number of seconds.
 
     Raises:
-        TransientError: one does not end; begin again.
+        TransientError: one of the inserts does not end; begin again.
         PipelineError: ClickHouse refuses or does not answer.
     """
-    patience_s, waited_s = settings.insert_timeout_s + _GRACE_S, 0.0
+    max_wait_s, waited_s = settings.insert_timeout_s + _GRACE_S, 0.0
     name = settings.source if lane is None else fence(settings.source, lane)
     bound = {"mark": mark(name), "all_lanes": lane is None}
     older: set[str] | None = None
@@ -114,15 +131,15 @@ def wait_for_older_inserts(
                 raise
             log.warning(
                 "running_queries_hidden",
-                waiting_s=patience_s,
-                todo="GRANT SELECT ON system.processes to spare this wait",
+                waiting_s=max_wait_s,
+                todo="GRANT SELECT ON system.processes to avoid this wait",
             )
-            wait(patience_s)
+            wait(max_wait_s)
             return
         older = running if older is None else older & running
         if not older:
             return
-        if waited_s >= patience_s:
-            raise TransientError(f"{len(older)} older inserts are still running in ClickHouse after {patience_s:g} s")
+        if waited_s >= max_wait_s:
+            raise TransientError(f"{len(older)} older inserts are still running in ClickHouse after {max_wait_s:g} s")
         wait(_POLL_S)
         waited_s += _POLL_S

@@ -1,8 +1,8 @@
-"""Batch message and Arrow payload -> rows in ClickHouse, once.
+"""Batch message and Arrow payload -> rows in ClickHouse, each once.
 
-Pure but for `insert`, which gives the one INSERT of the product to ClickHouse, counts how long that took, and looks
-after it where an earlier one may have died. The rows travel as they came from the reader; the schema in the payload's
-first bytes names the columns and their types.
+Edge: ClickHouse, in `insert` only; all other functions are pure. `insert` runs the product's one INSERT statement,
+measures its duration, and checks its effect if an earlier insert of the batch may have died. ClickHouse gets the
+payload as the reader made it; the schema in its first bytes names the columns and their types.
 
 Source: https://clickhouse.com/docs/sql-reference/table-functions/input
 """
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("outhaul.sink")
 
-# NULL is kept everywhere but here: a partition key cannot be NULL, so the commit time stands in.
+# NULL stays NULL in every other column. A partition key cannot be NULL, so the commit time replaces it.
 _EXPRESSIONS = {"event_date_time": "coalesce(event_date_time, cdc_committed_at)"}
 
-# What that expression is made of; every row lies at one of these times.
+# The columns of this expression; one of these two times is the event_date_time of the stored row.
 _TIMES = ("event_date_time", "cdc_committed_at")
 _POSITION = ("cdc_lsn", "cdc_ordinal")
 _MICROSECONDS = pa.timestamp("us", "UTC")
 
-# Rows of a batch can only be held where its times are, so ClickHouse looks at few parts, mostly at none. A second more
-# on both sides: a table that somebody made may keep whole seconds only.
-_WHEN = (
+# Rows of a batch can only be stored within the batch's range of times, so ClickHouse reads few parts, and usually none.
+# `parameters` extends the range by a second on both sides: a user's own table may store whole seconds only.
+_WITHIN_TIMES = (
     "AND event_date_time BETWEEN fromUnixTimestamp64Micro({from_us:Int64}) AND fromUnixTimestamp64Micro({to_us:Int64})"
 )
 _SECOND_US = 1_000_000
@@ -62,24 +62,24 @@ def insert(
     tables: Sequence[str],
     again: bool = False,
 ) -> None:
-    """Store a batch, but for those of its rows that are there already.
+    """Insert the rows of a batch, except rows that are already stored.
 
-    ClickHouse notes the token of a part just before the part is in its place. Killed in between, it remembers a token
-    of rows that it does not have, and takes the same insert, sent again, for done. So where an earlier insert of the
-    batch in this epoch may have died, its positions are looked for, and rows that are missing are inserted under a
-    second token, which all share who look at the same time.
+    ClickHouse records the token of a part just before it commits the part. If it is killed in between, it remembers a
+    token without the rows, and ignores the same insert when it is sent again. So if an earlier insert of the batch in
+    this epoch may have died, `insert` afterwards looks up the batch's positions, and inserts the missing rows under a
+    second token. All tasks that do this for the same batch use the same second token, so only one of them inserts.
 
     Args:
-        clickhouse: where to.
-        message: which batch, and of which reader.
+        clickhouse: the server to insert into.
+        message: the batch, and the reader that sent it.
         payload: Arrow IPC stream.
         epochs: name of the table that holds the fence.
-        timeout_s: ClickHouse ends the statement after so many seconds.
+        timeout_s: time after which ClickHouse ends the statement, in seconds.
         tables: names of all tables in which rows of this batch may be: events and dead letters.
-        again: an insert of this batch may have died before.
+        again: whether an earlier insert of this batch may have died.
 
     Raises:
-        PipelineError: of the kind that ClickHouse's code says.
+        PipelineError: ClickHouse refuses or does not answer; its error code determines the kind.
     """
     contents = contents_of(payload)
 
@@ -104,13 +104,13 @@ def insert(
 def _count_missing(
     clickhouse: ClickHouse, message: Message, payload: bytes, contents: Contents, tables: Sequence[str]
 ) -> int:
-    """Return how many rows of a batch are in none of the tables."""
-    wanted = _positions(payload)
+    """Return how many rows of a batch are missing from all of the tables."""
+    missing = _positions(payload)
     bound = parameters(message, contents)
     for one in tables:
         found = clickhouse.rows(_stored_within(one, message.table, contents), parameters=bound)
-        wanted.difference_update((int(lsn), int(ordinal)) for lsn, ordinal in found)
-    return len(wanted)
+        missing.difference_update((int(lsn), int(ordinal)) for lsn, ordinal in found)
+    return len(missing)
 
 
 def _positions(payload: bytes) -> set[tuple[int, int]]:
@@ -121,16 +121,16 @@ def _positions(payload: bytes) -> set[tuple[int, int]]:
 
 
 def _stored_within(table: str, target: str, contents: Contents) -> str:
-    # Only a table that events go to has their times, and only their batches tell between which these lie.
-    when = _WHEN if table == target and contents.from_us is not None else ""
+    # Only the table into which a batch of events goes has their times, and only such a batch has a range of times.
+    when = _WITHIN_TIMES if table == target and contents.from_us is not None else ""
     return query("stored_within", table=table, when=when)
 
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What the insert must know of a payload: its columns, and between which times (Unix µs) its events lie.
+    """What an insert needs to know about a payload: its columns, and the first and last time of its rows (Unix µs).
 
-    Both times are None where events have no time of a kind that can be compared.
+    Both times are None if the payload lacks a time column, or one of them is not a timestamp in microseconds.
     """
 
     schema: pa.Schema
@@ -139,15 +139,15 @@ class Contents:
 
 
 def contents_of(payload: bytes) -> Contents:
-    """Look into a payload; of its rows only the times are unpacked.
+    """Read the schema and the range of times of a payload; of its rows, only the time columns are unpacked.
 
     Raises:
-        ForeignMessageError: it is no payload of a reader's.
+        ForeignMessageError: no reader has made this payload.
     """
     try:
         schema = pa.ipc.open_stream(payload).schema
         if any(b"clickhouse" not in (field.metadata or {}) for field in schema):
-            raise ForeignMessageError("a payload has columns that no reader has typed")
+            raise ForeignMessageError("a payload has columns without a ClickHouse type")
         wanted = [schema.get_field_index(name) for name in _TIMES]
         if any(index < 0 or schema.field(index).type != _MICROSECONDS for index in wanted):
             return Contents(schema)
@@ -155,17 +155,17 @@ def contents_of(payload: bytes) -> Contents:
         times = pa.ipc.open_stream(payload, options=options).read_all()
         ends = pc.min_max(pc.coalesce(*(times.column(name).cast(pa.int64()) for name in _TIMES)))
     except (pa.ArrowException, OSError, StopIteration) as error:
-        raise ForeignMessageError(f"a payload is no Arrow stream: {error}") from None
+        raise ForeignMessageError(f"a payload is not an Arrow stream: {error}") from None
     return Contents(schema, ends["min"].as_py(), ends["max"].as_py())
 
 
 def statement(table: str, epochs: str, contents: Contents, tables: Sequence[str]) -> str:
-    """Return the INSERT into `table` for rows like these, which may be in any of `tables`."""
+    """Return the INSERT into `table` of rows with these contents; it leaves out rows that are in one of `tables`."""
     schema = contents.schema
     names = [identifier(field.name) for field in schema]
     expressions = [_EXPRESSIONS.get(field.name, name) for field, name in zip(schema, names, strict=True)]
-    structure = ", ".join(f"{name} {_carried(field)}" for field, name in zip(schema, names, strict=True))
-    held = [query("unless_stored", stored=_stored_within(one, table, contents)) for one in tables]
+    structure = ", ".join(f"{name} {_input_type(field)}" for field, name in zip(schema, names, strict=True))
+    conditions = [query("unless_stored", stored=_stored_within(one, table, contents)) for one in tables]
     return query(
         "insert",
         table=table,
@@ -173,20 +173,20 @@ def statement(table: str, epochs: str, contents: Contents, tables: Sequence[str]
         columns=", ".join(names),
         expressions=", ".join(expressions),
         structure=literal(structure),
-        unless_stored="\n".join(held),
+        unless_stored="\n".join(conditions),
     )
 
 
-def _carried(field: pa.Field) -> str:
-    """Return the type in which a column is read; ClickHouse makes of it what the table has.
+def _input_type(field: pa.Field) -> str:
+    """Return the type in which ClickHouse reads a column, before it casts it to the column's type in the table.
 
-    A Decimal comes as its digits: a table that has a String there gets them as Postgres prints them.
+    A Decimal is read as text: if the table's column is a String, it gets the digits as Postgres prints them.
     """
     return _DECIMAL.sub("String", column_type(field))
 
 
 def parameters(message: Message, contents: Contents) -> dict[str, Any]:
-    """Return what the statement binds."""
+    """Return the values of the statement's parameters."""
     first, last = parse_position(message.first), parse_position(message.last)
     within_one = first.lsn == last.lsn
     bound = {
@@ -195,7 +195,8 @@ def parameters(message: Message, contents: Contents) -> dict[str, Any]:
         "owner": message.owner,
         "first_lsn": int(first.lsn),
         "last_lsn": int(last.lsn),
-        # Pieces of one long transaction share the LSN; without this each would read the positions of all before it.
+        # The batches of one long transaction share the LSN. Without these bounds, each batch would read the positions
+        # of all batches before it.
         "first_ordinal": first.ordinal if within_one else 0,
         "last_ordinal": last.ordinal if within_one else _MAX_UINT64,
     }
@@ -205,25 +206,26 @@ def parameters(message: Message, contents: Contents) -> dict[str, Any]:
 
 
 def settings(message: Message, timeout_s: float) -> dict[str, Any]:
-    """Return the settings that make the insert whole, synchronous, deduplicated, bounded in time and findable."""
+    """Return the settings that make the insert atomic, synchronous, deduplicated, limited in time, and identifiable."""
     return {
         "insert_deduplicate": 1,
-        # Inserts of older epochs are at rest when a reader cuts batches, perhaps as the one before it did: what
-        # ClickHouse has noted of those says nothing of these.
+        # A reader begins to cut batches after all inserts of older epochs have ended, and may cut the same batch as its
+        # predecessor. With the epoch in it, the token is new: tokens of older epochs do not suppress this insert.
         "insert_deduplication_token": f"{message.token}-{message.epoch}",
-        # An asynchronous insert is acknowledged before it is stored, or deduplicated by other rules.
+        # ClickHouse acknowledges an asynchronous insert before it is stored, or deduplicates it by other rules.
         "async_insert": 0,
         "wait_end_of_query": 1,
-        # A batch comes in pieces; it becomes one block, and so one part a month, of as many rows as a batch may have.
+        # ClickHouse reads a batch in pieces. With these two settings it makes one block of them, of up to as many rows
+        # as a batch may have, and so one part for each month.
         "min_insert_block_size_rows": 1 << 20,
         "min_insert_block_size_bytes": 0,
-        # One stream of rows comes in and one part goes out; more threads than that only have to be begun and ended.
+        # One stream of rows becomes one part; more threads would only cost time to start and stop.
         "max_threads": 1,
-        # Rows of a batch are never versions of each other, so nothing is gained by looking for that.
+        # The rows of a batch are never versions of each other, so a merge before the insert would be useless work.
         "optimize_on_insert": 0,
-        # Events of many months in one batch are no error.
+        # A batch may contain events of many months.
         "max_partitions_per_insert_block": 0,
-        # A NULL where the table has none is refused and set aside, not turned into an empty value.
+        # A NULL for a column that is not Nullable is refused and set aside, not replaced by an empty value.
         "insert_null_as_default": 0,
         "input_format_null_as_default": 0,
         "max_execution_time": int(timeout_s),

@@ -1,7 +1,7 @@
-"""Source and lane -> the name under which ClickHouse and Redis count epochs, and the mark of the lane's inserts.
+"""Source and lane -> the name of its fence in ClickHouse and Redis, and the mark of its inserts.
 
-Pure. The rows of a source come in lanes, and each lane has a fence of its own: the stream's, or one for each shard of
-it, and that of rows copied from the outbox.
+Pure. The rows of a source come in lanes: the stream, or one lane for each shard of the stream, and the copies from the
+outbox. Each lane has a fence of its own, so a new epoch of one lane does not refuse inserts of another.
 """
 
 from __future__ import annotations
@@ -21,5 +21,5 @@ def stream_lane(shard: int, shards: int) -> str:
 
 
 def mark(fence: str) -> str:
-    """Return the log_comment that the inserts behind one fence have among ClickHouse's running queries."""
+    """Return the log_comment of all inserts that this fence guards; it identifies them among the running queries."""
     return f"outhaul:{fence}"

@@ -1,8 +1,8 @@
-"""A message of some version -> read it, or name whose release is behind, and whom to tell.
+"""A message of any version -> its version if this release reads it, else which side to upgrade; and its address.
 
-Pure. Two releases run side by side while a pipeline is upgraded, workers first: a worker reads what its own release
-writes and what the one before it wrote, and refuses the rest. What it refuses has an address all the same, since these
-fields are the same in every version; so its reader hears of it, and sends it again.
+Pure. During an upgrade, two releases run side by side; workers are upgraded first. A worker reads the messages that its
+own release and the previous release write, and refuses all others. The fields of `BatchAddress` are the same in every
+version. So a worker can report a refused message to the message's reader, and the reader sends the batch again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from outhaul.sink.redis_keys import payload_key
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# What our own readers write, and nothing else: these texts become part of Redis keys, statements and logs.
+# Exactly what readers write, since these texts become part of Redis keys, statements and logs.
 FORMS = {
     "source": re.compile(r"[a-z0-9_]{1,63}"),
     "lane": re.compile(rf"{STREAM}(_\d\d?of\d\d?)?|{COPY}"),
@@ -33,12 +33,12 @@ _END_NUMBER = 1 << 63
 
 
 class OtherVersionError(ForeignMessageError):
-    """A message of ours that another release has written, and this one cannot read; nothing of it is stored."""
+    """A message that another release of outhaul has written and this release cannot read; no row of it is stored."""
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
-    """Whose batch it is: what the messages of all versions say by the same names, and in the same form."""
+class BatchAddress:
+    """Which batch of which reader: the fields that have the same names and forms in messages of all versions."""
 
     source: str
     lane: str
@@ -48,15 +48,15 @@ class Address:
 
     @classmethod
     def found_in(cls, data: object, source: str) -> Self | None:
-        """Find the address in a message of any version; None where it has none, or that of another source."""
-        names = [field.name for field in fields(Address)]
+        """Find the address in a message of any version; None if it has no address, or the address of another source."""
+        names = [field.name for field in fields(BatchAddress)]
         if not isinstance(data, dict) or not all(is_well_formed(name, data.get(name)) for name in names):
             return None
         return cls(**{name: data[name] for name in names}) if data["source"] == source else None
 
     @property
     def fence(self) -> str:
-        """Name under which the epochs of the message's lane are counted."""
+        """Name of the fence of the message's lane."""
         return fence(self.source, self.lane)
 
     @property
@@ -66,30 +66,32 @@ class Address:
 
 
 def check_version(data: Mapping[object, object], ours: int, what: str) -> int:
-    """Return the version of a message: ours, or the one before it.
+    """Return the version of a message: `ours` or the previous one.
 
     Args:
         data: the message.
         ours: the version that this release writes.
-        what: names the message, for the error: `a batch message`.
+        what: name of the message in the error text: `a batch message`.
 
     Raises:
-        OtherVersionError: it is newer or older than these two.
-        ForeignMessageError: it has no version.
+        OtherVersionError: the message is newer or older than these two versions.
+        ForeignMessageError: the message has no version.
     """
     version = data.get("version")
     if type(version) is not int or not 0 < version < _END_NUMBER:
-        raise ForeignMessageError(f"{what} without a version was received", todo="Look who else writes to this queue")
+        raise ForeignMessageError(
+            f"{what} without a version was received", todo="Find out who else writes to this queue"
+        )
     read = f"{what} of version {version} came to a worker that reads {ours - 1} and {ours}"
     if version > ours:
-        raise OtherVersionError(f"{read}: the worker is older than who sent it", todo="Upgrade the workers")
+        raise OtherVersionError(f"{read}: the worker is older than the sender", todo="Upgrade the workers")
     if version < ours - 1:
-        raise OtherVersionError(f"{read}: who sent it is too old", todo="Upgrade the readers and the commands")
+        raise OtherVersionError(f"{read}: the sender is too old", todo="Upgrade the readers and the commands")
     return version
 
 
 def is_well_formed(name: str, value: object) -> bool:
-    """Tell whether a field of a message has the form that readers write it in; what is no text is a whole number."""
+    """Tell whether a field of a message has the form in which readers write it: that of FORMS, or a whole number."""
     form = FORMS.get(name)
     if form is not None:
         return isinstance(value, str) and form.fullmatch(value) is not None

@@ -1,8 +1,8 @@
-"""LSN text or integer -> Lsn; commit LSN and ordinal -> Position, the name of one event for ever.
+"""LSN text or integer -> Lsn; commit LSN and ordinal -> Position, the permanent name of one event.
 
-Pure. A position is the same on every replay of the same history, which is what exactly-once stands on: the commit
-LSN comes from the Begin message, the ordinal counts the captured rows of one table inside that transaction. The LSN of
-the row itself would not do, since a COPY or a multi-row INSERT gives many rows one LSN.
+Pure. Each replay of the same history gives an event the same position; exactly-once delivery depends on this. The
+commit LSN comes from the Begin message. The ordinal counts the captured rows of one table within the transaction. The
+LSN of the row itself does not identify it: COPY and multi-row INSERT give many rows the same LSN.
 
 Source: https://www.postgresql.org/docs/current/datatype-pg-lsn.html
 """
@@ -56,7 +56,7 @@ NO_LSN = Lsn(0)
 
 @dataclass(frozen=True, slots=True, order=True)
 class Position:
-    """Where an event stands in its source: commit LSN, then its ordinal among that transaction's rows of its table."""
+    """Position of an event in its source: commit LSN, then its ordinal among the transaction's rows of its table."""
 
     lsn: Lsn
     ordinal: int
@@ -67,9 +67,9 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """Which history of which cluster: positions of one mean nothing in another.
+    """Cluster and timeline of positions; positions of different histories cannot be compared.
 
-    `of_standby` tells that it is read from a slot of a standby's own, which may stand elsewhere than the primary's.
+    `of_standby`: the positions are read from a slot on a standby, whose position may differ from the primary's slot.
     """
 
     system_identifier: str
@@ -81,7 +81,7 @@ def parse_position(text: str) -> Position:
     """Read what `str(Position)` wrote.
 
     Raises:
-        FatalError: not a position.
+        FatalError: the text is not a position.
     """
     lsn, _, ordinal = text.partition("#")
     try:

@@ -1,7 +1,7 @@
-"""A batch that ClickHouse refuses -> the rows it takes, stored; the rows it does not, as dead letters.
+"""A batch that ClickHouse refuses -> the accepted rows stored, and the refused rows stored as dead letters.
 
-Pure decisions with one effect passed in: `store` tries to insert some rows. Halving finds the refused rows in about
-k * log2(n) inserts for k of them among n.
+Pure, except for the argument `store`, which tries to insert some rows. Bisection finds k refused rows among n in about
+k * log2(n) inserts.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _POSITION = ("cdc_lsn", "cdc_ordinal", "cdc_committed_at")
 
 BYTEA = b"bytea"
-"""Key in the metadata of a field whose bytes Postgres prints in hex."""
+"""Key in the metadata of a bytea column: Postgres prints its bytes in hex."""
 
 DEAD_LETTER_SCHEMA = pa.schema(
     [
@@ -39,17 +39,18 @@ DEAD_LETTER_SCHEMA = pa.schema(
 def set_aside(
     message: Message, payload: bytes, store: Store, *, dead_letters: str, refused: PoisonError | None = None
 ) -> int:
-    """Store what can be stored, set the rest aside; return how many rows were.
+    """Store the rows that ClickHouse accepts, set the others aside; return the number of rows set aside.
 
     Args:
-        message: the batch that was refused.
+        message: the refused batch.
         payload: its rows.
-        store: inserts rows under a message; raises PoisonError when ClickHouse refuses them.
+        store: inserts rows under a message; raises PoisonError if ClickHouse refuses them.
         dead_letters: name of the table for the refused rows.
-        refused: how the whole was refused, if it was tried; a single row of megabytes is not worth a second time.
+        refused: the error of the whole batch, if it has been tried already. Then the whole batch is not tried a second
+            time: even a single row may have megabytes.
 
     Raises:
-        PipelineError: whatever else `store` raises; everything done so far is kept and will be left out next time.
+        PipelineError: any other error of `store`. Rows stored so far stay stored, and the next attempt leaves them out.
     """
     records = decode(payload)
     aside = 0
@@ -73,7 +74,7 @@ def set_aside(
 
 
 def dead_letter(record: pa.RecordBatch, reason: str) -> pa.RecordBatch:
-    """Turn one refused row into a dead letter, its values as text."""
+    """Return the dead letter for one refused row, with its values as text."""
     row = {
         field.name: _as_text(record.column(field.name)[0], in_hex=BYTEA in (field.metadata or {}))
         for field in record.schema
@@ -95,5 +96,5 @@ def _as_text(value: pa.Scalar, *, in_hex: bool) -> str | None:
     plain = value.as_py()
     if not isinstance(plain, bytes):
         return str(plain)
-    # Bytes that are not UTF-8 (SQL_ASCII servers) come back by the same escape.
+    # Bytes that are not UTF-8 (from SQL_ASCII servers) become lone surrogates; a retry turns them into bytes again.
     return f"\\x{plain.hex()}" if in_hex else plain.decode("utf-8", "surrogateescape")

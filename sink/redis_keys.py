@@ -1,16 +1,18 @@
-"""Source, fence, batch -> the keys under which Redis has them.
+"""Source, fence, batch -> the names of their keys in Redis.
 
-Pure. All keys of a source have its name as their hash tag: in a Redis cluster they lie in one place.
+Pure. The hash tag of every key is the name of its source, so a Redis cluster keeps all keys of a source on one node.
+
+Source: https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags
 """
 
 from __future__ import annotations
 
-# Stands for any worker where a key has a worker's name.
-ANY = "any"
+# In `pulse_key`, in the place of a worker's name: any worker.
+ANY_WORKER = "any"
 
 
 def payload_key(source: str, token: str) -> str:
-    """Return the Redis key under which a batch's payload waits."""
+    """Return the Redis key of a batch's payload."""
     return f"outhaul:{{{source}}}:payload:{token}"
 
 
@@ -20,51 +22,51 @@ def stored_key(fence: str, epoch: int) -> str:
 
 
 def alive_key(source: str, token: str) -> str:
-    """Return the Redis key that a task renews while it works on a batch; expired, its worker is dead or asleep."""
+    """Return the Redis key that a task renews while it works on a batch; it expires if the worker is dead or frozen."""
     return f"outhaul:{{{source}}}:alive:{token}"
 
 
 def pulse_key(source: str, worker: str) -> str:
-    """Return the Redis key that a worker renews while it runs a task; `worker` is Celery's name of it."""
+    """Return the Redis key that a worker renews while it runs a task; `worker` is its name in Celery."""
     return f"outhaul:{{{source}}}:pulse:{worker}"
 
 
 def epoch_key(fence: str) -> str:
-    """Return the Redis key that mirrors the current epoch; its absence means Redis lost its data."""
+    """Return the Redis key that mirrors the current epoch; if it is absent, Redis has lost its data."""
     return f"{_tagged(fence)}:epoch"
 
 
 def reader_key(fence: str) -> str:
-    """Return the Redis key under which the reader publishes what `outhaul status` shows."""
+    """Return the Redis key in which the reader publishes its state for `outhaul status`."""
     return f"{_tagged(fence)}:reader"
 
 
 def standby_key(fence: str) -> str:
-    """Return the Redis key under which a reader that waits for the slot says so, for `outhaul status`."""
+    """Return the Redis key in which a standby reader reports that it waits for the slot, for `outhaul status`."""
     return f"{_tagged(fence)}:standby"
 
 
 def reconnecting_key(fence: str) -> str:
-    """Return the Redis key under which a reader without a session says why, for `outhaul status`."""
+    """Return the Redis key in which a reader without a session reports why, for `outhaul status`."""
     return f"{_tagged(fence)}:reconnecting"
 
 
-def heard_key(fence: str) -> str:
-    """Return the Redis key that says that the reader knows the newest word about pausing; absent, it has to ask."""
+def pause_known_key(fence: str) -> str:
+    """Return the Redis key that exists while the reader knows the newest pause request; if absent, the reader asks."""
     return f"{_tagged(fence)}:pause_heard"
 
 
 def _tagged(fence: str) -> str:
-    # The hash tag is the source's in both lanes: what one command names must be in one place of a Redis cluster.
+    # The hash tag is the source in every lane: all keys of one command must be on one node of a Redis cluster.
     source, slash, lane = fence.partition("/")
     return f"outhaul:{{{source}}}{slash}{lane}"
 
 
 def celery_prefix(source: str) -> str:
-    """Return what stands before the names of Celery's own keys in a Redis cluster, where they must lie beside ours."""
+    """Return the prefix of Celery's own keys in a Redis cluster; it puts them on the node of outhaul's keys."""
     return f"outhaul:{{{source}}}:celery:"
 
 
 def letters_key(source: str, run: str) -> str:
-    """Return the Redis list on which the sink says what became of the dead letters of one retry."""
+    """Return the Redis list on which the sink reports the outcome of each dead letter of one retry."""
     return f"outhaul:{{{source}}}:letters:{run}"

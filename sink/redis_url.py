@@ -1,8 +1,8 @@
-"""OUTHAUL_REDIS_URL -> what kind of Redis it names, and what the payloads' connections and the broker's are made with.
+"""OUTHAUL_REDIS_URL -> which kind of Redis it names, and the options of outhaul's own connections and of the broker's.
 
-Pure, but for a look whether the files that the URL names can be read. The same TLS goes to both: redis-py reads `ssl_*`
-options out of a URL, and verifies by them; kombu goes by the name of its own transport, and would connect without TLS
-where another is named, or without verifying.
+Pure, except that `check` tests whether the files that the URL names can be read. Both clients get the same TLS options.
+redis-py reads `ssl_*` options from a URL. kombu decides by the name of its transport: under another name it would
+connect without TLS, or without verification.
 
 Source: https://redis.readthedocs.io/en/stable/connections.html#redis.SSLConnection
 """
@@ -24,8 +24,8 @@ CLUSTER_EXAMPLE = "redis+cluster://user:password@n1:6379,n2:6379"
 
 _FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _OPTIONS = {*_FILES, "ssl_ca_path", "ssl_keyfile_password", "ssl_password"}
-# What says less than we do anyway.
-_SAID = {"ssl_cert_reqs": "required", "ssl_check_hostname": "true"}
+# Options whose value is fixed: outhaul always verifies certificates and names.
+_FIXED = {"ssl_cert_reqs": "required", "ssl_check_hostname": "true"}
 
 _MASTER, _SENTINEL_USER, _SENTINEL_PASSWORD = "master", "sentinel_user", "sentinel_password"
 _PORTS = range(1, 1 << 16)
@@ -34,7 +34,7 @@ Server = tuple[str, int]
 
 
 class Kind(Enum):
-    """What the URL names."""
+    """Which kind of Redis the URL names."""
 
     ONE = "one server"
     SENTINEL = "Sentinels"
@@ -47,8 +47,11 @@ _OWN_OPTIONS = {Kind.SENTINEL: (_MASTER, _SENTINEL_USER, _SENTINEL_PASSWORD), Ki
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
-    """Servers that are asked where the keys are, and how to log in there and with them; without what is for TLS."""
+class RedisAddress:
+    """The Sentinels, or nodes of a cluster, to ask where the keys are; the logins; no TLS options.
+
+    `username` and `password` are for the server that holds the keys.
+    """
 
     kind: Kind
     servers: tuple[Server, ...]
@@ -61,41 +64,41 @@ class Address:
 
 
 def check(url: str) -> None:
-    """Check the URL, but for what redis-py says of one that names a single server.
+    """Check the URL; if it names a single server, redis-py checks the rest when it opens the client.
 
     Raises:
-        FatalError: it names servers and not of which kind, or not all that is needed to find the right one; a TLS
-            option is unknown, would verify less, or names a file that cannot be read.
+        FatalError: the URL names several servers without their kind, or lacks what is needed to find the right
+            server; a TLS option is unknown, would turn off verification, or names a file that cannot be read.
     """
     address(url)
     scheme, options = _tls_options(url)
     if options and not _has_tls(scheme):
         raise FatalError(
-            f"{VARIABLE} has TLS options, and no TLS: its scheme is {scheme}",
+            f"{VARIABLE} has TLS options, but its scheme is {scheme}",
             todo=f"Write {scheme.replace('redis', 'rediss', 1)}://",
             exit_code=Exit.SETTINGS,
         )
     for name, value in options.items():
-        if name in _SAID and value.lower() not in {_SAID[name], f"cert_{_SAID[name]}"}:
+        if name in _FIXED and value.lower() not in {_FIXED[name], f"cert_{_FIXED[name]}"}:
             raise FatalError(
-                f"{VARIABLE}: {name}={value} would trust whoever answers",
-                todo=f"Leave it out, and name the CA: {EXAMPLE}",
+                f"{VARIABLE}: {name}={value} would turn off the verification of the server",
+                todo=f"Remove this option, and name the CA: {EXAMPLE}",
                 exit_code=Exit.SETTINGS,
             )
-        if name not in _OPTIONS and name not in _SAID:
+        if name not in _OPTIONS and name not in _FIXED:
             raise FatalError(
-                f"{VARIABLE}: {name} is no option of ours",
-                todo=f"There are {', '.join(sorted(_OPTIONS))}",
+                f"{VARIABLE} has an unknown option: {name}",
+                todo=f"The options are {', '.join(sorted(_OPTIONS))}",
                 exit_code=Exit.SETTINGS,
             )
     tls.check_files(VARIABLE, options, _FILES)
 
 
-def address(url: str) -> Address | None:
-    """Return which servers to ask where the keys are; None where the URL names one that has them.
+def address(url: str) -> RedisAddress | None:
+    """Return the servers to ask where the keys are; None if the URL names the one server that holds them.
 
     Raises:
-        FatalError: it names several servers and not what they are, or not all that is needed to find the right one.
+        FatalError: the URL names several servers without their kind, or lacks what is needed to find the right server.
     """
     try:
         parts = urlsplit(url)
@@ -106,7 +109,7 @@ def address(url: str) -> Address | None:
     if kind is Kind.ONE:
         return None
     options = _own_options(parts, kind)
-    return Address(
+    return RedisAddress(
         kind,
         tuple(_server(one, number, kind) for number, one in enumerate(named.split(","), 1)),
         _database(parts, kind),
@@ -119,7 +122,7 @@ def address(url: str) -> Address | None:
 
 
 def client_options(url: str) -> dict[str, Any]:
-    """Return the TLS arguments of redis-py for this URL; none where it is without TLS."""
+    """Return the TLS arguments of redis-py for this URL; empty without TLS."""
     scheme, options = _tls_options(url)
     if not _has_tls(scheme):
         return {}
@@ -128,11 +131,11 @@ def client_options(url: str) -> dict[str, Any]:
 
 
 def broker_url(url: str, at: Server | None = None) -> str:
-    """Return the URL for Celery: without the TLS options, which are said beside it, and with one server of several.
+    """Return the URL for Celery: without TLS options, which Celery takes in a setting of its own, and with one server.
 
     Args:
         url: OUTHAUL_REDIS_URL.
-        at: which server, where the URL names several; the first, unless given.
+        at: which server, if the URL names several; the first by default.
     """
     parts = urlsplit(url)
     if (named := address(url)) is not None:
@@ -145,7 +148,7 @@ def broker_url(url: str, at: Server | None = None) -> str:
 
 
 def key_prefix(url: str, source: str) -> str:
-    """Return what stands before Celery's keys: in a cluster, what puts them beside ours; elsewhere nothing.
+    """Return the prefix of Celery's keys: in a cluster, a hash tag that puts them on the node of our keys; else empty.
 
     Raises:
         FatalError: see `address`.
@@ -159,9 +162,9 @@ def _kind(scheme: str, *, several: bool) -> Kind:
     if base in {"redis", "rediss"} and suffix in _SCHEMES:
         return _SCHEMES[suffix]
     if "sentinel" in scheme or "cluster" in scheme:
-        raise _no_url(f"{scheme}:// is no scheme of ours")
+        raise _no_url(f"{scheme}:// is an unknown scheme")
     if several:
-        raise _no_url("it names several servers, and not what they are")
+        raise _no_url("it names several servers, but not their kind")
     return Kind.ONE
 
 
@@ -175,21 +178,21 @@ def _own_options(parts: SplitResult, kind: Kind) -> dict[str, str]:
     if unknown := sorted(options.keys() - set(_OWN_OPTIONS[kind])):
         known = ", ".join(_OWN_OPTIONS[kind]) or "none"
         raise FatalError(
-            f"{VARIABLE}: {', '.join(unknown)} is no option of {parts.scheme}://",
-            todo=f"There are {known}, and with TLS {', '.join(sorted(_OPTIONS))}",
+            f"{VARIABLE} has an unknown option for {parts.scheme}://: {', '.join(unknown)}",
+            todo=f"The options are: {known}; with TLS also {', '.join(sorted(_OPTIONS))}",
             exit_code=Exit.SETTINGS,
         )
     if kind is Kind.SENTINEL and _MASTER not in options:
         raise FatalError(
-            f"{VARIABLE} does not say which primary the Sentinels are to be asked for",
-            todo="Add ?master=NAME, with the name that stands after `sentinel monitor` in their configuration",
+            f"{VARIABLE} does not name the primary for which to ask the Sentinels",
+            todo="Add ?master=NAME; NAME follows `sentinel monitor` in the Sentinels' configuration",
             exit_code=Exit.SETTINGS,
         )
     return options
 
 
 def _server(text: str, number: int, kind: Kind) -> Server:
-    # The text itself is not printed: where a password has a slash or an at sign in it, it may be a part of that.
+    # The message does not quote the text: after an unencoded slash or at sign, it may be a part of the password.
     try:
         parts = urlsplit(f"//{text}")
         host, port = parts.hostname, _DEFAULT_PORTS[kind] if parts.port is None else parts.port
@@ -197,8 +200,8 @@ def _server(text: str, number: int, kind: Kind) -> Server:
         host, port = None, 0
     if not host or port not in _PORTS:
         raise FatalError(
-            f"{VARIABLE}: server {number} is no host:port",
-            todo="Write host:port with a comma between two, and %-encode what is special in user and password",
+            f"{VARIABLE}: server {number} is not of the form host:port",
+            todo="Separate servers by commas, and %-encode special characters in user and password",
             exit_code=Exit.SETTINGS,
         )
     return host, port
@@ -207,12 +210,12 @@ def _server(text: str, number: int, kind: Kind) -> Server:
 def _database(parts: SplitResult, kind: Kind) -> int:
     text = parts.path.strip("/")
     if text and not (text.isascii() and text.isdecimal()):
-        raise FatalError(f"{VARIABLE}: the database is no number", todo="Write /0", exit_code=Exit.SETTINGS)
+        raise FatalError(f"{VARIABLE}: the database is not a number", todo="Write /0", exit_code=Exit.SETTINGS)
     database = int(text or 0)
     if database and kind is Kind.CLUSTER:
         raise FatalError(
-            f"{VARIABLE}: database {database}, and a cluster has 0 alone",
-            todo="Leave it out; pipelines with an OUTHAUL_SOURCE each do not meet in one cluster",
+            f"{VARIABLE} names database {database}, but a cluster has database 0 only",
+            todo="Remove it; pipelines with different OUTHAUL_SOURCE can share a cluster",
             exit_code=Exit.SETTINGS,
         )
     return database

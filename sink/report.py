@@ -1,8 +1,8 @@
-"""What became of a batch -> a line on the stored-list, and back.
+"""Outcome of a batch -> a line on the Redis list of reports, and back.
 
-Pure. The sink writes these, the reader reads them. Only STORED moves a position; the rest keeps the reader from
-guessing. A reader of the release before must understand what it is told: fields may come, but none may go or change,
-and an outcome that it does not know may only answer a message that it cannot have sent.
+Pure. The sink writes the lines and the reader reads them. Only STORED moves a position; the other outcomes spare the
+reader guesses. A reader of the previous release must be able to read every line. So a new release may add fields, but
+must not remove or change any. A new outcome may only answer a message that the previous release cannot send.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Self
 
 from outhaul.sink.errors import Exit
 
-# No line of ours is longer, and no task waits longer; what is, was put on the list by somebody else.
+# The sink writes no longer line, and no task waits longer. If a line exceeds either, another program wrote it.
 _MAX_LINE_BYTES = 64 << 10
 _MAX_WAIT_S = 24 * 3600
 
@@ -22,20 +22,20 @@ _MAX_WAIT_S = 24 * 3600
 class Outcome(StrEnum):
     """What a task did with a batch."""
 
-    BEGUN = "begun"  # a worker has the batch in hand, and renews the batch's sign of life as long as it does
-    STORED = "stored"  # ClickHouse has all of its rows, some perhaps as dead letters
-    RETRYING = "retrying"  # a transient error; the same task comes back by itself
-    MISSING = "missing"  # the payload is not in Redis, or is not the one announced: send it again
+    BEGUN = "begun"  # a worker works on the batch, and renews the batch's liveness key until it is done
+    STORED = "stored"  # ClickHouse has all rows of the batch, some perhaps as dead letters
+    RETRYING = "retrying"  # a transient error; Celery runs the same task again
+    MISSING = "missing"  # the payload is not in Redis, or is not the announced one: send it again
     STALE = "stale"  # a newer reader has taken over
-    FATAL = "fatal"  # stop, an operator is needed
-    OTHER_VERSION = "other_version"  # the worker's release cannot read the message; another worker's may
+    FATAL = "fatal"  # stop: an operator is needed
+    OTHER_VERSION = "other_version"  # this worker's release cannot read the message; another worker's may
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One task's word on one batch.
+    """One task's report on one batch.
 
-    `dead_letters` counts the rows set aside; `wait_s` says when a RETRYING task comes back, in seconds.
+    `dead_letters` counts the rows set aside; `wait_s` is the time until a RETRYING task runs again, in seconds.
     """
 
     outcome: Outcome
@@ -49,7 +49,7 @@ class Report:
     wait_s: float = 0.0
 
     def to_json(self) -> str:
-        """Return the line."""
+        """Return the report as a line."""
         return json.dumps(
             {"outcome": self.outcome.value, "token": self.token, "sequence": self.sequence}
             | {"dead_letters": self.dead_letters, "error": self.error, "todo": self.todo}
@@ -58,7 +58,7 @@ class Report:
 
     @classmethod
     def from_json(cls, line: bytes | str) -> Self | None:
-        """Read a line; None when it is none of ours, which a reader may only log."""
+        """Read a line; None if the sink cannot have written it: then the reader logs it and does nothing else."""
         try:
             if len(line) > _MAX_LINE_BYTES:
                 return None
@@ -84,5 +84,5 @@ class Report:
 
 
 def _known_exit(code: int) -> int:
-    # A newer worker may know exit codes that this reader does not; its report must be heard all the same.
+    # A newer worker may send an exit code that this reader does not know. The rest of the report is still valid.
     return int(Exit(code)) if code in set(Exit) else int(Exit.NOT_FINE)

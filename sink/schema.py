@@ -1,7 +1,7 @@
-"""Columns of a batch -> columns of its ClickHouse table; DDL of both sides -> applied.
+"""Columns of a batch -> columns of its ClickHouse table; settings -> outhaul's tables in ClickHouse.
 
-Edge: ClickHouse. Changes are only ever additive, and only `IF NOT EXISTS`: replaying them, or two readers at once, is
-harmless. A column that is dropped in Postgres stays here.
+Edge: ClickHouse. All changes are additive and have `IF NOT EXISTS`. So they may be repeated, and two readers may apply
+them at the same time. A column that is dropped in Postgres stays in ClickHouse.
 
 Source: https://clickhouse.com/docs/sql-reference/statements/alter/column
 """
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
 log = structlog.get_logger("outhaul.sink")
 
 _OF_ALL = ("_epochs", "_pauses")
-# What says how many tokens a table remembers, where it is replicated and where it is not.
+# Setting of a table for the number of tokens that it remembers, by whether the table is replicated.
 _WINDOWS = {True: "replicated_deduplication_window", False: "non_replicated_deduplication_window"}
-# What a Replicated table remembers where nothing is set; newer servers remember more.
+# How many tokens a Replicated table remembers by default; newer servers remember more.
 _REPLICATED_WINDOW = 1000
 
 
 def ddl(settings: Settings, cluster: str = "") -> Iterator[tuple[str, str]]:
-    """Yield (file name, statement) of all that ClickHouse needs, in order; for each captured table.
+    """Yield (file name, statement) for all objects that ClickHouse needs, in order, for each captured table.
 
     Args:
         settings: names of tables, and the type of the context.
-        cluster: name of the cluster on which the tables are replicated; without one they are a single server's.
+        cluster: name of the cluster on which the tables are replicated; empty for a single server.
     """
     values = {
         "context_type": settings.context_type,
@@ -60,7 +60,7 @@ def ddl(settings: Settings, cluster: str = "") -> Iterator[tuple[str, str]]:
 
 
 def applied(clickhouse: ClickHouse, settings: Settings) -> int:
-    """Return the number of the newest file that has been applied; 0 where none has, or a release from before numbers.
+    """Return the number of the newest applied file; 0 if none was applied, or by a release without schema numbers.
 
     Raises:
         PipelineError: ClickHouse refuses or does not answer.
@@ -73,7 +73,7 @@ def applied(clickhouse: ClickHouse, settings: Settings) -> int:
 
 
 def apply(clickhouse: ClickHouse, settings: Settings) -> None:
-    """Create what is missing.
+    """Create the missing tables.
 
     Raises:
         PipelineError: ClickHouse refuses or does not answer.
@@ -83,10 +83,10 @@ def apply(clickhouse: ClickHouse, settings: Settings) -> None:
 
 
 def check(clickhouse: ClickHouse, settings: Settings) -> None:
-    """Make sure that the tables exist and that the event table remembers tokens.
+    """Check that the tables exist, and that the tables of events and dead letters remember insert tokens.
 
     Raises:
-        FatalError: a table is missing, or would not deduplicate.
+        FatalError: a table is missing, or remembers no tokens.
         PipelineError: ClickHouse does not answer.
     """
     names = table_names(settings, settings.outboxes())
@@ -98,14 +98,14 @@ def check(clickhouse: ClickHouse, settings: Settings) -> None:
         if not found[name].token_window:
             raise FatalError(
                 f"ClickHouse table {name!r} does not remember insert tokens, so a retry would repeat rows",
-                todo=widen(name),
+                todo=window_statement(name),
                 exit_code=Exit.CLICKHOUSE_TABLE,
             )
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table of ours, as ClickHouse describes it."""
+    """One of outhaul's tables, as ClickHouse describes it."""
 
     name: str
     engine: str
@@ -115,33 +115,33 @@ class Table:
 
     @property
     def is_replicated(self) -> bool:
-        """Whether other servers have the table, too."""
+        """Whether other servers have replicas of the table."""
         return self.engine.startswith(("Replicated", "Shared"))
 
     @property
     def token_window(self) -> int:
-        """How many tokens of past inserts are remembered; 0 where none is."""
+        """How many tokens of past inserts the table remembers; 0 means no deduplication."""
         return self.setting(_WINDOWS[self.is_replicated], _REPLICATED_WINDOW if self.is_replicated else 0)
 
     def setting(self, name: str, default: int) -> int:
-        """Return a whole number among the table's own settings, or the default."""
+        """Return the value of one of the table's settings, a whole number; `default` if the table does not set it."""
         found = re.search(rf"\b{name} = (\d+)", self.definition)
         return int(found[1]) if found else default
 
 
 def table_names(settings: Settings, outboxes: Iterable[Outbox]) -> tuple[str, ...]:
-    """Return the names of the tables: events and dead letters of these outboxes, epochs and pauses of the pipeline."""
+    """Return table names: events and dead letters of each of these outboxes, epochs and pauses of the pipeline."""
     own = (name for outbox in outboxes for name in batch_tables(outbox))
     return (*own, *(settings.control_table + suffix for suffix in _OF_ALL))
 
 
 def batch_tables(outbox: Outbox) -> tuple[str, str]:
-    """Return the tables that batches of one outbox go to: events, dead letters."""
+    """Return the tables that receive batches of one outbox: events, dead letters."""
     return outbox.clickhouse_table, outbox.dead_letters_table
 
 
 def tables(clickhouse: ClickHouse, names: Iterable[str]) -> dict[str, Table]:
-    """Return those of these tables that exist, by name.
+    """Return the tables of these names that exist, by name.
 
     Raises:
         PipelineError: ClickHouse does not answer.
@@ -163,21 +163,21 @@ def missing(table: str, clickhouse: ClickHouse) -> FatalError:
     )
 
 
-def widen(table: str) -> str:
-    """Return the statement that makes a table remember enough tokens."""
+def window_statement(table: str) -> str:
+    """Return the statement that makes a table remember as many tokens as outhaul needs."""
     return f"ALTER TABLE {table} MODIFY SETTING non_replicated_deduplication_window = {DEDUPLICATION_WINDOW}"
 
 
 def column_type(field: pa.Field) -> str:
-    """Return the ClickHouse type that the reader wrote beside a column."""
+    """Return the ClickHouse type of a column, from the metadata that the reader has written."""
     kind: bytes = field.metadata[b"clickhouse"]
     return kind.decode()
 
 
 def ensure_columns(clickhouse: ClickHouse, table: str, schema: pa.Schema) -> dict[str, str]:
-    """Add the columns that the table lacks, Nullable: rows stored before have no value there.
+    """Add missing columns to the table, as Nullable: rows that are already stored have no value there.
 
-    Returns the types of those that it had already.
+    Return the types of the columns that the table had before.
 
     Raises:
         PipelineError: ClickHouse refuses or does not answer.

@@ -1,11 +1,12 @@
-"""What goes through Redis between reader and workers -> the same under a seal, and back if nobody touched it.
+"""Message or report line -> the same with a seal; with a seal -> the same without it, if the seal is valid.
 
-Pure. With a key, every call of a task and every report carries an HMAC-SHA256, and what has none, or another, is not
-read any further. A batch's message holds its token, and the token the hash of the payload, which a worker compares
-anyway: so the seal over some 400 bytes covers all the megabytes, and costs a few microseconds whatever their number.
+Pure. With a key, every call of a task and every report has an HMAC-SHA256 of its contents: the seal. A message without
+a valid seal is refused unread. A batch's message contains its token, and the token depends on a hash of the payload,
+which a worker compares in any case. So a seal of some 400 bytes covers a payload of megabytes, and costs a few
+microseconds for a payload of any size.
 
-A seal says who wrote something, not when: what an old message could do again is for fence and token to settle. Each is
-made for one place (a task's name, the key of a list), and holds nowhere else.
+A seal proves who wrote a message, not when. Fence and token make a replayed message harmless. Each seal is made for one
+place (the name of a task, the key of a list), and is valid in no other place.
 
 Source: https://docs.python.org/3/library/hmac.html
 """
@@ -22,70 +23,76 @@ if TYPE_CHECKING:
     from outhaul.sink.settings import Settings
 
 FIELD = "seal"
-_TODO = "Give reader, workers and commands the same OUTHAUL_MESSAGE_KEY; if they have it, look who else writes to Redis"
+_TODO = (
+    "Give reader, workers and commands the same OUTHAUL_MESSAGE_KEY; if they have it, find out who else writes to Redis"
+)
 
 
 class ForgedMessageError(ForeignMessageError):
-    """A message that nobody who has the key has written, or not for this place."""
+    """A message whose writer does not have the key, or that was written for another place."""
 
 
 class Seal:
-    """Seals and opens by one key; without a key, everything passes as it is."""
+    """Seals messages, and opens sealed messages, with one key; without a key, it changes and checks nothing."""
 
     def __init__(self, key: str) -> None:
-        """Keep the key; an empty one is none."""
+        """Keep the key; an empty text means no key."""
         self._key = key.encode()
 
     def message(self, task: str, argument: dict[str, Any]) -> dict[str, Any]:
         """Return a task's argument with its seal."""
-        return argument | {FIELD: self._of(task, _spell(argument))} if self._key else argument
+        return argument | {FIELD: self._digest(task, _canonical(argument))} if self._key else argument
 
     def opened(self, task: str, argument: object) -> object:
-        """Return what `message` was given.
+        """Return the argument that was given to `message`.
 
         Raises:
-            ForgedMessageError: it is not sealed by our key, or sealed where we have none.
+            ForgedMessageError: the argument is not sealed with this key, or is sealed although no key is set.
         """
         sealed = isinstance(argument, dict) and FIELD in argument
         if not self._key and not sealed:
             return argument
         if not self._key or not isinstance(argument, dict) or not sealed:
-            what = "with a seal, where this worker has no key," if sealed else "without a seal"
-            raise ForgedMessageError(f"a message {what} was received", todo=_TODO)
+            message = (
+                "a sealed message was received, but this worker has no key"
+                if sealed
+                else "a message without a seal was received"
+            )
+            raise ForgedMessageError(message, todo=_TODO)
         bare = {name: value for name, value in argument.items() if name != FIELD}
         try:
-            holds = self._holds(argument[FIELD], task, _spell(bare))
+            valid = self._is_valid(argument[FIELD], task, _canonical(bare))
         except RecursionError:
-            holds = False
-        if not holds:
-            raise ForgedMessageError("a message whose seal does not hold was received", todo=_TODO)
+            valid = False
+        if not valid:
+            raise ForgedMessageError("a message with an invalid seal was received", todo=_TODO)
         return bare
 
     def line(self, list_key: str, line: str) -> str:
-        """Return a line for a list in Redis with its seal in front."""
-        return f"{self._of(list_key, line.encode())} {line}" if self._key else line
+        """Return a line for a list in Redis, preceded by its seal."""
+        return f"{self._digest(list_key, line.encode())} {line}" if self._key else line
 
     def opened_line(self, list_key: str, line: bytes) -> bytes | None:
-        """Return what `line` was given; None where it is not sealed by our key for this list."""
+        """Return the line that was given to `line`; None if it is not sealed with this key for this list."""
         if not self._key:
             return line
         seal, _, bare = line.partition(b" ")
-        return bare if self._holds(seal.decode(errors="replace"), list_key, bare) else None
+        return bare if self._is_valid(seal.decode(errors="replace"), list_key, bare) else None
 
-    def _of(self, place: str, content: bytes) -> str:
-        # The length keeps the place's end from being taken for the beginning of the content.
+    def _digest(self, place: str, content: bytes) -> str:
+        # The length separates place and content: without it, two different pairs could have the same digest.
         return hmac.digest(self._key, b"%d %b %b" % (len(place.encode()), place.encode(), content), "sha256").hex()
 
-    def _holds(self, seal: object, place: str, content: bytes) -> bool:
+    def _is_valid(self, seal: object, place: str, content: bytes) -> bool:
         given = str(seal).encode(errors="replace")
-        return hmac.compare_digest(given, self._of(place, content).encode())
+        return hmac.compare_digest(given, self._digest(place, content).encode())
 
 
 def seal_of(settings: Settings) -> Seal:
-    """Return the seal of a pipeline's settings."""
+    """Return the `Seal` with the key of these settings."""
     return Seal(settings.message_key.get_secret_value())
 
 
-def _spell(argument: dict[str, Any]) -> bytes:
-    # One spelling for what Celery's JSON may have spelt otherwise meanwhile.
+def _canonical(argument: dict[str, Any]) -> bytes:
+    # One form of the JSON: Celery may have written the same argument in another order or with other spaces.
     return json.dumps(argument, sort_keys=True, separators=(",", ":")).encode()

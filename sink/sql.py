@@ -1,8 +1,10 @@
 """Name of a .sql file and values -> statement text; the files are in the folder `sql/`.
 
-Edge: reads files of this package, and only those that the code names. It never reads a folder `sql/` of an app.
-`${name}` is replaced by text that is safe there (names are checked in the settings, types come from a fixed table);
-`{name:Type}` is left for ClickHouse to bind.
+Edge: reads files of this package, and only files that the code names. It never reads a folder `sql/` of an app.
+`${name}` is replaced by text that is safe there: the settings check names, and types come from a fixed table.
+`{name:Type}` stays in the text, and ClickHouse binds it.
+
+Source: https://docs.python.org/3/library/string.html#template-strings-strings
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from string import Template
 
-# The file that comes last and notes how far the others have been applied.
+# The file that is applied last; it records the number of the newest file.
 MARK = "schema_number.sql"
 
 _SQL = Path(__file__).parents[1] / "sql"
@@ -52,37 +54,37 @@ def names(folder: str) -> tuple[str, ...]:
 
 
 def schema_number(folder: str) -> int:
-    """Return the number of the newest file of a folder: how far this release brings a schema."""
+    """Return the number of the newest file of a folder: the schema number of this release."""
     numbers = [int(name.removeprefix(f"{folder}/")[:4]) for name in names(folder) if not name.endswith(MARK)]
     return max(numbers)
 
 
 def number_in(comment: str | None) -> int:
-    """Read the number that the folder's last file has left in a comment; 0 where it has left none."""
+    """Return the schema number in a comment that the folder's last file has written; 0 if the comment has none."""
     found = _NUMBER.fullmatch(comment or "")
     return int(found[1]) if found else 0
 
 
 def statement(path: str, **values: object) -> str:
-    """Fill in one file, comments kept.
+    """Return the text of one file with its values; comments stay.
 
     Raises:
-        KeyError: the file names a value that was not given.
+        KeyError: the file needs a value that is not in `values`.
     """
     return Template(_template(path)).substitute(values)
 
 
 def query(name: str, **values: object) -> str:
-    """Fill in `clickhouse/queries/<name>.sql`, without its comments: shorter on the wire."""
+    """Return the text of `clickhouse/queries/<name>.sql` with its values, without comments: shorter to send."""
     text = _COMMENT.sub("", _template(f"clickhouse/queries/{name}.sql"))
     return Template(text).substitute(values).strip()
 
 
 def identifier(name: str) -> str:
-    """Quote a ClickHouse identifier, whatever it holds."""
+    """Quote any text as a ClickHouse identifier."""
     return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
 
 
 def literal(text: str) -> str:
-    """Quote a ClickHouse string literal, whatever it holds."""
+    """Quote any text as a ClickHouse string literal."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -1,7 +1,7 @@
-"""Celery message -> payload from Redis -> ClickHouse -> report to the reader.
+"""Celery message -> payload from Redis, stored in ClickHouse; outcome -> report to the reader.
 
-Edge: the one task of the sink. It does no work per row: it checks that the payload is the one announced, hands it to
-ClickHouse and says what became of it. What to do about an error is in the error's kind, and nowhere else.
+Edge: Celery, Redis and ClickHouse. The task does no work per row. It checks that the payload is the announced one,
+inserts it into ClickHouse, and reports the outcome. The kind of an error alone decides what the task does about it.
 
 Source: https://docs.celeryq.dev/en/stable/userguide/tasks.html
 """
@@ -28,7 +28,7 @@ from outhaul.sink.errors import Exit, FatalError, ForeignMessageError, PipelineE
 from outhaul.sink.failpoint import reach
 from outhaul.sink.fence import newest_epoch
 from outhaul.sink.insert import insert
-from outhaul.sink.message_version import Address, OtherVersionError
+from outhaul.sink.message_version import BatchAddress, OtherVersionError
 from outhaul.sink.quarantine import set_aside
 from outhaul.sink.redis.payloads import ALIVE_S, Payloads
 from outhaul.sink.redis_keys import alive_key, epoch_key, stored_key
@@ -48,16 +48,17 @@ log = structlog.get_logger("outhaul.sink")
 
 _random = SystemRandom().random
 
-# A report that gets lost costs a whole dispatch, so it is worth some patience; the reader's clock runs meanwhile.
+# A lost report costs a second dispatch of the batch, so the task tries several times. Meanwhile the reader's timeout
+# for the batch runs.
 _REPORT_ATTEMPTS = 5
 
-# Whoever wrote a longer number than an epoch of 64 bits has, it was no reader.
+# An epoch has 64 bits; no reader writes a longer number.
 _MAX_DIGITS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Sink:
-    """What a worker process needs for its tasks; opened once, on the first task."""
+    """Settings and connections of a worker process for its tasks."""
 
     settings: Settings
     clickhouse: ClickHouse
@@ -65,13 +66,13 @@ class Sink:
 
     @property
     def seal(self) -> Seal:
-        """What the pipeline's messages are sealed with."""
+        """Seal of the pipeline's messages."""
         return seal_of(self.settings)
 
 
 def open_sink(settings: Settings) -> Sink:
-    """Connect a worker process (lazily) to ClickHouse and Redis."""
-    # The client waits longer than the server works, so that it hears of the server's own timeout.
+    """Return the clients of a worker process for ClickHouse and Redis; they connect at their first use."""
+    # The client's timeout is longer than the server's, so the client receives the server's timeout error.
     clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=settings.insert_timeout_s + 5)
     return Sink(settings, clickhouse, Payloads(settings.redis_url.get_secret_value(), settings.source))
 
@@ -80,38 +81,38 @@ _opened: dict[int, Sink] = {}
 
 
 def sink_of(app: SinkApp) -> Sink:
-    """Return the connections of this process for an app; opened on the first call."""
+    """Return this process's `Sink` for an app; the first call makes it."""
     if id(app) not in _opened:
         _opened[id(app)] = open_sink(app.settings)
     return _opened[id(app)]
 
 
-# What it raises it has told of itself, so that Celery need not print a traceback.
+# The task logs and reports its PipelineErrors itself; with `throws`, Celery prints no traceback for them.
 @shared_task(name=WRITE_BATCH, bind=True, max_retries=None, throws=(PipelineError,))  # type: ignore[untyped-decorator] # celery has no types
 def write_batch(self: Any, *arguments: object, **named: object) -> str:
-    """Store one batch and report it; drop a message that no reader of this pipeline has sent.
+    """Store one batch and report the outcome; drop a message that no reader of this pipeline has sent.
 
     Args:
         self: the task, for its number of retries.
-        arguments: one `outhaul.sink.batch.Message` as JSON; whatever else came is refused.
-        named: nothing.
+        arguments: one `outhaul.sink.batch.Message` as JSON; other arguments are refused.
+        named: must be empty.
 
     Raises:
-        FatalError: an operator is needed; the reader was told and stops.
-        celery.exceptions.Retry: transient; the same message comes again.
+        FatalError: an operator is needed; the task has reported this, and the reader stops.
+        celery.exceptions.Retry: a transient error; Celery delivers the same message again.
     """
     sink = sink_of(self.app)
     started = time.monotonic()
     try:
         message = accept(sink.settings, arguments, named)
     except OtherVersionError as error:
-        return _send_back(sink, arguments[0], error)
+        return _refuse_version(sink, arguments[0], error)
     except ForeignMessageError as error:
         return _refuse(error)
     log_context.bind(message)
     trace.begun(message)
     try:
-        _tell(sink, message, Report(Outcome.BEGUN, message.token, message.sequence))
+        _report(sink, message, Report(Outcome.BEGUN, message.token, message.sequence))
         reach("task.begun")
         with alive(sink, message):
             report = write(sink, message, again=_may_have_died(self.request))
@@ -121,7 +122,9 @@ def write_batch(self: Any, *arguments: object, **named: object) -> str:
         metrics.retried(error)
         log.warning("batch_retrying", rows=message.rows, attempts=attempts, wait_s=round(wait_s, 2), error=error)
         sentry.repeated(error)
-        _tell(sink, message, Report(Outcome.RETRYING, message.token, message.sequence, error=str(error), wait_s=wait_s))
+        _report(
+            sink, message, Report(Outcome.RETRYING, message.token, message.sequence, error=str(error), wait_s=wait_s)
+        )
         raise self.retry(exc=error, countdown=wait_s, argsrepr=message.summary) from None
     except ForeignMessageError as error:
         return _refuse(error)
@@ -129,7 +132,7 @@ def write_batch(self: Any, *arguments: object, **named: object) -> str:
         metrics.failed(error)
         log.error("batch_failed", rows=message.rows, error=error)  # noqa: TRY400 - the line is the message
         sentry.stopped(error)
-        told = Report(
+        fatal = Report(
             Outcome.FATAL,
             message.token,
             message.sequence,
@@ -138,7 +141,7 @@ def write_batch(self: Any, *arguments: object, **named: object) -> str:
             exit_code=error.exit_code,
             code=error.code,
         )
-        _tell(sink, message, told)
+        _report(sink, message, fatal)
         raise
     seconds = time.monotonic() - started
     metrics.finished(message, report, seconds)
@@ -146,20 +149,20 @@ def write_batch(self: Any, *arguments: object, **named: object) -> str:
     log.info("batch_done", outcome=report.outcome.value, rows=message.rows, **counts)
     sentry.over()
     reach("task.stored")
-    _tell(sink, message, report)
+    _report(sink, message, report)
     reach("task.reported")
     return report.outcome.value
 
 
 def accept(settings: Settings, arguments: Sequence[object], named: Mapping[str, object]) -> Message:
-    """Read a task's arguments.
+    """Check the arguments of a task, and return its message.
 
     Raises:
-        OtherVersionError: they are one message of a reader of ours, but of a release that this worker does not know.
+        OtherVersionError: they are one message of a reader whose release this worker cannot read.
         ForeignMessageError: they are not one message of a reader of this pipeline.
     """
     if len(arguments) != 1 or named:
-        raise ForeignMessageError("a task with other arguments than ours was received")
+        raise ForeignMessageError("a task with unexpected arguments was received")
     message = Message.from_json(seal_of(settings).opened(WRITE_BATCH, arguments[0]), settings.clickhouse_table)
     outbox = outbox_of(settings, message.branch)
     message.check_addressed(
@@ -172,44 +175,44 @@ def outbox_of(settings: Settings, table: str) -> Outbox:
     """Return the outbox whose events go to this table.
 
     Raises:
-        ForeignMessageError: there is none such.
+        ForeignMessageError: no outbox of this worker has this table.
     """
     outbox = settings.outbox_into(table)
     if outbox is None:
         raise ForeignMessageError(
-            f"a message for the table {table!r} was received, which is not among those of this worker",
+            f"a message for the table {table!r} was received, but no outbox of this worker has this table",
             todo="Give reader and workers the same OUTHAUL_CLICKHOUSE_TABLE and OUTHAUL_MORE_TABLES",
         )
     return outbox
 
 
 def _refuse(error: ForeignMessageError) -> str:
-    # Whose message it is, is not known, so no reader is told: a stranger's message must not be able to stop one.
+    # The sender is unknown, so no reader gets a report: a message from a stranger must not be able to stop a reader.
     metrics.refused("forged" if isinstance(error, ForgedMessageError) else "refused")
     log.warning("message_refused", error=error)
     return "refused"
 
 
-def _send_back(sink: Sink, message: object, error: OtherVersionError) -> str:
-    """Tell the reader, whose seal held: it sends the batch again until a worker takes it that can read it."""
+def _refuse_version(sink: Sink, message: object, error: OtherVersionError) -> str:
+    """Report the refusal; the seal was valid. The reader sends the batch again until a worker can read the message."""
     metrics.refused(Outcome.OTHER_VERSION.value)
-    address = Address.found_in(message, sink.settings.source)
+    address = BatchAddress.found_in(message, sink.settings.source)
     log.warning("message_refused", error=error, token=address.token if address else None)
     if address is not None:
         outcome = Outcome.OTHER_VERSION
-        _tell(sink, address, Report(outcome, address.token, address.sequence, error=error.message, todo=error.todo))
+        _report(sink, address, Report(outcome, address.token, address.sequence, error=error.message, todo=error.todo))
     return Outcome.OTHER_VERSION.value
 
 
 @contextmanager
 def alive(sink: Sink, message: Message) -> Iterator[None]:
-    """Renew the batch's sign of life during the block, from a thread: the block may wait for ClickHouse."""
-    over = threading.Event()
+    """Renew the batch's liveness key during the block, in a thread, since the block may wait for ClickHouse."""
+    ended = threading.Event()
     key = alive_key(message.source, message.token)
 
     def renew() -> None:
-        while not over.wait(ALIVE_S / 3):
-            # A Redis that is away cannot be told; the reader then sends the batch again, which is harmless.
+        while not ended.wait(ALIVE_S / 3):
+            # If Redis does not answer, the key expires and the reader sends the batch again, which is harmless.
             with suppress(TransientError):
                 sink.payloads.renew(key)
 
@@ -218,7 +221,7 @@ def alive(sink: Sink, message: Message) -> Iterator[None]:
     try:
         yield
     finally:
-        over.set()
+        ended.set()
         thread.join()
 
 
@@ -227,16 +230,17 @@ def _may_have_died(request: Any) -> bool:
 
 
 def write(sink: Sink, message: Message, *, again: bool = False) -> Report:
-    """Store one batch; return what became of it.
+    """Store one batch; return its outcome.
 
     Args:
-        sink: connections.
+        sink: settings and connections.
         message: the batch.
-        again: an earlier run of this very task may have died; of a batch that was sent again, another task's may.
+        again: whether an earlier run of this task may have died. If the batch was dispatched before, an earlier
+            dispatch's task may have died, too; `write` sees this in the message.
 
     Raises:
-        TransientError: try the same again.
-        ForeignMessageError: the payload is the one announced, but not one that a reader makes.
+        TransientError: repeat the same operation.
+        ForeignMessageError: the payload is the announced one, but no reader makes such a payload.
         FatalError: an operator is needed.
     """
     begun_at = time.monotonic()
@@ -255,9 +259,10 @@ def write(sink: Sink, message: Message, *, again: bool = False) -> Report:
     again = again or message.attempt > 0
 
     def store(part: Message, rows: bytes) -> None:
-        # A copy into a table of another name has nothing to do with what event_log holds.
-        # What an attempt that ran out of time had set aside is not tried again, or none would come to the end; and
-        # what another task of the same batch could store is not set aside.
+        # A copy into a table of another name is compared with that table, not with the event table.
+        # Both tables are compared for every part. So a retry after a timeout does not try again the rows that an
+        # earlier attempt has set aside, and makes progress. And a row that another task of this batch has stored is
+        # not set aside.
         tables = (events if message.table == letters else message.table, letters)
         with trace.span("db.insert", f"INSERT INTO {part.table}", db__system="clickhouse", rows=part.rows):
             timeout_s = sink.settings.insert_timeout_s
@@ -278,7 +283,7 @@ def write(sink: Sink, message: Message, *, again: bool = False) -> Report:
         raise
     except PoisonError as error:
         raise FatalError(
-            f"the dead letters refuse a row: {error}",
+            f"the table of dead letters refuses a row: {error}",
             code=error.code,
             todo=f"Compare {letters} with sql/clickhouse/0002_event_log_dead_letters.sql",
             exit_code=Exit.CLICKHOUSE_TABLE,
@@ -288,7 +293,8 @@ def write(sink: Sink, message: Message, *, again: bool = False) -> Report:
 
 
 def _superseded(message: Message, mirror: str | None) -> bool:
-    # The mirror in Redis saves the trip to ClickHouse where it is there; it is no fence, the insert statement has that.
+    # If the mirror of the epoch is in Redis, it saves the query in ClickHouse. It is not the fence: the fence is in the
+    # insert statement.
     return mirror is not None and mirror.isdecimal() and len(mirror) < _MAX_DIGITS and int(mirror) > message.epoch
 
 
@@ -297,10 +303,10 @@ def _fenced(sink: Sink, message: Message) -> bool:
     return newest is not None and newest.owner != message.owner
 
 
-def _tell(sink: Sink, message: Address, report: Report) -> None:
-    sign = alive_key(message.source, message.token)
-    drop = [message.payload_key, sign] if report.outcome in {Outcome.STORED, Outcome.STALE} else []
-    begun = sign if report.outcome is Outcome.BEGUN else None
+def _report(sink: Sink, message: BatchAddress, report: Report) -> None:
+    liveness = alive_key(message.source, message.token)
+    drop = [message.payload_key, liveness] if report.outcome in {Outcome.STORED, Outcome.STALE} else []
+    begun = liveness if report.outcome is Outcome.BEGUN else None
     key = stored_key(message.fence, message.epoch)
     line = sink.seal.line(key, report.to_json())
     for attempt in range(1, _REPORT_ATTEMPTS + 1):
@@ -314,4 +320,4 @@ def _tell(sink: Sink, message: Address, report: Report) -> None:
         else:
             metrics.reported(time.monotonic() - begun_at)
             return
-    # The reader hears nothing and sends the batch again: the token and the positions make that harmless.
+    # Without a report, the reader sends the batch again; the token and the positions make this harmless.

@@ -1,6 +1,6 @@
-"""The names of the Celery tasks of outhaul, for who sends them, who runs them and who checks messages.
+"""Nothing -> the names of outhaul's Celery tasks.
 
-Pure.
+Pure. The senders, the worker and the check of received messages share these names.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Date or time as Postgres prints it -> microseconds since 1970, where a ClickHouse column of this type can hold them.
+"""Date or time as Postgres prints it -> microseconds since 1970, or an error if the ClickHouse column cannot hold it.
 
-Pure. Nothing is clamped: ClickHouse would turn a time outside a column's range into one inside it without a word, so it
-never gets to see one. A time without a zone counts as UTC, as on the reader's way.
+Pure. No value is clamped: ClickHouse would silently replace a time outside a column's range by a time inside it, so a
+time outside the range is refused here. A time without a zone is UTC, as in the reader.
 
 Source: https://clickhouse.com/docs/sql-reference/data-types/datetime64
 """
@@ -29,7 +29,7 @@ _MONTHS_31, _FEBRUARY = frozenset({1, 3, 5, 7, 8, 10, 12}), 2
 _WIDE = (-25_567, 120_530)
 _RANGES_DAYS = {"DateTime64": _WIDE, "Date32": _WIDE, "Date": (0, 65_536)}
 _END_DATETIME_US = (1 << 32) * _SECOND_US
-# 1900-01-01 to the end of what 64 bits of nanoseconds hold, in whole seconds.
+# DateTime64(9) ends where 64 bits of nanoseconds end; rounded down to whole seconds.
 _END_NANOSECONDS_US = 9_223_372_036 * _SECOND_US
 
 
@@ -50,10 +50,10 @@ def microseconds(text: str, kind: str) -> int:
 
     Args:
         text: as Postgres prints it: `2026-01-01 00:00:00.5+00`, `0044-03-15 BC`, `infinity`.
-        kind: type of the ClickHouse column that is to hold it.
+        kind: type of the ClickHouse column.
 
     Raises:
-        PoisonError: it is no date or time, or the column cannot hold it.
+        PoisonError: the text is not a date or time, or the column cannot hold it.
     """
     value = None if text in {"infinity", "-infinity"} else _parsed(text)
     start, end = _range_us(bare(kind))
@@ -65,12 +65,12 @@ def microseconds(text: str, kind: str) -> int:
 def _parsed(text: str) -> int:
     match = _FORM.fullmatch(text)
     if match is None:
-        raise PoisonError(f"{text!r} is no date or time")
+        raise PoisonError(f"{text!r} is not a date or time")
     part = {name: int(match[name] or 0) for name in ("year", "month", "day", "hour", "minute", "second")}
     year = 1 - part["year"] if match["bc"] else part["year"]
     possible = 1 <= part["month"] <= _LAST_MONTH and 1 <= part["day"] <= _days_in(year, part["month"])
     if not possible or part["hour"] > _LAST_HOUR or max(part["minute"], part["second"]) > _LAST_MINUTE:
-        raise PoisonError(f"{text!r} is no date or time")
+        raise PoisonError(f"{text!r} is not a date or time")
     seconds = _days(year, part["month"], part["day"]) * 86_400
     seconds += part["hour"] * 3600 + part["minute"] * 60 + part["second"] - _offset_s(match["zone"])
     return seconds * _SECOND_US + int((match["fraction"] or "").ljust(6, "0"))
@@ -78,7 +78,7 @@ def _parsed(text: str) -> int:
 
 def _days(year: int, month: int, day: int) -> int:
     """Return days since 1970 in the proleptic Gregorian calendar; the year before 1 is 0."""
-    # Counting years from March puts the leap day at the end.
+    # If years begin in March, the leap day is the last day of a year.
     year, month = (year, month - 3) if month > _FEBRUARY else (year - 1, month + 9)
     return 365 * year + year // 4 - year // 100 + year // 400 + (153 * month + 2) // 5 + day - 719_469
 

@@ -1,8 +1,8 @@
-"""URL of a server -> what its TLS connections are made with; an error of theirs -> a refusal, where it is one.
+"""TLS files that a URL names -> checked; error of a TLS connection -> why TLS was refused, or None.
 
-Pure, but for a look whether the files that a URL names can be read. Certificates are always verified, and so are names:
-a URL has no word for less. A certificate that is refused will be refused again, so it stops whoever met it; whatever
-else breaks a TLS connection is the network's, and is tried again.
+Pure, except that `check_files` tests whether files can be read. Clients always verify certificates and host names; no
+option of a URL turns this off. A refused certificate would be refused again, so it is a fatal error. Any other failure
+of a TLS connection is a network error, and is retried.
 
 Source: https://docs.python.org/3/library/ssl.html#exceptions
 """
@@ -17,7 +17,8 @@ from outhaul.sink.errors import Exit, FatalError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-# In OpenSSL's names of errors: of certificates, alerts about them, files that hold none, and a server without TLS.
+# Parts of OpenSSL's error names: for refused certificates, alerts about certificates, files without a certificate, and
+# servers without TLS.
 _REFUSALS = (
     "CERTIFICATE", "UNKNOWN_CA", "HANDSHAKE_FAILURE", "PROTOCOL_VERSION", "WRONG_VERSION", "PEM", "NO_START_LINE",
     "KEY_VALUES_MISMATCH",
@@ -25,30 +26,35 @@ _REFUSALS = (
 
 
 def why_refused(error: BaseException) -> str | None:
-    """Return why TLS was refused, if that is what the error, or one that it came of, says."""
-    for one in _came_of(error):
+    """Return why TLS was refused, if the error or one of its causes is a TLS refusal; else None."""
+    for one in _with_causes(error):
         if isinstance(one, ssl.SSLCertVerificationError):
             return f"its certificate is refused: {one.verify_message}"
-        if isinstance(one, ssl.SSLError) and any(word in (one.reason or "") for word in _REFUSALS):
+        if isinstance(one, ssl.SSLError) and any(part in (one.reason or "") for part in _REFUSALS):
             return f"TLS is refused: {(one.reason or '').replace('_', ' ').lower()}"
     return None
 
 
 def refusal(server: str, why: str, example: str) -> FatalError:
-    """Return the error for a server whose certificate, or which ours, is not accepted."""
+    """Return the error for a server whose certificate the client refuses, or that refuses the client's certificate."""
     return FatalError(f"{server}: {why}", todo=f"Renew the certificate, or name the CA that signed it: {example}")
 
 
 def check_files(variable: str, options: Mapping[str, str], names: tuple[str, ...]) -> None:
-    """Check that the files of certificates and keys that a URL names can be read.
+    """Check that this process can read the certificate and key files that a URL names.
+
+    Args:
+        variable: environment variable of the URL, for the message.
+        options: the URL's options.
+        names: those of the options whose value is a path.
 
     Raises:
-        FatalError: one cannot.
+        FatalError: one file cannot be read.
     """
     for name in names:
         if path := options.get(name):
             try:
-                with open(path, "rb"):  # noqa: PTH123 - the path is the user's own text, and stays it in the message
+                with open(path, "rb"):  # noqa: PTH123 - the message shows the path exactly as the user wrote it
                     pass
             except OSError as error:
                 raise FatalError(
@@ -58,7 +64,7 @@ def check_files(variable: str, options: Mapping[str, str], names: tuple[str, ...
                 ) from None
 
 
-def _came_of(error: BaseException) -> Iterator[BaseException]:
+def _with_causes(error: BaseException) -> Iterator[BaseException]:
     seen: list[BaseException] = []
     waiting: list[object] = [error]
     while waiting:

@@ -17,7 +17,7 @@ from outhaul.cdc_reader.postgres.preflight import check_clickhouse
 from outhaul.cdc_reader.session.pause_requests import ask, keep
 from outhaul.cdc_reader.session.reader_state import ReaderState
 from outhaul.sink.errors import TransientError
-from outhaul.sink.redis_keys import heard_key, reader_key
+from outhaul.sink.redis_keys import pause_known_key, reader_key
 
 if TYPE_CHECKING:
     from outhaul.cdc_reader.session.pause import Pause
@@ -94,7 +94,7 @@ def _request(
     reason: str,
     wait_s: float,
 ) -> PauseResult:
-    marks = [heard_key(stream.fence) for stream in settings.streams()]
+    marks = [pause_known_key(stream.fence) for stream in settings.streams()]
     payloads.text(marks[0])
     check_clickhouse(settings, clickhouse)
     keep(clickhouse, settings, is_paused=is_paused, for_s=for_s, by=_user_at_host(), reason=reason)

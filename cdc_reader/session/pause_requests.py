@@ -14,7 +14,7 @@ import structlog
 
 from outhaul.cdc_reader.session.pause import Pause, Wished
 from outhaul.sink.errors import TransientError
-from outhaul.sink.redis_keys import heard_key
+from outhaul.sink.redis_keys import pause_known_key
 from outhaul.sink.sql import query
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def heed(events: Events, payloads: Payloads, fence: str, ask_newest: Callable[[]
         SessionOverError: the session ends.
         PipelineError: ClickHouse or Redis refuses.
     """
-    mark, is_known, last = heard_key(fence), False, Wished()
+    mark, is_known, last = pause_known_key(fence), False, Wished()
     while True:
         try:
             if not is_known or payloads.text(mark) is None:

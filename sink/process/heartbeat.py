@@ -16,7 +16,7 @@ from celery.signals import task_postrun, task_prerun
 
 from outhaul.sink.errors import PipelineError
 from outhaul.sink.redis.payloads import PULSE_S, Payloads
-from outhaul.sink.redis_keys import ANY, pulse_key
+from outhaul.sink.redis_keys import ANY_WORKER, pulse_key
 
 if TYPE_CHECKING:
     from outhaul.sink.app import SinkApp
@@ -34,7 +34,7 @@ def _begin(task_id: str, task: Any, **_: object) -> None:
     app: SinkApp = task.app
     over = _over[task_id] = threading.Event()
     # Also for a task that takes no time: the watchdog asks whether any task begins at all.
-    keys = [pulse_key(app.settings.source, name) for name in (str(task.request.hostname), ANY)]
+    keys = [pulse_key(app.settings.source, name) for name in (str(task.request.hostname), ANY_WORKER)]
     if id(app) not in _payloads:
         _payloads[id(app)] = Payloads(app.settings.redis_url.get_secret_value(), app.settings.source)
     threading.Thread(target=_renew, args=(_payloads[id(app)], keys, over), name="outhaul-pulse", daemon=True).start()

@@ -15,7 +15,7 @@ from redis.crc import key_slot
 from redis.utils import str_if_bytes
 
 from outhaul.sink import redis_keys
-from outhaul.sink.redis_url import Address, Kind, Server
+from outhaul.sink.redis_url import Kind, RedisAddress, Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -52,7 +52,7 @@ class Answer:
 class Search:
     """What is looked for, and how to ask for it; `tls` as redis-py takes it, empty without."""
 
-    address: Address
+    address: RedisAddress
     source: str
     tls: dict[str, Any] = field(repr=False)
 

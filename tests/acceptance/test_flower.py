@@ -122,7 +122,7 @@ def test_a_batch_is_found_by_its_id_from_the_logs_whatever_becomes_of_it(
     retried = web.task(retrying["task"], "SUCCESS")
     assert (retried["retries"], retried["runtime"] > 0) == (1, True)
     assert f"#{retrying['batch']}: 1 rows" in retried["args"]
-    assert "a test has laid" in retried["exception"]
+    assert "a test has assigned" in retried["exception"]
 
     # It fails, for an operator to mend.
     world.clickhouse.command("RENAME TABLE event_log TO elsewhere")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from outhaul.sink.redis_keys import ANY, pulse_key
+from outhaul.sink.redis_keys import ANY_WORKER, pulse_key
 from tests.acceptance.commands import outhaul
 from tests.conftest import OUTHAUL, World
 
@@ -118,7 +118,7 @@ def test_it_shows_rates_then_what_is_wrong_and_that_it_is_over(running: World) -
         assert len(screen.splitlines()) <= 24
         running.pipeline.kill("worker")
         # Its last sign of life holds for ten seconds.
-        running.payloads.drop([pulse_key(running.settings.source, ANY)])
+        running.payloads.drop([pulse_key(running.settings.source, ANY_WORKER)])
         running.insert(5)
         terminal.shows(lambda screen: "no worker takes them" in screen and "1 wrong" in screen)
         running.pipeline.start("worker")

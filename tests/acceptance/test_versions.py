@@ -78,7 +78,7 @@ def test_a_batch_of_a_newer_reader_waits_for_a_worker_that_can_read_it_and_is_st
         what="it is refused, sent again, and refused again",
     )
     assert (world.stored(), world.confirmed()) == (0, confirmed)
-    said = "a batch message of version 4 came to a worker that reads 2 and 3: the worker is older than who sent it"
+    said = "a batch message of version 4 came to a worker that reads 2 and 3: the worker is older than the sender"
     for log in (world.pipeline.log("worker"), world.pipeline.log("reader")):
         assert said in log
         assert "Upgrade the workers" in log

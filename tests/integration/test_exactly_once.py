@@ -16,7 +16,7 @@ from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.clickhouse_errors import POISON, THROW_IF, TRANSIENT
 from outhaul.sink.errors import Exit, FatalError, PipelineError, PoisonError, TransientError
 from outhaul.sink.fence import newest_epoch, raise_epoch
-from outhaul.sink.insert import _WHEN, contents_of, insert, parameters
+from outhaul.sink.insert import _WITHIN_TIMES, contents_of, insert, parameters
 from outhaul.sink.position import History, Lsn, Position
 from outhaul.sink.quarantine import dead_letter
 from tests.conftest import World, until
@@ -214,7 +214,7 @@ def test_what_is_asked_for_is_read_from_few_parts(world: World) -> None:
         send(world, batch_of(world, records))
     batch = batch_of(world, rows(10, lsn=900, months=1))
     contents = contents_of(batch.payload)
-    question = sql.query("unless_stored", stored=sql.query("stored_within", table="event_log", when=_WHEN))
+    question = sql.query("unless_stored", stored=sql.query("stored_within", table="event_log", when=_WITHIN_TIMES))
     select = question[question.index("SELECT") : question.rindex(")")]
     bound = parameters(message_of(world, batch), contents)
     plan = "\n".join(line for (line,) in world.clickhouse.rows(f"EXPLAIN indexes = 1 {select}", parameters=bound))

@@ -16,7 +16,7 @@ from outhaul.sink.batch import MESSAGE_VERSION, Batch, Message
 from outhaul.sink.errors import Exit, ForeignMessageError
 from outhaul.sink.letters.retry_message import ORDER_VERSION, Order, places
 from outhaul.sink.letters.retry_task import Fate, Word
-from outhaul.sink.message_version import Address, OtherVersionError
+from outhaul.sink.message_version import BatchAddress, OtherVersionError
 from outhaul.sink.position import Lsn, Position
 from outhaul.sink.report import Outcome, Report
 from outhaul.sink.seal import Seal
@@ -70,7 +70,7 @@ def test_messages_of_the_release_before_are_read() -> None:
 
 
 def test_a_field_that_its_version_does_not_have_is_refused() -> None:
-    with pytest.raises(ForeignMessageError, match="other fields"):
+    with pytest.raises(ForeignMessageError, match="has unexpected or missing fields"):
         Message.from_json(golden("batch_2") | {"branch": "event_log"}, "event_log")
     with pytest.raises(ForeignMessageError, match="none of ours"):
         Order.from_json(golden("retry_message_1") | {"branch": "event_log"}, "outhaul", "event_log")
@@ -83,15 +83,15 @@ def test_other_versions_are_refused_by_name_and_their_readers_are_found(version:
     other = MESSAGE.to_json() | {"version": version, "hue": 7}
     with pytest.raises(OtherVersionError, match=rf"version {version} came to a worker that reads 2 and 3.*{who}"):
         Message.from_json(other, "event_log")
-    assert Address.found_in(other, "outhaul") == Address("outhaul", "copy", 7, 41, TOKEN)
+    assert BatchAddress.found_in(other, "outhaul") == BatchAddress("outhaul", "copy", 7, 41, TOKEN)
 
 
 @pytest.mark.parametrize(
     "change", [{"source": "other"}, {"token": "x"}, {"epoch": -1}, {"lane": "a/b"}, {"sequence": "1"}]
 )
 def test_what_has_no_address_of_ours_is_answered_nowhere(change: dict[str, Any]) -> None:
-    assert Address.found_in(MESSAGE.to_json() | {"version": 9} | change, "outhaul") is None
-    assert Address.found_in(None, "outhaul") is None
+    assert BatchAddress.found_in(MESSAGE.to_json() | {"version": 9} | change, "outhaul") is None
+    assert BatchAddress.found_in(None, "outhaul") is None
 
 
 @pytest.mark.parametrize("version", [None, "3", True, 0, -1, 3.0, 1 << 63])
@@ -137,7 +137,7 @@ def test_places_in_redis_and_seals_are_the_same_in_all_releases() -> None:
         "payload": MESSAGE.payload_key,
         "stored": redis_keys.stored_key(MESSAGE.fence, 7),
         "alive": redis_keys.alive_key("outhaul", TOKEN),
-        "pulse": redis_keys.pulse_key("outhaul", redis_keys.ANY),
+        "pulse": redis_keys.pulse_key("outhaul", redis_keys.ANY_WORKER),
         "epoch": redis_keys.epoch_key(fence),
         "reader": redis_keys.reader_key(fence),
         "letters": redis_keys.letters_key("outhaul", RUN),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from outhaul.cdc_reader.operate.doctor.finding import Finding, fail, fine, warn
-from outhaul.sink.schema import widen
+from outhaul.sink.schema import window_statement
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,7 +95,7 @@ def window(table: Table, max_in_flight: int, check: str = "tokens") -> Finding:
     """Judge how many tokens a table remembers, compared with the batches that may be in flight."""
     tokens = table.token_window
     name = "replicated_deduplication_window" if table.is_replicated else "non_replicated_deduplication_window"
-    todo = widen(table.name).replace("non_replicated_deduplication_window", name)
+    todo = window_statement(table.name).replace("non_replicated_deduplication_window", name)
     found = f"{name} = {tokens}, {max_in_flight} batches in flight"
     if tokens <= max_in_flight:
         return fail(check, f"{found}: a batch that is sent twice at the same time would be stored twice", todo)

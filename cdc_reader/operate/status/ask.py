@@ -13,7 +13,7 @@ from outhaul.cdc_reader.outbox.heal_due import due
 from outhaul.cdc_reader.session.pause_requests import ask
 from outhaul.cdc_reader.session.reader_state import ReaderState
 from outhaul.cdc_reader.slots import retained_wal
-from outhaul.sink.redis_keys import ANY, pulse_key, reader_key, reconnecting_key, standby_key
+from outhaul.sink.redis_keys import ANY_WORKER, pulse_key, reader_key, reconnecting_key, standby_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -106,7 +106,7 @@ def ask_redis(payloads: Payloads, stream: Stream) -> RedisState:
 def _is_worked(payloads: Payloads, settings: Settings) -> bool:
     for wait_s in (0.0, _SECOND_LOOK_S):
         time.sleep(wait_s)
-        if payloads.text(pulse_key(settings.source, ANY)) or not payloads.length(settings.queue_key):
+        if payloads.text(pulse_key(settings.source, ANY_WORKER)) or not payloads.length(settings.queue_key):
             return True
     return False
 
