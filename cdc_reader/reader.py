@@ -25,7 +25,6 @@ from outhaul.cdc_reader.capture.dispatch import Dispatcher
 from outhaul.cdc_reader.postgres.connect import check_may_stream, check_stream, connect_stream, open_stream, renamed
 from outhaul.cdc_reader.postgres.errors import SlotHeldError
 from outhaul.cdc_reader.postgres.preflight import Server, check_clickhouse, check_postgres, check_redis, check_slot
-from outhaul.cdc_reader.postgres.slot import confirmed_lsn
 from outhaul.cdc_reader.postgres.slot_view import slot_facts
 from outhaul.cdc_reader.postgres.timelines import Past
 from outhaul.cdc_reader.session import memory_tuning
@@ -41,6 +40,7 @@ from outhaul.sink.app import SinkApp, make_app
 from outhaul.sink.backoff import backoff_s
 from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.errors import Exit, FatalError, PipelineError, TransientError
+from outhaul.sink.position import NO_LSN
 from outhaul.sink.redis.payloads import Payloads
 from outhaul.sink.redis_keys import reconnecting_key
 from outhaul.sink.telemetry import log_context, sentry
@@ -182,11 +182,11 @@ def _open(
         link.start(binary=binary)
         # Asked after the slot is ours: before that, another reader could still move it.
         with connect_stream(settings) as conn:
-            confirmed = confirmed_lsn(conn, stream.slot)
             facts = slot_facts(conn, stream)
     except BaseException:
         link.close()
         raise
+    confirmed = (facts and facts.confirmed) or NO_LSN
     past = Past(ended, slot_was_synced=facts is not None and facts.synced, witness=watch.witness)
     url = settings.clickhouse_url.get_secret_value()
     asking = ClickHouse(url, timeout_s=_ASK_TIMEOUT_S)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from outhaul.cdc_reader.outbox.heal import ASK_TIMEOUT_S
 from outhaul.cdc_reader.outbox.table_shape import describe
-from outhaul.cdc_reader.postgres.preflight import connect
+from outhaul.cdc_reader.postgres.connect import connect_primary
 from outhaul.sink import schema
 from outhaul.sink.clickhouse import ClickHouse
 
@@ -27,7 +27,7 @@ def both_sides(settings: Settings) -> Iterator[ClickHouse]:
     Raises:
         PipelineError: a table is missing, or a server refuses or does not answer.
     """
-    with connect(settings.postgres_dsn.get_secret_value()) as conn:
+    with connect_primary(settings) as conn:
         for outbox in settings.outboxes():
             describe(conn, outbox, settings.undivided)
     clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=ASK_TIMEOUT_S)

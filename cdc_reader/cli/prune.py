@@ -17,7 +17,8 @@ from outhaul.cdc_reader.cli.confirmation import consent
 from outhaul.cdc_reader.operate.pruning.outbox_table import OutboxTable, paused
 from outhaul.cdc_reader.operate.pruning.prune import BATCH, PruneRequest, Report
 from outhaul.cdc_reader.operate.pruning.prune import prune as make_pass
-from outhaul.cdc_reader.postgres.preflight import check_clickhouse, connect
+from outhaul.cdc_reader.postgres.connect import connect_primary
+from outhaul.cdc_reader.postgres.preflight import check_clickhouse
 from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.errors import Exit, FatalError, TransientError
 from outhaul.sink.settings import Outbox, Settings, load
@@ -110,7 +111,7 @@ def _request(
 
 def _agree(outbox: Outbox, request: PruneRequest, *, yes: bool) -> None:
     cutoff = request.cutoff(datetime.now(UTC))
-    with connect(outbox.settings.postgres_dsn.get_secret_value()) as conn:
+    with connect_primary(outbox.settings) as conn:
         table = OutboxTable(conn, outbox, dry_run=request.dry_run)
         count = table.count_old(cutoff)
         name = table.name
@@ -131,7 +132,7 @@ def _check(settings: Settings) -> ClickHouse:
 
 
 def _pass(outbox: Outbox, request: PruneRequest, stop: Callable[[], bool]) -> Report:
-    with connect(outbox.settings.postgres_dsn.get_secret_value()) as conn:
+    with connect_primary(outbox.settings) as conn:
         return make_pass(
             OutboxTable(conn, outbox, dry_run=request.dry_run), _check(outbox.settings), outbox, request, stop
         )

@@ -19,8 +19,8 @@ from outhaul.cdc_reader.operate.setup import (
     print_sql,
     rebind,
 )
-from outhaul.cdc_reader.postgres.connect import connect_stream
-from outhaul.cdc_reader.postgres.preflight import check_server, connect
+from outhaul.cdc_reader.postgres.connect import connect_primary, connect_stream
+from outhaul.cdc_reader.postgres.preflight import check_server
 from outhaul.cdc_reader.slots.plan import count_unread
 from outhaul.cdc_reader.slots.reshard import begin, end, former_streams, unfinished
 from outhaul.sink.clickhouse import ClickHouse
@@ -88,7 +88,7 @@ def setup(
 
 
 def _former(settings: Settings) -> list[Stream]:
-    with connect(settings.postgres_dsn.get_secret_value()) as conn:
+    with connect_primary(settings) as conn:
         check_server(conn)
     with connect_stream(settings) as conn:
         return former_streams(conn, settings)

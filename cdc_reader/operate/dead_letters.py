@@ -14,10 +14,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, LiteralString
 
 import kombu.exceptions
-import psycopg
 
-from outhaul.cdc_reader.postgres.errors import error_of
-from outhaul.cdc_reader.postgres.preflight import connect
+from outhaul.cdc_reader.postgres.connect import connect_primary
 from outhaul.sink.app import SinkApp, make_app
 from outhaul.sink.errors import Exit, FatalError, PoisonError, TransientError
 from outhaul.sink.letters import dead_letters
@@ -175,13 +173,10 @@ def hex_columns(outbox: Outbox) -> tuple[str, ...]:
     Raises:
         PipelineError: Postgres refuses or does not answer, or has no outbox.
     """
-    with connect(outbox.settings.postgres_dsn.get_secret_value()) as conn:
-        try:
-            there = conn.execute("SELECT to_regclass(%s) IS NOT NULL AS there", [outbox.sql_table]).fetchone()
-            rows = conn.execute(_BYTEA, [outbox.sql_table]).fetchall()
-        except psycopg.Error as error:
-            raise error_of(error.sqlstate, str(error)) from error
-    if not there or not there["there"]:
+    with connect_primary(outbox.settings) as conn:
+        is_there = conn.fetch_value("SELECT to_regclass(%s) IS NOT NULL", [outbox.sql_table])
+        rows = conn.fetch(_BYTEA, [outbox.sql_table])
+    if not is_there:
         raise FatalError(
             f"Postgres has no table {outbox.table}",
             todo="Set OUTHAUL_TABLE to your outbox, as schema.table",

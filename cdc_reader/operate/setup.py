@@ -7,17 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, LiteralString
 
-import psycopg
-
 from outhaul.cdc_reader.outbox.heal_due import note_due
-from outhaul.cdc_reader.postgres.connect import check_stream, connect_stream, is_elsewhere
-from outhaul.cdc_reader.postgres.errors import error_of
-from outhaul.cdc_reader.postgres.preflight import Server, check_server, check_shards, connect
+from outhaul.cdc_reader.postgres.connect import check_stream, connect_primary, connect_stream, is_elsewhere
+from outhaul.cdc_reader.postgres.errors import LockedError, NotAllowedError, SlowError
+from outhaul.cdc_reader.postgres.preflight import Server, check_server, check_shards
 from outhaul.cdc_reader.postgres.slot_view import slot_facts
 from outhaul.cdc_reader.slots.change import CREATES_WITHIN_S, restart
 from outhaul.cdc_reader.slots.create import create
 from outhaul.sink import schema
-from outhaul.sink.errors import FatalError
+from outhaul.sink.errors import FatalError, PipelineError
 from outhaul.sink.fence import newest_epoch
 from outhaul.sink.position import NO_LSN
 from outhaul.sink.sql import MARK, names, number_in, schema_number, statement
@@ -63,8 +61,8 @@ def check_not_newer(clickhouse: ClickHouse, settings: Settings) -> None:
         FatalError: a newer release has; nothing was changed.
         PipelineError: a server refuses or does not answer.
     """
-    with connect(settings.postgres_dsn.get_secret_value()) as conn:
-        comments = conn.execute(_APPLIED).fetchall()
+    with connect_primary(settings) as conn:
+        comments = conn.fetch(_APPLIED)
     applied = {
         "postgres": max((number_in(row["said"]) for row in comments), default=0),
         "clickhouse": schema.applied(clickhouse, settings),
@@ -91,22 +89,29 @@ def apply_postgres(settings: Settings, tell: Callable[[str], None], *, without_s
     Raises:
         PipelineError: Postgres refuses or does not answer.
     """
-    with connect(settings.postgres_dsn.get_secret_value()) as conn:
+    with connect_primary(settings) as conn:
         check_shards(settings, check_server(conn)["version"])
         check_stream(settings, Server(0))
-        conn.add_notice_handler(lambda notice: tell(notice.message_primary or ""))
+        conn.on_notice(tell)
         for name, text in postgres_ddl(settings):
             if name == _SLOT and (without_slots or is_elsewhere(settings)):
                 continue
             try:
-                conn.execute(text.encode())
-            except psycopg.Error as error:
-                raise error_of(
-                    error.sqlstate, f"{name}: {error}", slot=settings.slot, publication=settings.publication
-                ) from error
+                conn.execute(text)
+            except PipelineError as error:
+                raise _refused(error, name) from error
             tell(name)
     if is_elsewhere(settings) and not without_slots:
         _create_slots(settings, tell)
+
+
+def _refused(error: PipelineError, name: str) -> PipelineError:
+    todo = error.todo
+    if isinstance(error, NotAllowedError):
+        todo = "Run `outhaul setup` as a role that may, or give your DBA what `outhaul setup --print-sql` prints"
+    elif isinstance(error, LockedError | SlowError):
+        todo = "Another session may keep a lock on the table (pg_locks); then run `outhaul setup` again"
+    return type(error)(f"{name}: {error.message}", todo=todo, exit_code=error.exit_code)
 
 
 def _create_slots(settings: Settings, tell: Callable[[str], None]) -> None:

@@ -13,15 +13,15 @@ import numpy as np
 
 from outhaul.cdc_reader.outbox import fingerprint
 from outhaul.cdc_reader.outbox.id_ranges import RANGE_IDS, Rows, Scope, StoredSide, TableSide
-from outhaul.cdc_reader.postgres.preflight import connect
+from outhaul.cdc_reader.postgres.query import connect
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from outhaul.cdc_reader.capture.frame import Ints
-    from outhaul.cdc_reader.outbox.id_ranges import Connection
     from outhaul.cdc_reader.outbox.snapshot import Line
     from outhaul.cdc_reader.outbox.table_shape import Shape
+    from outhaul.cdc_reader.postgres.query import Connection
     from outhaul.sink.clickhouse import ClickHouse
     from outhaul.sink.settings import Outbox
 

@@ -17,12 +17,11 @@ import structlog
 
 from outhaul.cdc_reader.outbox.compare import Comparison
 from outhaul.cdc_reader.outbox.delivery import Delivery
-from outhaul.cdc_reader.outbox.id_ranges import Scope, fetch
+from outhaul.cdc_reader.outbox.id_ranges import Scope
 from outhaul.cdc_reader.outbox.parallel import in_parallel
 from outhaul.cdc_reader.outbox.rows import Wanted, batches
 from outhaul.cdc_reader.outbox.table_shape import describe
-from outhaul.cdc_reader.postgres.errors import translated
-from outhaul.cdc_reader.postgres.preflight import connect
+from outhaul.cdc_reader.postgres.connect import connect_primary
 from outhaul.sink.app import make_app
 from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.errors import FatalError
@@ -46,7 +45,7 @@ log = structlog.get_logger("outhaul.copy")
 # Questions over whole tables may take long; they are not bound by the limit for inserts, in seconds.
 ASK_TIMEOUT_S = 600.0
 _SAMPLE = 100
-_LOCK: LiteralString = "SELECT pg_try_advisory_lock(hashtextextended(%s, 0)) AS ours"
+_LOCK: LiteralString = "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))"
 _HOLDER: LiteralString = """
     SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted
     AND (classid::int8 << 32 | objid::int8) = hashtextextended(%s, 0)"""
@@ -201,7 +200,7 @@ def _loads(found: Compared, max_rows: int, *, whole: bool) -> Iterator[Wanted]:
 
 
 def _shape(outbox: Outbox, stream: Stream) -> Shape:
-    with connect(outbox.settings.postgres_dsn.get_secret_value()) as conn:
+    with connect_primary(outbox.settings) as conn:
         return describe(conn, outbox, stream)
 
 
@@ -222,11 +221,11 @@ def _own_lane(
     settings = outbox.settings
     name = f"outhaul copy {settings.source}"
     payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
-    with translated(), connect(settings.postgres_dsn.get_secret_value()) as conn:
+    with connect_primary(settings) as conn:
         # The lock is the connection's, and goes with it.
-        if not fetch(conn, _LOCK, [name])[0]["ours"]:
-            holder = fetch(conn, _HOLDER, [name])
-            who = f" (process {holder[0]['pid']} of Postgres)" if holder else ""
+        if not conn.fetch_value(_LOCK, [name]):
+            holder = conn.fetch_value(_HOLDER, [name])
+            who = f" (process {holder} of Postgres)" if holder else ""
             raise FatalError(
                 f"another copy from the outbox of source {settings.source!r} is running{who}",
                 todo="Wait for it to end, or end it; it goes on from where it was when it is begun again",

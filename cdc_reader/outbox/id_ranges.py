@@ -9,26 +9,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import psycopg
-from psycopg.rows import tuple_row
 
 from outhaul.cdc_reader.capture import arrow
 from outhaul.cdc_reader.outbox import fingerprint
-from outhaul.cdc_reader.postgres.errors import error_of
 from outhaul.sink.sql import identifier, query
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    import numpy.typing as npt
-
     from outhaul.cdc_reader.capture.frame import Bools, Ints
     from outhaul.cdc_reader.outbox.table_shape import Shape
+    from outhaul.cdc_reader.postgres.query import Connection
     from outhaul.sink.clickhouse import ClickHouse
     from outhaul.sink.settings import Outbox
-
-    Connection: TypeAlias = psycopg.Connection[dict[str, Any]]
 
 RANGE_IDS = 1 << 16
 _TIME = "event_date_time"
@@ -90,7 +84,7 @@ class TableSide:
         Raises:
             PipelineError: Postgres refuses or does not answer.
         """
-        row = fetch(conn, f"SELECT min(id) AS first, max(id) AS last FROM {self._table}", [])[0]
+        row = conn.fetch(f"SELECT min(id) AS first, max(id) AS last FROM {self._table}")[0]
         return None if row["first"] is None else (row["first"], row["last"])
 
     def sums(self, conn: Connection, first: int, last: int) -> Sums:
@@ -99,8 +93,7 @@ class TableSide:
         Raises:
             PipelineError: Postgres refuses or does not answer.
         """
-        rows = fetch(
-            conn,
+        rows = conn.fetch(
             f"SELECT id / {RANGE_IDS} AS number, count(*) AS rows, sum({self._whole}) AS sum "
             f"FROM {self._table} WHERE {self._where()} GROUP BY 1",
             [first, last, *self._bound()],
@@ -114,13 +107,12 @@ class TableSide:
             PipelineError: Postgres refuses or does not answer.
         """
         rest = "0" if self._rest == self._whole else self._rest
-        numbers = _fetch_numbers(
-            conn,
+        found = conn.fetch_tuples(
             f"SELECT id::int8, {self._whole}, {rest}::int8, ({_TIME} IS NULL)::int::int8 "
             f"FROM {self._table} WHERE {self._where()} ORDER BY id",
             [first, last, *self._bound()],
         )
-        ids, whole, rest_, timeless = numbers.T
+        ids, whole, rest_, timeless = np.array(found, np.int64).reshape(-1, 4).T
         return Rows(ids, whole, whole if rest == "0" else rest_, timeless.astype(np.bool_))
 
     def those_there(self, conn: Connection, ids: Ints) -> Ints:
@@ -129,7 +121,7 @@ class TableSide:
         Raises:
             PipelineError: Postgres refuses or does not answer.
         """
-        rows = fetch(conn, f"SELECT id FROM {self._table} WHERE id = ANY(%s) ORDER BY id", [ids.tolist()])
+        rows = conn.fetch(f"SELECT id FROM {self._table} WHERE id = ANY(%s) ORDER BY id", [ids.tolist()])
         return np.array([row["id"] for row in rows], np.int64)
 
     def _where(self) -> str:
@@ -221,24 +213,3 @@ class StoredSide:
         times = {"since": self._scope.since, "until": self._scope.until}
         types = {"types": list(self._scope.types)} if self._scope.types else {}
         return bound | {name: time for name, time in times.items() if time is not None} | types
-
-
-def _fetch_numbers(conn: Connection, statement: str, bound: list[Any]) -> npt.NDArray[np.int64]:
-    """Return the rows of a query whose four columns are 64-bit numbers; of these there may be many."""
-    try:
-        cursor = conn.cursor(binary=True, row_factory=tuple_row)
-        return np.array(cursor.execute(statement.encode(), bound).fetchall(), np.int64).reshape(-1, 4)
-    except psycopg.Error as error:
-        raise error_of(error.sqlstate, str(error)) from error
-
-
-def fetch(conn: Connection, statement: str, bound: list[Any]) -> list[dict[str, Any]]:
-    """Return the rows of a query of ours.
-
-    Raises:
-        PipelineError: Postgres refuses or does not answer.
-    """
-    try:
-        return conn.execute(statement.encode(), bound or None).fetchall()
-    except psycopg.Error as error:
-        raise error_of(error.sqlstate, str(error)) from error

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import psycopg
 
 from outhaul.cdc_reader.capture.assemble import assembly_for
 from outhaul.cdc_reader.capture.column_types import Oid
@@ -23,7 +22,6 @@ from outhaul.cdc_reader.capture.message import Column
 from outhaul.cdc_reader.capture.stored_positions import NOTHING_STORED
 from outhaul.cdc_reader.outbox.copy_cells import is_trailer, strip_header, walk
 from outhaul.cdc_reader.outbox.table_shape import is_binary, quoted
-from outhaul.cdc_reader.postgres.errors import error_of
 from outhaul.sink.errors import FatalError
 
 if TYPE_CHECKING:
@@ -32,6 +30,7 @@ if TYPE_CHECKING:
     from outhaul.cdc_reader.capture.assemble import Assembled
     from outhaul.cdc_reader.capture.frame import Ints
     from outhaul.cdc_reader.outbox.table_shape import Shape
+    from outhaul.cdc_reader.postgres.query import Connection
     from outhaul.sink.position import Lsn
     from outhaul.sink.settings import Outbox
 
@@ -55,7 +54,7 @@ class Wanted:
 
 
 def batches(
-    conn: psycopg.Connection[dict[str, Any]], shape: Shape, wanted: Wanted, lsn: Lsn, outbox: Outbox, table: str
+    conn: Connection, shape: Shape, wanted: Wanted, lsn: Lsn, outbox: Outbox, table: str
 ) -> Iterator[Assembled]:
     """Read rows and yield them as batches, each within the bounds of the settings.
 
@@ -82,7 +81,7 @@ def batches(
     yield from assembly.finish()
 
 
-def _statement(shape: Shape, wanted: Wanted) -> bytes:
+def _statement(shape: Shape, wanted: Wanted) -> str:
     """Return the COPY; it binds no parameters, and its numbers are ours."""
     columns = [quoted(column.name) + ("" if is_binary(column) else "::text") for column in shape.columns]
     if wanted.whole:
@@ -93,27 +92,23 @@ def _statement(shape: Shape, wanted: Wanted) -> bytes:
         f"SELECT {', '.join(columns)}, {_COMMITTED_AT} FROM {shape.quoted_table} "
         f"WHERE {which} AND {shape.condition} ORDER BY id"
     )
-    return f"COPY ({query}) TO STDOUT (FORMAT binary)".encode()
+    return f"COPY ({query}) TO STDOUT (FORMAT binary)"
 
 
-def _runs(conn: psycopg.Connection[dict[str, Any]], statement: bytes) -> Iterator[Run]:
+def _runs(conn: Connection, statement: str) -> Iterator[Run]:
     """Carry out the COPY; a row is a message of the protocol, and is told from its neighbours by that."""
     run, first = Run(), True
-    try:
-        with conn.cursor() as cursor, cursor.copy(statement) as copy:
-            for chunk in copy:
-                message = bytes(chunk)
-                if first:
-                    message, first = strip_header(message), False
-                if not message or is_trailer(message):
-                    continue
-                run.data += message
-                run.lengths.append(len(message))
-                if len(run.data) >= _PIECE_BYTES:
-                    yield run
-                    run = Run()
-    except psycopg.Error as error:
-        raise error_of(error.sqlstate, str(error)) from error
+    for chunk in conn.copy(statement):
+        message = chunk
+        if first:
+            message, first = strip_header(message), False
+        if not message or is_trailer(message):
+            continue
+        run.data += message
+        run.lengths.append(len(message))
+        if len(run.data) >= _PIECE_BYTES:
+            yield run
+            run = Run()
     if run.lengths:
         yield run
 

@@ -17,21 +17,18 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, LiteralString
-
-import psycopg
-from psycopg import sql
+from typing import TYPE_CHECKING, LiteralString
 
 from outhaul.cdc_reader.postgres.connect import connect_stream
-from outhaul.cdc_reader.postgres.errors import error_of, translated
-from outhaul.cdc_reader.postgres.preflight import connect
-from outhaul.cdc_reader.postgres.slot import confirmed_lsn
+from outhaul.cdc_reader.postgres.query import connect
+from outhaul.cdc_reader.postgres.slot_view import confirmed_lsn
 from outhaul.sink.errors import Exit, FatalError, TransientError
 from outhaul.sink.position import Lsn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from outhaul.cdc_reader.postgres.query import Connection
     from outhaul.sink.settings import Settings, Stream
 
 # Records of the log begin at multiples of eight, so a position one below such a multiple is no commit's.
@@ -39,8 +36,9 @@ _ALIGNMENT = 8
 _POLL_S = 0.1
 
 _BEGIN: LiteralString = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_EXPORT: LiteralString = "SELECT pg_export_snapshot()"
 # A few bytes, under a prefix that no publication can have; what was visible before them was written before them.
-_MARK: LiteralString = "SELECT pg_logical_emit_message(false, 'outhaul mark', '')::text AS lsn"
+_MARK: LiteralString = "SELECT pg_logical_emit_message(false, 'outhaul mark', '')::text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +55,16 @@ class Line:
         return copied_lsn(self.lsn)
 
     @contextmanager
-    def look(self) -> Iterator[psycopg.Connection[dict[str, Any]]]:
+    def look(self) -> Iterator[Connection]:
         """Open a connection that sees the table's share, and nothing else.
 
         Raises:
             PipelineError: Postgres refuses or does not answer, or the snapshot is gone.
         """
-        with translated(), connect(self.dsn) as conn:
-            _execute(conn, _BEGIN)
-            _execute(conn, sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(self.snapshot)))
+        with connect(self.dsn) as conn:
+            conn.execute(_BEGIN)
+            # The statement takes no values; the name is Postgres' own.
+            conn.execute(f"SET TRANSACTION SNAPSHOT '{self.snapshot}'")
             yield conn
 
 
@@ -92,11 +91,11 @@ def behind_the_slot(
     """
     settings = streams[0].settings
     dsn = settings.postgres_dsn.get_secret_value()
-    with translated(streams[0].slot), connect(dsn) as holder:
-        _execute(holder, _BEGIN)
-        snapshot = _text(holder, "SELECT pg_export_snapshot() AS lsn")
+    with connect(dsn) as holder:
+        holder.execute(_BEGIN)
+        snapshot = holder.fetch_value(_EXPORT)
         with connect(dsn) as other:
-            mark = Lsn.parse(_text(other, _MARK))
+            mark = Lsn.parse(other.fetch_value(_MARK))
         with connect_stream(settings) as other:
             for stream in streams:
                 _wait_for_slot(other, stream.slot, mark, within_s, waiting)
@@ -111,14 +110,14 @@ def now(settings: Settings) -> Iterator[Line]:
         PipelineError: Postgres refuses or does not answer.
     """
     dsn = settings.postgres_dsn.get_secret_value()
-    with translated(), connect(dsn) as holder:
-        _execute(holder, _BEGIN)
-        snapshot = _text(holder, "SELECT pg_export_snapshot() AS lsn")
-        yield Line(dsn, snapshot, Lsn.parse(_text(holder, "SELECT pg_current_wal_insert_lsn()::text AS lsn")))
+    with connect(dsn) as holder:
+        holder.execute(_BEGIN)
+        snapshot = holder.fetch_value(_EXPORT)
+        yield Line(dsn, snapshot, Lsn.parse(holder.fetch_value("SELECT pg_current_wal_insert_lsn()::text")))
 
 
 def _wait_for_slot(
-    conn: psycopg.Connection[dict[str, Any]],
+    conn: Connection,
     slot: str,
     mark: Lsn,
     within_s: float,
@@ -140,18 +139,3 @@ def _wait_for_slot(
             )
         waiting(at, mark)
         time.sleep(_POLL_S)
-
-
-def _execute(conn: psycopg.Connection[dict[str, Any]], statement: LiteralString | sql.Composed) -> None:
-    try:
-        conn.execute(statement)
-    except psycopg.Error as error:
-        raise error_of(error.sqlstate, str(error)) from error
-
-
-def _text(conn: psycopg.Connection[dict[str, Any]], query: LiteralString) -> str:
-    try:
-        row = conn.execute(query).fetchone()
-    except psycopg.Error as error:
-        raise error_of(error.sqlstate, str(error)) from error
-    return str(next(iter((row or {}).values())))

@@ -8,16 +8,14 @@ Source: https://www.postgresql.org/docs/current/view-pg-publication-tables.html
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, LiteralString, cast
-
-import psycopg
+from typing import TYPE_CHECKING, LiteralString, cast
 
 from outhaul.cdc_reader.capture.column_types import IGNORED, Oid
 from outhaul.cdc_reader.capture.message import Column
-from outhaul.cdc_reader.postgres.errors import error_of
 from outhaul.sink.errors import Exit, FatalError
 
 if TYPE_CHECKING:
+    from outhaul.cdc_reader.postgres.query import Connection
     from outhaul.sink.settings import Outbox, Stream
 
 _KEY = "id"
@@ -69,7 +67,7 @@ def is_binary(column: Column) -> bool:
     return column.type_oid in _BINARY_TYPES
 
 
-def describe(conn: psycopg.Connection[dict[str, Any]], outbox: Outbox, stream: Stream) -> Shape:
+def describe(conn: Connection, outbox: Outbox, stream: Stream) -> Shape:
     """Ask the catalogue which columns and rows of the outbox the stream has.
 
     Raises:
@@ -77,13 +75,8 @@ def describe(conn: psycopg.Connection[dict[str, Any]], outbox: Outbox, stream: S
         PipelineError: Postgres refuses or does not answer.
     """
     names = {"table": outbox.sql_table, "publication": stream.publication}
-    try:
-        found = conn.execute(_COLUMNS, names).fetchall()
-        published = None
-        if conn.info.server_version >= _FIRST_WITH_LISTS:
-            published = conn.execute(_PUBLISHED, names).fetchone()
-    except psycopg.Error as error:
-        raise error_of(error.sqlstate, str(error), publication=stream.publication) from error
+    found = conn.fetch(_COLUMNS, names)
+    published = conn.fetch_one(_PUBLISHED, names) if conn.version >= _FIRST_WITH_LISTS else None
     if not found:
         raise FatalError(
             f"Postgres has no table {outbox.table}",

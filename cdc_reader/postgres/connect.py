@@ -8,18 +8,17 @@ Source: https://www.postgresql.org/docs/current/logicaldecoding-explanation.html
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, LiteralString
+from typing import TYPE_CHECKING, LiteralString
 
-import psycopg
-from psycopg.conninfo import conninfo_to_dict
-
-from outhaul.cdc_reader.postgres.errors import error_of, translated
-from outhaul.cdc_reader.postgres.preflight import Server, check_decodes, check_primary, connect
+from outhaul.cdc_reader.postgres.login import parameters
+from outhaul.cdc_reader.postgres.preflight import Server, check_decodes, check_primary, is_standby
+from outhaul.cdc_reader.postgres.query import connect
 from outhaul.cdc_reader.postgres.slot import Link, open_link
 from outhaul.sink.errors import Exit, FatalError, PipelineError
 from outhaul.sink.position import Lsn
 
 if TYPE_CHECKING:
+    from outhaul.cdc_reader.postgres.query import Connection
     from outhaul.sink.settings import Settings, Stream
 
 # What a standby has replayed is what it decodes; pg_current_wal_lsn() is an error there.
@@ -27,8 +26,7 @@ END_OF_LOG: LiteralString = "CASE WHEN pg_is_in_recovery() THEN pg_last_wal_repl
 
 _DECODES_SINCE = 160000
 _PRIMARYS, _STREAMS = "OUTHAUL_POSTGRES_DSN", "OUTHAUL_STREAM_DSN"
-_KIND: LiteralString = "SELECT pg_is_in_recovery() AS is_standby"
-_SYSTEM: LiteralString = "SELECT system_identifier::text AS id FROM pg_control_system()"
+_SYSTEM: LiteralString = "SELECT system_identifier::text FROM pg_control_system()"
 
 
 def is_elsewhere(settings: Settings) -> bool:
@@ -36,7 +34,16 @@ def is_elsewhere(settings: Settings) -> bool:
     return bool(settings.stream_dsn.get_secret_value())
 
 
-def connect_stream(settings: Settings, **extra: str) -> psycopg.Connection[dict[str, Any]]:
+def connect_primary(settings: Settings, **extra: str) -> Connection:
+    """Open an ordinary connection to the primary; `extra` as of `connect`.
+
+    Raises:
+        PipelineError: no answer, or the login is refused.
+    """
+    return connect(settings.postgres_dsn.get_secret_value(), **extra)
+
+
+def connect_stream(settings: Settings, **extra: str) -> Connection:
     """Open an ordinary connection to the server that has the slot; `extra` as of `connect`.
 
     Raises:
@@ -48,14 +55,14 @@ def connect_stream(settings: Settings, **extra: str) -> psycopg.Connection[dict[
         raise renamed(error, settings) from None
 
 
-def open_stream(stream: Stream) -> Link:
-    """Open a connection for replication to it, as `open_link`.
+def open_stream(stream: Stream, **extra: str) -> Link:
+    """Open a connection for replication to it; `extra` as of `connect`.
 
     Raises:
         PipelineError: no answer, or the login is refused.
     """
     try:
-        return open_link(stream.settings.slot_dsn, stream.slot, stream.publication)
+        return open_link(stream.settings.slot_dsn, stream.slot, stream.publication, **extra)
     except PipelineError as error:
         raise renamed(error, stream.settings) from None
 
@@ -70,11 +77,10 @@ def check_stream(settings: Settings, primary: Server) -> Server:
     if not is_elsewhere(settings):
         return primary
     check_one_host(settings)
-    with translated(), connect(settings.postgres_dsn.get_secret_value()) as ours, connect_stream(settings) as conn:
+    with connect_primary(settings) as ours, connect_stream(settings) as conn:
         check_may_stream(conn, settings)
         found = check_decodes(conn)
-        systems = [one.execute(_SYSTEM).fetchone() or {} for one in (ours, conn)]
-    check_same_cluster(systems[0].get("id"), systems[1].get("id"))
+        check_same_cluster(ours.fetch_value(_SYSTEM), conn.fetch_value(_SYSTEM))
     return Server(found["wal_sender_timeout_ms"] / 1000)
 
 
@@ -85,9 +91,9 @@ def check_one_host(settings: Settings) -> None:
         FatalError: it names several, or is malformed.
     """
     try:
-        host = str(conninfo_to_dict(settings.slot_dsn).get("host") or "")
-    except psycopg.Error as error:
-        raise renamed(error_of("28000", f"the DSN is malformed: {error}"), settings) from error
+        host = parameters(settings.slot_dsn).get("host", "")
+    except PipelineError as error:
+        raise renamed(error, settings) from None
     if is_elsewhere(settings) and "," in host:
         raise FatalError(
             f"{_STREAMS} names several servers ({host}), and each has slots of its own",
@@ -96,7 +102,7 @@ def check_one_host(settings: Settings) -> None:
         )
 
 
-def check_may_stream(conn: psycopg.Connection[dict[str, Any]], settings: Settings) -> None:
+def check_may_stream(conn: Connection, settings: Settings) -> None:
     """Check that a slot may be had there: on the primary, or on a standby that was named on purpose and can decode.
 
     Raises:
@@ -107,7 +113,7 @@ def check_may_stream(conn: psycopg.Connection[dict[str, Any]], settings: Setting
     if not is_elsewhere(settings):
         check_primary(conn)
         return
-    check_standby_version(conn.info.server_version, is_standby=is_standby(conn))
+    check_standby_version(conn.version, is_standby=is_standby(conn))
 
 
 def check_standby_version(number: int, *, is_standby: bool) -> None:
@@ -139,25 +145,13 @@ def check_same_cluster(primary: str | None, stream: str | None) -> None:
         )
 
 
-def is_standby(conn: psycopg.Connection[dict[str, Any]]) -> bool:
-    """Tell whether a server is in recovery.
-
-    Raises:
-        PipelineError: Postgres refuses or does not answer.
-    """
-    with translated():
-        return bool((conn.execute(_KIND).fetchone() or {}).get("is_standby"))
-
-
-def end_of_log(conn: psycopg.Connection[dict[str, Any]]) -> Lsn:
+def end_of_log(conn: Connection) -> Lsn:
     """Return where the log of a server ends; that of a standby, where what it has replayed does.
 
     Raises:
         PipelineError: Postgres refuses or does not answer.
     """
-    with translated():
-        row = conn.execute(f"SELECT ({END_OF_LOG})::text AS lsn").fetchone() or {}
-    return Lsn.parse(row["lsn"])
+    return Lsn.parse(conn.fetch_value(f"SELECT ({END_OF_LOG})::text"))
 
 
 def end_of_primary(settings: Settings, **extra: str) -> Lsn | None:
@@ -170,7 +164,7 @@ def end_of_primary(settings: Settings, **extra: str) -> Lsn | None:
     """
     if not is_elsewhere(settings):
         return None
-    with connect(settings.postgres_dsn.get_secret_value(), **extra) as conn:
+    with connect_primary(settings, **extra) as conn:
         return end_of_log(conn)
 
 

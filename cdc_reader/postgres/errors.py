@@ -1,7 +1,6 @@
 """SQLSTATE of Postgres -> which kind of error it is, and what the operator can do.
 
-Pure, but for `translated`, which meets the exceptions of the driver. As for ClickHouse: a code that nobody classified
-is fatal, and no answer at all is transient.
+Pure. As for ClickHouse: a code that nobody classified is fatal, and no answer at all is transient.
 
 Source: https://www.postgresql.org/docs/current/errcodes-appendix.html
 """
@@ -9,27 +8,25 @@ Source: https://www.postgresql.org/docs/current/errcodes-appendix.html
 from __future__ import annotations
 
 import re
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import psycopg
+from psycopg.pq import DiagnosticField
 
 from outhaul.sink import tls
 from outhaul.sink.errors import Exit, FatalError, PipelineError, TransientError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-SLOT_IN_USE = "55006"
+    from psycopg.pq.abc import PGresult
 
 MAKE_ANEW = "Make it anew: `outhaul slot reset --recreate`; what it skips is copied from the outbox"
 
-_UNDEFINED_OBJECT = "42704"
-_NOT_IN_STATE = "55000"
 _NO_PRIVILEGE = "42501"
 _LOGIN = {"28000", "28P01", "3D000"}
+_LOCKED = {"55P03", "40P01"}
+_CANCELLED = "57014"
+_NO_TABLE = {"3F000", "42P01"}
 
-# By class: connection, resources, operator intervention (shutdown, crash), system errors, internal deadlocks.
+# By class: connection, resources, operator intervention (shutdown, crash), system errors, serialisation.
 _TRANSIENT_CLASSES = {"08", "53", "57", "58", "40"}
 
 # libpq has neither code nor class for these, and says them in its own words, whatever the server's language is: of
@@ -45,55 +42,58 @@ class SlotHeldError(TransientError):
     """Another session streams from the slot; a standby reader waits for it."""
 
 
+class LockedError(TransientError):
+    """Another session keeps a lock; the statement changed nothing."""
+
+
+class SlowError(TransientError):
+    """A statement took longer than it may, and changed nothing."""
+
+
+class NotAllowedError(FatalError):
+    """The role lacks a right."""
+
+
 def error_of(sqlstate: str | None, message: str, *, slot: str = "", publication: str = "") -> PipelineError:
     """Return the error of the right kind.
 
     Args:
         sqlstate: five characters; None when there was no answer.
         message: Postgres' text, first line is kept.
-        slot: names the slot in the advice.
-        publication: names the publication in the advice.
+        slot: the slot that the statement is about, if it is about one.
+        publication: the publication that is streamed through the slot, once the stream has begun.
     """
     text = next(iter(message.strip().splitlines()), "no answer")
-    if sqlstate is None and _TLS_REFUSED.search(text):
-        return tls.refusal("Postgres", text, _EXAMPLE)
     if sqlstate is None:
-        return TransientError(
-            f"Postgres does not answer: {text}",
-            todo="Check that it runs and that OUTHAUL_POSTGRES_DSN reaches it",
-            exit_code=Exit.POSTGRES_UNREACHABLE,
-        )
-    if sqlstate == SLOT_IN_USE:
-        return SlotHeldError(
-            f"slot {slot!r} is held by another session: {text}",
-            todo="Another reader runs; stop it, or let this one wait as its standby",
-            exit_code=Exit.SLOT_HELD,
-        )
+        return _no_answer(text)
+    if slot and (found := _of_slot(sqlstate, text, slot, publication)) is not None:
+        return found
     if sqlstate in _LOGIN:
         return FatalError(
             f"Postgres refuses the login: {text}",
             todo="Check user, password and database in OUTHAUL_POSTGRES_DSN",
             exit_code=Exit.POSTGRES_LOGIN,
         )
+    if sqlstate in _LOCKED:
+        return LockedError(
+            f"Postgres: {text}", todo="Another session keeps the lock (pg_locks); try again when that has ended"
+        )
+    if sqlstate == _CANCELLED:
+        return SlowError(f"Postgres: {text}", exit_code=Exit.POSTGRES_UNREACHABLE)
     if sqlstate[:2] in _TRANSIENT_CLASSES:
         return TransientError(f"Postgres: {text}", exit_code=Exit.POSTGRES_UNREACHABLE)
     if sqlstate == _NO_PRIVILEGE:
-        return FatalError(
+        return NotAllowedError(
             f"Postgres: {text}",
             todo="Give the reader's role what it lacks: ALTER ROLE ... REPLICATION; GRANT outhaul_reader TO ...",
             exit_code=Exit.ROLE,
         )
-    if sqlstate == _UNDEFINED_OBJECT and "slot" in text:
-        return slot_missing(slot)
-    if sqlstate == _UNDEFINED_OBJECT:
+    if sqlstate in _NO_TABLE:
         return FatalError(
             f"Postgres: {text}",
-            todo=f"Publication {publication!r} must be older than slot {slot!r}: create it with `outhaul setup`; "
-            "if the slot is older, it has to be made anew",
-            exit_code=Exit.PUBLICATION_MISSING,
+            todo="Name the outbox in OUTHAUL_TABLE as schema.table; `outhaul setup` creates a table, but no schema",
+            exit_code=Exit.TABLE_MISSING,
         )
-    if sqlstate == _NOT_IN_STATE:
-        return slot_unusable(slot, text)
     return FatalError(
         f"Postgres ({sqlstate}): {text}",
         todo="The slot is kept; mend what the message names",
@@ -101,17 +101,42 @@ def error_of(sqlstate: str | None, message: str, *, slot: str = "", publication:
     )
 
 
-@contextmanager
-def translated(slot: str = "") -> Iterator[None]:
-    """Turn the driver's errors in the block into ours, also those of leaving a connection that broke meanwhile.
+def _no_answer(text: str) -> PipelineError:
+    if _TLS_REFUSED.search(text):
+        return tls.refusal("Postgres", text, _EXAMPLE)
+    return TransientError(
+        f"Postgres does not answer: {text}",
+        todo="Check that it runs and that OUTHAUL_POSTGRES_DSN reaches it",
+        exit_code=Exit.POSTGRES_UNREACHABLE,
+    )
 
-    Raises:
-        PipelineError: of the kind that Postgres' code says.
-    """
-    try:
-        yield
-    except psycopg.Error as error:
-        raise error_of(error.sqlstate, str(error), slot=slot) from error
+
+def _of_slot(sqlstate: str, text: str, slot: str, publication: str) -> PipelineError | None:
+    match sqlstate:
+        case "55006":
+            return SlotHeldError(
+                f"slot {slot!r} is held by another session: {text}",
+                todo="Another reader runs; stop it, or let this one wait as its standby",
+                exit_code=Exit.SLOT_HELD,
+            )
+        case "42704" if publication:
+            return FatalError(
+                f"Postgres: {text}",
+                todo=f"Publication {publication!r} must be older than slot {slot!r}: create it with `outhaul setup`; "
+                "if the slot is older, it has to be made anew",
+                exit_code=Exit.PUBLICATION_MISSING,
+            )
+        case "42704":
+            return slot_missing(slot)
+        case "55000":
+            return slot_unusable(slot, text)
+    return None
+
+
+def result_error(result: PGresult, *, slot: str = "", publication: str = "") -> PipelineError:
+    """Return the error of a command that the server refused; names as of `error_of`."""
+    state = result.error_field(DiagnosticField.SQLSTATE)
+    return error_of(state.decode() if state else None, result.get_error_message(), slot=slot, publication=publication)
 
 
 def slot_missing(slot: str) -> FatalError:

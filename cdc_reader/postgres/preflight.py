@@ -12,17 +12,15 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, LiteralString
 
-import psycopg
-from psycopg.rows import dict_row
-
-from outhaul.cdc_reader.postgres.errors import error_of, slot_missing, slot_unusable
-from outhaul.cdc_reader.postgres.slot import conninfo
+from outhaul.cdc_reader.postgres.errors import slot_missing, slot_unusable
+from outhaul.cdc_reader.postgres.query import connect
 from outhaul.cdc_reader.postgres.slot_view import slot_facts
 from outhaul.sink import schema
-from outhaul.sink.errors import Exit, FatalError, PipelineError, TransientError
+from outhaul.sink.errors import Exit, FatalError, TransientError
 from outhaul.sink.redis_keys import payload_key
 
 if TYPE_CHECKING:
+    from outhaul.cdc_reader.postgres.query import Connection
     from outhaul.sink.clickhouse import ClickHouse
     from outhaul.sink.redis.payloads import Payloads
     from outhaul.sink.settings import Settings, Stream
@@ -31,10 +29,6 @@ _OLDEST_VERSION = 140000
 # Row filters came then, without which a stream has no shards.
 _OLDEST_WITH_SHARDS = 150000
 _PRINTED = re.compile(r"::\w+|[()\s]")
-
-_NOT_NOW, _LOGIN_REFUSED = "57P03", "28000"
-# Starting up, shutting down, in recovery, not yet accepting connections; too many clients, slots kept for others.
-_NOT_NOW_WORDS = ("the database system is", "too many", "connection slots are reserved")
 
 _SERVER: LiteralString = """
     SELECT current_setting('server_version_num')::int AS version, current_setting('wal_level') AS wal_level,
@@ -68,47 +62,22 @@ class Server:
     wal_sender_timeout_s: float
 
 
-def connect(dsn: str, **extra: str) -> psycopg.Connection[dict[str, Any]]:
-    """Open an ordinary connection, autocommit, rows as dicts; `extra` are parameters of libpq that win over the DSN's.
-
-    Raises:
-        PipelineError: no answer, or the login is refused.
-    """
-    try:
-        return psycopg.connect(conninfo(dsn, **extra), autocommit=True, row_factory=dict_row)
-    except psycopg.Error as error:
-        raise connection_error(error) from error
-
-
-def connection_error(error: psycopg.Error) -> PipelineError:
-    """Return what a failed connection means; libpq gives no SQLSTATE for it, but the server's words are in the text."""
-    text = str(error)
-    state = error.sqlstate
-    if state is None and "FATAL:" in text:
-        state = _NOT_NOW if any(words in text for words in _NOT_NOW_WORDS) else _LOGIN_REFUSED
-    return error_of(state, text)
-
-
 def check_postgres(stream: Stream) -> Server:
-    """Check version, stream, role, table and publication.
+    """Check version, settings, role, table and publication.
 
     Raises:
         PipelineError: the first of them that is not as it must be.
     """
     names = {"tables": [outbox.sql_table for outbox in stream.settings.outboxes()], "publication": stream.publication}
     with connect(stream.settings.postgres_dsn.get_secret_value()) as conn:
-        try:
-            server = check_server(conn)
-            check_shards(stream.settings, server["version"])
-            there = conn.execute(
-                "SELECT to_regclass(name) IS NOT NULL AS it FROM unnest(%(tables)s::text[]) AS name", names
-            )
-            tables = [row["it"] for row in there.fetchall()]
-            publication = conn.execute(PUBLICATION, names).fetchone()
-        except psycopg.Error as error:
-            raise error_of(error.sqlstate, str(error), slot=stream.slot, publication=stream.publication) from error
-    for outbox, is_there in zip(stream.settings.outboxes(), tables, strict=True):
-        if not is_there:
+        server = check_server(conn)
+        check_shards(stream.settings, server["version"])
+        tables = conn.fetch(
+            "SELECT to_regclass(name) IS NOT NULL AS is_there FROM unnest(%(tables)s::text[]) AS name", names
+        )
+        publication = conn.fetch_one(PUBLICATION, names)
+    for outbox, found in zip(stream.settings.outboxes(), tables, strict=True):
+        if not found["is_there"]:
             raise FatalError(
                 f"Postgres has no table {outbox.table}",
                 todo="Create it with `outhaul setup`, or name yours in OUTHAUL_TABLE as schema.table",
@@ -118,7 +87,7 @@ def check_postgres(stream: Stream) -> Server:
     return Server(server["wal_sender_timeout_ms"] / 1000)
 
 
-def check_server(conn: psycopg.Connection[dict[str, Any]]) -> dict[str, Any]:
+def check_server(conn: Connection) -> dict[str, Any]:
     """Check version, wal_level and role; return what the server says of itself.
 
     Raises:
@@ -128,31 +97,36 @@ def check_server(conn: psycopg.Connection[dict[str, Any]]) -> dict[str, Any]:
     return check_decodes(conn)
 
 
-def check_decodes(conn: psycopg.Connection[dict[str, Any]]) -> dict[str, Any]:
+def check_decodes(conn: Connection) -> dict[str, Any]:
     """As `check_server`, of a server that may be a standby.
 
     Raises:
         FatalError: logical replication is not possible.
     """
-    server = conn.execute(_SERVER).fetchone() or {}
+    server = conn.fetch_one(_SERVER) or {}
     check_version(server["version"])
     check_wal_level(server["wal_level"])
     check_role(server["rolname"], may_replicate=server["may_replicate"])
     return server
 
 
-def check_primary(conn: psycopg.Connection[dict[str, Any]]) -> None:
+def is_standby(conn: Connection) -> bool:
+    """Tell whether a server is in recovery.
+
+    Raises:
+        PipelineError: Postgres refuses or does not answer.
+    """
+    return bool(conn.fetch_value("SELECT pg_is_in_recovery()"))
+
+
+def check_primary(conn: Connection) -> None:
     """Check that the server is no standby; one that is may be promoted soon.
 
     Raises:
         TransientError: it is one.
         PipelineError: Postgres refuses or does not answer.
     """
-    try:
-        row = conn.execute("SELECT pg_is_in_recovery() AS is_standby").fetchone()
-    except psycopg.Error as error:
-        raise error_of(error.sqlstate, str(error)) from error
-    if row and row["is_standby"]:
+    if is_standby(conn):
         raise TransientError(
             f"Postgres at {conn.info.host}:{conn.info.port} is a standby, and outhaul writes its marks to the primary",
             todo="Point OUTHAUL_POSTGRES_DSN at the primary, or name all servers there, as in "
@@ -257,7 +231,7 @@ def _is_filter(stream: Stream, found: str) -> bool:
     return _PRINTED.sub("", found) == _PRINTED.sub("", stream.row_condition)
 
 
-def check_slot(conn: psycopg.Connection[dict[str, Any]], stream: Stream) -> None:
+def check_slot(conn: Connection, stream: Stream) -> None:
     """Check that the slot is there, ours, and can be streamed from.
 
     Raises:

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psycopg
 from psycopg import pq
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from outhaul.cdc_reader.postgres.errors import error_of
+from outhaul.cdc_reader.postgres.errors import error_of, result_error
+from outhaul.cdc_reader.postgres.login import connect_replication
 from outhaul.cdc_reader.postgres.receive_buffer import Window
 from outhaul.cdc_reader.postgres.timelines import parse
-from outhaul.sink.position import NO_LSN, History, Lsn
+from outhaul.sink.position import History, Lsn
 
 if TYPE_CHECKING:
     from array import array
@@ -28,38 +28,9 @@ if TYPE_CHECKING:
 
     from outhaul.sink.errors import PipelineError
 
-# Text tuples must read the same whatever the role's or the database's settings are.
-_SESSION = "-c datestyle=ISO -c timezone=UTC -c intervalstyle=iso_8601 -c bytea_output=hex -c extra_float_digits=1"
-
-# A peer that vanished without a word is noticed by the kernel in about half a minute, also while nothing is read.
-_DEFAULTS: dict[str, str | int] = {
-    "application_name": "outhaul",
-    "connect_timeout": 10,
-    "keepalives": 1,
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 30_000,
-}
-
 # libpq grows its buffer for a large row and never shrinks it; as it starts, it takes no more than 16 KiB at a time.
 _BUFFER_BYTES = 1 << 20
 _ROW_BYTES = _BUFFER_BYTES - 1024
-
-
-def conninfo(dsn: str, **extra: str) -> str:
-    """Return the DSN with our defaults beneath and `extra` above it.
-
-    Raises:
-        PipelineError: the DSN is malformed.
-    """
-    try:
-        given = conninfo_to_dict(dsn)
-    except psycopg.Error as error:
-        raise error_of("28000", f"the DSN is malformed: {error}") from error
-    options = f"{_SESSION} {given.get('options') or ''}".strip()
-    ours = {"options": options, "client_encoding": "UTF8"}
-    return make_conninfo("", **{**_DEFAULTS, **given, **extra, **ours})
 
 
 class Link:
@@ -215,7 +186,7 @@ class Link:
         except psycopg.Error as error:
             raise error_of(None, str(error)) from error
         if result.status != expect:
-            raise self._refused(result)
+            raise result_error(result, slot=self._slot)
         return result
 
     def _ended(self, text: str = "the stream ended") -> PipelineError:
@@ -224,44 +195,14 @@ class Link:
             return error_of(None, text)
         result = self._pgconn.get_result()
         if result is not None and result.status == pq.ExecStatus.FATAL_ERROR:
-            return self._refused(result)
+            return result_error(result, slot=self._slot, publication=self._publication)
         return error_of(None, text)
 
-    def _refused(self, result: PGresult) -> PipelineError:
-        state = result.error_field(pq.DiagnosticField.SQLSTATE)
-        return error_of(
-            state.decode() if state else None,
-            result.get_error_message(),
-            slot=self._slot,
-            publication=self._publication,
-        )
 
-
-def open_link(dsn: str, slot: str, publication: str) -> Link:
-    """Connect for replication; waits ten seconds at most.
+def open_link(dsn: str, slot: str, publication: str, **extra: str) -> Link:
+    """Connect for replication; `extra` are parameters of libpq that win over the DSN's.
 
     Raises:
         PipelineError: no answer, or the login is refused.
     """
-    pgconn = pq.PGconn.connect(conninfo(dsn, replication="database").encode())
-    if pgconn.status != pq.ConnStatus.OK:
-        text = pgconn.get_error_message()
-        pgconn.finish()
-        # libpq keeps no SQLSTATE of a failed login; psycopg's ordinary connection, opened next, tells it.
-        raise error_of(None, text)
-    return Link(pgconn, slot, publication)
-
-
-def confirmed_lsn(conn: psycopg.Connection[dict[str, Any]], slot: str) -> Lsn:
-    """Return the position that the slot has confirmed.
-
-    Raises:
-        PipelineError: Postgres does not answer.
-    """
-    try:
-        row = conn.execute(
-            "SELECT confirmed_flush_lsn::text AS lsn FROM pg_replication_slots WHERE slot_name = %s", [slot]
-        ).fetchone()
-    except psycopg.Error as error:
-        raise error_of(error.sqlstate, str(error), slot=slot) from error
-    return Lsn.parse(row["lsn"]) if row and row["lsn"] else NO_LSN
+    return Link(connect_replication(dsn, **extra), slot, publication)

@@ -8,14 +8,13 @@ Source: https://www.postgresql.org/docs/current/view-pg-replication-slots.html
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import psycopg
-
-from outhaul.cdc_reader.postgres.errors import MAKE_ANEW, error_of
-from outhaul.sink.position import Lsn
+from outhaul.cdc_reader.postgres.errors import MAKE_ANEW
+from outhaul.sink.position import NO_LSN, Lsn
 
 if TYPE_CHECKING:
+    from outhaul.cdc_reader.postgres.query import Connection
     from outhaul.sink.settings import Stream
 
 _MINE = "pgoutput"
@@ -82,23 +81,20 @@ def cure_of(reason: str | None) -> str:
     return ""
 
 
-def slot_facts(conn: psycopg.Connection[dict[str, Any]], stream: Stream) -> SlotFacts | None:
+def slot_facts(conn: Connection, stream: Stream) -> SlotFacts | None:
     """Ask for the slot; None where there is none.
 
     Raises:
         PipelineError: Postgres refuses or does not answer.
     """
-    try:
-        row = conn.execute(
-            "SELECT *, database = current_database() AS here, "
-            # A standby keeps what it has received, replayed or not.
-            "(CASE WHEN pg_is_in_recovery() THEN greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) "
-            "ELSE pg_current_wal_lsn() END - restart_lsn)::int8 AS retained, pg_is_in_recovery() AS of_standby "
-            "FROM pg_replication_slots WHERE slot_name = %s",
-            [stream.slot],
-        ).fetchone()
-    except psycopg.Error as error:
-        raise error_of(error.sqlstate, str(error), slot=stream.slot) from error
+    row = conn.fetch_one(
+        "SELECT *, database = current_database() AS here, "
+        # A standby keeps what it has received, replayed or not.
+        "(CASE WHEN pg_is_in_recovery() THEN greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) "
+        "ELSE pg_current_wal_lsn() END - restart_lsn)::int8 AS retained, pg_is_in_recovery() AS of_standby "
+        "FROM pg_replication_slots WHERE slot_name = %s",
+        [stream.slot],
+    )
     if row is None:
         return None
     return SlotFacts(
@@ -116,3 +112,14 @@ def slot_facts(conn: psycopg.Connection[dict[str, Any]], stream: Stream) -> Slot
         synced=bool(row.get("synced")),
         of_standby=row["of_standby"],
     )
+
+
+def confirmed_lsn(conn: Connection, slot: str) -> Lsn:
+    """Return the position that the slot has confirmed; NO_LSN where there is no slot.
+
+    Raises:
+        PipelineError: Postgres refuses or does not answer.
+    """
+    query = "SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = %s"
+    found = conn.fetch_value(query, [slot])
+    return Lsn.parse(found) if found else NO_LSN

@@ -18,14 +18,13 @@ import os
 import socket
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, LiteralString
+from typing import TYPE_CHECKING, LiteralString
 
-import psycopg
 import structlog
 
 from outhaul.cdc_reader import metrics
 from outhaul.cdc_reader.postgres.connect import connect_stream
-from outhaul.cdc_reader.postgres.errors import translated
+from outhaul.cdc_reader.postgres.errors import NotAllowedError
 from outhaul.cdc_reader.session.reader_state import TTL_S
 from outhaul.sink.errors import FatalError, TransientError
 from outhaul.sink.redis.payloads import Payloads
@@ -34,6 +33,7 @@ from outhaul.sink.redis_keys import reader_key, standby_key
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from outhaul.cdc_reader.postgres.query import Connection
     from outhaul.cdc_reader.session.liveness import Signs
     from outhaul.sink.settings import Stream
 
@@ -64,7 +64,7 @@ _LOOK: LiteralString = """
 
 # Only the session that was looked at, and only if it has not been answered since.
 _END: LiteralString = """
-    SELECT pg_terminate_backend(pid) AS ended
+    SELECT pg_terminate_backend(pid)
     FROM pg_stat_activity AS activity LEFT JOIN pg_stat_replication AS senders USING (pid)
     WHERE pid = %s AND activity.backend_start::text = %s AND senders.reply_time::text IS NOT DISTINCT FROM %s"""
 
@@ -144,13 +144,13 @@ class Standby:
                 time.sleep(min(left_s, 0.1))
             if stopping():
                 return
-            with translated(self._stream.slot), connect_stream(self._stream.settings) as conn:
+            with connect_stream(self._stream.settings) as conn:
                 holder = _look(conn, self._stream.slot)
                 if holder is None:
                     return
                 wait_s = self._judge(conn, holder)
 
-    def _judge(self, conn: psycopg.Connection[dict[str, Any]], holder: Holder) -> float:
+    def _judge(self, conn: Connection, holder: Holder) -> float:
         """Look at the holder, end it if need be, and return how soon to look again, in seconds."""
         if self._ending is not None and replace(holder, waits=self._ending.waits) == self._ending:
             # A walsender has a last word, and waits for a client that does not read it; told again, it goes.
@@ -186,11 +186,11 @@ class Standby:
             self._redis_rests_until = now + _REDIS_REST_S
             return True
 
-    def _end(self, conn: psycopg.Connection[dict[str, Any]], holder: Holder, silent_s: float) -> bool:
+    def _end(self, conn: Connection, holder: Holder, silent_s: float) -> bool:
         facts = {"slot": self._stream.slot, "pid": holder.pid, "silent_s": round(silent_s, 1)}
         try:
             ended = _terminate(conn, holder)
-        except psycopg.errors.InsufficientPrivilege:
+        except NotAllowedError:
             if (key := (holder.pid, f"left {holder.began}")) not in self._said:
                 self._said.add(key)
                 log.warning(
@@ -208,11 +208,9 @@ class Standby:
         return True
 
 
-def _look(conn: psycopg.Connection[dict[str, Any]], slot: str) -> Holder | None:
-    row = conn.execute(_LOOK, [slot]).fetchone()
-    return Holder(**row) if row else None
+def _look(conn: Connection, slot: str) -> Holder | None:
+    return next(iter(conn.fetch_as(Holder, _LOOK, [slot])), None)
 
 
-def _terminate(conn: psycopg.Connection[dict[str, Any]], holder: Holder) -> bool:
-    row = conn.execute(_END, [holder.pid, holder.began, holder.replied]).fetchone()
-    return bool(row and row["ended"])
+def _terminate(conn: Connection, holder: Holder) -> bool:
+    return bool(conn.fetch_value(_END, [holder.pid, holder.began, holder.replied]))

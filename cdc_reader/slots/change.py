@@ -12,20 +12,17 @@ from __future__ import annotations
 import secrets
 import time
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import psycopg
 import structlog
 
 from outhaul.cdc_reader.outbox.heal_due import note_accepted, note_due
-from outhaul.cdc_reader.outbox.id_ranges import fetch
-from outhaul.cdc_reader.postgres.connect import end_of_log, open_stream
-from outhaul.cdc_reader.postgres.errors import error_of, slot_unusable
-from outhaul.cdc_reader.postgres.preflight import connect
+from outhaul.cdc_reader.postgres.connect import connect_primary, end_of_log, open_stream
+from outhaul.cdc_reader.postgres.errors import slot_unusable
 from outhaul.cdc_reader.postgres.slot_view import slot_facts
 from outhaul.cdc_reader.slots.change_lock import hold
 from outhaul.cdc_reader.slots.create import create
-from outhaul.sink.errors import Exit, FatalError
+from outhaul.sink.errors import Exit, FatalError, PipelineError
 from outhaul.sink.failpoint import reach
 from outhaul.sink.fence import newest_epoch, raise_epoch, wait_for_older_inserts
 from outhaul.sink.position import NO_LSN, Lsn
@@ -34,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from outhaul.cdc_reader.outbox.snapshot import Line
+    from outhaul.cdc_reader.postgres.query import Connection
     from outhaul.sink.clickhouse import ClickHouse
     from outhaul.sink.position import History
     from outhaul.sink.settings import Settings, Stream
@@ -104,11 +102,12 @@ def advance(stream: Stream, clickhouse: ClickHouse, target: Lsn, *, accept_loss:
         at = check_target(conn, stream, target)
         (note_accepted if accept_loss else note_due)(clickhouse, (stream,), at)
         take_over(stream, clickhouse, at)
-        fetch(conn, "SELECT pg_replication_slot_advance(%s, %s::pg_lsn)::text AS moved", [stream.slot, str(target)])
+        moved = "SELECT pg_replication_slot_advance(%s, %s::pg_lsn)"
+        conn.execute(moved, [stream.slot, str(target)], slot=stream.slot)
         return _usable(conn, stream)
 
 
-def check_target(conn: psycopg.Connection[dict[str, Any]], stream: Stream, target: Lsn) -> Lsn:
+def check_target(conn: Connection, stream: Stream, target: Lsn) -> Lsn:
     """Check that the slot can be moved to `target`; return where it is.
 
     Raises:
@@ -125,20 +124,17 @@ def check_target(conn: psycopg.Connection[dict[str, Any]], stream: Stream, targe
     return at
 
 
-def drop(conn: psycopg.Connection[dict[str, Any]], stream: Stream) -> None:
+def drop(conn: Connection, stream: Stream) -> None:
     """Drop the slot, which nobody streams from.
 
     Raises:
         PipelineError: Postgres refuses or does not answer.
     """
-    try:
-        conn.execute("SELECT pg_drop_replication_slot(%s)", [stream.slot])
-    except psycopg.Error as error:
-        raise error_of(error.sqlstate, str(error), slot=stream.slot) from error
+    conn.execute("SELECT pg_drop_replication_slot(%s)", [stream.slot], slot=stream.slot)
     log.info("slot_dropped", slot=stream.slot)
 
 
-def _usable(conn: psycopg.Connection[dict[str, Any]], stream: Stream) -> Lsn:
+def _usable(conn: Connection, stream: Stream) -> Lsn:
     facts = slot_facts(conn, stream)
     problem = "it does not exist" if facts is None else facts.problem
     if problem or facts is None or facts.confirmed is None:
@@ -163,7 +159,7 @@ def take_over(
     if newest is not None and newest.history != history:
         tail = _tail(stream.settings, clickhouse)
         if slot_is_new:
-            with connect(stream.settings.postgres_dsn.get_secret_value()) as primary:
+            with connect_primary(stream.settings) as primary:
                 _pass_the_tail(primary, tail, newest.history, history)
         elif tail >= at:
             raise FatalError(
@@ -203,7 +199,7 @@ def _tail(settings: Settings, clickhouse: ClickHouse) -> Lsn:
     return Lsn(max(int(last or 0) for (last,) in rows))
 
 
-def _pass_the_tail(conn: psycopg.Connection[dict[str, Any]], tail: Lsn, known: History, found: History) -> None:
+def _pass_the_tail(conn: Connection, tail: Lsn, known: History, found: History) -> None:
     """Bring the log past every position that ClickHouse holds of another history, so that none is given twice.
 
     What an old primary wrote after its standby's last word may be stored, under positions that the new one would use
@@ -221,7 +217,7 @@ def _pass_the_tail(conn: psycopg.Connection[dict[str, Any]], tail: Lsn, known: H
     while end_of_log(conn) <= tail:
         try:
             conn.execute("SELECT pg_switch_wal(), pg_logical_emit_message(false, 'outhaul mark', '')")
-        except psycopg.Error as error:
+        except PipelineError as error:
             raise FatalError(
                 f"ClickHouse holds events of the old primary up to {tail}, past the end of this one's log ({end})",
                 todo=f"As a superuser, repeat SELECT pg_switch_wal() until pg_current_wal_lsn() is past {tail}; "

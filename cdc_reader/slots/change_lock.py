@@ -10,22 +10,21 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, LiteralString
-
-import psycopg
+from typing import TYPE_CHECKING, LiteralString
 
 from outhaul.cdc_reader.postgres.connect import connect_stream
-from outhaul.cdc_reader.postgres.errors import SlotHeldError, error_of, translated
+from outhaul.cdc_reader.postgres.errors import SlotHeldError
 from outhaul.cdc_reader.postgres.slot_view import slot_facts
 from outhaul.sink.errors import Exit, FatalError, TransientError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from outhaul.cdc_reader.postgres.query import Connection
     from outhaul.sink.settings import Stream
 
-_TAKE: LiteralString = "SELECT pg_try_advisory_lock(hashtextextended(%s, 0)) AS ours"
-_LOOK: LiteralString = "SELECT pg_try_advisory_lock_shared(hashtextextended(%s, 0)) AS free"
+_TAKE: LiteralString = "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))"
+_LOOK: LiteralString = "SELECT pg_try_advisory_lock_shared(hashtextextended(%s, 0))"
 _END: LiteralString = "SELECT pg_terminate_backend(%s)"
 # A walsender that is told to end does so between two messages.
 _ENDS_WITHIN_S = 20.0
@@ -34,7 +33,7 @@ _POLL_S = 0.1
 
 
 @contextmanager
-def hold(stream: Stream) -> Iterator[psycopg.Connection[dict[str, Any]]]:
+def hold(stream: Stream) -> Iterator[Connection]:
     """End the session that streams from the slot, and keep readers off it for the block.
 
     Raises:
@@ -42,29 +41,29 @@ def hold(stream: Stream) -> Iterator[psycopg.Connection[dict[str, Any]]]:
         TransientError: the session does not end.
         PipelineError: Postgres refuses or does not answer.
     """
-    with translated(stream.slot), connect_stream(stream.settings) as conn:
+    with connect_stream(stream.settings) as conn:
         _take(conn, stream)
         _end_session(conn, stream)
         yield conn
 
 
-def check_free(conn: psycopg.Connection[dict[str, Any]], stream: Stream) -> None:
+def check_free(conn: Connection, stream: Stream) -> None:
     """Look whether the slot is being changed; the connection is closed soon, and its look with it.
 
     Raises:
         SlotHeldError: it is; stand by.
         PipelineError: Postgres refuses or does not answer.
     """
-    if not _ask(conn, _LOOK, _name(stream))["free"]:
+    if not conn.fetch_value(_LOOK, [_name(stream)]):
         raise SlotHeldError(
             f"slot {stream.slot!r} is being changed by a command of an operator's", exit_code=Exit.SLOT_HELD
         )
 
 
-def _take(conn: psycopg.Connection[dict[str, Any]], stream: Stream) -> None:
+def _take(conn: Connection, stream: Stream) -> None:
     # A reader that looks holds the lock for a moment.
     deadline = time.monotonic() + _TAKES_WITHIN_S
-    while not _ask(conn, _TAKE, _name(stream))["ours"]:
+    while not conn.fetch_value(_TAKE, [_name(stream)]):
         if time.monotonic() > deadline:
             raise FatalError(
                 f"another command is changing slot {stream.slot!r}",
@@ -74,7 +73,7 @@ def _take(conn: psycopg.Connection[dict[str, Any]], stream: Stream) -> None:
         time.sleep(_POLL_S)
 
 
-def _end_session(conn: psycopg.Connection[dict[str, Any]], stream: Stream) -> None:
+def _end_session(conn: Connection, stream: Stream) -> None:
     deadline = time.monotonic() + _ENDS_WITHIN_S
     while (facts := slot_facts(conn, stream)) is not None and facts.active_pid is not None:
         if time.monotonic() > deadline:
@@ -83,16 +82,9 @@ def _end_session(conn: psycopg.Connection[dict[str, Any]], stream: Stream) -> No
                 todo="Look what it does in pg_stat_replication; nothing was changed",
                 exit_code=Exit.SLOT_HELD,
             )
-        _ask(conn, _END, facts.active_pid)
+        conn.execute(_END, [facts.active_pid])
         time.sleep(_POLL_S)
 
 
 def _name(stream: Stream) -> str:
     return f"outhaul slot {stream.slot}"
-
-
-def _ask(conn: psycopg.Connection[dict[str, Any]], query: LiteralString, value: object) -> dict[str, Any]:
-    try:
-        return conn.execute(query, [value]).fetchone() or {}
-    except psycopg.Error as error:
-        raise error_of(error.sqlstate, str(error)) from error

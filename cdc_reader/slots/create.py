@@ -14,17 +14,17 @@ from __future__ import annotations
 import select
 import time
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, LiteralString
+from typing import TYPE_CHECKING, LiteralString
 
 import psycopg
 import structlog
 from psycopg import pq
 
 from outhaul.cdc_reader.outbox.snapshot import Line
-from outhaul.cdc_reader.postgres.connect import check_may_stream, connect_stream, end_of_log, is_standby
-from outhaul.cdc_reader.postgres.errors import error_of, translated
-from outhaul.cdc_reader.postgres.preflight import connect
-from outhaul.cdc_reader.postgres.slot import conninfo
+from outhaul.cdc_reader.postgres.connect import check_may_stream, connect_primary, connect_stream, end_of_log
+from outhaul.cdc_reader.postgres.errors import NotAllowedError, error_of, result_error
+from outhaul.cdc_reader.postgres.login import connect_replication
+from outhaul.cdc_reader.postgres.preflight import is_standby
 from outhaul.sink.errors import TransientError
 from outhaul.sink.position import Lsn
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from psycopg.pq.abc import PGconn, PGresult
 
+    from outhaul.cdc_reader.postgres.query import Connection
     from outhaul.sink.settings import Settings, Stream
 
 log = structlog.get_logger("outhaul.slot")
@@ -53,7 +54,7 @@ _GRANT = "GRANT EXECUTE ON FUNCTION pg_log_standby_snapshot() TO the role of OUT
 class Primary:
     """The primary of a standby on which a slot is made; asked to log which transactions run, where it lets us."""
 
-    def __init__(self, conn: psycopg.Connection[dict[str, Any]]) -> None:
+    def __init__(self, conn: Connection) -> None:
         """Wrap a connection to it."""
         self._conn = conn
         self.is_silent = False
@@ -68,7 +69,7 @@ class Primary:
             return
         try:
             self._conn.execute(_RUNNING)
-        except psycopg.errors.InsufficientPrivilege:
+        except NotAllowedError:
             self.is_silent = True
             log.warning(
                 "running_transactions_not_logged",
@@ -76,12 +77,8 @@ class Primary:
                 "15 s where anything is written, and this role may not ask for it",
                 todo=_GRANT,
             )
-        except psycopg.Error as error:
-            raise error_of(error.sqlstate, str(error)) from error
 
-    def wait_until_replayed(
-        self, standby: psycopg.Connection[dict[str, Any]], deadline: float, waiting: Callable[[], None]
-    ) -> None:
+    def wait_until_replayed(self, standby: Connection, deadline: float, waiting: Callable[[], None]) -> None:
         """Wait until a standby has all that is in the log now, the publication among it, by the monotonic clock.
 
         Raises:
@@ -121,16 +118,13 @@ def create(stream: Stream, *, within_s: float, waiting: Callable[[], None]) -> I
     deadline = time.monotonic() + within_s
     with ExitStack() as until_created:
         primary = _primary_of(stream.settings, until_created, deadline, waiting)
-        pgconn = pq.PGconn.connect(conninfo(stream.settings.slot_dsn, replication="database").encode())
+        pgconn = connect_replication(stream.settings.slot_dsn)
         try:
-            if pgconn.status != pq.ConnStatus.OK:
-                raise error_of(None, pgconn.get_error_message())
             command = _command(stream.slot, pgconn.server_version, of_standby=primary is not None)
             result = _execute(pgconn, command, deadline, waiting, primary)
             until_created.close()
             if result.status != pq.ExecStatus.TUPLES_OK:
-                state = result.error_field(pq.DiagnosticField.SQLSTATE)
-                raise error_of(state.decode() if state else None, result.get_error_message(), slot=stream.slot)
+                raise result_error(result, slot=stream.slot)
             lsn, snapshot = (result.get_value(0, column) or b"" for column in (1, 2))
             yield Line(stream.settings.slot_dsn, snapshot.decode(), Lsn.parse(lsn.decode()))
         finally:
@@ -143,8 +137,7 @@ def _primary_of(settings: Settings, stack: ExitStack, deadline: float, waiting: 
         check_may_stream(conn, settings)
         if not is_standby(conn):
             return None
-        stack.enter_context(translated())
-        primary = Primary(stack.enter_context(connect(settings.postgres_dsn.get_secret_value())))
+        primary = Primary(stack.enter_context(connect_primary(settings)))
         primary.wait_until_replayed(conn, deadline, waiting)
         return primary
 

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from outhaul.cdc_reader.outbox.compare import Comparison
 from outhaul.cdc_reader.outbox.heal import ASK_TIMEOUT_S, Tally
-from outhaul.cdc_reader.outbox.id_ranges import Scope, fetch
+from outhaul.cdc_reader.outbox.id_ranges import Scope
 from outhaul.cdc_reader.outbox.snapshot import now
 from outhaul.cdc_reader.outbox.table_shape import describe
-from outhaul.cdc_reader.postgres.connect import connect_stream
-from outhaul.cdc_reader.postgres.preflight import connect
+from outhaul.cdc_reader.postgres.connect import connect_primary, connect_stream
 from outhaul.cdc_reader.postgres.slot_view import SlotFacts, slot_facts
 from outhaul.cdc_reader.session.recovery import ask
 from outhaul.sink.clickhouse import ClickHouse
@@ -93,9 +92,9 @@ def make_plan(stream: Stream, action: str, *, skips: bool, heals: bool) -> Plan:
     try:
         with connect_stream(stream.settings) as conn:
             facts = slot_facts(conn, stream)
-        with connect(stream.settings.postgres_dsn.get_secret_value()) as conn:
+        with connect_primary(stream.settings) as conn:
             unread = count_unread(stream, clickhouse)
-            open_transactions = fetch(conn, _OPEN, []) if skips else []
+            open_transactions = conn.fetch(_OPEN) if skips else []
         ahead = _stored_ahead(stream, clickhouse, facts)
     finally:
         clickhouse.close()
@@ -148,8 +147,7 @@ def count_unread_of(outbox: Outbox, stream: Stream, clickhouse: ClickHouse) -> U
                 last = int(found.missing[-1])
         if first is None:
             return Unread()
-        times = fetch(
-            conn,
+        times = conn.fetch(
             f"SELECT min(event_date_time)::text AS first, max(event_date_time)::text AS last "  # noqa: S608 - names are quoted
             f"FROM {shape.quoted_table} WHERE id BETWEEN %s AND %s",
             [first, last],

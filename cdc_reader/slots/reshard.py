@@ -13,17 +13,14 @@ Source: https://www.postgresql.org/docs/current/logical-replication-row-filter.h
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import psycopg
 import structlog
-from psycopg import sql
 
 from outhaul.cdc_reader.outbox.heal import heal_all
 from outhaul.cdc_reader.outbox.heal_due import due, note_done, note_due
-from outhaul.cdc_reader.outbox.id_ranges import fetch
-from outhaul.cdc_reader.postgres.errors import error_of
-from outhaul.cdc_reader.postgres.preflight import connect
+from outhaul.cdc_reader.outbox.table_shape import quoted
+from outhaul.cdc_reader.postgres.connect import connect_primary
 from outhaul.cdc_reader.postgres.slot_view import slot_facts
 from outhaul.cdc_reader.slots.change import drop, make_anew, take_over
 from outhaul.cdc_reader.slots.change_lock import hold
@@ -34,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from outhaul.cdc_reader.outbox.compare import Compared
+    from outhaul.cdc_reader.postgres.query import Connection
     from outhaul.sink.clickhouse import ClickHouse
     from outhaul.sink.settings import Settings
 
@@ -42,14 +40,13 @@ log = structlog.get_logger("outhaul.slot")
 _PATIENCE_S = 120.0
 
 
-def former_streams(conn: psycopg.Connection[dict[str, Any]], settings: Settings) -> list[Stream]:
+def former_streams(conn: Connection, settings: Settings) -> list[Stream]:
     """Return the streams of this pipeline that have slots and are not among those that the settings say.
 
     Raises:
         PipelineError: Postgres refuses or does not answer.
     """
-    rows = fetch(
-        conn,
+    rows = conn.fetch(
         "SELECT slot_name FROM pg_replication_slots WHERE database = current_database() AND plugin = 'pgoutput' "
         "AND slot_name ~ %s ORDER BY slot_name",
         [rf"^{settings.slot}(_\d+of\d+)?$"],
@@ -93,12 +90,8 @@ def end(settings: Settings, clickhouse: ClickHouse, former: list[Stream]) -> Non
 
 
 def _drop_publication(stream: Stream) -> None:
-    statement = sql.SQL("DROP PUBLICATION IF EXISTS {}").format(sql.Identifier(stream.publication))
-    with connect(stream.settings.postgres_dsn.get_secret_value()) as conn:
-        try:
-            conn.execute(statement)
-        except psycopg.Error as error:
-            raise error_of(error.sqlstate, str(error), publication=stream.publication) from error
+    with connect_primary(stream.settings) as conn:
+        conn.execute(f"DROP PUBLICATION IF EXISTS {quoted(stream.publication)}")
 
 
 def begin(

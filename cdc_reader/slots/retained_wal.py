@@ -11,17 +11,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, LiteralString
-
-import psycopg
+from typing import TYPE_CHECKING, LiteralString
 
 from outhaul.cdc_reader.postgres.connect import END_OF_LOG
-from outhaul.cdc_reader.postgres.errors import error_of
 from outhaul.cdc_reader.postgres.slot_view import cure_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from outhaul.cdc_reader.postgres.query import Connection
     from outhaul.sink.position import Lsn
 
 # Less than this share of the limit left is worth a word, and so is a limit that will be reached within so many seconds.
@@ -93,7 +91,7 @@ class Slot:
     is_following: bool | None = None
 
 
-def look(conn: psycopg.Connection[dict[str, Any]], name: str, end: Lsn | None = None) -> Slot | None:
+def look(conn: Connection, name: str, end: Lsn | None = None) -> Slot | None:
     """Look at a slot; None where it does not exist.
 
     Args:
@@ -104,13 +102,9 @@ def look(conn: psycopg.Connection[dict[str, Any]], name: str, end: Lsn | None = 
     Raises:
         PipelineError: Postgres refuses or does not answer.
     """
-    version = conn.info.server_version
-    of_version = _SINCE_17 if version >= _VERSION_17 else _OF_16 if version >= _VERSION_16 else _BEFORE_16
+    of_version = _SINCE_17 if conn.version >= _VERSION_17 else _OF_16 if conn.version >= _VERSION_16 else _BEFORE_16
     names = {"slot": name, "end": None if end is None else str(end)}
-    try:
-        row = conn.execute(_LOOK.format(of_version=of_version, end_of_log=END_OF_LOG), names).fetchone()
-    except psycopg.Error as error:
-        raise error_of(error.sqlstate, str(error), slot=name) from error
+    row = conn.fetch_one(_LOOK.format(of_version=of_version, end_of_log=END_OF_LOG), names)
     if row is None:
         return None
     limit_mb = row.pop("limit_mb")

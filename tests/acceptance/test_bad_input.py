@@ -40,13 +40,52 @@ def test_a_database_that_does_not_exist(world: World) -> None:
     assert "nowhere" in line
 
 
-def test_a_role_without_replication(world: World) -> None:
-    with psycopg.connect(world.dsn, autocommit=True) as conn:
-        conn.execute("DROP ROLE IF EXISTS plain")
-        conn.execute("CREATE ROLE plain LOGIN")
-    code, line = outhaul(world, "reader", OUTHAUL_POSTGRES_DSN=make_conninfo(world.dsn, user="plain"))
+@pytest.fixture
+def plain(world: World) -> str:
+    """Return a DSN for a role that may do nothing but log in."""
+    world.conn.execute("DROP ROLE IF EXISTS plain")
+    world.conn.execute("CREATE ROLE plain LOGIN")
+    return make_conninfo(world.dsn, user="plain")
+
+
+def test_a_role_without_replication(world: World, plain: str) -> None:
+    code, line = outhaul(world, "reader", OUTHAUL_POSTGRES_DSN=plain)
     assert code == Exit.ROLE
     assert 'ALTER ROLE "plain" REPLICATION' in line
+
+
+def test_a_role_that_has_too_many_connections(world: World, plain: str) -> None:
+    world.conn.execute("ALTER ROLE plain CONNECTION LIMIT 0")
+    code, line = outhaul(world, "setup", OUTHAUL_POSTGRES_DSN=plain)
+    assert code == Exit.POSTGRES_UNREACHABLE
+    assert "too many connections" in line
+
+
+def test_setup_by_a_role_that_may_not_create(world: World, plain: str) -> None:
+    world.conn.execute("ALTER ROLE plain REPLICATION")
+    code, line = outhaul(world, "setup", OUTHAUL_POSTGRES_DSN=plain, OUTHAUL_TABLE="public.other")
+    assert code == Exit.ROLE
+    assert line.startswith("outhaul: postgres/0001_outbox.sql: Postgres: permission denied for schema public. ")
+    assert "outhaul setup --print-sql" in line
+
+
+def test_setup_in_a_schema_that_does_not_exist(world: World) -> None:
+    code, line = outhaul(world, "setup", OUTHAUL_TABLE="nowhere.outbox")
+    assert code == Exit.TABLE_MISSING
+    assert 'schema "nowhere" does not exist' in line
+    assert "OUTHAUL_TABLE" in line
+
+
+@pytest.mark.parametrize("limit", ["lock_timeout", "statement_timeout"])
+def test_setup_of_a_table_that_somebody_has_locked(world: World, limit: str) -> None:
+    world.conn.execute("DROP PUBLICATION outhaul")
+    dsn = make_conninfo(world.dsn, options=f"-c {limit}=500ms")
+    with psycopg.connect(world.dsn) as other:
+        other.execute("LOCK TABLE outbox")
+        code, line = outhaul(world, "setup", OUTHAUL_POSTGRES_DSN=dsn)
+    assert code in {Exit.NOT_FINE, Exit.POSTGRES_UNREACHABLE}
+    assert line.startswith("outhaul: postgres/0002_publication.sql: Postgres: canceling statement due to ")
+    assert "pg_locks" in line
 
 
 def test_a_missing_table(make_world: Callable[..., World]) -> None:

@@ -17,7 +17,7 @@ from celery.beat import Scheduler
 from psycopg.conninfo import make_conninfo
 
 from outhaul.cdc_reader.operate.pruning.outbox_table import BEFORE_ALL, OutboxTable
-from outhaul.cdc_reader.postgres.preflight import connect
+from outhaul.cdc_reader.postgres.query import connect
 from outhaul.deploy.demo.pipeline import Pipeline
 from outhaul.sink.app import make_app
 from outhaul.sink.errors import Exit

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from outhaul.cdc_reader.postgres.preflight import connect
+from outhaul.cdc_reader.postgres.query import connect
 from outhaul.cdc_reader.slots.retained_wal import look
 from tests.conftest import OUTHAUL, World, until
 from tests.debian_postgres import postgres_15

@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from outhaul.cdc_reader.operate.setup import apply_clickhouse, apply_postgres
-from outhaul.cdc_reader.postgres.preflight import connect
+from outhaul.cdc_reader.postgres.query import connect
 from outhaul.cdc_reader.postgres.slot import open_link
 from outhaul.cdc_reader.reader import check
 from outhaul.deploy.demo.pipeline import Pipeline
@@ -174,7 +174,7 @@ def test_a_client_certificate_is_a_login_of_postgres_for_both_kinds_of_connectio
         f"&sslcert={pair.certificate}&sslkey={pair.key}"
     )
     with connect(dsn) as conn:
-        row = conn.execute("SELECT ssl, client_dn FROM pg_stat_ssl WHERE pid = pg_backend_pid()").fetchone()
+        row = conn.fetch_one("SELECT ssl, client_dn FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
     assert row == {"ssl": True, "client_dn": row and row["client_dn"]}
     open_link(dsn, "outhaul", "outhaul").close()
 

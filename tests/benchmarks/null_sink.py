@@ -10,10 +10,10 @@ import random
 import signal
 from typing import TYPE_CHECKING, cast
 
-import psycopg
-
 from outhaul.cdc_reader.capture.stored_positions import NOTHING_STORED
-from outhaul.cdc_reader.postgres.slot import confirmed_lsn, open_link
+from outhaul.cdc_reader.postgres.query import connect
+from outhaul.cdc_reader.postgres.slot import open_link
+from outhaul.cdc_reader.postgres.slot_view import confirmed_lsn
 from outhaul.cdc_reader.session import memory_tuning
 from outhaul.cdc_reader.session.loop import Session, Tools
 from outhaul.cdc_reader.session.pause import Wished
@@ -86,7 +86,7 @@ def main() -> None:
     link = open_link(dsn, settings.slot, settings.publication)
     link.identify()
     link.start(binary=True)
-    with psycopg.connect(dsn, row_factory=psycopg.rows.dict_row) as conn:
+    with connect(dsn) as conn:
         confirmed = confirmed_lsn(conn, settings.slot)
     sink = NullSink()
     tools = Tools(

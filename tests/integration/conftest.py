@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from outhaul.cdc_reader.postgres.slot import conninfo
+from outhaul.cdc_reader.postgres.login import conninfo
 from tests.integration.postgres_oracle import Oracle
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from psycopg import pq
 
 from outhaul.cdc_reader.capture.decode import Decoded, Decoder
 from outhaul.cdc_reader.capture.frame import is_keepalive, parse_keepalive, standby_status
-from outhaul.cdc_reader.postgres.slot import conninfo
+from outhaul.cdc_reader.postgres.login import conninfo
 from outhaul.sink.errors import FatalError
 from outhaul.sink.position import Lsn
 from tests.conftest import until as wait_until

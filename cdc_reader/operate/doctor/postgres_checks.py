@@ -12,18 +12,12 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, LiteralString, TypeVar
 
-import psycopg
-from psycopg.conninfo import make_conninfo
-from psycopg.rows import class_row
-
 from outhaul.cdc_reader.operate.doctor import postgres_encryption, postgres_role, postgres_settings, publication_checks
 from outhaul.cdc_reader.operate.doctor.clock_offsets import Offset, measured
 from outhaul.cdc_reader.operate.doctor.column_match import OutboxColumn
 from outhaul.cdc_reader.operate.doctor.postgres_role import AppRights
-from outhaul.cdc_reader.postgres.connect import END_OF_LOG, connect_stream, is_elsewhere
-from outhaul.cdc_reader.postgres.errors import error_of
-from outhaul.cdc_reader.postgres.preflight import PUBLICATION, connect
-from outhaul.cdc_reader.postgres.slot import open_link
+from outhaul.cdc_reader.postgres.connect import END_OF_LOG, connect_primary, connect_stream, is_elsewhere, open_stream
+from outhaul.cdc_reader.postgres.preflight import PUBLICATION
 from outhaul.cdc_reader.postgres.slot_view import SlotFacts, slot_facts
 from outhaul.sink.errors import PipelineError
 
@@ -34,8 +28,8 @@ if TYPE_CHECKING:
     from outhaul.sink.position import History
     from outhaul.sink.settings import Outbox, Stream
 
-_CONNECT_S = 5
-_Facts = TypeVar("_Facts")
+_CONNECT_S = "5"
+_Row = TypeVar("_Row")
 
 _ROLE: LiteralString = """
     SELECT rolname AS name, rolsuper AS superuser, rolreplication AS replication,
@@ -114,40 +108,31 @@ def ask(stream: Stream, outboxes: Sequence[Outbox]) -> PostgresFacts:
         "publication": stream.publication,
         "slot": stream.slot,
     }
-    dsn, within_s = stream.settings.postgres_dsn.get_secret_value(), str(_CONNECT_S)
     with (
-        connect(dsn, connect_timeout=within_s) as conn,
-        connect_stream(stream.settings, connect_timeout=within_s) as at_slot,
+        connect_primary(stream.settings, connect_timeout=_CONNECT_S) as conn,
+        connect_stream(stream.settings, connect_timeout=_CONNECT_S) as at_slot,
     ):
-        try:
-            conn.execute("SET statement_timeout = '5s'")
-            at_slot.execute("SET statement_timeout = '5s'")
-            return PostgresFacts(
-                _one(conn, postgres_settings.Server, postgres_settings.QUERY, names),
-                _one(conn, postgres_role.Role, _ROLE, names),
-                try_link(stream),
-                conn.cursor(row_factory=class_row(publication_checks.OutboxFacts)).execute(_OUTBOX, names).fetchone(),
-                conn.execute(PUBLICATION, names).fetchone(),
-                slot_facts(at_slot, stream),
-                at_slot.cursor(row_factory=class_row(publication_checks.Prospect))
-                .execute(_PROSPECT.format(end_of_log=END_OF_LOG), names)
-                .fetchone(),
-                tuple(conn.cursor(row_factory=class_row(OutboxColumn)).execute(_COLUMNS, names).fetchall()),
-                measured(lambda: _clock(conn)),
-                postgres_encryption.asked(conn),
-                conn.cursor(row_factory=class_row(AppRights)).execute(_APP, names).fetchone(),
-            )
-        except psycopg.Error as error:
-            raise error_of(error.sqlstate, str(error), slot=stream.slot, publication=stream.publication) from error
+        conn.execute("SET statement_timeout = '5s'")
+        at_slot.execute("SET statement_timeout = '5s'")
+        return PostgresFacts(
+            conn.fetch_as(postgres_settings.Server, postgres_settings.QUERY)[0],
+            conn.fetch_as(postgres_role.Role, _ROLE, names)[0],
+            try_link(stream),
+            _first(conn.fetch_as(publication_checks.OutboxFacts, _OUTBOX, names)),
+            conn.fetch_one(PUBLICATION, names),
+            slot_facts(at_slot, stream),
+            _first(at_slot.fetch_as(publication_checks.Prospect, _PROSPECT.format(end_of_log=END_OF_LOG), names)),
+            tuple(conn.fetch_as(OutboxColumn, _COLUMNS, names)),
+            measured(lambda: float(conn.fetch_value("SELECT extract(epoch FROM clock_timestamp())::float"))),
+            postgres_encryption.asked(conn),
+            _first(conn.fetch_as(AppRights, _APP, names)),
+        )
 
 
 def try_link(stream: Stream) -> History | PipelineError:
     """Open a replication connection and close it again; return the server's history, or the error."""
     try:
-        link = open_link(
-            make_conninfo(stream.settings.slot_dsn, connect_timeout=_CONNECT_S), stream.slot, stream.publication
-        )
-        with closing(link):
+        with closing(open_stream(stream, connect_timeout=_CONNECT_S)) as link:
             return link.identify()
     except PipelineError as error:
         return error
@@ -192,13 +177,5 @@ def judge_outbox(facts: PostgresFacts, outbox: Outbox, publication: str) -> Iter
         yield postgres_role.app(facts.app, outbox.sql_table)
 
 
-def _one(conn: psycopg.Connection[Any], kind: type[_Facts], query: LiteralString, names: dict[str, Any]) -> _Facts:
-    row = conn.cursor(row_factory=class_row(kind)).execute(query, names).fetchone()
-    if row is None:
-        raise error_of("28000", "the role is gone")
-    return row
-
-
-def _clock(conn: psycopg.Connection[dict[str, Any]]) -> float:
-    row = conn.execute("SELECT extract(epoch FROM clock_timestamp())::float AS now").fetchone() or {}
-    return float(row["now"])
+def _first(rows: list[_Row]) -> _Row | None:
+    return rows[0] if rows else None

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from outhaul.cdc_reader.operate.doctor.finding import Finding, fine, warn
 
 if TYPE_CHECKING:
-    import psycopg
+    from outhaul.cdc_reader.postgres.query import Connection
 
 _CHECK = "encryption"
 # libpq's default if neither the DSN nor PGSSLMODE sets sslmode.
@@ -32,11 +32,11 @@ class Encryption:
     mode: str
 
 
-def asked(conn: psycopg.Connection[Any]) -> Encryption:
+def asked(conn: Connection) -> Encryption:
     """Read the encryption of an open connection."""
     return Encryption(
         address=conn.info.hostaddr,
-        is_encrypted=bool(conn.pgconn.ssl_in_use),
+        is_encrypted=conn.is_encrypted,
         mode=conn.info.get_parameters().get("sslmode", _DEFAULT_MODE),
     )
 

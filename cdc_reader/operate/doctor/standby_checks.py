@@ -8,21 +8,21 @@ Source: https://www.postgresql.org/docs/current/logicaldecoding-explanation.html
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, LiteralString
-
-from psycopg.rows import class_row
+from typing import TYPE_CHECKING, LiteralString
 
 from outhaul.cdc_reader.operate.doctor import postgres_settings
 from outhaul.cdc_reader.operate.doctor.finding import Finding, fail, fine, size, tried, warn
-from outhaul.cdc_reader.postgres.connect import END_OF_LOG, check_same_cluster, check_standby_version, connect_stream
-from outhaul.cdc_reader.postgres.errors import error_of, translated
-from outhaul.cdc_reader.postgres.preflight import connect
+from outhaul.cdc_reader.postgres.connect import (
+    END_OF_LOG,
+    check_same_cluster,
+    check_standby_version,
+    connect_primary,
+    connect_stream,
+)
 from outhaul.sink.position import Lsn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    import psycopg
 
     from outhaul.sink.settings import Settings
 
@@ -92,14 +92,14 @@ def ask(settings: Settings) -> StandbyFacts:
         PipelineError: a server refuses or does not answer.
     """
     slots = [stream.slot for stream in settings.streams()]
-    with translated(), connect_stream(settings, connect_timeout=_CONNECT_S) as conn:
+    with connect_stream(settings, connect_timeout=_CONNECT_S) as conn:
         conn.execute("SET statement_timeout = '5s'")
-        standby = _one(conn, Standby, _STANDBY.format(end_of_log=END_OF_LOG), {"slots": slots})
-        server = _one(conn, postgres_settings.Server, postgres_settings.QUERY, {})
+        standby = conn.fetch_as(Standby, _STANDBY.format(end_of_log=END_OF_LOG), {"slots": slots})[0]
+        server = conn.fetch_as(postgres_settings.Server, postgres_settings.QUERY)[0]
     names = {"slots": slots, "primary_slot": standby.primary_slot}
-    with translated(), connect(settings.postgres_dsn.get_secret_value(), connect_timeout=_CONNECT_S) as conn:
+    with connect_primary(settings, connect_timeout=_CONNECT_S) as conn:
         conn.execute("SET statement_timeout = '5s'")
-        return StandbyFacts(standby, _one(conn, Primary, _PRIMARY, names), server)
+        return StandbyFacts(standby, conn.fetch_as(Primary, _PRIMARY, names)[0], server)
 
 
 def judge(facts: StandbyFacts, settings: Settings) -> Iterator[Finding]:
@@ -201,10 +201,3 @@ def left_over(primary: Primary) -> Finding:
         f"the primary also has {names}, which no reader uses and which keeps WAL",
         f"SELECT pg_drop_replication_slot('{first}');  -- on the primary, after the reader there has stopped",
     )
-
-
-def _one(conn: psycopg.Connection[Any], kind: type[Any], query: LiteralString, names: dict[str, Any]) -> Any:
-    row = conn.cursor(row_factory=class_row(kind)).execute(query, names).fetchone()
-    if row is None:
-        raise error_of("28000", "the role is gone")
-    return row

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any, LiteralString
 
 from outhaul.cdc_reader.operate.exporter.metric_family import counter, gauge, gauges, merged, of_source
 from outhaul.cdc_reader.postgres.connect import connect_stream, end_of_primary
-from outhaul.cdc_reader.postgres.errors import translated
 from outhaul.cdc_reader.slots import retained_wal
 
 if TYPE_CHECKING:
-    import psycopg
     from prometheus_client.metrics_core import Metric
 
+    from outhaul.cdc_reader.postgres.query import Connection
     from outhaul.cdc_reader.slots.retained_wal import Slot
     from outhaul.sink.position import Lsn
     from outhaul.sink.settings import Settings, Stream
@@ -41,15 +40,15 @@ def collect(settings: Settings) -> list[Metric]:
         PipelineError: Postgres refuses or does not answer.
     """
     end = end_of_primary(settings, connect_timeout=_CONNECT_TIMEOUT_S)
-    with translated(settings.slot), connect_stream(settings, connect_timeout=_CONNECT_TIMEOUT_S) as conn:
+    with connect_stream(settings, connect_timeout=_CONNECT_TIMEOUT_S) as conn:
         conn.execute(f"SET statement_timeout = {_STATEMENT_TIMEOUT_MS}")
         return merged([_of_stream(conn, stream, end) for stream in settings.streams()])
 
 
-def _of_stream(conn: psycopg.Connection[dict[str, Any]], stream: Stream, end: Lsn | None) -> list[Metric]:
+def _of_stream(conn: Connection, stream: Stream, end: Lsn | None) -> list[Metric]:
     slot = retained_wal.look(conn, stream.slot, end)
     names = {"slot": stream.slot, "tables": [outbox.sql_table for outbox in stream.settings.outboxes()]}
-    counted = conn.execute(_COUNTERS, names).fetchone() or {}
+    counted = conn.fetch_one(_COUNTERS, names) or {}
     found = [*_of_slot(slot), *_of_counters(counted)]
     return found if stream.shard is None else [of_source(metric, stream.fence) for metric in found]
 

@@ -10,23 +10,18 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
-
-import psycopg
-from psycopg import sql
+from typing import TYPE_CHECKING
 
 from outhaul.cdc_reader.operate.pruning.stored_rows import OutboxRow
-from outhaul.cdc_reader.postgres.errors import error_of
-from outhaul.cdc_reader.postgres.preflight import connection_error
-from outhaul.sink.errors import Exit, FatalError, TransientError
+from outhaul.cdc_reader.postgres.errors import SlowError
+from outhaul.sink.errors import Exit, FatalError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
 
+    from outhaul.cdc_reader.postgres.query import Connection
     from outhaul.sink.settings import Outbox
-
-    Connection = psycopg.Connection[dict[str, Any]]
 
 BEFORE_ALL = -(1 << 63)
 
@@ -43,8 +38,8 @@ _RIGHTS = """
 
 _PAGE = """
     SELECT id, extract(epoch FROM event_date_time)::float8 AS at_s, event_date_time::text AS printed,
-           coalesce(event_date_time < {cutoff}, false) AS is_old
-    FROM {table} WHERE id > {after} ORDER BY id LIMIT {limit}"""
+           coalesce(event_date_time < %(cutoff)s, false) AS is_old
+    FROM {table} WHERE id > %(after)s ORDER BY id LIMIT %(limit)s"""
 
 # If the role may lock rows, rows that another session has locked are skipped; otherwise the whole batch waits for them
 # until lock_timeout. A separate statement: joined with the DELETE, it would be repeated for each row.
@@ -53,10 +48,6 @@ _UNLOCKED = "SELECT id FROM {table} WHERE id = ANY(%(ids)s::bigint[]) FOR UPDATE
 # The time is compared too, so that a row that was changed meanwhile stays. Arrays: the planner may misplan a join.
 _DELETE = """
     DELETE FROM {table} WHERE id = ANY(%(ids)s::bigint[]) AND event_date_time = ANY(%(times)s::timestamptz[])"""
-
-
-class LockedError(TransientError):
-    """Another session has locked a row or table that was to be deleted; the next pass tries again."""
 
 
 class OutboxTable:
@@ -69,16 +60,15 @@ class OutboxTable:
             FatalError: the table does not exist, or a privilege is missing; `todo` has the GRANT.
         """
         self.conn = conn
-        with translated():
-            found = conn.execute(_RIGHTS, {"table": outbox.sql_table}).fetchone() or {}
+        found = conn.fetch_one(_RIGHTS, {"table": outbox.sql_table}) or {}
         if found.get("name") is None:
             raise FatalError(
                 f"Postgres has no table {outbox.table}",
                 todo="Set OUTHAUL_TABLE to your outbox, as schema.table",
                 exit_code=Exit.TABLE_MISSING,
             )
+        # Quoted by Postgres where it needs that.
         self.name = str(found["name"])
-        self.table = sql.SQL(self.name)
         self._may_lock = bool(found["may_lock"])
         wanted = ["SELECT"] if dry_run else ["SELECT", "DELETE"]
         lacking = [right for right in wanted if not found[f"may_{right.lower()}"]]
@@ -95,25 +85,22 @@ class OutboxTable:
         Raises:
             PipelineError: Postgres refuses or does not answer.
         """
-        text = sql.SQL(
-            "SELECT count(*) FROM (SELECT FROM {table} WHERE event_date_time < {cutoff} LIMIT {limit}) AS old"
-        ).format(table=self.table, cutoff=cutoff, limit=_COUNTED)
+        text = f"SELECT count(*) FROM (SELECT FROM {self.name} WHERE event_date_time < %s LIMIT %s) AS old"  # noqa: S608
         try:
-            with translated(), self.short(_COUNT_TIMEOUT_MS):
-                row = self.conn.execute(text).fetchone() or {}
+            with self.short(_COUNT_TIMEOUT_MS):
+                return int(self.conn.fetch_value(text, [cutoff, _COUNTED]))
         except SlowError:
             return None
-        return int(row["count"])
 
-    def page(self, after: int, limit: int, cutoff: datetime, table: sql.Composable | None = None) -> list[OutboxRow]:
+    def page(self, after: int, limit: int, cutoff: datetime, table: str = "") -> list[OutboxRow]:
         """Return the next rows by id, of the outbox or of one partition.
 
         Raises:
             PipelineError: Postgres refuses or does not answer.
         """
-        text = sql.SQL(_PAGE).format(cutoff=cutoff, table=table or self.table, after=after, limit=limit)
-        with translated(), self.short():
-            rows = self.conn.execute(text).fetchall()
+        values = {"cutoff": cutoff, "after": after, "limit": limit}
+        with self.short():
+            rows = self.conn.fetch(_PAGE.format(table=table or self.name), values)
         return [OutboxRow(int(row["id"]), row["at_s"], row["printed"], bool(row["is_old"])) for row in rows]
 
     def delete(self, rows: Sequence[OutboxRow]) -> int:
@@ -123,54 +110,33 @@ class OutboxTable:
             LockedError: the lock timeout has expired; nothing was deleted.
             PipelineError: Postgres refuses or does not answer; either nothing or everything was deleted.
         """
-        with translated(), self.short():
+        with self.short():
             if self._may_lock:
-                wanted = {"ids": [row.id for row in rows]}
-                found = self.conn.execute(sql.SQL(_UNLOCKED).format(table=self.table), wanted, prepare=False)
+                found = self.conn.fetch(_UNLOCKED.format(table=self.name), {"ids": [row.id for row in rows]})
                 unlocked = {row["id"] for row in found}
                 rows = [row for row in rows if row.id in unlocked]
             values = {"ids": [row.id for row in rows], "times": [row.printed for row in rows]}
-            # Unprepared, so that Postgres plans it for this number of values.
-            return self.conn.execute(sql.SQL(_DELETE).format(table=self.table), values, prepare=False).rowcount
+            return self.conn.execute(_DELETE.format(table=self.name), values)
 
     @contextmanager
     def short(self, statement_timeout_ms: int = STATEMENT_TIMEOUT_MS) -> Iterator[None]:
-        """Run the block in a transaction with a lock timeout and a statement timeout."""
-        with self.conn.transaction():
-            self.conn.execute(
-                "SELECT set_config('lock_timeout', %s, true), set_config('statement_timeout', %s, true)",
-                [f"{LOCK_TIMEOUT_MS}ms", f"{statement_timeout_ms}ms"],
-            )
-            yield
+        """Run the block in a transaction with a lock timeout and a statement timeout.
 
-
-class SlowError(TransientError):
-    """A statement took longer than its timeout."""
-
-
-@contextmanager
-def translated() -> Iterator[None]:
-    """Translate errors of the driver.
-
-    Raises:
-        LockedError: the lock timeout has expired, or there was a deadlock.
-        SlowError: a statement took too long.
-        PipelineError: any other error, of the kind that its code means.
-    """
-    try:
-        yield
-    except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
-        raise LockedError(f"Postgres: {error}") from error
-    except psycopg.errors.QueryCanceled as error:
-        raise SlowError(
-            f"a statement took longer than {STATEMENT_TIMEOUT_MS / 1000:g} s",
-            todo="Pass a smaller --batch",
-            exit_code=Exit.NOT_FINE,
-        ) from error
-    except psycopg.OperationalError as error:
-        raise connection_error(error) from error
-    except psycopg.Error as error:
-        raise error_of(error.sqlstate, str(error)) from error
+        Raises:
+            SlowError: a statement took longer than its timeout.
+            PipelineError: Postgres refuses or does not answer.
+        """
+        try:
+            with self.conn.transaction():
+                self.conn.execute(
+                    "SELECT set_config('lock_timeout', %s, true), set_config('statement_timeout', %s, true)",
+                    [f"{LOCK_TIMEOUT_MS}ms", f"{statement_timeout_ms}ms"],
+                )
+                yield
+        except SlowError as error:
+            raise SlowError(
+                f"a statement took longer than {statement_timeout_ms / 1000:g} s", todo="Pass a smaller --batch"
+            ) from error
 
 
 def paused(seconds: float, stop: Callable[[], bool], tick_s: float = 0.1) -> None:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from psycopg import sql
-
 from outhaul.cdc_reader.operate.pruning import partition_bounds
-from outhaul.cdc_reader.operate.pruning.outbox_table import BEFORE_ALL, LockedError, translated
+from outhaul.cdc_reader.operate.pruning.outbox_table import BEFORE_ALL
+from outhaul.cdc_reader.outbox.table_shape import quoted
+from outhaul.cdc_reader.postgres.errors import LockedError
 from outhaul.sink.errors import Exit, FatalError
 from outhaul.sink.failpoint import reach
 
@@ -82,11 +82,10 @@ def look(outbox: OutboxTable) -> Tree | None:
     Raises:
         PipelineError: Postgres refuses or does not answer.
     """
-    with translated():
-        root = outbox.conn.execute(_ROOT, [outbox.name]).fetchone()
-        if root is None:
-            return None
-        rows = outbox.conn.execute(_PARTS, [outbox.name]).fetchall()
+    root = outbox.conn.fetch_one(_ROOT, [outbox.name])
+    if root is None:
+        return None
+    rows = outbox.conn.fetch(_PARTS, [outbox.name])
     found = ((row, partition_bounds.parse(row["bound"])) for row in rows)
     parts = tuple(Part(row["name"], one, bool(row["may_drop"])) for row, one in found if one is not None)
     return Tree(root["schema"], root["name"], bool(root["is_ours"]), root["key"], parts)
@@ -116,15 +115,14 @@ def drop(outbox: OutboxTable, part: Part, rows: Rows) -> bool:
     Raises:
         PipelineError: Postgres refuses or does not answer.
     """
-    table = sql.SQL(part.name)
     try:
-        with translated(), outbox.short():
-            outbox.conn.execute(sql.SQL("LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE").format(table=table))
-            now = outbox.conn.execute(sql.SQL(_FINGERPRINT).format(table=table)).fetchone() or {}
+        with outbox.short():
+            outbox.conn.execute(f"LOCK TABLE {part.name} IN SHARE ROW EXCLUSIVE MODE")
+            now = outbox.conn.fetch_one(_FINGERPRINT.format(table=part.name)) or {}
             if Rows(now["count"], int(now["total"] or 0), now["last"]) != rows:
                 return False
             reach("prune.dropping")
-            outbox.conn.execute(sql.SQL("DROP TABLE {table}").format(table=table))
+            outbox.conn.execute(f"DROP TABLE {part.name}")
     except LockedError:
         return False
     return True
@@ -150,14 +148,12 @@ def create(outbox: OutboxTable, tree: Tree, ahead: int, *, dry_run: bool) -> lis
     for one in coming:
         if one.lower is None:
             continue
-        name = sql.Identifier(tree.schema, partition_bounds.name(tree.name, one.lower))
-        text = sql.SQL("CREATE TABLE {name} PARTITION OF {root} FOR VALUES FROM ({lower}) TO ({upper})").format(
-            name=name, root=outbox.table, lower=_literal(one.lower), upper=_literal(one.upper)
-        )
+        name = f"{quoted(tree.schema)}.{quoted(partition_bounds.name(tree.name, one.lower))}"
+        text = f"CREATE TABLE {name} PARTITION OF {outbox.name} FOR VALUES FROM ('{one.lower}') TO ('{one.upper}')"
         if not dry_run:
-            with translated(), outbox.short():
+            with outbox.short():
                 outbox.conn.execute(text)
-        made.append(name.as_string(outbox.conn))
+        made.append(name)
     return made
 
 
@@ -181,11 +177,11 @@ def _proven_rows(
     outbox: OutboxTable, part: Part, cutoff: datetime, prove: Prove, stop: Callable[[], bool]
 ) -> Rows | None:
     """Return the partition's rows if all are old and proven, otherwise None."""
-    table, after = sql.SQL(part.name), BEFORE_ALL
+    after = BEFORE_ALL
     count = total = 0
     last = None
     while not stop():
-        page = outbox.page(after, _PAGE, cutoff, table)
+        page = outbox.page(after, _PAGE, cutoff, part.name)
         if not all(row.is_old for row in page) or len(prove(page)) < len(set(page)):
             return None
         count, total = count + len(page), total + sum(row.id for row in page)
@@ -221,10 +217,5 @@ def _front(outbox: OutboxTable, tree: Tree) -> int | datetime:
     """Return where apps write now: the current time, or the greatest id."""
     if tree.key != "id":
         return datetime.now(UTC)
-    with translated(), outbox.short():
-        row = outbox.conn.execute(sql.SQL("SELECT max(id) AS last FROM {table}").format(table=outbox.table)).fetchone()
-    return int((row or {}).get("last") or 0)
-
-
-def _literal(bound: object) -> sql.Composable:
-    return sql.Literal(bound if isinstance(bound, int) else str(bound))
+    with outbox.short():
+        return int(outbox.conn.fetch_value(f"SELECT max(id) FROM {outbox.name}") or 0)  # noqa: S608

@@ -13,8 +13,9 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from outhaul.cdc_reader.operate.pruning import partitions
-from outhaul.cdc_reader.operate.pruning.outbox_table import BEFORE_ALL, LockedError, paused
+from outhaul.cdc_reader.operate.pruning.outbox_table import BEFORE_ALL, paused
 from outhaul.cdc_reader.operate.pruning.stored_rows import proven
+from outhaul.cdc_reader.postgres.errors import LockedError
 from outhaul.sink.failpoint import reach
 
 if TYPE_CHECKING:

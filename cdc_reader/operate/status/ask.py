@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from outhaul.cdc_reader.outbox.heal_due import due
 from outhaul.cdc_reader.session.pause_requests import ask
@@ -18,8 +18,7 @@ from outhaul.sink.redis_keys import ANY_WORKER, pulse_key, reader_key, reconnect
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import psycopg
-
+    from outhaul.cdc_reader.postgres.query import Connection
     from outhaul.cdc_reader.session.pause import Pause
     from outhaul.cdc_reader.slots.retained_wal import Slot
     from outhaul.sink.clickhouse import ClickHouse
@@ -77,7 +76,7 @@ class ClickHouseState:
     pause: Pause | None
 
 
-def ask_postgres(conn: psycopg.Connection[dict[str, Any]], stream: Stream, end: Lsn | None = None) -> PostgresState:
+def ask_postgres(conn: Connection, stream: Stream, end: Lsn | None = None) -> PostgresState:
     """Read the slot on the server that has it; `end` is the end of the primary's WAL, if that is another server.
 
     Raises:

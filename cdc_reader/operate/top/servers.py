@@ -5,11 +5,8 @@ Edge: Postgres, Redis, ClickHouse.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-import psycopg
+from typing import TYPE_CHECKING
 
 from outhaul.cdc_reader.operate.status.ask import (
     ClickHouseState,
@@ -26,6 +23,7 @@ from outhaul.sink.errors import PipelineError
 from outhaul.sink.redis.payloads import Payloads
 
 if TYPE_CHECKING:
+    from outhaul.cdc_reader.postgres.query import Connection
     from outhaul.sink.settings import Stream
 
 _TIMEOUT_S = 5
@@ -37,7 +35,7 @@ class _Postgres:
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
-        self._conn: psycopg.Connection[dict[str, Any]] | None = None
+        self._conn: Connection | None = None
 
     def ask(self) -> PostgresState:
         try:
@@ -45,10 +43,9 @@ class _Postgres:
                 self._conn = connect_stream(self._stream.settings)
             return ask_postgres(self._conn, self._stream, end_of_primary(self._stream.settings))
         except PipelineError:
-            conn, self._conn = self._conn, None
-            if conn is not None:
-                with suppress(psycopg.Error):
-                    conn.close()
+            if self._conn is not None:
+                self._conn.close()
+            self._conn = None
             raise
 
 

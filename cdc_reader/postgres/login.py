@@ -1,0 +1,142 @@
+"""A DSN -> the parameters of a connection; a connection that failed -> an error of ours.
+
+Edge: libpq. libpq keeps no SQLSTATE of a connection that the server refused, and the server's words are in the
+language of the server. libpq writes the code in place of the words if it is told so before the server answers, so this
+file connects a second time. psycopg has no method for that; the function of libpq is called directly.
+
+Source: https://www.postgresql.org/docs/current/libpq-control.html#LIBPQ-PQSETERRORVERBOSITY
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import select
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import psycopg
+from psycopg import pq
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from outhaul.cdc_reader.postgres.errors import error_of
+from outhaul.sink.errors import Exit, FatalError, TransientError
+
+if TYPE_CHECKING:
+    from psycopg.pq.abc import PGconn
+
+    from outhaul.sink.errors import PipelineError
+
+# Text tuples must read the same whatever the role's or the database's settings are.
+_SESSION = "-c datestyle=ISO -c timezone=UTC -c intervalstyle=iso_8601 -c bytea_output=hex -c extra_float_digits=1"
+
+# A peer that vanished without a word is noticed by the kernel in about half a minute, also while nothing is read.
+_DEFAULTS: dict[str, str | int] = {
+    "application_name": "outhaul",
+    "connect_timeout": 10,
+    "keepalives": 1,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+
+_VERBOSITY_SQLSTATE = 3
+# Where a DSN says to wait for ever, in seconds.
+_WAIT_S = 10
+# How libpq prints an error of the server, in whatever language: the severity, two spaces, then the words or the code.
+_FROM_SERVER = re.compile(r": {2}\S")
+_CODE = re.compile(r": {2}([0-9A-Z]{5})$", re.MULTILINE)
+
+# Resources, operator intervention (starting up, shutting down), system errors.
+_NOT_NOW = {"53", "57", "58"}
+_PROTOCOL_VIOLATION, _NO_PRIVILEGE, _LOGIN = "08P01", "42501", "28000"
+
+
+def conninfo(dsn: str, **extra: str) -> str:
+    """Return the DSN with our defaults beneath and `extra` above it.
+
+    Raises:
+        PipelineError: the DSN is malformed.
+    """
+    given = parameters(dsn)
+    options = f"{_SESSION} {given.get('options') or ''}".strip()
+    ours = {"options": options, "client_encoding": "UTF8"}
+    return make_conninfo("", **{**_DEFAULTS, **given, **extra, **ours})
+
+
+def parameters(dsn: str) -> dict[str, str]:
+    """Return the parameters that a DSN names.
+
+    Raises:
+        PipelineError: the DSN is malformed.
+    """
+    try:
+        return {name: str(value) for name, value in conninfo_to_dict(dsn).items()}
+    except psycopg.Error as error:
+        raise error_of(_LOGIN, f"the DSN is malformed: {error}") from error
+
+
+def connect_replication(dsn: str, **extra: str) -> PGconn:
+    """Connect for the replication protocol; `extra` as of `conninfo`.
+
+    Raises:
+        PipelineError: no answer, or the login is refused.
+    """
+    address = conninfo(dsn, replication="database", **extra)
+    pgconn = pq.PGconn.connect(address.encode())
+    if pgconn.status == pq.ConnStatus.OK:
+        return pgconn
+    text = pgconn.get_error_message()
+    pgconn.finish()
+    raise login_error(address, text)
+
+
+def login_error(address: str, text: str) -> PipelineError:
+    """Return what a connection that failed means.
+
+    Args:
+        address: the parameters, as `conninfo` returns them.
+        text: libpq's.
+    """
+    if not _FROM_SERVER.search(text):
+        return error_of(None, text)
+    state = _ask_for_code(address)
+    if state is None:
+        return TransientError(f"Postgres refused the connection: {text}", exit_code=Exit.POSTGRES_UNREACHABLE)
+    if state == _PROTOCOL_VIOLATION:
+        return FatalError(
+            f"Postgres, or a pooler in front of it, does not understand the connection: {text}",
+            todo="Let OUTHAUL_POSTGRES_DSN lead to Postgres itself: outhaul does not work through a pooler",
+            exit_code=Exit.POSTGRES_LOGIN,
+        )
+    is_known = state[:2] in _NOT_NOW or state == _NO_PRIVILEGE
+    return error_of(state if is_known else _LOGIN, text)
+
+
+def _ask_for_code(address: str) -> str | None:
+    """Connect again; return the code of the refusal, None if there is none this time."""
+    pgconn = pq.PGconn.connect_start(address.encode())
+    deadline = time.monotonic() + (int(parameters(address)["connect_timeout"]) or _WAIT_S)
+    try:
+        pointer = ctypes.c_void_p(pgconn.pgconn_ptr)  # type: ignore[attr-defined]
+        _libpq().PQsetErrorVerbosity(pointer, _VERBOSITY_SQLSTATE)
+        while (state := pgconn.connect_poll()) in {pq.PollingStatus.READING, pq.PollingStatus.WRITING}:
+            poll = select.poll()
+            poll.register(pgconn.socket, select.POLLIN if state == pq.PollingStatus.READING else select.POLLOUT)
+            if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                return None
+        codes = _CODE.findall(pgconn.get_error_message())
+        return codes[-1] if codes else None
+    finally:
+        pgconn.finish()
+
+
+def _libpq() -> ctypes.CDLL:
+    """Return the libpq that psycopg uses."""
+    if pq.__impl__ == "python":
+        found: ctypes.CDLL = sys.modules["psycopg.pq._pq_ctypes"].pq
+        return found
+    # A symbol is looked up in the libraries that a library is linked with, too.
+    return ctypes.CDLL(sys.modules[pq.PGconn.__module__].__file__)

@@ -1,0 +1,172 @@
+"""A DSN -> a connection; a statement -> its rows, or an error of ours.
+
+Edge: psycopg. Every statement that is not the replication protocol's goes through `Connection`, so no error of the
+driver leaves this file.
+
+Source: https://www.psycopg.org/psycopg3/docs/api/connections.html
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import psycopg
+from psycopg.rows import dict_row, tuple_row
+
+from outhaul.cdc_reader.postgres.errors import error_of
+from outhaul.cdc_reader.postgres.login import conninfo, login_error
+from outhaul.sink.errors import Exit, FatalError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    Values = Sequence[Any] | Mapping[str, Any] | None
+
+Row = TypeVar("Row")
+
+
+class Connection:
+    """An ordinary connection: each statement is a transaction of its own, each row a dict.
+
+    Statements that take values may not hold a bare `%`.
+    """
+
+    def __init__(self, conn: psycopg.Connection[dict[str, Any]]) -> None:
+        """Wrap an open connection."""
+        self._conn = conn
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the session, and roll back what it has begun."""
+        self._conn.close()
+
+    @property
+    def version(self) -> int:
+        """`server_version_num`."""
+        return self._conn.info.server_version
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether TLS is in use."""
+        return bool(self._conn.pgconn.ssl_in_use)
+
+    @property
+    def info(self) -> psycopg.ConnectionInfo:
+        """What libpq knows of the connection."""
+        return self._conn.info
+
+    def on_notice(self, tell: Callable[[str], None]) -> None:
+        """Pass on the notices of the server from now on."""
+        self._conn.add_notice_handler(lambda notice: tell(notice.message_primary or ""))
+
+    def execute(self, statement: str, values: Values = None, *, slot: str = "") -> int:
+        """Execute a statement, or several without values; return how many rows it changed.
+
+        Args:
+            statement: SQL; names in it are quoted.
+            values: of its placeholders.
+            slot: names the slot in an error.
+
+        Raises:
+            PipelineError: of the kind that Postgres' code says.
+        """
+        with _translated(slot):
+            return self._conn.execute(statement.encode(), values or None).rowcount
+
+    def fetch(self, query: str, values: Values = None, *, slot: str = "") -> list[dict[str, Any]]:
+        """Return the rows of a query; arguments as of `execute`.
+
+        Raises:
+            PipelineError: of the kind that Postgres' code says.
+        """
+        with _translated(slot):
+            return self._conn.execute(query.encode(), values or None).fetchall()
+
+    def fetch_one(self, query: str, values: Values = None) -> dict[str, Any] | None:
+        """Return the first row of a query; None if it has none.
+
+        Raises:
+            PipelineError: of the kind that Postgres' code says.
+        """
+        return next(iter(self.fetch(query, values)), None)
+
+    def fetch_value(self, query: str, values: Values = None) -> Any:
+        """Return the first value of the first row of a query; None if it has none.
+
+        Raises:
+            PipelineError: of the kind that Postgres' code says.
+        """
+        return next(iter((self.fetch_one(query, values) or {}).values()), None)
+
+    def fetch_as(self, kind: type[Row], query: str, values: Values = None) -> list[Row]:
+        """Return the rows of a query, each made into a `kind`, whose fields are the query's columns.
+
+        Raises:
+            PipelineError: of the kind that Postgres' code says.
+        """
+        return [kind(**row) for row in self.fetch(query, values)]
+
+    def fetch_tuples(self, query: str, values: Values = None) -> list[tuple[Any, ...]]:
+        """Return the rows of a query as tuples, which the server sends in binary: for many rows of numbers.
+
+        Raises:
+            PipelineError: of the kind that Postgres' code says.
+        """
+        with _translated():
+            cursor = self._conn.cursor(binary=True, row_factory=tuple_row)
+            return cursor.execute(query.encode(), values or None).fetchall()
+
+    def copy(self, statement: str) -> Iterator[bytes]:
+        """Yield the messages of a COPY TO STDOUT.
+
+        Raises:
+            PipelineError: of the kind that Postgres' code says.
+        """
+        with _translated(), self._conn.cursor() as cursor, cursor.copy(statement.encode()) as copy:
+            for message in copy:
+                yield bytes(message)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Execute the statements of the block in one transaction.
+
+        Raises:
+            PipelineError: of the kind that Postgres' code says.
+        """
+        with _translated(), self._conn.transaction():
+            yield
+
+
+def connect(dsn: str, **extra: str) -> Connection:
+    """Open a connection; `extra` are parameters of libpq that win over the DSN's.
+
+    Raises:
+        PipelineError: no answer, or the login is refused.
+    """
+    address = conninfo(dsn, **extra)
+    try:
+        # Unprepared, a statement is planned for the values that it has.
+        conn = psycopg.connect(address, autocommit=True, row_factory=dict_row, prepare_threshold=None)
+    except psycopg.Error as error:
+        raise login_error(address, str(error)) from error
+    return Connection(conn)
+
+
+@contextmanager
+def _translated(slot: str = "") -> Iterator[None]:
+    try:
+        yield
+    except psycopg.Error as error:
+        if error.sqlstate is None and not isinstance(error, psycopg.OperationalError):
+            raise FatalError(
+                f"the driver of Postgres cannot carry out a statement: {error}",
+                todo="This is a bug of outhaul, or a pooler between it and Postgres changes the session's settings",
+                exit_code=Exit.STREAM_BROKEN,
+            ) from error
+        raise error_of(error.sqlstate, str(error), slot=slot) from error
