@@ -95,7 +95,7 @@ def _show_queue(settings: Settings) -> None:
 
     def now(_: object) -> str:
         with suppress(RedisError):
-            return redis_url.broker_url(url, next(places.look()).place)
+            return redis_url.broker_url(url, next(places.find()).place)
         return redis_url.broker_url(url)
 
     Flower.broker_uri_with_password = property(now)

@@ -1,8 +1,8 @@
-"""Places -> connections of redis-py that ask where to go before they are made, and end when it is the wrong place.
+"""Places -> connections of redis-py that ask for the right server before they connect, and close on a wrong one.
 
-Edge: for our own connections and for kombu's alike. An ordinary connection is enough, as long as it goes to the server
-that holds our keys: one that is told that they are elsewhere is closed, and whoever had it connects anew, and asks
-again.
+Edge: Redis; outhaul's own connections and kombu's both use this file. An ordinary connection suffices as long as it
+goes to the server that holds the keys. If a server answers that the keys are elsewhere, the connection is closed. Its
+user connects again, and the new connection asks again for the right server.
 
 Source: https://redis.io/docs/latest/commands/hello/
 """
@@ -20,8 +20,8 @@ from outhaul.sink.redis_url import Kind, Server
 if TYPE_CHECKING:
     from outhaul.sink.redis.topology import Places
 
-# What a server answers that is not, or not now, the one to write to: a replica, one that was cut off from its
-# replicas or its cluster, one that gave the slot away or is about to.
+# Errors of a server that cannot be written to, now or at all: a replica, a server that was cut off from its replicas or
+# its cluster, a node that has given its slot away or is about to.
 _ELSEWHERE = (
     redis.ReadOnlyError,
     redis.exceptions.AskError,  # and MovedError
@@ -30,44 +30,44 @@ _ELSEWHERE = (
 )
 _ELSEWHERE_CODES = ("NOREPLICAS", "UNBLOCKED")
 
-# By which a server says at the greeting what it is.
+# In RESP3, a server's answer to HELLO contains its role and mode.
 _PROTOCOL = 3
 
 
-class _There:
-    """What such a connection has beside redis-py's."""
+class _FollowsPlaces:
+    """A mixin for redis-py's connections: asks `Places` for the server to connect to."""
 
-    def __init__(self, *, places: Places, stays: bool = False, **options: Any) -> None:
+    def __init__(self, *, places: Places, in_event_loop: bool = False, **options: Any) -> None:
         super().__init__(**options)
         self._places = places
-        # With one user, who listens to its socket: kombu's event loop. It is closed, and never made anew unasked.
-        self._stays = stays
-        # Where it is; None until that has proved to be right.
+        # Whether kombu's event loop is the user: it listens to the socket. So `connect` must not replace the socket.
+        self._in_event_loop = in_event_loop
+        # The server that it is connected to; None until that has proved to be the right one.
         self._at: Server | None = None
 
     def connect(self: Any) -> None:
-        """Called whenever a pool hands the connection out: one to a former place is made anew, before anything is lost.
+        """Connect, and leave a former place first; a pool calls this before it hands the connection out.
 
         Raises:
-            ElsewhereError: nobody says where to go.
+            ElsewhereError: no server names the place of the keys.
             redis.AuthenticationError: a server refuses the login.
         """
-        if not self._stays and self._is_behind():
+        if not self._in_event_loop and self._is_outdated():
             self.disconnect()
         super().connect()  # type: ignore[misc]
 
     def connect_check_health(self: Any, *arguments: Any, **options: Any) -> None:
-        """Connect to the first place that is named and proves to be it.
+        """Connect to the first named place that proves to be the right one.
 
         Raises:
-            ElsewhereError: none does.
+            ElsewhereError: no place does.
             redis.AuthenticationError: a server refuses the login.
         """
         if self._sock:
             return
         failed: Exception | None = None
         self._at = None
-        for found in self._places.look():
+        for found in self._places.find():
             self.host, self.port = found.place
             try:
                 super().connect_check_health(*arguments, **options)  # type: ignore[misc]
@@ -77,59 +77,61 @@ class _There:
             except (redis.ConnectionError, redis.TimeoutError) as error:
                 self.disconnect()
                 failed = error
-                named = f"{self._places.search.sought} is {texts([found.place])}, says {texts([found.asked])}"
-                said = f"{named}: {_short(error)}"
+                target = self._places.search.target
+                message = f"{texts([found.asked])} reports {texts([found.place])} as {target}: {_reason(error)}"
             else:
                 self._at = found.place
-                self._places.used(found)
+                self._places.mark_used(found)
                 return
-        raise ElsewhereError(said) from failed
+        raise ElsewhereError(message) from failed
 
     def check_health(self: Any) -> None:
-        """Called before each command, also on connections that never come from a pool again.
+        """Check that the server is still the right one; redis-py calls this before each command.
+
+        Connections that never return to a pool are checked only here.
 
         Raises:
-            ElsewhereError: this is the former place; the connection is closed.
+            ElsewhereError: this is a former place; the connection is closed.
         """
-        if self._is_behind():
-            self._leave("")
+        if self._is_outdated():
+            self._close_elsewhere("")
         super().check_health()  # type: ignore[misc]
 
     def read_response(self: Any, *arguments: Any, **options: Any) -> Any:
         """Read as redis-py does.
 
         Raises:
-            ElsewhereError: the server says that the keys are elsewhere; the connection is closed.
+            ElsewhereError: the server answers that the keys are elsewhere; the connection is closed.
         """
         try:
             return super().read_response(*arguments, **options)  # type: ignore[misc]
         except redis.ResponseError as error:
             if not isinstance(error, _ELSEWHERE) and not str(error).startswith(_ELSEWHERE_CODES):
                 raise
-            self._leave(f" ({type(error).__name__})", error)
+            self._close_elsewhere(f" ({type(error).__name__})", error)
 
-    def _is_behind(self: Any) -> bool:
-        """Tell whether the place has changed since, as Sentinels say, or as another connection has noticed."""
+    def _is_outdated(self: Any) -> bool:
+        """Tell whether the place has changed since this connection was made, by a Sentinel or another connection."""
         if not self._sock or self._at is None:
             return False
         self._places.check()
         return bool(self._at != self._places.last)
 
-    def _leave(self: Any, sign: str, error: Exception | None = None) -> None:
+    def _close_elsewhere(self: Any, reason: str, error: Exception | None = None) -> None:
         self.disconnect()
-        raise ElsewhereError(f"{self.host}:{self.port} is no longer {self._places.search.sought}{sign}") from error
+        raise ElsewhereError(f"{self.host}:{self.port} is no longer {self._places.search.target}{reason}") from error
 
 
-class Connection(_There, redis.Connection):
-    """Such a connection without TLS."""
+class Connection(_FollowsPlaces, redis.Connection):
+    """A connection without TLS that asks `Places` for its server."""
 
 
-class TlsConnection(_There, redis.SSLConnection):
-    """Such a connection with TLS."""
+class TlsConnection(_FollowsPlaces, redis.SSLConnection):
+    """A connection with TLS that asks `Places` for its server."""
 
 
 def connection_options(places: Places) -> dict[str, Any]:
-    """Return the arguments with which a pool of redis-py makes such connections; without timeouts."""
+    """Return the arguments with which a pool of redis-py makes these connections, without timeouts."""
     address, tls = places.search.address, places.search.tls
     return {
         "connection_class": TlsConnection if tls else Connection,
@@ -142,12 +144,12 @@ def connection_options(places: Places) -> dict[str, Any]:
 
 
 def _check_role(greeting: dict[Any, Any], kind: Kind) -> None:
-    said = {str_if_bytes(name): str_if_bytes(value) for name, value in greeting.items()}
-    if said.get("role") != "master":
-        raise ElsewhereError(f"it says that it is a {said.get('role', 'server of no role')}")
-    if (said.get("mode") == "cluster") is not (kind is Kind.CLUSTER):
-        raise ElsewhereError(f"it says that its mode is {said.get('mode', 'none')}")
+    facts = {str_if_bytes(name): str_if_bytes(value) for name, value in greeting.items()}
+    if facts.get("role") != "master":
+        raise ElsewhereError(f"it reports the role {facts.get('role', 'none')}")
+    if (facts.get("mode") == "cluster") is not (kind is Kind.CLUSTER):
+        raise ElsewhereError(f"it reports the mode {facts.get('mode', 'none')}")
 
 
-def _short(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, ElsewhereError) else f"it does not answer ({type(error).__name__})"

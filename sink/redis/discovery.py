@@ -1,6 +1,6 @@
-"""One Sentinel, or node of a cluster -> where it says that our keys are.
+"""One Sentinel, or one node of a cluster -> the server that it names as the place of the source's keys.
 
-Edge: one connection for each question, of a bounded time.
+Edge: Redis; a new connection for each question, with a time limit.
 
 Source: https://redis.io/docs/latest/develop/reference/sentinel-clients/
 """
@@ -20,23 +20,23 @@ from outhaul.sink.redis_url import Kind, RedisAddress, Server
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-# What one answers that is no Sentinel, or no node of a cluster, and will not be one tomorrow.
-_NO_SUCH = ("unknown command", "cluster support disabled")
+# Errors of a server that is not a Sentinel, or not a node of a cluster: asking again is useless.
+_WRONG_KIND = ("unknown command", "cluster support disabled")
 
 
 class ElsewhereError(redis.ConnectionError):
-    """The keys are on another server than the connection's, or nobody says on which."""
+    """The keys are on another server than the connection's, or no server says where they are."""
 
 
 class NoPlaceError(ElsewhereError):
-    """All servers of the address say that they cannot know where the keys are: it names the wrong ones."""
+    """No server of the address can know where the keys are: the address names the wrong servers."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What one server says: where the keys are, or why it does not.
+class PlaceAnswer:
+    """One server's answer: the place of the keys, or why it names none.
 
-    `others` are nodes that can be asked, too; `is_final`: it would say the same tomorrow; `is_refusal`: of our login.
+    `others` are more nodes that can be asked. `is_final`: asking again is useless. `is_refusal`: the login is refused.
     """
 
     asked: Server
@@ -50,7 +50,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What is looked for, and how to ask for it; `tls` as redis-py takes it, empty without."""
+    """Which keys to find, and how to ask for their place; `tls` has redis-py's TLS arguments, or is empty."""
 
     address: RedisAddress
     source: str
@@ -62,14 +62,14 @@ class Search:
         return key_slot(redis_keys.celery_prefix(self.source).encode())
 
     @property
-    def sought(self) -> str:
-        """What is looked for, in words."""
+    def target(self) -> str:
+        """Description of the server to find, for messages."""
         if self.address.kind is Kind.SENTINEL:
             return f"the primary of {self.address.master}"
         return f"the node with slot {self.slot}"
 
-    def ask(self, server: Server, *, timeout_s: float) -> Answer:
-        """Ask one server; connecting and answering may take `timeout_s` seconds each."""
+    def ask(self, server: Server, *, timeout_s: float) -> PlaceAnswer:
+        """Ask one server; it may take `timeout_s` seconds to connect, and as many to answer."""
         try:
             answer = self._command(server, timeout_s)
         except (
@@ -77,32 +77,37 @@ class Search:
             redis.exceptions.AuthorizationError,
             redis.exceptions.NoPermissionError,
         ) as error:
-            return Answer(server, why=f"the login is refused, {_bare(error)}", error=error, is_refusal=True)
+            return PlaceAnswer(server, why=f"the login is refused, {_bare(error)}", error=error, is_refusal=True)
         except redis.ResponseError as error:
-            is_final = any(words in str(error).lower() for words in _NO_SUCH)
-            return Answer(server, why=_bare(error), error=error, is_final=is_final)
+            is_final = any(words in str(error).lower() for words in _WRONG_KIND)
+            return PlaceAnswer(server, why=_bare(error), error=error, is_final=is_final)
         except (redis.RedisError, OSError) as error:
-            return Answer(server, why=f"no answer ({type(error).__name__})", error=error)
+            return PlaceAnswer(server, why=f"no answer ({type(error).__name__})", error=error)
         try:
             return self._of_sentinel(server, answer) if self._asks_sentinels() else self._of_node(server, answer)
         except (LookupError, TypeError, ValueError) as error:
-            return Answer(server, why="no address in its answer", error=error)
+            return PlaceAnswer(server, why="no address in its answer", error=error)
 
-    def nowhere(self, useless: Sequence[Answer], *, asked_all: bool) -> redis.ConnectionError:
-        """Return the error for answers none of which names a place."""
+    def not_found(self, answers: Sequence[PlaceAnswer], *, asked_all: bool) -> redis.ConnectionError:
+        """Return the error for answers of which none names a place.
+
+        Args:
+            answers: the answers.
+            asked_all: whether all servers have answered; only then can the address be wrong for good.
+        """
         whys: dict[str, list[Server]] = {}
-        for one in useless:
+        for one in answers:
             whys.setdefault(one.why, []).append(one.asked)
         reasons = "; ".join(f"{texts(servers)}: {why}" for why, servers in whys.items())
-        said = f"nobody says which is {self.sought}: {reasons}"
+        message = f"no server names {self.target}: {reasons}"
         error: redis.ConnectionError
-        if any(one.is_refusal for one in useless):
-            error = redis.AuthenticationError(said)
-        elif asked_all and all(one.is_final for one in useless):
-            error = NoPlaceError(said)
+        if any(one.is_refusal for one in answers):
+            error = redis.AuthenticationError(message)
+        elif asked_all and all(one.is_final for one in answers):
+            error = NoPlaceError(message)
         else:
-            error = ElsewhereError(said)
-        error.__cause__ = next((one.error for one in useless if one.error is not None), None)
+            error = ElsewhereError(message)
+        error.__cause__ = next((one.error for one in answers if one.error is not None), None)
         return error
 
     def _asks_sentinels(self) -> bool:
@@ -123,7 +128,7 @@ class Search:
             "password": password,
             "socket_timeout": timeout_s,
             "socket_connect_timeout": timeout_s,
-            # The older protocol needs no greeting: one trip less.
+            # RESP2 needs no HELLO, which saves a round trip.
             "protocol": 2,
         }
         connection: Any = (redis.SSLConnection if self.tls else redis.Connection)(**options, **self.tls)
@@ -133,31 +138,31 @@ class Search:
         finally:
             connection.disconnect()
 
-    def _of_sentinel(self, server: Server, answer: Any) -> Answer:
+    def _of_sentinel(self, server: Server, answer: Any) -> PlaceAnswer:
         if answer is None:
-            return Answer(server, why="it knows no primary of this name", is_final=True)
+            return PlaceAnswer(server, why="it knows no primary of this name", is_final=True)
         host, port = answer
-        return Answer(server, (str_if_bytes(host), int(port)))
+        return PlaceAnswer(server, (str_if_bytes(host), int(port)))
 
-    def _of_node(self, server: Server, answer: Any) -> Answer:
+    def _of_node(self, server: Server, answer: Any) -> PlaceAnswer:
         place, others = None, []
         for first, last, *nodes in answer:
             found = [_node(node, server) for node in nodes]
             others += found
             if first <= self.slot <= last:
                 place = found[0]
-        why = "" if place else "no node has it, says this one"
-        return Answer(server, place, tuple(dict.fromkeys(others)), why)
+        why = "" if place else "it reports that no node has the slot"
+        return PlaceAnswer(server, place, tuple(dict.fromkeys(others)), why)
 
 
 def texts(servers: Iterable[Server | None]) -> str:
-    """Return servers as people write them."""
+    """Return the servers as `host:port, host:port`."""
     return ", ".join(f"{server[0]}:{server[1]}" for server in servers if server)
 
 
 def _node(node: Any, asked: Server) -> Server:
     host, port = node[:2]
-    # A node that does not know its own address means: the one by which it was reached.
+    # A node that does not know its own address sends none: then it is the address that it was asked at.
     return str_if_bytes(host) if host else asked[0], int(port)
 
 

@@ -1,4 +1,6 @@
-"""redis-py's errors -> ours: by the code of the server's answer, or by the kind of what went wrong on the way.
+"""Exception of redis-py -> `PipelineError`, by the code of the server's answer or the class of the exception.
+
+Pure. It translates; the caller's block does the I/O.
 
 Source: https://redis.readthedocs.io/en/stable/exceptions.html
 """
@@ -22,11 +24,11 @@ _UNKNOWN_COMMAND = "unknown command"
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Raise what redis-py raises as an error of ours.
+    """Translate exceptions of redis-py that leave the block.
 
     Raises:
-        TransientError: Redis does not answer, or does not take it now.
-        FatalError: it never will.
+        TransientError: Redis does not answer, or refuses the command for now.
+        FatalError: Redis would refuse every repetition.
     """
     try:
         yield
@@ -39,7 +41,7 @@ def translated() -> Iterator[None]:
     except redis.exceptions.OutOfMemoryError as error:
         raise TransientError(
             "Redis is full (maxmemory reached)",
-            todo="Raise maxmemory or free memory; payloads need about max_in_flight batches",
+            todo="Raise maxmemory or free memory; the payloads need the memory of about max_in_flight batches",
             exit_code=Exit.REDIS_FULL,
         ) from error
     except redis.ReadOnlyError as error:
@@ -49,37 +51,38 @@ def translated() -> Iterator[None]:
     except NoPlaceError as error:
         raise FatalError(
             f"Redis: {error}",
-            todo="Name the Sentinels and their name of the primary, or nodes of the cluster, in OUTHAUL_REDIS_URL",
+            todo="Name the Sentinels and the primary's name in them, or nodes of the cluster, in OUTHAUL_REDIS_URL",
             exit_code=Exit.SETTINGS,
         ) from error
     except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
         if (why := tls.why_refused(error)) is not None:
             raise tls.refusal("Redis", why, redis_url.EXAMPLE) from error
-        said = str(error) if isinstance(error, ElsewhereError) else type(error).__name__
+        reason = str(error) if isinstance(error, ElsewhereError) else type(error).__name__
         raise TransientError(
-            f"Redis does not answer ({said})",
+            f"Redis does not answer ({reason})",
             todo="Check that it runs and that OUTHAUL_REDIS_URL reaches it",
             exit_code=Exit.REDIS_UNREACHABLE,
         ) from error
     except (redis.exceptions.AskError, redis.exceptions.ClusterCrossSlotError) as error:
-        raise of_a_cluster(str(error)) from error
+        raise cluster_node_error(str(error)) from error
     except redis.ResponseError as error:
         if not str(error).lower().startswith(_UNKNOWN_COMMAND):
             raise TransientError(f"Redis refuses: {error}", exit_code=Exit.REDIS_UNREACHABLE) from error
         raise FatalError(
-            f"OUTHAUL_REDIS_URL leads to a server that keeps no keys, a Sentinel perhaps ({error})",
-            todo=f"If it is one, write {redis_url.SENTINEL_EXAMPLE}",
+            f"OUTHAUL_REDIS_URL leads to a server that stores no keys, perhaps a Sentinel ({error})",
+            todo=f"If it is a Sentinel, write {redis_url.SENTINEL_EXAMPLE}",
             exit_code=Exit.SETTINGS,
         ) from error
     except redis.RedisError as error:
-        # LOADING, MISCONF, CLUSTERDOWN and the like: states of the server, and Redis is only the way, not the store.
+        # LOADING, MISCONF, CLUSTERDOWN and others: states of the server that can end. Waiting loses no event, since
+        # Redis only transports batches.
         raise TransientError(f"Redis refuses: {error}", exit_code=Exit.REDIS_UNREACHABLE) from error
 
 
-def of_a_cluster(sign: str) -> FatalError:
-    """Return the error for a node of a cluster to which the address leads as if it were a server of its own."""
+def cluster_node_error(reason: str) -> FatalError:
+    """Return the error for an address that names one server, which is a node of a cluster."""
     return FatalError(
-        f"OUTHAUL_REDIS_URL leads to a node of a cluster, and does not say so ({sign})",
+        f"OUTHAUL_REDIS_URL leads to a node of a cluster, but does not name a cluster ({reason})",
         todo=f"Write {redis_url.CLUSTER_EXAMPLE}",
         exit_code=Exit.SETTINGS,
     )

@@ -1,7 +1,7 @@
-"""Payloads by key, reports by list, the epoch's mirror -> Redis or Valkey, and back.
+"""Payloads by key, report lines by list, short texts by key -> Redis or Valkey, and back.
 
-Edge: Redis, beside the broker's own connections. Redis is lossy by assumption: whatever is put here can be gone when
-it is looked for, and the reader then sends it again.
+Edge: Redis; the broker has connections of its own. Redis may lose data at any time. Any value that is stored here can
+be missing later; the reader then sends its batch again.
 
 Source: https://redis.io/docs/latest/commands/
 """
@@ -18,27 +18,27 @@ from outhaul.sink import redis_url
 from outhaul.sink.errors import Exit, FatalError
 from outhaul.sink.redis import topology
 from outhaul.sink.redis.connection import connection_options
-from outhaul.sink.redis.driver_errors import of_a_cluster, translated
+from outhaul.sink.redis.driver_errors import cluster_node_error, translated
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# Long enough for a Redis that forks or swaps, short enough that a thread that waits here can be stopped.
+# Long enough for a Redis that forks or swaps; short enough to stop a thread that waits for an answer.
 SOCKET_TIMEOUT_S = 5
 
-# Leftovers of readers that died go by themselves; a live reader sends a payload that has expired again.
+# Payloads of readers that died expire. If a payload expires too early, its reader sends it again.
 _PAYLOAD_TTL_S = 24 * 3600
 _REPORTS_AT_ONCE = 100
 _MAX_TEXT_BYTES = 64 << 10
 
-# The code of Redis' error for a key that holds another kind of value than the command is for.
+# Code of Redis's error for a command on a key whose value is of another type.
 _WRONG_TYPE = "WRONGTYPE"
 
-# A task that has not renewed its sign of life for so many seconds is given up, and its batch sent again.
+# A liveness key expires after this time, in seconds. The reader then gives the task up, and sends its batch again.
 ALIVE_S = 5
-# How long a worker counts as busy after its last task began or went on, in seconds.
+# How long a worker counts as busy after it last renewed its pulse key, in seconds; it renews the key during a task.
 PULSE_S = 10
-# How long messages wait while no worker is busy until one counts as deaf, in seconds; it needs a few to start.
+# A worker counts as deaf if messages wait and it is not busy for this time, in seconds; a start takes a few of them.
 DEAF_S = 20.0
 
 
@@ -46,18 +46,18 @@ class Payloads:
     """One connection pool; usable from several threads."""
 
     def __init__(self, url: str, source: str) -> None:
-        """Keep the address; nothing is opened yet.
+        """Keep the address; open no connection yet.
 
         Args:
             url: OUTHAUL_REDIS_URL.
-            source: whose keys are meant, by which their node is found in a cluster.
+            source: owner of the keys; in a cluster, it determines their node.
 
         Raises:
-            FatalError: the URL is not one, or its TLS options do not hold.
+            FatalError: the URL or one of its TLS options is invalid.
         """
         redis_url.check(url)
         self.places = topology.places(url, source)
-        # Repeating is the callers' decision: they know which batch, and they log it.
+        # The client retries nothing. Its callers decide about retries: they know the batch, and log each retry.
         options: dict[str, Any] = {
             "socket_timeout": SOCKET_TIMEOUT_S,
             "socket_connect_timeout": SOCKET_TIMEOUT_S,
@@ -70,19 +70,21 @@ class Payloads:
         try:
             self._redis = redis.Redis.from_url(url, **redis_url.client_options(url), **options)
         except ValueError as error:
-            raise FatalError(f"OUTHAUL_REDIS_URL is no Redis URL: {error}", exit_code=Exit.SETTINGS) from None
+            raise FatalError(f"OUTHAUL_REDIS_URL is not a Redis URL: {error}", exit_code=Exit.SETTINGS) from None
 
     def put(self, key: str, payload: bytes) -> None:
         """Store a payload.
 
         Raises:
-            TransientError: Redis did not take it.
+            TransientError: Redis did not store it.
         """
         with translated():
             self._redis.set(key, payload, ex=_PAYLOAD_TTL_S)
 
     def get(self, key: str, *, max_bytes: int) -> bytes | None:
-        """Return a payload, or None when it is not there; of a longer one, no more than shows that it is longer.
+        """Return a payload, or None if it is missing.
+
+        Of a payload longer than `max_bytes`, only `max_bytes` + 1 bytes are returned: enough to see that it is longer.
 
         Raises:
             TransientError: Redis did not answer.
@@ -95,7 +97,7 @@ class Payloads:
             return _value(answer)
 
     def get_with_text(self, text_key: str, key: str, *, max_bytes: int) -> tuple[str | None, bytes | None]:
-        """Return a short text and a payload, as `text` and `get` would, in one trip.
+        """Return a short text and a payload, like `text` and `get`, in one round trip.
 
         Raises:
             TransientError: Redis did not answer.
@@ -108,7 +110,7 @@ class Payloads:
         return (None if text is None else text.decode(errors="replace")), answers[1]
 
     def drop(self, keys: Sequence[str]) -> None:
-        """Delete payloads that nobody will ask for any more.
+        """Delete keys that no process needs any more.
 
         Raises:
             TransientError: Redis did not answer.
@@ -118,12 +120,12 @@ class Payloads:
                 self._redis.delete(*keys)
 
     def report(self, list_key: str, line: str, *, drop: Sequence[str] = (), alive: str | None = None) -> None:
-        """Delete the keys that a report settles, then append it and set the sign of life `alive` in one step.
+        """Delete the keys in `drop`; then append the line and set the liveness key `alive`, atomically.
 
         Raises:
-            TransientError: Redis did not take it.
+            TransientError: Redis did not store it.
         """
-        # First, and not in the same step: a Redis that is full of payloads takes nothing more before one is gone.
+        # A separate first step: a Redis that is full of payloads accepts no line before a payload is deleted.
         self.drop(drop)
         with translated(), self._redis.pipeline(transaction=True) as pipe:
             pipe.rpush(list_key, line)
@@ -133,15 +135,15 @@ class Payloads:
             pipe.execute()
 
     def renew(self, alive: str) -> None:
-        """Renew a sign of life.
+        """Renew a liveness key.
 
         Raises:
-            TransientError: Redis did not take it.
+            TransientError: Redis did not store it.
         """
         self.set(alive, "1", ttl_s=ALIVE_S)
 
     def present(self, keys: Sequence[str]) -> list[bool]:
-        """Tell for each key whether it is there.
+        """Tell for each key whether it exists.
 
         Raises:
             TransientError: Redis did not answer.
@@ -150,7 +152,7 @@ class Payloads:
             return [value is not None for value in cast("list[bytes | None]", self._redis.mget(keys))] if keys else []
 
     def reports(self, list_key: str, *, wait_s: int) -> list[bytes]:
-        """Wait for reports; return what there is, nothing when `wait_s` whole seconds have passed.
+        """Wait at most `wait_s` whole seconds for reports; return those that have arrived.
 
         Raises:
             TransientError: Redis did not answer.
@@ -161,7 +163,7 @@ class Payloads:
             except redis.ResponseError as error:
                 if not str(error).startswith(_WRONG_TYPE):
                     raise
-                # Nothing of ours is in it, and as long as it is there, no report can be.
+                # Another program made this key. It contains no report, and while it exists, no report can be added.
                 self._redis.delete(list_key)
                 return []
             if first is None:
@@ -173,7 +175,7 @@ class Payloads:
         """Store a short text.
 
         Raises:
-            TransientError: Redis did not take it.
+            TransientError: Redis did not store it.
         """
         with translated():
             self._redis.set(key, text, ex=ttl_s)
@@ -188,7 +190,7 @@ class Payloads:
         return None if value is None else value.decode(errors="replace")
 
     def length(self, key: str) -> int:
-        """Return the length of a list, 0 when it is not there.
+        """Return the length of a list, 0 if it does not exist.
 
         Raises:
             TransientError: Redis did not answer.
@@ -197,7 +199,7 @@ class Payloads:
             return self._redis.llen(key)
 
     def info(self) -> dict[str, str | int | float]:
-        """Return what the server says of itself.
+        """Return the server's answer to INFO.
 
         Raises:
             PipelineError: Redis did not answer.
@@ -206,10 +208,10 @@ class Payloads:
             return cast("dict[str, str | int | float]", self._redis.info())
 
     def check_alone(self) -> None:
-        """Make sure that a server that is to be the only one is no node of a cluster, as far as it tells.
+        """If the URL names one server, check that it is not a node of a cluster; skip this if INFO is not permitted.
 
         Raises:
-            FatalError: it is one.
+            FatalError: the server is a node of a cluster.
             TransientError: Redis did not answer.
         """
         if self.places is not None:
@@ -220,7 +222,7 @@ class Payloads:
             except redis.exceptions.NoPermissionError:
                 return
         if info.get("cluster_enabled"):
-            raise of_a_cluster("it says so itself")
+            raise cluster_node_error("INFO reports cluster_enabled")
 
     def clock(self) -> float:
         """Return the server's time, in Unix seconds.
@@ -238,7 +240,7 @@ class Payloads:
 
 
 def _value(answer: object) -> bytes | None:
-    """Return what a key holds; nothing where it is empty, or holds what none of ours does."""
+    """Return the value of a key; None if it is empty, or of a type that outhaul does not store."""
     if isinstance(answer, Exception) and not str(answer).startswith(_WRONG_TYPE):
         raise answer
     return answer or None if isinstance(answer, bytes) else None

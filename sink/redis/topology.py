@@ -1,8 +1,10 @@
-"""Address with Sentinels or a cluster in it -> the server that holds our keys now, as the servers of the address say.
+"""Address of Sentinels or of a cluster -> the server that holds the source's keys now.
 
-Edge: asks them (sink/redis/discovery.py) before each connection is made (sink/redis/connection.py), for a bounded time.
-All keys of a source lie on one server: with Sentinels on the primary, in a cluster on the node that has the slot of
-the source's hash tag.
+Edge: Redis. `Places` asks the servers of the address (sink/redis/discovery.py) before each new connection
+(sink/redis/connection.py), within a time limit. All keys of a source are on one server: with Sentinels on the primary,
+in a cluster on the node that has the slot of the source's hash tag.
+
+Source: https://redis.io/docs/latest/develop/reference/sentinel-clients/
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from outhaul.sink import redis_url
-from outhaul.sink.redis.discovery import Answer, Search, texts
+from outhaul.sink.redis.discovery import PlaceAnswer, Search, texts
 from outhaul.sink.redis_url import Kind, Server
 
 if TYPE_CHECKING:
@@ -21,61 +23,64 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("outhaul.sink")
 
-# For one server to say where the keys are, and for all of them: one that is gone must not hold up those that answer.
+# Time limits for the answer of one server and of all servers, in seconds: a server that is gone must not delay the
+# answers of the others for long.
 _ANSWER_S = 1.0
-_LOOK_S = 3.0
-# How often a Sentinel is asked whether the primary is still the one that connections are open to, and how long that may
-# take: a primary that was cut off and comes back takes what is sent to it until Sentinels tell it, ten seconds later.
+_FIND_S = 3.0
+# How often a Sentinel is asked whether the primary is still the server of the open connections, and the time limit for
+# its answer, in seconds. A former primary that was cut off and comes back accepts writes until the Sentinels make it a
+# replica, ten seconds later.
 _CHECK_S, _CHECK_ANSWER_S = 5.0, 0.5
 
 
 class Places:
-    """The servers of one address, and what is known of them; usable from several threads."""
+    """The servers of one address, and the place that was found last; usable from several threads."""
 
     def __init__(self, search: Search) -> None:
-        """Keep what to look for; nothing is asked yet."""
+        """Keep the search; ask no server yet."""
         self.search = search
-        # Where connections go.
+        # The server that connections go to.
         self.last: Server | None = None
-        # Who is asked first: whoever was right the last time. Only ever replaced whole, so it needs no lock.
+        # The order of asking: the server whose last answer was right comes first. It is only replaced as a whole, so it
+        # needs no lock.
         self._order = search.address.servers
         self._check_at = 0.0
 
-    def look(self) -> Iterator[Answer]:
-        """Ask one server after another; yield each answer that names a place which none before it has named.
+    def find(self) -> Iterator[PlaceAnswer]:
+        """Ask one server after another; yield each answer with a place that no earlier answer had.
 
         Raises:
-            ElsewhereError: nobody named one.
-            redis.AuthenticationError: nobody did, and a server refused the login.
+            ElsewhereError: no server named a place.
+            redis.AuthenticationError: no server named a place, and one refused the login.
         """
-        deadline = time.monotonic() + _LOOK_S
+        deadline = time.monotonic() + _FIND_S
         order = self._order
         seen: set[Server] = set()
-        useless: list[Answer] = []
+        without_place: list[PlaceAnswer] = []
         for number, server in enumerate(order):
             if (left := deadline - time.monotonic()) <= 0:
-                # The next time those that were not asked come first.
+                # The next call begins with the servers that were not asked.
                 self._order = (*order[number:], *order[:number])
                 break
             found = self.search.ask(server, timeout_s=min(left, _ANSWER_S))
             if found.place is None:
-                useless.append(found)
+                without_place.append(found)
             elif found.place not in seen:
                 seen.add(found.place)
                 yield found
         if not seen:
-            raise self.search.nowhere(useless, asked_all=len(useless) == len(order))
+            raise self.search.not_found(without_place, asked_all=len(without_place) == len(order))
 
-    def used(self, found: Answer) -> None:
-        """Keep in mind that an answer was right."""
+    def mark_used(self, found: PlaceAnswer) -> None:
+        """Record that an answer was right: a connection to its place works."""
         self._order = tuple(dict.fromkeys((found.asked, *self.search.address.servers, *found.others)))
         self._check_at = time.monotonic() + _CHECK_S
         self._set_last(found)
 
     def check(self) -> None:
-        """Ask one Sentinel now and then whether `last` still holds; where it does not answer, the next time another.
+        """Ask one Sentinel every 5 s whether `last` is still the primary; if it does not answer, ask another next time.
 
-        A node of a cluster says by itself that it has lost the slot.
+        In a cluster, this asks no server: a node that has lost the slot answers commands with an error.
         """
         if self.search.address.kind is not Kind.SENTINEL or (now := time.monotonic()) < self._check_at:
             return
@@ -86,25 +91,26 @@ class Places:
         else:
             self._set_last(found)
 
-    def survey(self) -> list[Answer]:
-        """Ask all servers that the address names; takes a second for each that does not answer."""
+    def ask_all(self) -> list[PlaceAnswer]:
+        """Ask all servers of the address; each server that does not answer costs a second."""
         return [self.search.ask(server, timeout_s=_ANSWER_S) for server in self.search.address.servers]
 
-    def _set_last(self, found: Answer) -> None:
+    def _set_last(self, found: PlaceAnswer) -> None:
         before, self.last = self.last, found.place
         if before not in {None, found.place}:
             log.warning("redis_moved", server=texts([found.place]), before=texts([before]), asked=texts([found.asked]))
 
 
-# By what Celery's configuration may say of them, in which nothing is secret: it is told to whoever asks a worker.
+# By name. Celery's configuration contains the name, and a worker sends its configuration to any client that asks for
+# it: so the name contains no secret.
 _known: dict[str, Places] = {}
 
 
 def places(url: str, source: str) -> Places | None:
-    """Return the places of an address, the same ones for all in this process; None where it names one server.
+    """Return the `Places` of an address, one object for each address in a process; None if it names one server.
 
     Raises:
-        FatalError: the address does not hold.
+        FatalError: the address is invalid.
     """
     address = redis_url.address(url)
     if address is None:
@@ -117,7 +123,7 @@ def places(url: str, source: str) -> Places | None:
 
 
 def name(url: str, source: str) -> str:
-    """Return the name by which `named` finds the places of an address; empty where it names one server."""
+    """Return the name by which `named` finds the `Places` of an address; empty if the address names one server."""
     address = redis_url.address(url)
     if address is None:
         return ""
@@ -125,5 +131,5 @@ def name(url: str, source: str) -> str:
 
 
 def named(known_as: str) -> Places:
-    """Return places that `places` has made in this process, or in the one that it was forked from."""
+    """Return the `Places` that `places` has made in this process, or in the process that it was forked from."""
     return _known[known_as]

@@ -1,8 +1,8 @@
-"""Items of the queue's Redis list -> Celery's consumer, or refused: what is not one of our messages does not reach it.
+"""Items of the queue's Redis list -> outhaul's messages, given to Celery's consumer; all other items are refused.
 
-Edge: kombu's Redis transport, with a check at its door. Celery reads what it gets in its event loop and in its pool's
-callbacks, where an item it stumbles over ends the worker or keeps one of its few slots for ever; and one that was noted
-as unacked by then comes back to do so again.
+Edge: kombu's Redis transport, with a check before delivery. Celery reads items in its event loop and in callbacks of
+its pool. There, an item that it cannot read ends the worker, or occupies one of its few slots forever. If kombu has
+already recorded the item as unacknowledged, it delivers it again, with the same effect.
 
 Source: https://docs.celeryq.dev/en/stable/internals/protocol.html
 """
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("outhaul.sink")
 
-# The connection's own errors; Celery knows what to do about them.
-_PASSED = (Empty, OSError, redis.ConnectionError, redis.TimeoutError, redis.ResponseError)
+# Errors of the connection; Celery handles them.
+_CONNECTION_ERRORS = (Empty, OSError, redis.ConnectionError, redis.TimeoutError, redis.ResponseError)
 _OUR_QUEUES = "outhaul."
-# Ours have about 500 bytes.
+# Outhaul's messages have about 500 bytes.
 _MAX_BODY_BYTES = 64 << 10
 _MAX_NUMBER = 1 << 31
 _UNUSED_HEADERS = ("expires", "shadow", "group", "group_index", "stamped_headers", "stamps", "compression")
@@ -39,13 +39,13 @@ _SHOWN_CHARACTERS = 200
 
 
 class QoS(kombu_redis.QoS):
-    """Brings back what was not acknowledged in time; an entry that cannot be read is dropped."""
+    """Restores messages that were not acknowledged in time; drops entries that it cannot read."""
 
     def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:
-        """Put one message back on the queue, as kombu does; also called when a worker starts."""
+        """Put one message back on the queue, as kombu does; kombu also calls this when a worker starts."""
         try:
             super().restore_by_tag(tag, client, leftmost)  # type: ignore[no-untyped-call]
-        except _PASSED:
+        except _CONNECTION_ERRORS:
             raise
         except Exception as error:  # noqa: BLE001 - the outermost line for an entry
             with self.channel.conn_or_acquire(client) as connection:
@@ -55,26 +55,26 @@ class QoS(kombu_redis.QoS):
 
 
 class Channel(kombu_redis.Channel):
-    """Reads the list and lets our messages through; the others are dropped."""
+    """Reads the list, and passes on outhaul's messages; drops all other items."""
 
     QoS = QoS
     from_transport_options = (*kombu_redis.Channel.from_transport_options, "places")  # type: ignore[assignment]
-    # The name of those that are asked for the server before each connection; none where the URL says which it is.
+    # Name of the `Places` that find the server before each connection; empty if the URL names one server.
     places = ""
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
         if self.connection.client is None:
-            # Celery closes a connection that broke a second time, and its worker ends by what is no connection's error.
+            # Celery closes a broken connection a second time, and an error of another class would end its worker.
             raise redis.ConnectionError("the channel's connection has been closed")
         if not self.places:
             return dict(super()._connparams(asynchronous))  # type: ignore[no-untyped-call]
         options = connection_options(topology.named(self.places))
-        # kombu makes a class of its own out of this one, which must stay.
+        # kombu derives its own connection class from this one. The pop keeps `options` from overwriting that class.
         self.connection_class = self.connection_class_ssl = options.pop("connection_class")
-        return dict(super()._connparams(asynchronous)) | options | {"stays": asynchronous}  # type: ignore[no-untyped-call]
+        return dict(super()._connparams(asynchronous)) | options | {"in_event_loop": asynchronous}  # type: ignore[no-untyped-call]
 
     def _has_queue(self, queue: str, **_: Any) -> bool:
-        # kombu asks by EXISTS, to which it does not add the prefix that keys have in a cluster.
+        # kombu uses EXISTS, and does not add the prefix that keys have in a cluster to it.
         return bool(self._size(queue))  # type: ignore[no-untyped-call]
 
     def basic_consume(
@@ -84,11 +84,11 @@ class Channel(kombu_redis.Channel):
 
         def guarded(message: Any) -> Any:
             try:
-                # Remote control and its replies come by other queues; they are Celery's own.
+                # Other queues carry Celery's own remote control and its replies.
                 if queue.startswith(_OUR_QUEUES):
                     check(message)
                 return callback(message)
-            except _PASSED:
+            except _CONNECTION_ERRORS:
                 raise
             except Exception as error:  # noqa: BLE001 - the outermost line for a message
                 if not message.acknowledged:
@@ -106,24 +106,24 @@ class Channel(kombu_redis.Channel):
 
 
 class Transport(kombu_redis.Transport):
-    """Hands items to the channel's consumer; one that is no envelope at all is dropped."""
+    """Delivers items to the channel's consumer; drops an item that is not an envelope of kombu."""
 
     Channel = Channel
 
     def _deliver(self, message: Any, queue: str) -> None:
         try:
             super()._deliver(message, queue)  # type: ignore[no-untyped-call]
-        except _PASSED:
+        except _CONNECTION_ERRORS:
             raise
         except Exception as error:  # noqa: BLE001 - the outermost line for an item
             _refuse(error)
 
 
 def check(message: Any) -> None:
-    """Check that a message is a call of a task of ours as Celery writes it; its arguments are for the task to check.
+    """Check that a message is a call of one of outhaul's tasks, as Celery writes it; the task checks the arguments.
 
     Raises:
-        ForeignMessageError: it is not.
+        ForeignMessageError: it is not such a call.
         Exception: its body cannot be read.
     """
     match message.headers:
@@ -136,14 +136,14 @@ def check(message: Any) -> None:
         case _:
             known = False
     if not known or message.content_type != "application/json" or not isinstance(message.delivery_info, dict):
-        raise ForeignMessageError("a message that is no call of a task of ours was received")
+        raise ForeignMessageError("a message that does not call one of outhaul's tasks was received")
     if len(message.body) > _MAX_BODY_BYTES:
         raise ForeignMessageError(f"a message of {len(message.body)} bytes was received")
     match message.payload:
         case [list(), dict(), dict() as embedded] if not any(embedded.values()):
             pass
         case _:
-            raise ForeignMessageError("a message with another body than ours was received")
+            raise ForeignMessageError("a message with an unexpected body was received")
 
 
 def _refuse(error: Exception) -> None:
@@ -153,5 +153,5 @@ def _refuse(error: Exception) -> None:
 
 @task_rejected.connect  # type: ignore[untyped-decorator] # celery has no types
 def _count(**_: object) -> None:
-    # Celery has said which message and why.
+    # Celery has logged the message and the reason.
     metrics.refused()

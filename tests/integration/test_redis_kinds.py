@@ -18,7 +18,7 @@ from outhaul.sink.app import make_app
 from outhaul.sink.errors import Exit, FatalError, PipelineError, TransientError
 from outhaul.sink.redis import topology
 from outhaul.sink.redis.connection import connection_options
-from outhaul.sink.redis.discovery import Answer, ElsewhereError, Search
+from outhaul.sink.redis.discovery import ElsewhereError, PlaceAnswer, Search
 from outhaul.sink.redis.payloads import Payloads
 from outhaul.sink.redis_keys import celery_prefix
 from outhaul.sink.redis_url import Kind, RedisAddress
@@ -100,7 +100,7 @@ def test_the_doctor_knows_a_node_that_the_address_takes_for_a_server(cluster: Cl
 def test_what_sentinels_refuse_is_told_in_one_line(sentinels: Sentinels, cluster: Cluster) -> None:
     unknown = complaint(sentinels.url(master="other"))
     assert unknown.exit_code is Exit.SETTINGS
-    assert "which is the primary of other: " in unknown.message
+    assert "no server names the primary of other: " in unknown.message
     assert unknown.message.endswith("it knows no primary of this name")
     login = complaint(sentinels.url().replace(SENTINELS_PASSWORD, "wrong"))
     assert isinstance(login, FatalError)
@@ -142,10 +142,10 @@ def test_a_connection_to_a_server_that_has_become_a_replica_ends(sentinels: Sent
     """A server that is no longer the primary says so when it is greeted, and when it is written to."""
     places = topology.Places(Search(RedisAddress(Kind.SENTINEL, (), 0, None, PASSWORD, MASTER), "outhaul", {}))
     replica = next(one for one in sentinels.servers if one is not sentinels.primary())
-    lie = Answer((HOST, 1), (HOST, replica.port))
-    places.look = lambda: iter([lie])  # type: ignore[method-assign]
+    lie = PlaceAnswer((HOST, 1), (HOST, replica.port))
+    places.find = lambda: iter([lie])  # type: ignore[method-assign]
     pool = redis.ConnectionPool(**connection_options(places))
-    with pytest.raises(ElsewhereError, match="it says that it is a replica"):
+    with pytest.raises(ElsewhereError, match="it reports the role replica"):
         redis.Redis.from_pool(pool).get("x")
 
 
@@ -239,7 +239,7 @@ def test_both_are_asked_over_tls_and_the_keys_are_there_by_tls_too(sentinels: Se
         assert "certificate is refused" in str(refused)
         options = f"master={MASTER}&sentinel_password={SENTINELS_PASSWORD}&ssl_ca_certs="
         sentinel = f"rediss+sentinel://:x@{HOST}:{other.port}?{options}"
-        (said,) = places_of(f"{sentinel}{papers.ca}").survey()
+        (said,) = places_of(f"{sentinel}{papers.ca}").ask_all()
         assert said.place == (HOST, sentinels.primary().port)
         assert "certificate is refused" in str(complaint(f"{sentinel}{papers.wrong_ca}"))
 
@@ -254,7 +254,7 @@ def places_of(url: str) -> topology.Places:
 def test_a_sentinel_s_own_address_is_refused_at_the_start(world: World, sentinels: Sentinels) -> None:
     url = f"redis://:{SENTINELS_PASSWORD}@{sentinels.sentinels[0]}/0"
     said = outhaul(world, "reader", code=Exit.SETTINGS, OUTHAUL_REDIS_URL=url)
-    assert "leads to a server that keeps no keys, a Sentinel perhaps" in said
+    assert "leads to a server that stores no keys, perhaps a Sentinel" in said
     assert "If it is one, write redis+sentinel://" in said
 
 
@@ -263,7 +263,7 @@ def test_a_node_of_a_cluster_is_refused_at_the_start(world: World, cluster: Clus
     for node in cluster.nodes:
         url = f"redis://:{PASSWORD}@{node}/0"
         said = outhaul(world, "reader", code=Exit.SETTINGS, OUTHAUL_REDIS_URL=url)
-        assert "leads to a node of a cluster, and does not say so" in said
+        assert "leads to a node of a cluster, but does not name a cluster" in said
         assert "Write redis+cluster://" in said
 
 

@@ -48,7 +48,7 @@ SECRET = "hunter2-with"
         ("redis+cluster://one/3", "database 3, but a cluster has database 0 only"),
         ("redis+cluster://one?master=m", r"option for redis\+cluster://: master. The options are: none; with TLS"),
         ("redis+cluster://one,:6379", "server 2 is not of the form host:port"),
-        ("http://one", "OUTHAUL_REDIS_URL is no Redis URL"),
+        ("http://one", "OUTHAUL_REDIS_URL is not a Redis URL"),
     ],
 )
 def test_an_address_that_does_not_hold_is_refused_in_one_line(url: str, words: str) -> None:

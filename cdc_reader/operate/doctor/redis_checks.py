@@ -56,7 +56,7 @@ class Discovery:
 
     sought: str
     kind: redis_url.Kind
-    answers: tuple[discovery.Answer, ...]
+    answers: tuple[discovery.PlaceAnswer, ...]
     found: redis_url.Server | None
 
 
@@ -212,7 +212,7 @@ def _where(payloads: Payloads) -> Discovery | None:
     if places is None:
         return None
     search = places.search
-    return Discovery(search.sought, search.address.kind, tuple(places.survey()), places.last)
+    return Discovery(search.target, search.address.kind, tuple(places.ask_all()), places.last)
 
 
 def _put(settings: Settings, payloads: Payloads) -> PipelineError | None:
