@@ -28,7 +28,7 @@ from outhaul.cdc_reader.postgres.preflight import Server, check_clickhouse, chec
 from outhaul.cdc_reader.postgres.slot_view import slot_facts
 from outhaul.cdc_reader.postgres.timelines import Past
 from outhaul.cdc_reader.session import memory_tuning
-from outhaul.cdc_reader.session.liveness import Signs
+from outhaul.cdc_reader.session.liveness import Liveness
 from outhaul.cdc_reader.session.loop import Session, Tools
 from outhaul.cdc_reader.session.pause_requests import ask
 from outhaul.cdc_reader.session.recovery import recover
@@ -94,13 +94,19 @@ def run(stream: Stream, stopping: Callable[[], bool], *, standby: bool = True) -
         PipelineError: an operator is needed; the slot is kept.
     """
     settings = stream.settings
-    signs = Signs(settings.receive_timeout_s)
-    expose(settings, stream.fence, "reader", (metrics.REGISTRY, REGISTRY), Health(signs.alive, signs.ready))
+    liveness = Liveness(settings.receive_timeout_s)
+    expose(
+        settings,
+        stream.fence,
+        "reader",
+        (metrics.REGISTRY, REGISTRY),
+        Health(liveness.why_not_alive, liveness.why_not_ready),
+    )
     status_interval_s = _status_interval_s(settings, check(stream))
     app = make_app(settings)
-    memory_tuning.settle()
+    memory_tuning.freeze_objects()
     guard = Guard(stream, stopping)
-    waiter, watch = Standby(stream, status_interval_s, signs), TimelineWatch(stream)
+    waiter, watch = Standby(stream, status_interval_s, liveness), TimelineWatch(stream)
     binary, failures, waiting = True, 0, False
     is_held = False
     broken: FatalError | None = None
@@ -108,7 +114,7 @@ def run(stream: Stream, stopping: Callable[[], bool], *, standby: bool = True) -
         begun_at = time.monotonic()
         try:
             if guard.must_park:
-                _park(stream, guard, signs, stopping)
+                _park(stream, guard, liveness, stopping)
                 continue
             if is_held:
                 waiter.wait(lambda: stopping() or guard.must_park)
@@ -117,7 +123,7 @@ def run(stream: Stream, stopping: Callable[[], bool], *, standby: bool = True) -
             if broken is not None:
                 mend(stream, broken)
                 broken = None
-            session = _open(app, stream, status_interval_s, signs, watch, binary=binary)
+            session = _open(app, stream, status_interval_s, liveness, watch, binary=binary)
             waiting = False
             _stream(session, lambda: stopping() or guard.must_park or watch.has_changed, watch)
         except UnsupportedBinary as error:
@@ -136,7 +142,7 @@ def run(stream: Stream, stopping: Callable[[], bool], *, standby: bool = True) -
         except TransientError as error:
             # A session that had run for a while failed for a new reason.
             failures = 1 if time.monotonic() - begun_at > settings.retry_max_s else failures + 1
-            signs.does("reconnecting")
+            liveness.set_phase("reconnecting")
             _back_off(stream, error, failures, stopping)
 
 
@@ -166,7 +172,7 @@ def _status_interval_s(settings: Settings, server: Server) -> float:
 
 
 def _open(
-    app: SinkApp, stream: Stream, status_interval_s: float, signs: Signs, watch: TimelineWatch, *, binary: bool
+    app: SinkApp, stream: Stream, status_interval_s: float, liveness: Liveness, watch: TimelineWatch, *, binary: bool
 ) -> Session:
     settings = stream.settings
     log_context.begin(source=settings.source, slot=stream.slot)
@@ -199,28 +205,28 @@ def _open(
         dispatcher=dispatcher,
         payloads=payloads,
         recover=functools.partial(recover, asking, stream, history, confirmed, owner, past=past),
-        wished=functools.partial(ask, wishing, settings),
+        pause_request=functools.partial(ask, wishing, settings),
         random=_random,
-        signs=signs,
+        liveness=liveness,
     )
     watch.begin(link.pid, history, owner)
     return Session(stream, tools, confirmed, owner=owner, binary=binary, status_interval_s=status_interval_s)
 
 
-def _park(stream: Stream, guard: Guard, signs: Signs, stopping: Callable[[], bool]) -> None:
+def _park(stream: Stream, guard: Guard, liveness: Liveness, stopping: Callable[[], bool]) -> None:
     """Give the slot up; make it anew when all three servers answer again.
 
     Raises:
         PipelineError: a server refuses or does not answer; the slot may still be there.
     """
     park(stream)
-    signs.does("parked")
+    liveness.set_phase("parked")
     error = FatalError("the slot was given up before its log filled the disk", exit_code=Exit.SLOT_MISSING)
     while not stopping():
         try:
             check(stream)
         except TransientError as reason:
-            signs.does("parked")
+            liveness.set_phase("parked")
             _say_why(stream, reason, _PARKED_S)
             _sleep(_PARKED_S, stopping)
             continue

@@ -36,7 +36,7 @@ def reader(
     logs.watch_threads()
     warn_of_unknown()
     log_context.begin(source=settings.source, slot=stream.slot)
-    memory_tuning.bound()
+    memory_tuning.limit_allocators()
     sentry.configure(settings, "reader", slot=stream.slot)
     asked: list[int] = []
 

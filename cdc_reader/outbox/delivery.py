@@ -16,7 +16,7 @@ import structlog
 from outhaul.cdc_reader import metrics
 from outhaul.cdc_reader.capture.dispatch import Dispatcher
 from outhaul.cdc_reader.session.ledger import Ledger, Phase
-from outhaul.cdc_reader.session.reports import look_for_tasks, note_report, read_reports
+from outhaul.cdc_reader.session.reports import check_tasks, note_report, read_reports
 from outhaul.sink.backoff import backoff_s
 from outhaul.sink.batch import Message
 from outhaul.sink.errors import FatalError, TransientError
@@ -134,15 +134,15 @@ class Delivery:
         except TransientError as error:
             self._trouble = str(error)
             log.warning("copy_waits", source=self._settings.source, epoch=self._epoch, error=error)
-            for sequence in self._ledger.on_their_way():
-                self._ledger.again(sequence)
+            for sequence in self._ledger.sent():
+                self._ledger.mark_for_resend(sequence)
             time.sleep(backoff_s(3, max_s=self._settings.retry_max_s, random=_random()))
 
     def _look(self) -> None:
         self._looked_at = time.monotonic()
-        health = look_for_tasks(self._payloads, self._settings, self._ledger.begun_tokens)
-        for sequence in self._ledger.decide_again(self._looked_at, health):
-            self._ledger.again(sequence)
+        health = check_tasks(self._payloads, self._settings, self._ledger.begun_tokens)
+        for sequence in self._ledger.decide_resends(self._looked_at, health):
+            self._ledger.mark_for_resend(sequence)
         for sequence, entry in list(self._ledger.entries.items()):
             if entry.phase is Phase.WAITING:
                 self._send(sequence)
@@ -160,7 +160,7 @@ class Delivery:
         if noted.stored is not None or noted.trouble:
             self._trouble = noted.trouble
         if report.outcome is Outcome.MISSING:
-            self._ledger.again(report.sequence)
+            self._ledger.mark_for_resend(report.sequence)
             self._send(report.sequence)
         if report.outcome is Outcome.STALE:
             raise FatalError("another copy from this outbox has taken over", todo="Let it finish")

@@ -1,7 +1,7 @@
-"""Packed batches, reports of workers -> what is sent, sent again or settled, and how far the slot may move.
+"""Packed batches, reports of workers -> which batches are sent, sent again or stored, and how far the slot may move.
 
-Edge: joins ledger and watermark for one session, and logs and counts what it decides about a batch. Belongs to the
-loop's thread alone; only the queue of what is to be sent is read by another.
+Edge: joins ledger and watermark for one session; logs and counts what happens to a batch. Only the loop's thread uses
+it; another thread reads only the queue `to_send`.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ log = structlog.get_logger("outhaul.reader")
 
 
 class Flight:
-    """The batches of a session that are not stored yet; `stored_at` is the clock when the latest one was."""
+    """The batches of a session that are not stored yet; `stored_at` is the clock when a batch was last stored."""
 
     def __init__(
         self, stream: Stream, progress: Progress, confirmed: Lsn, owner: str, clock: Callable[[], float]
     ) -> None:
-        """Start with nothing.
+        """Start without a batch.
 
         Args:
             stream: what is streamed.
-            progress: hears of what is packed and stored, and of what workers say.
+            progress: counts what is packed and stored, and keeps the errors that workers report.
             confirmed: position that the slot has confirmed.
             owner: random name of the session.
             clock: seconds, monotonic.
@@ -59,7 +59,7 @@ class Flight:
         self._sequence = 0
 
     def add(self, packed: Packed, epoch: int) -> None:
-        """Take in the batches of a piece, and have them sent."""
+        """Add the batches of a group, and queue them for sending."""
         first = self._sequence
         for assembled in packed.batches:
             message = Message.of(
@@ -76,40 +76,40 @@ class Flight:
             self.to_send.put(self.ledger.add(message, assembled, self._clock()))
         self.watermark.decoded(list(range(first, self._sequence)), packed.safe_lsn)
 
-    def was_sent(self, sequence: int) -> None:
-        """Note that the broker has a batch's message."""
+    def note_sent(self, sequence: int) -> None:
+        """Note that the broker has the message of a batch."""
         self.ledger.note(sequence, Phase.SENT, self._clock())
 
-    def doubt(self, health: Health) -> None:
-        """Send again what nobody has said anything of for too long, in view of what Redis knows."""
-        for sequence in self.ledger.decide_again(self._clock(), health):
+    def resend_lost(self, health: Health) -> None:
+        """Send the batches again that seem lost, given the state of their tasks in Redis."""
+        for sequence in self.ledger.decide_resends(self._clock(), health):
             is_refused = self.ledger.entries[sequence].phase is Phase.REFUSED
             self._send_again(sequence, "other_version" if is_refused else "silence")
 
-    def redis_lost(self) -> None:
-        """Send again all that was on its way when Redis lost what it held."""
-        for sequence in self.ledger.on_their_way():
+    def resend_all(self) -> None:
+        """Send all sent batches again, since Redis has lost its data."""
+        for sequence in self.ledger.sent():
             self._send_again(sequence, "redis")
 
-    def hear(self, report: Report) -> None:
-        """Act on a worker's report of a batch.
+    def apply(self, report: Report) -> None:
+        """Apply a worker's report of a batch.
 
         Raises:
-            TransientError: a newer reader has taken over.
+            TransientError: a newer reader has taken over the source.
             FatalError: an operator is needed.
         """
         named = {"batch": report.sequence, "token": report.token}
-        noted = note_report(self.ledger, report, self._clock())
-        if noted is None:
-            # The batch is stored by now, or of another session: the report must neither move nor stop anything.
+        effect = note_report(self.ledger, report, self._clock())
+        if effect is None:
+            # The batch is already stored, or is of another session: the report must not have an effect.
             log.info("report_passed_over", **named, outcome=report.outcome.value)
             return
-        if noted.stored is not None:
-            self._note_stored(noted.stored, report.dead_letters)
-        if noted.trouble:
-            self._progress.trouble["sink"] = noted.trouble
-        if noted.rests_s:
-            log.warning("batch_refused", **named, wait_s=noted.rests_s, error=report.error, todo=report.todo)
+        if effect.stored is not None:
+            self._note_stored(effect.stored, report.dead_letters)
+        if effect.trouble:
+            self._progress.trouble["sink"] = effect.trouble
+        if effect.wait_s:
+            log.warning("batch_refused", **named, wait_s=effect.wait_s, error=report.error, todo=report.todo)
         if report.outcome is Outcome.MISSING:
             self._send_again(report.sequence, "missing")
         if report.outcome is Outcome.STALE:
@@ -122,7 +122,7 @@ class Flight:
         self._progress.stored(entry, dead_letters, time.time_ns() // 1000, self.stored_at)
 
     def _send_again(self, sequence: int, reason: str) -> None:
-        entry = self.ledger.again(sequence)
+        entry = self.ledger.mark_for_resend(sequence)
         if entry is not None:
             metrics.REDISPATCHES.labels(reason).inc()
             log.warning(

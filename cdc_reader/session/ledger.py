@@ -1,8 +1,10 @@
-"""Batches sent, reports heard -> which batches to send again, and how old the oldest is.
+"""Batches sent, reports of workers -> which batches to send again, and how old the oldest is.
 
-Pure. Payloads stay here until they are stored, so that losing all of Redis costs another dispatch and nothing else.
-How many there can be is bounded by the watermark's window, how large each is by the batcher. Sending a batch once too
-often is harmless, so doubt is settled by sending it; the table of doubts is `_doubt`.
+Pure. The reader keeps a payload until it is stored, so that the loss of all of Redis costs another dispatch and nothing
+else. The watermark limits the number of batches in flight, batching.py their size. Sending a batch once too often is
+harmless, so a batch that may be lost is sent again; `_seems_lost` has the rules.
+
+Source: docs/adr/0001-clickhouse-is-the-checkpoint.md
 """
 
 from __future__ import annotations
@@ -15,28 +17,28 @@ if TYPE_CHECKING:
     from outhaul.cdc_reader.capture.assemble import Assembled
     from outhaul.sink.batch import Message
 
-# Seconds after which an unanswered message is doubted; doubles with every sending.
-PATIENCE_S = 5.0
-# How long a batch rests that a worker of another release has refused, in seconds: while others are stored, since an
-# upgraded worker is at work beside it; and at most. In between it doubles with every round of refusals.
+# Seconds without a report after which a message seems lost; doubles with every sending.
+RESEND_S = 5.0
+# Seconds until a batch is sent again that a worker of another release has refused. It is the first value while other
+# batches are stored, since upgraded workers run, too. It doubles with every round of refusals, up to the second value.
 _REFUSED_S, _REFUSED_MAX_S = 1.0, 15.0
-# A task reports that it has begun just before its sign of life can be looked for.
+# A task reports that it has begun shortly before its sign of life is in Redis.
 _GRACE_S = 2.0
 
 
 class Phase(Enum):
     """How far a batch in flight has come, as far as the reader knows."""
 
-    WAITING = auto()  # to be sent
-    SENT = auto()  # the broker has it
-    BEGUN = auto()  # a worker has it in hand
+    WAITING = auto()  # waits to be sent
+    SENT = auto()  # the broker has its message
+    BEGUN = auto()  # a worker processes it
     RETRYING = auto()  # its worker will try again
-    REFUSED = auto()  # a worker of another release cannot read it; another may
+    REFUSED = auto()  # a worker of another release could not read it; another worker may
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What Redis knows of the batches in flight: messages in the queue, and tokens whose tasks are alive."""
+    """State of the batches in flight in Redis: messages in the queue, and the tokens of tasks that are alive."""
 
     queued: int
     alive: frozenset[str]
@@ -46,9 +48,10 @@ class Health:
 class Entry:
     """A batch in flight.
 
-    `packed_at` is the clock when it came, `since` at the last change of its phase, `wait_s` what a retrying task
-    announced or a refused batch rests, all in seconds; `refusals` counts the workers that could not read its message,
-    and `early_s` is how long it is to rest where one said so before the broker's own word had come.
+    `packed_at` is the clock when it was added, `since` the clock of the last change of its phase. `wait_s` is the wait
+    that a retrying task reported, or the wait of a refused batch. `refusals` is the number of workers that could not
+    read its message. A refusal may be reported before the stage has noted that the batch is sent: then
+    `refused_for_s` keeps its wait. All times are in seconds.
     """
 
     message: Message
@@ -58,21 +61,20 @@ class Entry:
     since: float = 0.0
     wait_s: float = 0.0
     refusals: int = 0
-    early_s: float = 0.0
+    refused_for_s: float = 0.0
 
 
 class Ledger:
     """All batches that are not stored yet, by sequence number, for one thread.
 
-    Another thread may read `begun_tokens`, the tokens of the batches that workers have in hand: each change makes a new
-    set.
+    Another thread may read `begun_tokens`, the tokens of batches that workers process: each change makes a new set.
     """
 
-    def __init__(self, patience_max_s: float) -> None:
-        """Start empty; no doubt takes longer than `patience_max_s` seconds."""
+    def __init__(self, resend_max_s: float) -> None:
+        """Start empty; a message without a report seems lost after `resend_max_s` seconds at most."""
         self.entries: dict[int, Entry] = {}
         self.begun_tokens: frozenset[str] = frozenset()
-        self._patience_max_s = patience_max_s
+        self._resend_max_s = resend_max_s
         self._refusals = 0  # since a batch was stored
 
     @property
@@ -86,40 +88,40 @@ class Ledger:
         return sum(entry.message.size_bytes for entry in self.entries.values())
 
     def oldest_commit_us(self) -> int | None:
-        """Commit time of the oldest row in flight, Unix µs; None when nothing is."""
+        """Commit time of the oldest row in flight, Unix µs; None without a batch in flight."""
         return min((int(entry.assembled.committed_at_us[0]) for entry in self.entries.values()), default=None)
 
     def oldest_s(self, now: float) -> float:
-        """Age of the oldest batch in flight, in seconds; 0 when none is."""
+        """Age of the oldest batch in flight, in seconds; 0 without a batch in flight."""
         return now - min((entry.packed_at for entry in self.entries.values()), default=now)
 
     def add(self, message: Message, assembled: Assembled, now: float) -> Entry:
-        """Note a batch that is about to be sent."""
+        """Add a batch that is about to be sent."""
         entry = Entry(message, assembled, now)
         self.entries[message.sequence] = entry
         return entry
 
-    def awaits(self, sequence: int, token: str) -> bool:
-        """Tell whether this very batch is in flight."""
+    def has(self, sequence: int, token: str) -> bool:
+        """Tell whether the batch with this number and this token is in flight."""
         entry = self.entries.get(sequence)
         return entry is not None and entry.message.token == token
 
     def note(self, sequence: int, phase: Phase, now: float, wait_s: float = 0.0) -> None:
-        """Note how far a batch has come; a batch that waits to be sent again ignores reports of its last sending."""
+        """Set the phase of a batch; reports of an earlier sending are ignored while a batch waits to be sent again."""
         entry = self.entries.get(sequence)
         if entry is None or (entry.phase is Phase.WAITING and phase is not Phase.SENT):
             return
         if phase is Phase.SENT and entry.phase is not Phase.WAITING:
             return
-        if phase is Phase.SENT and entry.early_s:
-            phase, wait_s = Phase.REFUSED, entry.early_s
+        if phase is Phase.SENT and entry.refused_for_s:
+            phase, wait_s = Phase.REFUSED, entry.refused_for_s
         self._move(entry, phase)
-        entry.since, entry.wait_s, entry.early_s = now, wait_s, 0.0
+        entry.since, entry.wait_s, entry.refused_for_s = now, wait_s, 0.0
 
     def refused(self, sequence: int, now: float) -> float:
-        """Note that a worker could not read a batch's message; return how long it rests, in seconds.
+        """Note that a worker could not read a batch's message; return the wait until it is sent again, in seconds.
 
-        Another sending of it may be in better hands, which this does not touch: 0 is returned.
+        If another worker already processes or retries the batch, nothing changes, and 0 is returned.
         """
         entry = self.entries.get(sequence)
         if entry is None or entry.phase not in {Phase.WAITING, Phase.SENT}:
@@ -129,33 +131,33 @@ class Ledger:
         self._refusals += 1
         entry.refusals += 1
         if entry.phase is Phase.WAITING:
-            entry.early_s = wait_s
+            entry.refused_for_s = wait_s
         else:
             self.note(sequence, Phase.REFUSED, now, wait_s)
         return wait_s
 
     def remove(self, sequence: int, token: str) -> Entry | None:
-        """Take out a stored batch; None when it is not in flight."""
+        """Remove a stored batch and return it; None if it is not in flight."""
         entry = self.entries.get(sequence)
         if entry is None or entry.message.token != token:
             return None
         self._refusals = 0
-        for resting in self.entries.values():
-            resting.wait_s = min(resting.wait_s, _REFUSED_S) if resting.phase is Phase.REFUSED else resting.wait_s
+        for other in self.entries.values():
+            other.wait_s = min(other.wait_s, _REFUSED_S) if other.phase is Phase.REFUSED else other.wait_s
         del self.entries[sequence]
         self.begun_tokens -= {token}
         return entry
 
-    def decide_again(self, now: float, health: Health) -> list[int]:
-        """Return the batches whose messages or tasks seem to be lost."""
-        return [number for number, entry in self.entries.items() if self._doubt(entry, now, health)]
+    def decide_resends(self, now: float, health: Health) -> list[int]:
+        """Return the numbers of the batches whose message or task seems lost."""
+        return [number for number, entry in self.entries.items() if self._seems_lost(entry, now, health)]
 
-    def on_their_way(self) -> list[int]:
-        """Return the batches that were sent, all of which may be lost when Redis was."""
+    def sent(self) -> list[int]:
+        """Return the numbers of the batches that were sent; if Redis has lost its data, they may be lost."""
         return [number for number, entry in self.entries.items() if entry.phase is not Phase.WAITING]
 
-    def again(self, sequence: int) -> Entry | None:
-        """Mark a batch as waiting to be sent again, and return it; None when it is not in flight or waits already."""
+    def mark_for_resend(self, sequence: int) -> Entry | None:
+        """Let a batch wait to be sent again, and return it; None if it is not in flight or waits already."""
         entry = self.entries.get(sequence)
         if entry is None or entry.phase is Phase.WAITING:
             return None
@@ -168,20 +170,20 @@ class Ledger:
         token = {entry.message.token}
         self.begun_tokens = self.begun_tokens | token if phase is Phase.BEGUN else self.begun_tokens - token
 
-    def _doubt(self, entry: Entry, now: float, health: Health) -> bool:
+    def _seems_lost(self, entry: Entry, now: float, health: Health) -> bool:
         silent_s = now - entry.since
-        # What was refused was not lost: no reason to be slower to think so.
+        # Refused messages were not lost, so they must not lengthen the time until a message seems lost.
         lost = max(0, entry.message.attempt - entry.refusals)
-        patience_s: float = min(self._patience_max_s, PATIENCE_S * 2 ** min(lost, 16))
+        resend_s: float = min(self._resend_max_s, RESEND_S * 2 ** min(lost, 16))
         match entry.phase:
             case Phase.WAITING:
                 return False
             case Phase.SENT:
-                # While messages queue, ours may be among them: workers are slow, or there are none.
-                return health.queued == 0 and silent_s >= patience_s
+                # While the queue has messages, this one may be among them: workers are slow, or no worker runs.
+                return health.queued == 0 and silent_s >= resend_s
             case Phase.BEGUN:
                 return entry.message.token not in health.alive and silent_s >= _GRACE_S
             case Phase.RETRYING:
-                return silent_s >= entry.wait_s + patience_s
+                return silent_s >= entry.wait_s + resend_s
             case Phase.REFUSED:
                 return silent_s >= entry.wait_s

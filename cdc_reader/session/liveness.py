@@ -1,7 +1,7 @@
-"""What the reader does and when it was last heard -> is it alive, is it ready, and how long are the silences.
+"""The reader's phase and the times of its messages -> is it alive, is it ready, and how long has each side been silent.
 
-Pure, with state: the threads of a reader write it, the metrics port reads it. Alive is that the loop turns and, while
-a session lasts, that bytes come over the wire: a reader that is neither is helped by a new start, by nothing else.
+Pure, with state: the threads of a reader write it, the metrics port reads it. A reader is alive while its loop turns
+and, during a session, while bytes arrive from Postgres. If not, only a restart helps.
 
 Source: https://kubernetes.io/docs/concepts/configuration/liveness-readiness-startup-probes/
 """
@@ -17,57 +17,57 @@ from outhaul.cdc_reader.session.reader_state import PHASES, SESSION_PHASES
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# A turn of a session's loop takes a second at most; what happens between sessions may wait for servers, in seconds.
+# Limits in seconds: a turn of a session's loop takes one at most; between sessions the reader may wait for servers.
 _TURN_S = 15.0
 _BETWEEN_S = 300.0
-# A session ends by itself after the receive timeout; this much later, in seconds, it has not.
+# A session ends by itself after the receive timeout. This many seconds later, it is not going to.
 _GRACE_S = 10.0
 
 
-class Signs:
-    """The signs of life of one reader; times are of `clock`, in seconds."""
+class Liveness:
+    """The state of one reader that shows whether it is alive; times are of `clock`, in seconds."""
 
     def __init__(self, receive_timeout_s: float = 60.0, clock: Callable[[], float] = time.monotonic) -> None:
-        """Begin as a reader that starts."""
+        """Start in the phase `starting`."""
         self._timeout_s = receive_timeout_s
         self._clock = clock
-        self._turned_at = self._heard_at = self._said_at = clock()
-        self._doing = "starting"
-        self.does("starting")
-        metrics.SILENCE.set_function(lambda: self._since(self._heard_at))
-        metrics.FEEDBACK_AGE.set_function(lambda: self._since(self._said_at))
+        self._turned_at = self._received_at = self._sent_at = clock()
+        self._phase = "starting"
+        self.set_phase("starting")
+        metrics.SILENCE.set_function(lambda: self._since(self._received_at))
+        metrics.FEEDBACK_AGE.set_function(lambda: self._since(self._sent_at))
 
-    def does(self, doing: str) -> None:
-        """Note what the reader does, one of `outhaul.cdc_reader.session.reader_state.PHASES`."""
+    def set_phase(self, phase: str) -> None:
+        """Set the phase of the reader, one of `outhaul.cdc_reader.session.reader_state.PHASES`."""
         self._turned_at = self._clock()
-        if doing in SESSION_PHASES and self._doing not in SESSION_PHASES:
-            self._heard_at = self._said_at = self._turned_at
-        self._doing = doing
-        for phase in PHASES:
-            metrics.PHASE.labels(phase).set(phase == doing)
+        if phase in SESSION_PHASES and self._phase not in SESSION_PHASES:
+            self._received_at = self._sent_at = self._turned_at
+        self._phase = phase
+        for name in PHASES:
+            metrics.PHASE.labels(name).set(name == phase)
 
-    def turned(self, now: float, heard_at: float, said_at: float) -> None:
-        """Note a turn of a session's loop, when Postgres was last heard, and when it was last told something."""
-        self._turned_at, self._heard_at, self._said_at = now, heard_at, said_at
+    def note_turn(self, now: float, received_at: float, sent_at: float) -> None:
+        """Note a turn of a session's loop, the time of the last received frame, and of the last sent feedback."""
+        self._turned_at, self._received_at, self._sent_at = now, received_at, sent_at
 
-    def alive(self) -> str:
-        """Return why the reader should be started again; nothing if it should not."""
+    def why_not_alive(self) -> str:
+        """Return why the reader must be restarted; an empty text if it is alive."""
         now = self._clock()
-        in_session = self._doing in SESSION_PHASES
-        still_s = now - self._turned_at
-        if still_s > (_TURN_S if in_session else _BETWEEN_S):
-            return f"the loop has not turned for {still_s:.0f} s ({self._doing})"
-        silent_s = now - self._heard_at
+        in_session = self._phase in SESSION_PHASES
+        stuck_s = now - self._turned_at
+        if stuck_s > (_TURN_S if in_session else _BETWEEN_S):
+            return f"the loop has not turned for {stuck_s:.0f} s ({self._phase})"
+        silent_s = now - self._received_at
         if in_session and silent_s > self._timeout_s + _GRACE_S:
-            return f"no byte has come from Postgres for {silent_s:.0f} s"
+            return f"no byte was received from Postgres for {silent_s:.0f} s"
         return ""
 
-    def ready(self) -> str:
-        """Return why the reader does not do its part; nothing if it owns the slot, or stands by to."""
-        if self._doing in SESSION_PHASES or self._doing == "standing_by":
-            return self.alive()
-        return f"the reader is {self._doing}"
+    def why_not_ready(self) -> str:
+        """Return why the reader is not ready; an empty text if it owns the slot or stands by for it."""
+        if self._phase in SESSION_PHASES or self._phase == "standing_by":
+            return self.why_not_alive()
+        return f"the reader is {self._phase}"
 
     def _since(self, when: float) -> float:
-        # The loop looks at the clock once a turn, which may be a moment before the writing was done.
-        return max(0.0, self._clock() - max(when, 0.0)) if self._doing in SESSION_PHASES else 0.0
+        # The loop reads the clock once a turn, so the noted time may be slightly before the message was sent.
+        return max(0.0, self._clock() - max(when, 0.0)) if self._phase in SESSION_PHASES else 0.0

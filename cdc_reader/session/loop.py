@@ -1,9 +1,10 @@
 """One session: frames from the slot -> stages -> reports -> feedback to the slot.
 
-Edge: joins the files named in docs/architecture.md and decides nothing itself. One thread turns here and is the only
-one that touches the socket and the batches in flight; it waits for the socket, for events of the stages, or for
-the next deadline, and for nothing else, so that feedback goes out in time whatever Redis, ClickHouse or a huge
-transaction are doing.
+Edge: joins the files named in docs/architecture.md and decides nothing. One thread runs the loop; it alone uses the
+socket and the batches in flight. It waits only for the socket, for events of the stages and for the next deadline, so
+feedback is sent in time whatever Redis, ClickHouse or a huge transaction do.
+
+Source: docs/adr/0003-one-thread-owns-the-session.md
 """
 
 from __future__ import annotations
@@ -20,28 +21,28 @@ from outhaul.cdc_reader import metrics
 from outhaul.cdc_reader.capture.batching import Intake, Limits, Load, Piece
 from outhaul.cdc_reader.capture.decode import Decoder
 from outhaul.cdc_reader.capture.wire import Wire
-from outhaul.cdc_reader.session import pause_requests as pause_wish
 from outhaul.cdc_reader.session.in_flight import Flight
-from outhaul.cdc_reader.session.liveness import Signs
+from outhaul.cdc_reader.session.liveness import Liveness
 from outhaul.cdc_reader.session.loop_events import (
     Begun,
     Decoded,
     Event,
     Events,
     Failed,
-    Looked,
     Packed,
     RedisLost,
     Sent,
+    TasksChecked,
     Trouble,
 )
-from outhaul.cdc_reader.session.pause import Gate, Wished
+from outhaul.cdc_reader.session.pause import Gate, PauseRequest
+from outhaul.cdc_reader.session.pause_requests import watch_requests
 from outhaul.cdc_reader.session.reader_state import Progress, phase
 from outhaul.cdc_reader.session.stages import (
     decode_pieces,
-    hear_reports,
     persist,
     publish_state,
+    receive_reports,
     send_batches,
     start,
 )
@@ -61,39 +62,39 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("outhaul.reader")
 
-# How long SIGTERM waits for what is in flight; whatever is not stored by then is streamed again by the next reader.
+# Seconds that a stopping reader waits for the batches in flight; the next reader streams the other rows again.
 DRAIN_S = 30.0
-# … and how long it goes on waiting when nothing more gets stored: no worker may be left to store it.
+# Seconds that it waits while no batch is stored: perhaps no worker runs.
 DRAIN_QUIET_S = 5.0
 _JOIN_S = 12.0
-# However large a batch may grow: packed batches in flight are kept in memory, in bytes.
+# Limit of packed batches in flight, in bytes, whatever the size of a batch: they are kept in memory.
 MAX_IN_FLIGHT_BYTES = 96 << 20
 _MAX_UNPACKED = 2
-# The published state is at most this old, in seconds; making it at every turn would cost more than it tells.
-_LOOK_BACK_S = 0.5
+# The published state is at most this old, in seconds: making it at every turn would cost too much.
+_SNAPSHOT_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """The edges of a session, and clock (seconds, monotonic) and randomness."""
+    """The edges of a session, its clock (seconds, monotonic) and its source of randomness."""
 
     link: Link
     dispatcher: Dispatcher
     payloads: Payloads
     recover: Callable[[Callable[[float], None]], Recovered]
-    wished: Callable[[], Wished]
+    pause_request: Callable[[], PauseRequest]
     random: Callable[[], float]
     clock: Callable[[], float] = time.monotonic
-    signs: Signs = field(default_factory=Signs)
+    liveness: Liveness = field(default_factory=Liveness)
 
 
 class Session:
-    """State of one streaming session; made anew after every failure, since recovery is the one way back."""
+    """State of one streaming session. After every failure a new one is made, which begins with recovery."""
 
     def __init__(
         self, stream: Stream, tools: Tools, confirmed: Lsn, *, owner: str, binary: bool, status_interval_s: float
     ) -> None:
-        """Prepare a session on a link that has been started.
+        """Prepare a session on a link that is started.
 
         Args:
             stream: what is streamed.
@@ -101,7 +102,7 @@ class Session:
             confirmed: position that the slot has confirmed.
             owner: random name of the session, the same that `tools.recover` uses.
             binary: whether tuples come in binary form.
-            status_interval_s: longest time between two messages to Postgres.
+            status_interval_s: longest time between two messages to Postgres, in seconds.
         """
         settings = stream.settings
         self.stream = stream
@@ -126,7 +127,7 @@ class Session:
         self._wire = Wire(tools.link, status_interval_s, settings.receive_timeout_s, tools.clock())
         self._draining_since: float | None = None
         self._snapshot = ""
-        self._looked_back_at = float("-inf")
+        self._snapshot_at = float("-inf")
 
     def run(self, stopping: Callable[[], bool]) -> None:
         """Stream until told to stop, then drain.
@@ -136,10 +137,10 @@ class Session:
             FatalError: an operator is needed.
             UnsupportedBinary: begin a new session with text tuples.
         """
-        self._look_back(self.tools.clock())
+        self._update_snapshot(self.tools.clock())
         self._threads.append(start("decode", self.events, self._recover_and_decode))
         self._threads.append(start("state", self.events, self._publish))
-        self._threads.append(start("pause", self.events, self._heed))
+        self._threads.append(start("pause", self.events, self._watch_pause))
         try:
             while not self._done(stopping()):
                 self._turn()
@@ -157,10 +158,10 @@ class Session:
             self._intake.begin(now)
         for event in self.events.take():
             self._handle(event)
-        self._hand_on(now)
+        self._pass_to_decoder(now)
         self._wire.keep_alive(self.flight.watermark.confirmed, now, reading=max_bytes > 0)
-        self.tools.signs.turned(now, self._wire.received_at, self._wire.sent_at)
-        self._look_back(now)
+        self.tools.liveness.note_turn(now, self._wire.received_at, self._wire.sent_at)
+        self._update_snapshot(now)
 
     def _deadline(self) -> float:
         load, now = self._load(), self.tools.clock()
@@ -169,17 +170,17 @@ class Session:
         return min(self._intake.due_at(load), change, self._wire.due_at(), now + 1.0)
 
     def _load(self) -> Load:
-        # Whatever keeps another batch from being begun counts as if all places were taken.
+        # If another limit is reached, the load is that of `max_in_flight` batches: no batch may begin.
         is_full = self.flight.watermark.undecoded >= _MAX_UNPACKED or self.flight.ledger.size >= MAX_IN_FLIGHT_BYTES
         in_flight = self.limits.max_in_flight if is_full else self.flight.watermark.in_flight
         return Load(in_flight, self._intake.lag_s, self._wire.is_busy(self.tools.clock()))
 
-    def _hand_on(self, now: float) -> None:
+    def _pass_to_decoder(self, now: float) -> None:
         piece = self._intake.take_piece(self._load(), now, draining=self._draining)
         if piece is not None:
             self._pieces.put(piece)
             if piece.ends_batch:
-                self.flight.watermark.handed_on()
+                self.flight.watermark.add_group()
 
     def _handle(self, event: Event) -> None:
         match event:
@@ -190,15 +191,15 @@ class Session:
             case Packed():
                 self._register(event)
             case Sent(sequence):
-                self.flight.was_sent(sequence)
-            case Looked(health):
-                self.flight.doubt(health)
+                self.flight.note_sent(sequence)
+            case TasksChecked(health):
+                self.flight.resend_lost(health)
             case Report():
-                self.flight.hear(event)
+                self.flight.apply(event)
             case RedisLost():
-                self.flight.redis_lost()
-            case Wished():
-                self._gate.heard(event, self.tools.clock())
+                self.flight.resend_all()
+            case PauseRequest():
+                self._gate.update(event, self.tools.clock())
             case Trouble(where, None):
                 self.progress.trouble.pop(where, None)
             case Trouble(where, error):
@@ -226,12 +227,14 @@ class Session:
         )
         ledger, stream = self.flight.ledger, self.stream
         self._threads.append(
-            start("hear", events, lambda: hear_reports(events, tools.payloads, epoch, ledger, stream, tools.random))
+            start(
+                "reports", events, lambda: receive_reports(events, tools.payloads, epoch, ledger, stream, tools.random)
+            )
         )
 
     def _register(self, packed: Packed) -> None:
         if self.begun is None:
-            raise FatalError("a piece was decoded before recovery", exit_code=Exit.STREAM_BROKEN)
+            raise FatalError("a piece was decoded before recovery was done", exit_code=Exit.STREAM_BROKEN)
         self.flight.add(packed, self.begun.epoch)
 
     def _done(self, stopping: bool) -> bool:
@@ -244,10 +247,10 @@ class Session:
         quiet_s = now - max(self._draining_since, self.flight.stored_at)
         if self.begun is None or now - self._draining_since > DRAIN_S or quiet_s > DRAIN_QUIET_S:
             return True
-        return self._is_at_rest
+        return self._is_idle
 
     @property
-    def _is_at_rest(self) -> bool:
+    def _is_idle(self) -> bool:
         return self._intake.is_empty and not self.flight.watermark.in_flight
 
     @property
@@ -266,25 +269,25 @@ class Session:
     def _publish(self) -> None:
         publish_state(self.events, self.tools.payloads, self.stream.fence, lambda: self._snapshot)
 
-    def _heed(self) -> None:
-        pause_wish.heed(self.events, self.tools.payloads, self.stream.fence, self.tools.wished)
+    def _watch_pause(self) -> None:
+        watch_requests(self.events, self.tools.payloads, self.stream.fence, self.tools.pause_request)
 
-    def _look_back(self, now: float) -> None:
-        if now - self._looked_back_at < _LOOK_BACK_S:
+    def _update_snapshot(self, now: float) -> None:
+        if now - self._snapshot_at < _SNAPSHOT_S:
             return
-        self._looked_back_at = now
+        self._snapshot_at = now
         epoch = self.begun.epoch if self.begun else 0
         pause = self._gate.pause(now)
-        doing = phase(
+        phase_now = phase(
             is_draining=self._draining,
-            is_recovering=self.begun is None or self._gate.is_unsure,
+            is_recovering=self.begun is None or self._gate.is_unknown,
             is_paused=pause is not None,
-            is_at_rest=self._is_at_rest,
+            is_idle=self._is_idle,
             is_troubled=bool(self.progress.trouble),
         )
-        self.tools.signs.does(doing)
+        self.tools.liveness.set_phase(phase_now)
         state = self.progress.state(
-            doing, epoch, self._wire.received, self.flight.watermark, self.flight.ledger, pause, now
+            phase_now, epoch, self._wire.received, self.flight.watermark, self.flight.ledger, pause, now
         )
         self._snapshot = state.to_json()
 

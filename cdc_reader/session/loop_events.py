@@ -1,6 +1,8 @@
-"""What the stages tell the loop of a session: one class for each event, and the queue that carries them.
+"""Stages of a session -> events for its loop: one class for each event, and the queue for them.
 
 Edge: an event descriptor, so that the loop can wait for events and for its socket at the same time.
+
+Source: https://man7.org/linux/man-pages/man2/eventfd.2.html
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from outhaul.cdc_reader.session.pause import Wished
+from outhaul.cdc_reader.session.pause import PauseRequest
 from outhaul.sink.report import Report
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ class Begun:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A piece was decoded: rows, those that are held, bytes, and when the last was committed (Unix µs, or None)."""
+    """A piece was decoded: its rows, how many of them are stored already, its bytes, its last commit (Unix µs)."""
 
     rows: int
     left_out: int
@@ -41,7 +43,7 @@ class Decoded:
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """All pieces up to the end of a batch: what they became, and what may be confirmed when that is stored."""
+    """A group of pieces is packed: its batches, and the LSN that may be confirmed when they are stored."""
 
     batches: list[Assembled]
     safe_lsn: Lsn | None
@@ -49,26 +51,26 @@ class Packed:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """The broker has a batch."""
+    """The broker has the message of a batch."""
 
     sequence: int
 
 
 @dataclass(frozen=True, slots=True)
-class Looked:
-    """Redis was asked for signs of life."""
+class TasksChecked:
+    """The tasks' signs of life in Redis were checked."""
 
     health: Health
 
 
 @dataclass(frozen=True, slots=True)
 class RedisLost:
-    """Redis has forgotten the epoch, or was away: whatever was in it may be gone."""
+    """Redis has lost the epoch or was unreachable: its data may be lost."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """Something is being repeated; None when it works again."""
+    """A stage repeats an attempt because of `error`; None if it has succeeded."""
 
     where: str
     error: PipelineError | None
@@ -76,20 +78,20 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A stage met an error that ends the session."""
+    """An error in a stage, which ends the session."""
 
     error: Exception
 
 
-Event = Begun | Decoded | Packed | Sent | Report | Looked | RedisLost | Wished | Trouble | Failed
+Event = Begun | Decoded | Packed | Sent | Report | TasksChecked | RedisLost | PauseRequest | Trouble | Failed
 
 
 class SessionOverError(Exception):
-    """Raised inside a stage that is told to stop while it waits."""
+    """Raised in a stage that waits when the session ends."""
 
 
 class Events:
-    """What the stages tell the loop; `fileno` becomes readable when there is something."""
+    """The events for the loop; `fileno` is readable while the queue has an event."""
 
     def __init__(self) -> None:
         """Open the event descriptor."""
@@ -102,12 +104,12 @@ class Events:
         return self._wake
 
     def put(self, event: Event) -> None:
-        """Hand an event to the loop."""
+        """Send an event to the loop."""
         self._queue.put(event)
         os.eventfd_write(self._wake, 1)
 
     def take(self) -> list[Event]:
-        """Return all events that are waiting."""
+        """Return all events in the queue."""
         try:
             os.eventfd_read(self._wake)
         except BlockingIOError:
@@ -121,11 +123,11 @@ class Events:
         """Sleep in a stage.
 
         Raises:
-            SessionOverError: the session ends.
+            SessionOverError: the session ended.
         """
         if self.over.wait(seconds):
             raise SessionOverError
 
     def close(self) -> None:
-        """Close the descriptor; no stage may be running any more."""
+        """Close the descriptor; call this after all stages have ended."""
         os.close(self._wake)

@@ -1,9 +1,9 @@
-"""An operator's word about pausing, and the clock -> whether rows may be taken from the stream.
+"""The newest pause request, and the clock -> whether rows may be taken from the stream.
 
-Pure. A pause is a wish that outlives the reader (cdc_reader/session/pause_requests.py keeps it); the gate is what one
-session
-makes of it. It is shut until the first word has come, so that a reader which starts into a pause takes no row before
-it knows.
+Pure. A pause request outlives the reader (cdc_reader/session/pause_requests.py stores it); the gate applies it in one
+session. The gate is shut until the request is known, so a reader that starts during a pause takes no row.
+
+Source: docs/adr/0007-a-pause-is-kept-in-clickhouse.md
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _LONGEST_S = 366 * 86_400
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Who paused, why, from when until when, in Unix seconds; without `until` it ends with `outhaul resume`."""
+    """Who paused and why, its start and end in Unix seconds; without `until` it ends with `outhaul resume`."""
 
     since: float
     by: str
@@ -26,42 +26,42 @@ class Pause:
 
 
 @dataclass(frozen=True, slots=True)
-class Wished:
-    """The newest word: the pause that holds, if one does, and how many seconds of it are left, if it ends by itself."""
+class PauseRequest:
+    """The pause that is in force, or None; `left_s` is its rest in seconds, None if it has no end."""
 
     pause: Pause | None = None
     left_s: float | None = None
 
 
 class Gate:
-    """Between socket and intake: open, or shut while a pause lasts."""
+    """Decides whether the reader reads rows: open, or shut during a pause."""
 
     def __init__(self) -> None:
-        """Start shut: nothing has been heard."""
-        self.is_unsure = True
+        """Start shut: the request is not known yet."""
+        self.is_unknown = True
         self._pause: Pause | None = None
-        self._over_at = float("inf")
+        self._ends_at = float("inf")
 
-    def heard(self, wished: Wished, now: float) -> None:
-        """Take in the newest word at clock `now`, in seconds."""
-        self.is_unsure = False
-        self._pause = wished.pause
-        self._over_at = float("inf") if wished.left_s is None else now + wished.left_s
+    def update(self, request: PauseRequest, now: float) -> None:
+        """Set the newest request at clock `now`, in seconds."""
+        self.is_unknown = False
+        self._pause = request.pause
+        self._ends_at = float("inf") if request.left_s is None else now + request.left_s
 
     def pause(self, now: float) -> Pause | None:
-        """Return the pause that holds at `now`."""
-        return self._pause if now < self._over_at else None
+        """Return the pause that is in force at `now`, or None."""
+        return self._pause if now < self._ends_at else None
 
     def is_open(self, now: float) -> bool:
         """Tell whether rows may be taken at `now`."""
-        return not self.is_unsure and self.pause(now) is None
+        return not self.is_unknown and self.pause(now) is None
 
 
 def check_length(seconds: int) -> int:
-    """Return how long a pause is to last, in seconds.
+    """Return the length of a pause, in seconds.
 
     Raises:
-        FatalError: less than a second, or more than a year.
+        FatalError: the length is less than a second or more than a year.
     """
     if not 0 < seconds <= _LONGEST_S:
         raise FatalError("a pause lasts a second at least and a year at most", exit_code=Exit.USAGE)

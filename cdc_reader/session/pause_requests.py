@@ -1,9 +1,11 @@
-"""An operator's word -> a row in ClickHouse -> the reader's gate; survives the reader, and Redis with all of its data.
+"""A pause request of an operator -> a row in ClickHouse -> the reader's gate.
 
-Edge: ClickHouse keeps the word, Redis carries the news. A reader leaves a mark in Redis and then asks ClickHouse;
-whoever writes a word takes the mark away, and the reader, which looks for it once a second, asks again. So it does when
-Redis has lost its data, or was away. The mark is set before the question is asked: a word that is written in between
-takes it away again, and is never missed. Why so: docs/adr/0007-a-pause-is-kept-in-clickhouse.md.
+Edge: ClickHouse stores the request, so it survives the reader and the loss of Redis. Redis announces it. The reader
+sets a mark in Redis and then queries ClickHouse. Who writes a request deletes the mark. The reader checks the mark once
+a second and, if it is missing, queries again; so it does when Redis has lost its data or was unreachable. The reader
+sets the mark before its query, so a request that is written during the query deletes the mark again and is not missed.
+
+Source: docs/adr/0007-a-pause-is-kept-in-clickhouse.md
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from outhaul.cdc_reader.session.pause import Pause, Wished
+from outhaul.cdc_reader.session.pause import Pause, PauseRequest
 from outhaul.sink.errors import TransientError
 from outhaul.sink.redis_keys import pause_known_key
 from outhaul.sink.sql import query
@@ -27,26 +29,26 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("outhaul.reader")
 
-_LOOK_S = 1.0
+_CHECK_S = 1.0
 
 
-def ask(clickhouse: ClickHouse, settings: Settings) -> Wished:
-    """Return the newest word; a pause whose time is over is none.
+def ask(clickhouse: ClickHouse, settings: Settings) -> PauseRequest:
+    """Return the newest request, without a pause if its time is over.
 
     Raises:
         PipelineError: ClickHouse refuses or does not answer.
     """
     rows = clickhouse.rows(query("latest_pause", table=settings.control_table), parameters={"source": settings.source})
     if not rows:
-        return Wished()
+        return PauseRequest()
     is_paused, since, by, reason, until, left_s = rows[0]
     if not is_paused or (left_s is not None and left_s <= 0):
-        return Wished()
-    return Wished(Pause(since, by, reason, until), left_s)
+        return PauseRequest()
+    return PauseRequest(Pause(since, by, reason, until), left_s)
 
 
 def keep(clickhouse: ClickHouse, settings: Settings, *, is_paused: bool, for_s: int, by: str, reason: str) -> None:
-    """Write a word; `for_s` seconds of 0 are a pause without end.
+    """Write a request; with `for_s` of 0 seconds, the pause has no end.
 
     Raises:
         PipelineError: ClickHouse refuses or does not answer.
@@ -58,35 +60,35 @@ def keep(clickhouse: ClickHouse, settings: Settings, *, is_paused: bool, for_s: 
     )
 
 
-def heed(events: Events, payloads: Payloads, fence: str, ask_newest: Callable[[], Wished]) -> None:
-    """Tell the loop the newest word: at once, and as soon as there is another; runs until the session is over.
+def watch_requests(events: Events, payloads: Payloads, fence: str, ask_newest: Callable[[], PauseRequest]) -> None:
+    """Send the newest request to the loop: at once, and after every change; run until the session ends.
 
-    A ClickHouse or Redis that does not answer changes nothing: what was heard last goes on to hold.
+    While ClickHouse or Redis does not answer, the last known request stays in force.
 
     Raises:
         SessionOverError: the session ends.
         PipelineError: ClickHouse or Redis refuses.
     """
-    mark, is_known, last = pause_known_key(fence), False, Wished()
+    mark, is_known, last = pause_known_key(fence), False, PauseRequest()
     while True:
         try:
             if not is_known or payloads.text(mark) is None:
                 is_known = False
                 payloads.set(mark, "1")
-                wished = ask_newest()
+                request = ask_newest()
                 is_known = True
-                if wished.pause != last.pause:
-                    _say(wished)
-                last = wished
-                events.put(wished)
+                if request.pause != last.pause:
+                    _log_change(request)
+                last = request
+                events.put(request)
         except TransientError:
-            # Redis may have been emptied, or a word written, while it was away. Other stages say that it is.
+            # Meanwhile Redis may have lost its data, or a request may have been written. Other stages log the error.
             is_known = False
-        events.wait(_LOOK_S)
+        events.wait(_CHECK_S)
 
 
-def _say(wished: Wished) -> None:
-    if wished.pause:
-        log.info("paused", left_s=wished.left_s)
+def _log_change(request: PauseRequest) -> None:
+    if request.pause:
+        log.info("paused", left_s=request.left_s)
     else:
         log.info("resumed")

@@ -1,7 +1,7 @@
-"""Rows captured, batches stored, troubles -> metrics, and the reader's state as one JSON line in Redis.
+"""Rows captured, batches stored, errors of stages -> metrics, and the reader's state as one JSON line in Redis.
 
 Edge: counts in prometheus-client's registry, and reads the clock for the age of the oldest row. `outhaul status` shows
-the line. The reader renews it every second, and it expires after a few: without a line there is no reader.
+the line. The reader renews it every second, and it expires after `TTL_S` seconds: without a line, no reader runs.
 """
 
 from __future__ import annotations
@@ -27,30 +27,30 @@ if TYPE_CHECKING:
 
 TTL_S = 5
 
-# What a reader does while it has a session, and what else it may do.
+# Phases of a reader during a session, and all phases.
 SESSION_PHASES = ("recovering", "streaming", "waiting", "pausing", "paused", "draining")
 PHASES = ("starting", "standing_by", "reconnecting", "parked", *SESSION_PHASES)
 
 
-def phase(*, is_draining: bool, is_recovering: bool, is_paused: bool, is_at_rest: bool, is_troubled: bool) -> str:
-    """Return the one word for what a reader does.
+def phase(*, is_draining: bool, is_recovering: bool, is_paused: bool, is_idle: bool, is_troubled: bool) -> str:
+    """Return the phase of a reader that has a session.
 
-    A pause is `pausing` until all that was taken before it is stored (`is_at_rest`), then `paused`.
+    During a pause the phase is `pausing` until all rows that were read before are stored (`is_idle`), then `paused`.
     """
     if is_draining:
         return "draining"
     if is_recovering:
         return "recovering"
     if is_paused:
-        return "paused" if is_at_rest else "pausing"
+        return "paused" if is_idle else "pausing"
     return "waiting" if is_troubled else "streaming"
 
 
 @dataclass(frozen=True, slots=True)
 class ReaderState:
-    """A snapshot; LSNs as Postgres prints them, times in seconds unless the name says otherwise.
+    """A snapshot; LSNs as Postgres prints them, times in seconds unless the name has another unit.
 
-    A new field needs a default, which a command shows of a reader of the release before.
+    A new field needs a default: commands show it for a reader of an earlier release.
     """
 
     pid: int
@@ -79,9 +79,9 @@ class ReaderState:
 
     @classmethod
     def from_json(cls, text: str) -> Self | None:
-        """Read a line, of another release as well: what it does not say is as at the start; None where it is no line.
+        """Parse a line, also of another release; return None if it is not a line of a reader.
 
-        Fields that only a newer release knows are passed over.
+        Missing fields get their default, and unknown fields are ignored.
         """
         try:
             data = json.loads(text)
@@ -96,17 +96,17 @@ def _known(kind: type[ReaderState | Pause], data: dict[str, Any]) -> dict[str, A
 
 
 class Progress:
-    """What a session has done, and what troubles it; `trouble` has one line for each stage that waits."""
+    """Counts of a session; `trouble` has the error of each stage that repeats an attempt."""
 
     def __init__(self, dead_letters_tables: Collection[str]) -> None:
-        """Start at nothing."""
+        """Start at 0."""
         self.trouble: dict[str, str] = {}
         self._dead_letters_tables = dead_letters_tables
         self._captured = self._stored = self._left_out = self._dead_letters = 0
         self._last_stored_at: float | None = None
 
     def captured(self, rows: int, left_out: int, size: int) -> None:
-        """Count the rows of a piece of `size` bytes; ClickHouse holds `left_out` of them, which go no further."""
+        """Count the rows of a piece of `size` bytes; `left_out` of them are stored already and are not sent."""
         self._captured += rows
         self._left_out += left_out
         metrics.CAPTURED.inc(rows)
@@ -114,12 +114,12 @@ class Progress:
         metrics.LEFT_OUT.inc(left_out)
 
     def packed(self, message: Message) -> None:
-        """Note how large a batch became."""
+        """Record the size of a packed batch."""
         metrics.BATCH_EVENTS.observe(message.rows)
         metrics.BATCH_BYTES.observe(message.size_bytes)
 
     def stored(self, entry: Entry, dead_letters: int, now_us: int, now: float) -> None:
-        """Count a stored batch at Unix time `now_us`, clock `now`; the sink set `dead_letters` of its rows aside."""
+        """Count a stored batch at Unix time `now_us`, clock `now`; `dead_letters` of its rows became dead letters."""
         if entry.message.table in self._dead_letters_tables:
             dead_letters = entry.message.rows
         self._stored += entry.message.rows
@@ -143,7 +143,7 @@ class Progress:
         pause: Pause | None,
         now: float,
     ) -> ReaderState:
-        """Return the snapshot to publish, and set the gauges by the way; `now` is the clock of the ledger."""
+        """Return the snapshot to publish, and set the gauges; `now` is the clock of the ledger."""
         oldest_us = ledger.oldest_commit_us()
         lag_s = max(0.0, time.time() - oldest_us / 1e6) if oldest_us is not None else 0.0
         metrics.IN_FLIGHT.set(watermark.in_flight)

@@ -1,14 +1,17 @@
-"""Slot that this session owns -> a new epoch, and the stored positions, which need not be streamed again.
+"""Slot that this session owns -> a new epoch, and the stored positions, whose rows are not sent again.
 
-Edge: ClickHouse, which is the checkpoint. Called once a session, after it took the slot and before it reads a row:
+Edge: ClickHouse, which is the checkpoint. Called once a session, after it has taken the slot and before it decodes a
+row:
 
 1. *bind*: the newest epoch says which history the stored positions belong to. Another history stops the reader, unless
    it provably continues the known one (cdc_reader/postgres/timelines.py).
-2. *fence*: write a newer epoch. From here on ClickHouse refuses every insert of an older reader that begins.
+2. *fence*: write a newer epoch. From now on ClickHouse refuses every insert that an older reader begins.
 3. *wait*: until every insert that began before the fence has ended (sink/fence.py).
-4. *ask*: which positions from the slot's confirmed one on are stored? From here on only this session adds to them.
+4. *ask*: which positions from the slot's confirmed one on are stored? From now on only this session adds to them.
 
-A crash between any two steps leaves an unused epoch behind and nothing else.
+A crash between any two steps leaves an unused epoch and nothing else.
+
+Source: docs/adr/0001-clickhouse-is-the-checkpoint.md, docs/adr/0002-the-fence-is-in-clickhouse.md
 """
 
 from __future__ import annotations
@@ -44,7 +47,7 @@ _UNKNOWN = Past()
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """What a session needs to know before its first row; what is held, for each table of events."""
+    """The epoch of a session, and the stored positions of each events table."""
 
     epoch: int
     held: Mapping[str, StoredPositions]
@@ -64,16 +67,16 @@ def recover(
 
     Args:
         clickhouse: the checkpoint.
-        stream: what is to be streamed.
-        history: of the server that we stream from.
+        stream: the stream of this session.
+        history: history of the server that the session streams from.
         confirmed: position that the slot has confirmed.
         owner: random name of this session.
-        wait: sleeps for so many seconds; raises when the session is to end.
-        past: what the server says of the timelines before its own.
+        wait: sleeps for a number of seconds; raises when the session ends.
+        past: the server's earlier timelines.
 
     Raises:
         FatalError: the stored positions belong to another history.
-        TransientError: ClickHouse does not answer, or an older insert does not end; begin again.
+        TransientError: ClickHouse does not answer, or an older insert does not end; call this again.
     """
     newest = newest_epoch(clickhouse, stream.settings, stream.lane)
     if newest is not None and newest.history != history:
@@ -94,7 +97,7 @@ def recover(
 
 
 def ask(clickhouse: ClickHouse, stream: Stream, outbox: Outbox, confirmed: Lsn) -> StoredPositions:
-    """Return what ClickHouse holds of a stream's rows of one outbox from `confirmed` on, dead letters included.
+    """Return the stored positions of a stream's rows of one outbox from `confirmed` on, dead letters included.
 
     Raises:
         PipelineError: ClickHouse does not answer.
@@ -106,10 +109,10 @@ def ask(clickhouse: ClickHouse, stream: Stream, outbox: Outbox, confirmed: Lsn) 
 
 
 def _of_shard(stream: Stream) -> str:
-    """Leave out positions of other shards, which may be many: rows have the shard in their ordinals (ADR 12)."""
+    """Return the condition for rows of this shard, which is a part of their ordinal (ADR 12)."""
     if stream.shard is None:
         return ""
-    # Events without a table come by the first shard.
+    # Events without a table are in the stream of the first shard.
     messages = "" if stream.shard else f" OR cdc_ordinal >= {FIRST_ORDINAL}"
     return f"AND (intDiv(cdc_ordinal, {1 << SHARD_BITS}) = {stream.shard}{messages})"
 
@@ -124,9 +127,9 @@ def _follow(
     wait: Callable[[float], None],
     past: Past,
 ) -> Epoch:
-    """Prove that the new timeline goes on where the known one ended; return the epoch behind which that holds.
+    """Prove that the new timeline continues the known one, and return the epoch under which this was proved.
 
-    That epoch still has the known history: whoever dies here leaves the question open for the next session.
+    That epoch still has the known history, so after a crash here the next session proves it again.
 
     Raises:
         FatalError: it cannot be proved.
@@ -134,7 +137,9 @@ def _follow(
     """
     known = newest.history
     if past.witness == (newest.owner, found):
-        _say_followed(stream, known, found, past, confirmed, "the session went on over the change, in its own slot")
+        _log_followed(
+            stream, known, found, past, confirmed, "the session kept its own slot during the change of timeline"
+        )
         return newest
     if why := doubt(known, found, past, confirmed):
         raise _other_history(stream, known, found, confirmed, why)
@@ -142,15 +147,15 @@ def _follow(
     raise_epoch(clickhouse, stream, known, confirmed, epoch, owner)
     wait_for_older_inserts(clickhouse, stream.settings, stream.lane, wait)
     if tail := sum(ask(clickhouse, stream, outbox, ended_at).rows for outbox in stream.settings.outboxes()):
-        why = f"ClickHouse holds {tail} events that the old primary wrote past {ended_at}, where this one branched off"
+        why = f"ClickHouse has {tail} events that the old primary wrote after {ended_at}, where this timeline began"
         raise _other_history(stream, known, found, confirmed, why)
-    whose = "was a standby's own" if known.of_standby else "was synchronised"
-    reason = f"the slot {whose} and nothing is stored past the branch: nothing is lost"
-    _say_followed(stream, known, found, past, confirmed, reason)
+    origin = "was a standby's own" if known.of_standby else "was synchronised"
+    reason = f"the slot {origin}, and no stored event is after the start of the new timeline: nothing is lost"
+    _log_followed(stream, known, found, past, confirmed, reason)
     return Epoch(epoch, owner, known)
 
 
-def _say_followed(stream: Stream, known: History, found: History, past: Past, confirmed: Lsn, reason: str) -> None:
+def _log_followed(stream: Stream, known: History, found: History, past: Past, confirmed: Lsn, reason: str) -> None:
     log.warning(
         "followed_to_new_timeline",
         source=stream.settings.source,
@@ -165,16 +170,14 @@ def _say_followed(stream: Stream, known: History, found: History, past: Past, co
 def _other_history(stream: Stream, known: History, found: History, confirmed: Lsn, why: str) -> PipelineError:
     what = "the new primary"
     if known.system_identifier != found.system_identifier:
-        what = (
-            "what pg_upgrade has made of it, go on as docs/runbooks/postgres-upgrade.md says; if it is the new primary"
-        )
+        what = "the cluster after pg_upgrade, continue with docs/runbooks/postgres-upgrade.md; if it is the new primary"
     return FatalError(
         f"ClickHouse holds source {stream.settings.source!r} of system {known.system_identifier}, timeline "
         f"{known.timeline}, but slot {stream.slot!r} at {confirmed} belongs to system "
-        f"{found.system_identifier}, timeline {found.timeline}: positions of one mean nothing "
-        f"in the other, and events between what is stored and where the slot begins may be missing. It cannot be "
-        f"followed by itself: {why}",
-        todo=f"Check OUTHAUL_POSTGRES_DSN; if this is {what}, go on with `outhaul slot reset --recreate`: what is "
-        "missing is copied from the outbox",
+        f"{found.system_identifier}, timeline {found.timeline}: positions of one are not valid in "
+        f"the other, and events between the stored ones and the start of the slot may be missing. The reader cannot "
+        f"continue by itself: {why}",
+        todo=f"Check OUTHAUL_POSTGRES_DSN; if this is {what}, run `outhaul slot reset --recreate`: it copies the "
+        "missing events from the outbox",
         exit_code=Exit.OTHER_HISTORY,
     )

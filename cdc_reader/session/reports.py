@@ -1,6 +1,6 @@
-"""Lists in Redis that workers report on -> the reports, and what each changes in the ledger.
+"""Lists in Redis that workers push reports to -> the reports, and what each one changes in the ledger.
 
-Edge: Redis. The stream and copies from the outbox read their reports here.
+Edge: Redis. The stream and copies from the outbox receive their reports here.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ _SHOWN_BYTES = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Noted:
-    """What a report changed: the batch that it took out of the ledger, or why its batch is not stored yet.
+class ReportEffect:
+    """What a report changed: the stored batch, removed from the ledger; or why the batch is not stored yet.
 
-    `rests_s` is how long a batch rests that a worker of another release refused, in seconds.
+    `wait_s` is the wait of a batch that a worker of another release has refused, in seconds.
     """
 
     stored: Entry | None = None
     trouble: str = ""
-    rests_s: float = 0.0
+    wait_s: float = 0.0
 
 
 def read_reports(payloads: Payloads, seal: Seal, list_key: str) -> Iterator[Report]:
-    """Yield the reports that arrive within a second; lines that no worker of this pipeline wrote are counted.
+    """Yield the reports that arrive within a second; count lines that no worker of this pipeline wrote.
 
     Raises:
         TransientError: Redis does not answer.
@@ -59,8 +59,8 @@ def read_reports(payloads: Payloads, seal: Seal, list_key: str) -> Iterator[Repo
             yield report
 
 
-def look_for_tasks(payloads: Payloads, settings: Settings, tokens: Collection[str]) -> Health:
-    """Return how many messages are queued, and which of these batches have a task that is alive.
+def check_tasks(payloads: Payloads, settings: Settings, tokens: Collection[str]) -> Health:
+    """Return the number of queued messages, and which of the batches with these tokens have a task that is alive.
 
     Raises:
         TransientError: Redis does not answer.
@@ -71,30 +71,30 @@ def look_for_tasks(payloads: Payloads, settings: Settings, tokens: Collection[st
     return Health(payloads.length(settings.queue_key), alive)
 
 
-def note_report(ledger: Ledger, report: Report, now: float) -> Noted | None:
-    """Note a report in the ledger; None where its batch is not in flight.
+def note_report(ledger: Ledger, report: Report, now: float) -> ReportEffect | None:
+    """Apply a report to the ledger; return None if its batch is not in flight.
 
-    A batch whose payload is missing, and one of a reader that was replaced, stay as they are: the caller acts.
+    The reports `missing` and `stale` change nothing here: the caller acts on them.
 
     Raises:
         FatalError: an operator is needed.
     """
-    if not ledger.awaits(report.sequence, report.token):
+    if not ledger.has(report.sequence, report.token):
         return None
     match report.outcome:
         case Outcome.STORED:
-            return Noted(stored=ledger.remove(report.sequence, report.token))
+            return ReportEffect(stored=ledger.remove(report.sequence, report.token))
         case Outcome.BEGUN:
             ledger.note(report.sequence, Phase.BEGUN, now)
         case Outcome.RETRYING:
             ledger.note(report.sequence, Phase.RETRYING, now, report.wait_s)
-            return Noted(trouble=report.error)
+            return ReportEffect(trouble=report.error)
         case Outcome.OTHER_VERSION:
-            rests_s = ledger.refused(report.sequence, now)
-            return Noted(trouble=f"{report.error}. {report.todo}", rests_s=rests_s) if rests_s else Noted()
+            wait_s = ledger.refused(report.sequence, now)
+            return ReportEffect(trouble=f"{report.error}. {report.todo}", wait_s=wait_s) if wait_s else ReportEffect()
         case Outcome.FATAL:
             log_context.bind(ledger.entries[report.sequence].message)
             raise FatalError(report.error, code=report.code, todo=report.todo, exit_code=Exit(report.exit_code))
         case Outcome.MISSING | Outcome.STALE:
             pass
-    return Noted()
+    return ReportEffect()

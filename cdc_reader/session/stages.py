@@ -1,8 +1,10 @@
 """Threads beside the loop: pieces -> batches, batches -> broker, reports -> loop.
 
-Edge: threads and queues, one function each, no decisions. Each runs until it is told to stop, and hands every
-exception to the loop as an event. The loop never waits for any of them, so feedback to Postgres goes out whatever
-they are doing.
+Edge: threads and queues, one function for each, without decisions. Each runs until the session ends, and passes every
+exception to the loop as an event. The loop waits for none of them, so feedback to Postgres is sent in time whatever
+they do.
+
+Source: docs/adr/0003-one-thread-owns-the-session.md
 """
 
 from __future__ import annotations
@@ -21,15 +23,15 @@ from outhaul.cdc_reader.session.loop_events import (
     Decoded,
     Events,
     Failed,
-    Looked,
     Packed,
     RedisLost,
     Sent,
     SessionOverError,
+    TasksChecked,
     Trouble,
 )
 from outhaul.cdc_reader.session.reader_state import TTL_S
-from outhaul.cdc_reader.session.reports import look_for_tasks, read_reports
+from outhaul.cdc_reader.session.reports import check_tasks, read_reports
 from outhaul.sink.backoff import backoff_s
 from outhaul.sink.errors import TransientError
 from outhaul.sink.redis_keys import epoch_key, reader_key, reconnecting_key, stored_key
@@ -54,7 +56,7 @@ log = structlog.get_logger("outhaul.reader")
 
 
 def start(name: str, events: Events, run: Callable[[], None]) -> threading.Thread:
-    """Run a stage in a thread; whatever it raises becomes an event."""
+    """Run a stage in a thread; an exception in it becomes the event `Failed`."""
 
     def guarded() -> None:
         try:
@@ -64,9 +66,9 @@ def start(name: str, events: Events, run: Callable[[], None]) -> threading.Threa
         except Exception as error:  # noqa: BLE001 - the outermost line of a thread
             events.put(Failed(error))
 
-    # A copy of what is known here, so that the stage's lines say of which session they are.
-    known = contextvars.copy_context()
-    thread = threading.Thread(target=known.run, args=(guarded,), name=f"outhaul-{name}", daemon=True)
+    # A copy of the log context, so that the stage's log lines have the fields of the session.
+    context = contextvars.copy_context()
+    thread = threading.Thread(target=context.run, args=(guarded,), name=f"outhaul-{name}", daemon=True)
     thread.start()
     return thread
 
@@ -74,10 +76,10 @@ def start(name: str, events: Events, run: Callable[[], None]) -> threading.Threa
 def persist(
     where: str, events: Events, settings: Settings, random: Callable[[], float], act: Callable[[], None]
 ) -> None:
-    """Do something until it works: a transient error waits and repeats, for as long as it takes.
+    """Call `act` until it succeeds; after a transient error, wait and repeat, without a limit.
 
     Raises:
-        SessionOverError: the session ends meanwhile.
+        SessionOverError: the session ended meanwhile.
         PipelineError: an error of another kind.
     """
     attempt = 0
@@ -124,7 +126,7 @@ def decode_pieces(
         left_out = sum(assemblies[segment.table].add(segment) for segment in decoded.segments)
         events.put(Decoded(sum(map(len, decoded.segments)), left_out, size, _last_commit_us(decoded)))
         ends_batch = piece.ends_batch
-        # Frames and columns are large; they must be free before the next piece is waited for.
+        # Frames and columns are large: free them before waiting for the next piece.
         del piece, decoded
         if ends_batch:
             events.put(Packed([one for assembly in assemblies.values() for one in assembly.finish()], safe_lsn))
@@ -151,7 +153,7 @@ def send_batches(
     settings: Settings,
     random: Callable[[], float],
 ) -> None:
-    """Send batches, in order, until None comes; a Redis that does not answer is waited for."""
+    """Send batches, in order, until None comes; wait while Redis does not answer."""
     persist("dispatch", events, settings, random, lambda: dispatcher.announce_epoch(epoch))
     while (entry := inbox.get()) is not None:
         batch, begun_at = entry, time.monotonic()
@@ -163,7 +165,7 @@ def send_batches(
         del entry, batch
 
 
-def hear_reports(
+def receive_reports(
     events: Events,
     payloads: Payloads,
     epoch: int,
@@ -171,18 +173,18 @@ def hear_reports(
     stream: Stream,
     random: Callable[[], float],
 ) -> None:
-    """Listen for reports; look once a second for signs of life, and whether Redis still knows the epoch."""
+    """Receive reports; once a second, check the tasks' signs of life, and whether Redis still has the epoch."""
     attempt = 0
-    looked_at = time.monotonic()
+    checked_at = time.monotonic()
     key, seal = stored_key(stream.fence, epoch), seal_of(stream.settings)
     while not events.over.is_set():
         try:
             for report in read_reports(payloads, seal, key):
                 events.put(report)
-            if not attempt and time.monotonic() - looked_at < 1:
+            if not attempt and time.monotonic() - checked_at < 1:
                 continue
-            looked_at = time.monotonic()
-            _look(events, payloads, epoch, ledger, stream, was_away=attempt > 0)
+            checked_at = time.monotonic()
+            _check_redis(events, payloads, epoch, ledger, stream, was_unreachable=attempt > 0)
             if attempt:
                 attempt = 0
                 sentry.over()
@@ -197,24 +199,26 @@ def hear_reports(
             events.wait(wait_s)
 
 
-def _look(events: Events, payloads: Payloads, epoch: int, ledger: Ledger, stream: Stream, *, was_away: bool) -> None:
+def _check_redis(
+    events: Events, payloads: Payloads, epoch: int, ledger: Ledger, stream: Stream, *, was_unreachable: bool
+) -> None:
     mirror = epoch_key(stream.fence)
-    forgotten = payloads.text(mirror) is None
-    if forgotten:
+    is_lost = payloads.text(mirror) is None
+    if is_lost:
         payloads.set(mirror, str(epoch))
-    if forgotten or was_away:
+    if is_lost or was_unreachable:
         events.put(RedisLost())
     else:
-        events.put(Looked(look_for_tasks(payloads, stream.settings, ledger.begun_tokens)))
+        events.put(TasksChecked(check_tasks(payloads, stream.settings, ledger.begun_tokens)))
 
 
 def publish_state(events: Events, payloads: Payloads, fence: str, snapshot: Callable[[], str]) -> None:
-    """Publish the reader's state once a second; where Redis does not take it, the other stages have said so."""
+    """Publish the reader's state once a second; if Redis does not answer, other stages log it."""
     outdated = [reconnecting_key(fence)]
     while True:
         with contextlib.suppress(TransientError):
             payloads.set(reader_key(fence), snapshot(), ttl_s=TTL_S)
-            # Why the session before this one ended must not be told when this one falls silent.
+            # If this session falls silent, `outhaul status` must not show why the earlier session ended.
             payloads.drop(outdated)
             outdated = []
         events.wait(1.0)

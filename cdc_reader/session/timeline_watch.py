@@ -1,8 +1,8 @@
-"""A session that streams from a standby -> whether the server has come to another timeline under it, and who saw that.
+"""A session that streams from a standby -> has the server changed its timeline meanwhile, and which session saw it.
 
-Edge: a connection for replication of its own, in a thread. A walsender on a standby goes on when that is promoted, or
-when its primary is replaced; what it sends then is of a new timeline, in the same slot. Nobody can prove that later.
-So the session looks: while it has the slot, whatever history its server writes is the one that the slot goes on in.
+Edge: a second replication connection, in a thread. When a standby is promoted or its primary is replaced, its walsender
+continues: what it then sends is of a new timeline, in the same slot. This cannot be proved afterwards. So the session
+watches the server: while it holds the slot, the slot continues in the history that the server writes.
 
 Source: https://www.postgresql.org/docs/current/protocol-replication.html#PROTOCOL-REPLICATION-IDENTIFY-SYSTEM
 """
@@ -24,29 +24,29 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("outhaul.reader")
 
-_LOOK_S = 1.0
+_CHECK_S = 1.0
 
 
 class TimelineWatch:
-    """Looks as long as a session lasts; has nothing to do where that is of a primary, which keeps its timeline.
+    """Watches the timeline during a session on a standby; a primary keeps its timeline, so it is not watched.
 
-    `witness` is the owner of the session that saw the latest change and kept its slot over it, and what it changed to.
-    It stands until there is another: whoever recovers may have to try more than once.
+    `witness` is the owner of the session that held its slot during the latest change, and the history after the change.
+    It is kept until the next change, since recovery may need more than one attempt.
     """
 
     def __init__(self, stream: Stream) -> None:
-        """Look at nothing yet."""
+        """Start without a session."""
         self.witness: tuple[str, History] | None = None
         self.has_changed = False
         self._stream = stream
         self._over = threading.Event()
 
     def begin(self, pid: int, history: History, owner: str) -> None:
-        """Look after a session.
+        """Start to watch for a session.
 
         Args:
             pid: process of Postgres that streams to it.
-            history: what the server wrote when the session began.
+            history: history that the server wrote when the session began.
             owner: random name of the session.
         """
         self.end()
@@ -57,20 +57,20 @@ class TimelineWatch:
             threading.Thread(target=self._run, args=arguments, name="outhaul-timeline", daemon=True).start()
 
     def end(self) -> None:
-        """Look no more; the session is over."""
+        """Stop watching; the session is over."""
         self._over.set()
 
     def _run(self, over: threading.Event, pid: int, history: History, owner: str) -> None:
         link: Link | None = None
-        while not over.wait(_LOOK_S):
+        while not over.wait(_CHECK_S):
             try:
                 link = link or open_stream(self._stream)
                 if (found := link.identify()) == history:
                     continue
-                # Asked second: whoever has the slot now had it when the server came to this history.
+                # Asked after the history: the session that holds the slot now also held it when the history changed.
                 saw_it = link.holder() == pid
             except PipelineError:
-                # What keeps this connection from the server is the session's trouble, too, which says so.
+                # The session has the same problem with the server, and logs it.
                 if link is not None:
                     link.close()
                 link = None

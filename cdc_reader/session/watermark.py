@@ -1,8 +1,11 @@
-"""Pieces handed on, batches stored -> the position that the slot may confirm.
+"""Groups of pieces passed to the decoder, batches stored -> the position that the slot may confirm.
 
-Pure. Pieces are remembered in stream order. The watermark moves over a piece when every batch of it is stored, and
-then rests on the last commit in it (or on a keepalive behind that): the rows of a transaction that goes on in the
-next piece are stored, but its commit is not passed. Only *stored* moves it.
+Pure. A group has all pieces up to the end of a batch (cdc_reader/capture/batching.py); when it is decoded, it becomes
+one or more batches for each table with new rows. Groups are kept in the order of the stream. When all batches of the
+oldest group are stored, the watermark moves to the group's safe LSN: the end of its last commit, or a later keepalive.
+If a transaction continues in the next group, its commit is not passed. Only *stored* moves the watermark.
+
+Source: docs/adr/0001-clickhouse-is-the-checkpoint.md
 """
 
 from __future__ import annotations
@@ -16,62 +19,62 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class _Pending:
+class _Group:
     batches: set[int]
     safe_lsn: Lsn | None
     decoded: bool = False
 
 
 class Watermark:
-    """The confirmed position and the pieces that lie ahead of it."""
+    """The confirmed position, and the groups after it."""
 
     def __init__(self, confirmed: Lsn) -> None:
-        """Start from what the slot has confirmed."""
+        """Start at the position that the slot has confirmed."""
         self.confirmed = confirmed
-        self._pieces: deque[_Pending] = deque()
-        self._undecoded: deque[_Pending] = deque()
-        self._of_batch: dict[int, _Pending] = {}
+        self._groups: deque[_Group] = deque()
+        self._undecoded: deque[_Group] = deque()
+        self._group_of: dict[int, _Group] = {}
 
     @property
     def in_flight(self) -> int:
-        """Pieces from the oldest that is not wholly stored to the newest, stored ones between them included.
+        """Number of groups from the oldest that is not completely stored to the newest, including stored ones.
 
-        Bounding this, and not the number of unstored batches, bounds also what a recovery has to ask for.
+        A limit on this number also limits how many positions a recovery queries; one on unstored batches would not.
         """
-        return len(self._pieces)
+        return len(self._groups)
 
     @property
     def undecoded(self) -> int:
-        """Pieces that were handed on and whose batches are not known yet."""
+        """Number of groups whose batches are not known yet."""
         return len(self._undecoded)
 
-    def handed_on(self) -> None:
-        """Note that a piece went to be decoded; its batches are not known yet."""
-        pending = _Pending(set(), None)
-        self._pieces.append(pending)
-        self._undecoded.append(pending)
+    def add_group(self) -> None:
+        """Add a group that was passed to the decoder; its batches are not known yet."""
+        group = _Group(set(), None)
+        self._groups.append(group)
+        self._undecoded.append(group)
 
     def decoded(self, batches: list[int], safe_lsn: Lsn | None) -> None:
-        """Note what the oldest undecoded piece held: its batches, and what is safe to confirm once they are stored."""
-        pending = self._undecoded.popleft()
-        pending.batches.update(batches)
-        pending.safe_lsn = safe_lsn
-        pending.decoded = True
+        """Set the batches of the oldest undecoded group, and the LSN that may be confirmed when they are stored."""
+        group = self._undecoded.popleft()
+        group.batches.update(batches)
+        group.safe_lsn = safe_lsn
+        group.decoded = True
         for batch in batches:
-            self._of_batch[batch] = pending
+            self._group_of[batch] = group
         self._advance()
 
     def stored(self, batch: int) -> bool:
-        """Note a stored batch; False when it is not in flight (reported twice, or of another life)."""
-        pending = self._of_batch.pop(batch, None)
-        if pending is None:
+        """Note a stored batch; return False if it is not in flight: reported twice, or of an earlier session."""
+        group = self._group_of.pop(batch, None)
+        if group is None:
             return False
-        pending.batches.discard(batch)
+        group.batches.discard(batch)
         self._advance()
         return True
 
     def _advance(self) -> None:
-        while self._pieces and self._pieces[0].decoded and not self._pieces[0].batches:
-            safe = self._pieces.popleft().safe_lsn
+        while self._groups and self._groups[0].decoded and not self._groups[0].batches:
+            safe = self._groups.popleft().safe_lsn
             if safe is not None and safe > self.confirmed:
                 self.confirmed = safe

@@ -16,7 +16,7 @@ from outhaul.cdc_reader.postgres.slot import open_link
 from outhaul.cdc_reader.postgres.slot_view import confirmed_lsn
 from outhaul.cdc_reader.session import memory_tuning
 from outhaul.cdc_reader.session.loop import Session, Tools
-from outhaul.cdc_reader.session.pause import Wished
+from outhaul.cdc_reader.session.pause import PauseRequest
 from outhaul.cdc_reader.session.recovery import Recovered
 from outhaul.sink.report import Outcome, Report
 from outhaul.sink.settings import load
@@ -79,7 +79,7 @@ def main() -> None:
     """Stream until SIGTERM."""
     settings = load()
     logs.configure("json")
-    memory_tuning.bound()
+    memory_tuning.limit_allocators()
     asked: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
     dsn = settings.postgres_dsn.get_secret_value()
@@ -94,11 +94,11 @@ def main() -> None:
         dispatcher=cast("Dispatcher", sink),
         payloads=cast("Payloads", sink),
         recover=lambda _wait: Recovered(_EPOCH, {settings.clickhouse_table: NOTHING_STORED}),
-        wished=Wished,
+        pause_request=PauseRequest,
         random=random.random,
     )
     session = Session(settings.undivided, tools, confirmed, owner="null", binary=True, status_interval_s=1.0)
-    memory_tuning.settle()
+    memory_tuning.freeze_objects()
     session.run(lambda: bool(asked))
     link.close()
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from outhaul.cdc_reader.capture.assemble import Assembled
 from outhaul.cdc_reader.session.ledger import Phase
 from outhaul.cdc_reader.session.loop import Session, Tools
-from outhaul.cdc_reader.session.pause import Wished
+from outhaul.cdc_reader.session.pause import PauseRequest
 from outhaul.sink.app import make_app
 from outhaul.sink.batch import MESSAGE_VERSION, Message
 from outhaul.sink.clickhouse_errors import error_of
@@ -209,12 +209,12 @@ def session() -> Session:
         dispatcher=cast("Dispatcher", None),
         payloads=cast("Payloads", None),
         recover=cast("Callable[..., Any]", None),
-        wished=Wished,
+        pause_request=PauseRequest,
         random=lambda: 0.0,
     )
     made = Session(defaults().undivided, tools, Lsn(0), owner="me", binary=True, status_interval_s=1.0)
     made.events.close()
-    made.flight.watermark.handed_on()
+    made.flight.watermark.add_group()
     made.flight.watermark.decoded([0], Lsn(9))
     entry = made.flight.ledger.add(MESSAGE, Assembled(BATCH, None, np.zeros(3, np.int64)), 0.0)
     made.flight.ledger.note(entry.message.sequence, Phase.SENT, 0.0)

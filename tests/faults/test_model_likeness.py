@@ -40,7 +40,7 @@ def test_the_model_s_watermark_moves_as_ours_does(seed: int) -> None:
             rows = before.readers[0].next + action.choice
             mask = (1 << rows) - (1 << before.readers[0].next)
             number_of[mask] = sequence
-            ours.handed_on()
+            ours.add_group()
             ours.decoded([sequence], Lsn(sum(end <= rows for end in SCOPE.first_row[1:])))
             sequence += 1
         elif action.name == "hear":
@@ -72,7 +72,7 @@ def test_every_sending_of_a_batch_but_the_first_has_a_higher_attempt_and_the_sam
     sendings = [ledger.entries[0].message]
     for _ in range(3):
         ledger.note(0, Phase.SENT, now=0.0)
-        entry = ledger.again(0)
+        entry = ledger.mark_for_resend(0)
         assert entry is not None
         sendings.append(entry.message)
     assert all(late.attempt > early.attempt for early, late in pairwise(sendings))

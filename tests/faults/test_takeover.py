@@ -168,7 +168,7 @@ def test_a_second_reader_goes_on_within_ten_seconds(
         if happens is kill:
             assert "silent_session_ended" not in two.second.log("reader")
         else:
-            assert "it answers Postgres no more" in two.second.log("reader")
+            assert "it has stopped replying to Postgres" in two.second.log("reader")
             wakes_up_as_a_standby(two)
     assert two.world.sql("SELECT count(*) FROM pg_replication_slots WHERE slot_name = %s", two.world.settings.slot) == 1
 
@@ -188,7 +188,7 @@ def test_a_role_that_may_not_see_sessions_judges_by_redis_and_never_by_a_redis_t
         assert two.epoch() == 1, "nobody took anything over"
         # Five seconds until the reader's last word expires, and seven of silence.
         take_over(two, sleep, within_s=15)
-        assert "its reader says nothing in Redis" in two.second.log("reader")
+        assert "its reader publishes no state in Redis" in two.second.log("reader")
         wakes_up_as_a_standby(two)
     assert two.epoch() == 2
 

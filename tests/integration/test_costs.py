@@ -82,7 +82,7 @@ def commands(world: World) -> Iterator[list[str]]:
 
 def test_a_dispatch_is_two_redis_commands(world: World, commands: list[str]) -> None:
     dispatcher = Dispatcher(make_app(world.settings), world.payloads, world.clickhouse, world.stream.lane)
-    ledger = Ledger(patience_max_s=60)
+    ledger = Ledger(resend_max_s=60)
     entries = []
     for number in range(_BATCHES):
         batch = batch_of(world, rows(2, lsn=100 + number))

@@ -29,15 +29,15 @@ BUSY = Health(9, frozenset())
 
 def test_an_unanswered_message_is_sent_again_once_and_only_after_it_was_sent() -> None:
     ledger = ledger_with(0, 1)
-    assert ledger.decide_again(1e9, IDLE) == []
+    assert ledger.decide_resends(1e9, IDLE) == []
     ledger.note(0, Phase.SENT, now=10.0)
-    assert ledger.decide_again(14.9, IDLE) == []
-    assert ledger.decide_again(15.0, IDLE) == [0]
-    entry = ledger.again(0)
+    assert ledger.decide_resends(14.9, IDLE) == []
+    assert ledger.decide_resends(15.0, IDLE) == [0]
+    entry = ledger.mark_for_resend(0)
     assert entry is not None
     assert entry.message.attempt == 1
-    assert ledger.again(0) is None
-    assert ledger.decide_again(1e9, IDLE) == []
+    assert ledger.mark_for_resend(0) is None
+    assert ledger.decide_resends(1e9, IDLE) == []
 
 
 def test_patience_doubles_with_every_sending_up_to_its_bound() -> None:
@@ -45,15 +45,15 @@ def test_patience_doubles_with_every_sending_up_to_its_bound() -> None:
     waits = []
     for _ in range(8):
         ledger.note(0, Phase.SENT, now=0.0)
-        waits.append(next(n for n in range(1000) if ledger.decide_again(float(n), IDLE)))
-        ledger.again(0)
+        waits.append(next(n for n in range(1000) if ledger.decide_resends(float(n), IDLE)))
+        ledger.mark_for_resend(0)
     assert waits == [5, 10, 20, 40, 80, 120, 120, 120]
 
 
 def test_a_message_that_may_still_be_queued_is_left_alone() -> None:
     ledger = ledger_with(0)
     ledger.note(0, Phase.SENT, now=0.0)
-    assert ledger.decide_again(1e6, Health(1, frozenset())) == []
+    assert ledger.decide_resends(1e6, Health(1, frozenset())) == []
 
 
 def test_a_batch_whose_worker_shows_no_sign_of_life_is_sent_again_at_once() -> None:
@@ -62,23 +62,23 @@ def test_a_batch_whose_worker_shows_no_sign_of_life_is_sent_again_at_once() -> N
     ledger.note(0, Phase.SENT, now=0.0)
     ledger.note(0, Phase.BEGUN, now=1.0)
     assert ledger.begun_tokens == {token}
-    assert ledger.decide_again(1e6, Health(0, frozenset([token]))) == []
-    assert ledger.decide_again(2.9, IDLE) == []
-    assert ledger.decide_again(3.0, IDLE) == [0]
+    assert ledger.decide_resends(1e6, Health(0, frozenset([token]))) == []
+    assert ledger.decide_resends(2.9, IDLE) == []
+    assert ledger.decide_resends(3.0, IDLE) == [0]
 
 
 def test_a_retrying_task_gets_the_time_it_asked_for() -> None:
     ledger = ledger_with(0)
     ledger.note(0, Phase.SENT, now=0.0)
     ledger.note(0, Phase.RETRYING, now=0.0, wait_s=30.0)
-    assert ledger.decide_again(34.9, IDLE) == []
-    assert ledger.decide_again(35.0, IDLE) == [0]
+    assert ledger.decide_resends(34.9, IDLE) == []
+    assert ledger.decide_resends(35.0, IDLE) == [0]
 
 
 def test_words_of_an_earlier_sending_do_not_count_for_the_next() -> None:
     ledger = ledger_with(0)
     ledger.note(0, Phase.SENT, now=0.0)
-    ledger.again(0)
+    ledger.mark_for_resend(0)
     ledger.note(0, Phase.BEGUN, now=1.0)
     assert phase_of(ledger, 0) is Phase.WAITING
     ledger.note(0, Phase.SENT, now=2.0)
@@ -104,13 +104,13 @@ def test_a_refused_batch_rests_the_longer_the_more_often_and_is_no_lost_one() ->
         ledger.note(0, Phase.SENT, now)
         rests.append(ledger.refused(0, now))
         # Whatever waits in the queue, this batch is not among it.
-        assert ledger.decide_again(now + rests[-1] - 0.1, BUSY) == []
+        assert ledger.decide_resends(now + rests[-1] - 0.1, BUSY) == []
         now += rests[-1]
-        assert ledger.decide_again(now, BUSY) == [0]
-        assert ledger.again(0) is not None
+        assert ledger.decide_resends(now, BUSY) == [0]
+        assert ledger.mark_for_resend(0) is not None
     assert rests == [1.0, 2.0, 4.0, 8.0, 15.0, 15.0]
     ledger.note(0, Phase.SENT, now)
-    assert ledger.decide_again(now + 5, IDLE) == [0]
+    assert ledger.decide_resends(now + 5, IDLE) == [0]
 
 
 def test_a_refusal_that_overtakes_the_broker_s_word_counts_and_one_of_another_sending_does_not() -> None:
@@ -118,8 +118,8 @@ def test_a_refusal_that_overtakes_the_broker_s_word_counts_and_one_of_another_se
     assert ledger.refused(0, 1.0) == 1.0
     ledger.note(0, Phase.SENT, now=2.0)
     assert phase_of(ledger, 0) is Phase.REFUSED
-    assert ledger.decide_again(3.0, BUSY) == [0]
-    assert ledger.again(0) is not None
+    assert ledger.decide_resends(3.0, BUSY) == [0]
+    assert ledger.mark_for_resend(0) is not None
     ledger.note(0, Phase.SENT, now=3.0)
     ledger.note(0, Phase.BEGUN, now=4.0)
     assert ledger.refused(0, 5.0) == 0.0
@@ -133,12 +133,12 @@ def test_while_others_are_stored_a_refused_batch_rests_no_longer_than_a_second()
         for sequence in (0, 1):
             ledger.note(sequence, Phase.SENT, 0.0)
             rest = ledger.refused(sequence, 0.0)
-            ledger.again(sequence)
+            ledger.mark_for_resend(sequence)
     assert rest == 4.0
     ledger.note(0, Phase.SENT, 0.0)
     assert ledger.refused(0, 0.0) == 4.0
     assert ledger.remove(2, ledger.entries[2].message.token)
-    assert ledger.decide_again(1.0, BUSY) == [0]
+    assert ledger.decide_resends(1.0, BUSY) == [0]
     ledger.note(1, Phase.SENT, 0.0)
     assert ledger.refused(1, 0.0) == 1.0
 

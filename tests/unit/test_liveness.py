@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from outhaul.cdc_reader.session.liveness import Signs
+from outhaul.cdc_reader.session.liveness import Liveness
 from outhaul.cdc_reader.session.reader_state import PHASES, SESSION_PHASES
 
 
@@ -16,15 +16,15 @@ class Clock:
         return self.now
 
 
-def signs(clock: Clock, doing: str) -> Signs:
-    made = Signs(receive_timeout_s=60, clock=clock)
-    made.does(doing)
+def signs(clock: Clock, doing: str) -> Liveness:
+    made = Liveness(receive_timeout_s=60, clock=clock)
+    made.set_phase(doing)
     return made
 
 
 @pytest.mark.parametrize("doing", PHASES)
 def test_ready_is_who_has_a_session_or_stands_by(doing: str) -> None:
-    ready = signs(Clock(), doing).ready() == ""
+    ready = signs(Clock(), doing).why_not_ready() == ""
     assert ready is (doing in SESSION_PHASES or doing == "standing_by")
 
 
@@ -32,37 +32,37 @@ def test_a_loop_that_does_not_turn_is_not_alive() -> None:
     clock = Clock()
     reader = signs(clock, "streaming")
     clock.now += 20
-    assert reader.alive() == reader.ready() == "the loop has not turned for 20 s (streaming)"
-    reader.turned(clock.now, clock.now, clock.now)
-    assert reader.alive() == ""
+    assert reader.why_not_alive() == reader.why_not_ready() == "the loop has not turned for 20 s (streaming)"
+    reader.note_turn(clock.now, clock.now, clock.now)
+    assert reader.why_not_alive() == ""
 
 
 def test_a_reader_that_waits_for_servers_is_alive_for_minutes() -> None:
     clock = Clock()
     reader = signs(clock, "reconnecting")
     clock.now += 250
-    assert (reader.alive(), reader.ready()) == ("", "the reader is reconnecting")
+    assert (reader.why_not_alive(), reader.why_not_ready()) == ("", "the reader is reconnecting")
     clock.now += 100
-    assert reader.alive() != ""
+    assert reader.why_not_alive() != ""
 
 
 def test_a_loop_that_turns_and_hears_nothing_is_not_alive() -> None:
     clock = Clock()
     reader = signs(clock, "streaming")
-    heard_at = clock.now
+    received_at = clock.now
     clock.now += 65
-    reader.turned(clock.now, heard_at, clock.now)
+    reader.note_turn(clock.now, received_at, clock.now)
     # The session itself gives up after 60 s, and has a moment to.
-    assert reader.alive() == ""
+    assert reader.why_not_alive() == ""
     clock.now += 10
-    reader.turned(clock.now, heard_at, clock.now)
-    assert reader.alive() == "no byte has come from Postgres for 75 s"
+    reader.note_turn(clock.now, received_at, clock.now)
+    assert reader.why_not_alive() == "no byte was received from Postgres for 75 s"
 
 
 def test_a_new_session_does_not_inherit_the_silence_of_the_one_before() -> None:
     clock = Clock()
     reader = signs(clock, "streaming")
-    reader.does("reconnecting")
+    reader.set_phase("reconnecting")
     clock.now += 120
-    reader.does("recovering")
-    assert reader.alive() == ""
+    reader.set_phase("recovering")
+    assert reader.why_not_alive() == ""

@@ -3,7 +3,7 @@
 import pytest
 
 from outhaul.cdc_reader.operate.pause_command import Reader, _result
-from outhaul.cdc_reader.session.pause import Gate, Pause, Wished, check_length
+from outhaul.cdc_reader.session.pause import Gate, Pause, PauseRequest, check_length
 from outhaul.cdc_reader.session.reader_state import ReaderState, phase
 from outhaul.sink.errors import FatalError
 
@@ -23,32 +23,32 @@ def state(**changes: object) -> ReaderState:
 
 def test_no_row_is_taken_before_the_first_word() -> None:
     gate = Gate()
-    assert gate.is_unsure
+    assert gate.is_unknown
     assert not gate.is_open(0)
-    gate.heard(Wished(), 0)
+    gate.update(PauseRequest(), 0)
     assert gate.is_open(0)
 
 
 def test_a_pause_without_end_shuts_the_gate_until_the_next_word() -> None:
     gate = Gate()
-    gate.heard(Wished(PAUSE), 0)
+    gate.update(PauseRequest(PAUSE), 0)
     assert not gate.is_open(1e9)
     assert gate.pause(1e9) == PAUSE
-    gate.heard(Wished(), 1e9)
+    gate.update(PauseRequest(), 1e9)
     assert gate.is_open(1e9)
 
 
 def test_a_pause_with_an_end_opens_the_gate_by_itself_and_not_before() -> None:
     gate = Gate()
-    gate.heard(Wished(PAUSE, left_s=5), 10)
+    gate.update(PauseRequest(PAUSE, left_s=5), 10)
     assert [gate.is_open(now) for now in (10, 14.9, 15)] == [False, False, True]
     assert gate.pause(15) is None
 
 
 def test_a_later_word_without_end_outlives_the_end_of_an_earlier_one() -> None:
     gate = Gate()
-    gate.heard(Wished(PAUSE, left_s=5), 10)
-    gate.heard(Wished(PAUSE), 11)
+    gate.update(PauseRequest(PAUSE, left_s=5), 10)
+    gate.update(PauseRequest(PAUSE), 11)
     assert not gate.is_open(1000)
 
 
@@ -67,15 +67,15 @@ def test_the_state_keeps_a_pause_through_json() -> None:
 
 def test_the_phase_is_one_word() -> None:
     def of(**flags: bool) -> str:
-        names = ("is_draining", "is_recovering", "is_paused", "is_at_rest", "is_troubled")
+        names = ("is_draining", "is_recovering", "is_paused", "is_idle", "is_troubled")
         return phase(**{name: flags.get(name, False) for name in names})
 
-    assert of() == of(is_at_rest=True) == "streaming"
+    assert of() == of(is_idle=True) == "streaming"
     assert of(is_troubled=True) == "waiting"
     assert of(is_paused=True, is_troubled=True) == "pausing"
-    assert of(is_paused=True, is_at_rest=True) == "paused"
-    assert of(is_paused=True, is_at_rest=True, is_recovering=True) == "recovering"
-    assert of(is_paused=True, is_at_rest=True, is_recovering=True, is_draining=True) == "draining"
+    assert of(is_paused=True, is_idle=True) == "paused"
+    assert of(is_paused=True, is_idle=True, is_recovering=True) == "recovering"
+    assert of(is_paused=True, is_idle=True, is_recovering=True, is_draining=True) == "draining"
 
 
 def test_the_reader_s_answer_is_taken_for_the_newest_word_only() -> None:

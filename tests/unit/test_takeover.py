@@ -8,46 +8,46 @@ import pytest
 
 from outhaul.cdc_reader.session.takeover import Holder, Watch
 
-HOLDER = Holder(pid=7, began="10:00", is_shown=True, replied="10:01", is_ours=True, waits=True)
-HIDDEN = replace(HOLDER, is_shown=False, replied=None)
+HOLDER = Holder(pid=7, began="10:00", shows_replies=True, replied="10:01", is_outhaul=True, waits=True)
+HIDDEN = replace(HOLDER, shows_replies=False, replied=None)
 
 
-def silent_after(watch: Watch, holder: Holder, *, is_heard: bool = True, begun_at: int = 0) -> int | None:
+def silent_after(watch: Watch, holder: Holder, *, is_published: bool = True, begun_at: int = 0) -> int | None:
     """Look once a second for a minute at a holder who does not change."""
     looks = range(begun_at, begun_at + 60)
-    return next((now for now in looks if watch.saw(holder, is_heard=is_heard, now=now) is not None), None)
+    return next((now for now in looks if watch.observe(holder, is_published=is_published, now=now) is not None), None)
 
 
 @pytest.mark.parametrize(
-    ("holder", "is_heard", "seconds"),
+    ("holder", "is_published", "seconds"),
     [
         (HOLDER, True, 5),
         (HOLDER, False, 5),
         (replace(HOLDER, replied=None), True, 15),
         (HIDDEN, False, 7),
         (HIDDEN, True, None),
-        (replace(HOLDER, is_ours=False), True, None),
-        (replace(HIDDEN, is_ours=False), False, None),
+        (replace(HOLDER, is_outhaul=False), True, None),
+        (replace(HIDDEN, is_outhaul=False), False, None),
         (replace(HOLDER, waits=False), True, None),
         (replace(HIDDEN, waits=False), False, None),
     ],
 )
-def test_a_holder_is_silent_after(holder: Holder, is_heard: bool, seconds: int | None) -> None:
-    assert silent_after(Watch(1.0), holder, is_heard=is_heard) == seconds
+def test_a_holder_is_silent_after(holder: Holder, is_published: bool, seconds: int | None) -> None:
+    assert silent_after(Watch(1.0), holder, is_published=is_published) == seconds
 
 
 def test_whoever_answers_is_never_silent() -> None:
     watch = Watch(1.0)
     answers = (replace(HOLDER, replied=str(now // 4)) for now in range(100))
-    assert not any(watch.saw(holder, is_heard=False, now=now) for now, holder in enumerate(answers))
+    assert not any(watch.observe(holder, is_published=False, now=now) for now, holder in enumerate(answers))
 
 
 def test_a_walsender_that_works_takes_no_answer_and_gets_a_second_look_when_it_waits() -> None:
     """It reads what came meanwhile as soon as it waits."""
     watch = Watch(1.0)
     assert silent_after(watch, replace(HOLDER, waits=False)) is None
-    assert watch.saw(HOLDER, is_heard=True, now=60) is None
-    assert watch.saw(replace(HOLDER, replied="10:02"), is_heard=True, now=61) is None
+    assert watch.observe(HOLDER, is_published=True, now=60) is None
+    assert watch.observe(replace(HOLDER, replied="10:02"), is_published=True, now=61) is None
     assert silent_after(watch, replace(HOLDER, replied="10:02"), begun_at=62) == 66
 
 
@@ -64,6 +64,6 @@ def test_readers_that_answer_seldom_are_waited_for_longer() -> None:
 
 def test_a_reader_that_is_heard_in_redis_again_is_not_silent() -> None:
     watch = Watch(1.0)
-    assert watch.saw(HIDDEN, is_heard=False, now=0) is None
-    assert watch.saw(HIDDEN, is_heard=True, now=6) is None
-    assert silent_after(watch, HIDDEN, is_heard=False, begun_at=7) == 14
+    assert watch.observe(HIDDEN, is_published=False, now=0) is None
+    assert watch.observe(HIDDEN, is_published=True, now=6) is None
+    assert silent_after(watch, HIDDEN, is_published=False, begun_at=7) == 14

@@ -21,7 +21,7 @@ def test_confirmed_never_passes_an_unstored_batch_and_reaches_the_end(
     unstored: set[int] = set()
     number = 0
     for at, (count, has_commit) in enumerate(pieces):
-        mark.handed_on()
+        mark.add_group()
         batches = list(range(number, number + count))
         number += count
         safe = Lsn(1000 + at) if has_commit else None
@@ -46,16 +46,16 @@ def test_confirmed_never_passes_an_unstored_batch_and_reaches_the_end(
 
 def test_a_piece_without_rows_lets_an_idle_slot_move() -> None:
     mark = Watermark(Lsn(1))
-    mark.handed_on()
+    mark.add_group()
     mark.decoded([], Lsn(500))
     assert mark.confirmed == Lsn(500)
 
 
 def test_a_keepalive_behind_an_unstored_batch_waits_for_it() -> None:
     mark = Watermark(Lsn(1))
-    mark.handed_on()
+    mark.add_group()
     mark.decoded([0], Lsn(400))
-    mark.handed_on()
+    mark.add_group()
     mark.decoded([], Lsn(500))
     assert mark.confirmed == Lsn(1)
     mark.stored(0)
@@ -64,8 +64,8 @@ def test_a_keepalive_behind_an_unstored_batch_waits_for_it() -> None:
 
 def test_a_piece_still_being_decoded_holds_back_later_ones() -> None:
     mark = Watermark(Lsn(1))
-    mark.handed_on()
-    mark.handed_on()
+    mark.add_group()
+    mark.add_group()
     mark.decoded([], None)
     assert mark.in_flight == 1
     assert mark.confirmed == Lsn(1)
@@ -76,7 +76,7 @@ def test_a_piece_still_being_decoded_holds_back_later_ones() -> None:
 
 def test_a_report_that_comes_twice_moves_nothing() -> None:
     mark = Watermark(Lsn(1))
-    mark.handed_on()
+    mark.add_group()
     mark.decoded([0, 1], Lsn(400))
     assert mark.stored(0)
     assert not mark.stored(0)

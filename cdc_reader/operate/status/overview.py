@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from outhaul.cdc_reader.operate.status.ask import PostgresState, ask_clickhouse, ask_postgres, ask_redis
 from outhaul.cdc_reader.operate.status.problems import STUCK_S, judge
 from outhaul.cdc_reader.postgres.connect import connect_stream, end_of_primary
-from outhaul.cdc_reader.session.ledger import PATIENCE_S
+from outhaul.cdc_reader.session.ledger import RESEND_S
 from outhaul.cdc_reader.slots import retained_wal
 from outhaul.sink.errors import PipelineError
 from outhaul.sink.redis.payloads import ALIVE_S, DEAF_S, PULSE_S, SOCKET_TIMEOUT_S
@@ -173,7 +173,7 @@ def bounds(settings: Settings) -> dict[str, float]:
         "postgres": settings.receive_timeout_s,
         "redis": SOCKET_TIMEOUT_S,
         "worker": DEAF_S + PULSE_S,
-        "batch": PATIENCE_S + ALIVE_S,
+        "batch": RESEND_S + ALIVE_S,
         "clickhouse": settings.insert_timeout_s,
         "stored": STUCK_S,
     }
