@@ -25,11 +25,10 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="outhaul",
-    help="Postgres transactional outbox to ClickHouse: every committed event, once.",
+    help="Postgres transactional outbox to ClickHouse: every committed event, once. Try `outhaul demo`.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=True,
-    epilog="Settings are OUTHAUL_* variables or outhaul.toml; try everything at once with `outhaul demo`.",
 )
 # Each is a file beside this one. `--help` lists them in this order: processes, views, repairs, housekeeping.
 _COMMANDS = {
