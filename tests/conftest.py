@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
-import sys
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hypothesis
@@ -17,20 +15,19 @@ from psycopg.conninfo import make_conninfo
 
 from outhaul.cdc_reader.operate.setup import apply_clickhouse, apply_postgres
 from outhaul.cdc_reader.session.reader_state import ReaderState
+from outhaul.deploy.demo import pipeline
 from outhaul.deploy.demo.pipeline import Pipeline
 from outhaul.deploy.local.stack import Stack
 from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.redis.payloads import Payloads
 from outhaul.sink.redis_keys import reader_key
 from outhaul.sink.settings import Outbox, Settings, Stream, load
-from tests import roles
+from tests import launch, roles
 from tests.faults import grid_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-# The console script as pip installed it, whether or not its folder is on the path.
-OUTHAUL = str(Path(sys.executable).with_name("outhaul"))
+    from pathlib import Path
 
 _numbers = itertools.count()
 
@@ -191,10 +188,15 @@ class World:
 
 @pytest.fixture
 def make_world(stack: Stack, tmp_path: Path) -> Iterator[Callable[..., World]]:
-    """Make pipelines of their own; `setup=False` leaves both sides bare."""
+    """Make pipelines of their own.
+
+    `setup=False` leaves both sides bare. With `pool=True` a worker is `outhaul worker`, with watchdog and pool. With
+    `fork=False` each process has an interpreter of its own, too, as users start them (tests/launch.py).
+    """
     worlds: list[World] = []
 
-    def make(*, setup: bool = True, **settings: Any) -> World:
+    def make(*, setup: bool = True, pool: bool = False, fork: bool = True, **settings: Any) -> World:
+        start = (launch.start if pool else launch.start_solo) if fork else pipeline.start
         stack.up()
         number = next(_numbers)
         name = f"t{os.getpid()}_{number}"
@@ -224,7 +226,7 @@ def make_world(stack: Stack, tmp_path: Path) -> Iterator[Callable[..., World]]:
             settings=loaded,
             clickhouse=clickhouse,
             payloads=Payloads(env["OUTHAUL_REDIS_URL"], name),
-            pipeline=Pipeline(roles.for_processes(env), tmp_path),
+            pipeline=Pipeline(roles.for_processes(env), tmp_path, start),
             conn=psycopg.connect(env["OUTHAUL_POSTGRES_DSN"], autocommit=True),
             logs=tmp_path,
         )
@@ -275,7 +277,18 @@ def world(make_world: Callable[..., World]) -> World:
 
 @pytest.fixture
 def running(world: World) -> World:
-    """A pipeline of its own with reader and worker running."""
+    """A pipeline of its own with reader and worker running; the worker has neither watchdog nor pool."""
+    return started(world)
+
+
+@pytest.fixture
+def running_pool(make_world: Callable[..., World]) -> World:
+    """A pipeline of its own with reader and worker running, the worker as `outhaul worker`: watchdog and pool."""
+    return started(make_world(pool=True))
+
+
+def started(world: World) -> World:
+    """Start reader and worker, and wait until the reader streams."""
     world.pipeline.start("worker", "reader")
     until(lambda: (state := world.reader_state()) and state.phase == "streaming", what="reader streams")
     return world

@@ -13,12 +13,12 @@ import sys
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Protocol
 
 from outhaul.sink.errors import Exit, FatalError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 _STOP_S = 45.0
 # A process that cannot reach a server at its start exits with one of these codes.
@@ -30,14 +30,50 @@ _COMMANDS = {
 }
 
 
+class Process(Protocol):
+    """As much of `subprocess.Popen` as a pipeline needs."""
+
+    pid: int
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit code, after `poll` or `wait` returned it."""
+
+    def poll(self) -> int | None:
+        """Return the exit code, or None while it runs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait until it ends; return the exit code."""
+
+    def send_signal(self, sig: int, /) -> None:
+        """Send it a signal."""
+
+
+def start(command: Sequence[str], env: Mapping[str, str], log: IO[bytes]) -> Process:
+    """Start a process in a session of its own."""
+    return subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
+
+
 class Pipeline:
     """The processes of one pipeline."""
 
-    def __init__(self, env: Mapping[str, str], logs: Path) -> None:
-        """Store the settings and the directory for logs; nothing is started."""
+    def __init__(
+        self,
+        env: Mapping[str, str],
+        logs: Path,
+        start: Callable[[Sequence[str], Mapping[str, str], IO[bytes]], Process] = start,
+    ) -> None:
+        """Store the settings and the directory for logs; nothing is started.
+
+        Args:
+            env: settings of all processes.
+            logs: directory, for one file per process.
+            start: starts a process in a session of its own, given its command, its whole environment and its log.
+        """
         self._env = {**os.environ, **env}
         self._logs = logs
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._start = start
+        self._processes: dict[str, Process] = {}
 
     def start(self, *names: str, arguments: Sequence[str] = (), via: Sequence[str] = (), **env: str) -> None:
         """Start processes.
@@ -50,13 +86,8 @@ class Pipeline:
         """
         for name in names:
             with (self._logs / f"{name}.log").open("ab") as log:
-                self._processes[name] = subprocess.Popen(
-                    [*via, sys.executable, "-P", "-m", "outhaul", *_COMMANDS[name.partition("-")[0]], *arguments],
-                    env=self._env | env,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,
-                )
+                command = [*via, sys.executable, "-P", "-m", "outhaul", *_COMMANDS[name.partition("-")[0]], *arguments]
+                self._processes[name] = self._start(command, self._env | env, log)
 
     def pid(self, name: str) -> int:
         """Return the process id of a process."""
@@ -125,7 +156,7 @@ class Pipeline:
         return code
 
 
-def _kill(process: subprocess.Popen[bytes]) -> None:
+def _kill(process: Process) -> None:
     # Twice, since a descendant may start another process before it is killed. This also kills descendants of a process
     # that has already ended.
     for _ in range(2):

@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
-import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from outhaul.cdc_reader.cli import main
-from tests.conftest import OUTHAUL
+from tests import launch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,15 +22,7 @@ LIMIT_S = 90
 
 def outhaul(world: World, *arguments: str, code: int | None = 0, **env: str) -> str:
     """Run a command as an operator would; return what it prints. No code means: anything but 0."""
-    done = subprocess.run(
-        [OUTHAUL, *arguments],
-        env={**os.environ, **world.env, **env},
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        check=False,
-        stdin=subprocess.DEVNULL,
-    )
+    done = launch.run(*arguments, env=world.env | env, timeout_s=LIMIT_S)
     as_expected = done.returncode == code if code is not None else done.returncode != 0
     assert as_expected, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
     assert "Traceback" not in done.stderr

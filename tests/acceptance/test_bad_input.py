@@ -1,7 +1,5 @@
 """Whatever is wrong: one clear line with what to do, an exit code of its own, no traceback."""
 
-import os
-import subprocess
 from collections.abc import Callable, Iterator
 
 import psycopg
@@ -10,18 +8,12 @@ import redis
 from psycopg.conninfo import make_conninfo
 
 from outhaul.sink.errors import Exit
-from tests.conftest import OUTHAUL, World
+from tests import launch
+from tests.conftest import World
 
 
 def outhaul(world: World, *arguments: str, **env: str) -> tuple[int, str]:
-    done = subprocess.run(
-        [OUTHAUL, *arguments],
-        env=os.environ | world.env | env,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    done = launch.run(*arguments, env=world.env | env, timeout_s=60)
     lines = [line for line in done.stderr.splitlines() if line.startswith("outhaul: ")]
     assert "Traceback" not in done.stderr
     assert len(lines) == 1, done.stderr
@@ -218,9 +210,7 @@ def test_another_history_is_refused_until_it_is_bound(running: World) -> None:
     code, line = outhaul(running, "reader")
     assert code == Exit.OTHER_HISTORY
     assert "outhaul slot reset --recreate" in line
-    subprocess.run(
-        [OUTHAUL, "setup", "--rebind"], env=os.environ | running.env, check=True, capture_output=True, timeout=60
-    )
+    launch.run("setup", "--rebind", env=running.env, timeout_s=60).check_returncode()
     running.insert(3)
     running.pipeline.start("worker", "reader")
     running.assert_once_each()

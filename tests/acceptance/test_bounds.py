@@ -8,7 +8,7 @@ import pytest
 
 from outhaul.deploy.local.stack import Stack
 from tests.acceptance.load import writers
-from tests.conftest import World, until
+from tests.conftest import World, started, until
 
 
 def peak_mb(pid: int) -> float:
@@ -35,7 +35,7 @@ def one_transaction(world: World, rows: int) -> float:
 def test_a_transaction_of_a_million_rows_needs_no_more_memory_than_a_small_one(
     make_world: Callable[..., World],
 ) -> None:
-    world = make_world()
+    world = make_world(fork=False)
     world.conn.execute("ALTER SYSTEM SET wal_sender_timeout = '5s'")
     world.conn.execute("SELECT pg_reload_conf()")
     try:
@@ -75,8 +75,9 @@ def test_an_idle_outbox_pins_no_wal_on_a_busy_server(running: World) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_clickhouse_down_for_a_minute_under_load_loses_nothing_and_drains_by_itself(
-    running: World, stack: Stack
+    make_world: Callable[..., World], stack: Stack
 ) -> None:
+    running = started(make_world(fork=False))
     running.insert(10)
     running.assert_once_each()
     with writers(running):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import OUTHAUL
+from tests.launch import OUTHAUL
 
 KEYS = {"faults", "committed", "stored", "missing", "duplicated", "slot_overruns", "longest_stall_s"}
 

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 import pytest
 import redis
 
+from tests import launch
 from tests.acceptance.commands import asked
 from tests.acceptance.load import writers
-from tests.conftest import OUTHAUL, World, until
+from tests.conftest import World, until
+from tests.launch import OUTHAUL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,7 +64,7 @@ def test_a_copy_outlives_what_it_needs_and_stores_each_row_once(
     running.pipeline.stop("reader")
     running.conn.execute("SELECT pg_drop_replication_slot(%s)", [running.settings.slot])
     running.insert(_ROWS)
-    subprocess.run([OUTHAUL, "setup"], env={**os.environ, **running.env}, check=True, capture_output=True, timeout=60)
+    launch.run("setup", env=running.env, timeout_s=60).check_returncode()
     # Small batches, so that many are on their way.
     running.env["OUTHAUL_BATCH_MAX_ROWS"] = "2000"
     running.pipeline.start("reader")

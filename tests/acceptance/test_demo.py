@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import OUTHAUL
+from tests.launch import OUTHAUL
 
 KEYS = {"committed", "rolled_back", "stored", "missing", "duplicated", "rows_per_s", "p50_ms", "p99_ms"}
 CHECKOUT = Path(__file__).parents[2]

@@ -22,7 +22,8 @@ from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.settings import load
 from tests.acceptance.metrics_pages import Pages
 from tests.acceptance.test_metrics import check_by_promtool, documented
-from tests.conftest import OUTHAUL, until
+from tests.conftest import until
+from tests.launch import OUTHAUL
 from tests.prometheus import Prometheus, scraping
 
 if TYPE_CHECKING:

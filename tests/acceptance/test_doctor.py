@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from tests.conftest import OUTHAUL, World, until
+from tests import launch
+from tests.conftest import World, until
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Mapping
 
 GROUPS = ["Postgres", "Both sides", "ClickHouse", "Redis", "Celery", "Clocks"]
@@ -26,14 +26,7 @@ DEAD = {
 
 
 def run(env: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [OUTHAUL, "doctor", *arguments],
-        env={**os.environ, "COLUMNS": "120", **env},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    return launch.run("doctor", *arguments, env={"COLUMNS": "120", **env})
 
 
 def lines(done: subprocess.CompletedProcess[str]) -> list[dict[str, str]]:
@@ -45,11 +38,15 @@ def in_state(done: subprocess.CompletedProcess[str], state: str) -> set[tuple[st
     return {(line["group"], line["check"]) for line in lines(done) if line["state"] == state}
 
 
-def test_a_running_pipeline_is_fine_and_its_warnings_alone_are_exit_code_0(running: World) -> None:
-    running.insert(5)
-    running.assert_once_each()
-    until(lambda: ("Celery", "workers") in in_state(run(running.env, "--json"), "pass"), what="the worker answers")
-    done = run(running.env, "--json")
+def test_a_running_pipeline_is_fine_and_its_warnings_alone_are_exit_code_0(running_pool: World) -> None:
+    running_pool.insert(5)
+    running_pool.assert_once_each()
+
+    def answered() -> subprocess.CompletedProcess[str] | None:
+        done = run(running_pool.env, "--json")
+        return done if ("Celery", "workers") in in_state(done, "pass") else None
+
+    done = until(answered, what="the worker answers")
     assert (done.returncode, done.stderr) == (0, "")
     assert in_state(done, "fail") == set()
     # What the embedded Postgres is like; a machine this busy may also answer late.

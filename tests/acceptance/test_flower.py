@@ -15,7 +15,8 @@ import redis
 from outhaul.sink.app import make_app
 from tests.acceptance.commands import outhaul
 from tests.acceptance.metrics_pages import free_port
-from tests.conftest import OUTHAUL, World, until
+from tests.conftest import World, until
+from tests.launch import OUTHAUL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,7 +11,7 @@ import typer.main
 
 from outhaul.cdc_reader.cli import app, join
 from tests.acceptance.commands import outhaul_here
-from tests.conftest import OUTHAUL
+from tests.launch import OUTHAUL
 
 _SCREEN_LINES = 40
 

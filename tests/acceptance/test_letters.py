@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +16,8 @@ from outhaul.sink.letters.restore import restore
 from outhaul.sink.letters.retry_message import Order
 from outhaul.sink.letters.retry_task import Fate, _insert, _insert_all, _types, retry
 from outhaul.sink.position import History, Lsn, Position
-from tests.conftest import OUTHAUL, World, until
+from tests import launch
+from tests.conftest import World, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -28,15 +27,7 @@ EVERYTHING = dead_letters.Filter(discarded=True)
 
 
 def outhaul(world: World, *arguments: str, **env: str) -> tuple[int, str, str]:
-    done = subprocess.run(
-        [OUTHAUL, *arguments],
-        env=os.environ | world.env | env,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=90,
-        stdin=subprocess.DEVNULL,
-    )
+    done = launch.run(*arguments, env=world.env | env)
     assert "Traceback" not in done.stderr, done.stderr
     return done.returncode, done.stdout, done.stderr
 

@@ -12,7 +12,8 @@ import psycopg
 import pytest
 
 from tests.acceptance.commands import asked, outhaul
-from tests.conftest import OUTHAUL, World, until
+from tests.conftest import World, until
+from tests.launch import OUTHAUL
 
 if TYPE_CHECKING:
     from outhaul.deploy.local.stack import Stack

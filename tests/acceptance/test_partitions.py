@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
+from tests import launch
 from tests.acceptance.commands import asked
 from tests.acceptance.test_letters import outhaul
 from tests.acceptance.test_prune import all_stored, forget, ids, insert_old, pruned
-from tests.conftest import OUTHAUL, World, until
+from tests.conftest import World, until
+from tests.launch import OUTHAUL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +40,7 @@ def partitioned(make_world: Callable[..., World], *statements: str) -> World:
     world = make_world(setup=False)
     for statement in statements:
         world.conn.execute(statement.encode())
-    subprocess.run([OUTHAUL, "setup"], env=os.environ | world.env, check=True, capture_output=True, timeout=60)
+    launch.run("setup", env=world.env).check_returncode()
     world.pipeline.start("worker", "reader")
     return world
 

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests import launch
 from tests.acceptance.load import wait_for_more, writers
-from tests.conftest import OUTHAUL, World, until
+from tests.conftest import World, until
+from tests.launch import OUTHAUL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,14 +26,7 @@ HEARD_WITHIN_S = 2.0
 
 
 def outhaul(world: World, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [OUTHAUL, *args],
-        env=os.environ | world.env | env,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=90,
-    )
+    return launch.run(*args, env=world.env | env)
 
 
 def told(world: World, *args: str) -> dict[str, Any]:

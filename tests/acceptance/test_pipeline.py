@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +13,9 @@ import pytest
 
 from outhaul.deploy.demo.pipeline import Pipeline
 from outhaul.deploy.local.stack import Stack
+from tests import launch
 from tests.acceptance.load import wait_for_more, writers
-from tests.conftest import OUTHAUL, World, until
+from tests.conftest import World, until
 
 
 def test_a_row_from_bare_psql_arrives_within_two_seconds_and_whole(running: World) -> None:
@@ -78,15 +78,15 @@ def test_the_slot_stands_still_while_clickhouse_is_shut_and_moves_when_it_opens(
 @pytest.mark.parametrize("names", [("reader",), ("worker",), ("worker", "reader")], ids=["reader", "worker", "all"])
 @pytest.mark.parametrize("how", ["stop", "kill"])
 def test_stopping_and_starting_under_load_loses_and_repeats_nothing(
-    running: World, names: tuple[str, ...], how: str
+    running_pool: World, names: tuple[str, ...], how: str
 ) -> None:
-    with writers(running):
+    with writers(running_pool):
         for _ in range(2):
-            wait_for_more(running)
-            getattr(running.pipeline, how)(*names)
-            running.pipeline.start(*names)
-    running.assert_once_each()
-    running.pipeline.check()
+            wait_for_more(running_pool)
+            getattr(running_pool.pipeline, how)(*names)
+            running_pool.pipeline.start(*names)
+    running_pool.assert_once_each()
+    running_pool.pipeline.check()
 
 
 @pytest.mark.parametrize("service", ["redis", "clickhouse"])
@@ -115,14 +115,7 @@ def test_status_says_fine_then_names_what_is_wrong(running: World, stack: Stack)
     running.assert_once_each()
 
     def status() -> tuple[int, Any]:
-        done = subprocess.run(
-            [OUTHAUL, "status", "--json"],
-            env=os.environ | running.env,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
+        done = launch.run("status", "--json", env=running.env, timeout_s=60)
         return done.returncode, json.loads(done.stdout)
 
     # The reader publishes its state once a second.
@@ -203,7 +196,7 @@ def test_a_legacy_outbox_with_a_processed_flag_is_captured_unchanged(make_world:
         "event_date_time timestamptz DEFAULT now(), environment varchar(255) NOT NULL, event_context jsonb NOT NULL, "
         "metadata_version bigint DEFAULT 1, processed boolean NOT NULL DEFAULT false)"
     )
-    subprocess.run([OUTHAUL, "setup"], env=os.environ | world.env, check=True, capture_output=True, timeout=60)
+    launch.run("setup", env=world.env, timeout_s=60).check_returncode()
     world.pipeline.start("worker", "reader")
     world.insert(5)
     world.conn.execute("UPDATE outbox SET processed = true")
@@ -220,15 +213,8 @@ def test_a_legacy_outbox_with_a_processed_flag_is_captured_unchanged(make_world:
 def test_setup_is_idempotent_and_printable(make_world: Callable[..., World]) -> None:
     world = make_world(setup=False)
     for _ in range(2):
-        subprocess.run([OUTHAUL, "setup"], env=os.environ | world.env, check=True, capture_output=True, timeout=60)
-    printed = subprocess.run(
-        [OUTHAUL, "setup", "--print-sql"],
-        env=os.environ | world.env,
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    ).stdout
+        launch.run("setup", env=world.env, timeout_s=60).check_returncode()
+    printed = launch.run("setup", "--print-sql", env=world.env, timeout_s=60).stdout
     assert "CREATE PUBLICATION outhaul" in printed
     assert world.settings.slot in printed
     assert "non_replicated_deduplication_window = 10000" in printed

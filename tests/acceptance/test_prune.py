@@ -24,7 +24,8 @@ from outhaul.sink.errors import Exit
 from outhaul.sink.task_names import PRUNE
 from tests.acceptance.load import writers
 from tests.acceptance.test_letters import outhaul
-from tests.conftest import OUTHAUL, World, until
+from tests.conftest import World, until
+from tests.launch import OUTHAUL
 
 if TYPE_CHECKING:
     from collections.abc import Callable

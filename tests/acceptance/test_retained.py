@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import subprocess
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -14,24 +12,19 @@ import pytest
 
 from outhaul.cdc_reader.postgres.query import connect
 from outhaul.cdc_reader.slots.retained_wal import look
-from tests.conftest import OUTHAUL, World, until
+from tests import launch
+from tests.conftest import World, until
 from tests.debian_postgres import postgres_15
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator
 
 LIMIT_BYTES = 96 << 20
 
 
 def outhaul(world: World, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [OUTHAUL, *args],
-        env=os.environ | world.env | env,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=90,
-    )
+    return launch.run(*args, env=world.env | env)
 
 
 def status(world: World) -> dict[str, Any]:

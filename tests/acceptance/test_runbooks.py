@@ -17,13 +17,14 @@ from outhaul.sink.errors import Exit
 from tests.acceptance.commands import asked
 from tests.acceptance.runbook import PAGES, RUNBOOKS, SECTIONS, is_printed, sections, steps
 from tests.acceptance.troubles import TROUBLES
-from tests.conftest import OUTHAUL, World
+from tests.launch import OUTHAUL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.acceptance.runbook import Step
     from tests.acceptance.troubles import Fills
+    from tests.conftest import World
 
 _LIMIT_S = 60
 # Reader and worker need seconds to come back; an operator looks again.

@@ -13,7 +13,8 @@ import pytest
 
 from tests.acceptance.commands import asked, outhaul
 from tests.acceptance.load import writers
-from tests.conftest import OUTHAUL, World, until
+from tests.conftest import World, until
+from tests.launch import OUTHAUL
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -22,8 +21,9 @@ from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.errors import Exit, FatalError
 from outhaul.sink.redis.payloads import Payloads
 from outhaul.sink.settings import Settings, load
+from tests import launch
 from tests.acceptance.metrics_pages import free_port
-from tests.conftest import OUTHAUL, World, until
+from tests.conftest import World, until
 from tests.debian_postgres import postgres_15
 from tests.tls import HOST, Door, Pair, Papers
 
@@ -183,9 +183,7 @@ def test_a_client_certificate_is_a_login_of_postgres_for_both_kinds_of_connectio
 def test_a_server_of_another_ca_is_refused_in_one_line_and_not_asked_again(tls: Tls, server: str) -> None:
     url = tls.url(server, ca=tls.papers.wrong_ca)
     env = tls.world.env | {f"OUTHAUL_{server.upper()}": url}
-    done = subprocess.run(
-        [OUTHAUL, "reader"], env=env, cwd=tls.logs, capture_output=True, text=True, timeout=60, check=False
-    )
+    done = launch.run("reader", env=env, cwd=tls.logs)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert "certificate" in line

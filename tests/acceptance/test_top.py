@@ -21,10 +21,13 @@ import pytest
 
 from outhaul.sink.redis_keys import ANY_WORKER, pulse_key
 from tests.acceptance.commands import outhaul
-from tests.conftest import OUTHAUL, World
+from tests.conftest import World
+from tests.launch import OUTHAUL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from tests.conftest import World
 
 _CODES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 _HOME, _MAIN_SCREEN = "\x1b[H", "\x1b[?1049l"

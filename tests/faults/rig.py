@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -21,10 +22,11 @@ from outhaul.deploy.local.fault_proxy import Proxy
 from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.redis.payloads import Payloads
 from outhaul.sink.settings import load
-from tests import roles
+from tests import launch, roles
 from tests.conftest import World, until
 from tests.faults.invariant_watch import Journal, Watch
 from tests.faults.valkey import OwnValkey
+from tests.fork_server import ForkServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -123,7 +125,9 @@ class Rig:
             _other_engine(straight, engine)
         apply_postgres(loaded, lambda _: None)
         straight.command("SYSTEM STOP MERGES event_log")
-        self.pipeline = Pipeline(roles.for_processes(self.env | (env or {})), folder)
+        self.forks = ForkServer(self.env | (env or {}))
+        self.start = partial(launch.start, server=self.forks)
+        self.pipeline = Pipeline(roles.for_processes(self.env | (env or {})), folder, self.start)
         self.world = World(
             stack=stack,
             env=direct,
@@ -231,6 +235,7 @@ class Rig:
         self._over.set()
         self._supervisor.join()
         self.pipeline.kill()
+        self.forks.close()
         # Children of processes that died alone are nobody's; they are known by the folder of their fail points.
         mark = f"OUTHAUL_FAILPOINTS={self.points}".encode()
         for entry in Path("/proc").iterdir():
@@ -279,7 +284,7 @@ def beside(rig: Rig, name: str) -> Iterator[Pipeline]:
     logs = rig.folder / "beside"
     logs.mkdir(exist_ok=True)
     (logs / f"{name}.log").unlink(missing_ok=True)
-    second = Pipeline(rig.env, logs)
+    second = Pipeline(rig.env, logs, rig.start)
     second.start(name)
     try:
         yield second

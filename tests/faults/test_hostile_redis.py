@@ -19,12 +19,18 @@ from outhaul.sink.report import Outcome, Report
 from tests.conftest import World, until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 Envelope = dict[str, Any]
 
 # Lines that repeat themselves are counted here, so none may be left out.
 EVERY_LINE = {"OUTHAUL_LOG_LEVEL": "DEBUG"}
+
+
+@pytest.fixture
+def world(make_world: Callable[..., World]) -> World:
+    """A pipeline whose worker has all that could be stopped: a watchdog, and a pool."""
+    return make_world(pool=True)
 
 
 @pytest.fixture

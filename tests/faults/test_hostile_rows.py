@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +13,8 @@ from outhaul.sink import task
 from outhaul.sink.insert import insert
 from outhaul.sink.report import Outcome
 from outhaul.sink.task import Sink, write
-from tests.conftest import OUTHAUL, World, until
+from tests import launch
+from tests.conftest import World, started, until
 from tests.integration.test_exactly_once import batch_of, message_of, own, rows
 
 if TYPE_CHECKING:
@@ -80,7 +79,7 @@ def json_world(make_world: Callable[..., World]) -> Callable[..., World]:
             "event_date_time timestamptz DEFAULT now(), environment varchar(255) NOT NULL, "
             "event_context json NOT NULL, metadata_version bigint DEFAULT 1)"
         )
-        subprocess.run([OUTHAUL, "setup"], env=os.environ | world.env, check=True, capture_output=True, timeout=60)
+        launch.run("setup", env=world.env, timeout_s=60).check_returncode()
         world.pipeline.start("worker", "reader")
         return world
 
@@ -208,8 +207,9 @@ def test_refused_rows_that_outlast_a_task_s_time_are_set_aside_over_several_atte
 
 
 @pytest.mark.slow
-def test_a_context_of_64_mb_goes_the_whole_way_in_bounded_memory(running: World) -> None:
+def test_a_context_of_64_mb_goes_the_whole_way_in_bounded_memory(make_world: Callable[..., World]) -> None:
     """Hex digits of hashes hardly compress, so that this is as large in Redis as it can be."""
+    running = started(make_world(fork=False))
     running.insert(3)
     running.assert_once_each()
     reader, worker = running.pipeline.pid("reader"), running.pipeline.pid("worker")
@@ -237,7 +237,8 @@ def test_a_context_of_64_mb_goes_the_whole_way_in_bounded_memory(running: World)
 
 
 @pytest.mark.slow
-def test_a_hundred_rows_of_a_megabyte_in_one_transaction_go_the_whole_way(running: World) -> None:
+def test_a_hundred_rows_of_a_megabyte_in_one_transaction_go_the_whole_way(make_world: Callable[..., World]) -> None:
+    running = started(make_world(fork=False))
     running.conn.execute(
         "INSERT INTO outbox (event_type, environment, event_context) "
         "SELECT 'large', 'test', jsonb_build_object('n', n, 'a', "
@@ -258,7 +259,7 @@ def test_a_hundred_rows_of_a_megabyte_in_one_transaction_go_the_whole_way(runnin
 @pytest.mark.slow
 def test_a_context_of_16_mb_that_cannot_be_stored_is_set_aside_whole(json_world: Callable[..., World]) -> None:
     """ClickHouse quotes it in its error, whole."""
-    world = json_world(context_type="JSON")
+    world = json_world(context_type="JSON", fork=False)
     size = 16 << 20
     emit(world, "fine", '{"a": 1}')
     world.conn.execute(

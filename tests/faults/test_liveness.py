@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from outhaul.sink.redis_keys import reconnecting_key
-from tests.conftest import OUTHAUL, until
+from tests import launch
+from tests.conftest import until
 from tests.faults.rig import Rig
 
 if TYPE_CHECKING:
@@ -40,14 +40,7 @@ def rig(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]
 
 def status(rig: Rig) -> dict[str, Any]:
     """What an operator sees, whose own links are whole."""
-    done = subprocess.run(
-        [OUTHAUL, "status", "--json"],
-        env=os.environ | rig.world.env,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    done = launch.run("status", "--json", env=rig.world.env, timeout_s=60)
     found: dict[str, Any] = json.loads(done.stdout)
     assert done.returncode == bool(found["wrong"])
     return found

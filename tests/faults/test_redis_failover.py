@@ -62,7 +62,7 @@ def streaming(world: World) -> bool:
 
 def started(make_world: Callable[..., World], url: str) -> World:
     """Return a pipeline whose events go through this Redis."""
-    world = make_world(redis_url=url)
+    world = make_world(pool=True, redis_url=url)
     world.pipeline.start("worker", "reader")
     until(lambda: streaming(world), what="the reader streams")
     world.insert(10)

@@ -21,7 +21,8 @@ from outhaul.deploy.demo.pipeline import Pipeline
 from outhaul.deploy.local.fault_proxy import Proxy
 from tests.acceptance.commands import asked
 from tests.acceptance.load import wait_for_more
-from tests.conftest import OUTHAUL, until
+from tests.conftest import until
+from tests.launch import OUTHAUL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

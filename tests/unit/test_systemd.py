@@ -13,7 +13,7 @@ from outhaul.cdc_reader.session import loop
 from outhaul.sink.errors import Exit
 from outhaul.sink.process import watchdog
 from outhaul.sink.settings import Settings
-from tests.conftest import OUTHAUL
+from tests.launch import OUTHAUL
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "systemd"
 UNITS = sorted([*FOLDER.glob("*.service"), *FOLDER.glob("*.timer"), *FOLDER.glob("*.target")])
