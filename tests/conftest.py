@@ -55,6 +55,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(grid_table)
 
 
+def pytest_sessionfinish() -> None:
+    commands.close()
+
+
 @pytest.fixture(scope="session")
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Run the three servers for all tests; each is the real one."""

@@ -35,6 +35,7 @@ ROOT = Path(__file__).parents[1]
 _AT_IMPORT = ("OUTHAUL_FAILPOINTS", "OUTHAUL_BROKEN", "PROMETHEUS_MULTIPROC_DIR")
 _INT = struct.Struct("i")
 _LARGEST = 1 << 20
+_END_S = 10.0
 # Celery looks these up by name when a worker starts.
 _LATE = (
     "celery.app.amqp",
@@ -161,8 +162,14 @@ class ForkServer:
         return Forked(read)
 
     def close(self) -> None:
-        """Let the server end when the last of its processes has ended."""
+        """End the server, as soon as its processes have ended."""
         self._socket.close()
+        try:
+            self._server.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            # Somebody has left a process running.
+            self._server.kill()
+            self._server.wait()
 
 
 def _import_all() -> None:

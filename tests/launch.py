@@ -75,6 +75,13 @@ def start_solo(command: Sequence[str], env: Mapping[str, str], log: IO[bytes]) -
     return _start(command, env, log, log, new_session=True)
 
 
+def close() -> None:
+    """End the server that forks most processes."""
+    if _server.cache_info().currsize:
+        _server().close()
+        _server.cache_clear()
+
+
 def _start(
     command: Sequence[str],
     env: Mapping[str, str],
@@ -95,8 +102,9 @@ def _start(
 
 
 def _can_be_forked(env: Mapping[str, str], server: ForkServer) -> bool:
-    # A page of metrics shows all that was imported.
-    return key(env) == server.key and env.get("OUTHAUL_METRICS_PORT", "0") == "0"
+    # A page of metrics shows all that was imported, and Sentry's client changes what others import after it.
+    is_plain = env.get("OUTHAUL_METRICS_PORT", "0") == "0" and not env.get("OUTHAUL_SENTRY_DSN")
+    return is_plain and key(env) == server.key
 
 
 @cache
