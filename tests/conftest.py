@@ -56,7 +56,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_sessionfinish() -> None:
-    commands.close()
+    launch.close()
 
 
 @pytest.fixture(scope="session")
