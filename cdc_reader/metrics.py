@@ -1,7 +1,7 @@
-"""What the reader did -> Prometheus metrics.
+"""Counts and times of the reader -> Prometheus metrics.
 
-Edge: a registry of its own, so that a reader shows what is its own and nothing of the modules that it shares with
-workers. Labels are few and bounded, and those that are known beforehand begin at 0: a rate needs a beginning.
+Edge: a separate registry, so that a reader shows only its own metrics and not those of modules that it shares with
+workers. Labels have few values. Values that are known in advance start at 0, since a rate needs a first value.
 
 Source: https://prometheus.io/docs/practices/naming/
 """
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 REGISTRY = CollectorRegistry()
 
-# Events of a batch grow from one to a hundred thousand, its bytes from some hundreds to some ten millions.
+# A batch has from one to a hundred thousand events, and from some hundred bytes to some ten million.
 _EVENTS = (1, 10, 100, 1_000, 5_000, 10_000, 25_000, 50_000, 100_000, 150_000, 1_000_000)
 _BYTES = tuple(1024 * 4**power for power in range(10))
 
-# Latencies are counted in buckets that grow by a fifth each: exact to ten per cent, small enough to keep for ever, and
-# mergeable.
+# Each bucket of latencies is a fifth wider than the one before: they are exact to ten per cent, need little memory, and
+# can be added.
 _FIRST_S = 0.001
 _GROWTH = 1.2
 _BUCKETS = 100  # up to about 23 hours
@@ -50,47 +50,51 @@ def _gauge(name: str, what: str) -> Gauge:
 
 CAPTURED = _counter("events_captured", "Events decoded from the stream")
 CAPTURED_BYTES = _counter("bytes_captured", "Bytes read from the stream of Postgres")
-LEFT_OUT = _counter("events_left_out", "Events that ClickHouse held already when they were streamed again")
-STRAY_MESSAGES = _counter("messages_ignored", "Logical messages of ours that belong to no transaction")
+LEFT_OUT = _counter("events_left_out", "Events streamed again that ClickHouse had already stored")
+STRAY_MESSAGES = _counter(
+    "messages_ignored", "Messages of pg_logical_emit_message(false, …) with the captured prefix: not captured"
+)
 STORED = _counter("events_stored", "Events reported stored, dead letters included")
 STORED_BYTES = _counter("bytes_stored", "Bytes of compressed payload reported stored")
-DEAD_LETTERED = _counter("events_dead_lettered", "Events reported set aside as dead letters")
+DEAD_LETTERED = _counter("events_dead_lettered", "Events that became dead letters")
 BATCHES = _counter("batches_stored", "Batches reported stored")
 _REASONS = ("silence", "redis", "missing", "copy", "other_version")
 REDISPATCHES = _counter("redispatches", "Batches sent again", reason=_REASONS)
 RETRIES = _counter("retries", "Attempts that a stage repeats", where=("recovery", "dispatch", "reports"))
 REPORTS_REFUSED = _counter(
-    "reports_refused", "Lines in the place of reports that no worker has written", why=("unreadable", "forged")
+    "reports_refused", "Lines in the list of reports that no worker wrote", why=("unreadable", "forged")
 )
 SESSIONS = _counter("sessions", "Streaming sessions begun")
 SESSION_ENDS = _counter("session_ends", "Streaming sessions ended, by class of the error", reason=("TransientError",))
 TAKEOVERS = _counter("takeovers", "Sessions of silent readers that this one ended to take their slot")
-HEALS = _counter("heals", "Copies of what a slot skipped, by how they ended", outcome=("done", "failed"))
+HEALS = _counter("heals", "Copies of events that a slot skipped, by outcome", outcome=("done", "failed"))
 HEALED = _counter("healed_events", "Events copied from the outbox because ClickHouse lacked them")
 SLOT_CHANGES = _counter(
     "slot_changes",
-    "Slots given up or made anew by the reader",
+    "Slots that the reader dropped or created again",
     reason=("slot_missing", "slot_unusable", "other_history", "parked"),
 )
 STAGES = _counter(
     "stage_seconds",
-    "Time spent by stage; the three threads of wait and read, decode and pack, dispatch run beside each other",
+    "Seconds by stage, in three threads: wait and read, decode and pack, dispatch",
     stage=("wait", "read", "decode", "pack", "dispatch"),
 )
 WAIT_S, READ_S, DECODE_S, PACK_S, DISPATCH_S = (
     STAGES.labels(stage) for stage in ("wait", "read", "decode", "pack", "dispatch")
 )
 
-IN_FLIGHT = _gauge("batches_in_flight", "Batches handed on and not stored")
+IN_FLIGHT = _gauge("batches_in_flight", "Batches sent to the workers and not stored")
 EVENTS_IN_FLIGHT = _gauge("events_in_flight", "Events of the batches that are sent and not stored")
 BYTES_IN_FLIGHT = _gauge("bytes_in_flight", "Bytes of compressed payload that are sent and not stored")
 OLDEST_BATCH = _gauge("oldest_batch_age_seconds", "Time since the oldest batch in flight was packed")
 LAG_SECONDS = _gauge("lag_seconds", "Age of the oldest commit that was read and is not stored")
 LAG_BYTES = _gauge("lag_bytes", "WAL between what was received and what is confirmed")
-EPOCH = _gauge("epoch", "Number of the session among all of its pipeline; 0 before recovery is done")
-PAUSED = _gauge("paused", "1 while `outhaul pause` keeps the reader from taking rows")
+EPOCH = _gauge("epoch", "Number of the session among all of the pipeline; 0 until recovery is done")
+PAUSED = _gauge("paused", "1 during a pause (`outhaul pause`)")
 RECOVERY = _gauge("recovery_seconds", "How long the latest recovery took")
-FEEDBACK_AGE = _gauge("feedback_age_seconds", "Time since Postgres was last told the position; 0 without a session")
+FEEDBACK_AGE = _gauge(
+    "feedback_age_seconds", "Time since the reader last sent its position to Postgres; 0 without a session"
+)
 SILENCE = _gauge("silence_seconds", "Time since the last byte from Postgres; 0 without a session")
 
 BATCH_EVENTS = Histogram("outhaul_reader_batch_events", "Events of a batch", buckets=_EVENTS, registry=REGISTRY)
@@ -106,7 +110,7 @@ BATCH_SECONDS = Histogram(
 
 
 class Latencies:
-    """Ages of commits, counted by bucket."""
+    """Ages of commits, counted in buckets."""
 
     def __init__(self) -> None:
         """Start empty."""
@@ -114,20 +118,20 @@ class Latencies:
         self.sum_s = 0.0
 
     def observe(self, committed_at_us: npt.NDArray[np.int64], now_us: int) -> None:
-        """Count the ages at `now_us` of what was committed at these times, at least one, all Unix µs."""
+        """Count the ages at `now_us` of commits at these times; at least one, all Unix µs."""
         times = committed_at_us
         if not (times[1:] >= times[:-1]).all():
             times = np.sort(times, kind="stable")
         if times[-1] > now_us:
             times = np.minimum(times, now_us)
-        # Commits come nearly in the order of their times, so the hundred bounds are looked up among them, and not the
-        # other way around. How many are older than each bound; what is as old as a bound is within it.
+        # The times are sorted, so the hundred bounds are looked up in them: that is faster than the other way round.
+        # `older` is the number of commits older than each bound; an age equal to a bound is in its bucket.
         older = np.searchsorted(times, now_us - _BOUNDS_US)
         self.counts -= np.diff(older, prepend=len(times), append=0)
         self.sum_s += (now_us * len(times) - int(times.sum())) / 1e6
 
     def quantile(self, q: float) -> float | None:
-        """Return the value below which a share `q` of the values lies, in seconds; None when there is none."""
+        """Return the quantile `q` of the ages, in seconds; None without a value."""
         total = int(self.counts.sum())
         if not total:
             return None
@@ -136,7 +140,7 @@ class Latencies:
 
 
 class LatencyCollector(Collector):
-    """Times from commit on, counted a batch at a time."""
+    """Exports the ages of commits as a histogram."""
 
     def __init__(self, name: str, what: str) -> None:
         """Start empty."""
@@ -145,7 +149,7 @@ class LatencyCollector(Collector):
         self._what = what
 
     def collect(self) -> Iterable[Metric]:
-        """Yield the histogram, every fourth bucket: 1 ms to 14 hours, each about twice the one before."""
+        """Yield the histogram with every fourth bucket: 1 ms to 14 hours, each about twice the one before."""
         cumulative = self.latencies.counts.cumsum()
         buckets = [(f"{BOUNDS_S[i]:.6g}", int(cumulative[i])) for i in range(0, len(BOUNDS_S), 4)]
         buckets.append(("+Inf", int(cumulative[-1])))
@@ -159,4 +163,4 @@ COMMIT_TO_STORED = LatencyCollector(
 REGISTRY.register(COMMIT_TO_CAPTURE)
 REGISTRY.register(COMMIT_TO_STORED)
 
-PHASE = Gauge("outhaul_reader_phase", "1 for what the reader does, 0 for all else", ["phase"], registry=REGISTRY)
+PHASE = Gauge("outhaul_reader_phase", "1 for the reader's phase, 0 for all others", ["phase"], registry=REGISTRY)

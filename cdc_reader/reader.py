@@ -1,7 +1,9 @@
-"""Settings -> a reader that streams until it is told to stop.
+"""Stream -> a reader that streams until it is told to stop.
 
-Edge: opens what a session needs and begins a new one after every transient failure, with capped backoff. There is one
-way back from anything (cdc_reader/session/recovery.py), so nothing of a failed session is kept.
+Edge: opens what a session needs, and begins a new session after every transient failure, with capped backoff. Every
+session begins with recovery (cdc_reader/session/recovery.py), so nothing of a failed session is kept.
+
+Source: docs/adr/0003-one-thread-owns-the-session.md
 """
 
 from __future__ import annotations
@@ -55,13 +57,13 @@ log = structlog.get_logger("outhaul.reader")
 
 _random = SystemRandom().random
 
-# Recovery's question may read many rows; it is not bound by the limit for inserts.
-_ASK_TIMEOUT_S = 300.0
-# A word about pausing is one row; who waits for it holds up the end of a session.
-_WISH_TIMEOUT_S = 5.0
-# Two connections are made one after the other, ten seconds at most each; a little more for the rest.
+# Timeout of recovery's query, in seconds: it may read many rows, so the limit for inserts does not apply.
+_RECOVERY_TIMEOUT_S = 300.0
+# Timeout of the query for the pause request, in seconds: it reads one row, and the end of a session waits for it.
+_PAUSE_TIMEOUT_S = 5.0
+# Seconds that an attempt to open a session may take: two connections of ten seconds at most, and the rest.
 _ATTEMPT_S = 25.0
-# How often a parked reader looks whether the servers are well, in seconds.
+# Seconds between two checks of the servers while the reader is parked.
 _PARKED_S = 5.0
 
 
@@ -69,7 +71,7 @@ def check(stream: Stream) -> Server:
     """Check all three servers.
 
     Raises:
-        PipelineError: the first thing that is not as it must be, with what to do.
+        PipelineError: a check has failed; the error of the first one says what to do.
     """
     settings = stream.settings
     server = check_stream(settings, check_postgres(stream))
@@ -87,8 +89,8 @@ def run(stream: Stream, stopping: Callable[[], bool], *, standby: bool = True) -
 
     Args:
         stream: what to stream.
-        stopping: asked at every turn.
-        standby: wait while another session holds the slot, instead of giving up.
+        stopping: called at every turn; true ends the reader.
+        standby: wait while another session holds the slot, instead of raising SlotHeldError.
 
     Raises:
         PipelineError: an operator is needed; the slot is kept.
@@ -140,7 +142,7 @@ def run(stream: Stream, stopping: Callable[[], bool], *, standby: bool = True) -
                 raise
             broken = error
         except TransientError as error:
-            # A session that had run for a while failed for a new reason.
+            # After a session that ran for a while, the failures are counted from the beginning.
             failures = 1 if time.monotonic() - begun_at > settings.retry_max_s else failures + 1
             liveness.set_phase("reconnecting")
             _back_off(stream, error, failures, stopping)
@@ -161,7 +163,7 @@ def _back_off(stream: Stream, error: TransientError, failures: int, stopping: Ca
     wait_s = backoff_s(failures, max_s=stream.settings.retry_max_s, random=_random())
     metrics.SESSION_ENDS.labels(type(error).__name__).inc()
     log.warning("session_ended", slot=stream.slot, error=error, failures=failures, wait_s=round(wait_s, 2))
-    _say_why(stream, error, wait_s)
+    _publish_reason(stream, error, wait_s)
     _sleep(wait_s, stopping)
 
 
@@ -186,7 +188,7 @@ def _open(
         history = link.identify()
         ended = link.ancestors(history.timeline)
         link.start(binary=binary)
-        # Asked after the slot is ours: before that, another reader could still move it.
+        # Read after this session holds the slot: before that, another reader could still move it.
         with connect_stream(settings) as conn:
             facts = slot_facts(conn, stream)
     except BaseException:
@@ -195,17 +197,17 @@ def _open(
     confirmed = (facts and facts.confirmed) or NO_LSN
     past = Past(ended, slot_was_synced=facts is not None and facts.synced, witness=watch.witness)
     url = settings.clickhouse_url.get_secret_value()
-    asking = ClickHouse(url, timeout_s=_ASK_TIMEOUT_S)
+    recovery_clickhouse = ClickHouse(url, timeout_s=_RECOVERY_TIMEOUT_S)
     payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
-    wishing = ClickHouse(url, timeout_s=_WISH_TIMEOUT_S)
+    pause_clickhouse = ClickHouse(url, timeout_s=_PAUSE_TIMEOUT_S)
     dispatcher = Dispatcher(app, payloads, ClickHouse(url, timeout_s=settings.insert_timeout_s), stream.lane)
     log.info("streaming", slot=stream.slot, confirmed_lsn=str(confirmed), owner=owner, binary=binary)
     tools = Tools(
         link=link,
         dispatcher=dispatcher,
         payloads=payloads,
-        recover=functools.partial(recover, asking, stream, history, confirmed, owner, past=past),
-        pause_request=functools.partial(ask, wishing, settings),
+        recover=functools.partial(recover, recovery_clickhouse, stream, history, confirmed, owner, past=past),
+        pause_request=functools.partial(ask, pause_clickhouse, settings),
         random=_random,
         liveness=liveness,
     )
@@ -214,20 +216,20 @@ def _open(
 
 
 def _park(stream: Stream, guard: Guard, liveness: Liveness, stopping: Callable[[], bool]) -> None:
-    """Give the slot up; make it anew when all three servers answer again.
+    """Drop the slot; create it again when all three servers answer.
 
     Raises:
         PipelineError: a server refuses or does not answer; the slot may still be there.
     """
     park(stream)
     liveness.set_phase("parked")
-    error = FatalError("the slot was given up before its log filled the disk", exit_code=Exit.SLOT_MISSING)
+    error = FatalError("the slot was dropped before its WAL filled the disk", exit_code=Exit.SLOT_MISSING)
     while not stopping():
         try:
             check(stream)
         except TransientError as reason:
             liveness.set_phase("parked")
-            _say_why(stream, reason, _PARKED_S)
+            _publish_reason(stream, reason, _PARKED_S)
             _sleep(_PARKED_S, stopping)
             continue
         remake(stream, error)
@@ -235,10 +237,10 @@ def _park(stream: Stream, guard: Guard, liveness: Liveness, stopping: Callable[[
         return
 
 
-def _say_why(stream: Stream, error: TransientError, wait_s: float) -> None:
-    """Tell `outhaul status` until the attempt after this one has ended, too; a session's own state goes before it.
+def _publish_reason(stream: Stream, error: TransientError, wait_s: float) -> None:
+    """Publish for `outhaul status` why no session runs, until the next attempt ends; a session's state has precedence.
 
-    Sentry hears of it when it has lasted.
+    Sentry gets the error when it lasts.
     """
     sentry.repeated(error)
     payloads = Payloads(stream.settings.redis_url.get_secret_value(), stream.settings.source)

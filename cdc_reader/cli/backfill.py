@@ -70,7 +70,7 @@ def _copy(outbox: Outbox, jobs: int, wait_s: float) -> dict[str, float | None]:
             output.range_bar("copying") as on_range,
         ):
             done = healing.heal(
-                outbox, outbox.settings.undivided, line, Scope(), on_range, patience_s=120.0, threads=jobs
+                outbox, outbox.settings.undivided, line, Scope(), on_range, give_up_s=120.0, threads=jobs
             )
     except KeyboardInterrupt:
         typer.echo("outhaul: interrupted; copied rows stay stored. To continue, type: outhaul backfill", err=True)

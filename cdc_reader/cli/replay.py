@@ -70,7 +70,7 @@ def replay(
                     like = identifier(outbox.clickhouse_table)
                     clickhouse.command(f"CREATE TABLE IF NOT EXISTS {identifier(into)} AS {like}")
                 done = healing.heal(
-                    outbox, outbox.settings.undivided, line, scope, on_range, patience_s=120.0, into=into
+                    outbox, outbox.settings.undivided, line, scope, on_range, give_up_s=120.0, into=into
                 )
                 tally, stored = done.tally, done.stored
     found = {"rows": tally.rows, "missing": tally.missing, "stored": stored, "into": into or outbox.clickhouse_table}

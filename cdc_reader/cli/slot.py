@@ -36,7 +36,7 @@ slot = typer.Typer(
     no_args_is_help=True,
 )
 
-_PATIENCE_S = 120.0
+_GIVE_UP_S = 120.0
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
@@ -175,7 +175,7 @@ def _recreate(
             if not accept_loss:
                 notes = due(clickhouse, (stream,))
                 with _copy_error(stream), output.range_bar("healing") as on_range:
-                    done = healing.heal_all(stream, line, on_range, patience_s=_PATIENCE_S)
+                    done = healing.heal_all(stream, line, on_range, give_up_s=_GIVE_UP_S)
                     stored = sum(one.stored for one in done)
                 note_done(clickhouse, notes)
         _report(plan, {"slot_at": str(line.lsn), "stored": stored}, as_json=as_json)

@@ -76,7 +76,7 @@ def _compare(outbox: Outbox, line: Line, scope: Scope, named: dict[str, str], *,
                 show(found, last)
 
             if repair:
-                done = healing.heal(outbox, outbox.settings.undivided, line, scope, on_range, patience_s=120.0)
+                done = healing.heal(outbox, outbox.settings.undivided, line, scope, on_range, give_up_s=120.0)
                 tally, stored = done.tally, done.stored
             else:
                 tally, stored = healing.verify(outbox, line, scope, on_range), 0

@@ -1,7 +1,7 @@
-"""The outbox table as a second log: what ClickHouse lacks of it, and how that gets there, once, beside the stream.
+"""The outbox table as a second log -> the rows that ClickHouse lacks, stored once, beside the stream.
 
-In the order of their work: `snapshot` says which rows are the table's share and which the stream's; `table_shape` what
-the table looks like; `fingerprint`, `id_ranges` and `compare` find where both sides differ; `rows` and `copy_cells`
-read what is missing, `parallel` in several threads; `delivery` sends it through the sink; `heal` joins them, and
-`heal_due` remembers that one is due.
+In the order of the work: `snapshot` defines which rows are the table's share and which the stream's. `table_shape`
+reads the table's definition. `fingerprint`, `id_ranges` and `compare` find the differences. `rows` and `copy_cells`
+read the missing rows, `parallel` in several threads. `delivery` sends them to the sink. `heal` joins these files, and
+`heal_due` records that a heal is due.
 """

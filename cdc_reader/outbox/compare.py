@@ -1,7 +1,10 @@
-"""The table's share and a table of ClickHouse -> where they differ, to the id.
+"""The table's share and a table of ClickHouse -> the ids of the rows in which they differ.
 
-Ids are taken in ranges; for each, both sides give a count and one number over all their rows. Ranges that agree cost
-nothing more; of the others, both sides name their rows, and the comparison itself is pure.
+Edge: Postgres and ClickHouse. Ids are compared in ranges: for each, both sides compute a count and one checksum over
+all rows. A range that agrees needs nothing more. For the others, both sides return the number of each row; `compare`
+itself is pure.
+
+Source: docs/adr/0008-the-outbox-is-a-second-log.md
 """
 
 from __future__ import annotations
@@ -25,18 +28,18 @@ if TYPE_CHECKING:
     from outhaul.sink.clickhouse import ClickHouse
     from outhaul.sink.settings import Outbox
 
-# ClickHouse reads all its ids once for each so many ranges, so these are many; both sides answer within seconds.
+# Ranges in one query. ClickHouse reads all its ids for each query, so a query has many; it takes seconds at most.
 _STRIDE_RANGES = 64
 _NONE = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """A range of ids, `first` to `last` inclusive, and how both sides differ in it.
+    """The differences in a range of ids, from `first` to `last` inclusive.
 
-    `rows` counts the table's share in it, `aside` those of them that are dead letters. Each of the arrays has ids,
-    ascending: of rows that only Postgres has, that only ClickHouse has, whose contents differ, that are stored more
-    than once.
+    `rows` is the number of rows of the table's share, `aside` the number of those that are dead letters. The arrays
+    have ids, ascending: of rows that only Postgres has (`missing`), that only ClickHouse has (`extra`), whose contents
+    differ, and that are stored more than once (`repeated`).
     """
 
     first: int
@@ -49,24 +52,24 @@ class Compared:
     aside: int = 0
 
 
-def compare(first: int, last: int, theirs: Rows, ours: Rows, letters: Ints) -> Compared:
+def compare(first: int, last: int, outbox_rows: Rows, stored_rows: Rows, letters: Ints) -> Compared:
     """Compare the rows of one range; `letters` are ids of dead letters."""
-    stored, at, copies = np.unique(ours.ids, return_index=True, return_counts=True)
-    lacking = np.setdiff1d(theirs.ids, stored, assume_unique=True)
+    stored, at, copies = np.unique(stored_rows.ids, return_index=True, return_counts=True)
+    lacking = np.setdiff1d(outbox_rows.ids, stored, assume_unique=True)
     missing = np.setdiff1d(lacking, letters, assume_unique=True)
-    both, of_theirs, of_ours = np.intersect1d(theirs.ids, stored, assume_unique=True, return_indices=True)
-    place = at[of_ours]
+    both, in_outbox, in_stored = np.intersect1d(outbox_rows.ids, stored, assume_unique=True, return_indices=True)
+    place = at[in_stored]
     differs = np.where(
-        theirs.timeless[of_theirs],
-        theirs.rest[of_theirs] != ours.rest[place],
-        theirs.whole[of_theirs] != ours.whole[place],
+        outbox_rows.timeless[in_outbox],
+        outbox_rows.rest[in_outbox] != stored_rows.rest[place],
+        outbox_rows.whole[in_outbox] != stored_rows.whole[place],
     )
     return Compared(
         first,
         last,
-        len(theirs.ids),
+        len(outbox_rows.ids),
         missing=missing,
-        extra=np.setdiff1d(stored, theirs.ids, assume_unique=True),
+        extra=np.setdiff1d(stored, outbox_rows.ids, assume_unique=True),
         differing=both[differs],
         repeated=stored[copies > 1],
         aside=len(lacking) - len(missing),
@@ -79,64 +82,67 @@ class Comparison:
     def __init__(
         self, line: Line, shape: Shape, clickhouse: ClickHouse, outbox: Outbox, scope: Scope, table: str = ""
     ) -> None:
-        """Ask what both sides have in common; `table` is event_log where none is named.
+        """Find the columns that can be compared; `table` is the outbox's ClickHouse table if it is not given.
 
-        `not_compared` are columns whose contents the two cannot spell alike, or that only the outbox has.
+        `not_compared` has the columns that ClickHouse lacks, or whose values have no common text form on both sides.
 
         Raises:
             PipelineError: ClickHouse refuses or does not answer.
         """
         self._line = line
-        self._ours = StoredSide(clickhouse, outbox, shape, scope, table or outbox.clickhouse_table)
-        self._theirs = TableSide(shape, scope, self._ours.types)
-        self._letters = self._ours.letters()
-        common = {column.name for column in fingerprint.compared(shape, self._ours.types)}
+        self._stored_side = StoredSide(clickhouse, outbox, shape, scope, table or outbox.clickhouse_table)
+        self._outbox_side = TableSide(shape, scope, self._stored_side.types)
+        self._letters = self._stored_side.letters()
+        common = {column.name for column in fingerprint.compared(shape, self._stored_side.types)}
         self.not_compared = [column.name for column in shape.columns if scope.deep and column.name not in common]
 
     def intervals(self, scope: Scope) -> tuple[tuple[int, int], ...]:
-        """Return the first and last ids to compare: those of the scope, or all; none where the share has no rows.
+        """Return the intervals of ids to compare: those of the scope, or all; empty if the share has no rows.
 
-        What is stored and older than all of the table was pruned from it, and is no surplus; what is newer is.
+        Stored rows with ids below the table's first one were pruned from the table: they are not extra rows. Stored
+        rows with ids above its last one are.
 
         Raises:
             PipelineError: a server refuses or does not answer.
         """
-        with self._line.look() as conn:
-            bounds = self._theirs.bounds(conn)
+        with self._line.connect() as conn:
+            bounds = self._outbox_side.bounds(conn)
         if bounds is None:
             return ()
-        least, last = bounds[0], max(bounds[1], self._ours.last_id())
+        least, last = bounds[0], max(bounds[1], self._stored_side.last_id())
         wanted = [(max(first, least), min(end, last)) for first, end in scope.intervals or ((least, last),)]
         return tuple((first, end) for first, end in wanted if first <= end)
 
     def ranges(self, intervals: Iterable[tuple[int, int]]) -> Iterator[Compared]:
-        """Compare the ids of some intervals, in order; ranges without rows are left out.
+        """Compare the intervals, in order, and yield the result of each range; ranges without rows are left out.
 
         Raises:
             PipelineError: a server refuses or does not answer.
         """
         stride = RANGE_IDS * _STRIDE_RANGES
-        with self._line.look() as conn:
+        with self._line.connect() as conn:
             for first, last in intervals:
                 for start in range(first // RANGE_IDS * RANGE_IDS, last + 1, stride):
                     yield from self._stride(conn, max(first, start), min(last, start + stride - 1))
 
     def _stride(self, conn: Connection, first: int, last: int) -> Iterator[Compared]:
-        theirs, ours = self._theirs.sums(conn, first, last), self._ours.sums(first, last)
-        for number in sorted(theirs.keys() | ours.keys()):
+        of_outbox, of_stored = self._outbox_side.sums(conn, first, last), self._stored_side.sums(first, last)
+        for number in sorted(of_outbox.keys() | of_stored.keys()):
             start, end = max(first, number * RANGE_IDS), min(last, (number + 1) * RANGE_IDS - 1)
-            rows = theirs.get(number, (0, 0))
-            if rows == ours.get(number, (0, 0)):
+            rows = of_outbox.get(number, (0, 0))
+            if rows == of_stored.get(number, (0, 0)):
                 yield Compared(start, end, rows[0])
             else:
-                yield self._look_closer(conn, start, end)
+                yield self._compare_rows(conn, start, end)
 
-    def _look_closer(self, conn: Connection, first: int, last: int) -> Compared:
-        found = compare(first, last, self._theirs.rows(conn, first, last), self._ours.rows(first, last), self._letters)
+    def _compare_rows(self, conn: Connection, first: int, last: int) -> Compared:
+        found = compare(
+            first, last, self._outbox_side.rows(conn, first, last), self._stored_side.rows(first, last), self._letters
+        )
         if not len(found.extra):
             return found
-        # What came by the stream after the line is no surplus.
+        # A row that was committed after the line, and streamed, is not an extra row.
         with connect(self._line.dsn) as now:
-            there = self._theirs.those_there(now, found.extra)
+            there = self._outbox_side.existing(now, found.extra)
         extra = np.setdiff1d(found.extra, there, assume_unique=True)
         return Compared(first, last, found.rows, found.missing, extra, found.differing, found.repeated, found.aside)

@@ -1,8 +1,7 @@
-"""Rows of a binary COPY -> cells: where each value of each column lies in the joined buffer.
+"""Rows of a binary COPY -> cells: where each value of each column is in the joined buffer.
 
-Pure. The counterpart of cdc_reader/capture/cells.py for rows that come from the table itself; from here on both take
-the same
-way, so that a value becomes the same bytes whichever way it came.
+Pure. It does for rows from the table what cdc_reader/capture/cells.py does for rows from the stream. Both are then
+decoded by the same functions, so a value becomes the same bytes on each way.
 
 Source: https://www.postgresql.org/docs/current/sql-copy.html (binary format)
 """
@@ -30,35 +29,39 @@ _PAD = bytes(16)
 
 
 def strip_header(message: bytes) -> bytes:
-    """Return the rest of a COPY's first message.
+    """Return the first message of a COPY without its header.
 
     Raises:
-        FrameError: it does not begin as binary COPY does, or has extensions that we do not know.
+        FrameError: it does not start with the header of a binary COPY, or has extensions.
     """
     if message[: len(_SIGNATURE)] != _SIGNATURE or message[len(_SIGNATURE) : _HEADER_BYTES] != bytes(8):
-        raise FrameError("a COPY does not begin as binary COPY does")
+        raise FrameError("a COPY does not start with the header of a binary COPY")
     return message[_HEADER_BYTES:]
 
 
 def is_trailer(message: bytes) -> bool:
-    """Tell the mark at the end from a row."""
+    """Tell whether a message is the trailer, not a row."""
     return message == _TRAILER
 
 
 def walk(run: Run, columns: int) -> list[Cells]:
-    """Find every value of the rows; one `Cells` for each of so many columns. The run is taken over, and padded.
+    """Find every value of the rows; return one `Cells` for each column. The run's buffer is used and gets padding.
+
+    Args:
+        run: the rows, joined.
+        columns: number of columns.
 
     Raises:
-        FrameError: a row is cut, padded, or has another number of columns.
+        FrameError: a row has another length or number of columns.
     """
     run.data.extend(_PAD)
     sizes = np.asarray(run.lengths, np.int64)
     ends = np.cumsum(sizes)
     at = ends - sizes
     if (sizes < _COUNT_BYTES).any():
-        raise FrameError("a row of a COPY is cut short")
+        raise FrameError("a row of a COPY is too short")
     if (gather(run.data, at, np.int16) != columns).any():
-        raise FrameError("a row of a COPY has another number of columns than was asked for")
+        raise FrameError("a row of a COPY has not the requested number of columns")
     at = at + _COUNT_BYTES
     found = []
     for _ in range(columns):
@@ -73,10 +76,10 @@ def walk(run: Run, columns: int) -> list[Cells]:
 def _column(buffer: bytearray, at: Ints, ends: Ints) -> Cells:
     start = at + _LENGTH_BYTES
     if (start > ends).any():
-        raise FrameError("a row of a COPY is cut short")
+        raise FrameError("a row of a COPY is too short")
     length = gather(buffer, at, np.int32).astype(np.int64)
     valid = length != _NULL
     length[~valid] = 0
     if (length < 0).any() or (start + length > ends).any():
-        raise FrameError("a value does not fit its row")
+        raise FrameError("a value is longer than its row")
     return Cells(buffer, start, length, valid, bool(valid.all()))

@@ -1,8 +1,8 @@
-"""Batches of copied rows -> the sink, and its word that they are stored.
+"""Batches of copied rows -> the sink, and its reports that they are stored.
 
-Edge: Redis, by the reader's own dispatcher and ledger, in the lane for copies. One thread: it sends, hears, and sends
-again what seems to be lost. No more batches than the settings allow are in flight, and whoever waits for the sink
-longer than was agreed is told so.
+Edge: Redis, through the reader's dispatcher and ledger, in the lane for copies. One thread sends batches, receives
+reports, and sends batches again that seem lost. At most `max_in_flight` batches are in flight. If nothing is stored for
+too long, the copy ends with an error.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("outhaul.copy")
 
 _random = SystemRandom().random
-_LOOK_S = 1.0
+_CHECK_S = 1.0
 
 
 class Delivery:
@@ -53,18 +53,18 @@ class Delivery:
         epoch: int,
         owner: str,
         *,
-        patience_s: float,
+        give_up_s: float,
     ) -> None:
-        """Begin; nothing is sent yet.
+        """Prepare; nothing is sent yet.
 
         Args:
             outbox: the table whose rows are copied.
-            app: to send tasks with.
+            app: Celery app that sends the tasks.
             payloads: Redis.
-            clickhouse: to add columns that the table lacks.
-            epoch: of the lane, ours.
+            clickhouse: client that adds the columns that the table lacks.
+            epoch: epoch of this copy in the lane.
             owner: name under which the epoch was raised.
-            patience_s: how long nothing may get stored while something is in flight, in seconds.
+            give_up_s: seconds without a stored batch after which the copy ends with an error.
         """
         self.stored_rows = 0
         self.dead_letters = 0
@@ -75,24 +75,24 @@ class Delivery:
         self._epoch = epoch
         self._owner = owner
         self._seal = seal_of(self._settings)
-        self._patience_s = patience_s
+        self._give_up_s = give_up_s
         self._ledger = Ledger(self._settings.redispatch_s)
         self._sequence = 0
-        self._moved_at = time.monotonic()
-        self._looked_at = self._moved_at
+        self._stored_at = time.monotonic()
+        self._checked_at = self._stored_at
         self._trouble = ""
         self._announced = False
 
     def send(self, assembled: Assembled) -> None:
-        """Send a batch, as soon as there is room for it.
+        """Send a batch; first wait until fewer than `max_in_flight` are in flight.
 
         Raises:
-            TransientError: the sink stores nothing; whatever was stored stays, and another run goes on from there.
+            TransientError: the sink stores nothing. Stored rows stay, and another run copies the others.
             FatalError: an operator is needed, or another copy has taken over.
         """
         self._wait_until(lambda: len(self._ledger.entries) < self._settings.max_in_flight)
         if not self._ledger.entries:
-            self._moved_at = time.monotonic()
+            self._stored_at = time.monotonic()
         message = Message.of(
             assembled.batch,
             source=self._settings.source,
@@ -107,7 +107,7 @@ class Delivery:
         self._send(message.sequence)
 
     def drain(self) -> None:
-        """Wait until all that was sent is stored.
+        """Wait until all sent batches are stored.
 
         Raises:
             PipelineError: as `send`.
@@ -116,21 +116,21 @@ class Delivery:
 
     def _wait_until(self, enough: Callable[[], bool]) -> None:
         while not enough():
-            if time.monotonic() - self._moved_at > self._patience_s:
+            if time.monotonic() - self._stored_at > self._give_up_s:
                 raise TransientError(
-                    f"nothing was stored for {self._patience_s:g} s: {self._trouble or 'no worker has said anything'}",
-                    todo="Check `outhaul status` (is a worker running?) and run this again: what is stored stays",
+                    f"nothing was stored for {self._give_up_s:g} s: {self._trouble or 'no worker has reported'}",
+                    todo="Check `outhaul status` (is a worker running?) and run this again: stored rows stay",
                 )
             self._turn()
 
     def _turn(self) -> None:
-        """Hear what there is within a second, and look after what is silent; a Redis that is away is waited for."""
+        """Receive reports for a second, then check batches without a report; wait if Redis does not answer."""
         try:
             key = stored_key(fence(self._settings.source, COPY), self._epoch)
             for report in read_reports(self._payloads, self._seal, key):
-                self._hear(report)
-            if time.monotonic() - self._looked_at >= _LOOK_S:
-                self._look()
+                self._apply(report)
+            if time.monotonic() - self._checked_at >= _CHECK_S:
+                self._check_tasks()
         except TransientError as error:
             self._trouble = str(error)
             log.warning("copy_waits", source=self._settings.source, epoch=self._epoch, error=error)
@@ -138,35 +138,35 @@ class Delivery:
                 self._ledger.mark_for_resend(sequence)
             time.sleep(backoff_s(3, max_s=self._settings.retry_max_s, random=_random()))
 
-    def _look(self) -> None:
-        self._looked_at = time.monotonic()
+    def _check_tasks(self) -> None:
+        self._checked_at = time.monotonic()
         health = check_tasks(self._payloads, self._settings, self._ledger.begun_tokens)
-        for sequence in self._ledger.decide_resends(self._looked_at, health):
+        for sequence in self._ledger.decide_resends(self._checked_at, health):
             self._ledger.mark_for_resend(sequence)
         for sequence, entry in list(self._ledger.entries.items()):
             if entry.phase is Phase.WAITING:
                 self._send(sequence)
 
-    def _hear(self, report: Report) -> None:
-        noted = note_report(self._ledger, report, time.monotonic())
-        if noted is None:
+    def _apply(self, report: Report) -> None:
+        effect = note_report(self._ledger, report, time.monotonic())
+        if effect is None:
             return
-        if noted.stored is not None:
-            message = noted.stored.message
+        if effect.stored is not None:
+            message = effect.stored.message
             self.stored_rows += message.rows
             is_letter = message.table == self._letters_table
             self.dead_letters += message.rows if is_letter else report.dead_letters
-            self._moved_at = time.monotonic()
-        if noted.stored is not None or noted.trouble:
-            self._trouble = noted.trouble
+            self._stored_at = time.monotonic()
+        if effect.stored is not None or effect.trouble:
+            self._trouble = effect.trouble
         if report.outcome is Outcome.MISSING:
             self._ledger.mark_for_resend(report.sequence)
             self._send(report.sequence)
         if report.outcome is Outcome.STALE:
-            raise FatalError("another copy from this outbox has taken over", todo="Let it finish")
+            raise FatalError("another copy from this outbox has taken over", todo="Wait until it ends")
 
     def _send(self, sequence: int) -> None:
-        """Send what waits to be sent; where Redis does not take it, it goes on waiting."""
+        """Send a batch that waits to be sent; if Redis does not answer, it continues to wait."""
         entry = self._ledger.entries[sequence]
         if entry.message.attempt:
             metrics.REDISPATCHES.labels("copy").inc()

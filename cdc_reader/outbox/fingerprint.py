@@ -1,7 +1,8 @@
-"""Columns of the outbox -> SQL for both sides that boils a row down to the same 64-bit number.
+"""Columns of the outbox -> SQL for both sides that computes the same 64-bit number from the same row.
 
-Pure. Each side computes its own, over what it holds, and only the numbers travel. A row's text is each value with its
-length before it, so that no two rows share one; the number is the first half of its MD5, which both sides have.
+Pure. Each side computes the numbers of its own rows, and only the numbers are transferred. The text of a row is each
+value after its length, so different rows have different texts. The number is the first half of the text's MD5, which
+both databases can compute.
 
 Source: https://clickhouse.com/docs/sql-reference/functions/hash-functions#md5
 """
@@ -21,12 +22,12 @@ if TYPE_CHECKING:
 
 _Sql: TypeAlias = Callable[[str], str]
 
-# A table of ours that keeps contexts as JSON has parsed them: their text is not what Postgres prints any more.
+# ClickHouse parses the values of a JSON column: their text is no longer the text that Postgres prints.
 _INCOMPARABLE = "JSON"
 
 
 def compared(shape: Shape, types: Mapping[str, str], *, without: str = "") -> list[Column]:
-    """Return the columns whose contents both sides can spell alike; `types` are ClickHouse's, by name."""
+    """Return the columns whose values have the same text form on both sides; `types` are ClickHouse's, by name."""
     return [
         column
         for column in shape.columns
@@ -35,38 +36,38 @@ def compared(shape: Shape, types: Mapping[str, str], *, without: str = "") -> li
 
 
 def postgres_id() -> str:
-    """Return the number for a row's id alone."""
+    """Return the SQL for the number of a row's id in Postgres."""
     return _postgres_number("id::text")
 
 
 def clickhouse_id() -> str:
-    """Return the number for a row's id alone."""
+    """Return the SQL for the number of a row's id in ClickHouse."""
     return _clickhouse_number("toString(id)")
 
 
 def postgres_row(columns: list[Column], encoding: str) -> str:
-    """Return the number for a row's contents; `encoding` is the server's."""
-    # Bytes of a SQL_ASCII database have no encoding, and stay as they are.
+    """Return the SQL for the number of a row's contents in Postgres; `encoding` is the server's."""
+    # Text of a SQL_ASCII database has no encoding: its bytes are not converted.
     target = "SQL_ASCII" if encoding == "SQL_ASCII" else "UTF8"
 
-    def spelled(column: Column) -> str:
+    def as_text(column: Column) -> str:
         name = quoted(column.name)
         text = _POSTGRES.get(column.type_oid, _cast)(name)
         value = text if column.type_oid in _BYTES else f"convert_to({text}, '{target}')"
         return f"coalesce(convert_to(octet_length({value})::text || ':', 'UTF8') || {value}, '-'::bytea)"
 
-    return _postgres_number(" || ".join(spelled(column) for column in columns))
+    return _postgres_number(" || ".join(as_text(column) for column in columns))
 
 
 def clickhouse_row(columns: list[Column]) -> str:
-    """Return the number for a row's contents."""
+    """Return the SQL for the number of a row's contents in ClickHouse."""
 
-    def spelled(column: Column) -> str:
+    def as_text(column: Column) -> str:
         name = identifier(column.name)
         value = _CLICKHOUSE.get(column.type_oid, _to_string)(f"assumeNotNull({name})")
         return f"if(isNull({name}), '-', concat(toString(length({value})), ':', {value}))"
 
-    return _clickhouse_number("concat('', " + ", ".join(spelled(column) for column in columns) + ")")
+    return _clickhouse_number("concat('', " + ", ".join(as_text(column) for column in columns) + ")")
 
 
 def _postgres_number(text: str) -> str:
@@ -85,39 +86,39 @@ def _to_string(value: str) -> str:
     return f"toString({value})"
 
 
-def _finite(spelled: _Sql) -> _Sql:
-    # Infinite dates are dead letters; arithmetic with them would be an error.
+def _finite(as_text: _Sql) -> _Sql:
+    # Infinite dates are dead letters; arithmetic with them raises an error.
     return lambda value: (
-        f"CASE WHEN isfinite({value}) THEN ({spelled(value)})::text WHEN {value} IS NOT NULL THEN '-' END"
+        f"CASE WHEN isfinite({value}) THEN ({as_text(value)})::text WHEN {value} IS NOT NULL THEN '-' END"
     )
 
 
-# No bigint: the last times that Postgres has lie beyond one.
+# Not cast to bigint: Postgres' last timestamps exceed it.
 _MICROSECONDS = _finite(lambda value: f"trunc(extract(epoch from {value}) * 1000000)")
 _BYTES = {Oid.BYTEA, Oid.BPCHAR}
 _POSTGRES: dict[int, _Sql] = {
     Oid.BOOL: lambda value: f"CASE WHEN {value} THEN '1' WHEN NOT {value} THEN '0' END",
     Oid.BYTEA: lambda value: value,
-    # Cast to text it would lose the blanks at its end.
+    # A cast to text would remove the blanks at its end.
     Oid.BPCHAR: lambda value: f"bpcharsend({value})",
     Oid.FLOAT4: lambda value: f"encode(float4send({value}), 'hex')",
     Oid.FLOAT8: lambda value: f"encode(float8send({value}), 'hex')",
     Oid.DATE: _finite(lambda value: f"{value} - '1970-01-01'::date"),
     Oid.TIMESTAMP: _MICROSECONDS,
     Oid.TIMESTAMPTZ: _MICROSECONDS,
-    # Its cast to text shows a mask that its output leaves out.
+    # A cast to text adds a mask that the output function leaves out.
     Oid.INET: lambda value: f"inet_out({value})::text",
     Oid.NUMERIC: lambda value: f"trim_scale({value})::text",
 }
 
 
 def _hex_of(kind: str) -> _Sql:
-    # Big-endian, as Postgres sends it; a number in memory is the other way round, and `hex` keeps all bytes of a float.
+    # Big-endian, as Postgres sends it: `hex` returns all bytes of a float in the order of memory, which is reversed.
     return lambda value: f"lower(hex(reverse(unhex(hex(to{kind}({value}))))))"
 
 
 def _without_zeros(value: str) -> str:
-    # A Decimal has them not, a text of the same number has them.
+    # The text of a Decimal has no zeros at its end; a String column with the same number has them.
     text = f"toString({value})"
     return f"if(position({text}, '.') = 0, {text}, trim(TRAILING '.' FROM trim(TRAILING '0' FROM {text})))"
 

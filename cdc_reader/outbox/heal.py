@@ -1,8 +1,10 @@
 """A line -> the rows of the table's share that ClickHouse lacks, stored by the sink, once.
 
-Edge: joins this folder's files. What one run has stored, the next finds stored, so a run may end anywhere and be begun
-again. One copy of a source runs at a time: the lock says so to whoever asks, and the fence makes sure of it. That is
-raised, and older inserts are at rest, before ClickHouse is asked what it lacks.
+Edge: joins this folder's files. A later run finds the rows of an earlier one stored, so a run may end at any point and
+be started again. Only one copy of a source runs at a time: a lock in Postgres names the other one, and the fence in
+ClickHouse refuses its inserts. The fence is raised, and older inserts have ended, before the sides are compared.
+
+Source: docs/adr/0008-the-outbox-is-a-second-log.md
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("outhaul.copy")
 
-# Questions over whole tables may take long; they are not bound by the limit for inserts, in seconds.
+# Timeout of queries over whole tables, in seconds: they may take long, so the limit for inserts does not apply.
 ASK_TIMEOUT_S = 600.0
 _SAMPLE = 100
 _LOCK: LiteralString = "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))"
@@ -53,7 +55,7 @@ _HOLDER: LiteralString = """
 
 @dataclass(slots=True)
 class Tally:
-    """How both sides differ so far; of the ids, the first hundred of each kind."""
+    """The differences of both sides so far; `ids` has the first hundred ids of each kind."""
 
     rows: int = 0
     missing: int = 0
@@ -65,7 +67,7 @@ class Tally:
     not_compared: list[str] = field(default_factory=list)
 
     def add(self, found: Compared) -> None:
-        """Count a range."""
+        """Add the differences of one range."""
         self.rows += found.rows
         self.dead_letters += found.aside
         for kind in ("missing", "extra", "differing", "repeated"):
@@ -82,7 +84,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Healed:
-    """What a run has done: how the sides differed, rows stored (dead letters among them), and seconds."""
+    """Result of a run: the differences, the number of stored rows and of dead letters among them, and its seconds."""
 
     tally: Tally
     stored: int
@@ -97,16 +99,16 @@ def verify(
 
     Args:
         outbox: the table.
-        line: draws the share.
+        line: which rows are the table's share.
         scope: what is compared.
-        on_range: hears each range, and the last id of all.
-        into: name of the table in ClickHouse; event_log where none is said.
+        on_range: called with each range, and with the last id of all ranges.
+        into: name of the table in ClickHouse; the outbox's table if it is not given.
 
     Raises:
         PipelineError: a server refuses or does not answer.
     """
     tally = Tally()
-    with _asking(outbox.settings) as clickhouse:
+    with _clickhouse(outbox.settings) as clickhouse:
         comparison = Comparison(line, _shape(outbox, outbox.settings.undivided), clickhouse, outbox, scope, into)
         tally.not_compared = comparison.not_compared
         intervals = comparison.intervals(scope)
@@ -123,30 +125,30 @@ def heal(
     scope: Scope,
     on_range: Callable[[Compared, int], None] = lambda _found, _last: None,
     *,
-    patience_s: float,
+    give_up_s: float,
     threads: int = 2,
     into: str = "",
 ) -> Healed:
-    """Store what a table of ClickHouse lacks of the table's share.
+    """Store the rows of the table's share that a table of ClickHouse lacks.
 
     Args:
         outbox: the table.
-        stream: which of its rows.
-        line: draws the share.
+        stream: the stream whose rows are copied.
+        line: which rows are the table's share.
         scope: what is compared.
-        on_range: hears each range, and the last id of all, before its rows are stored.
-        patience_s: how long nothing may get stored before this gives up, in seconds.
-        threads: how many read from Postgres at a time.
-        into: name of the table in ClickHouse; event_log where none is said.
+        on_range: called with each range, and with the last id of all ranges, before its rows are stored.
+        give_up_s: seconds without a stored batch after which the run ends with an error.
+        threads: number of threads that read from Postgres.
+        into: name of the table in ClickHouse; the outbox's table if it is not given.
 
     Raises:
         FatalError: another copy runs, or an operator is needed.
-        TransientError: nothing gets stored.
+        TransientError: nothing is stored for `give_up_s`.
     """
     started, tally, table = time.monotonic(), Tally(), into or outbox.clickhouse_table
     with ExitStack() as stack:
-        clickhouse = stack.enter_context(_asking(outbox.settings))
-        delivery = stack.enter_context(_own_lane(outbox, stream, line, clickhouse, patience_s))
+        clickhouse = stack.enter_context(_clickhouse(outbox.settings))
+        delivery = stack.enter_context(_own_lane(outbox, stream, line, clickhouse, give_up_s))
         shape = _shape(outbox, stream)
         comparison = Comparison(line, shape, clickhouse, outbox, scope, table)
         tally.not_compared = comparison.not_compared
@@ -156,10 +158,10 @@ def heal(
             for found in comparison.ranges(intervals):
                 tally.add(found)
                 on_range(found, intervals[-1][1])
-                yield from _loads(found, outbox.settings.batch_max_rows, whole=scope.is_whole)
+                yield from _reads(found, outbox.settings.batch_max_rows, whole=scope.is_whole)
 
         def read(load: Wanted) -> Iterator[Assembled]:
-            with line.look() as conn:
+            with line.connect() as conn:
                 yield from batches(conn, shape, load, line.copied_lsn, outbox, table)
 
         for assembled in in_parallel(wanted(), read, threads):
@@ -177,22 +179,22 @@ def heal_all(
     line: Line,
     on_range: Callable[[Compared, int], None] = lambda _found, _last: None,
     *,
-    patience_s: float,
+    give_up_s: float,
     threads: int = 2,
 ) -> list[Healed]:
-    """Store what ClickHouse lacks of the table's share of each outbox, one after the other; arguments as of `heal`.
+    """Store the rows that ClickHouse lacks of each outbox, one after the other; the arguments are those of `heal`.
 
     Raises:
         PipelineError: as `heal`.
     """
     return [
-        heal(outbox, stream, line, Scope(), on_range, patience_s=patience_s, threads=threads)
+        heal(outbox, stream, line, Scope(), on_range, give_up_s=give_up_s, threads=threads)
         for outbox in stream.settings.outboxes()
     ]
 
 
-def _loads(found: Compared, max_rows: int, *, whole: bool) -> Iterator[Wanted]:
-    """Cut what is missing into reads; a range that is missing whole needs no list of its ids."""
+def _reads(found: Compared, max_rows: int, *, whole: bool) -> Iterator[Wanted]:
+    """Divide the missing ids into reads; a range without any stored row is read without a list of ids."""
     ids = found.missing
     whole &= len(ids) == found.rows
     for start in range(0, len(ids), max_rows):
@@ -205,7 +207,7 @@ def _shape(outbox: Outbox, stream: Stream) -> Shape:
 
 
 @contextmanager
-def _asking(settings: Settings) -> Iterator[ClickHouse]:
+def _clickhouse(settings: Settings) -> Iterator[ClickHouse]:
     clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=ASK_TIMEOUT_S)
     try:
         yield clickhouse
@@ -215,20 +217,20 @@ def _asking(settings: Settings) -> Iterator[ClickHouse]:
 
 @contextmanager
 def _own_lane(
-    outbox: Outbox, stream: Stream, line: Line, clickhouse: ClickHouse, patience_s: float
+    outbox: Outbox, stream: Stream, line: Line, clickhouse: ClickHouse, give_up_s: float
 ) -> Iterator[Delivery]:
-    """Take the lane for copies: the lock, a newer epoch, and older inserts at rest."""
+    """Take the lane for copies: get the lock, raise the epoch, and wait until older inserts have ended."""
     settings = outbox.settings
     name = f"outhaul copy {settings.source}"
     payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
     with connect_primary(settings) as conn:
-        # The lock is the connection's, and goes with it.
+        # The lock belongs to the connection and ends with it.
         if not conn.fetch_value(_LOCK, [name]):
             holder = conn.fetch_value(_HOLDER, [name])
             who = f" (process {holder} of Postgres)" if holder else ""
             raise FatalError(
                 f"another copy from the outbox of source {settings.source!r} is running{who}",
-                todo="Wait for it to end, or end it; it goes on from where it was when it is begun again",
+                todo="Wait until it ends, or end it; started again, it copies only what is still missing",
             )
         owner = secrets.token_hex(8)
         newest = newest_epoch(clickhouse, settings, COPY)
@@ -239,7 +241,7 @@ def _own_lane(
         wait_for_older_inserts(clickhouse, settings, COPY, time.sleep)
         delivering = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=settings.insert_timeout_s)
         try:
-            yield Delivery(outbox, make_app(settings), payloads, delivering, epoch, owner, patience_s=patience_s)
+            yield Delivery(outbox, make_app(settings), payloads, delivering, epoch, owner, give_up_s=give_up_s)
         finally:
             payloads.close()
             delivering.close()

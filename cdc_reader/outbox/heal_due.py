@@ -1,7 +1,9 @@
-"""A slot that skipped events -> a heal is due, until one has come to its end.
+"""A slot that skipped events -> a note that a heal is due, until a heal has succeeded.
 
-Edge: ClickHouse. The note is made before anything is skipped, beside the epochs, so that whoever dies in between
-leaves a heal too many and never one too few.
+Edge: ClickHouse. The note is written before events are skipped, in the table of epochs. So a crash in between leads to
+a heal that is not needed, and never to a heal that is missing.
+
+Source: docs/adr/0008-the-outbox-is-a-second-log.md
 """
 
 from __future__ import annotations
@@ -23,11 +25,11 @@ _DUE, _DONE, _ACCEPTED = "due", "done", "loss accepted"
 
 
 Notes: TypeAlias = "tuple[tuple[Stream, int], ...]"
-"""Streams of which a heal is due, each with the number of the note that says so."""
+"""Streams for which a heal is due, each with the number of its note."""
 
 
 def due(clickhouse: ClickHouse, streams: Iterable[Stream]) -> Notes:
-    """Return the notes that say that events were skipped and no heal has looked for them since; a stream has one.
+    """Return the notes of streams that skipped events and were not healed since; a stream has one at most.
 
     Raises:
         PipelineError: ClickHouse refuses or does not answer.
@@ -40,16 +42,16 @@ def note_due(clickhouse: ClickHouse, streams: Iterable[Stream], at: Lsn) -> None
     """Note that events from `at` on are about to be skipped.
 
     Raises:
-        PipelineError: ClickHouse refuses or does not answer; nothing may be skipped then.
+        PipelineError: ClickHouse refuses or does not answer; the caller must not skip events then.
     """
     _note(clickhouse, streams, _DUE, at)
 
 
 def note_done(clickhouse: ClickHouse, notes: Notes) -> None:
-    """Note that a heal over all rows of these streams, begun when these notes were the newest, has come to its end.
+    """Note that a heal over all rows of these streams has succeeded, if these notes are still the newest.
 
     Raises:
-        PipelineError: ClickHouse refuses or does not answer; the heal stays due, and finds nothing to do.
+        PipelineError: ClickHouse refuses or does not answer; the heal stays due, and the next one copies nothing.
     """
     for stream, number in notes:
         if [newest for _, newest in due(clickhouse, (stream,))] == [number]:
@@ -57,7 +59,7 @@ def note_done(clickhouse: ClickHouse, notes: Notes) -> None:
 
 
 def note_accepted(clickhouse: ClickHouse, streams: Iterable[Stream], at: Lsn) -> None:
-    """Note that an operator has accepted the loss of what is skipped from `at` on.
+    """Note that an operator accepts the loss of the events that are skipped from `at` on.
 
     Raises:
         PipelineError: ClickHouse refuses or does not answer.

@@ -1,6 +1,6 @@
-"""A range of ids -> what each side says of it: counts and sums, or every row by its number.
+"""A range of ids -> on each side the count and checksum of its rows, or the number of every row.
 
-Edge: Postgres, in the line's snapshot, and ClickHouse. Neither sends a row's contents.
+Edge: Postgres, in the line's snapshot, and ClickHouse. Neither sends the contents of a row.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
 
 RANGE_IDS = 1 << 16
 _TIME = "event_date_time"
-# ClickHouse's sums of 64-bit numbers wrap, Postgres' do not.
+# ClickHouse's sums of 64-bit numbers wrap around, Postgres' do not.
 _WRAP = 1 << 64
 
 Sums: TypeAlias = dict[int, tuple[int, int]]
-"""Number of rows, and the sum of their numbers modulo 2^64, for each range of RANGE_IDS ids, by its number."""
+"""By number of the range of RANGE_IDS ids: its count of rows, and the sum of their numbers modulo 2^64."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What is compared: contents too or ids only; events of which time (`until` is exclusive) and types.
+    """What is compared: `deep` compares contents, too, and not only ids; `until` is exclusive; `types` are event types.
 
-    `intervals` are first and last ids, both included, in order; none means all that there are.
+    `intervals` are first and last ids, both included, in order; empty for all ids.
     """
 
     deep: bool = False
@@ -48,15 +48,15 @@ class Scope:
 
     @property
     def is_whole(self) -> bool:
-        """Whether no row between two ids is left out."""
+        """Whether the scope has all rows between two ids."""
         return self.since is None and self.until is None and not self.types
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """One side's rows: ids ascending, a number for the contents of each, and one that leaves out its time.
+    """One side's rows: ids, ascending; `whole`, a number for the contents; `rest`, the same without the event's time.
 
-    `timeless` rows have no time of their own in Postgres; ClickHouse has put in that of their commit.
+    `timeless` marks rows without a time in Postgres; ClickHouse has stored the commit time for them.
     """
 
     ids: Ints
@@ -66,10 +66,10 @@ class Rows:
 
 
 class TableSide:
-    """The outbox."""
+    """The rows of the outbox in Postgres."""
 
     def __init__(self, shape: Shape, scope: Scope, types: Mapping[str, str]) -> None:
-        """Prepare the questions; `types` are ClickHouse's of the columns, by name."""
+        """Prepare the queries; `types` are the columns' types in ClickHouse, by name."""
         self._table = shape.quoted_table
         self._condition = shape.condition
         self._scope = scope
@@ -79,7 +79,7 @@ class TableSide:
             self._rest = fingerprint.postgres_row(fingerprint.compared(shape, types, without=_TIME), shape.encoding)
 
     def bounds(self, conn: Connection) -> tuple[int, int] | None:
-        """Return the least and greatest id; None where there are no rows.
+        """Return the least and the greatest id; None without rows.
 
         Raises:
             PipelineError: Postgres refuses or does not answer.
@@ -88,7 +88,7 @@ class TableSide:
         return None if row["first"] is None else (row["first"], row["last"])
 
     def sums(self, conn: Connection, first: int, last: int) -> Sums:
-        """Boil ids `first` to `last` down.
+        """Return count and checksum of the ranges with ids from `first` to `last`.
 
         Raises:
             PipelineError: Postgres refuses or does not answer.
@@ -101,7 +101,7 @@ class TableSide:
         return {row["number"]: (row["rows"], int(row["sum"]) % _WRAP) for row in rows}
 
     def rows(self, conn: Connection, first: int, last: int) -> Rows:
-        """Name every row of ids `first` to `last`.
+        """Return the rows with ids from `first` to `last`.
 
         Raises:
             PipelineError: Postgres refuses or does not answer.
@@ -115,8 +115,8 @@ class TableSide:
         ids, whole, rest_, timeless = np.array(found, np.int64).reshape(-1, 4).T
         return Rows(ids, whole, whole if rest == "0" else rest_, timeless.astype(np.bool_))
 
-    def those_there(self, conn: Connection, ids: Ints) -> Ints:
-        """Return those of the ids that the table has, as the connection sees it.
+    def existing(self, conn: Connection, ids: Ints) -> Ints:
+        """Return the ids that the table has, as the connection sees it.
 
         Raises:
             PipelineError: Postgres refuses or does not answer.
@@ -136,10 +136,10 @@ class TableSide:
 
 
 class StoredSide:
-    """One table of ClickHouse."""
+    """The rows of one table in ClickHouse."""
 
     def __init__(self, clickhouse: ClickHouse, outbox: Outbox, shape: Shape, scope: Scope, table: str) -> None:
-        """Ask for the table's columns, and prepare the questions.
+        """Read the table's columns, and prepare the queries.
 
         Raises:
             PipelineError: ClickHouse refuses or does not answer.
@@ -160,7 +160,7 @@ class StoredSide:
             self._rest = fingerprint.clickhouse_row(fingerprint.compared(shape, self.types, without=_TIME))
 
     def sums(self, first: int, last: int) -> Sums:
-        """Boil ids `first` to `last` down.
+        """Return count and checksum of the ranges with ids from `first` to `last`.
 
         Raises:
             PipelineError: ClickHouse refuses or does not answer.
@@ -170,7 +170,7 @@ class StoredSide:
         return {number: (count, total % _WRAP) for number, count, total in rows}
 
     def rows(self, first: int, last: int) -> Rows:
-        """Name every row of ids `first` to `last`; an id is there as often as it is stored.
+        """Return the rows with ids from `first` to `last`; an id that is stored twice occurs twice.
 
         Raises:
             PipelineError: ClickHouse refuses or does not answer.
@@ -181,7 +181,7 @@ class StoredSide:
         return Rows(ids, whole, rest, np.zeros(len(ids), np.bool_))
 
     def last_id(self) -> int:
-        """Return the greatest id that is stored; 0 where none is.
+        """Return the greatest stored id; 0 without rows.
 
         Raises:
             PipelineError: ClickHouse refuses or does not answer.

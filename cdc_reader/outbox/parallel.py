@@ -1,6 +1,6 @@
-"""Work that comes one by one -> what several threads make of it, as it is ready.
+"""An iterator of work -> the results that several threads make of it, as soon as they are ready.
 
-Edge: threads. No more results wait than there are threads; whatever a thread meets, the caller meets.
+Edge: threads. At most as many results wait as there are threads. An exception in a thread is raised in the caller.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _PUT_S = 0.2
 
 
 class _Over(Exception):  # noqa: N818 - a signal inside this file
-    """The caller has left."""
+    """The caller needs no more results."""
 
 
 class _Pool(Generic[Work, Result]):
-    """Threads that share an iterator of work and a queue of results; None in it says that one thread has ended."""
+    """Threads that share an iterator of work and a queue of results; a thread puts None into the queue when it ends."""
 
     def __init__(self, work: Iterable[Work], make: Callable[[Work], Iterator[Result]], threads: int) -> None:
         self.results: queue.Queue[Result | BaseException | None] = queue.Queue(maxsize=threads)
@@ -39,7 +39,7 @@ class _Pool(Generic[Work, Result]):
             thread.start()
 
     def close(self) -> None:
-        """Let the threads end after what they have in hand."""
+        """Let each thread end after its present piece of work."""
         self._over.set()
         for thread in self._threads:
             thread.join()
@@ -74,12 +74,12 @@ def in_parallel(work: Iterable[Work], make: Callable[[Work], Iterator[Result]], 
     """Yield the results of `make` for each piece of work, in no order.
 
     Args:
-        work: taken one by one, by whichever thread is free.
-        make: called in a thread.
-        threads: how many.
+        work: each thread takes the next piece when it is free.
+        make: called in a thread for each piece.
+        threads: number of threads.
 
     Raises:
-        Exception: the first that `work` or `make` raised; the other threads end after what they have in hand.
+        Exception: the first that `work` or `make` raised; the other threads end after their present piece.
     """
     pool = _Pool(work, make, threads)
     try:

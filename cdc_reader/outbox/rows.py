@@ -1,7 +1,7 @@
-"""Ids of outbox rows -> batches of them, as the stream would have made them but for their positions.
+"""Ids of outbox rows -> batches of these rows, as the stream would make them, except for their positions.
 
-Edge: a binary COPY from Postgres. A copied row's position is (the line's LSN, its id): the same in every attempt under
-one line, and never that of a row which was streamed.
+Edge: a binary COPY from Postgres. The position of a copied row is (the line's LSN for copies, its id). It is the same
+in every attempt with one line, and differs from the position of every streamed row.
 
 Source: https://www.postgresql.org/docs/current/sql-copy.html
 """
@@ -37,17 +37,17 @@ if TYPE_CHECKING:
 _PIECE_BYTES = 4 << 20
 _ID = "id"
 _INTEGERS: dict[int, type[np.signedinteger[Any]]] = {Oid.INT2: np.int16, Oid.INT4: np.int32, Oid.INT8: np.int64}
-# What the sink's messages can name.
+# Limit of ordinals in the sink's messages.
 _END_ID = 10**18
 
-# The log's own time of the commit is not kept in the table: the event's time stands in, where it is a plausible one.
+# The table does not have the time of the commit. The event's time is used instead, if it is plausible.
 _COMMITTED_AT = """(extract(epoch from CASE WHEN event_date_time BETWEEN '1970-01-01' AND now() + interval '1 day'
     THEN event_date_time ELSE now() END) * 1000000)::bigint"""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Ids to copy, ascending; `whole` says that these are all there are between the first and the last."""
+    """Ids to copy, ascending; `whole` means that the table has no other id between the first and the last."""
 
     ids: Ints
     whole: bool
@@ -56,18 +56,18 @@ class Wanted:
 def batches(
     conn: Connection, shape: Shape, wanted: Wanted, lsn: Lsn, outbox: Outbox, table: str
 ) -> Iterator[Assembled]:
-    """Read rows and yield them as batches, each within the bounds of the settings.
+    """Read rows and yield them as batches within the limits of the settings.
 
     Args:
         conn: a connection that sees the table's share.
-        shape: of the outbox.
-        wanted: which rows.
-        lsn: the line's, for their positions.
-        outbox: bounds and names.
-        table: ClickHouse table that they go to.
+        shape: shape of the outbox.
+        wanted: ids of the rows.
+        lsn: the line's LSN for copies.
+        outbox: names and settings.
+        table: ClickHouse table for the rows.
 
     Raises:
-        PipelineError: Postgres refuses or does not answer, or a value is none that its type can have.
+        PipelineError: Postgres refuses or does not answer, or a value has not the form of its type.
     """
     assembly = assembly_for(outbox, NOTHING_STORED)
     rows = 0
@@ -82,7 +82,7 @@ def batches(
 
 
 def _statement(shape: Shape, wanted: Wanted) -> str:
-    """Return the COPY; it binds no parameters, and its numbers are ours."""
+    """Return the COPY statement. COPY binds no parameters; the ids are integers."""
     columns = [quoted(column.name) + ("" if is_binary(column) else "::text") for column in shape.columns]
     if wanted.whole:
         which = f"id BETWEEN {wanted.ids[0]} AND {wanted.ids[-1]}"
@@ -96,7 +96,7 @@ def _statement(shape: Shape, wanted: Wanted) -> str:
 
 
 def _runs(conn: Connection, statement: str) -> Iterator[Run]:
-    """Carry out the COPY; a row is a message of the protocol, and is told from its neighbours by that."""
+    """Execute the COPY and yield runs of rows; each row is one CopyData message."""
     run, first = Run(), True
     for chunk in conn.copy(statement):
         message = chunk
@@ -114,7 +114,7 @@ def _runs(conn: Connection, statement: str) -> Iterator[Run]:
 
 
 def _segment(run: Run, shape: Shape, lsn: Lsn, table: str) -> Segment:
-    # Read as text, a type that we do not decode is a text.
+    # A column whose binary form is not decoded is read as text, and decoded as text.
     columns = [
         *(column if is_binary(column) else Column(column.name, Oid.TEXT) for column in shape.columns),
         Column("outhaul committed at", Oid.INT8),
@@ -125,8 +125,8 @@ def _segment(run: Run, shape: Shape, lsn: Lsn, table: str) -> Segment:
     ordinal = ids.numbers(_INTEGERS[key.type_oid]).astype(np.int64)
     if len(ordinal) and not 0 <= int(np.min(ordinal)) <= int(np.max(ordinal)) < _END_ID:
         raise FatalError(
-            f"{shape.table} has rows whose id is negative or beyond 10^18, which cannot be copied",
-            todo="The stream takes them; give the rows that are missing other ids, and insert them again",
+            f"{shape.table} has rows with an id below 0 or above 10^18: such rows cannot be copied",
+            todo="The stream captures such rows. Insert the missing ones again, with other ids",
         )
     decoded = build(columns[:-1], cells[:-1], binary=True)
     return Segment(

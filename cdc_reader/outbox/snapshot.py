@@ -1,13 +1,13 @@
-"""Which rows of the outbox are the table's share, and which the stream's: no row is both, none is neither.
+"""A pipeline -> a line between the rows of the outbox that are the table's share and those that are the stream's.
 
-Edge: Postgres' snapshots. There are two ways to draw the line:
+Edge: Postgres' snapshots. Every row is on one side of the line. There are two ways to draw it:
 
-- *at the creation of a slot*: Postgres exports the snapshot of that very moment. What it shows, the slot will never
-  stream; what commits later, it will.
-- *behind a running pipeline*: take a snapshot, mark the log after it, and wait until the slot has passed the mark. All
-  that the snapshot shows has had its turn in the stream by then, and what ClickHouse lacks of it will not come.
+- *when a slot is created*: Postgres exports the snapshot of exactly that moment. The slot will not stream any row that
+  is visible in it, and will stream every row that is committed later.
+- *behind a running pipeline*: take a snapshot, write a mark into the WAL, and wait until the slot has passed the mark.
+  Then every visible row has been streamed or skipped, and if ClickHouse lacks it, the stream will not bring it.
 
-The second needs no slot of its own, and can be drawn again after a crash.
+The second way needs no slot of its own, and can be repeated after a crash.
 
 Source: https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-SNAPSHOT-SYNCHRONIZATION
 """
@@ -19,8 +19,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, LiteralString
 
+from outhaul.cdc_reader.postgres import query
 from outhaul.cdc_reader.postgres.connect import connect_stream
-from outhaul.cdc_reader.postgres.query import connect
 from outhaul.cdc_reader.postgres.slot_view import confirmed_lsn
 from outhaul.sink.errors import Exit, FatalError, TransientError
 from outhaul.sink.position import Lsn
@@ -31,19 +31,19 @@ if TYPE_CHECKING:
     from outhaul.cdc_reader.postgres.query import Connection
     from outhaul.sink.settings import Settings, Stream
 
-# Records of the log begin at multiples of eight, so a position one below such a multiple is no commit's.
+# WAL records begin at multiples of eight bytes, so no commit has a position one below such a multiple.
 _ALIGNMENT = 8
 _POLL_S = 0.1
 
 _BEGIN: LiteralString = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _EXPORT: LiteralString = "SELECT pg_export_snapshot()"
-# A few bytes, under a prefix that no publication can have; what was visible before them was written before them.
+# A message of a few bytes, with a prefix that cannot be captured. All rows visible before it are in the WAL before it.
 _MARK: LiteralString = "SELECT pg_logical_emit_message(false, 'outhaul mark', '')::text"
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A snapshot that is held open, by its name, and where in the log it lies."""
+    """A snapshot that is held open, by its name, and its position in the WAL."""
 
     dsn: str
     snapshot: str
@@ -51,25 +51,25 @@ class Line:
 
     @property
     def copied_lsn(self) -> Lsn:
-        """LSN that stands in the positions of rows that are copied from the table: no commit has it."""
+        """LSN in the positions of rows that are copied from the table: no commit has it."""
         return copied_lsn(self.lsn)
 
     @contextmanager
-    def look(self) -> Iterator[Connection]:
-        """Open a connection that sees the table's share, and nothing else.
+    def connect(self) -> Iterator[Connection]:
+        """Open a connection that sees the table's share, and no other rows.
 
         Raises:
             PipelineError: Postgres refuses or does not answer, or the snapshot is gone.
         """
-        with connect(self.dsn) as conn:
+        with query.connect(self.dsn) as conn:
             conn.execute(_BEGIN)
-            # The statement takes no values; the name is Postgres' own.
+            # This statement binds no parameters; the name is from Postgres.
             conn.execute(f"SET TRANSACTION SNAPSHOT '{self.snapshot}'")
             yield conn
 
 
 def copied_lsn(lsn: Lsn) -> Lsn:
-    """Return the LSN for copies under a line at `lsn`."""
+    """Return the LSN in the positions of rows that are copied with a line at `lsn`."""
     return Lsn(max(lsn // _ALIGNMENT * _ALIGNMENT, _ALIGNMENT) - 1)
 
 
@@ -77,24 +77,24 @@ def copied_lsn(lsn: Lsn) -> Lsn:
 def behind_the_slot(
     streams: Sequence[Stream], *, within_s: float, waiting: Callable[[Lsn, Lsn], None] = lambda _at, _to: None
 ) -> Iterator[Line]:
-    """Draw the line where the running pipeline is, and hold it.
+    """Draw the line behind a running pipeline, and hold its snapshot.
 
     Args:
-        streams: of one pipeline, at least one; each must pass what is committed now.
-        within_s: how long each may take to pass what is committed now, in seconds.
-        waiting: hears where the slot is, and where it has to come to.
+        streams: streams of one pipeline, at least one; the slot of each must pass the mark.
+        within_s: time limit for each slot, in seconds.
+        waiting: called with the slot's position and the mark while this waits.
 
     Raises:
-        TransientError: the slot did not get there in time.
-        FatalError: there is no such slot.
+        TransientError: a slot did not pass the mark in time.
+        FatalError: a slot does not exist.
         PipelineError: Postgres refuses or does not answer.
     """
     settings = streams[0].settings
     dsn = settings.postgres_dsn.get_secret_value()
-    with connect(dsn) as holder:
+    with query.connect(dsn) as holder:
         holder.execute(_BEGIN)
         snapshot = holder.fetch_value(_EXPORT)
-        with connect(dsn) as other:
+        with query.connect(dsn) as other:
             mark = Lsn.parse(other.fetch_value(_MARK))
         with connect_stream(settings) as other:
             for stream in streams:
@@ -104,13 +104,13 @@ def behind_the_slot(
 
 @contextmanager
 def now(settings: Settings) -> Iterator[Line]:
-    """Hold what is committed now, without a word about the stream: good for counting, not for copying.
+    """Hold a snapshot of the present moment, without waiting for the slot: for counting, not for copying.
 
     Raises:
         PipelineError: Postgres refuses or does not answer.
     """
     dsn = settings.postgres_dsn.get_secret_value()
-    with connect(dsn) as holder:
+    with query.connect(dsn) as holder:
         holder.execute(_BEGIN)
         snapshot = holder.fetch_value(_EXPORT)
         yield Line(dsn, snapshot, Lsn.parse(holder.fetch_value("SELECT pg_current_wal_insert_lsn()::text")))
@@ -127,15 +127,15 @@ def _wait_for_slot(
     while (at := confirmed_lsn(conn, slot)) < mark:
         if not at:
             raise FatalError(
-                f"slot {slot!r} does not exist, so nothing says which rows the stream will bring",
-                todo="Make it anew: `outhaul slot reset --recreate`",
+                f"slot {slot!r} does not exist, so it is unknown which rows the stream will bring",
+                todo="Create it: `outhaul slot reset --recreate`",
                 exit_code=Exit.SLOT_MISSING,
             )
         if time.monotonic() > deadline:
             raise TransientError(
-                f"slot {slot!r} is at {at} and did not pass {mark} within {within_s:g} s, so rows that are "
-                "not stored may still come by the stream",
-                todo="Check `outhaul status`: the reader and a worker must run; or give it more time with --wait",
+                f"slot {slot!r} is at {at} and did not pass {mark} within {within_s:g} s: the stream may still "
+                "bring rows that are not stored yet",
+                todo="Check `outhaul status`: the reader and a worker must run; or wait longer, with --wait",
             )
         waiting(at, mark)
         time.sleep(_POLL_S)

@@ -1,4 +1,4 @@
-"""Settings -> what the captured table looks like: its published columns, how each is read, which rows are published.
+"""Outbox and stream -> the shape of the table: its published columns, how each is read, and which rows are published.
 
 Edge: Postgres' catalogue.
 
@@ -29,7 +29,7 @@ _COLUMNS: LiteralString = """
     FROM pg_attribute WHERE attrelid = to_regclass(%(table)s) AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
     ORDER BY attnum"""
 
-# By names: a cast to regclass would be tried for tables in schemas that a plain role may not look into.
+# Compared by name: a cast to regclass would fail for published tables in schemas that the role may not use.
 _PUBLISHED: LiteralString = """
     SELECT attnames::text[] AS names, rowfilter FROM pg_publication_tables
     WHERE pubname = %(publication)s AND (schemaname, tablename) = (
@@ -41,8 +41,8 @@ _PUBLISHED: LiteralString = """
 class Shape:
     """The captured table.
 
-    `columns` are those that reach ClickHouse. `condition` is SQL that holds in Postgres for the rows that are
-    published. `stored_condition` is SQL that holds in ClickHouse for those of one shard; empty: for all rows.
+    `columns` are the captured columns. `condition` is the SQL condition for published rows in Postgres.
+    `stored_condition` is the SQL condition for the rows of one shard in ClickHouse; empty for all rows.
     """
 
     table: str
@@ -58,20 +58,20 @@ class Shape:
 
 
 def quoted(name: str) -> str:
-    """Quote a Postgres identifier, whatever it holds."""
+    """Quote a Postgres identifier."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def is_binary(column: Column) -> bool:
-    """Tell whether we decode the binary form of the column's type; others are read as text, as the stream does."""
+    """Tell whether the binary form of the column's type is decoded; other types are read as text."""
     return column.type_oid in _BINARY_TYPES
 
 
 def describe(conn: Connection, outbox: Outbox, stream: Stream) -> Shape:
-    """Ask the catalogue which columns and rows of the outbox the stream has.
+    """Read from the catalogue which columns and rows of the outbox are in the stream.
 
     Raises:
-        FatalError: the table is missing, or its `id` is no integer, by which rows are compared.
+        FatalError: the table does not exist, or has no integer column `id`, by which rows are compared.
         PipelineError: Postgres refuses or does not answer.
     """
     names = {"table": outbox.sql_table, "publication": stream.publication}
@@ -80,15 +80,15 @@ def describe(conn: Connection, outbox: Outbox, stream: Stream) -> Shape:
     if not found:
         raise FatalError(
             f"Postgres has no table {outbox.table}",
-            todo="Create it with `outhaul setup`, or name yours in OUTHAUL_TABLE as schema.table",
+            todo="Create it with `outhaul setup`, or set OUTHAUL_TABLE to your table as schema.table",
             exit_code=Exit.TABLE_MISSING,
         )
     listed = set(published["names"]) if published and published["names"] else {row["name"] for row in found}
     kept = [row for row in found if row["name"] in listed and row["name"] not in IGNORED]
     if not any(row["name"] == _KEY and row["oid"] in _INTEGERS for row in kept):
         raise FatalError(
-            f"{outbox.table} has no published integer column `{_KEY}`, by which its rows are told apart",
-            todo="Rows of this table can be streamed, but not compared, healed or pruned",
+            f"{outbox.table} has no published integer column `{_KEY}`, which identifies its rows",
+            todo="Without it, rows of this table can be streamed, but not compared, healed or pruned",
             exit_code=Exit.TABLE_MISSING,
         )
     columns = tuple(Column(row["name"], cast("int", row["oid"]), cast("int", row["modifier"])) for row in kept)

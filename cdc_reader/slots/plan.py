@@ -137,7 +137,7 @@ def count_unread_of(outbox: Outbox, stream: Stream, clickhouse: ClickHouse) -> U
         PipelineError: a server refuses or does not answer.
     """
     tally, first, last = Tally(), None, None
-    with now(stream.settings) as line, line.look() as conn:
+    with now(stream.settings) as line, line.connect() as conn:
         shape = describe(conn, outbox, stream)
         comparison = Comparison(line, shape, clickhouse, outbox, Scope())
         for found in comparison.ranges(comparison.intervals(Scope())):

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("outhaul.slot")
 
-_PATIENCE_S = 120.0
+_GIVE_UP_S = 120.0
 
 
 def former_streams(conn: Connection, settings: Settings) -> list[Stream]:
@@ -111,6 +111,6 @@ def begin(
     for stream in streams:
         with make_anew(stream, clickhouse, accept_loss=False, waiting=waiting) as line:
             notes = due(clickhouse, (stream,))
-            done = heal_all(stream, line, on_range, patience_s=_PATIENCE_S)
+            done = heal_all(stream, line, on_range, give_up_s=_GIVE_UP_S)
             note_done(clickhouse, notes)
         yield stream, sum(one.stored for one in done)

@@ -42,7 +42,7 @@ _ABOUT_THE_SLOT = {Exit.SLOT_MISSING, Exit.SLOT_UNUSABLE, Exit.OTHER_HISTORY}
 _LOOK_S = 2.0
 # The stream may have a backlog before it; a heal waits for it, and is begun again after this, in seconds.
 _CATCH_UP_S = 3600.0
-_PATIENCE_S = 600.0
+_GIVE_UP_S = 600.0
 
 
 def is_about_the_slot(error: FatalError) -> bool:
@@ -145,7 +145,7 @@ class Guard:
             log.info("healing", source=source, note=number)
             try:
                 with behind_the_slot((stream,), within_s=_CATCH_UP_S) as line:
-                    done = heal_all(stream, line, patience_s=_PATIENCE_S, threads=1)
+                    done = heal_all(stream, line, give_up_s=_GIVE_UP_S, threads=1)
             except Exception:
                 metrics.HEALS.labels("failed").inc()
                 raise

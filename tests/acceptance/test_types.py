@@ -91,7 +91,7 @@ def test_values_of_every_type_are_equal_whether_they_came_by_stream_or_by_copy(r
     before = running.clickhouse.rows(everything)
     running.clickhouse.command("TRUNCATE TABLE event_log")
     with behind_the_slot(running.settings.streams(), within_s=30) as line:
-        assert heal(running.outbox, running.stream, line, Scope(), quiet, patience_s=30).stored == len(before)
+        assert heal(running.outbox, running.stream, line, Scope(), quiet, give_up_s=30).stored == len(before)
     assert str(running.clickhouse.rows(everything)) == str(before)
     assert_equal(running)
 

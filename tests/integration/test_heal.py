@@ -34,7 +34,7 @@ def checked(world: World, *, deep: bool = True) -> Tally:
 
 def healed(world: World) -> Healed:
     with behind_the_slot(world.settings.streams(), within_s=30) as line:
-        return heal(world.outbox, world.stream, line, Scope(), quiet, patience_s=30)
+        return heal(world.outbox, world.stream, line, Scope(), quiet, give_up_s=30)
 
 
 def figures(tally: Tally) -> dict[str, int]:
@@ -136,7 +136,7 @@ def test_a_slot_that_does_not_come_past_the_line_is_said_in_time(running: World)
 
 def test_a_connection_that_breaks_amid_a_look_is_an_error_of_ours(world: World) -> None:
     def look(line: Line) -> None:
-        with line.look() as conn:
+        with line.connect() as conn:
             world.conn.execute("SELECT pg_terminate_backend(%s)", [conn.info.backend_pid])
             conn.execute("SELECT 1")
 

@@ -60,7 +60,7 @@ def test_a_slot_on_a_standby_begins_when_the_primary_logs_what_runs(stack: Stack
         with pair.primary() as conn:
             conn.execute(f"GRANT EXECUTE ON FUNCTION pg_log_standby_snapshot() TO {roles.READER}")
         until(lambda: facts_of(plain) is None, what="the attempt leaves nothing")
-        with create(plain.undivided, within_s=20, waiting=ignore) as line, line.look() as conn:
+        with create(plain.undivided, within_s=20, waiting=ignore) as line, line.connect() as conn:
             assert conn.fetch_value("SELECT count(*) FROM outbox") == 0
 
         found = facts_of(plain)

@@ -86,7 +86,7 @@ class _OutboxAudit:
 
     def run_pass(self, clickhouse: ClickHouse, line: Line) -> int:
         """Make one pass; return how many events were compared."""
-        with line.look() as conn:
+        with line.connect() as conn:
             shape = describe(conn, self._outbox, self._outbox.settings.undivided)
         comparison = Comparison(line, shape, clickhouse, self._outbox, Scope())
         found: list[Compared] = []
