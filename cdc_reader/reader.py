@@ -31,10 +31,11 @@ from outhaul.cdc_reader.postgres.slot_view import slot_facts
 from outhaul.cdc_reader.postgres.timelines import Past
 from outhaul.cdc_reader.session import memory_tuning
 from outhaul.cdc_reader.session.liveness import Liveness
-from outhaul.cdc_reader.session.loop import Session, Tools
+from outhaul.cdc_reader.session.loop import Session
 from outhaul.cdc_reader.session.pause_requests import ask
 from outhaul.cdc_reader.session.recovery import recover
 from outhaul.cdc_reader.session.takeover import Standby
+from outhaul.cdc_reader.session.threads import Tools
 from outhaul.cdc_reader.session.timeline_watch import TimelineWatch
 from outhaul.cdc_reader.slots.change_lock import check_free
 from outhaul.cdc_reader.slots.self_heal import Guard, is_about_the_slot, mend, park, remake

@@ -137,7 +137,7 @@ class Intake:
     def __init__(self, limits: Limits) -> None:
         """Start empty."""
         self.lag_s = 0.0
-        self._limits = limits
+        self.limits = limits
         self._filling = Filling()
         self._undecoded = 0
 
@@ -153,9 +153,9 @@ class Intake:
 
     def room(self) -> tuple[int, int]:
         """Return how many bytes and frames may be read; 0 while the batch or the decoder is full."""
-        if not self._decoder_has_room() or is_full(self._filling, self._limits):
+        if not self._decoder_has_room() or is_full(self._filling, self.limits):
             return _NOTHING
-        return room(self._filling, self._limits)
+        return room(self._filling, self.limits)
 
     def begin(self, now: float) -> None:
         """Set the time of the batch's first frame."""
@@ -163,13 +163,13 @@ class Intake:
 
     def due_at(self, load: Load) -> float:
         """Return the clock at which the batch may end, in seconds; infinity while no batch or piece may be added."""
-        if load.in_flight >= self._limits.max_in_flight or not self._decoder_has_room():
+        if load.in_flight >= self.limits.max_in_flight or not self._decoder_has_room():
             return float("inf")
-        return due_at(self._filling, self._limits, load)
+        return due_at(self._filling, self.limits, load)
 
     def take_piece(self, load: Load, now: float, *, draining: bool) -> Piece | None:
         """Return the piece to decode now, or None; `draining` ends the batch at once."""
-        cut = decide_cut(self._filling, self._limits, load, now, decoder_has_room=self._decoder_has_room())
+        cut = decide_cut(self._filling, self.limits, load, now, decoder_has_room=self._decoder_has_room())
         if draining and self._filling.frames:
             cut = Cut.BATCH
         if cut is Cut.NOTHING:

@@ -15,10 +15,10 @@ import structlog
 
 from outhaul.cdc_reader import metrics
 from outhaul.cdc_reader.capture.dispatch import Dispatcher
+from outhaul.cdc_reader.session.in_flight import Messages
 from outhaul.cdc_reader.session.ledger import Ledger, Phase
 from outhaul.cdc_reader.session.reports import check_tasks, note_report, read_reports
 from outhaul.sink.backoff import backoff_s
-from outhaul.sink.batch import Message
 from outhaul.sink.errors import FatalError, TransientError
 from outhaul.sink.lanes import COPY, fence
 from outhaul.sink.redis_keys import stored_key
@@ -73,11 +73,10 @@ class Delivery:
         self._payloads = payloads
         self._dispatcher = Dispatcher(app, payloads, clickhouse, lane=COPY)
         self._epoch = epoch
-        self._owner = owner
         self._seal = seal_of(self._settings)
         self._give_up_s = give_up_s
         self._ledger = Ledger(self._settings.redispatch_s)
-        self._sequence = 0
+        self._messages = Messages(self._settings.source, COPY, owner, epoch)
         self._stored_at = time.monotonic()
         self._checked_at = self._stored_at
         self._trouble = ""
@@ -93,16 +92,7 @@ class Delivery:
         self._wait_until(lambda: len(self._ledger.entries) < self._settings.max_in_flight)
         if not self._ledger.entries:
             self._stored_at = time.monotonic()
-        message = Message.of(
-            assembled.batch,
-            source=self._settings.source,
-            lane=COPY,
-            epoch=self._epoch,
-            owner=self._owner,
-            sequence=self._sequence,
-            attempt=0,
-        )
-        self._sequence += 1
+        message = self._messages.make(assembled.batch)
         self._ledger.add(message, assembled, time.monotonic())
         self._send(message.sequence)
 

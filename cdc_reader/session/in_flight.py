@@ -17,7 +17,7 @@ from outhaul.cdc_reader.session.ledger import Entry, Health, Ledger, Phase
 from outhaul.cdc_reader.session.reports import note_report
 from outhaul.cdc_reader.session.watermark import Watermark
 from outhaul.sink.batch import Message
-from outhaul.sink.errors import TransientError
+from outhaul.sink.errors import Exit, FatalError, TransientError
 from outhaul.sink.failpoint import reach
 from outhaul.sink.report import Outcome
 
@@ -26,11 +26,44 @@ if TYPE_CHECKING:
 
     from outhaul.cdc_reader.session.loop_events import Packed
     from outhaul.cdc_reader.session.reader_state import Progress
+    from outhaul.sink.batch import Batch
     from outhaul.sink.position import Lsn
     from outhaul.sink.report import Report
     from outhaul.sink.settings import Stream
 
 log = structlog.get_logger("outhaul.reader")
+
+
+class Messages:
+    """Makes and numbers the messages of one owner in one lane; `epoch` is None before recovery is done."""
+
+    def __init__(self, source: str, lane: str, owner: str, epoch: int | None = None) -> None:
+        """Start at number 0."""
+        self.epoch = epoch
+        self.count = 0
+        self._source = source
+        self._lane = lane
+        self._owner = owner
+
+    def make(self, batch: Batch) -> Message:
+        """Return the message of the next batch.
+
+        Raises:
+            FatalError: recovery is not done.
+        """
+        if self.epoch is None:
+            raise FatalError("a piece was decoded before recovery was done", exit_code=Exit.STREAM_BROKEN)
+        message = Message.of(
+            batch,
+            source=self._source,
+            lane=self._lane,
+            epoch=self.epoch,
+            owner=self._owner,
+            sequence=self.count,
+            attempt=0,
+        )
+        self.count += 1
+        return message
 
 
 class Flight:
@@ -50,31 +83,24 @@ class Flight:
         """
         self.watermark = Watermark(confirmed)
         self.ledger = Ledger(stream.settings.redispatch_s)
+        self.messages = Messages(stream.settings.source, stream.lane, owner)
+        self.progress = progress
         self.to_send: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
         self.stored_at = float("-inf")
-        self._stream = stream
-        self._progress = progress
-        self._owner = owner
         self._clock = clock
-        self._sequence = 0
 
-    def add(self, packed: Packed, epoch: int) -> None:
-        """Add the batches of a group, and queue them for sending."""
-        first = self._sequence
+    def add(self, packed: Packed) -> None:
+        """Add the batches of a group, and queue them for sending.
+
+        Raises:
+            FatalError: recovery is not done.
+        """
+        first = self.messages.count
         for assembled in packed.batches:
-            message = Message.of(
-                assembled.batch,
-                source=self._stream.settings.source,
-                lane=self._stream.lane,
-                epoch=epoch,
-                owner=self._owner,
-                sequence=self._sequence,
-                attempt=0,
-            )
-            self._sequence += 1
-            self._progress.packed(message)
+            message = self.messages.make(assembled.batch)
+            self.progress.packed(message)
             self.to_send.put(self.ledger.add(message, assembled, self._clock()))
-        self.watermark.decoded(list(range(first, self._sequence)), packed.safe_lsn)
+        self.watermark.decoded(list(range(first, self.messages.count)), packed.safe_lsn)
 
     def note_sent(self, sequence: int) -> None:
         """Note that the broker has the message of a batch."""
@@ -107,7 +133,7 @@ class Flight:
         if effect.stored is not None:
             self._note_stored(effect.stored, report.dead_letters)
         if effect.trouble:
-            self._progress.trouble["sink"] = effect.trouble
+            self.progress.trouble["sink"] = effect.trouble
         if effect.wait_s:
             log.warning("batch_refused", **named, wait_s=effect.wait_s, error=report.error, todo=report.todo)
         if report.outcome is Outcome.MISSING:
@@ -119,7 +145,7 @@ class Flight:
         self.watermark.stored(entry.message.sequence)
         reach("reader.stored")
         self.stored_at = self._clock()
-        self._progress.stored(entry, dead_letters, time.time_ns() // 1000, self.stored_at)
+        self.progress.stored(entry, dead_letters, time.time_ns() // 1000, self.stored_at)
 
     def _send_again(self, sequence: int, reason: str) -> None:
         entry = self.ledger.mark_for_resend(sequence)

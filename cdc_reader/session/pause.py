@@ -1,4 +1,4 @@
-"""The newest pause request, and the clock -> whether rows may be taken from the stream.
+"""The newest pause request, a stop, and the clock -> whether rows may be taken from the stream.
 
 Pure. A pause request outlives the reader (cdc_reader/session/pause_requests.py stores it); the gate applies it in one
 session. The gate is shut until the request is known, so a reader that starts during a pause takes no row.
@@ -34,11 +34,12 @@ class PauseRequest:
 
 
 class Gate:
-    """Decides whether the reader reads rows: open, or shut during a pause."""
+    """Decides whether the reader reads rows: open, or shut during a pause, and for good once the reader drains."""
 
     def __init__(self) -> None:
         """Start shut: the request is not known yet."""
         self.is_unknown = True
+        self.draining_since: float | None = None
         self._pause: Pause | None = None
         self._ends_at = float("inf")
 
@@ -48,13 +49,22 @@ class Gate:
         self._pause = request.pause
         self._ends_at = float("inf") if request.left_s is None else now + request.left_s
 
+    def drain(self, now: float) -> None:
+        """Shut for good at clock `now`, since the reader stops."""
+        self.draining_since = now
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether the reader stops, and only waits for the batches in flight."""
+        return self.draining_since is not None
+
     def pause(self, now: float) -> Pause | None:
         """Return the pause that is in force at `now`, or None."""
         return self._pause if now < self._ends_at else None
 
     def is_open(self, now: float) -> bool:
         """Tell whether rows may be taken at `now`."""
-        return not self.is_unknown and self.pause(now) is None
+        return not self.is_unknown and not self.is_draining and self.pause(now) is None
 
 
 def check_length(seconds: int) -> int:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from outhaul.sink.position import Lsn
 
 TTL_S = 5
+# The published state is at most this old, in seconds: making it at every turn of the loop would cost too much.
+_SNAPSHOT_S = 0.5
 
 # Phases of a reader during a session, and all phases.
 SESSION_PHASES = ("recovering", "streaming", "waiting", "pausing", "paused", "draining")
@@ -93,6 +95,23 @@ class ReaderState:
 
 def _known(kind: type[ReaderState | Pause], data: dict[str, Any]) -> dict[str, Any]:
     return {field.name: data[field.name] for field in fields(kind) if field.name in data}
+
+
+class Snapshot:
+    """The line that is published next: the loop updates it, a thread reads it."""
+
+    def __init__(self) -> None:
+        """Start with an empty line."""
+        self.text = ""
+        self._updated_at = float("-inf")
+
+    def is_due(self, now: float) -> bool:
+        """Tell whether the line is old enough for an update, at clock `now` in seconds."""
+        return now - self._updated_at >= _SNAPSHOT_S
+
+    def update(self, state: ReaderState, now: float) -> None:
+        """Replace the line at clock `now`."""
+        self.text, self._updated_at = state.to_json(), now
 
 
 class Progress:

@@ -1,8 +1,7 @@
-"""Threads beside the loop: pieces -> batches, batches -> broker, reports -> loop.
+"""What runs beside the loop of a session: pieces -> batches, batches -> broker, reports -> loop, state -> Redis.
 
-Edge: threads and queues, one function for each, without decisions. Each runs until the session ends, and passes every
-exception to the loop as an event. The loop waits for none of them, so feedback to Postgres is sent in time whatever
-they do.
+Edge: Redis and queues; one function for each stage, without decisions. Each runs in a thread until the session ends
+(cdc_reader/session/threads.py).
 
 Source: docs/adr/0003-one-thread-owns-the-session.md
 """
@@ -10,8 +9,6 @@ Source: docs/adr/0003-one-thread-owns-the-session.md
 from __future__ import annotations
 
 import contextlib
-import contextvars
-import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -22,11 +19,9 @@ from outhaul.cdc_reader.capture.assemble import assembly_for
 from outhaul.cdc_reader.session.loop_events import (
     Decoded,
     Events,
-    Failed,
     Packed,
     RedisLost,
     Sent,
-    SessionOverError,
     TasksChecked,
     Trouble,
 )
@@ -53,24 +48,6 @@ if TYPE_CHECKING:
     from outhaul.sink.settings import Settings, Stream
 
 log = structlog.get_logger("outhaul.reader")
-
-
-def start(name: str, events: Events, run: Callable[[], None]) -> threading.Thread:
-    """Run a stage in a thread; an exception in it becomes the event `Failed`."""
-
-    def guarded() -> None:
-        try:
-            run()
-        except SessionOverError:
-            pass
-        except Exception as error:  # noqa: BLE001 - the outermost line of a thread
-            events.put(Failed(error))
-
-    # A copy of the log context, so that the stage's log lines have the fields of the session.
-    context = contextvars.copy_context()
-    thread = threading.Thread(target=context.run, args=(guarded,), name=f"outhaul-{name}", daemon=True)
-    thread.start()
-    return thread
 
 
 def persist(

@@ -15,9 +15,10 @@ from outhaul.cdc_reader.postgres.query import connect
 from outhaul.cdc_reader.postgres.slot import open_link
 from outhaul.cdc_reader.postgres.slot_view import confirmed_lsn
 from outhaul.cdc_reader.session import memory_tuning
-from outhaul.cdc_reader.session.loop import Session, Tools
+from outhaul.cdc_reader.session.loop import Session
 from outhaul.cdc_reader.session.pause import PauseRequest
 from outhaul.cdc_reader.session.recovery import Recovered
+from outhaul.cdc_reader.session.threads import Tools
 from outhaul.sink.report import Outcome, Report
 from outhaul.sink.settings import load
 from outhaul.sink.telemetry import logs

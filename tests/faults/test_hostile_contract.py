@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from outhaul.cdc_reader.capture.assemble import Assembled
 from outhaul.cdc_reader.session.ledger import Phase
-from outhaul.cdc_reader.session.loop import Session, Tools
+from outhaul.cdc_reader.session.loop import Session
 from outhaul.cdc_reader.session.pause import PauseRequest
+from outhaul.cdc_reader.session.threads import Tools
 from outhaul.sink.app import make_app
 from outhaul.sink.batch import MESSAGE_VERSION, Message
 from outhaul.sink.clickhouse_errors import error_of
@@ -213,7 +214,7 @@ def session() -> Session:
         random=lambda: 0.0,
     )
     made = Session(defaults().undivided, tools, Lsn(0), owner="me", binary=True, status_interval_s=1.0)
-    made.events.close()
+    made.threads.events.close()
     made.flight.watermark.add_group()
     made.flight.watermark.decoded([0], Lsn(9))
     entry = made.flight.ledger.add(MESSAGE, Assembled(BATCH, None, np.zeros(3, np.int64)), 0.0)
@@ -233,7 +234,7 @@ def test_a_report_on_a_batch_that_is_not_in_flight_does_nothing(outcome: Outcome
     assert reader.flight.watermark.confirmed == 0
     assert reader.flight.watermark.in_flight == 1
     assert (reader.flight.ledger.entries[0].phase, reader.flight.ledger.entries[0].since) == before
-    assert not reader.progress.trouble
+    assert not reader.flight.progress.trouble
 
 
 def test_a_report_on_the_batch_in_flight_is_heard() -> None:

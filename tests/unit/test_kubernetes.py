@@ -12,7 +12,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from outhaul.cdc_reader.session import loop
+from outhaul.cdc_reader.session import loop, threads
 from outhaul.deploy.kubernetes import __main__ as rules
 from outhaul.sink.process import watchdog
 from outhaul.sink.settings import Settings, load
@@ -185,7 +185,7 @@ def answer(path: str) -> str:
 
 def test_a_pod_that_ends_has_the_time_that_its_process_takes() -> None:
     grace_s = {container.name: container.pod.get("terminationGracePeriodSeconds", 0) for container in CONTAINERS}
-    assert grace_s["reader"] > loop.DRAIN_S + loop._JOIN_S + 5
+    assert grace_s["reader"] > loop.DRAIN_S + threads.JOIN_S + 5
     assert grace_s["worker"] > watchdog._STOP_S + 5
 
 

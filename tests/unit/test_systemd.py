@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from outhaul.cdc_reader.session import loop
+from outhaul.cdc_reader.session import loop, threads
 from outhaul.sink.errors import Exit
 from outhaul.sink.process import watchdog
 from outhaul.sink.settings import Settings
@@ -107,7 +107,7 @@ def test_a_service_that_stops_has_the_time_that_its_process_takes() -> None:
     stop_s = {
         name: int(service(FOLDER / f"outhaul-{name}.service")["TimeoutStopSec"][0]) for name in ("reader", "worker")
     }
-    assert stop_s["reader"] > loop.DRAIN_S + loop._JOIN_S + 5
+    assert stop_s["reader"] > loop.DRAIN_S + threads.JOIN_S + 5
     assert stop_s["worker"] > watchdog._STOP_S + 5
 
 
