@@ -20,8 +20,8 @@ from outhaul.sink.app import SinkApp, make_app
 from outhaul.sink.errors import Exit, FatalError, PoisonError, TransientError
 from outhaul.sink.letters import dead_letters
 from outhaul.sink.letters.restore import values_of
-from outhaul.sink.letters.retry_message import MAX_POSITIONS, Order
-from outhaul.sink.letters.retry_task import Fate, Word
+from outhaul.sink.letters.retry_message import MAX_POSITIONS, RetryMessage
+from outhaul.sink.letters.retry_task import LetterOutcome, LetterReport
 from outhaul.sink.position import parse_position
 from outhaul.sink.redis_keys import letters_key
 from outhaul.sink.seal import seal_of
@@ -162,8 +162,8 @@ def retry(
     hexes = hex_columns(outbox)
     run = secrets.token_hex(16)
     app = make_app(outbox.settings)
-    for some in dead_letters.in_pieces(positions, MAX_POSITIONS):
-        _send(app, Order(outbox.settings.source, outbox.clickhouse_table, run, tuple(some), hexes))
+    for some in dead_letters.chunks(positions, MAX_POSITIONS):
+        _send(app, RetryMessage(outbox.settings.source, outbox.clickhouse_table, run, tuple(some), hexes))
     return _collect(outbox.settings, payloads, run, positions, wait_s, on_answered)
 
 
@@ -198,7 +198,7 @@ def discard(clickhouse: ClickHouse, outbox: Outbox, letters: Collection[Letter])
     return [str(position) for position in sorted(positions - held)]
 
 
-def _send(app: SinkApp, order: Order) -> None:
+def _send(app: SinkApp, order: RetryMessage) -> None:
     first, last = order.positions[0], order.positions[-1]
     try:
         app.send_task(
@@ -231,7 +231,7 @@ def _collect(
     while open_ and time.monotonic() - answered_at < wait_s:
         for line in payloads.reports(key, wait_s=_POLL_S):
             bare = seal.opened_line(key, line)
-            answer = None if bare is None else Word.from_json(bare)
+            answer = None if bare is None else LetterReport.from_json(bare)
             if answer is not None and answer.position in open_:
                 open_.discard(answer.position)
                 _note(result, answer)
@@ -241,18 +241,18 @@ def _collect(
     return result
 
 
-def _note(result: Retried, word: Word) -> None:
+def _note(result: Retried, word: LetterReport) -> None:
     position, why = word.position, word.why
-    match word.fate:
-        case Fate.RETRIED:
+    match word.outcome:
+        case LetterOutcome.RETRIED:
             result.retried.append(position)
-        case Fate.REFUSED:
+        case LetterOutcome.REFUSED:
             result.refused[position] = why
-        case Fate.FAILED:
+        case LetterOutcome.FAILED:
             result.failed[position] = why
-        case Fate.UNKNOWN:
+        case LetterOutcome.UNKNOWN:
             result.unknown.append(position)
-        case Fate.DISCARDED:
+        case LetterOutcome.DISCARDED:
             result.discarded.append(position)
 
 

@@ -1,8 +1,9 @@
-"""Texts of one row, types of their columns -> nothing, or the first text that ClickHouse would store as something else.
+"""Texts of one row, types of their columns -> nothing, or an error for a text that ClickHouse would store changed.
 
-Edge: ClickHouse, which is asked what it makes of each text before the row is inserted. All of this it does without a
-word: a number that does not fit wraps, digits beyond a Decimal's are cut off, and a text that cannot be read is NULL in
-a column that may have NULL. Times and floats never travel as texts (sink/letters/restore.py).
+Edge: ClickHouse. Before the row is inserted, ClickHouse casts each text, and `check` compares the result. A cast can
+change a value without an error: a number that does not fit wraps around, digits beyond a Decimal's scale are cut off,
+and an unreadable text becomes NULL in a Nullable column. Times and floats are not sent as text
+(sink/letters/restore.py).
 
 Source: https://clickhouse.com/docs/sql-reference/functions/type-conversion-functions#cast
 """
@@ -23,30 +24,30 @@ if TYPE_CHECKING:
     from outhaul.sink.clickhouse import ClickHouse
 
 _NUMBER = re.compile(r"U?Int\d+|Decimal")
-# What a text is read into, and what is made of it can be looked at as a text again.
-_ASKED = re.compile(r"U?Int\d+|Decimal|Bool|UUID|IPv[46]|Enum")
+# Types that ClickHouse reads from text, and whose values it can print as text again.
+_CHECKED = re.compile(r"U?Int\d+|Decimal|Bool|UUID|IPv[46]|Enum")
 
 
 def check(clickhouse: ClickHouse, texts: Mapping[str, str], types: Mapping[str, str]) -> None:
-    """Ask what becomes of the texts, by column.
+    """Check that ClickHouse would store each text unchanged.
 
     Args:
-        clickhouse: where the row goes.
-        texts: values as Postgres prints them, none of them NULL.
+        clickhouse: the server that the row is for.
+        texts: values by column, as Postgres prints them, without NULLs.
         types: ClickHouse types of at least these columns.
 
     Raises:
-        PoisonError: one of them would be changed or dropped, or ClickHouse cannot read it.
+        PoisonError: ClickHouse would change or drop a value, or cannot read it.
         PipelineError: ClickHouse does not answer.
     """
-    asked = [name for name in texts if _ASKED.match(bare(types[name]))]
-    if not asked:
+    checked = [name for name in texts if _CHECKED.match(bare(types[name]))]
+    if not checked:
         return
-    for name in asked:
+    for name in checked:
         if not _is_unicode(texts[name]):
             raise _changed(name, texts[name], types[name], "an error")
-    made = ", ".join(f"toString(CAST({literal(texts[name])}, {literal(types[name])}))" for name in asked)
-    for name, stored in zip(asked, clickhouse.rows(f"SELECT {made}")[0], strict=True):
+    casts = ", ".join(f"toString(CAST({literal(texts[name])}, {literal(types[name])}))" for name in checked)
+    for name, stored in zip(checked, clickhouse.rows(f"SELECT {casts}")[0], strict=True):
         if stored is None or (_NUMBER.match(bare(types[name])) and not _is_same(texts[name], stored)):
             raise _changed(name, texts[name], types[name], "NULL" if stored is None else stored)
 

@@ -1,7 +1,7 @@
-"""Positions or a filter -> dead letters; and out of the table, or marked there.
+"""Positions or a filter -> dead letters; positions -> letters deleted, discarded, or with a new reason.
 
-Edge: ClickHouse. Rows leave or change by mutations that are waited for: letters are few, and a part of them is
-rewritten in no time.
+Edge: ClickHouse. Letters are deleted and changed by mutations, and each function waits for its mutation. Letters are
+few, so ClickHouse rewrites their parts quickly.
 
 Source: https://clickhouse.com/docs/sql-reference/statements/alter/delete
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from outhaul.sink.settings import Outbox
 
 _AT_ONCE = 500
-# Of a mutation: all replicas have carried it out.
+# Wait until all replicas have carried out a mutation.
 _WAIT = {"mutations_sync": 2}
 _IN_ORDER = "cdc_lsn, cdc_ordinal"
 _NEWEST_FIRST = "cdc_ingested_at DESC, cdc_lsn DESC, cdc_ordinal DESC"
@@ -30,9 +30,9 @@ _NEWEST_FIRST = "cdc_ingested_at DESC, cdc_lsn DESC, cdc_ordinal DESC"
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which letters: set aside from `since_us` on and before `until_us`, for a reason with this text in it.
+    """Selects letters that were set aside from `since_us` on and before `until_us`, and whose reason contains `reason`.
 
-    Both in microseconds since 1970. Discarded ones are left out unless `discarded` says otherwise.
+    Both times are in microseconds since 1970. Discarded letters are selected only if `discarded` is set.
     """
 
     since_us: int | None = None
@@ -41,7 +41,7 @@ class Filter:
     discarded: bool = False
 
     def where(self) -> str:
-        """Return the condition."""
+        """Return the SQL condition."""
         ingested = "toUnixTimestamp64Micro(cdc_ingested_at)"
         parts = [
             "1" if self.discarded else "discarded_at IS NULL",
@@ -54,7 +54,7 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """How many letters a filter finds, how many of them are discarded, and the commonest reasons."""
+    """How many letters a filter finds, how many of them are discarded, and the most frequent reasons."""
 
     total: int
     discarded: int
@@ -75,7 +75,7 @@ def summary(clickhouse: ClickHouse, outbox: Outbox, wanted: Filter, *, reasons: 
 
 
 def newest(clickhouse: ClickHouse, outbox: Outbox, wanted: Filter, *, limit: int) -> list[Letter]:
-    """Return the letters that were set aside last.
+    """Return the letters of a filter that were set aside last, newest first.
 
     Raises:
         PipelineError: ClickHouse refuses or does not answer.
@@ -84,7 +84,7 @@ def newest(clickhouse: ClickHouse, outbox: Outbox, wanted: Filter, *, limit: int
 
 
 def each(clickhouse: ClickHouse, outbox: Outbox, wanted: Filter) -> Iterator[Letter]:
-    """Yield the letters that a filter finds by position, some at a time.
+    """Yield the letters that a filter finds, in order of position; 500 are read at a time.
 
     Raises:
         PipelineError: ClickHouse refuses or does not answer.
@@ -99,7 +99,7 @@ def each(clickhouse: ClickHouse, outbox: Outbox, wanted: Filter) -> Iterator[Let
 
 
 def positions(clickhouse: ClickHouse, outbox: Outbox, wanted: Filter) -> list[Position]:
-    """Return where the letters are that a filter finds, without their rows.
+    """Return the positions of the letters that a filter finds, without reading their rows.
 
     Raises:
         PipelineError: ClickHouse refuses or does not answer.
@@ -112,26 +112,26 @@ def positions(clickhouse: ClickHouse, outbox: Outbox, wanted: Filter) -> list[Po
 
 
 def find(clickhouse: ClickHouse, outbox: Outbox, wanted: Collection[Position]) -> list[Letter]:
-    """Return the letters at these positions, discarded ones, too.
+    """Return the letters at these positions, including discarded letters.
 
     Raises:
         PipelineError: ClickHouse refuses or does not answer.
     """
     found = []
-    for some in in_pieces(wanted):
+    for some in chunks(wanted):
         where = f"(cdc_lsn, cdc_ordinal) IN ({_tuples(some)})"
         found += _letters(clickhouse, outbox, where, _IN_ORDER, len(some))
     return found
 
 
 def stored(clickhouse: ClickHouse, outbox: Outbox, wanted: Collection[Position]) -> set[Position]:
-    """Return those of these positions that the event table holds.
+    """Return those of these positions that are in the event table.
 
     Raises:
         PipelineError: ClickHouse refuses or does not answer.
     """
     held: set[Position] = set()
-    for some in in_pieces(wanted):
+    for some in chunks(wanted):
         text = query("positions_stored", table=outbox.clickhouse_table, positions=_tuples(some))
         rows = clickhouse.rows(text, parameters={"source": outbox.settings.source})
         held |= {Position(Lsn(lsn), int(ordinal)) for lsn, ordinal in rows}
@@ -139,33 +139,33 @@ def stored(clickhouse: ClickHouse, outbox: Outbox, wanted: Collection[Position])
 
 
 def remove(clickhouse: ClickHouse, outbox: Outbox, wanted: Collection[Position]) -> None:
-    """Delete letters whose events are stored.
+    """Delete the letters at these positions; the caller has checked that their events are stored.
 
     Raises:
         PipelineError: ClickHouse refuses or does not answer.
     """
-    for some in in_pieces(wanted):
+    for some in chunks(wanted):
         clickhouse.command(f"{_alter(outbox)} DELETE WHERE {_at(outbox, some)}", settings=_WAIT)
 
 
-def give_reason(clickhouse: ClickHouse, outbox: Outbox, wanted: Collection[Position], reason: str) -> None:
-    """Write why these letters were refused the last time.
+def set_reason(clickhouse: ClickHouse, outbox: Outbox, wanted: Collection[Position], reason: str) -> None:
+    """Replace the reason of these letters.
 
     Raises:
         PipelineError: ClickHouse refuses or does not answer.
     """
-    for some in in_pieces(wanted):
+    for some in chunks(wanted):
         text = f"{_alter(outbox)} UPDATE reason = {literal(reason)} WHERE {_at(outbox, some)}"
         clickhouse.command(text, settings=_WAIT)
 
 
 def discard(clickhouse: ClickHouse, outbox: Outbox, wanted: Collection[Position]) -> None:
-    """Drop the values of these letters for ever, and mark them as discarded.
+    """Delete the values of these letters forever, except the id, and mark them as discarded.
 
     Raises:
         PipelineError: ClickHouse refuses or does not answer.
     """
-    for some in in_pieces(wanted):
+    for some in chunks(wanted):
         text = query(
             "discard_letters",
             table=outbox.clickhouse_table,
@@ -175,8 +175,8 @@ def discard(clickhouse: ClickHouse, outbox: Outbox, wanted: Collection[Position]
         clickhouse.command(text, settings=_WAIT)
 
 
-def in_pieces(wanted: Collection[Position], size: int = _AT_ONCE) -> Iterator[Sequence[Position]]:
-    """Yield the positions in order, so many at a time."""
+def chunks(wanted: Collection[Position], size: int = _AT_ONCE) -> Iterator[Sequence[Position]]:
+    """Yield the positions in order, at most `size` at a time."""
     ordered = sorted(wanted)
     for start in range(0, len(ordered), size):
         yield ordered[start : start + size]

@@ -1,8 +1,9 @@
-"""Dead letter -> the row it was, typed for the event table as that is now.
+"""Dead letter -> its row, with types for the event table's present columns.
 
-Pure. A letter has its values as Postgres prints them. They travel as text, and ClickHouse casts them to whatever type
-the column has by now, so a column that was widened takes what it refused before. Dates and times are read here, since
-ClickHouse bends those that do not fit, and floats, of whose exponents it reads two digits.
+Pure. A letter contains its values as Postgres prints them. They are sent as text, and ClickHouse casts them to the
+column's present type. So a column that was widened accepts a value that it refused before. Dates, times and floats are
+converted here: ClickHouse silently changes dates and times that do not fit, and reads only two digits of a float's
+exponent.
 
 Source: https://clickhouse.com/docs/sql-reference/functions/type-conversion-functions
 """
@@ -51,14 +52,14 @@ def values_of(letter: Letter) -> dict[str, str | None]:
     """Return the letter's values by column, as text.
 
     Raises:
-        PoisonError: the letter holds no row.
+        PoisonError: the letter contains no row.
     """
     try:
         row = json.loads(letter.row)
     except (ValueError, RecursionError):
         row = None
     if not isinstance(row, dict) or not row:
-        raise PoisonError("the letter holds no row: its JSON is broken")
+        raise PoisonError("the letter contains no row: its JSON is invalid")
     return {name: _text(value) for name, value in row.items()}
 
 
@@ -68,10 +69,10 @@ def restore(letter: Letter, types: Mapping[str, str], hex_columns: Collection[st
     Args:
         letter: the dead letter.
         types: columns of the event table, with their ClickHouse types.
-        hex_columns: columns that are bytea in Postgres, and so printed in hex.
+        hex_columns: columns that are bytea in Postgres, whose values are printed in hex.
 
     Raises:
-        PoisonError: a value fits no column, or not the one it belongs to.
+        PoisonError: a value has no column, or does not fit its column.
     """
     fields, arrays = [], []
     for name, text in values_of(letter).items():
@@ -107,13 +108,13 @@ def _float(text: str, kind: str) -> float:
     try:
         value, digits = float(text), Decimal(text)
     except (ValueError, InvalidOperation):
-        raise PoisonError(f"{text} is no {kind}") from None
-    is_bent = (math.isinf(value) and digits.is_finite()) or (value == 0 and digits != 0)
+        raise PoisonError(f"{text} is not a {kind}") from None
+    is_changed = (math.isinf(value) and digits.is_finite()) or (value == 0 and digits != 0)
     if kind == "Float32":
-        # Shortest digits on both sides, as Postgres prints a real.
+        # Compare the shortest digits, in which Postgres prints a real.
         with np.errstate(over="ignore"):
-            is_bent |= not math.isnan(value) and float(str(np.float32(value))) != value
-    if is_bent:
+            is_changed |= not math.isnan(value) and float(str(np.float32(value))) != value
+    if is_changed:
         raise PoisonError(f"{text} does not fit {kind}")
     return value
 
@@ -123,11 +124,11 @@ def _bytes(text: str, in_hex: bool) -> bytes:
         try:
             return bytes.fromhex(text.removeprefix(_HEX))
         except ValueError:
-            raise PoisonError("not printed in hex") from None
-    # Bytes that are no UTF-8 are lone surrogates in a letter.
+            raise PoisonError("the bytea value is not printed in hex") from None
+    # Bytes that are not UTF-8 are lone surrogates in a letter.
     return text.encode("utf-8", "surrogateescape")
 
 
 def _text(value: object) -> str | None:
-    # Postgres' values are texts; whoever mended a letter by hand may have written a number.
+    # All values from Postgres are texts. An operator who corrected a letter by hand may have written a number.
     return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)

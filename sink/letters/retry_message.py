@@ -16,11 +16,11 @@ from outhaul.sink.position import parse_position
 if TYPE_CHECKING:
     from outhaul.sink.position import Position
 
-# Each is an insert of its own, and batches are not to wait long for a worker.
+# A retry inserts each letter by itself. The limit keeps the task short, so that batches do not wait long for a worker.
 MAX_POSITIONS = 25
 
-# A worker reads this version and the one before it (ADR 14).
-ORDER_VERSION = 2
+# A worker reads this version and the previous one (ADR 14).
+RETRY_MESSAGE_VERSION = 2
 
 _RUN = re.compile(r"[0-9a-f]{32}")
 _POSITION = re.compile(r"[0-9A-F]{1,8}/[0-9A-F]{1,8}#[0-9]{1,18}")
@@ -31,11 +31,11 @@ _FIELDS = {"version", "source", "branch", "run", "positions", "hex_columns"}
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """Letters of one outbox to try again.
+class RetryMessage:
+    """Positions of letters of one outbox, to try again.
 
-    `branch` is the ClickHouse table for its events; `run` names the list for the answers; `hex_columns` are those that
-    are bytea in Postgres, and so printed in hex.
+    `branch` is the ClickHouse table for the outbox's events. `run` names the Redis list for the reports. `hex_columns`
+    are the columns that are bytea in Postgres, whose values are printed in hex.
     """
 
     source: str
@@ -47,7 +47,7 @@ class Order:
     def to_json(self) -> dict[str, Any]:
         """Return the Celery argument: JSON types only."""
         return {
-            "version": ORDER_VERSION,
+            "version": RETRY_MESSAGE_VERSION,
             "source": self.source,
             "branch": self.branch,
             "run": self.run,
@@ -60,17 +60,17 @@ class Order:
         """Check and read a Celery argument.
 
         Args:
-            data: what came.
+            data: the received argument.
             source: name of the pipeline.
-            table: ClickHouse table for the events of its first outbox: version 1 knew no other.
+            table: ClickHouse table for the events of the pipeline's first outbox, the only one that version 1 had.
 
         Raises:
-            OtherVersionError: an order of another version than this one and the one before it.
-            ForeignMessageError: no order for this source.
+            OtherVersionError: the message is neither of this version nor of the previous one.
+            ForeignMessageError: it is not a retry message for this source.
         """
         if not isinstance(data, dict):
             raise _foreign()
-        if check_version(data, ORDER_VERSION, "an order to retry dead letters") < ORDER_VERSION:
+        if check_version(data, RETRY_MESSAGE_VERSION, "a message to retry dead letters") < RETRY_MESSAGE_VERSION:
             data = {"branch": table} | data if "branch" not in data else {}
         if data.keys() != _FIELDS:
             raise _foreign()
@@ -90,13 +90,13 @@ class Order:
         return cls(source, data["branch"], run, tuple(parse_position(text) for text in at), tuple(names))
 
 
-def places(data: object, source: str) -> tuple[str, list[str]] | None:
-    """Return run and positions of an order of any version, to answer it; None where it has none, or another source.
+def run_and_positions(data: object, source: str) -> tuple[str, list[str]] | None:
+    """Return run and positions of a retry message of any version, to report on it; None if it lacks one of them.
 
-    These have the same names and form in all versions.
+    Return None also if the message is for another source. These fields have the same names and forms in all versions.
     """
     match data:
-        case {"source": str(theirs), "run": str(run), "positions": [*at]} if theirs == source and _RUN.fullmatch(run):
+        case {"source": str(named), "run": str(run), "positions": [*at]} if named == source and _RUN.fullmatch(run):
             return (run, at) if len(at) <= MAX_POSITIONS and all(_is_text(text, _POSITION) for text in at) else None
     return None
 
@@ -107,5 +107,6 @@ def _is_text(value: object, form: re.Pattern[str]) -> bool:
 
 def _foreign() -> ForeignMessageError:
     return ForeignMessageError(
-        "an order to retry dead letters that is none of ours was received", todo="Look who else writes to this queue"
+        "a malformed message to retry dead letters was received, or one for another source",
+        todo="Find out who else writes to this queue",
     )

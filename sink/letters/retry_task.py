@@ -1,14 +1,15 @@
-"""Celery message with positions of dead letters -> their rows in the event table, and the letters gone.
+"""Celery message with positions of dead letters -> their rows in the event table, and the letters deleted.
 
-Edge: the second task of the sink. In this order, so that a crash between any two steps loses and repeats nothing:
+Edge: Celery, ClickHouse and Redis; the second task of the sink. The order of the steps matters: a crash between any two
+of them neither loses nor repeats a row.
 
-1. *insert*: each row by a statement of its own, which leaves it out where the event table has its position. Its token
-   is made of the position alone, so of two retries at the same moment one stores nothing.
-2. *wait*: until every insert of the source that began before that has ended, in whichever lane. An insert that begins
-   later finds the position in the event table, so no insert can find the position in neither table.
-3. *remove*: only letters whose position the event table is seen to hold.
+1. *insert*: each row has a statement of its own, which leaves the row out if the event table has its position. The
+   token depends on source and position only, so of two simultaneous retries one stores nothing.
+2. *wait*: until all inserts of the source that began before this step have ended, in all lanes. An insert that begins
+   later finds the position in the event table. So no insert can miss the position in both tables.
+3. *remove*: only letters whose position a query has found in the event table.
 
-A crash before 3 leaves a row in both tables; the next retry finds it stored, and removes the letter.
+A crash before step 3 leaves a row in both tables; the next retry finds it stored, and removes the letter.
 
 Source: https://clickhouse.com/docs/sql-reference/statements/alter/delete
 """
@@ -37,7 +38,7 @@ from outhaul.sink.lanes import STREAM
 from outhaul.sink.letters import cast_check
 from outhaul.sink.letters import dead_letters as letters
 from outhaul.sink.letters.restore import restore, values_of
-from outhaul.sink.letters.retry_message import Order, places
+from outhaul.sink.letters.retry_message import RetryMessage, run_and_positions
 from outhaul.sink.message_version import OtherVersionError
 from outhaul.sink.redis_keys import letters_key
 from outhaul.sink.seal import ForgedMessageError
@@ -61,121 +62,123 @@ log = structlog.get_logger("outhaul.sink")
 _OWNERS_TRIED = 3
 
 
-class Fate(StrEnum):
-    """What became of a letter."""
+class LetterOutcome(StrEnum):
+    """What a retry did with a letter."""
 
-    RETRIED = "retried"  # the event table has the row, the letter is gone
-    REFUSED = "refused"  # ClickHouse refuses it still, the letter has the new reason
-    UNKNOWN = "unknown"  # there is no letter at this position
-    DISCARDED = "discarded"  # its values are gone
-    FAILED = "failed"  # not done, for a cause that has nothing to do with this letter
+    RETRIED = "retried"  # the event table has the row, and the letter is deleted
+    REFUSED = "refused"  # ClickHouse still refuses the row, and the letter has the new reason
+    UNKNOWN = "unknown"  # no letter has this position
+    DISCARDED = "discarded"  # the letter was discarded, so its values are deleted
+    FAILED = "failed"  # not done, for a cause outside this letter
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
-    """One letter's fate; `why` is the reason or the error."""
+class LetterReport:
+    """The outcome of one letter; `why` is the reason or the error. In JSON, the outcome is called `fate`."""
 
     position: str
-    fate: Fate
+    outcome: LetterOutcome
     why: str = ""
 
     def to_json(self) -> str:
-        """Return the line."""
-        return json.dumps({"position": self.position, "fate": self.fate.value, "why": self.why})
+        """Return the report as a line."""
+        return json.dumps({"position": self.position, "fate": self.outcome.value, "why": self.why})
 
     @classmethod
     def from_json(cls, line: bytes) -> Self | None:
-        """Read a line; None when it is none of ours."""
+        """Read a line; None if the sink cannot have written it."""
         try:
             data = json.loads(line)
-            return cls(str(data["position"]), Fate(data["fate"]), str(data["why"]))
+            return cls(str(data["position"]), LetterOutcome(data["fate"]), str(data["why"]))
         except (ValueError, KeyError, TypeError, RecursionError):
             return None
 
 
 @shared_task(name=RETRY_LETTERS, bind=True, max_retries=0)  # type: ignore[untyped-decorator] # celery has no types
 def retry_letters(self: Any, *arguments: object, **named: object) -> str:
-    """Try some dead letters again, and say what became of each; a failure leaves them as they are.
+    """Retry some dead letters, and report the outcome of each; a failure leaves the letters as they are.
 
     Args:
         self: the task.
-        arguments: one `outhaul.sink.letters.retry_message.Order` as JSON; whatever else came is refused.
-        named: nothing.
+        arguments: one `outhaul.sink.letters.retry_message.RetryMessage` as JSON; other arguments are refused.
+        named: must be empty.
     """
     sink = sink_of(self.app)
     try:
         argument = arguments[0] if len(arguments) == 1 and not named else None
         settings = sink.settings
-        order = Order.from_json(sink.seal.opened(RETRY_LETTERS, argument), settings.source, settings.clickhouse_table)
-        outbox = outbox_of(settings, order.branch)
+        opened = sink.seal.opened(RETRY_LETTERS, argument)
+        message = RetryMessage.from_json(opened, settings.source, settings.clickhouse_table)
+        outbox = outbox_of(settings, message.branch)
     except OtherVersionError as error:
         metrics.refused("other_version")
         log.warning("message_refused", error=error)
-        if (asked := places(argument, settings.source)) is not None:
-            run, positions = asked
-            _answer(sink, run, [Word(position, Fate.FAILED, str(error)) for position in positions])
+        if (address := run_and_positions(argument, settings.source)) is not None:
+            run, positions = address
+            _report(sink, run, [LetterReport(position, LetterOutcome.FAILED, str(error)) for position in positions])
         return "other_version"
     except ForeignMessageError as error:
         metrics.refused("forged" if isinstance(error, ForgedMessageError) else "refused")
         log.warning("message_refused", error=error)
         return "refused"
     try:
-        words = retry(sink.clickhouse, outbox, order)
+        reports = retry(sink.clickhouse, outbox, message)
     except (PipelineError, SoftTimeLimitExceeded) as error:
-        log.warning("letters_failed", task=self.request.id, run=order.run, letters=len(order.positions), error=error)
-        why = str(error) or "out of time"
-        words = [Word(str(position), Fate.FAILED, why) for position in order.positions]
-    fates = {fate.value: sum(word.fate is fate for word in words) for fate in Fate}
-    log.info("letters_tried", task=self.request.id, run=order.run, **fates)
-    _answer(sink, order.run, words)
+        counts = {"letters": len(message.positions)}
+        log.warning("letters_failed", task=self.request.id, run=message.run, **counts, error=error)
+        why = str(error) or "the task's time limit is over"
+        reports = [LetterReport(str(position), LetterOutcome.FAILED, why) for position in message.positions]
+    counts = {outcome.value: sum(report.outcome is outcome for report in reports) for outcome in LetterOutcome}
+    log.info("letters_tried", task=self.request.id, run=message.run, **counts)
+    _report(sink, message.run, reports)
     return "done"
 
 
-def _answer(sink: Sink, run: str, words: Sequence[Word]) -> None:
+def _report(sink: Sink, run: str, reports: Sequence[LetterReport]) -> None:
     key = letters_key(sink.settings.source, run)
-    for word in words:
-        sink.payloads.report(key, sink.seal.line(key, word.to_json()))
+    for report in reports:
+        sink.payloads.report(key, sink.seal.line(key, report.to_json()))
 
 
-def retry(clickhouse: ClickHouse, outbox: Outbox, order: Order) -> list[Word]:
-    """Store what can be stored, remove its letters, write the new reasons; return the fate of each.
+def retry(clickhouse: ClickHouse, outbox: Outbox, message: RetryMessage) -> list[LetterReport]:
+    """Insert the rows that ClickHouse accepts, delete their letters, write new reasons; return each letter's outcome.
 
     Raises:
-        TransientError: ClickHouse does not answer; what was not done can be done again.
+        TransientError: ClickHouse does not answer; a second call completes the rest.
         FatalError: an operator is needed.
     """
-    found = {letter.position: letter for letter in letters.find(clickhouse, outbox, order.positions)}
-    open_ = [letter for letter in found.values() if not letter.discarded]
-    refused = _insert_all(clickhouse, outbox, open_, order.hex_columns)
+    found = {letter.position: letter for letter in letters.find(clickhouse, outbox, message.positions)}
+    retryable = [letter for letter in found.values() if not letter.discarded]
+    refused = _insert_all(clickhouse, outbox, retryable, message.hex_columns)
     reach("letters.inserted")
-    held = letters.stored(clickhouse, outbox, [letter.position for letter in open_])
-    if held:
+    stored = letters.stored(clickhouse, outbox, [letter.position for letter in retryable])
+    if stored:
         wait_for_older_inserts(clickhouse, outbox.settings, None, time.sleep)
-        letters.remove(clickhouse, outbox, held)
+        letters.remove(clickhouse, outbox, stored)
     reach("letters.removed")
-    _write_reasons(clickhouse, outbox, found, {at: why for at, why in refused.items() if at not in held})
-    return [_word(position, found.get(position), held, refused) for position in order.positions]
+    _write_reasons(clickhouse, outbox, found, {at: why for at, why in refused.items() if at not in stored})
+    return [_outcome(position, found.get(position), stored, refused) for position in message.positions]
 
 
-def _word(
-    position: Position, letter: Letter | None, held: Collection[Position], refused: Mapping[Position, str]
-) -> Word:
+def _outcome(
+    position: Position, letter: Letter | None, stored: Collection[Position], refused: Mapping[Position, str]
+) -> LetterReport:
     name = str(position)
     if letter is None:
-        return Word(name, Fate.UNKNOWN)
+        return LetterReport(name, LetterOutcome.UNKNOWN)
     if letter.discarded:
-        return Word(name, Fate.DISCARDED)
-    if position in held:
-        return Word(name, Fate.RETRIED)
+        return LetterReport(name, LetterOutcome.DISCARDED)
+    if position in stored:
+        return LetterReport(name, LetterOutcome.RETRIED)
     if position in refused:
-        return Word(name, Fate.REFUSED, refused[position])
-    return Word(name, Fate.FAILED, "the event table does not show the row that was inserted")
+        return LetterReport(name, LetterOutcome.REFUSED, refused[position])
+    return LetterReport(name, LetterOutcome.FAILED, "the event table does not contain the inserted row")
 
 
 def _insert_all(
     clickhouse: ClickHouse, outbox: Outbox, found: Collection[Letter], hex_columns: Collection[str]
 ) -> dict[Position, str]:
-    """Insert the rows that can be stored; return why the others cannot."""
+    """Insert each row that ClickHouse accepts; return the reasons of the others."""
     types = _types(clickhouse, outbox) if found else {}
     owner = _owner(clickhouse, outbox.settings) if found else ""
     refused = {}
@@ -201,10 +204,10 @@ def _types(clickhouse: ClickHouse, outbox: Outbox) -> dict[str, str]:
 
 
 def _insert(clickhouse: ClickHouse, outbox: Outbox, letter: Letter, record: pa.RecordBatch, owner: str) -> str:
-    """Insert one row under the newest epoch's owner, who was `owner` a moment ago; return who it is."""
+    """Insert one row under the owner of the newest epoch; `owner` is the last known one. Return the present owner."""
     payload = encode(record)
     events = outbox.clickhouse_table
-    # No times: whoever mended the letter may have mended its time, so its position is looked for everywhere.
+    # Without times: an operator may have corrected the letter's time, so its position is looked up in the whole table.
     contents = Contents(record.schema)
     for attempt in range(1, _OWNERS_TRIED + 1):
         message = _message(outbox, letter.position, owner, len(payload))
@@ -223,7 +226,7 @@ def _insert(clickhouse: ClickHouse, outbox: Outbox, letter: Letter, record: pa.R
             owner = _owner(clickhouse, outbox.settings)
         else:
             return owner
-    raise TransientError("one reader after another takes over this source; try again later")
+    raise TransientError("readers take over this source one after another; try again later")
 
 
 def _message(outbox: Outbox, position: Position, owner: str, size_bytes: int) -> Message:
@@ -258,4 +261,4 @@ def _write_reasons(
         if found[position].reason != reason:
             changed.setdefault(reason, []).append(position)
     for reason, positions in changed.items():
-        letters.give_reason(clickhouse, outbox, positions, reason)
+        letters.set_reason(clickhouse, outbox, positions, reason)

@@ -13,8 +13,8 @@ from outhaul.sink.errors import Exit, FatalError, TransientError
 from outhaul.sink.fence import raise_epoch, wait_for_older_inserts
 from outhaul.sink.letters import dead_letters
 from outhaul.sink.letters.restore import restore
-from outhaul.sink.letters.retry_message import Order
-from outhaul.sink.letters.retry_task import Fate, _insert, _insert_all, _types, retry
+from outhaul.sink.letters.retry_message import RetryMessage
+from outhaul.sink.letters.retry_task import LetterOutcome, _insert, _insert_all, _types, retry
 from outhaul.sink.position import History, Lsn, Position
 from tests import launch
 from tests.conftest import World, until
@@ -72,8 +72,8 @@ def set_aside(world: World, *rows: Mapping[str, str | None]) -> list[Position]:
     return found
 
 
-def order(world: World, positions: list[Position]) -> Order:
-    return Order(world.settings.source, "event_log", "ab" * 16, tuple(positions))
+def order(world: World, positions: list[Position]) -> RetryMessage:
+    return RetryMessage(world.settings.source, "event_log", "ab" * 16, tuple(positions))
 
 
 def test_a_letter_whose_value_was_mended_is_stored_at_its_own_position(running: World) -> None:
@@ -155,7 +155,7 @@ def test_a_value_that_clickhouse_would_change_or_drop_without_a_word_is_refused(
         world.clickhouse.command(f"ALTER TABLE event_log ADD COLUMN {name} Nullable({kind})")
     bad = set_aside(world, *({name: bent} for name, (_, bent, _) in columns.items()))
     words = retry(world.clickhouse, world.outbox, order(world, bad))
-    assert {word.fate for word in words} == {Fate.REFUSED}
+    assert {word.outcome for word in words} == {LetterOutcome.REFUSED}
     for word, (name, (kind, bent, _)) in zip(words, columns.items(), strict=True):
         assert bent in word.why, word
         # Bool and Enum are refused by ClickHouse itself, with a word.
@@ -164,7 +164,7 @@ def test_a_value_that_clickhouse_would_change_or_drop_without_a_word_is_refused(
     world.clickhouse.command("TRUNCATE TABLE event_log_dead_letters")
     good = set_aside(world, {name: fits for name, (_, _, fits) in columns.items()}, dict.fromkeys(columns))
     words = retry(world.clickhouse, world.outbox, order(world, good))
-    assert {word.fate for word in words} == {Fate.RETRIED}, words
+    assert {word.outcome for word in words} == {LetterOutcome.RETRIED}, words
     kept = world.clickhouse.rows(
         f"SELECT {', '.join(f'toString({name})' for name in columns)} FROM event_log ORDER BY id"
     )
@@ -219,7 +219,7 @@ def test_a_row_that_a_crash_left_in_both_tables_is_finished_by_the_next_retry(wo
     mend(world, "2026-01-01 00", "2026-05-01 00")
     world.clickhouse.command("ALTER TABLE event_log MODIFY SETTING non_replicated_deduplication_window = 0")
     words = retry(world.clickhouse, world.outbox, order(world, positions))
-    assert [word.fate for word in words] == [Fate.RETRIED, Fate.RETRIED, Fate.REFUSED]
+    assert [word.outcome for word in words] == [LetterOutcome.RETRIED, LetterOutcome.RETRIED, LetterOutcome.REFUSED]
     assert (world.stored(), letters(world)) == (2, 1)
 
 
@@ -250,9 +250,9 @@ def test_retries_at_the_same_moment_store_each_row_once(world: World) -> None:
 def test_a_retry_passes_the_fence_of_whichever_reader_is_the_newest_and_raises_none(world: World) -> None:
     positions = set_aside(world, {}, {})
     raise_epoch(world.clickhouse, world.stream, History("7", 1), Lsn(0), 1, "me")
-    assert retry(world.clickhouse, world.outbox, order(world, positions[:1]))[0].fate is Fate.RETRIED
+    assert retry(world.clickhouse, world.outbox, order(world, positions[:1]))[0].outcome is LetterOutcome.RETRIED
     raise_epoch(world.clickhouse, world.stream, History("7", 1), Lsn(0), 2, "another")
-    assert retry(world.clickhouse, world.outbox, order(world, positions[1:]))[0].fate is Fate.RETRIED
+    assert retry(world.clickhouse, world.outbox, order(world, positions[1:]))[0].outcome is LetterOutcome.RETRIED
     assert world.ch("SELECT count() FROM event_log_epochs") == 2
 
 

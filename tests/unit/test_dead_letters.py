@@ -17,10 +17,10 @@ from outhaul.cdc_reader.capture.message import POSTGRES_EPOCH_US
 from outhaul.cdc_reader.capture.pg_text import printed, row_json
 from outhaul.cdc_reader.operate.dead_letters import json_text, position_of, to_json
 from outhaul.sink.errors import Exit, FatalError, ForeignMessageError, PoisonError
-from outhaul.sink.letters.dead_letters import in_pieces
+from outhaul.sink.letters.dead_letters import chunks
 from outhaul.sink.letters.restore import Letter, restore, values_of
-from outhaul.sink.letters.retry_message import MAX_POSITIONS, Order
-from outhaul.sink.letters.retry_task import Fate, Word
+from outhaul.sink.letters.retry_message import MAX_POSITIONS, RetryMessage
+from outhaul.sink.letters.retry_task import LetterOutcome, LetterReport
 from outhaul.sink.position import Lsn, Position
 from outhaul.sink.quarantine import DEAD_LETTER_SCHEMA, dead_letter
 from outhaul.sink.timestamps import microseconds
@@ -147,8 +147,8 @@ def test_bytes_come_back_whole_from_the_letters_of_reader_and_sink(text: bytes, 
 
 
 def test_an_order_comes_back_as_it_was_sent() -> None:
-    order = Order("outhaul", "event_log", "ab" * 16, (AT, Position(Lsn(1 << 63), 0)), ("raw",))
-    assert Order.from_json(json.loads(json.dumps(order.to_json())), "outhaul") == order
+    order = RetryMessage("outhaul", "event_log", "ab" * 16, (AT, Position(Lsn(1 << 63), 0)), ("raw",))
+    assert RetryMessage.from_json(json.loads(json.dumps(order.to_json())), "outhaul") == order
 
 
 @pytest.mark.parametrize(
@@ -171,21 +171,21 @@ def test_an_order_comes_back_as_it_was_sent() -> None:
     ],
 )
 def test_an_order_that_is_none_of_ours_is_refused(forged: dict[str, Any]) -> None:
-    data = Order("outhaul", "event_log", "ab" * 16, (AT,)).to_json()
-    assert Order.from_json(data, "outhaul")
+    data = RetryMessage("outhaul", "event_log", "ab" * 16, (AT,)).to_json()
+    assert RetryMessage.from_json(data, "outhaul")
     with pytest.raises(ForeignMessageError):
-        Order.from_json(data | forged, "outhaul")
+        RetryMessage.from_json(data | forged, "outhaul")
     others: list[Any] = [None, [], "x", {}]
     for other in others:
         with pytest.raises(ForeignMessageError):
-            Order.from_json(other, "outhaul")
+            RetryMessage.from_json(other, "outhaul")
 
 
 def test_a_word_on_a_letter_comes_back_and_a_line_that_is_none_is_nothing() -> None:
-    word = Word("0/9#3", Fate.REFUSED, "why")
-    assert Word.from_json(word.to_json().encode()) == word
+    word = LetterReport("0/9#3", LetterOutcome.REFUSED, "why")
+    assert LetterReport.from_json(word.to_json().encode()) == word
     for text in (b"", b"[]", b"{}", b"\xff", b'{"position": "0/9#3", "fate": "lost", "why": ""}', b"[" * 100_000):
-        assert Word.from_json(text) is None
+        assert LetterReport.from_json(text) is None
 
 
 def test_a_position_on_the_command_line_is_as_list_prints_it() -> None:
@@ -198,4 +198,4 @@ def test_a_position_on_the_command_line_is_as_list_prints_it() -> None:
 
 def test_positions_are_cut_into_pieces_in_order() -> None:
     found = [Position(Lsn(1), n) for n in range(7)]
-    assert list(in_pieces(set(found), 3)) == [found[:3], found[3:6], found[6:]]
+    assert list(chunks(set(found), 3)) == [found[:3], found[3:6], found[6:]]

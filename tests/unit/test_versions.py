@@ -14,8 +14,8 @@ from outhaul.cdc_reader.session.reader_state import ReaderState
 from outhaul.sink import lanes, redis_keys
 from outhaul.sink.batch import MESSAGE_VERSION, Batch, Message
 from outhaul.sink.errors import Exit, ForeignMessageError
-from outhaul.sink.letters.retry_message import ORDER_VERSION, Order, places
-from outhaul.sink.letters.retry_task import Fate, Word
+from outhaul.sink.letters.retry_message import RETRY_MESSAGE_VERSION, RetryMessage, run_and_positions
+from outhaul.sink.letters.retry_task import LetterOutcome, LetterReport
 from outhaul.sink.message_version import BatchAddress, OtherVersionError
 from outhaul.sink.position import Lsn, Position
 from outhaul.sink.report import Outcome, Report
@@ -27,7 +27,7 @@ FIRST, LAST = Position(Lsn.parse("16/B374D848"), 0), Position(Lsn.parse("16/B374
 TOKEN, RUN = "0123456789abcdef" * 2, "ab" * 16
 BATCH = Batch("event_log", "event_log_dead_letters", FIRST, LAST, 1024, bytes(240), TOKEN)
 MESSAGE = Message.of(BATCH, source="outhaul", lane="copy", epoch=7, owner="5f1e0c9a7b3d2468", sequence=41, attempt=2)
-ORDER = Order("outhaul", "event_log", RUN, (FIRST, LAST), ("raw",))
+ORDER = RetryMessage("outhaul", "event_log", RUN, (FIRST, LAST), ("raw",))
 PAUSE = Pause(1.5, "ann", "upgrade", 9.0)
 STATE = ReaderState(
     pid=7,
@@ -60,20 +60,20 @@ def golden(name: str) -> Any:
 def test_messages_are_those_of_their_version_to_the_last_field() -> None:
     """Who changes one writes a new version, and the file for it; the files of the others stay."""
     assert MESSAGE.to_json() == golden(f"batch_{MESSAGE_VERSION}")
-    assert ORDER.to_json() == golden(f"retry_message_{ORDER_VERSION}")
+    assert ORDER.to_json() == golden(f"retry_message_{RETRY_MESSAGE_VERSION}")
 
 
 def test_messages_of_the_release_before_are_read() -> None:
     before = golden(f"batch_{MESSAGE_VERSION - 1}")
     assert Message.from_json(before, "event_log") == replace(MESSAGE, version=MESSAGE_VERSION - 1)
-    assert Order.from_json(golden(f"retry_message_{ORDER_VERSION - 1}"), "outhaul", "event_log") == ORDER
+    assert RetryMessage.from_json(golden(f"retry_message_{RETRY_MESSAGE_VERSION - 1}"), "outhaul", "event_log") == ORDER
 
 
 def test_a_field_that_its_version_does_not_have_is_refused() -> None:
     with pytest.raises(ForeignMessageError, match="has unexpected or missing fields"):
         Message.from_json(golden("batch_2") | {"branch": "event_log"}, "event_log")
-    with pytest.raises(ForeignMessageError, match="none of ours"):
-        Order.from_json(golden("retry_message_1") | {"branch": "event_log"}, "outhaul", "event_log")
+    with pytest.raises(ForeignMessageError, match="a malformed message to retry dead letters"):
+        RetryMessage.from_json(golden("retry_message_1") | {"branch": "event_log"}, "outhaul", "event_log")
 
 
 @pytest.mark.parametrize(
@@ -96,26 +96,29 @@ def test_what_has_no_address_of_ours_is_answered_nowhere(change: dict[str, Any])
 
 @pytest.mark.parametrize("version", [None, "3", True, 0, -1, 3.0, 1 << 63])
 def test_what_has_no_version_is_a_stranger_s(version: object) -> None:
-    for read in (lambda data: Message.from_json(data, "event_log"), lambda data: Order.from_json(data, "outhaul")):
+    for read in (
+        lambda data: Message.from_json(data, "event_log"),
+        lambda data: RetryMessage.from_json(data, "outhaul"),
+    ):
         with pytest.raises(ForeignMessageError, match="without a version") as found:
             read({"version": version})
         assert not isinstance(found.value, OtherVersionError)
 
 
 def test_an_order_of_another_version_is_answered_letter_by_letter() -> None:
-    other = ORDER.to_json() | {"version": ORDER_VERSION + 1, "hue": 7}
+    other = ORDER.to_json() | {"version": RETRY_MESSAGE_VERSION + 1, "hue": 7}
     with pytest.raises(OtherVersionError, match="Upgrade the workers"):
-        Order.from_json(other, "outhaul", "event_log")
-    assert places(other, "outhaul") == (RUN, [str(FIRST), str(LAST)])
-    assert places(other, "another") is None
-    assert places(other | {"run": "x"}, "outhaul") is None
-    assert places(other | {"positions": ["x"]}, "outhaul") is None
-    assert places([], "outhaul") is None
+        RetryMessage.from_json(other, "outhaul", "event_log")
+    assert run_and_positions(other, "outhaul") == (RUN, [str(FIRST), str(LAST)])
+    assert run_and_positions(other, "another") is None
+    assert run_and_positions(other | {"run": "x"}, "outhaul") is None
+    assert run_and_positions(other | {"positions": ["x"]}, "outhaul") is None
+    assert run_and_positions([], "outhaul") is None
 
 
 def test_answers_are_as_readers_of_the_release_before_read_them() -> None:
     """Fields may come; none may go, change its name, or mean something else."""
-    for ours, name in ((REPORT, "report"), (Word(str(FIRST), Fate.REFUSED, "why"), "letter_fate")):
+    for ours, name in ((REPORT, "report"), (LetterReport(str(FIRST), LetterOutcome.REFUSED, "why"), "letter_fate")):
         written, recorded = json.loads(ours.to_json()), golden(name)
         assert written | recorded == written
     assert Report.from_json(json.dumps(golden("report") | {"hue": 7})) == REPORT
@@ -152,7 +155,10 @@ def test_the_changelog_says_first_what_an_upgrade_to_the_newest_release_takes() 
     table = newest.partition("### Upgrading\n")[2].partition("\n### ")[0]
     for row in (
         f"| batch messages | version {MESSAGE_VERSION} | workers read {MESSAGE_VERSION - 1} and {MESSAGE_VERSION} |",
-        f"| orders to retry dead letters | version {ORDER_VERSION} | workers read {ORDER_VERSION - 1} and ",
+        (
+            f"| messages to retry dead letters | version {RETRY_MESSAGE_VERSION} "
+            f"| workers read {RETRY_MESSAGE_VERSION - 1} and {RETRY_MESSAGE_VERSION} |"
+        ),
         f"| Postgres schema | {schema_number('postgres')} |",
         f"| ClickHouse schema | {schema_number('clickhouse')} |",
     ):

@@ -6,9 +6,9 @@ from dataclasses import asdict
 from typing import Any
 
 from outhaul.sink.batch import MESSAGE_VERSION, Message
-from outhaul.sink.letters.retry_message import ORDER_VERSION, Order
+from outhaul.sink.letters.retry_message import RETRY_MESSAGE_VERSION, RetryMessage
 
-_order = Order.to_json
+_order = RetryMessage.to_json
 
 
 def _message_json(self: Message) -> dict[str, Any]:
@@ -17,11 +17,11 @@ def _message_json(self: Message) -> dict[str, Any]:
     return data
 
 
-def _order_json(self: Order) -> dict[str, Any]:
-    data = _order(self) | {"version": ORDER_VERSION - 1}
+def _order_json(self: RetryMessage) -> dict[str, Any]:
+    data = _order(self) | {"version": RETRY_MESSAGE_VERSION - 1}
     del data["branch"]
     return data
 
 
 Message.to_json = _message_json  # type: ignore[method-assign]
-Order.to_json = _order_json  # type: ignore[method-assign]
+RetryMessage.to_json = _order_json  # type: ignore[method-assign]
