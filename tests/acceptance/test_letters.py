@@ -278,7 +278,7 @@ def test_a_letter_leaves_only_when_inserts_that_may_not_have_seen_its_row_have_e
     thread.start()
     count = f"SELECT count() FROM system.processes WHERE Settings['log_comment'] = '{mark}' AND query LIKE '%sleep%'"
     until(lambda: world.ch(count), what="the older insert runs")
-    retrying = threading.Thread(target=retry, args=(world.clickhouse, world.settings, order(world, positions)))
+    retrying = threading.Thread(target=retry, args=(world.clickhouse, world.outbox, order(world, positions)))
     retrying.start()
     looking = ClickHouse(world.env["OUTHAUL_CLICKHOUSE_URL"], timeout_s=30)
 
