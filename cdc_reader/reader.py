@@ -24,7 +24,13 @@ from prometheus_client import REGISTRY
 from outhaul.cdc_reader import metrics
 from outhaul.cdc_reader.capture.columns import UnsupportedBinary
 from outhaul.cdc_reader.capture.dispatch import Dispatcher
-from outhaul.cdc_reader.postgres.connect import check_may_stream, check_stream, connect_stream, open_stream, renamed
+from outhaul.cdc_reader.postgres.connect import (
+    check_may_stream,
+    check_stream,
+    connect_stream,
+    name_stream_dsn,
+    open_stream,
+)
 from outhaul.cdc_reader.postgres.errors import SlotHeldError
 from outhaul.cdc_reader.postgres.preflight import Server, check_clickhouse, check_postgres, check_redis, check_slot
 from outhaul.cdc_reader.postgres.slot_view import slot_facts
@@ -153,7 +159,7 @@ def _stream(session: Session, stopping: Callable[[], bool], watch: TimelineWatch
     try:
         session.run(stopping)
     except PipelineError as error:
-        raise renamed(error, session.stream.settings) from None
+        raise name_stream_dsn(error, session.stream.settings) from None
     finally:
         watch.end()
         session.tools.link.close()

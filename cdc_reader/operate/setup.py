@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, LiteralString
 
 from outhaul.cdc_reader.outbox.heal_due import note_due
-from outhaul.cdc_reader.postgres.connect import check_stream, connect_primary, connect_stream, is_elsewhere
+from outhaul.cdc_reader.postgres.connect import check_stream, connect_primary, connect_stream, has_stream_dsn
 from outhaul.cdc_reader.postgres.errors import LockedError, NotAllowedError, SlowError
 from outhaul.cdc_reader.postgres.preflight import Server, check_server, check_shards
 from outhaul.cdc_reader.postgres.slot_view import slot_facts
@@ -94,14 +94,14 @@ def apply_postgres(settings: Settings, tell: Callable[[str], None], *, without_s
         check_stream(settings, Server(0))
         conn.on_notice(tell)
         for name, text in postgres_ddl(settings):
-            if name == _SLOT and (without_slots or is_elsewhere(settings)):
+            if name == _SLOT and (without_slots or has_stream_dsn(settings)):
                 continue
             try:
                 conn.execute(text)
             except PipelineError as error:
                 raise _refused(error, name) from error
             tell(name)
-    if is_elsewhere(settings) and not without_slots:
+    if has_stream_dsn(settings) and not without_slots:
         _create_slots(settings, tell)
 
 

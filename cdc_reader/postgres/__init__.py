@@ -1,1 +1,1 @@
-"""Everything that is Postgres' own: connections, errors, the slot and its stream, timelines, the checks at start."""
+"""Everything about Postgres: connections, errors, the slot and its stream, timelines, and the checks at start."""

@@ -1,7 +1,7 @@
-"""Settings -> the server that has the slot: the primary, or a standby that decodes in its place.
+"""Settings -> a connection to the server that has the slot: the primary, or a standby that decodes in its place.
 
-Edge: Postgres. A standby writes nothing, so marks in the log, the locks of copies and DDL stay with the primary, and
-what is about the slot comes here. LSNs mean the same on both.
+Edge: Postgres. A standby cannot write, so marks in the WAL, the locks of copies, and DDL go to the primary. Statements
+about the slot go to the server of the slot. An LSN has the same meaning on both.
 
 Source: https://www.postgresql.org/docs/current/logicaldecoding-explanation.html#LOGICALDECODING-REPLICATION-SLOTS
 """
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from outhaul.cdc_reader.postgres.query import Connection
     from outhaul.sink.settings import Settings, Stream
 
-# What a standby has replayed is what it decodes; pg_current_wal_lsn() is an error there.
+# A standby decodes what it has replayed; pg_current_wal_lsn() raises an error there.
 END_OF_LOG: LiteralString = "CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END"
 
 _DECODES_SINCE = 160000
@@ -29,13 +29,13 @@ _PRIMARYS, _STREAMS = "OUTHAUL_POSTGRES_DSN", "OUTHAUL_STREAM_DSN"
 _SYSTEM: LiteralString = "SELECT system_identifier::text FROM pg_control_system()"
 
 
-def is_elsewhere(settings: Settings) -> bool:
-    """Tell whether the slot has an address of its own; it may lead to the primary all the same."""
+def has_stream_dsn(settings: Settings) -> bool:
+    """Tell whether the slot's server has its own setting; that setting may still lead to the primary."""
     return bool(settings.stream_dsn.get_secret_value())
 
 
 def connect_primary(settings: Settings, **extra: str) -> Connection:
-    """Open an ordinary connection to the primary; `extra` as of `connect`.
+    """Open an ordinary connection to the primary; `extra` are parameters of `connect`.
 
     Raises:
         PipelineError: no answer, or the login is refused.
@@ -44,19 +44,19 @@ def connect_primary(settings: Settings, **extra: str) -> Connection:
 
 
 def connect_stream(settings: Settings, **extra: str) -> Connection:
-    """Open an ordinary connection to the server that has the slot; `extra` as of `connect`.
+    """Open an ordinary connection to the server that has the slot; `extra` are parameters of `connect`.
 
     Raises:
-        PipelineError: no answer, or the login is refused; it names the setting that leads there.
+        PipelineError: no answer, or the login is refused; the error names the setting of that server.
     """
     try:
         return connect(settings.slot_dsn, **extra)
     except PipelineError as error:
-        raise renamed(error, settings) from None
+        raise name_stream_dsn(error, settings) from None
 
 
 def open_stream(stream: Stream, **extra: str) -> Link:
-    """Open a connection for replication to it; `extra` as of `connect`.
+    """Open a replication connection to the server that has the slot; `extra` are parameters of `connect`.
 
     Raises:
         PipelineError: no answer, or the login is refused.
@@ -64,17 +64,17 @@ def open_stream(stream: Stream, **extra: str) -> Link:
     try:
         return open_link(stream.settings.slot_dsn, stream.slot, stream.publication, **extra)
     except PipelineError as error:
-        raise renamed(error, stream.settings) from None
+        raise name_stream_dsn(error, stream.settings) from None
 
 
 def check_stream(settings: Settings, primary: Server) -> Server:
-    """Check the server that has the slot; return what later stages need to know of it, `primary` where it is that one.
+    """Check the server that has the slot; return its facts, or `primary` if it is the primary.
 
     Raises:
-        FatalError: it cannot decode, or is of another cluster than the primary.
+        FatalError: it cannot decode, or belongs to another cluster than the primary.
         PipelineError: a server refuses or does not answer.
     """
-    if not is_elsewhere(settings):
+    if not has_stream_dsn(settings):
         return primary
     check_one_host(settings)
     with connect_primary(settings) as ours, connect_stream(settings) as conn:
@@ -85,32 +85,32 @@ def check_stream(settings: Settings, primary: Server) -> Server:
 
 
 def check_one_host(settings: Settings) -> None:
-    """Check that the address is one server's: each has a slot of its own, with a position of its own.
+    """Check that the setting names one server: each server has its own slot, with its own position.
 
     Raises:
-        FatalError: it names several, or is malformed.
+        FatalError: it names several servers, or is malformed.
     """
     try:
         host = parameters(settings.slot_dsn).get("host", "")
     except PipelineError as error:
-        raise renamed(error, settings) from None
-    if is_elsewhere(settings) and "," in host:
+        raise name_stream_dsn(error, settings) from None
+    if has_stream_dsn(settings) and "," in host:
         raise FatalError(
-            f"{_STREAMS} names several servers ({host}), and each has slots of its own",
-            todo=f"Name the one that has the slot; {_PRIMARYS} may name all of them",
+            f"{_STREAMS} names several servers ({host}), but each server has its own slots",
+            todo=f"Name only the server that has the slot; {_PRIMARYS} may name all of them",
             exit_code=Exit.SETTINGS,
         )
 
 
 def check_may_stream(conn: Connection, settings: Settings) -> None:
-    """Check that a slot may be had there: on the primary, or on a standby that was named on purpose and can decode.
+    """Check that the server may have the slot: it is the primary, or a standby that OUTHAUL_STREAM_DSN names.
 
     Raises:
-        TransientError: it is a standby, and nobody named one to stream from; it may be promoted soon.
-        FatalError: it is too old to decode.
+        TransientError: it is a standby, and OUTHAUL_STREAM_DSN is not set; it may be promoted soon.
+        FatalError: the standby is too old to decode.
         PipelineError: Postgres refuses or does not answer.
     """
-    if not is_elsewhere(settings):
+    if not has_stream_dsn(settings):
         check_primary(conn)
         return
     check_standby_version(conn.version, is_standby=is_standby(conn))
@@ -120,7 +120,7 @@ def check_standby_version(number: int, *, is_standby: bool) -> None:
     """Check `server_version_num` of a server that may be a standby.
 
     Raises:
-        FatalError: it is one that cannot decode.
+        FatalError: it is a standby that cannot decode.
     """
     if is_standby and number < _DECODES_SINCE:
         raise FatalError(
@@ -131,22 +131,22 @@ def check_standby_version(number: int, *, is_standby: bool) -> None:
 
 
 def check_same_cluster(primary: str | None, stream: str | None) -> None:
-    """Compare system identifiers.
+    """Compare the system identifiers of both servers.
 
     Raises:
         FatalError: the two settings lead to different clusters.
     """
     if primary != stream:
         raise FatalError(
-            f"{_STREAMS} leads to another cluster (system {stream}) than {_PRIMARYS} (system {primary}): its log "
+            f"{_STREAMS} leads to another cluster (system {stream}) than {_PRIMARYS} (system {primary}): its WAL "
             "does not have the events of this outbox",
-            todo=f"Let {_STREAMS} lead to a standby of that primary, or to the primary itself",
+            todo=f"Set {_STREAMS} to a standby of that primary, or to the primary itself",
             exit_code=Exit.SETTINGS,
         )
 
 
 def end_of_log(conn: Connection) -> Lsn:
-    """Return where the log of a server ends; that of a standby, where what it has replayed does.
+    """Return the end of a server's WAL; on a standby, the end of what it has replayed.
 
     Raises:
         PipelineError: Postgres refuses or does not answer.
@@ -155,22 +155,22 @@ def end_of_log(conn: Connection) -> Lsn:
 
 
 def end_of_primary(settings: Settings, **extra: str) -> Lsn | None:
-    """Return where the primary's log ends, which a standby may not have yet; None where it has the slot itself.
+    """Return the end of the primary's WAL if another server may have the slot; None if the primary has it.
 
     `extra` are parameters of `connect`.
 
     Raises:
         PipelineError: the primary refuses or does not answer.
     """
-    if not is_elsewhere(settings):
+    if not has_stream_dsn(settings):
         return None
     with connect_primary(settings, **extra) as conn:
         return end_of_log(conn)
 
 
-def renamed(error: PipelineError, settings: Settings) -> PipelineError:
-    """Return an error with the setting that leads to the slot, where it names the primary's."""
-    if not is_elsewhere(settings) or _PRIMARYS not in str(error):
+def name_stream_dsn(error: PipelineError, settings: Settings) -> PipelineError:
+    """Return the error with OUTHAUL_STREAM_DSN in place of the primary's setting, if that is the one in use."""
+    if not has_stream_dsn(settings) or _PRIMARYS not in str(error):
         return error
     message, todo = (text.replace(_PRIMARYS, _STREAMS) for text in (error.message, error.todo))
     return type(error)(message, code=error.code, todo=todo, exit_code=error.exit_code)

@@ -1,6 +1,6 @@
-"""SQLSTATE of Postgres -> which kind of error it is, and what the operator can do.
+"""SQLSTATE of Postgres -> the kind of the error, and what the operator can do.
 
-Pure. As for ClickHouse: a code that nobody classified is fatal, and no answer at all is transient.
+Pure. As for ClickHouse, an unclassified code is fatal, and a missing answer is transient.
 
 Source: https://www.postgresql.org/docs/current/errcodes-appendix.html
 """
@@ -18,7 +18,7 @@ from outhaul.sink.errors import Exit, FatalError, PipelineError, TransientError
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
 
-MAKE_ANEW = "Make it anew: `outhaul slot reset --recreate`; what it skips is copied from the outbox"
+RECREATE = "Create it again: `outhaul slot reset --recreate` copies the skipped events from the outbox"
 
 _NO_PRIVILEGE = "42501"
 _LOGIN = {"28000", "28P01", "3D000"}
@@ -26,11 +26,11 @@ _LOCKED = {"55P03", "40P01"}
 _CANCELLED = "57014"
 _NO_TABLE = {"3F000", "42P01"}
 
-# By class: connection, resources, operator intervention (shutdown, crash), system errors, serialisation.
+# Classes: connection, resources, operator intervention (shutdown, crash), system errors, serialisation.
 _TRANSIENT_CLASSES = {"08", "53", "57", "58", "40"}
 
-# libpq has neither code nor class for these, and says them in its own words, whatever the server's language is: of
-# certificates and keys, ours or theirs, and of a server without TLS. What else breaks a connection is the network's.
+# Errors of TLS have no code. Their text is from libpq, in English whatever the server's language is: about certificates
+# and keys of either side, and about a server without TLS. Any other error without a code is an error of the network.
 _TLS_REFUSED = re.compile(
     r"certificate|private (SSL )?key|does not support SSL|SSL error: (ssl|tls)v\w* alert|wrong version number",
     re.IGNORECASE,
@@ -43,25 +43,25 @@ class SlotHeldError(TransientError):
 
 
 class LockedError(TransientError):
-    """Another session keeps a lock; the statement changed nothing."""
+    """Another session has the lock; the statement changed nothing."""
 
 
 class SlowError(TransientError):
-    """A statement took longer than it may, and changed nothing."""
+    """A statement exceeded its timeout, and changed nothing."""
 
 
 class NotAllowedError(FatalError):
-    """The role lacks a right."""
+    """The role lacks a privilege."""
 
 
 def error_of(sqlstate: str | None, message: str, *, slot: str = "", publication: str = "") -> PipelineError:
     """Return the error of the right kind.
 
     Args:
-        sqlstate: five characters; None when there was no answer.
-        message: Postgres' text, first line is kept.
-        slot: the slot that the statement is about, if it is about one.
-        publication: the publication that is streamed through the slot, once the stream has begun.
+        sqlstate: five characters; None without an answer.
+        message: Postgres' text; its first line is used.
+        slot: the slot that the statement uses, if it uses one.
+        publication: the publication that is streamed through the slot, if the stream has begun.
     """
     text = next(iter(message.strip().splitlines()), "no answer")
     if sqlstate is None:
@@ -76,7 +76,7 @@ def error_of(sqlstate: str | None, message: str, *, slot: str = "", publication:
         )
     if sqlstate in _LOCKED:
         return LockedError(
-            f"Postgres: {text}", todo="Another session keeps the lock (pg_locks); try again when that has ended"
+            f"Postgres: {text}", todo="Another session has the lock (pg_locks); try again when that session has ended"
         )
     if sqlstate == _CANCELLED:
         return SlowError(f"Postgres: {text}", exit_code=Exit.POSTGRES_UNREACHABLE)
@@ -85,18 +85,18 @@ def error_of(sqlstate: str | None, message: str, *, slot: str = "", publication:
     if sqlstate == _NO_PRIVILEGE:
         return NotAllowedError(
             f"Postgres: {text}",
-            todo="Give the reader's role what it lacks: ALTER ROLE ... REPLICATION; GRANT outhaul_reader TO ...",
+            todo="Grant the reader's role what it lacks: ALTER ROLE ... REPLICATION; GRANT outhaul_reader TO ...",
             exit_code=Exit.ROLE,
         )
     if sqlstate in _NO_TABLE:
         return FatalError(
             f"Postgres: {text}",
-            todo="Name the outbox in OUTHAUL_TABLE as schema.table; `outhaul setup` creates a table, but no schema",
+            todo="Set OUTHAUL_TABLE to the outbox as schema.table; `outhaul setup` creates a table, but not a schema",
             exit_code=Exit.TABLE_MISSING,
         )
     return FatalError(
         f"Postgres ({sqlstate}): {text}",
-        todo="The slot is kept; mend what the message names",
+        todo="The slot is kept; fix the cause that the message names",
         exit_code=Exit.STREAM_BROKEN,
     )
 
@@ -116,14 +116,14 @@ def _of_slot(sqlstate: str, text: str, slot: str, publication: str) -> PipelineE
         case "55006":
             return SlotHeldError(
                 f"slot {slot!r} is held by another session: {text}",
-                todo="Another reader runs; stop it, or let this one wait as its standby",
+                todo="Another reader runs; stop it, or let this one wait as a standby reader",
                 exit_code=Exit.SLOT_HELD,
             )
         case "42704" if publication:
             return FatalError(
                 f"Postgres: {text}",
                 todo=f"Publication {publication!r} must be older than slot {slot!r}: create it with `outhaul setup`; "
-                "if the slot is older, it has to be made anew",
+                "if the slot is older, create the slot again",
                 exit_code=Exit.PUBLICATION_MISSING,
             )
         case "42704":
@@ -134,7 +134,7 @@ def _of_slot(sqlstate: str, text: str, slot: str, publication: str) -> PipelineE
 
 
 def result_error(result: PGresult, *, slot: str = "", publication: str = "") -> PipelineError:
-    """Return the error of a command that the server refused; names as of `error_of`."""
+    """Return the error of a command that the server refused; the names are those of `error_of`."""
     state = result.error_field(DiagnosticField.SQLSTATE)
     return error_of(state.decode() if state else None, result.get_error_message(), slot=slot, publication=publication)
 
@@ -143,16 +143,16 @@ def slot_missing(slot: str) -> FatalError:
     """Return the error for a slot that does not exist."""
     return FatalError(
         f"slot {slot!r} does not exist",
-        todo="Create it with `outhaul slot reset --recreate`: what it missed is copied from the outbox. On a database "
-        "that outhaul has never seen: `outhaul setup`",
+        todo="Create it with `outhaul slot reset --recreate`: it copies the missed events from the outbox. On a "
+        "database that outhaul has never used: `outhaul setup`",
         exit_code=Exit.SLOT_MISSING,
     )
 
 
 def slot_unusable(slot: str, why: str, todo: str = "") -> FatalError:
-    """Return the error for a slot that cannot be streamed from; `todo` where it takes more than making it anew."""
+    """Return the error for a slot that cannot be streamed from; `todo` if creating it again is not enough."""
     return FatalError(
         f"slot {slot!r} cannot be streamed from: {why}",
-        todo=todo or f"{MAKE_ANEW}. Or name another one in OUTHAUL_SLOT",
+        todo=todo or f"{RECREATE}. Or set OUTHAUL_SLOT to another slot",
         exit_code=Exit.SLOT_UNUSABLE,
     )

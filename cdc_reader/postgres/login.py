@@ -1,8 +1,8 @@
-"""A DSN -> the parameters of a connection; a connection that failed -> an error of ours.
+"""A DSN -> the parameters of a connection; a failed connection -> a PipelineError.
 
-Edge: libpq. libpq keeps no SQLSTATE of a connection that the server refused, and the server's words are in the
-language of the server. libpq writes the code in place of the words if it is told so before the server answers, so this
-file connects a second time. psycopg has no method for that; the function of libpq is called directly.
+Edge: libpq. libpq keeps no SQLSTATE of a connection that the server refused, and the text of the error is in the
+server's language. If its verbosity is set before the server answers, libpq writes the code in place of the text. So
+this file connects a second time. psycopg has no method for that: libpq's function is called directly.
 
 Source: https://www.postgresql.org/docs/current/libpq-control.html#LIBPQ-PQSETERRORVERBOSITY
 """
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
     from outhaul.sink.errors import PipelineError
 
-# Text tuples must read the same whatever the role's or the database's settings are.
+# Text tuples must have the same form whatever the settings of the role and the database are.
 _SESSION = "-c datestyle=ISO -c timezone=UTC -c intervalstyle=iso_8601 -c bytea_output=hex -c extra_float_digits=1"
 
-# A peer that vanished without a word is noticed by the kernel in about half a minute, also while nothing is read.
+# With these, the kernel notices within about half a minute that the peer is gone, also while nothing is read.
 _DEFAULTS: dict[str, str | int] = {
     "application_name": "outhaul",
     "connect_timeout": 10,
@@ -43,9 +43,9 @@ _DEFAULTS: dict[str, str | int] = {
 }
 
 _VERBOSITY_SQLSTATE = 3
-# Where a DSN says to wait for ever, in seconds.
+# Timeout of the second connection, in seconds, if the DSN's connect_timeout is 0 (no limit).
 _WAIT_S = 10
-# How libpq prints an error of the server, in whatever language: the severity, two spaces, then the words or the code.
+# How libpq prints an error of the server in any language: the severity, two spaces, then the text or the code.
 _FROM_SERVER = re.compile(r": {2}\S")
 _CODE = re.compile(r": {2}([0-9A-Z]{5})$", re.MULTILINE)
 
@@ -55,19 +55,19 @@ _PROTOCOL_VIOLATION, _NO_PRIVILEGE, _LOGIN = "08P01", "42501", "28000"
 
 
 def conninfo(dsn: str, **extra: str) -> str:
-    """Return the DSN with our defaults beneath and `extra` above it.
+    """Return the DSN with outhaul's defaults for missing parameters, and with `extra` in place of its own.
 
     Raises:
         PipelineError: the DSN is malformed.
     """
     given = parameters(dsn)
     options = f"{_SESSION} {given.get('options') or ''}".strip()
-    ours = {"options": options, "client_encoding": "UTF8"}
-    return make_conninfo("", **{**_DEFAULTS, **given, **extra, **ours})
+    fixed = {"options": options, "client_encoding": "UTF8"}
+    return make_conninfo("", **{**_DEFAULTS, **given, **extra, **fixed})
 
 
 def parameters(dsn: str) -> dict[str, str]:
-    """Return the parameters that a DSN names.
+    """Return the parameters of a DSN.
 
     Raises:
         PipelineError: the DSN is malformed.
@@ -79,7 +79,7 @@ def parameters(dsn: str) -> dict[str, str]:
 
 
 def connect_replication(dsn: str, **extra: str) -> PGconn:
-    """Connect for the replication protocol; `extra` as of `conninfo`.
+    """Connect for the replication protocol; `extra` are parameters of `conninfo`.
 
     Raises:
         PipelineError: no answer, or the login is refused.
@@ -94,11 +94,11 @@ def connect_replication(dsn: str, **extra: str) -> PGconn:
 
 
 def login_error(address: str, text: str) -> PipelineError:
-    """Return what a connection that failed means.
+    """Return the error for a failed connection.
 
     Args:
         address: the parameters, as `conninfo` returns them.
-        text: libpq's.
+        text: the error text of libpq.
     """
     if not _FROM_SERVER.search(text):
         return error_of(None, text)
@@ -107,8 +107,8 @@ def login_error(address: str, text: str) -> PipelineError:
         return TransientError(f"Postgres refused the connection: {text}", exit_code=Exit.POSTGRES_UNREACHABLE)
     if state == _PROTOCOL_VIOLATION:
         return FatalError(
-            f"Postgres, or a pooler in front of it, does not understand the connection: {text}",
-            todo="Let OUTHAUL_POSTGRES_DSN lead to Postgres itself: outhaul does not work through a pooler",
+            f"Postgres, or a pooler in front of it, does not accept the connection: {text}",
+            todo="Set OUTHAUL_POSTGRES_DSN to Postgres itself: outhaul does not work through a pooler",
             exit_code=Exit.POSTGRES_LOGIN,
         )
     is_known = state[:2] in _NOT_NOW or state == _NO_PRIVILEGE
@@ -116,7 +116,7 @@ def login_error(address: str, text: str) -> PipelineError:
 
 
 def _ask_for_code(address: str) -> str | None:
-    """Connect again; return the code of the refusal, None if there is none this time."""
+    """Connect again; return the code of the refusal, or None if this connection is not refused."""
     pgconn = pq.PGconn.connect_start(address.encode())
     deadline = time.monotonic() + (int(parameters(address)["connect_timeout"]) or _WAIT_S)
     try:
@@ -138,5 +138,5 @@ def _libpq() -> ctypes.CDLL:
     if pq.__impl__ == "python":
         found: ctypes.CDLL = sys.modules["psycopg.pq._pq_ctypes"].pq
         return found
-    # A symbol is looked up in the libraries that a library is linked with, too.
+    # A symbol is also searched in the libraries that psycopg's own library is linked with.
     return ctypes.CDLL(sys.modules[pq.PGconn.__module__].__file__)

@@ -1,7 +1,7 @@
-"""Settings -> proof that the three servers are as they must be, or the first thing that is not.
+"""Settings -> nothing if the three servers are set up correctly, else the error of the first check that fails.
 
-Edge: Postgres by an ordinary connection, Redis and ClickHouse by their own edges. Each check that fails says what to
-do and has an exit code of its own; none changes anything but one key in Redis that expires.
+Edge: Postgres by an ordinary connection; Redis and ClickHouse by their own edges. Each failed check says what to do and
+has its own exit code. No check changes anything, except for one key in Redis that expires.
 
 Source: https://www.postgresql.org/docs/current/logical-replication-config.html
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from outhaul.sink.settings import Settings, Stream
 
 _OLDEST_VERSION = 140000
-# Row filters came then, without which a stream has no shards.
+# The first version with row filters, which shards need.
 _OLDEST_WITH_SHARDS = 150000
 _PRINTED = re.compile(r"::\w+|[()\s]")
 
@@ -36,7 +36,7 @@ _SERVER: LiteralString = """
            current_database() AS database, rolreplication OR rolsuper AS may_replicate, rolname
     FROM pg_roles WHERE rolname = current_user"""
 
-# By names: a cast to regclass would be tried for tables in schemas that a plain role may not look into.
+# Compared by name: a cast to regclass would fail for published tables in schemas that the role may not use.
 PUBLICATION: LiteralString = """
     WITH wanted AS (
         SELECT name, nspname AS schemaname, relname AS tablename
@@ -57,7 +57,7 @@ PUBLICATION: LiteralString = """
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """What later stages need to know of Postgres; the timeout is 0 when there is none."""
+    """Settings of Postgres that later stages need; the timeout is in seconds, 0 if it is off."""
 
     wal_sender_timeout_s: float
 
@@ -66,7 +66,7 @@ def check_postgres(stream: Stream) -> Server:
     """Check version, settings, role, table and publication.
 
     Raises:
-        PipelineError: the first of them that is not as it must be.
+        PipelineError: a check has failed; the error is that of the first one.
     """
     names = {"tables": [outbox.sql_table for outbox in stream.settings.outboxes()], "publication": stream.publication}
     with connect(stream.settings.postgres_dsn.get_secret_value()) as conn:
@@ -80,7 +80,7 @@ def check_postgres(stream: Stream) -> Server:
         if not found["is_there"]:
             raise FatalError(
                 f"Postgres has no table {outbox.table}",
-                todo="Create it with `outhaul setup`, or name yours in OUTHAUL_TABLE as schema.table",
+                todo="Create it with `outhaul setup`, or set OUTHAUL_TABLE to your table as schema.table",
                 exit_code=Exit.TABLE_MISSING,
             )
     check_publication(stream, publication)
@@ -88,7 +88,7 @@ def check_postgres(stream: Stream) -> Server:
 
 
 def check_server(conn: Connection) -> dict[str, Any]:
-    """Check version, wal_level and role; return what the server says of itself.
+    """Check that the server is a primary, its version, wal_level and role; return the settings read.
 
     Raises:
         FatalError: logical replication is not possible.
@@ -98,7 +98,7 @@ def check_server(conn: Connection) -> dict[str, Any]:
 
 
 def check_decodes(conn: Connection) -> dict[str, Any]:
-    """As `check_server`, of a server that may be a standby.
+    """Check version, wal_level and role of a server that may be a standby; return the settings read.
 
     Raises:
         FatalError: logical replication is not possible.
@@ -120,18 +120,18 @@ def is_standby(conn: Connection) -> bool:
 
 
 def check_primary(conn: Connection) -> None:
-    """Check that the server is no standby; one that is may be promoted soon.
+    """Check that the server is not a standby.
 
     Raises:
-        TransientError: it is one.
+        TransientError: it is a standby, which may be promoted soon.
         PipelineError: Postgres refuses or does not answer.
     """
     if is_standby(conn):
         raise TransientError(
-            f"Postgres at {conn.info.host}:{conn.info.port} is a standby, and outhaul writes its marks to the primary",
-            todo="Point OUTHAUL_POSTGRES_DSN at the primary, or name all servers there, as in "
-            "postgresql://...@one,two/db?target_session_attrs=read-write. To stream from a standby, name that in "
-            "OUTHAUL_STREAM_DSN",
+            f"Postgres at {conn.info.host}:{conn.info.port} is a standby, but outhaul writes its marks to the primary",
+            todo="Set OUTHAUL_POSTGRES_DSN to the primary, or to all servers, as in "
+            "postgresql://...@one,two/db?target_session_attrs=read-write. To stream from a standby, set "
+            "OUTHAUL_STREAM_DSN to it",
             exit_code=Exit.POSTGRES_UNREACHABLE,
         )
 
@@ -140,7 +140,7 @@ def check_version(number: int) -> None:
     """Check `server_version_num`.
 
     Raises:
-        FatalError: it is too old.
+        FatalError: the server is too old.
     """
     if number < _OLDEST_VERSION:
         raise FatalError(
@@ -151,7 +151,7 @@ def check_version(number: int) -> None:
 
 
 def check_shards(settings: Settings, version: int) -> None:
-    """Check that the server, by its `server_version_num`, can divide a stream.
+    """Check that the server's version (`server_version_num`) can divide a stream into shards.
 
     Raises:
         FatalError: it cannot.
@@ -165,24 +165,24 @@ def check_shards(settings: Settings, version: int) -> None:
 
 
 def check_wal_level(level: str) -> None:
-    """Check that the WAL has what logical replication needs.
+    """Check that wal_level is `logical`.
 
     Raises:
-        FatalError: it has not.
+        FatalError: it is not.
     """
     if level != "logical":
         raise FatalError(
-            f"Postgres runs with wal_level = {level}, which keeps too little for logical replication",
+            f"Postgres runs with wal_level = {level}, which is not enough for logical replication",
             todo="ALTER SYSTEM SET wal_level = 'logical', then restart Postgres",
             exit_code=Exit.WAL_LEVEL,
         )
 
 
 def check_role(name: str, *, may_replicate: bool) -> None:
-    """Check the role's attributes.
+    """Check that the role may replicate.
 
     Raises:
-        FatalError: it may not replicate.
+        FatalError: it may not.
     """
     if not may_replicate:
         raise FatalError(
@@ -193,49 +193,49 @@ def check_role(name: str, *, may_replicate: bool) -> None:
 
 
 def check_publication(stream: Stream, publication: dict[str, Any] | None) -> None:
-    """Check a row of `PUBLICATION`.
+    """Check a row of `PUBLICATION`, None if the publication does not exist.
 
     Raises:
-        FatalError: there is none, or the reader would not get the inserts of each outbox, and those alone.
+        FatalError: the publication does not exist, or does not publish exactly the inserts of each outbox.
     """
     name = stream.publication
     tables = ", ".join(outbox.table for outbox in stream.settings.outboxes())
     if publication is None:
         problem, todo = f"publication {name!r} does not exist", "Create it with `outhaul setup`"
     elif not publication["via_root"]:
-        # Asked first: such a publication does not list the table itself, though it holds it.
+        # Checked first: such a publication has the table, but lists only its partitions.
         problem = f"publication {name!r} would publish the partitions of {tables}, not the table"
         todo = f"ALTER PUBLICATION {name} SET (publish_via_partition_root = true)"
     elif publication["lacking"]:
         lacking = ", ".join(publication["lacking"])
-        problem, todo = f"publication {name!r} does not hold {lacking}", f"ALTER PUBLICATION {name} ADD TABLE {lacking}"
+        problem, todo = f"publication {name!r} does not have {lacking}", f"ALTER PUBLICATION {name} ADD TABLE {lacking}"
     elif stream.row_condition and not all(_is_filter(stream, found) for found in publication["filters"]):
-        problem = f"publication {name!r} has not the row filter of its shard: {', '.join(publication['filters'])}"
-        todo = f"Make it anew: DROP PUBLICATION {name}; then `outhaul setup`"
+        problem = f"publication {name!r} has another row filter than its shard: {', '.join(publication['filters'])}"
+        todo = f"Create it again: DROP PUBLICATION {name}; then `outhaul setup`"
     elif not publication["pubinsert"]:
         problem, todo = (
             f"publication {name!r} publishes no inserts",
             f"ALTER PUBLICATION {name} SET (publish = 'insert')",
         )
     elif publication["others"]:
-        problem = f"publication {name!r} holds tables that nobody asked to capture: {', '.join(publication['others'])}"
+        problem = f"publication {name!r} has tables that outhaul does not capture: {', '.join(publication['others'])}"
         others = ", ".join(publication["others"])
-        todo = f"ALTER PUBLICATION {name} DROP TABLE {others}, or use a publication of outhaul's own"
+        todo = f"ALTER PUBLICATION {name} DROP TABLE {others}, or use a separate publication for outhaul"
     else:
         return
     raise FatalError(problem, todo=todo, exit_code=Exit.PUBLICATION_MISSING)
 
 
 def _is_filter(stream: Stream, found: str) -> bool:
-    """Tell whether Postgres has a shard's condition there, which it prints with casts and parentheses of its own."""
+    """Tell whether a row filter is the shard's condition; Postgres adds casts and parentheses when it prints it."""
     return _PRINTED.sub("", found) == _PRINTED.sub("", stream.row_condition)
 
 
 def check_slot(conn: Connection, stream: Stream) -> None:
-    """Check that the slot is there, ours, and can be streamed from.
+    """Check that the slot exists and can be streamed from.
 
     Raises:
-        FatalError: it is not.
+        FatalError: it does not exist, or cannot.
         PipelineError: Postgres refuses or does not answer.
     """
     facts = slot_facts(conn, stream)
@@ -246,10 +246,10 @@ def check_slot(conn: Connection, stream: Stream) -> None:
 
 
 def check_redis(settings: Settings, payloads: Payloads) -> None:
-    """Check that Redis answers, takes a payload, and is one server.
+    """Check that Redis answers, stores a payload, and is one server.
 
     Raises:
-        PipelineError: it does not, and why.
+        PipelineError: a check has failed.
     """
     probe = payload_key(settings.source, "preflight")
     payloads.put(probe, b"x" * 1024)
@@ -261,16 +261,16 @@ def check_clickhouse(settings: Settings, clickhouse: ClickHouse) -> None:
     """Check that ClickHouse answers and has the tables.
 
     Raises:
-        PipelineError: it does not, and why.
+        PipelineError: a check has failed.
     """
     try:
         schema.check(clickhouse, settings)
     except TransientError as error:
-        raise clickhouse_away(error) from error
+        raise clickhouse_unreachable(error) from error
 
 
-def clickhouse_away(error: TransientError) -> TransientError:
-    """Return the error with what to do about it where nobody tries again."""
+def clickhouse_unreachable(error: TransientError) -> TransientError:
+    """Return the error with what to do, for callers that do not repeat the attempt."""
     return TransientError(
         error.message,
         code=error.code,

@@ -1,6 +1,6 @@
-"""A DSN -> a connection; a statement -> its rows, or an error of ours.
+"""A DSN -> a connection; a statement -> its rows, or a PipelineError.
 
-Edge: psycopg. Every statement that is not the replication protocol's goes through `Connection`, so no error of the
+Edge: psycopg. All statements except those of the replication protocol go through `Connection`, so no error of the
 driver leaves this file.
 
 Source: https://www.psycopg.org/psycopg3/docs/api/connections.html
@@ -27,9 +27,9 @@ Row = TypeVar("Row")
 
 
 class Connection:
-    """An ordinary connection: each statement is a transaction of its own, each row a dict.
+    """An ordinary connection: each statement is one transaction, each row a dict.
 
-    Statements that take values may not hold a bare `%`.
+    In a statement with values, write `%%` for a percent sign.
     """
 
     def __init__(self, conn: psycopg.Connection[dict[str, Any]]) -> None:
@@ -43,7 +43,7 @@ class Connection:
         self.close()
 
     def close(self) -> None:
-        """End the session, and roll back what it has begun."""
+        """End the session, and roll back an open transaction."""
         self._conn.close()
 
     @property
@@ -58,32 +58,32 @@ class Connection:
 
     @property
     def info(self) -> psycopg.ConnectionInfo:
-        """What libpq knows of the connection."""
+        """State of the connection in libpq."""
         return self._conn.info
 
     def on_notice(self, tell: Callable[[str], None]) -> None:
-        """Pass on the notices of the server from now on."""
+        """Call `tell` with every notice of the server from now on."""
         self._conn.add_notice_handler(lambda notice: tell(notice.message_primary or ""))
 
     def execute(self, statement: str, values: Values = None, *, slot: str = "") -> int:
-        """Execute a statement, or several without values; return how many rows it changed.
+        """Execute a statement, or several without values; return the number of changed rows.
 
         Args:
-            statement: SQL; names in it are quoted.
-            values: of its placeholders.
-            slot: names the slot in an error.
+            statement: SQL, with quoted names.
+            values: values of its placeholders.
+            slot: the slot that the statement uses, for the error.
 
         Raises:
-            PipelineError: of the kind that Postgres' code says.
+            PipelineError: of the kind that belongs to the SQLSTATE.
         """
         with _translated(slot):
             return self._conn.execute(statement.encode(), values or None).rowcount
 
     def fetch(self, query: str, values: Values = None, *, slot: str = "") -> list[dict[str, Any]]:
-        """Return the rows of a query; arguments as of `execute`.
+        """Return the rows of a query; the arguments are those of `execute`.
 
         Raises:
-            PipelineError: of the kind that Postgres' code says.
+            PipelineError: of the kind that belongs to the SQLSTATE.
         """
         with _translated(slot):
             return self._conn.execute(query.encode(), values or None).fetchall()
@@ -92,7 +92,7 @@ class Connection:
         """Return the first row of a query; None if it has none.
 
         Raises:
-            PipelineError: of the kind that Postgres' code says.
+            PipelineError: of the kind that belongs to the SQLSTATE.
         """
         return next(iter(self.fetch(query, values)), None)
 
@@ -100,23 +100,23 @@ class Connection:
         """Return the first value of the first row of a query; None if it has none.
 
         Raises:
-            PipelineError: of the kind that Postgres' code says.
+            PipelineError: of the kind that belongs to the SQLSTATE.
         """
         return next(iter((self.fetch_one(query, values) or {}).values()), None)
 
     def fetch_as(self, kind: type[Row], query: str, values: Values = None) -> list[Row]:
-        """Return the rows of a query, each made into a `kind`, whose fields are the query's columns.
+        """Return the rows of a query as instances of `kind`, whose fields are the query's columns.
 
         Raises:
-            PipelineError: of the kind that Postgres' code says.
+            PipelineError: of the kind that belongs to the SQLSTATE.
         """
         return [kind(**row) for row in self.fetch(query, values)]
 
     def fetch_tuples(self, query: str, values: Values = None) -> list[tuple[Any, ...]]:
-        """Return the rows of a query as tuples, which the server sends in binary: for many rows of numbers.
+        """Return the rows of a query as tuples, in binary form: for many rows of numbers.
 
         Raises:
-            PipelineError: of the kind that Postgres' code says.
+            PipelineError: of the kind that belongs to the SQLSTATE.
         """
         with _translated():
             cursor = self._conn.cursor(binary=True, row_factory=tuple_row)
@@ -126,7 +126,7 @@ class Connection:
         """Yield the messages of a COPY TO STDOUT.
 
         Raises:
-            PipelineError: of the kind that Postgres' code says.
+            PipelineError: of the kind that belongs to the SQLSTATE.
         """
         with _translated(), self._conn.cursor() as cursor, cursor.copy(statement.encode()) as copy:
             for message in copy:
@@ -137,21 +137,21 @@ class Connection:
         """Execute the statements of the block in one transaction.
 
         Raises:
-            PipelineError: of the kind that Postgres' code says.
+            PipelineError: of the kind that belongs to the SQLSTATE.
         """
         with _translated(), self._conn.transaction():
             yield
 
 
 def connect(dsn: str, **extra: str) -> Connection:
-    """Open a connection; `extra` are parameters of libpq that win over the DSN's.
+    """Open a connection; `extra` are parameters of libpq that replace those of the DSN.
 
     Raises:
         PipelineError: no answer, or the login is refused.
     """
     address = conninfo(dsn, **extra)
     try:
-        # Unprepared, a statement is planned for the values that it has.
+        # A statement that is not prepared is planned for its values.
         conn = psycopg.connect(address, autocommit=True, row_factory=dict_row, prepare_threshold=None)
     except psycopg.Error as error:
         raise login_error(address, str(error)) from error
@@ -165,7 +165,7 @@ def _translated(slot: str = "") -> Iterator[None]:
     except psycopg.Error as error:
         if error.sqlstate is None and not isinstance(error, psycopg.OperationalError):
             raise FatalError(
-                f"the driver of Postgres cannot carry out a statement: {error}",
+                f"the Postgres driver cannot execute a statement: {error}",
                 todo="This is a bug of outhaul, or a pooler between it and Postgres changes the session's settings",
                 exit_code=Exit.STREAM_BROKEN,
             ) from error

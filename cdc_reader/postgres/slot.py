@@ -1,7 +1,8 @@
-"""Replication slot -> frames as they come; positions and replies -> the slot.
+"""Replication slot -> frames in the order of arrival; positions and replies -> the slot.
 
-Edge: libpq, through psycopg's PGconn, in COPY BOTH mode. libpq keeps TLS, SCRAM and multi-host DSNs. Nothing here
-waits, but `open_link`: the loop waits for the socket, this file reads and writes what is possible at once.
+Edge: libpq, through psycopg's PGconn, in COPY BOTH mode. libpq does TLS, SCRAM and DSNs with several hosts. No function
+waits for the socket except `open_link` and the commands before the stream: the loop waits for it, and this file reads
+and writes what is possible at once.
 
 Source: https://www.postgresql.org/docs/current/protocol-replication.html
 """
@@ -28,32 +29,33 @@ if TYPE_CHECKING:
 
     from outhaul.sink.errors import PipelineError
 
-# libpq grows its buffer for a large row and never shrinks it; as it starts, it takes no more than 16 KiB at a time.
+# libpq reads at most the free part of its buffer at once, 16 KiB at first. It enlarges the buffer for a large row, and
+# never shrinks it.
 _BUFFER_BYTES = 1 << 20
 _ROW_BYTES = _BUFFER_BYTES - 1024
 
 
 class Link:
-    """One walsender session; its process is the owner of the slot as long as it lives."""
+    """One walsender session; its process owns the slot as long as the session lasts."""
 
     def __init__(self, pgconn: PGconn, slot: str, publication: str) -> None:
         """Wrap an open replication connection."""
         self._pgconn = pgconn
         self._slot = slot
         self._publication = publication
-        # A second descriptor of the same socket, since libpq has no call for its options.
+        # A second descriptor of the same socket, since libpq has no function for socket options.
         self._socket = socket.socket(fileno=os.dup(pgconn.socket))
-        # Before anything large is asked for: what the server was once promised room for must find it.
+        # Before the first large query: the kernel must have the room that it has promised to the server.
         self.window = Window(self._socket)
         self.more = False
         self.unsent = False
 
     def fileno(self) -> int:
-        """Return the socket, for a selector."""
+        """Return the descriptor of the socket, for a selector."""
         return self._pgconn.socket
 
     def identify(self) -> History:
-        """Ask which history this server writes.
+        """Return the history that this server writes.
 
         Raises:
             PipelineError: the server refuses or does not answer.
@@ -62,29 +64,29 @@ class Link:
         while True:
             result = self._execute("IDENTIFY_SYSTEM")
             system, timeline = result.get_value(0, 0), result.get_value(0, 1)
-            # A promotion between the two answers would make one history of two.
+            # A promotion between two answers would mix two histories.
             was, of_standby = of_standby, self._is_standby()
             if was == of_standby:
                 return History((system or b"").decode(), int(timeline or b"0"), of_standby)
 
     def holder(self) -> int | None:
-        """Return the process that streams from the slot, as this server sees it; None where none does.
+        """Return the process that streams from the slot, as this server sees it; None if no process does.
 
         Raises:
             PipelineError: the server refuses or does not answer.
         """
-        # The protocol binds no parameters; the settings take plain names alone.
+        # The protocol binds no parameters; the settings allow only plain names.
         result = self._execute(f"SELECT active_pid FROM pg_replication_slots WHERE slot_name = '{self._slot}'")  # noqa: S608
         pid = result.get_value(0, 0) if result.ntuples else None
         return int(pid) if pid else None
 
     @property
     def pid(self) -> int:
-        """Process of Postgres at the other end."""
+        """Number of the Postgres process at the other end."""
         return self._pgconn.backend_pid
 
     def ancestors(self, timeline: int) -> dict[int, Lsn]:
-        """Ask where each timeline before this one ended; nothing is known where the server has no such file any more.
+        """Return where each earlier timeline ended; empty if the server no longer has the history file.
 
         Raises:
             TransientError: the server does not answer.
@@ -100,7 +102,7 @@ class Link:
         return parse((result.get_value(0, 1) or b"").decode(errors="replace"))
 
     def start(self, *, binary: bool) -> None:
-        """Take the slot and let the stream begin at its confirmed position.
+        """Take the slot and start the stream at its confirmed position.
 
         Raises:
             SlotHeldError: another session has the slot.
@@ -115,15 +117,16 @@ class Link:
     def read(self, data: bytearray, lengths: array[int], max_bytes: int, max_frames: int) -> None:
         """Append the frames that have arrived to `data`, in order; stop at `max_frames`, or past `max_bytes`.
 
-        `lengths` gets the length of each. `more` then tells whether some may be left that the socket knows nothing of.
+        Append the length of each frame to `lengths`. Then `more` is whether libpq's buffer may have further frames,
+        which do not make the socket readable.
 
         Raises:
-            PipelineError: the link is gone, or the server ended the stream, with its reason.
+            PipelineError: the link is broken, or the server ended the stream; the error has the server's reason.
         """
         note, get = lengths.append, self._pgconn.get_copy_data
         full = len(data) + max_bytes
         try:
-            # What is left goes first: libpq's buffer grows for what does not fit, and would take in the whole stream.
+            # Take the buffered frames first: otherwise libpq would enlarge its buffer until it holds the whole stream.
             if not self.more:
                 self._pgconn.consume_input()
             self.more = True
@@ -142,10 +145,10 @@ class Link:
             raise self._ended(str(error)) from error
 
     def send(self, message: bytes) -> None:
-        """Queue a message and send what the socket takes; `unsent` tells whether some is left.
+        """Queue a message and send what the socket accepts; `unsent` is whether bytes are left.
 
         Raises:
-            PipelineError: the link is gone.
+            PipelineError: the link is broken.
         """
         try:
             self._pgconn.put_copy_data(message)
@@ -154,10 +157,10 @@ class Link:
         self.flush()
 
     def flush(self) -> None:
-        """Send what is left, as far as the socket takes it.
+        """Send queued bytes, as far as the socket accepts them.
 
         Raises:
-            PipelineError: the link is gone.
+            PipelineError: the link is broken.
         """
         try:
             self.unsent = bool(self._pgconn.flush())
@@ -165,12 +168,12 @@ class Link:
             raise self._ended(str(error)) from error
 
     def broken_by(self) -> str:
-        """Return what the kernel says of a socket that is no longer good, once; `closed by the server` if nothing."""
+        """Return the kernel's error of a broken socket, or `closed by the server`; the kernel reports it once."""
         number = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         return os.strerror(number).lower() if number else "closed by the server"
 
     def close(self) -> None:
-        """End the session; the slot is free as soon as the server notices."""
+        """End the session; the slot is free when the server has noticed it."""
         self._socket.close()
         self._pgconn.finish()
 
@@ -190,7 +193,7 @@ class Link:
         return result
 
     def _ended(self, text: str = "the stream ended") -> PipelineError:
-        # After an error the server's reason is in the result that follows; a link that broke has none.
+        # After an error, the next result has the server's reason; on a broken link no result follows.
         if self._pgconn.status != pq.ConnStatus.OK:
             return error_of(None, text)
         result = self._pgconn.get_result()

@@ -1,6 +1,6 @@
-"""Name of a slot -> what Postgres says of it, and who must not be disturbed before it is changed.
+"""Name of a slot -> its facts in Postgres, and why it cannot be streamed from.
 
-Edge: Postgres' views. Columns that a server does not have are left out.
+Edge: Postgres' views. Columns that an older server does not have get a default.
 
 Source: https://www.postgresql.org/docs/current/view-pg-replication-slots.html
 """
@@ -10,19 +10,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from outhaul.cdc_reader.postgres.errors import MAKE_ANEW
+from outhaul.cdc_reader.postgres.errors import RECREATE
 from outhaul.sink.position import NO_LSN, Lsn
 
 if TYPE_CHECKING:
     from outhaul.cdc_reader.postgres.query import Connection
     from outhaul.sink.settings import Stream
 
-_MINE = "pgoutput"
+_PLUGIN = "pgoutput"
 
 
 @dataclass(frozen=True, slots=True)
 class SlotFacts:
-    """A slot as it is now; sizes in bytes, None where Postgres says nothing."""
+    """The present state of a slot; sizes in bytes, None if Postgres has no value."""
 
     name: str
     plugin: str | None
@@ -34,22 +34,22 @@ class SlotFacts:
     retained_bytes: int | None
     wal_status: str | None
     invalidation_reason: str | None
-    # Kept up to date from a primary: by this server, or by what it was before it was promoted.
+    # Synchronised from a primary, by this server or before this server was promoted.
     synced: bool = False
     of_standby: bool = False
 
     @property
     def is_copy(self) -> bool:
-        """Whether a standby keeps it in step with the primary's: nobody can stream from it, or drop it."""
+        """Whether a standby synchronises it with the primary's slot: then it cannot be streamed from or dropped."""
         return self.synced and self.of_standby
 
     @property
     def problem(self) -> str | None:
-        """Why nobody can stream from it, or None."""
+        """Why the slot cannot be streamed from, or None."""
         if self.is_copy:
-            return "it is a standby's copy of the primary's slot of that name, until the standby is promoted"
-        if self.slot_type != "logical" or self.plugin != _MINE:
-            return f"it is {self.slot_type} with plugin {self.plugin}, not logical with {_MINE}"
+            return "it is a standby's copy of the primary's slot with the same name, until the standby is promoted"
+        if self.slot_type != "logical" or self.plugin != _PLUGIN:
+            return f"it is {self.slot_type} with plugin {self.plugin}, not logical with {_PLUGIN}"
         if not self.here:
             return f"it belongs to database {self.database!r}"
         if self.wal_status == "lost" or self.invalidation_reason:
@@ -58,18 +58,18 @@ class SlotFacts:
 
     @property
     def todo(self) -> str:
-        """What to do about the problem where making the slot anew would not help, or not for long; else empty."""
+        """What to do about the problem if creating the slot again is not enough; else empty."""
         if self.is_copy:
             return (
-                "Drop it on the primary, or name another one in OUTHAUL_SLOT; `outhaul slot create` then makes one of "
-                "the standby's own"
+                "Drop it on the primary, or set OUTHAUL_SLOT to another name; then `outhaul slot create` creates a "
+                "slot of the standby"
             )
         cure = cure_of(self.invalidation_reason)
-        return f"{cure}. {MAKE_ANEW}" if cure else ""
+        return f"{cure}. {RECREATE}" if cure else ""
 
 
 def cure_of(reason: str | None) -> str:
-    """Return what keeps Postgres from invalidating the next slot for the same reason; empty where nothing is known."""
+    """Return how to prevent that Postgres invalidates the next slot for the same reason; empty if unknown."""
     match reason:
         case "rows_removed" | "conflict":
             return (
@@ -77,19 +77,19 @@ def cure_of(reason: str | None) -> str:
                 "hot_standby_feedback = on, and primary_slot_name names a physical slot of the primary"
             )
         case "wal_level_insufficient":
-            return "The primary was started with a wal_level below logical: set it back to that"
+            return "The primary was started with a wal_level below logical: set wal_level = 'logical' again"
     return ""
 
 
 def slot_facts(conn: Connection, stream: Stream) -> SlotFacts | None:
-    """Ask for the slot; None where there is none.
+    """Return the facts of the slot; None if it does not exist.
 
     Raises:
         PipelineError: Postgres refuses or does not answer.
     """
     row = conn.fetch_one(
         "SELECT *, database = current_database() AS here, "
-        # A standby keeps what it has received, replayed or not.
+        # A standby keeps WAL that it has received, replayed or not.
         "(CASE WHEN pg_is_in_recovery() THEN greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) "
         "ELSE pg_current_wal_lsn() END - restart_lsn)::int8 AS retained, pg_is_in_recovery() AS of_standby "
         "FROM pg_replication_slots WHERE slot_name = %s",
@@ -107,7 +107,7 @@ def slot_facts(conn: Connection, stream: Stream) -> SlotFacts | None:
         confirmed=Lsn.parse(row["confirmed_flush_lsn"]) if row["confirmed_flush_lsn"] else None,
         retained_bytes=row["retained"],
         wal_status=row["wal_status"],
-        # Postgres 16 tells no more than that a standby's replay was in the way.
+        # Postgres 16 only shows that the slot conflicted with a standby's replay.
         invalidation_reason=row.get("invalidation_reason") or ("conflict" if row.get("conflicting") else None),
         synced=bool(row.get("synced")),
         of_standby=row["of_standby"],
@@ -115,7 +115,7 @@ def slot_facts(conn: Connection, stream: Stream) -> SlotFacts | None:
 
 
 def confirmed_lsn(conn: Connection, slot: str) -> Lsn:
-    """Return the position that the slot has confirmed; NO_LSN where there is no slot.
+    """Return the position that the slot has confirmed; NO_LSN if the slot does not exist.
 
     Raises:
         PipelineError: Postgres refuses or does not answer.

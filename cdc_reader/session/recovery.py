@@ -25,7 +25,7 @@ import structlog
 from outhaul.cdc_reader.capture import arrow
 from outhaul.cdc_reader.capture.logical_message import FIRST_ORDINAL
 from outhaul.cdc_reader.capture.stored_positions import StoredPositions
-from outhaul.cdc_reader.postgres.timelines import Past, doubt
+from outhaul.cdc_reader.postgres.timelines import Past, why_not_follow
 from outhaul.sink.errors import Exit, FatalError, PipelineError
 from outhaul.sink.failpoint import reach
 from outhaul.sink.fence import Epoch, newest_epoch, raise_epoch, wait_for_older_inserts
@@ -141,7 +141,7 @@ def _follow(
             stream, known, found, past, confirmed, "the session kept its own slot during the change of timeline"
         )
         return newest
-    if why := doubt(known, found, past, confirmed):
+    if why := why_not_follow(known, found, past, confirmed):
         raise _other_history(stream, known, found, confirmed, why)
     ended_at, epoch = past.ended[known.timeline], newest.epoch + 1
     raise_epoch(clickhouse, stream, known, confirmed, epoch, owner)

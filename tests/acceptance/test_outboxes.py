@@ -138,5 +138,5 @@ def test_an_outbox_that_does_not_exist_or_is_not_published_is_one_clear_line(mak
     assert f"no table {AUDIT}" in outhaul(world, "verify", code=None)
     world.conn.execute('CREATE SCHEMA "Audit"; CREATE TABLE "Audit".events (LIKE public.outbox)')
     line = outhaul(world, "reader", code=None)
-    assert 'does not hold "Audit".events' in line
+    assert 'does not have "Audit".events' in line
     assert 'ALTER PUBLICATION outhaul ADD TABLE "Audit".events' in line

@@ -51,7 +51,7 @@ def test_a_reader_follows_a_promoted_standby_by_itself_where_its_slot_was_synchr
 ) -> None:
     with paired(make_world, tmp_path) as (world, pair):
         said = outhaul(world, "reader", code=Exit.POSTGRES_UNREACHABLE, OUTHAUL_POSTGRES_DSN=pair.dsn_of(1))
-        assert "is a standby, and outhaul writes its marks to the primary" in said
+        assert "is a standby, but outhaul writes its marks to the primary" in said
         with writers(world, interrupted=True):
             until(lambda: world.stored() > 500)
             pair.kill_primary()

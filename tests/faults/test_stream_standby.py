@@ -309,13 +309,13 @@ def test_the_stream_moves_to_the_standby_and_back_and_nothing_is_lost(
             until(lambda: world.stored() > 300)
             outhaul(world, "setup", OUTHAUL_STREAM_DSN=standby)
             said = outhaul(world, "reader", code=Exit.OTHER_HISTORY, OUTHAUL_STREAM_DSN=standby)
-            assert "it was read from a slot of the primary's, and this one is a standby's" in said
+            assert "it was read from a slot of the primary, but this slot is one of a standby" in said
             world.pipeline.stop("reader")
             asked(world, "slot", "reset", "--recreate", "--yes", OUTHAUL_STREAM_DSN=standby)
             world.pipeline.start("reader", OUTHAUL_STREAM_DSN=standby)
             wait_for_more(world, "events come by the standby")
             said = outhaul(world, "reader", code=Exit.OTHER_HISTORY)
-            assert "it was read from a slot of a standby's, and this one is the primary's" in said
+            assert "it was read from a slot of a standby, but this slot is one of the primary" in said
         world.assert_once_each()
         world.env["OUTHAUL_STREAM_DSN"] = standby
         assert findings(world, code=1)["no slot on the primary"]["state"] == "fail"

@@ -11,7 +11,12 @@ from pydantic import SecretStr
 from outhaul.cdc_reader.operate.doctor import standby_checks
 from outhaul.cdc_reader.operate.doctor.finding import State
 from outhaul.cdc_reader.operate.doctor.standby_checks import Primary, Standby, StandbyFacts
-from outhaul.cdc_reader.postgres.connect import check_one_host, check_same_cluster, check_standby_version, renamed
+from outhaul.cdc_reader.postgres.connect import (
+    check_one_host,
+    check_same_cluster,
+    check_standby_version,
+    name_stream_dsn,
+)
 from outhaul.sink.errors import Exit, FatalError, TransientError
 from outhaul.sink.settings import Settings
 from tests.unit.test_doctor_postgres import SERVER
@@ -62,11 +67,11 @@ def test_the_address_names_one_server_and_that_of_the_primary_may_name_many() ->
 
 def test_an_error_names_the_setting_that_leads_to_the_server() -> None:
     error = TransientError("no answer", todo="Check OUTHAUL_POSTGRES_DSN", exit_code=Exit.POSTGRES_UNREACHABLE)
-    assert renamed(error, ONE) is error
-    other = renamed(error, OTHER)
+    assert name_stream_dsn(error, ONE) is error
+    other = name_stream_dsn(error, OTHER)
     assert (type(other), other.todo, other.exit_code) == (TransientError, "Check OUTHAUL_STREAM_DSN", error.exit_code)
     silent = TransientError("ClickHouse does not answer")
-    assert renamed(silent, OTHER) is silent
+    assert name_stream_dsn(silent, OTHER) is silent
 
 
 def judged(standby_: Standby = STANDBY, primary: Primary = PRIMARY) -> dict[str, Finding]:

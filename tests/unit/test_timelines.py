@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from outhaul.cdc_reader.postgres.timelines import Past, doubt, parse
+from outhaul.cdc_reader.postgres.timelines import Past, parse, why_not_follow
 from outhaul.sink.position import History, Lsn
 
 FILE = """\
@@ -32,19 +32,19 @@ def test_a_history_file_says_where_each_timeline_ended() -> None:
         (ONE, THREE, PAST, ENDED[1], ""),
         (ONE, THREE, PAST, Lsn(ENDED[1] + 1), "has been moved"),
         (ONE, THREE, Past(ENDED), BEFORE, "was not synchronised"),
-        (ONE, TWO, Past({}, slot_was_synced=True), BEFORE, "does not come from"),
-        (THREE, TWO, PAST, BEFORE, "does not come from"),
-        (TWO, ONE, Past({}, slot_was_synced=True), BEFORE, "does not come from"),
+        (ONE, TWO, Past({}, slot_was_synced=True), BEFORE, "did not branch off"),
+        (THREE, TWO, PAST, BEFORE, "did not branch off"),
+        (TWO, ONE, Past({}, slot_was_synced=True), BEFORE, "did not branch off"),
         (History("8", 1), TWO, PAST, BEFORE, "another cluster"),
         (ON_STANDBY, THREE, Past(ENDED), BEFORE, ""),
         (ON_STANDBY, THREE, Past(ENDED), Lsn(ENDED[2] + 1), "has been moved"),
-        (ON_STANDBY, TWO, PAST, BEFORE, "a slot of a standby's, and this one is the primary's"),
-        (TWO, ON_STANDBY, PAST, BEFORE, "a slot of the primary's, and this one is a standby's"),
+        (ON_STANDBY, TWO, PAST, BEFORE, "a slot of a standby, but this slot is one of the primary"),
+        (TWO, ON_STANDBY, PAST, BEFORE, "a slot of the primary, but this slot is one of a standby"),
         (ONE, ON_STANDBY, Past(ENDED), BEFORE, "was not synchronised"),
     ],
 )
 def test_only_a_timeline_that_is_known_to_go_on_is_followed(
     known: History, found: History, past: Past, confirmed: Lsn, why: str
 ) -> None:
-    said = doubt(known, found, past, confirmed)
+    said = why_not_follow(known, found, past, confirmed)
     assert why in said if why else not said

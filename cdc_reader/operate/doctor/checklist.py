@@ -25,7 +25,7 @@ from outhaul.cdc_reader.operate.doctor import (
     worker_checks,
 )
 from outhaul.cdc_reader.operate.doctor.finding import Finding, Section, broken, warn
-from outhaul.cdc_reader.postgres.connect import is_elsewhere
+from outhaul.cdc_reader.postgres.connect import has_stream_dsn
 from outhaul.sink.errors import PipelineError, TransientError
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def examine(settings: Settings, *, within_s: float = WITHIN_S) -> list[Section]:
         begin(lambda: worker_checks.ask(settings)),
         begin(lambda: monitoring_checks.ask(settings)),
     )
-    of_standby = begin(partial(standby_checks.ask, settings)) if is_elsewhere(settings) else None
+    of_standby = begin(partial(standby_checks.ask, settings)) if has_stream_dsn(settings) else None
     # The first outbox is asked about together with the pipeline as a whole; each further one has its own section.
     further = [
         (

@@ -16,7 +16,7 @@ from outhaul.cdc_reader.operate.doctor import clickhouse_grants, clickhouse_tabl
 from outhaul.cdc_reader.operate.doctor.clock_offsets import Offset, measured
 from outhaul.cdc_reader.operate.doctor.column_match import StoredColumn
 from outhaul.cdc_reader.operate.doctor.finding import Finding, broken
-from outhaul.cdc_reader.postgres.preflight import clickhouse_away
+from outhaul.cdc_reader.postgres.preflight import clickhouse_unreachable
 from outhaul.sink import schema
 from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.clickhouse_errors import ACCESS_DENIED
@@ -80,7 +80,7 @@ def ask(stream: Stream, outboxes: Sequence[Outbox]) -> ClickHouseFacts:
             version, _rights(clickhouse, names, outboxes), _stored(clickhouse, stream, outboxes), clock
         )
     except TransientError as error:
-        raise clickhouse_away(error) from error
+        raise clickhouse_unreachable(error) from error
     finally:
         clickhouse.close()
 

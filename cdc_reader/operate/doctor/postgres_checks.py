@@ -16,7 +16,7 @@ from outhaul.cdc_reader.operate.doctor import postgres_encryption, postgres_role
 from outhaul.cdc_reader.operate.doctor.clock_offsets import Offset, measured
 from outhaul.cdc_reader.operate.doctor.column_match import OutboxColumn
 from outhaul.cdc_reader.operate.doctor.postgres_role import AppRights
-from outhaul.cdc_reader.postgres.connect import END_OF_LOG, connect_primary, connect_stream, is_elsewhere, open_stream
+from outhaul.cdc_reader.postgres.connect import END_OF_LOG, connect_primary, connect_stream, has_stream_dsn, open_stream
 from outhaul.cdc_reader.postgres.preflight import PUBLICATION
 from outhaul.cdc_reader.postgres.slot_view import SlotFacts, slot_facts
 from outhaul.sink.errors import PipelineError
@@ -140,7 +140,7 @@ def try_link(stream: Stream) -> History | PipelineError:
 
 def judge(facts: PostgresFacts, stream: Stream, outbox: Outbox) -> Iterator[Finding]:
     """Judge all answers about a stream and the first outbox."""
-    slot, elsewhere = facts.slot, is_elsewhere(stream.settings)
+    slot, elsewhere = facts.slot, has_stream_dsn(stream.settings)
     yield from postgres_settings.judge(
         facts.server,
         stream.settings,
