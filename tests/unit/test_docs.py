@@ -32,6 +32,8 @@ def test_every_file_that_a_page_names_or_links_exists(doc: Path) -> None:
     top = r"(?:producer|cdc_reader|sink|sql|deploy|tests|docs)"
     for named in re.findall(rf"`({top}/[\w./*-]*)`", text):
         assert list(ROOT.glob(named.rstrip("/"))), named
+    for named in re.findall(rf"(?<![\w/.-]){top}/[\w/-]+\.(?:py|sql)\b", text):
+        assert (ROOT / named).exists(), named
     for link in re.findall(r"\]\((?!\w+:)([^)#\s]+)", text):
         assert (doc.parent / link).exists(), link
 
