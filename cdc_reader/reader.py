@@ -44,7 +44,7 @@ from outhaul.cdc_reader.session.takeover import Standby
 from outhaul.cdc_reader.session.threads import Tools
 from outhaul.cdc_reader.session.timeline_watch import TimelineWatch
 from outhaul.cdc_reader.slots.change_lock import check_free
-from outhaul.cdc_reader.slots.self_heal import Guard, is_about_the_slot, mend, park, remake
+from outhaul.cdc_reader.slots.self_heal import Guard, is_about_the_slot, park, recreate_if_allowed, recreate_slot
 from outhaul.sink.app import SinkApp, make_app
 from outhaul.sink.backoff import backoff_s
 from outhaul.sink.clickhouse import ClickHouse
@@ -130,7 +130,7 @@ def run(stream: Stream, stopping: Callable[[], bool], *, standby: bool = True) -
                 is_held = False
                 continue
             if broken is not None:
-                mend(stream, broken)
+                recreate_if_allowed(stream, broken)
                 broken = None
             session = _open(app, stream, status_interval_s, liveness, watch, binary=binary)
             waiting = False
@@ -239,7 +239,7 @@ def _park(stream: Stream, guard: Guard, liveness: Liveness, stopping: Callable[[
             _publish_reason(stream, reason, _PARKED_S)
             _sleep(_PARKED_S, stopping)
             continue
-        remake(stream, error)
+        recreate_slot(stream, error)
         guard.must_park = False
         return
 

@@ -171,7 +171,7 @@ def _recreate(
         _confirm(plan, "Do it?", yes=yes, dry_run=dry_run, as_json=as_json)
         _check_redis(stream.settings)
         stored = 0
-        with slot_change.make_anew(stream, clickhouse, accept_loss=accept_loss, waiting=_print_waiting) as line:
+        with slot_change.recreate(stream, clickhouse, accept_loss=accept_loss, waiting=_print_waiting) as line:
             if not accept_loss:
                 notes = due(clickhouse, (stream,))
                 with _copy_error(stream), output.range_bar("healing") as on_range:

@@ -1,1 +1,1 @@
-"""The slot as an operator sees it: what it costs, what changing it would skip, and the change, with nothing lost."""
+"""A slot and its outbox -> what the slot costs, what a change of it skips, and the change, without loss of events."""

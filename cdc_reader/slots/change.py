@@ -1,10 +1,14 @@
-"""A plan that was agreed to -> the slot made anew, moved or dropped, and nothing lost on the way.
+"""A plan that the operator has confirmed -> the slot created again, moved or dropped, without loss of events.
 
-Edge: the order of things is all there is to it. The note that a heal is due comes before anything is skipped; the
-fence is raised and older inserts are at rest before ClickHouse is asked what it lacks; readers stand by meanwhile.
+Edge: Postgres and ClickHouse; the order of the steps is what matters. The note that a heal is due is written before
+events are skipped. The fence is raised, and older inserts have ended, before ClickHouse is asked what it lacks. Readers
+stand by meanwhile.
 
-Dying after the note: a heal is due, which finds nothing or little to do. After the slot was dropped: the reader stops
-and says which command goes on. After it was created: the reader streams on, and the heal is still due.
+After a crash that follows the note, a heal is due, which copies nothing or little. After a crash that follows the drop,
+the reader stops and names the command that continues. After a crash that follows the creation, the reader streams, and
+the heal is still due.
+
+Source: docs/adr/0008-the-outbox-is-a-second-log.md
 """
 
 from __future__ import annotations
@@ -39,21 +43,21 @@ if TYPE_CHECKING:
 log = structlog.get_logger("outhaul.slot")
 
 CREATES_WITHIN_S = 600.0
-# A new primary may be behind the old one's tail by so much; a segment of the log is skipped at a time, in bytes.
+# Bytes that the WAL of a new primary may be behind the last stored position; it is moved by a segment at a time.
 _MAX_TAIL_BYTES = 1 << 30
 _POLL_S = 0.1
 
 
 @contextmanager
-def make_anew(
+def recreate(
     stream: Stream, clickhouse: ClickHouse, *, accept_loss: bool, waiting: Callable[[], None]
 ) -> Iterator[Line]:
-    """Drop the slot, if there is one, and create it where the log ends now; the block has the line at which it begins.
+    """Drop the slot, if it exists, and create it at the present end of the WAL; yield the line at which it begins.
 
-    Readers go on as soon as the slot is there, while the block runs.
+    Readers continue as soon as the slot exists, while the block runs.
 
     Raises:
-        PipelineError: a server refuses or does not answer; the error says how far it came.
+        PipelineError: a server refuses or does not answer.
     """
     with ExitStack() as until_the_end:
         with hold(stream) as conn:
@@ -74,10 +78,10 @@ def make_anew(
 
 
 def restart(stream: Stream, clickhouse: ClickHouse) -> Lsn:
-    """End the session and let the reader begin anew from what the slot has confirmed; return that position.
+    """End the session, so that the reader begins a new one at the slot's confirmed position; return that position.
 
-    On another timeline or server than ClickHouse knows, that is where the source goes on; who made the slot there, and
-    when, is not known, so a heal is due.
+    If the server has another history than ClickHouse knows, the source continues in that history. Who created the slot
+    there, and when, is unknown, so a heal is due.
 
     Raises:
         PipelineError: a server refuses or does not answer.
@@ -92,10 +96,10 @@ def restart(stream: Stream, clickhouse: ClickHouse) -> Lsn:
 
 
 def advance(stream: Stream, clickhouse: ClickHouse, target: Lsn, *, accept_loss: bool) -> Lsn:
-    """Move the slot forward to `target`, or as near as a commit allows; return where it is then.
+    """Move the slot forward to `target`, or as near as the commits allow; return its new position.
 
     Raises:
-        FatalError: the target lies behind the slot, or beyond the end of the log.
+        FatalError: the target is before the slot's position, or after the end of the WAL.
         PipelineError: a server refuses or does not answer.
     """
     with hold(stream) as conn:
@@ -108,24 +112,24 @@ def advance(stream: Stream, clickhouse: ClickHouse, target: Lsn, *, accept_loss:
 
 
 def check_target(conn: Connection, stream: Stream, target: Lsn) -> Lsn:
-    """Check that the slot can be moved to `target`; return where it is.
+    """Check that the slot can be moved to `target`; return its position.
 
     Raises:
-        FatalError: it cannot be used, or the target lies behind it or beyond the end of the log.
+        FatalError: the slot cannot be used, or the target is before its position or after the end of the WAL.
         PipelineError: Postgres refuses or does not answer.
     """
     at, end = _usable(conn, stream), end_of_log(conn)
     if not at < target <= end:
         raise FatalError(
-            f"slot {stream.slot!r} can only go forward, from {at} to {end} at most, not to {target}",
-            todo="To store events again that lie behind it: `outhaul verify --repair`",
+            f"slot {stream.slot!r} can only be moved forward, from {at} to {end} at most, not to {target}",
+            todo="To store events again that are before its position: `outhaul verify --repair`",
             exit_code=Exit.USAGE,
         )
     return at
 
 
 def drop(conn: Connection, stream: Stream) -> None:
-    """Drop the slot, which nobody streams from.
+    """Drop the slot; no session may stream from it.
 
     Raises:
         PipelineError: Postgres refuses or does not answer.
@@ -140,7 +144,7 @@ def _usable(conn: Connection, stream: Stream) -> Lsn:
     if problem or facts is None or facts.confirmed is None:
         raise FatalError(
             f"slot {stream.slot!r} cannot be used: {problem}",
-            todo="Make it anew: `outhaul slot reset --recreate`; what it skips is copied from the outbox",
+            todo="Create it again: `outhaul slot reset --recreate` copies the skipped events from the outbox",
             exit_code=Exit.SLOT_UNUSABLE,
         )
     return facts.confirmed
@@ -153,20 +157,20 @@ def take_over(
     *,
     slot_is_new: bool = False,
 ) -> None:
-    """Fence older readers out, bind the source to this server's history, and see older inserts come to rest."""
+    """Fence older readers, bind the source to this server's history, and wait until older inserts have ended."""
     history = identify(stream)
     newest = newest_epoch(clickhouse, stream.settings, stream.lane)
     if newest is not None and newest.history != history:
-        tail = _tail(stream.settings, clickhouse)
+        tail = _last_stored_lsn(stream.settings, clickhouse)
         if slot_is_new:
             with connect_primary(stream.settings) as primary:
-                _pass_the_tail(primary, tail, newest.history, history)
+                _move_wal_past(primary, tail, newest.history, history)
         elif tail >= at:
             raise FatalError(
-                f"ClickHouse holds events of source {stream.settings.source!r} up to {tail}, past slot {stream.slot!r} "
-                f"at {at}, from system {newest.history.system_identifier}, timeline {newest.history.timeline}: some of "
-                "them may not be the ones that this server has there",
-                todo="Make the slot anew: `outhaul slot reset --recreate`; what is missing is copied from the outbox",
+                f"ClickHouse has events of source {stream.settings.source!r} up to {tail}, after slot {stream.slot!r} "
+                f"at {at}, from system {newest.history.system_identifier}, timeline {newest.history.timeline}: this "
+                "server may have other events at these positions",
+                todo="Create the slot again: `outhaul slot reset --recreate` copies the missing events from the outbox",
                 exit_code=Exit.OTHER_HISTORY,
             )
     epoch = 1 + (newest.epoch if newest else 0)
@@ -175,7 +179,7 @@ def take_over(
 
 
 def identify(stream: Stream) -> History:
-    """Ask which history the server writes.
+    """Return the history that the server writes.
 
     Raises:
         PipelineError: Postgres refuses or does not answer.
@@ -187,7 +191,7 @@ def identify(stream: Stream) -> History:
         link.close()
 
 
-def _tail(settings: Settings, clickhouse: ClickHouse) -> Lsn:
+def _last_stored_lsn(settings: Settings, clickhouse: ClickHouse) -> Lsn:
     rows = [
         clickhouse.rows(
             f"SELECT max(cdc_lsn) FROM {outbox.clickhouse_table} "  # noqa: S608 - a checked name
@@ -199,19 +203,19 @@ def _tail(settings: Settings, clickhouse: ClickHouse) -> Lsn:
     return Lsn(max(int(last or 0) for (last,) in rows))
 
 
-def _pass_the_tail(conn: Connection, tail: Lsn, known: History, found: History) -> None:
-    """Bring the log past every position that ClickHouse holds of another history, so that none is given twice.
+def _move_wal_past(conn: Connection, tail: Lsn, known: History, found: History) -> None:
+    """Move the end of the WAL after every position of another history in ClickHouse, so that no position is used twice.
 
-    What an old primary wrote after its standby's last word may be stored, under positions that the new one would use
-    again.
+    Events that the old primary wrote and its standby did not receive may be stored. The new primary would use their
+    positions again.
     """
     end = end_of_log(conn)
     if tail >= end + _MAX_TAIL_BYTES:
         raise FatalError(
-            f"ClickHouse holds positions of this source up to {tail} from system "
-            f"{known.system_identifier}, and the log of system {found.system_identifier} ends at {end}: its positions "
-            "would be taken for those",
-            todo="Go on under another name: OUTHAUL_SOURCE; events that both hold are then stored under both",
+            f"ClickHouse has positions of this source up to {tail} from system "
+            f"{known.system_identifier}, but the WAL of system {found.system_identifier} ends at {end}: it would use "
+            "the same positions again",
+            todo="Set OUTHAUL_SOURCE to another name; events that both systems have are then stored under both names",
             exit_code=Exit.OTHER_HISTORY,
         )
     while end_of_log(conn) <= tail:
@@ -219,8 +223,8 @@ def _pass_the_tail(conn: Connection, tail: Lsn, known: History, found: History) 
             conn.execute("SELECT pg_switch_wal(), pg_logical_emit_message(false, 'outhaul mark', '')")
         except PipelineError as error:
             raise FatalError(
-                f"ClickHouse holds events of the old primary up to {tail}, past the end of this one's log ({end})",
-                todo=f"As a superuser, repeat SELECT pg_switch_wal() until pg_current_wal_lsn() is past {tail}; "
+                f"ClickHouse has events of the old primary up to {tail}, after the end of this server's WAL ({end})",
+                todo=f"As a superuser, repeat SELECT pg_switch_wal() until pg_current_wal_lsn() is after {tail}; "
                 "then run this again",
                 exit_code=Exit.OTHER_HISTORY,
             ) from error

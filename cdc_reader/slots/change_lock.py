@@ -1,7 +1,8 @@
-"""A slot that is about to be changed -> nobody streams from it, and no reader begins to.
+"""A slot that will be changed -> no session streams from it, and no reader starts one.
 
-Edge: an advisory lock on the server that has the slot; a standby has such locks, too. It goes with the connection, so
-whoever holds it and dies blocks nobody. A reader that meets it stands by, and streams on by itself when it is gone.
+Edge: an advisory lock on the server that has the slot; a standby has such locks, too. The lock ends with its
+connection, so a command that dies blocks no reader. A reader that finds the lock stands by, and streams again when the
+lock is released.
 
 Source: https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS
 """
@@ -23,18 +24,18 @@ if TYPE_CHECKING:
     from outhaul.cdc_reader.postgres.query import Connection
     from outhaul.sink.settings import Stream
 
-_TAKE: LiteralString = "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))"
-_LOOK: LiteralString = "SELECT pg_try_advisory_lock_shared(hashtextextended(%s, 0))"
+_LOCK: LiteralString = "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))"
+_LOCK_SHARED: LiteralString = "SELECT pg_try_advisory_lock_shared(hashtextextended(%s, 0))"
 _END: LiteralString = "SELECT pg_terminate_backend(%s)"
-# A walsender that is told to end does so between two messages.
+# Seconds until the session has ended: a walsender ends between two messages.
 _ENDS_WITHIN_S = 20.0
-_TAKES_WITHIN_S = 5.0
+_LOCKED_WITHIN_S = 5.0
 _POLL_S = 0.1
 
 
 @contextmanager
 def hold(stream: Stream) -> Iterator[Connection]:
-    """End the session that streams from the slot, and keep readers off it for the block.
+    """End the session that streams from the slot, and keep readers from starting one during the block.
 
     Raises:
         FatalError: another command changes the slot, or the role may not end the session.
@@ -42,32 +43,30 @@ def hold(stream: Stream) -> Iterator[Connection]:
         PipelineError: Postgres refuses or does not answer.
     """
     with connect_stream(stream.settings) as conn:
-        _take(conn, stream)
+        _lock(conn, stream)
         _end_session(conn, stream)
         yield conn
 
 
 def check_free(conn: Connection, stream: Stream) -> None:
-    """Look whether the slot is being changed; the connection is closed soon, and its look with it.
+    """Check that no command changes the slot. This takes a shared lock, which ends when the caller closes `conn`.
 
     Raises:
-        SlotHeldError: it is; stand by.
+        SlotHeldError: a command changes the slot; stand by.
         PipelineError: Postgres refuses or does not answer.
     """
-    if not conn.fetch_value(_LOOK, [_name(stream)]):
-        raise SlotHeldError(
-            f"slot {stream.slot!r} is being changed by a command of an operator's", exit_code=Exit.SLOT_HELD
-        )
+    if not conn.fetch_value(_LOCK_SHARED, [_name(stream)]):
+        raise SlotHeldError(f"a command is changing slot {stream.slot!r}", exit_code=Exit.SLOT_HELD)
 
 
-def _take(conn: Connection, stream: Stream) -> None:
-    # A reader that looks holds the lock for a moment.
-    deadline = time.monotonic() + _TAKES_WITHIN_S
-    while not conn.fetch_value(_TAKE, [_name(stream)]):
+def _lock(conn: Connection, stream: Stream) -> None:
+    # A reader that checks the lock holds it for a moment.
+    deadline = time.monotonic() + _LOCKED_WITHIN_S
+    while not conn.fetch_value(_LOCK, [_name(stream)]):
         if time.monotonic() > deadline:
             raise FatalError(
                 f"another command is changing slot {stream.slot!r}",
-                todo="Wait for it to end",
+                todo="Wait until it has ended",
                 exit_code=Exit.SLOT_HELD,
             )
         time.sleep(_POLL_S)
@@ -78,8 +77,8 @@ def _end_session(conn: Connection, stream: Stream) -> None:
     while (facts := slot_facts(conn, stream)) is not None and facts.active_pid is not None:
         if time.monotonic() > deadline:
             raise TransientError(
-                f"process {facts.active_pid} of Postgres keeps slot {stream.slot!r} and does not end",
-                todo="Look what it does in pg_stat_replication; nothing was changed",
+                f"process {facts.active_pid} of Postgres holds slot {stream.slot!r} and does not end",
+                todo="Check in pg_stat_replication what it does; nothing was changed",
                 exit_code=Exit.SLOT_HELD,
             )
         conn.execute(_END, [facts.active_pid])

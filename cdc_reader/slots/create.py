@@ -1,10 +1,11 @@
-"""Settings -> a new slot, and the snapshot of the moment at which its stream begins.
+"""Stream -> a new slot, and the snapshot of the moment at which the slot begins.
 
-Edge: the replication protocol, since only that exports the snapshot. Postgres waits for all transactions that write
-when it begins, so this may take as long as the longest of them.
+Edge: the replication protocol, since only it exports the snapshot. Postgres waits for all transactions that write at
+that time, so this may take as long as the longest of them.
 
-A standby learns from the primary's log alone which transactions those are, and the primary says so only now and then.
-It is asked to, over and over, meanwhile. The snapshot is the standby's, then, and so is what is read under it.
+A standby knows these transactions only from the primary's WAL, and the primary logs them rarely. So this file makes the
+primary log them, again and again, while it waits. The snapshot is on the standby, so rows under it are read from the
+standby.
 
 Source: https://www.postgresql.org/docs/current/protocol-replication.html#PROTOCOL-REPLICATION-CREATE-REPLICATION-SLOT
 """
@@ -39,9 +40,9 @@ if TYPE_CHECKING:
 log = structlog.get_logger("outhaul.slot")
 
 _FIRST_WITH_OPTIONS, _FIRST_WITH_FAILOVER = 150000, 170000
-_TELL_EVERY_S = 5.0
-# Each writes some fifty bytes to the primary's log.
-_ASK_EVERY_S = 0.5
+_REPORT_EVERY_S = 5.0
+# Seconds between two requests that the primary logs its running transactions; each adds about fifty bytes to its WAL.
+_LOG_EVERY_S = 0.5
 _POLL_S = 0.1
 _OPEN = (
     "on the primary: SELECT pid, xact_start, query FROM pg_stat_activity WHERE backend_xid IS NOT NULL "
@@ -52,67 +53,67 @@ _GRANT = "GRANT EXECUTE ON FUNCTION pg_log_standby_snapshot() TO the role of OUT
 
 
 class Primary:
-    """The primary of a standby on which a slot is made; asked to log which transactions run, where it lets us."""
+    """The primary of a standby that gets a slot; logs its running transactions on request, if the role may do that."""
 
     def __init__(self, conn: Connection) -> None:
-        """Wrap a connection to it."""
+        """Wrap a connection to the primary."""
         self._conn = conn
-        self.is_silent = False
+        self.may_not_request = False
 
     def log_running(self) -> None:
-        """Have it logged; without the right to, the primary does so by itself some time.
+        """Make the primary log its running transactions; without the privilege, wait until it does so by itself.
 
         Raises:
             PipelineError: the primary does not answer.
         """
-        if self.is_silent:
+        if self.may_not_request:
             return
         try:
             self._conn.execute(_RUNNING)
         except NotAllowedError:
-            self.is_silent = True
+            self.may_not_request = True
             log.warning(
                 "running_transactions_not_logged",
-                reason="a slot of a standby begins when the primary logs which transactions run, which it does every "
-                "15 s where anything is written, and this role may not ask for it",
+                reason="a slot on a standby begins when the primary logs its running transactions, which it does every "
+                "15 s if there are writes; this role may not request it",
                 todo=_GRANT,
             )
 
     def wait_until_replayed(self, standby: Connection, deadline: float, waiting: Callable[[], None]) -> None:
-        """Wait until a standby has all that is in the log now, the publication among it, by the monotonic clock.
+        """Wait until a standby has replayed the present WAL, including the publication; `deadline` is monotonic.
 
         Raises:
-            TransientError: it does not come there.
+            TransientError: it has not by the deadline.
             PipelineError: a server does not answer.
         """
-        end, told_at = end_of_log(self._conn), time.monotonic()
+        end, reported_at = end_of_log(self._conn), time.monotonic()
         while (at := end_of_log(standby)) < end:
             now = time.monotonic()
             if now > deadline:
                 raise TransientError(
-                    f"the standby has replayed the log up to {at} and does not come to {end}, where the primary is",
-                    todo="Look why it lags (pg_stat_replication on the primary, pg_is_wal_replay_paused() on the "
-                    "standby), then run this again; no slot was made",
+                    f"the standby has replayed the WAL up to {at}, but the primary is at {end}",
+                    todo="Check why it lags (pg_stat_replication on the primary, pg_is_wal_replay_paused() on the "
+                    "standby), then run this again; no slot was created",
                 )
-            if now - told_at > _TELL_EVERY_S:
-                told_at = now
+            if now - reported_at > _REPORT_EVERY_S:
+                reported_at = now
                 waiting()
-            # Of a transaction that did not wait for it, the end of the log may not have been flushed.
+            # The end of the WAL may not be flushed yet, if its transaction did not wait for that.
             self.log_running()
             time.sleep(_POLL_S)
 
 
 @contextmanager
 def create(stream: Stream, *, within_s: float, waiting: Callable[[], None]) -> Iterator[Line]:
-    """Create the slot; the block has the line at which its stream begins.
+    """Create the slot; yield the line at which its stream begins.
 
     Args:
-        stream: name it, and the server that gets it.
-        within_s: how long open transactions, or the replay of a standby, may keep Postgres from it, in seconds.
-        waiting: called every few seconds meanwhile.
+        stream: names the slot and its server.
+        within_s: time limit for open transactions, and for the replay of a standby, in seconds.
+        waiting: called every few seconds while this waits.
 
     Raises:
-        TransientError: it took too long; there is no slot then.
+        TransientError: the time limit is exceeded; no slot was created.
         PipelineError: Postgres refuses or does not answer.
     """
     deadline = time.monotonic() + within_s
@@ -132,7 +133,7 @@ def create(stream: Stream, *, within_s: float, waiting: Callable[[], None]) -> I
 
 
 def _primary_of(settings: Settings, stack: ExitStack, deadline: float, waiting: Callable[[], None]) -> Primary | None:
-    """Return the primary of the server that gets the slot, once that has its log; None where it is the primary."""
+    """Return the primary of a standby that gets the slot, when that has replayed its WAL; None if it is the primary."""
     with connect_stream(settings) as conn:
         check_may_stream(conn, settings)
         if not is_standby(conn):
@@ -146,7 +147,7 @@ def _command(slot: str, version: int, *, of_standby: bool) -> bytes:
     if version < _FIRST_WITH_OPTIONS:
         options = "EXPORT_SNAPSHOT"
     else:
-        # What a standby has cannot be kept in step elsewhere.
+        # A slot of a standby cannot be synchronised to another server.
         fails_over = version >= _FIRST_WITH_FAILOVER and not of_standby
         options = f"(SNAPSHOT 'export'{', FAILOVER' if fails_over else ''})"
     return f"CREATE_REPLICATION_SLOT {slot} LOGICAL pgoutput {options}".encode()
@@ -155,7 +156,7 @@ def _command(slot: str, version: int, *, of_standby: bool) -> bytes:
 def _execute(
     pgconn: PGconn, command: bytes, deadline: float, waiting: Callable[[], None], primary: Primary | None
 ) -> PGresult:
-    begun_at = told_at = time.monotonic()
+    begun_at = reported_at = time.monotonic()
     try:
         pgconn.send_query(command)
         while pgconn.is_busy():
@@ -163,12 +164,12 @@ def _execute(
             if now > deadline:
                 pgconn.get_cancel().cancel()
                 raise _too_long(deadline - begun_at, primary)
-            if now - told_at > _TELL_EVERY_S:
-                told_at = now
+            if now - reported_at > _REPORT_EVERY_S:
+                reported_at = now
                 waiting()
             if primary is not None:
                 primary.log_running()
-            select.select([pgconn.socket], [], [], min(deadline - now, _ASK_EVERY_S))
+            select.select([pgconn.socket], [], [], min(deadline - now, _LOG_EVERY_S))
             pgconn.consume_input()
         result = pgconn.get_result()
     except psycopg.Error as error:
@@ -180,10 +181,10 @@ def _execute(
 
 def _too_long(seconds: float, primary: Primary | None) -> TransientError:
     waits_for, first = "transactions that are open", ""
-    if primary is not None and primary.is_silent:
-        waits_for = "the primary to log which transactions run, or for those to end"
-        first = f"{_GRANT}, so that it does at once. "
+    if primary is not None and primary.may_not_request:
+        waits_for = "the primary to log which transactions run, or for these to end"
+        first = f"{_GRANT}: then the primary logs them at once. "
     return TransientError(
         f"Postgres did not create the slot within {seconds:.0f} s: it waits for {waits_for}",
-        todo=f"{first}End those ({_OPEN}) and run this again",
+        todo=f"{first}End these transactions ({_OPEN}) and run this again",
     )

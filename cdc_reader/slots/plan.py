@@ -1,7 +1,7 @@
-"""Slot, outbox and ClickHouse as they are -> what changing the slot would skip, store again or lose.
+"""The present slot, outbox and ClickHouse -> what a change of the slot would skip, store again or lose.
 
-Edge: asks all sides, changes nothing. The table says what is committed, ClickHouse what is stored; what lies between
-is what the slot still has to bring.
+Edge: reads from all three, changes nothing. The outbox has what is committed, ClickHouse what is stored. The difference
+is what the slot has not brought yet.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from outhaul.sink.position import NO_LSN, Lsn
 if TYPE_CHECKING:
     from outhaul.sink.settings import Outbox, Stream
 
-# Transactions that write and are open; Postgres waits for them before a new slot is ready.
+# Open transactions that write: a new slot is ready only when they have ended.
 _OPEN = (
     "SELECT pid, extract(epoch FROM now() - xact_start)::int AS seconds, left(query, 60) AS query "
     "FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid() ORDER BY xact_start LIMIT 5"
@@ -33,9 +33,9 @@ _OPEN = (
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """Events that are committed and that ClickHouse lacks; times as ISO 8601, ids of the first and last, or None.
+    """Committed events that ClickHouse lacks: their number, first and last id, first and last time (ISO 8601).
 
-    Where they are of several outboxes, `tables` counts those of each, and ids, which belong to one table, are None.
+    If they are in several outboxes, `tables` has their number in each, and the ids, which belong to a table, are None.
     """
 
     events: int = 0
@@ -47,7 +47,7 @@ class Unread:
 
     @property
     def which(self) -> str:
-        """Name the events: by their ids, or by their outboxes."""
+        """Description of the events: their ids, or their outboxes."""
         if not self.tables:
             return f"ids {self.first_id} to {self.last_id}"
         return ", ".join(f"{count} of {table}" for table, count in self.tables.items())
@@ -55,10 +55,11 @@ class Unread:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is there, and what a change would do.
+    """The present state, and the effect of a change.
 
-    `stored_ahead` counts events past the slot's position that ClickHouse has already; `lost` those that would never
-    come; `open_transactions` are what a new slot has to wait for.
+    `stored_ahead` is the number of events after the slot's position that ClickHouse has stored already. `healed` is the
+    number of skipped events that are copied from the outbox, `lost` of those that are not. A new slot waits for
+    `open_transactions`.
     """
 
     action: str
@@ -77,16 +78,16 @@ class Plan:
 
 
 def make_plan(stream: Stream, action: str, *, skips: bool, heals: bool) -> Plan:
-    """Look at all sides.
+    """Read the state of all three, and return the plan.
 
     Args:
-        stream: the slot's.
-        action: what would be done, in words.
-        skips: the slot would go past events that it has not brought yet.
-        heals: what is skipped is copied from the outbox.
+        stream: stream of the slot.
+        action: description of the change.
+        skips: whether the slot skips events that it has not brought yet.
+        heals: whether skipped events are copied from the outbox.
 
     Raises:
-        PipelineError: a server refuses or does not answer: without its word nothing can be said.
+        PipelineError: a server refuses or does not answer: then no plan can be made.
     """
     clickhouse = ClickHouse(stream.settings.clickhouse_url.get_secret_value(), timeout_s=ASK_TIMEOUT_S)
     try:
@@ -113,7 +114,7 @@ def make_plan(stream: Stream, action: str, *, skips: bool, heals: bool) -> Plan:
 
 
 def count_unread(stream: Stream, clickhouse: ClickHouse) -> Unread:
-    """Count which of the stream's rows are committed in the outboxes and not in ClickHouse.
+    """Return the stream's events that are committed in the outboxes and not in ClickHouse.
 
     Raises:
         PipelineError: a server refuses or does not answer.
@@ -131,7 +132,7 @@ def count_unread(stream: Stream, clickhouse: ClickHouse) -> Unread:
 
 
 def count_unread_of(outbox: Outbox, stream: Stream, clickhouse: ClickHouse) -> Unread:
-    """Count as `count_unread`, in one outbox.
+    """Return the same as `count_unread`, for one outbox.
 
     Raises:
         PipelineError: a server refuses or does not answer.

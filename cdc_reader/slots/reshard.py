@@ -1,14 +1,14 @@
-"""A stream that is divided otherwise than the settings say -> divided as they say, and nothing lost or repeated.
+"""A stream that is divided into other shards than the settings say -> divided as they say, without loss or repetition.
 
-Edge: Postgres, ClickHouse. The order of things is all there is to it. The notes that heals are due come first. Then
-every stream of before is ended, its fence raised, and its inserts are at rest, before the first slot of the new ones is
-made: so no position that one of those stored lies behind where a new one begins. What was committed in between is in
-the outbox, and copied by a heal of each new stream, of its own rows.
+Edge: Postgres and ClickHouse; the order of the steps is what matters. First, the notes that heals are due are written.
+Then every former stream is ended, its fence is raised, and its inserts have ended. Only then the first new slot is
+created. So no position that a former stream stored is after the start of a new one. Events that were committed in
+between are in the outbox: a heal of each new stream copies its own.
 
-Dying anywhere: the notes say that heals are due, and the same command, begun again, goes on. Why so:
-docs/adr/0012-a-shard-is-a-lane.md.
+After a crash at any point, the notes say that heals are due, and the same command continues.
 
-Source: https://www.postgresql.org/docs/current/logical-replication-row-filter.html
+Source: https://www.postgresql.org/docs/current/logical-replication-row-filter.html,
+docs/adr/0012-a-shard-is-a-lane.md
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from outhaul.cdc_reader.outbox.heal_due import due, note_done, note_due
 from outhaul.cdc_reader.outbox.table_shape import quoted
 from outhaul.cdc_reader.postgres.connect import connect_primary
 from outhaul.cdc_reader.postgres.slot_view import slot_facts
-from outhaul.cdc_reader.slots.change import drop, make_anew, take_over
+from outhaul.cdc_reader.slots.change import drop, recreate, take_over
 from outhaul.cdc_reader.slots.change_lock import hold
 from outhaul.sink.position import NO_LSN
 from outhaul.sink.settings import Stream
@@ -41,7 +41,7 @@ _GIVE_UP_S = 120.0
 
 
 def former_streams(conn: Connection, settings: Settings) -> list[Stream]:
-    """Return the streams of this pipeline that have slots and are not among those that the settings say.
+    """Return the streams of this pipeline that have slots and are not among the streams of the settings.
 
     Raises:
         PipelineError: Postgres refuses or does not answer.
@@ -64,7 +64,7 @@ def _stream_of(settings: Settings, slot: str) -> Stream:
 
 
 def unfinished(settings: Settings, clickhouse: ClickHouse) -> list[Stream]:
-    """Return the streams that a division which died has noted, and not come to.
+    """Return the streams for which an interrupted division has noted a heal that is still due.
 
     Raises:
         PipelineError: ClickHouse refuses or does not answer.
@@ -73,10 +73,10 @@ def unfinished(settings: Settings, clickhouse: ClickHouse) -> list[Stream]:
 
 
 def end(settings: Settings, clickhouse: ClickHouse, former: list[Stream]) -> None:
-    """End the streams of before: their readers, their slots and publications.
+    """End the former streams: their sessions, slots and publications.
 
     Raises:
-        PipelineError: a server refuses or does not answer; begin again.
+        PipelineError: a server refuses or does not answer; call this again.
     """
     note_due(clickhouse, settings.streams(), NO_LSN)
     for stream in former:
@@ -101,15 +101,15 @@ def begin(
     waiting: Callable[[], None],
     on_range: Callable[[Compared, int], None],
 ) -> Iterator[tuple[Stream, int]]:
-    """Make the slot of each stream, and copy what it will not bring; yield how many rows were copied for each.
+    """Create the slot of each stream, and copy the events that it skips; yield the number of copied rows for each.
 
-    A worker must run. The reader of a stream may begin as soon as its slot is there.
+    A worker must run. The reader of a stream may start as soon as its slot exists.
 
     Raises:
         PipelineError: a server refuses or does not answer; heals stay due.
     """
     for stream in streams:
-        with make_anew(stream, clickhouse, accept_loss=False, waiting=waiting) as line:
+        with recreate(stream, clickhouse, accept_loss=False, waiting=waiting) as line:
             notes = due(clickhouse, (stream,))
             done = heal_all(stream, line, on_range, give_up_s=_GIVE_UP_S)
             note_done(clickhouse, notes)

@@ -1,8 +1,8 @@
-"""Two looks at a slot -> how much WAL it keeps, how fast that grows, when it is in trouble, and that in words.
+"""Two samples of a slot -> how much WAL it keeps, how fast that grows, and messages about problems.
 
-The judgement is pure; `look` is an edge: one query. A slot keeps WAL on its server for as long as its reader does not
-confirm it. Without `max_slot_wal_keep_size` that ends with the disk, with it the slot ends and its events are lost to
-the stream.
+Pure, except for `fetch_slot`, which is an edge: one query. A slot keeps WAL on its server until its reader confirms it.
+Without `max_slot_wal_keep_size`, the kept WAL may fill the disk; with it, Postgres invalidates the slot, and the stream
+loses events.
 
 Source: https://www.postgresql.org/docs/current/view-pg-replication-slots.html
 """
@@ -22,19 +22,20 @@ if TYPE_CHECKING:
     from outhaul.cdc_reader.postgres.query import Connection
     from outhaul.sink.position import Lsn
 
-# Less than this share of the limit left is worth a word, and so is a limit that will be reached within so many seconds.
-_LITTLE = 0.2
+# A problem is reported if less than this share of the limit is left, or if the limit is reached within these seconds.
+_LOW_SHARE = 0.2
 _SOON_S = 3600.0
-# Without a limit the disk is one; nobody's disk is known here, so this many bytes are worth a look.
+# Without a limit, the disk is the limit. Its size is not known here, so a problem is reported from this many bytes on.
 _MUCH_BYTES = 10 << 30
-# What grows in the first, short look may be one batch on its way; so trouble is looked at for longer, in seconds.
+# Seconds between samples. In the first, short interval, growth may be one batch in flight; so if it shows a problem, a
+# longer interval follows.
 _SHORT_S, _LONG_S = 1.0, 4.0
 
 _LIMIT_UNIT_BYTES = 1 << 20
 
 _VERSION_16, _VERSION_17 = 160000, 170000
 
-_LOOK: LiteralString = """
+_SAMPLE: LiteralString = """
     SELECT active, active_pid, plugin, database, confirmed_flush_lsn::text AS confirmed_lsn, wal_status, safe_wal_size,
            pg_wal_lsn_diff(received.lsn, restart_lsn)::bigint AS retained_bytes,
            pg_wal_lsn_diff(coalesce(%(end)s::pg_lsn, here.lsn), confirmed_flush_lsn)::bigint AS behind_bytes,
@@ -60,15 +61,15 @@ _BEFORE_16: LiteralString = """
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One look at a slot; sizes in bytes, named as Postgres names them where it does.
+    """One sample of a slot; sizes in bytes; names as in Postgres, if it has one.
 
     `retained_bytes` and `behind_bytes` count from restart_lsn and from the confirmed position to the end of the WAL.
-    `max_slot_wal_keep_size` and `safe_wal_size` are None without a limit. `looked_at` is the server's clock in seconds,
-    `inactive_s` the time since a session streamed from it, which servers before Postgres 17 do not tell.
-    On a standby what is kept ends with what it has received, and `behind_bytes` with the primary's WAL, where that is
-    known; `replay_behind_bytes` lie between what it has replayed and that, and `is_following` tells whether more will
-    be. Both are None on a primary.
-    `growth_bytes_s` is None until there were two looks; `time_to_trouble_s` also where nothing grows or limits.
+    `max_slot_wal_keep_size` and `safe_wal_size` are None without a limit. `looked_at` is the server's clock in seconds.
+    `inactive_s` is the time since a session streamed from it; Postgres before 17 does not have it.
+    On a standby, `retained_bytes` counts to the end of the received WAL, and `behind_bytes` to the end of the primary's
+    WAL, if that is known. `replay_behind_bytes` counts from the replayed position to that end, and `is_following` is
+    whether the standby receives and replays. Both are None on a primary.
+    `growth_bytes_s` is None with one sample; `time_to_trouble_s` also if there is no growth or no limit.
     """
 
     active: bool
@@ -91,20 +92,20 @@ class Slot:
     is_following: bool | None = None
 
 
-def look(conn: Connection, name: str, end: Lsn | None = None) -> Slot | None:
-    """Look at a slot; None where it does not exist.
+def fetch_slot(conn: Connection, name: str, end: Lsn | None = None) -> Slot | None:
+    """Return a sample of a slot; None if it does not exist.
 
     Args:
-        conn: to the server that has it.
-        name: the slot's.
-        end: where the primary's log ends, if that is another server.
+        conn: connection to the server that has it.
+        name: name of the slot.
+        end: end of the primary's WAL, if that is another server.
 
     Raises:
         PipelineError: Postgres refuses or does not answer.
     """
     of_version = _SINCE_17 if conn.version >= _VERSION_17 else _OF_16 if conn.version >= _VERSION_16 else _BEFORE_16
     names = {"slot": name, "end": None if end is None else str(end)}
-    row = conn.fetch_one(_LOOK.format(of_version=of_version, end_of_log=END_OF_LOG), names)
+    row = conn.fetch_one(_SAMPLE.format(of_version=of_version, end_of_log=END_OF_LOG), names)
     if row is None:
         return None
     limit_mb = row.pop("limit_mb")
@@ -112,7 +113,7 @@ def look(conn: Connection, name: str, end: Lsn | None = None) -> Slot | None:
 
 
 def watch(first: Slot, again: Callable[[], Slot | None], wait: Callable[[float], None]) -> Slot:
-    """Look a second time, and a third time later if that shows trouble ahead; return the last look with its rate.
+    """Take a second sample, and a third one if a limit is near; return the last sample with its growth.
 
     Raises:
         PipelineError: Postgres refuses or does not answer.
@@ -127,10 +128,10 @@ def watch(first: Slot, again: Callable[[], Slot | None], wait: Callable[[float],
 
 
 def compare(first: Slot, last: Slot) -> Slot:
-    """Return the last look with the growth since the first.
+    """Return the last sample with the growth since the first.
 
-    What is kept grows in earnest only where what is not confirmed grows as well: the rest is given back when the
-    server next looks where the slot may begin. So the smaller of the two counts.
+    Kept WAL that is confirmed is released when the server next moves restart_lsn. So the growth is the smaller one of
+    `retained_bytes` and `behind_bytes`.
     """
     seconds = last.looked_at - first.looked_at
     sizes = (first.retained_bytes, last.retained_bytes, first.behind_bytes, last.behind_bytes)
@@ -144,9 +145,9 @@ def compare(first: Slot, last: Slot) -> Slot:
 
 
 def judge(slot: Slot, name: str) -> list[str]:
-    """Return in plain words what is wrong with what the slot keeps."""
-    said = (_of_status(slot, name), _of_limit(slot, name), _of_growth(slot, name), _of_replay(slot))
-    return [words for words in said if words]
+    """Return a message for each problem of the slot."""
+    messages = (_of_status(slot, name), _of_limit(slot, name), _of_growth(slot, name), _of_replay(slot))
+    return [message for message in messages if message]
 
 
 def _of_status(slot: Slot, name: str) -> str:
@@ -155,11 +156,11 @@ def _of_status(slot: Slot, name: str) -> str:
     match slot.wal_status:
         case "lost":
             return (
-                f"slot {name!r} has wal_status lost{why}: Postgres has given it up, and events from "
+                f"slot {name!r} has wal_status lost{why}: Postgres has invalidated it, and events from "
                 f"{slot.confirmed_lsn} on cannot be streamed from it" + (f". {cure}" if cure else "")
             )
         case "unreserved":
-            return f"slot {name!r} has wal_status unreserved{why}: its WAL goes with the next checkpoint"
+            return f"slot {name!r} has wal_status unreserved{why}: the next checkpoint removes its WAL"
         case "extended":
             return f"slot {name!r} has wal_status extended: it keeps more WAL than max_wal_size ({_kept(slot)})"
     return f"slot {name!r} is invalidated: {slot.invalidation_reason}" if why else ""
@@ -170,12 +171,12 @@ def _of_limit(slot: Slot, name: str) -> str:
     if limit is None:
         if (slot.retained_bytes or 0) <= _MUCH_BYTES:
             return ""
-        return f"slot {name!r} has no limit (max_slot_wal_keep_size = -1) and {_kept(slot)}: mind the disk"
-    if safe is None or safe >= limit * _LITTLE:
+        return f"slot {name!r} has no limit (max_slot_wal_keep_size = -1) and {_kept(slot)}: check the disk"
+    if safe is None or safe >= limit * _LOW_SHARE:
         return ""
     return (
-        f"slot {name!r} may keep {size(max(0, safe))} more before Postgres gives it up (max_slot_wal_keep_size = "
-        f"{size(limit)}): raise that, or let the reader catch up"
+        f"slot {name!r} may keep {size(max(0, safe))} more before Postgres invalidates it (max_slot_wal_keep_size = "
+        f"{size(limit)}): raise this setting, or let the reader catch up"
     )
 
 
@@ -184,7 +185,7 @@ def _of_growth(slot: Slot, name: str) -> str:
     if left_s is None or left_s >= _SOON_S:
         return ""
     return (
-        f"slot {name!r} keeps {size(slot.growth_bytes_s)} more a second; at this rate Postgres gives it up in "
+        f"slot {name!r} keeps {size(slot.growth_bytes_s)} more each second; at this rate Postgres invalidates it in "
         f"{duration(left_s)}"
     )
 
@@ -193,8 +194,8 @@ def _of_replay(slot: Slot) -> str:
     if slot.is_following is not False or not slot.replay_behind_bytes:
         return ""
     return (
-        f"the standby that is streamed from is {size(slot.replay_behind_bytes)} behind the primary and replays nothing "
-        "more: it receives nothing, or its replay is paused (pg_is_wal_replay_paused())"
+        f"the standby that has the slot is {size(slot.replay_behind_bytes)} behind the primary and does not replay: "
+        "it receives no WAL, or its replay is paused (pg_is_wal_replay_paused())"
     )
 
 
@@ -203,7 +204,7 @@ def _kept(slot: Slot) -> str:
 
 
 def size(count: float | None) -> str:
-    """Return bytes as people say them, in powers of ten."""
+    """Return a text for a number of bytes, in powers of ten: `12.3 MB`."""
     value = float(count or 0)
     for unit in ("B", "kB", "MB", "GB"):
         if abs(value) < 1000:  # noqa: PLR2004 - the next unit
@@ -213,7 +214,7 @@ def size(count: float | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return seconds as people say them: `45 s`, `12 min`, `3 h 20 min`, `4 d`."""
+    """Return a text for a number of seconds: `45 s`, `12 min`, `3 h 20 min`, `4 d`."""
     if seconds < 120:  # noqa: PLR2004 - two minutes
         return f"{seconds:.0f} s"
     minutes = math.floor(seconds / 60)

@@ -1,8 +1,10 @@
-"""A slot that is lost, or costs too much -> given up or made anew, and what it skipped copied; by the reader itself.
+"""A slot that is lost or keeps too much WAL -> dropped or created again by the reader; skipped events are copied.
 
-Edge: Postgres, ClickHouse, one thread. Without OUTHAUL_HEAL=auto nothing is changed: the reader stops, and says what
-is missing and which command goes on. With OUTHAUL_PARK_WAL_BYTES the slot is given up before the log that it keeps
-fills the disk of the server that has it; what it would have brought is in the outbox.
+Edge: Postgres, ClickHouse, two threads. Without OUTHAUL_HEAL=auto the reader changes nothing: it stops, and says which
+events are missing and which command continues. With OUTHAUL_PARK_WAL_BYTES the reader drops the slot before its WAL
+fills the disk of its server; the events that it would have brought are in the outbox.
+
+Source: docs/adr/0008-the-outbox-is-a-second-log.md
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from outhaul.cdc_reader.outbox.heal_due import due, note_done
 from outhaul.cdc_reader.outbox.snapshot import behind_the_slot
 from outhaul.cdc_reader.postgres.connect import connect_stream
 from outhaul.cdc_reader.postgres.slot_view import slot_facts
-from outhaul.cdc_reader.slots.change import drop, identify, make_anew
+from outhaul.cdc_reader.slots.change import drop, identify, recreate
 from outhaul.cdc_reader.slots.change_lock import check_free, hold
 from outhaul.cdc_reader.slots.plan import count_unread
 from outhaul.sink.backoff import backoff_s
@@ -39,23 +41,23 @@ log = structlog.get_logger("outhaul.reader")
 
 _random = SystemRandom().random
 _ABOUT_THE_SLOT = {Exit.SLOT_MISSING, Exit.SLOT_UNUSABLE, Exit.OTHER_HISTORY}
-_LOOK_S = 2.0
-# The stream may have a backlog before it; a heal waits for it, and is begun again after this, in seconds.
+_CHECK_S = 2.0
+# Seconds that a heal waits until the stream has caught up; after that, it starts again.
 _CATCH_UP_S = 3600.0
 _GIVE_UP_S = 600.0
 
 
 def is_about_the_slot(error: FatalError) -> bool:
-    """Tell whether a new slot, and a copy of what it skips, would mend the error."""
+    """Tell whether a new slot, and a copy of the events that it skips, would solve the error."""
     return error.exit_code in _ABOUT_THE_SLOT
 
 
-def mend(stream: Stream, error: FatalError) -> None:
-    """Make the slot anew, if the stream say so; the heal is then due.
+def recreate_if_allowed(stream: Stream, error: FatalError) -> None:
+    """Create the slot again, if the settings allow it; then a heal is due.
 
     Raises:
-        FatalError: they do not, or the slot is not ours to change; the message says what is missing and what to type.
-        SlotHeldError: an operator is about it; stand by.
+        FatalError: they do not, or the slot is not outhaul's; the message says what is missing and what to type.
+        SlotHeldError: a command changes the slot; stand by.
         PipelineError: a server refuses or does not answer.
     """
     with connect_stream(stream.settings) as conn:
@@ -63,33 +65,33 @@ def mend(stream: Stream, error: FatalError) -> None:
         facts = slot_facts(conn, stream)
     problem = facts.problem if facts else None
     if error.exit_code is not Exit.OTHER_HISTORY and facts is not None and problem is None:
-        # Somebody has mended it meanwhile.
+        # The slot has been repaired meanwhile.
         return
-    ours = facts is None or (facts.plugin == "pgoutput" and facts.here and not facts.is_copy)
-    with closing(_asking(stream.settings)) as clickhouse:
-        if not _heals(stream.settings) or not ours or not _same_cluster(stream, clickhouse):
+    is_own = facts is None or (facts.plugin == "pgoutput" and facts.here and not facts.is_copy)
+    with closing(_clickhouse(stream.settings)) as clickhouse:
+        if not _may_change_slot(stream.settings) or not is_own or not _same_cluster(stream, clickhouse):
             raise _with_gap(stream, clickhouse, error)
-    remake(stream, error)
+    recreate_slot(stream, error)
 
 
-def remake(stream: Stream, reason: FatalError) -> None:
-    """Make the slot anew; what it skips is copied by the guard.
+def recreate_slot(stream: Stream, reason: FatalError) -> None:
+    """Create the slot again; the guard copies the events that it skips.
 
     Raises:
         PipelineError: a server refuses or does not answer.
     """
     log.warning("slot_made_anew", slot=stream.slot, reason=reason.message)
     with (
-        closing(_asking(stream.settings)) as clickhouse,
-        make_anew(stream, clickhouse, accept_loss=False, waiting=_say_waiting),
+        closing(_clickhouse(stream.settings)) as clickhouse,
+        recreate(stream, clickhouse, accept_loss=False, waiting=_log_waiting),
     ):
         metrics.SLOT_CHANGES.labels(reason.exit_code.name.lower()).inc()
 
 
 def park(stream: Stream) -> None:
-    """Give the slot up, and with it the log that it keeps.
+    """Drop the slot, so that Postgres removes the WAL that it keeps.
 
-    That a heal is due is noted when the slot is made anew: ClickHouse may be what is down.
+    The note that a heal is due is written when the slot is created again, since ClickHouse may be down now.
 
     Raises:
         PipelineError: Postgres refuses or does not answer; the slot is kept then.
@@ -110,21 +112,21 @@ def park(stream: Stream) -> None:
 
 
 class Guard:
-    """Looks after the slot beside the session: heals what is due, and says when the slot has to be given up."""
+    """Watches the slot beside the session: runs a due heal, and sets `must_park` when the slot must be dropped."""
 
     def __init__(self, stream: Stream, stopping: Callable[[], bool]) -> None:
-        """Start the thread, where the stream give it something to do."""
+        """Start the threads, if the settings allow the reader to change its slot."""
         self.must_park = False
         self._stream = stream
         self._stopping = stopping
-        if _heals(stream.settings):
-            for act in (self._heal_what_is_due, self._watch_the_log):
+        if _may_change_slot(stream.settings):
+            for act in (self._heal_if_due, self._watch_wal):
                 threading.Thread(target=self._run, args=(act,), name="outhaul-guard", daemon=True).start()
 
     def _run(self, act: Callable[[], None]) -> None:
         failures = 0
         while not self._stopping():
-            wait_s = _LOOK_S
+            wait_s = _CHECK_S
             try:
                 act()
                 failures = 0
@@ -133,11 +135,11 @@ class Guard:
                 wait_s = backoff_s(failures, max_s=self._stream.settings.retry_max_s, random=_random())
                 log.warning("guard_waits", slot=self._stream.slot, error=error, wait_s=round(wait_s, 2))
                 sentry.told(error)
-            time.sleep(max(wait_s, _LOOK_S))
+            time.sleep(max(wait_s, _CHECK_S))
 
-    def _heal_what_is_due(self) -> None:
+    def _heal_if_due(self) -> None:
         stream, source = self._stream, self._stream.settings.source
-        with closing(_asking(stream.settings)) as clickhouse:
+        with closing(_clickhouse(stream.settings)) as clickhouse:
             notes = due(clickhouse, (stream,))
             if not notes or self.must_park:
                 return
@@ -155,7 +157,7 @@ class Guard:
         metrics.HEALED.inc(rows)
         log.info("healed", source=source, note=number, rows=rows, seconds=round(seconds, 1))
 
-    def _watch_the_log(self) -> None:
+    def _watch_wal(self) -> None:
         limit = self._stream.settings.park_wal_bytes
         if not limit:
             return
@@ -165,32 +167,35 @@ class Guard:
             self.must_park = True
 
 
-def _heals(settings: Settings) -> bool:
-    # Whoever parks has given a slot up on purpose, and may be started again before it is made anew.
+def _may_change_slot(settings: Settings) -> bool:
+    # A reader that parks drops its slot on purpose, and may be restarted before it has created the slot again.
     return settings.heal == "auto" or settings.park_wal_bytes > 0
 
 
 def _with_gap(stream: Stream, clickhouse: ClickHouse, error: FatalError) -> FatalError:
-    """Say what is missing, too."""
+    """Return the error with the number of missing events."""
     try:
         unread = count_unread(stream, clickhouse)
     except PipelineError as other:
-        gap = f"how much is missing cannot be said: {other.message}"
+        gap = f"the number of missing events is unknown: {other.message}"
     else:
         ids = f" ({unread.which})" if unread.events else ""
-        gap = f"{unread.events} events{ids} are committed and not in ClickHouse; they are in the outbox, none is lost"
+        gap = (
+            f"{unread.events} events{ids} are committed and not in ClickHouse; "
+            "they are in the outbox, so they are not lost"
+        )
     return FatalError(f"{error.message}. {gap}", code=error.code, todo=error.todo, exit_code=error.exit_code)
 
 
 def _same_cluster(stream: Stream, clickhouse: ClickHouse) -> bool:
-    """Tell whether the server is of the cluster that ClickHouse knows: another one may be a mistake in the DSN."""
+    """Tell whether the server belongs to the cluster that ClickHouse knows; another one may be a mistake in the DSN."""
     newest = newest_epoch(clickhouse, stream.settings, stream.lane)
     return newest is None or newest.history.system_identifier == identify(stream).system_identifier
 
 
-def _asking(settings: Settings) -> ClickHouse:
+def _clickhouse(settings: Settings) -> ClickHouse:
     return ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=ASK_TIMEOUT_S)
 
 
-def _say_waiting() -> None:
+def _log_waiting() -> None:
     log.warning("slot_waits_for_open_transactions")

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from outhaul.cdc_reader.postgres.query import connect
-from outhaul.cdc_reader.slots.retained_wal import look
+from outhaul.cdc_reader.slots.retained_wal import fetch_slot
 from tests import launch
 from tests.conftest import World, until
 from tests.debian_postgres import postgres_15
@@ -98,13 +98,13 @@ def test_a_slot_that_comes_near_its_limit_shows_a_warning_and_a_time(limited: Wo
         assert found["slot"]["growth_bytes_s"] > 50_000
         left_s = found["slot"]["safe_wal_size"] / found["slot"]["growth_bytes_s"]
         assert found["slot"]["time_to_trouble_s"] == pytest.approx(left_s)
-        assert any("at this rate Postgres gives it up in" in line for line in found["wrong"])
+        assert any("at this rate Postgres invalidates it in" in line for line in found["wrong"])
         assert "at this rate" in outhaul(world, "status").stdout
     while safe(world) > LIMIT_BYTES / 6:
         fill(world, 4)
     found = status(world)
     assert 0 < found["slot"]["safe_wal_size"] < LIMIT_BYTES / 5
-    assert any("more before Postgres gives it up" in line for line in found["wrong"])
+    assert any("more before Postgres invalidates it" in line for line in found["wrong"])
     assert outhaul(world, "resume").returncode == 0
     world.insert(3)
     world.assert_once_each()
@@ -137,8 +137,8 @@ def dsn_of_15() -> Iterator[str]:
 def test_postgres_before_17_is_asked_for_what_it_has(dsn_of_15: str) -> None:
     with connect(dsn_of_15) as conn:
         conn.execute("SELECT pg_create_logical_replication_slot('old', 'pgoutput')")
-        found = look(conn, "old")
-        assert look(conn, "none") is None
+        found = fetch_slot(conn, "old")
+        assert fetch_slot(conn, "none") is None
     assert found is not None
     assert (found.active, found.wal_status, found.max_slot_wal_keep_size) == (False, "reserved", None)
     assert (found.invalidation_reason, found.inactive_since) == (None, None)

@@ -87,7 +87,7 @@ def test_much_without_a_limit_is_named(kept: int, warns: bool) -> None:
 @pytest.mark.parametrize(("left_s", "warns"), [(3600.0, False), (3599.0, True)])
 def test_trouble_within_an_hour_is_named_with_its_time(left_s: float, warns: bool) -> None:
     found = judge(replace(LIMITED, growth_bytes_s=float(MB), time_to_trouble_s=left_s), "s")
-    assert [("gives it up in 59 min" in line) for line in found] == [True] * warns
+    assert [("invalidates it in 59 min" in line) for line in found] == [True] * warns
 
 
 def test_trouble_in_a_short_look_is_looked_at_for_longer() -> None:
@@ -125,7 +125,7 @@ def test_a_standby_that_does_not_follow_is_named_and_one_that_lags_is_not() -> N
     lags = replace(QUIET, replay_behind_bytes=5 * MB, is_following=True)
     assert judge(lags, "s") == judge(replace(lags, replay_behind_bytes=0, is_following=False), "s") == []
     (said,) = judge(replace(lags, is_following=False), "s")
-    assert "5.0 MB behind the primary and replays nothing more" in said
+    assert "5.0 MB behind the primary and does not replay" in said
 
 
 @pytest.mark.parametrize(

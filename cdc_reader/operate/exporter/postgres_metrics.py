@@ -46,7 +46,7 @@ def collect(settings: Settings) -> list[Metric]:
 
 
 def _of_stream(conn: Connection, stream: Stream, end: Lsn | None) -> list[Metric]:
-    slot = retained_wal.look(conn, stream.slot, end)
+    slot = retained_wal.fetch_slot(conn, stream.slot, end)
     names = {"slot": stream.slot, "tables": [outbox.sql_table for outbox in stream.settings.outboxes()]}
     counted = conn.fetch_one(_COUNTERS, names) or {}
     found = [*_of_slot(slot), *_of_counters(counted)]

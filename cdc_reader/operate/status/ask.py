@@ -82,7 +82,7 @@ def ask_postgres(conn: Connection, stream: Stream, end: Lsn | None = None) -> Po
     Raises:
         PipelineError: Postgres refuses or does not answer.
     """
-    return PostgresState(retained_wal.look(conn, stream.slot, end))
+    return PostgresState(retained_wal.fetch_slot(conn, stream.slot, end))
 
 
 def ask_redis(payloads: Payloads, stream: Stream) -> RedisState:
