@@ -1,4 +1,4 @@
-"""`1h30m`, `24MiB`, `2026-01-31T12:00` -> seconds, bytes, a moment.
+"""`1h30m`, `24MiB`, `2026-01-31T12:00` -> seconds, bytes, a moment; and seconds and bytes as text.
 
 Pure. Settings and options of commands are read alike. A number without a unit is in seconds or bytes.
 """
@@ -103,6 +103,27 @@ def spelled_bytes(value: int) -> str:
 
 
 _SPELLED = {unit: unit[:-1].upper().replace("I", "i") + "B" for unit in _UNITS_BYTES} | {"kb": "kB"}
+
+
+def size_text(count: float | None) -> str:
+    """Return a number of bytes for people, in powers of ten: `999 B`, `1.5 kB`; nothing known is `0 B`."""
+    value = float(count or 0)
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(value) < 1000:  # noqa: PLR2004 - the next unit
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def duration_text(value_s: float) -> str:
+    """Return seconds for people: `45 s`, `12 min`, `3 h 20 min`, `4 d`."""
+    if value_s < 120:  # noqa: PLR2004 - two minutes
+        return f"{value_s:.0f} s"
+    minutes = math.floor(value_s / 60)
+    if minutes < 120:  # noqa: PLR2004 - two hours
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d"  # noqa: PLR2004 - two days
 
 
 def _plain(text: str) -> float | None:

@@ -18,9 +18,9 @@ from rich.table import Table
 
 from outhaul.cdc_reader.operate.status.overview import Shard, Status, gather
 from outhaul.cdc_reader.operate.status.units import kept, milliseconds, paused, utc
-from outhaul.cdc_reader.slots.retained_wal import size
 from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.errors import Exit
+from outhaul.sink.quantities import size_text
 from outhaul.sink.redis.payloads import Payloads
 from outhaul.sink.settings import load
 
@@ -90,13 +90,13 @@ def screen(found: Status) -> Table:
     if reader:
         table.add_row(
             "reader",
-            f"{reader.phase}, epoch {reader.epoch}, {size(slot.behind_bytes) if slot else '?'} and "
+            f"{reader.phase}, epoch {reader.epoch}, {size_text(slot.behind_bytes) if slot else '?'} and "
             f"{reader.lag_s:.1f} s behind, received {reader.received_lsn}, "
             f"on {escape(reader.host)} (process {reader.pid})",
         )
         table.add_row(
             "in flight",
-            f"{reader.in_flight_batches} batches, {reader.in_flight_rows:,} rows, {size(reader.in_flight_bytes)}",
+            f"{reader.in_flight_batches} batches, {reader.in_flight_rows:,} rows, {size_text(reader.in_flight_bytes)}",
         )
         table.add_row(
             "latency", f"commit to stored p50 {milliseconds(reader.p50_ms)}, p99 {milliseconds(reader.p99_ms)}"
@@ -111,7 +111,7 @@ def screen(found: Status) -> Table:
     if found.rows is not None:
         table.add_row(
             "ClickHouse",
-            f"{found.rows:,} rows in {found.parts} parts, {size(found.bytes_on_disk)}, "
+            f"{found.rows:,} rows in {found.parts} parts, {size_text(found.bytes_on_disk)}, "
             f"{found.dead_letters:,} dead letters",
         )
     silences = ", ".join(f"{what} {_short(seconds)}" for what, seconds in found.noticed_within_s.items())
@@ -124,7 +124,7 @@ def screen(found: Status) -> Table:
 def _of_shard(shard: Shard) -> str:
     slot, reader = shard.slot, shard.reader
     doing = f"{reader.phase}, {reader.lag_s:.1f} s behind, {reader.in_flight_rows:,} rows in flight" if reader else "-"
-    kept_ = f"confirmed {slot.confirmed_lsn}, {size(slot.retained_bytes)} of WAL kept" if slot else "no slot"
+    kept_ = f"confirmed {slot.confirmed_lsn}, {size_text(slot.retained_bytes)} of WAL kept" if slot else "no slot"
     return f"{doing}; {kept_}"
 
 

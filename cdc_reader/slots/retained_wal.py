@@ -9,12 +9,12 @@ Source: https://www.postgresql.org/docs/current/view-pg-replication-slots.html
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, LiteralString
 
 from outhaul.cdc_reader.postgres.connect import END_OF_LOG
 from outhaul.cdc_reader.postgres.slot_view import cure_of
+from outhaul.sink.quantities import duration_text, size_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -175,8 +175,8 @@ def _of_limit(slot: Slot, name: str) -> str:
     if safe is None or safe >= limit * _LOW_SHARE:
         return ""
     return (
-        f"slot {name!r} may keep {size(max(0, safe))} more before Postgres invalidates it (max_slot_wal_keep_size = "
-        f"{size(limit)}): raise this setting, or let the reader catch up"
+        f"slot {name!r} may keep {size_text(max(0, safe))} more before Postgres invalidates it "
+        f"(max_slot_wal_keep_size = {size_text(limit)}): raise this setting, or let the reader catch up"
     )
 
 
@@ -185,8 +185,8 @@ def _of_growth(slot: Slot, name: str) -> str:
     if left_s is None or left_s >= _SOON_S:
         return ""
     return (
-        f"slot {name!r} keeps {size(slot.growth_bytes_s)} more each second; at this rate Postgres invalidates it in "
-        f"{duration(left_s)}"
+        f"slot {name!r} keeps {size_text(slot.growth_bytes_s)} more each second; at this rate Postgres invalidates it "
+        f"in {duration_text(left_s)}"
     )
 
 
@@ -194,31 +194,10 @@ def _of_replay(slot: Slot) -> str:
     if slot.is_following is not False or not slot.replay_behind_bytes:
         return ""
     return (
-        f"the standby that has the slot is {size(slot.replay_behind_bytes)} behind the primary and does not replay: "
+        f"the standby that has the slot is {size_text(slot.replay_behind_bytes)} behind the primary and does not replay: "
         "it receives no WAL, or its replay is paused (pg_is_wal_replay_paused())"
     )
 
 
 def _kept(slot: Slot) -> str:
-    return f"{size(slot.retained_bytes)} kept"
-
-
-def size(count: float | None) -> str:
-    """Return a text for a number of bytes, in powers of ten: `12.3 MB`."""
-    value = float(count or 0)
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(value) < 1000:  # noqa: PLR2004 - the next unit
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"
-
-
-def duration(seconds: float) -> str:
-    """Return a text for a number of seconds: `45 s`, `12 min`, `3 h 20 min`, `4 d`."""
-    if seconds < 120:  # noqa: PLR2004 - two minutes
-        return f"{seconds:.0f} s"
-    minutes = math.floor(seconds / 60)
-    if minutes < 120:  # noqa: PLR2004 - two hours
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d"  # noqa: PLR2004 - two days
+    return f"{size_text(slot.retained_bytes)} kept"

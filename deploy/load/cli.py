@@ -16,11 +16,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from outhaul.cdc_reader.cli.options import duration
-from outhaul.cdc_reader.slots.retained_wal import size
 from outhaul.deploy.load.run import Options, Result, run
 from outhaul.deploy.load.transaction_plan import Plan, ranges
 from outhaul.deploy.load.writer import How, Tally
 from outhaul.sink.errors import Exit, FatalError
+from outhaul.sink.quantities import size_text
 from outhaul.sink.settings import load as load_settings
 
 
@@ -100,8 +100,9 @@ def load(
 
 def _summary(result: Result) -> str:
     tally, rate = result.tally, result.to_json()["rate"]
+    contexts = size_text(tally.bytes)
     lines = [
-        f"{tally.events:,} events committed in {tally.transactions:,} transactions, {size(tally.bytes)} of contexts",
+        f"{tally.events:,} events committed in {tally.transactions:,} transactions, {contexts} of contexts",
         f"{tally.rolled_back_events:,} events rolled back, {tally.rolled_back_transactions:,} whole transactions",
         f"{result.seconds:.1f} s, {rate:,} events a second",
     ]

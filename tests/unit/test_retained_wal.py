@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from outhaul.cdc_reader.slots.retained_wal import Slot, compare, duration, judge, size, watch
+from outhaul.cdc_reader.slots.retained_wal import Slot, compare, judge, watch
 
 MB = 1_000_000
 QUIET = Slot(
@@ -106,19 +106,6 @@ def test_a_quiet_slot_is_looked_at_for_a_second() -> None:
 
 def test_a_slot_that_is_dropped_meanwhile_is_told_as_it_was() -> None:
     assert watch(LIMITED, lambda: None, lambda _: None) == LIMITED
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(5, "5 s"), (119, "119 s"), (120, "2 min"), (7199, "119 min"), (7260, "2 h 1 min"), (2e5, "2 d")],
-)
-def test_a_duration_is_said_as_people_say_it(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
-
-
-@pytest.mark.parametrize(("count", "text"), [(None, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (2e12, "2.0 TB")])
-def test_a_size_is_said_as_people_say_it(count: float | None, text: str) -> None:
-    assert size(count) == text
 
 
 def test_a_standby_that_does_not_follow_is_named_and_one_that_lags_is_not() -> None:

@@ -74,12 +74,3 @@ def worst(section: Section) -> State:
     """Return the worst state of a section."""
     states = {finding.state for finding in section.findings}
     return next((state for state in (State.FAIL, State.WARN) if state in states), State.PASS)
-
-
-def size(count: float) -> str:
-    """Return a number of bytes as text."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(count) < 1000:  # noqa: PLR2004 - the next unit
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"

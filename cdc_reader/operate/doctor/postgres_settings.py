@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, LiteralString
 
-from outhaul.cdc_reader.operate.doctor.finding import Finding, fail, fine, size, tried, warn
+from outhaul.cdc_reader.operate.doctor.finding import Finding, fail, fine, tried, warn
 from outhaul.cdc_reader.postgres.preflight import check_version, check_wal_level
+from outhaul.sink.quantities import size_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -145,7 +146,7 @@ def slot_keep(limit_mb: int) -> Finding:
             f"ALTER SYSTEM SET {check} = '50GB'; SELECT pg_reload_conf();  -- choose less than the free space; a slot "
             "that keeps more is lost",
         )
-    return fine(check, f"{size(limit_mb << 20)}: a slot that keeps more is lost")
+    return fine(check, f"{size_text(limit_mb << 20)}: a slot that keeps more is lost")
 
 
 def idle_slot_timeout(timeout_s: int) -> Finding:

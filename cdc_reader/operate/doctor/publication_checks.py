@@ -10,9 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from outhaul.cdc_reader.operate.doctor.finding import Finding, broken, fail, fine, size, tried, warn
+from outhaul.cdc_reader.operate.doctor.finding import Finding, broken, fail, fine, tried, warn
 from outhaul.cdc_reader.postgres.errors import slot_missing, slot_unusable
 from outhaul.cdc_reader.postgres.preflight import check_publication
+from outhaul.sink.quantities import size_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -133,10 +134,10 @@ def slot(stream: Stream, facts: SlotFacts | None, prospect: Prospect | None, *, 
 def wal(facts: SlotFacts, prospect: Prospect) -> Finding:
     """Judge how much WAL the slot keeps, and whether Postgres is about to remove it."""
     kept = facts.retained_bytes or 0
-    found = f"{size(kept)} kept, {size(prospect.behind_bytes or 0)} behind, {facts.wal_status}"
+    found = f"{size_text(kept)} kept, {size_text(prospect.behind_bytes or 0)} behind, {facts.wal_status}"
     left = prospect.safe_wal_size
     if left is not None:
-        found += f", {size(max(0, left))} left until the limit"
+        found += f", {size_text(max(0, left))} left until the limit"
     if facts.wal_status in {"unreserved", "lost"}:
         return fail(
             "slot WAL",

@@ -15,11 +15,12 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from outhaul.cdc_reader.operate.doctor.clock_offsets import Offset, measured
-from outhaul.cdc_reader.operate.doctor.finding import Finding, broken, fail, fine, size, warn
+from outhaul.cdc_reader.operate.doctor.finding import Finding, broken, fail, fine, warn
 from outhaul.cdc_reader.postgres.preflight import check_redis
 from outhaul.cdc_reader.session.loop import MAX_IN_FLIGHT_BYTES
 from outhaul.sink import redis_url
 from outhaul.sink.errors import PipelineError
+from outhaul.sink.quantities import size_text
 from outhaul.sink.redis import discovery
 from outhaul.sink.redis.payloads import Payloads
 
@@ -188,9 +189,9 @@ def policy(name: str, max_memory: int) -> Finding:
 def memory(info: Info) -> Finding:
     """Judge the memory that is left, compared with what batches in flight can need."""
     if not info.max_memory:
-        return fine("memory", f"{size(info.used_memory)} used, no limit set")
+        return fine("memory", f"{size_text(info.used_memory)} used, no limit set")
     left = info.max_memory - info.used_memory
-    found = f"{size(max(0, left))} of {size(info.max_memory)} left, {size(MAX_IN_FLIGHT_BYTES)} needed"
+    found = f"{size_text(max(0, left))} of {size_text(info.max_memory)} left, {size_text(MAX_IN_FLIGHT_BYTES)} needed"
     todo = f"CONFIG SET maxmemory {info.used_memory + 4 * MAX_IN_FLIGHT_BYTES}"
     if left < MAX_IN_FLIGHT_BYTES:
         return fail("memory", f"{found}: under load Redis fills up, and batches stall", todo)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, LiteralString
 
 from outhaul.cdc_reader.operate.doctor import postgres_settings
-from outhaul.cdc_reader.operate.doctor.finding import Finding, fail, fine, size, tried, warn
+from outhaul.cdc_reader.operate.doctor.finding import Finding, fail, fine, tried, warn
 from outhaul.cdc_reader.postgres.connect import (
     END_OF_LOG,
     check_same_cluster,
@@ -20,6 +20,7 @@ from outhaul.cdc_reader.postgres.connect import (
     connect_stream,
 )
 from outhaul.sink.position import Lsn
+from outhaul.sink.quantities import size_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -163,7 +164,7 @@ def physical_slot(standby: Standby, primary: Primary) -> Finding:
 def replay(standby: Standby, primary: Primary) -> Finding:
     """Judge whether the standby follows the primary."""
     check, behind = "replay", max(0, Lsn.parse(primary.end) - Lsn.parse(standby.end))
-    found = f"{size(behind)} behind the primary"
+    found = f"{size_text(behind)} behind the primary"
     if standby.is_paused:
         return fail(check, f"paused, {found}: nothing is streamed", "SELECT pg_wal_replay_resume();  -- on the standby")
     if not standby.receives:

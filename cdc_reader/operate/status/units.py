@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from outhaul.cdc_reader.slots.retained_wal import duration, size
+from outhaul.sink.quantities import duration_text, size_text
 
 if TYPE_CHECKING:
     from outhaul.cdc_reader.session.pause import Pause
@@ -14,13 +14,16 @@ if TYPE_CHECKING:
 
 def kept(slot: Slot) -> str:
     """Return how much WAL a slot keeps, how fast that grows, and how much is left until the limit."""
-    text = size(slot.retained_bytes)
+    text = size_text(slot.retained_bytes)
     if slot.growth_bytes_s is not None:
-        text += f", growing {size(slot.growth_bytes_s)} a second" if slot.growth_bytes_s > 0 else ", not growing"
+        text += f", growing {size_text(slot.growth_bytes_s)} a second" if slot.growth_bytes_s > 0 else ", not growing"
     if slot.max_slot_wal_keep_size is None:
         return f"{text}; no limit (max_slot_wal_keep_size = -1)"
-    text += f"; {size(slot.safe_wal_size)} left of max_slot_wal_keep_size = {size(slot.max_slot_wal_keep_size)}"
-    return text if slot.time_to_trouble_s is None else f"{text}, for {duration(slot.time_to_trouble_s)} at this rate"
+    left, limit = size_text(slot.safe_wal_size), size_text(slot.max_slot_wal_keep_size)
+    text += f"; {left} left of max_slot_wal_keep_size = {limit}"
+    if slot.time_to_trouble_s is not None:
+        text += f", for {duration_text(slot.time_to_trouble_s)} at this rate"
+    return text
 
 
 def paused(pause: Pause) -> str:

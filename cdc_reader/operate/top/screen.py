@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from outhaul.cdc_reader.operate.status.units import kept, milliseconds, paused
-from outhaul.cdc_reader.slots.retained_wal import duration, size
+from outhaul.sink.quantities import duration_text, size_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -192,11 +192,11 @@ def _bar(rate: float | None, top: float) -> str:
 
 def _behind(reader: ReaderState | None, slot: Slot | None) -> str:
     seconds = _seconds(reader.lag_s) if reader else "-"
-    return f"{seconds}, {size(slot.behind_bytes)} of WAL" if slot else seconds
+    return f"{seconds}, {size_text(slot.behind_bytes)} of WAL" if slot else seconds
 
 
 def _seconds(lag_s: float) -> str:
-    return duration(lag_s) if lag_s >= _SHORT_S else f"{lag_s:.1f} s"
+    return duration_text(lag_s) if lag_s >= _SHORT_S else f"{lag_s:.1f} s"
 
 
 def _latency(reader: ReaderState | None) -> str:
@@ -208,7 +208,7 @@ def _latency(reader: ReaderState | None) -> str:
 def _in_flight(reader: ReaderState | None) -> str:
     if reader is None:
         return "-"
-    return f"{reader.in_flight_batches} batches, {reader.in_flight_rows:,} rows, {size(reader.in_flight_bytes)}"
+    return f"{reader.in_flight_batches} batches, {reader.in_flight_rows:,} rows, {size_text(reader.in_flight_bytes)}"
 
 
 def _reader(view: View, reader: ReaderState | None) -> str:
@@ -224,7 +224,7 @@ def _slot(view: View) -> str:
     if slot is None:
         return "does not exist"
     state = "active" if slot.active else "inactive"
-    since = f" for {duration(slot.inactive_s)}" if slot.inactive_s else ""
+    since = f" for {duration_text(slot.inactive_s)}" if slot.inactive_s else ""
     return f"{state}{since}, {slot.wal_status}, confirmed {slot.confirmed_lsn}"
 
 
@@ -232,15 +232,15 @@ def _stored(view: View) -> str:
     found = view.clickhouse.value
     if found is None:
         return "-"
-    ago = "never" if found.last_stored_at is None else f"{duration(max(0, view.now - found.last_stored_at))} ago"
+    ago = "never" if found.last_stored_at is None else f"{duration_text(max(0, view.now - found.last_stored_at))} ago"
     letters = f"{found.dead_letters:,} dead letters"
-    return f"{found.rows:,} rows, {found.parts} parts, {size(found.bytes_on_disk)}, {letters}, last {ago}"
+    return f"{found.rows:,} rows, {found.parts} parts, {size_text(found.bytes_on_disk)}, {letters}, last {ago}"
 
 
 def _age(view: View, latest: Latest[object]) -> Text:
     if latest.answered_at is None or not is_old(view, latest):
         return Text()
-    return Text(f"  ({duration(view.at - latest.answered_at)} old)", "yellow")
+    return Text(f"  ({duration_text(view.at - latest.answered_at)} old)", "yellow")
 
 
 def _clock(unix_s: float) -> str:
