@@ -249,7 +249,7 @@ def _publish_reason(stream: Stream, error: TransientError, wait_s: float) -> Non
 
     Sentry gets the error when it lasts.
     """
-    sentry.repeated(error)
+    sentry.note_retry(error)
     payloads = Payloads(stream.settings.redis_url.get_secret_value(), stream.settings.source)
     line = f"the reader on {socket.gethostname()} (process {os.getpid()}) has no session and tries again: {error}"
     with suppress(TransientError):

@@ -1,4 +1,4 @@
-"""Batches in Redis -> rows in ClickHouse, once; and the contract between reader and workers.
+"""Batches in Redis -> rows in ClickHouse, each once; and the contract between reader and workers.
 
-`app` and `task` are the worker. pyproject.toml has the layers as contracts.
+`app` and `task` are the worker. pyproject.toml defines the layers as import contracts.
 """

@@ -121,7 +121,7 @@ def write_batch(self: Any, *arguments: object, **named: object) -> str:
         wait_s = backoff_s(attempts, max_s=sink.settings.retry_max_s, random=_random())
         metrics.retried(error)
         log.warning("batch_retrying", rows=message.rows, attempts=attempts, wait_s=round(wait_s, 2), error=error)
-        sentry.repeated(error)
+        sentry.note_retry(error)
         _report(
             sink, message, Report(Outcome.RETRYING, message.token, message.sequence, error=str(error), wait_s=wait_s)
         )
@@ -131,7 +131,7 @@ def write_batch(self: Any, *arguments: object, **named: object) -> str:
     except FatalError as error:
         metrics.failed(error)
         log.error("batch_failed", rows=message.rows, error=error)  # noqa: TRY400 - the line is the message
-        sentry.stopped(error)
+        sentry.report_now(error)
         fatal = Report(
             Outcome.FATAL,
             message.token,
@@ -147,7 +147,7 @@ def write_batch(self: Any, *arguments: object, **named: object) -> str:
     metrics.finished(message, report, seconds)
     counts = {"dead_letters": report.dead_letters, "seconds": round(seconds, 4)}
     log.info("batch_done", outcome=report.outcome.value, rows=message.rows, **counts)
-    sentry.over()
+    sentry.recovered()
     reach("task.stored")
     _report(sink, message, report)
     reach("task.reported")
@@ -276,7 +276,7 @@ def write(sink: Sink, message: Message, *, again: bool = False) -> Report:
         except PoisonError as error:
             aside = set_aside(message, payload, store, dead_letters=letters, refused=error)
             log.warning("rows_set_aside", rows=aside, code=error.code)
-            sentry.set_aside(error, aside)
+            sentry.report_set_aside(error, aside)
     except FatalError as error:
         if error.code == THROW_IF and _fenced(sink, message):
             return Report(Outcome.STALE, message.token, message.sequence)

@@ -47,5 +47,5 @@ def reader(
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    with sentry.stopping():
+    with sentry.reporting_exit():
         run(stream, lambda: bool(asked), standby=standby)

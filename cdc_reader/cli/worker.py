@@ -32,7 +32,7 @@ def worker(
     logs.configure(settings.log_format, level=settings.log_level, scrub=scrub_of(settings))
     log_context.begin(source=settings.source)
     sentry.configure(settings, "watchdog")
-    with sentry.stopping():
+    with sentry.reporting_exit():
         _check(settings)
     pruning = ["--include", "outhaul.cdc_reader.operate.pruning.prune_task"] if settings.prune_older_than else []
     code = supervise(settings, ["-c", str(concurrency), *pruning, *context.args], SystemRandom().random)

@@ -68,12 +68,12 @@ def persist(
             metrics.RETRIES.labels(where).inc()
             wait_s = backoff_s(attempt, max_s=settings.retry_max_s, random=random())
             log.warning("retrying", where=where, attempts=attempt, wait_s=round(wait_s, 2), error=error)
-            sentry.repeated(error)
+            sentry.note_retry(error)
             events.put(Trouble(where, error))
             events.wait(wait_s)
         else:
             if attempt:
-                sentry.over()
+                sentry.recovered()
                 events.put(Trouble(where, None))
             return
 
@@ -164,14 +164,14 @@ def receive_reports(
             _check_redis(events, payloads, epoch, ledger, stream, was_unreachable=attempt > 0)
             if attempt:
                 attempt = 0
-                sentry.over()
+                sentry.recovered()
                 events.put(Trouble("reports", None))
         except TransientError as error:
             attempt += 1
             metrics.RETRIES.labels("reports").inc()
             wait_s = backoff_s(attempt, max_s=stream.settings.retry_max_s, random=random())
             log.warning("retrying", where="reports", attempts=attempt, wait_s=round(wait_s, 2), error=error)
-            sentry.repeated(error)
+            sentry.note_retry(error)
             events.put(Trouble("reports", error))
             events.wait(wait_s)
 

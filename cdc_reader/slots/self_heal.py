@@ -134,7 +134,7 @@ class Guard:
                 failures += 1
                 wait_s = backoff_s(failures, max_s=self._stream.settings.retry_max_s, random=_random())
                 log.warning("guard_waits", slot=self._stream.slot, error=error, wait_s=round(wait_s, 2))
-                sentry.told(error)
+                sentry.report(error)
             time.sleep(max(wait_s, _CHECK_S))
 
     def _heal_if_due(self) -> None:

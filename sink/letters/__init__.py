@@ -1,1 +1,1 @@
-"""Dead letters: rows that ClickHouse refused are kept whole, tried again, or given up with a trace."""
+"""Dead letters: rows that ClickHouse refused, stored whole; they can be retried or discarded."""

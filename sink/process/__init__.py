@@ -1,1 +1,1 @@
-"""The worker as a process: a watchdog that starts Celery again, the heartbeat that it looks for, the metrics port."""
+"""The worker as a process: a watchdog that restarts Celery, the pulse key that it checks, and the metrics port."""

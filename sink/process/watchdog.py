@@ -1,8 +1,8 @@
-"""Celery's worker as a child -> a worker that runs: started again when it ends by itself, or has gone deaf.
+"""Celery's worker as a child process -> a worker that keeps running: started again after it ends or becomes deaf.
 
-Edge: processes and Redis. Celery on Redis is known to end, or to stop consuming without a word, when its connection
-breaks at the wrong moment. Deaf is: messages wait, and for some time this worker has begun nothing and works on
-nothing.
+Edge: processes and Redis. It is known that Celery on Redis can end, or silently stop consuming, if its connection
+breaks at certain moments. A worker is deaf if messages wait, and the worker has neither begun nor run a task for some
+time.
 
 Source: https://github.com/celery/celery/discussions/7276
 """
@@ -36,24 +36,25 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("outhaul.sink")
 
-_LOOK_S = 2.0
+_CHECK_S = 2.0
 _TICK_S = 0.1
 _STOP_S = 30.0
-# A worker that ran for so long was in order; its next end is a new one.
+# A worker that ran longer than this, in seconds, had started correctly: the count of failures begins again.
 _SETTLED_S = 30.0
 _PR_SET_PDEATHSIG = 1
-# Found before any fork: a child of threads (metrics, Sentry's client) should look for nothing.
+# Loaded before any fork: between fork and exec, the child of a process with threads (metrics, Sentry's client) must not
+# load a library.
 _prctl = ctypes.CDLL(None).prctl
 
 
 @dataclass(slots=True)
-class Hearing:
-    """Since when messages wait though the worker does nothing, by the clock in seconds; None while all is well."""
+class DeafCheck:
+    """Time since when messages wait while the worker is idle, in seconds of the clock; None if that is not so."""
 
     since: float | None = None
 
     def is_deaf(self, *, queued: int, has_pulse: bool, now: float) -> bool:
-        """Take in one look at queue and pulse; tell whether the worker counts as deaf by now."""
+        """Record one observation of queue and pulse; tell whether the worker counts as deaf now."""
         if not queued or has_pulse:
             self.since = None
             return False
@@ -68,15 +69,15 @@ def supervise(settings: Settings, arguments: Sequence[str], random: Callable[[],
     Args:
         settings: the pipeline's settings.
         arguments: Celery's options for its worker.
-        random: for the jitter between two starts.
+        random: random number in [0, 1), for the jitter of the wait before a restart.
     """
-    asked: list[int] = []
+    signals: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda signum, _frame: asked.append(signum))
+        signal.signal(number, lambda signum, _frame: signals.append(signum))
     payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
     pages = WorkerPages(settings)
     try:
-        return _supervise(settings, arguments, random, payloads, pages, asked)
+        return _supervise(settings, arguments, random, payloads, pages, signals)
     finally:
         pages.close()
 
@@ -87,41 +88,43 @@ def _supervise(
     random: Callable[[], float],
     payloads: Payloads,
     pages: WorkerPages,
-    asked: list[int],
+    signals: list[int],
 ) -> int:
     failures = 0
     while True:
         name = f"outhaul-{secrets.token_hex(4)}"
-        # Workers need not know of each other: the reader tells by itself what is lost, and a start is a second shorter.
-        alone = ["--without-mingle", "--without-gossip"]
-        # -P: a file celery.py in the directory where the worker is started is the app's, and not Celery.
+        # Workers do not need to know each other: the reader finds lost batches itself. This makes a start one second
+        # faster.
+        no_peers = ["--without-mingle", "--without-gossip"]
+        # -P: a file celery.py in the current directory belongs to the user's app, and must not be imported as Celery.
         command = [sys.executable, "-P", "-m", "celery", "-A", "outhaul.sink.app", "worker", "--hostname", f"{name}@%h"]
-        command += [*alone, *arguments]
-        # A group of its own, so that its children can be ended with it, and a terminal's Ctrl-C comes from us alone.
+        command += [*no_peers, *arguments]
+        # A process group of its own: the watchdog can end the worker's children, too, and a terminal's Ctrl-C goes to
+        # the watchdog only.
         worker = subprocess.Popen(
             command,
             env=os.environ | pages.environment,
             process_group=0,
-            preexec_fn=_end_with_parent,  # noqa: PLW1509 - see there
+            preexec_fn=_end_with_parent,  # noqa: PLW1509 - one system call, no lock
         )
         pages.starting()
         started = time.monotonic()
-        reason = _watch(worker, settings, payloads, pages, name, asked)
+        reason = _watch(worker, settings, payloads, pages, name, signals)
         _end(worker)
-        if asked:
+        if signals:
             return 0
         pages.ended(reason.partition(":")[0].partition(" ")[0])
         failures = 1 if time.monotonic() - started > _SETTLED_S else failures + 1
         wait_s = backoff_s(failures, max_s=settings.retry_max_s, random=random())
         log.error("worker_restarting", reason=reason, failures=failures, wait_s=round(wait_s, 2))
-        sentry.stopped(FatalError(f"Celery's worker is started again: {reason}"))
-        if _sleep(wait_s, asked):
+        sentry.report_now(FatalError(f"Celery's worker is started again: {reason}"))
+        if _sleep(wait_s, signals):
             return 0
 
 
 def _end_with_parent() -> None:
-    # A watchdog that is killed takes Celery along, which puts its messages back. One call and no lock: the thread that
-    # serves the metrics may hold any at this moment.
+    # If the watchdog is killed, the kernel sends SIGTERM to Celery, and Celery returns its messages to the queue. This
+    # is one system call and takes no lock: the thread that serves metrics may hold any lock during the fork.
     _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
@@ -131,37 +134,37 @@ def _watch(
     payloads: Payloads,
     pages: WorkerPages,
     name: str,
-    asked: list[int],
+    signals: list[int],
 ) -> str:
-    """Return when the worker has ended, has gone deaf, or is to stop; and why."""
-    hearing = Hearing()
+    """Wait until the worker has ended, is deaf, or must stop; return the reason."""
+    deaf_check = DeafCheck()
     host = os.uname().nodename
     key = pulse_key(settings.source, f"{name}@{host}")
-    while not _sleep(_LOOK_S, asked):
-        pages.looked()
+    while not _sleep(_CHECK_S, signals):
+        pages.checked()
         if worker.poll() is not None:
             return f"ended with exit code {worker.returncode}"
         with suppress(PipelineError):
             queued, pulse = payloads.length(settings.queue_key), payloads.text(key) is not None
-            if hearing.is_deaf(queued=queued, has_pulse=pulse, now=time.monotonic()):
+            if deaf_check.is_deaf(queued=queued, has_pulse=pulse, now=time.monotonic()):
                 return f"deaf: {queued} messages wait, and no task has begun for {DEAF_S:.0f} s"
     worker.send_signal(signal.SIGTERM)
     deadline = time.monotonic() + _STOP_S
-    while worker.poll() is None and time.monotonic() < deadline and len(asked) == 1:
+    while worker.poll() is None and time.monotonic() < deadline and len(signals) == 1:
         time.sleep(_TICK_S)
-    return "told to stop"
+    return "stopped by a signal"
 
 
 def _end(worker: subprocess.Popen[bytes]) -> None:
-    # The group outlives its leader: children of a worker that crashed may still be inserting.
+    # The process group outlives its leader: children of a crashed worker may still be inserting.
     with suppress(ProcessLookupError):
         os.killpg(worker.pid, signal.SIGKILL)
     worker.wait()
 
 
-def _sleep(seconds: float, asked: list[int]) -> bool:
-    """Sleep, unless told to stop; return whether so."""
+def _sleep(seconds: float, signals: list[int]) -> bool:
+    """Sleep until a signal comes; return whether one has come."""
     deadline = time.monotonic() + seconds
-    while not asked and (left := deadline - time.monotonic()) > 0:
+    while not signals and (left := deadline - time.monotonic()) > 0:
         time.sleep(min(left, _TICK_S))
-    return bool(asked)
+    return bool(signals)

@@ -1,7 +1,8 @@
-"""Metric files of Celery's pool, what the watchdog knows -> the pages that `outhaul worker` serves.
+"""Metric files of Celery's pool, state of the watchdog -> the HTTP pages that `outhaul worker` serves.
 
-Edge: reads the directory that the worker writes its metrics to (sink/telemetry/multiprocess.py). The watchdog serves
-the pages, since it outlives Celery's worker. Without a port nothing is kept or shown.
+Edge: files and HTTP. It reads the directory into which the worker writes its metrics (sink/telemetry/multiprocess.py).
+The watchdog serves the pages, since it outlives Celery's worker. Without a port in the settings, there is no directory
+and no page.
 
 Source: https://prometheus.github.io/client_python/multiprocess/
 """
@@ -28,15 +29,16 @@ if TYPE_CHECKING:
 
     from outhaul.sink.settings import Settings
 
-# The watchdog looks every two seconds, and waits for a worker's end and the next start no longer than this, in seconds.
-_STILL_S = 90.0
+# The watchdog checks its worker every two seconds. The end of a worker and the next start take less than this, in
+# seconds.
+_MAX_IDLE_S = 90.0
 
 
 class WorkerPages:
-    """What the watchdog knows of its worker, and the directory in which the worker counts."""
+    """State of the watchdog's worker, and the directory of the worker's metrics."""
 
     def __init__(self, settings: Settings) -> None:
-        """Make the directory and serve the pages, where the settings name a port.
+        """Make the directory and serve the pages, if the settings have a port.
 
         Raises:
             FatalError: the port is taken.
@@ -48,54 +50,54 @@ class WorkerPages:
         )
         for reason in ("ended", "deaf"):
             self._restarts.labels(reason)
-        self._looked_at = time.monotonic()
-        self._kept = tempfile.TemporaryDirectory(prefix="outhaul-metrics-") if settings.metrics_port else None
-        if self._kept:
-            pool = _OfPool(self._kept.name)
+        self._checked_at = time.monotonic()
+        self._directory = tempfile.TemporaryDirectory(prefix="outhaul-metrics-") if settings.metrics_port else None
+        if self._directory:
+            pool = _PoolMetrics(self._directory.name)
             expose(settings, settings.source, "worker", (registry, pool, REGISTRY), Health(self._alive, self._ready))
 
     @property
     def environment(self) -> dict[str, str]:
-        """What Celery's worker needs in its environment to count here."""
-        return {DIRECTORY: self._kept.name} if self._kept else {}
+        """Environment variables with which Celery's worker writes its metrics to the directory."""
+        return {DIRECTORY: self._directory.name} if self._directory else {}
 
     def starting(self) -> None:
-        """Note that a worker is started; it is not ready yet."""
-        self.looked()
-        if self._kept:
-            (Path(self._kept.name) / READY).unlink(missing_ok=True)
+        """Record that a worker has been started and is not ready yet."""
+        self.checked()
+        if self._directory:
+            (Path(self._directory.name) / READY).unlink(missing_ok=True)
         self._up.set(1)
 
-    def looked(self) -> None:
-        """Note that the watchdog has looked after its worker."""
-        self._looked_at = time.monotonic()
+    def checked(self) -> None:
+        """Record that the watchdog has checked its worker."""
+        self._checked_at = time.monotonic()
 
     def ended(self, reason: str) -> None:
-        """Note that the worker has to be started again: it has `ended`, or is `deaf`."""
+        """Record that the worker must be started again: it has `ended`, or is `deaf`."""
         self._up.set(0)
         self._restarts.labels(reason).inc()
 
     def close(self) -> None:
         """Remove the directory."""
-        if self._kept:
-            self._kept.cleanup()
+        if self._directory:
+            self._directory.cleanup()
 
     def _alive(self) -> str:
-        still_s = time.monotonic() - self._looked_at
-        return f"the watchdog has not looked for {still_s:.0f} s" if still_s > _STILL_S else ""
+        idle_s = time.monotonic() - self._checked_at
+        return f"the watchdog has not checked its worker for {idle_s:.0f} s" if idle_s > _MAX_IDLE_S else ""
 
     def _ready(self) -> str:
-        ready = self._kept is not None and (Path(self._kept.name) / READY).exists()
-        return self._alive() if ready else "Celery's worker takes no messages yet"
+        ready = self._directory is not None and (Path(self._directory.name) / READY).exists()
+        return self._alive() if ready else "Celery's worker does not take messages yet"
 
 
-class _OfPool(Collector):
-    """What all processes of the pool have counted, those included that are gone."""
+class _PoolMetrics(Collector):
+    """Metrics of all processes of the pool, including processes that have ended."""
 
     def __init__(self, directory: str) -> None:
         self._files = MultiProcessCollector(None, directory)  # type: ignore[no-untyped-call]
 
     def collect(self) -> Iterable[Metric]:
-        # Modules that tasks of ours share with a reader may have made metrics, too, which mean nothing here.
+        # Modules that the tasks share with a reader may have created the reader's metrics, too. They are left out.
         found: Iterable[Metric] = self._files.collect()  # type: ignore[no-untyped-call]
         yield from (metric for metric in found if metric.name.startswith(PREFIX))

@@ -1,1 +1,1 @@
-"""Everything that is Redis' own: where the server is, connections, errors, payloads and reports, Celery's transport."""
+"""All access to Redis: finding the server, connections, errors, payloads and reports, Celery's transport."""

@@ -1,1 +1,1 @@
-"""What a process says of its work: log lines, metrics, and errors for Sentry, all without secrets."""
+"""Reports about a process's work: log lines, metrics, and errors for Sentry, all without secrets."""

@@ -1,7 +1,7 @@
-"""A registry and two questions -> HTTP: /metrics for Prometheus, /healthz and /readyz for whoever restarts processes.
+"""Metrics, and functions for health -> HTTP: /metrics for Prometheus, /healthz and /readyz for a supervisor.
 
-Edge: one listening socket, a thread a request. Every metric of ours gets the label `source` on its way out, so that
-several pipelines under one Prometheus never mix, and no counter carries it while the work is done.
+Edge: one listening socket, one thread for each request. The label `source` is added to outhaul's metrics when they are
+collected. It separates pipelines under one Prometheus, and costs the counters nothing while the pipeline works.
 
 Source: https://prometheus.io/docs/instrumenting/exposition_formats/
 """
@@ -32,23 +32,23 @@ if TYPE_CHECKING:
 
 PREFIX = "outhaul_"
 
-# A client that says nothing must not keep its thread for ever, in seconds.
+# A client that sends nothing must not occupy its thread forever; in seconds.
 _CLIENT_TIMEOUT_S = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Two questions to a process; the answer is the reason why not, or nothing.
+    """Two checks of a process; each returns the reason why it fails, or an empty text.
 
-    `alive`: does it turn? If not, starting it again helps. `ready`: does it do its part, or stand by to?
+    `alive`: whether its loop runs; if not, a restart helps. `ready`: whether it does its work, or stands by for it.
     """
 
     alive: Callable[[], str]
     ready: Callable[[], str]
 
 
-class OfSource(Collector):
-    """What another collector has, with the pipeline's name on each of our own samples."""
+class WithSource(Collector):
+    """The metrics of another collector, with the pipeline's name as the label `source` on outhaul's metrics."""
 
     def __init__(self, collector: Collector, source: str) -> None:
         """Wrap a collector or registry."""
@@ -66,7 +66,7 @@ class OfSource(Collector):
 
 
 class BuildInfo(Collector):
-    """Which process this is, and of which version."""
+    """The metric `outhaul_build_info`: kind of the process, and its versions."""
 
     def __init__(self, process: str) -> None:
         """Name the process: reader, worker or exporter."""
@@ -80,24 +80,24 @@ class BuildInfo(Collector):
 
 
 def expose(settings: Settings, source: str, process: str, collectors: Iterable[Collector], health: Health) -> int:
-    """Serve /metrics, /healthz and /readyz from a thread, where the settings name a port; return the port, or 0.
+    """Serve /metrics, /healthz and /readyz in a thread, if the settings have a port; return the port, or 0.
 
     Raises:
         FatalError: the port is taken.
     """
     if not settings.metrics_port:
         return 0
-    # When each counter was made would double what is served, and says what process_start_time_seconds does.
+    # The creation time of each counter would double the page, and tells no more than process_start_time_seconds.
     disable_created_metrics()  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
     for collector in (BuildInfo(process), *collectors):
-        registry.register(OfSource(collector, source))
+        registry.register(WithSource(collector, source))
     host, port = settings.metrics_host, settings.metrics_port
     try:
         server = make_server(host, port, application(registry, health), _Server, _Handler)
     except OSError as error:
         raise FatalError(
-            f"no metrics can be served on {host}:{port} ({error.strerror})",
+            f"metrics cannot be served on {host}:{port} ({error.strerror})",
             todo="Set another OUTHAUL_METRICS_PORT for this process, or 0",
             exit_code=Exit.SETTINGS,
         ) from error
@@ -108,23 +108,23 @@ def expose(settings: Settings, source: str, process: str, collectors: Iterable[C
 def application(registry: CollectorRegistry, health: Health) -> WSGIApplication:
     """Return the WSGI application of the three pages."""
     metrics = make_wsgi_app(registry)
-    questions = {"/healthz": health.alive, "/readyz": health.ready}
+    checks = {"/healthz": health.alive, "/readyz": health.ready}
 
     def answer(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
         path = environ["PATH_INFO"]
         if path == "/metrics":
             pages: Iterable[bytes] = metrics(environ, start)
             return pages
-        question = questions.get(path)
-        if question is None:
-            return _say(start, "404 Not Found", "outhaul serves /metrics, /healthz and /readyz")
-        reason = question()
-        return _say(start, "503 Service Unavailable", reason) if reason else _say(start, "200 OK", "ok")
+        check = checks.get(path)
+        if check is None:
+            return _respond(start, "404 Not Found", "outhaul serves /metrics, /healthz and /readyz")
+        reason = check()
+        return _respond(start, "503 Service Unavailable", reason) if reason else _respond(start, "200 OK", "ok")
 
     return answer
 
 
-def _say(start: StartResponse, status: str, text: str) -> list[bytes]:
+def _respond(start: StartResponse, status: str, text: str) -> list[bytes]:
     start(status, [("Content-Type", "text/plain; charset=utf-8")])
     return [f"{text}\n".encode()]
 
@@ -133,11 +133,11 @@ class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
     def handle_error(self, *_: object) -> None:
-        """Keep silent about clients that go away."""
+        """Log nothing if a client closes its connection."""
 
 
 class _Handler(WSGIRequestHandler):
     timeout = _CLIENT_TIMEOUT_S
 
     def log_message(self, *_: object) -> None:
-        """Keep silent about requests."""
+        """Log no requests."""

@@ -1,6 +1,6 @@
-"""Batch at hand -> its source, epoch, number, token and task on every log line and error report until the next one.
+"""Current batch -> its source, epoch, number, token and task on every log line and error report, until the next batch.
 
-Edge: context variables, which each thread has of its own; a stage's thread gets a copy of what its starter had.
+Edge: context variables. Each thread has its own; the thread of a stage gets a copy of its starter's.
 
 Source: https://www.structlog.org/en/stable/contextvars.html
 """
@@ -20,7 +20,7 @@ _OF_BATCH = ("batch", "token", "task", "first", "last")
 
 
 def bind(message: Message) -> None:
-    """Name the batch that this thread works on from here on."""
+    """Set the batch that this thread works on from now on."""
     bind_contextvars(
         source=message.source,
         epoch=message.epoch,
@@ -33,16 +33,16 @@ def bind(message: Message) -> None:
 
 
 def begin(**names: object) -> None:
-    """Name what all lines of this process or session have in common, and no batch."""
+    """Set the names for all lines of this process or session, and unset the batch."""
     end()
     bind_contextvars(**names)
 
 
 def known() -> dict[str, Any]:
-    """Return what this thread is known to work on."""
+    """Return the names that are set in this thread."""
     return get_contextvars()
 
 
 def end() -> None:
-    """Name no batch any more."""
+    """Unset the batch."""
     unbind_contextvars("epoch", *_OF_BATCH)

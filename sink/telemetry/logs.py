@@ -1,9 +1,8 @@
-"""Events worth knowing -> one line each on standard error: JSON for machines, colours for people.
+"""Log event -> one line on standard error: JSON for machines, colours for people.
 
-Edge: configures structlog, and sends the standard library's loggers (Celery, kombu, redis) the same way. On each line:
-the batch at hand (sink/telemetry/log_context.py), no secret (sink/telemetry/scrub.py), and not the same thing over and
-over
-(sink/telemetry/suppression.py).
+Edge: standard error. This file configures structlog, and formats the lines of the standard library's loggers (Celery,
+kombu, redis) in the same way. Each line has the names of the current batch (sink/telemetry/log_context.py). Secrets are
+removed (sink/telemetry/scrub.py), and repeated lines are suppressed (sink/telemetry/suppression.py).
 
 Source: https://www.structlog.org/en/stable/standard-library.html
 """
@@ -23,15 +22,15 @@ import structlog
 from outhaul.sink.errors import PipelineError
 from outhaul.sink.telemetry import sentry
 from outhaul.sink.telemetry.scrub import Scrub
-from outhaul.sink.telemetry.suppression import Repetition
+from outhaul.sink.telemetry.suppression import Suppression
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from structlog.typing import EventDict, Processor
 
-# What these say is in their text; where they were raised helps nobody, and Celery prints it at every attempt.
-_TOLD_BY_TEXT = (PipelineError, OSError, redis.RedisError, kombu.exceptions.KombuError)
+# The text of these errors suffices. A traceback does not help an operator, and Celery would print it at every attempt.
+_WITHOUT_TRACEBACK = (PipelineError, OSError, redis.RedisError, kombu.exceptions.KombuError)
 
 
 def configure(
@@ -45,13 +44,13 @@ def configure(
 
     Args:
         log_format: `auto` means colours on a terminal and JSON elsewhere.
-        level: name of the lowest level that is written; at DEBUG, so is all that repeats itself.
-        scrub: takes the settings' secrets out of each line.
-        clock: for what repeats itself, in seconds.
+        level: name of the lowest level that is written; at DEBUG, repeated lines are written, too.
+        scrub: removes the settings' secrets from each line.
+        clock: monotonic clock in seconds, for the suppression of repeated lines.
     """
     json_lines = log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
-    # Whoever looks that closely wants to see each of them.
-    repetition = Repetition(clock) if level != "DEBUG" else None
+    # An operator who sets DEBUG wants to see every line.
+    suppression = Suppression(clock) if level != "DEBUG" else None
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -62,9 +61,9 @@ def configure(
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
-            *([repetition.processor] if repetition else []),
+            *([suppression.processor] if suppression else []),
             *shared,
-            _spell_out,
+            _expand_error,
             sentry.breadcrumb,
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
@@ -72,8 +71,8 @@ def configure(
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler()
-    if repetition is not None:
-        handler.addFilter(repetition.filter)
+    if suppression is not None:
+        handler.addFilter(suppression.filter)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -88,21 +87,21 @@ def configure(
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
-    # One line a task and one a connection attempt say nothing that ours do not.
+    # These write a line for each task and each connection attempt; outhaul's own lines contain the same.
     for chatty in ("celery.app.trace", "celery.worker.strategy", "celery.redirected", "kombu"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    # They warn of what they raise, and whoever catches it logs it.
+    # These log a warning and raise the same as an error; the code that catches the error logs it.
     for doubled in ("urllib3", "clickhouse_connect"):
         logging.getLogger(doubled).setLevel(logging.ERROR)
 
 
 def watch_threads() -> None:
-    """Write a line about a thread that ends by an error nobody expected, where Python would print a bare traceback."""
-    threading.excepthook = _tell_of_thread
+    """Log a line if an error ends a thread; without this, Python prints a traceback only."""
+    threading.excepthook = _log_thread_error
 
 
 class _Scrubbed:
-    """The last step before a line is written: no secret passes."""
+    """The last processor before a line is written: removes secrets."""
 
     def __init__(self, scrub: Scrub) -> None:
         self._scrub = scrub
@@ -111,8 +110,8 @@ class _Scrubbed:
         return {key: self._scrub.value(value) for key, value in event.items()}
 
 
-def _spell_out(_logger: object, _name: str, event: EventDict) -> EventDict:
-    """Turn an error into its text, class and code."""
+def _expand_error(_logger: object, _name: str, event: EventDict) -> EventDict:
+    """Replace an error by its text, class and code."""
     error = event.get("error")
     if isinstance(error, BaseException):
         event["error"] = str(error) or type(error).__name__
@@ -124,18 +123,18 @@ def _spell_out(_logger: object, _name: str, event: EventDict) -> EventDict:
 
 def _without_needless_traceback(_logger: object, _name: str, event: EventDict) -> EventDict:
     match event.get("exc_info"):
-        case (_, BaseException() as error, _) if isinstance(error, _TOLD_BY_TEXT):
+        case (_, BaseException() as error, _) if isinstance(error, _WITHOUT_TRACEBACK):
             del event["exc_info"]
             event.setdefault("error", f"{type(error).__name__}: {error}")
     return event
 
 
-def _tell_of_thread(args: threading.ExceptHookArgs) -> None:
+def _log_thread_error(args: threading.ExceptHookArgs) -> None:
     error = args.exc_value
     if error is None or isinstance(error, SystemExit):
         return
     name = args.thread.name if args.thread else "unknown"
-    expected = isinstance(error, _TOLD_BY_TEXT)
+    expected = isinstance(error, _WITHOUT_TRACEBACK)
     log = structlog.get_logger("outhaul")
     log.error("thread_ended", thread=name, error=error, **({} if expected else {"exc_info": error}))
-    sentry.stopped(error)
+    sentry.report_now(error)

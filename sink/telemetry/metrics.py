@@ -1,9 +1,8 @@
-"""What the sink did -> Prometheus metrics of a worker.
+"""Work of the sink -> Prometheus metrics of a worker.
 
-Edge: a registry of its own; in a worker under the watchdog the values are in its directory
-(sink/telemetry/multiprocess.py). They
-count work: a batch whose worker dies between storing and reporting is stored once and may be counted twice. What counts
-events once is the reader's. Labels are few and bounded: outcomes and error codes, never ids.
+Edge: a registry of its own; under the watchdog, the values are in files (sink/telemetry/multiprocess.py). The metrics
+count work: if a worker dies after storing a batch and before reporting it, the batch is stored once and may be counted
+twice. The reader's metrics count each event once. Labels are few and bounded: outcomes and error codes, never ids.
 
 Source: https://prometheus.io/docs/practices/naming/
 """
@@ -43,7 +42,7 @@ _INSERT = Histogram(
 _STAGES = Counter(f"{PREFIX}stage_seconds", "Time spent by stage of a task", ["stage"], registry=REGISTRY)
 _FETCH_S, _INSERT_S, _REPORT_S = (_STAGES.labels(stage) for stage in ("fetch", "insert", "report"))
 
-# A rate needs a beginning.
+# Each label starts at 0: Prometheus computes no rate for a series that appears with its first count.
 _UNREPORTED = ("refused", "forged")
 for _outcome in (*(outcome.value for outcome in Outcome if outcome is not Outcome.BEGUN), *_UNREPORTED):
     _TASKS.labels(_outcome)
@@ -52,7 +51,7 @@ for _kind in ("transient", "fatal", "foreign"):
 
 
 def finished(message: Message, report: Report, seconds: float) -> None:
-    """Count a task that came to an end after so many seconds."""
+    """Count a finished task, and observe its duration."""
     _TASKS.labels(report.outcome.value).inc()
     _TASK.observe(seconds)
     if report.outcome is Outcome.STORED:
@@ -62,23 +61,23 @@ def finished(message: Message, report: Report, seconds: float) -> None:
 
 
 def fetched(seconds: float) -> None:
-    """Count the time in which a payload came from Redis."""
+    """Add the time of fetching a payload from Redis."""
     _FETCH_S.inc(seconds)
 
 
 def inserted(seconds: float) -> None:
-    """Count the time of an insert, also of one that failed."""
+    """Add the time of an insert, successful or not."""
     _INSERT_S.inc(seconds)
     _INSERT.observe(seconds)
 
 
 def reported(seconds: float) -> None:
-    """Count the time in which the reader was told."""
+    """Add the time of sending a report to the reader."""
     _REPORT_S.inc(seconds)
 
 
 def report_lost() -> None:
-    """Count an attempt to tell the reader that failed."""
+    """Count a failed attempt to send a report to the reader."""
     _LOST.inc()
 
 
@@ -89,10 +88,10 @@ def retried(error: BaseException) -> None:
 
 
 def refused(outcome: str = "refused") -> None:
-    """Count a message that is not read: no reader of this pipeline has sent it, or one of a release unknown here.
+    """Count a refused message: no reader of this pipeline has sent it, or a release that this worker cannot read.
 
     Args:
-        outcome: `refused`, `forged` where its seal does not hold, or `other_version`.
+        outcome: `refused`; `forged` if the seal is invalid; or `other_version`.
     """
     _TASKS.labels(outcome).inc()
     _ERRORS.labels("foreign", "none").inc()

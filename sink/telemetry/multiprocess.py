@@ -1,8 +1,8 @@
-"""Celery's pool -> metrics that outlive its children, in a directory that the watchdog reads.
+"""Metrics of Celery's pool -> files that outlive the pool's processes, in a directory that the watchdog reads.
 
-Edge: the environment, and files that prometheus-client maps into memory. There is one set of files a place in the pool,
-not one a process: whoever takes the place of a child that was killed counts on from where that one was. So nothing that
-was counted is lost, and there are never more files than places.
+Edge: the environment, and files that prometheus-client maps into memory. Each place in the pool has one set of files,
+not each process. A process that replaces a killed one continues its counters. So no count is lost, and there are never
+more sets of files than places.
 
 Source: https://prometheus.github.io/client_python/multiprocess/
 """
@@ -17,14 +17,14 @@ from billiard.process import current_process
 from celery.signals import worker_ready
 from prometheus_client import values
 
-# Where prometheus-client looks for the directory; the watchdog sets it for the worker that it starts.
+# Environment variable from which prometheus-client takes the directory; the watchdog sets it for its worker.
 DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
-# A file there, as long as the worker takes messages.
+# Name of a file in the directory that exists once the worker takes messages.
 READY = "ready"
 
 
 def join() -> None:
-    """Let all metrics that are made from here on be kept in the directory, where there is one."""
+    """Keep all metrics that are created from now on in the directory, if the environment names one."""
     if DIRECTORY in os.environ:
         values.ValueClass = values.MultiProcessValue(_place)  # type: ignore[no-untyped-call]
 
@@ -35,6 +35,6 @@ def _place() -> str:
 
 
 @worker_ready.connect(weak=False)  # type: ignore[untyped-decorator] # celery has no types
-def _say_ready(**_: object) -> None:
+def _mark_ready(**_: object) -> None:
     if directory := os.environ.get(DIRECTORY):
         (Path(directory) / READY).touch()

@@ -1,7 +1,7 @@
-"""Text -> the same text without the secrets of our settings.
+"""Text -> the same text without the secrets of the settings.
 
-Pure. What is known to be secret is taken out wherever it stands, in each of the forms in which a URL, a header or a
-driver's message may quote it. What merely looks like one, as a password in somebody else's URL, is taken out, too.
+Pure. Known secrets are removed from every part of a text, in each form in which a URL, a header or a driver's message
+may quote them. Parts that look like secrets are removed, too: the password in any URL, the value of any `password=`.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
 HIDDEN = "[secret]"
 
-# Shorter ones stand in too many words; in URLs and after `password=` they are found by the form.
+# Shorter secrets are parts of too many words; in URLs and after `password=`, their place identifies them.
 _MIN_LENGTH = 4
 _IN_URL = re.compile(r"(?<=://)([^\s:/@]*):[^\s/]*@")
 _NAMED = re.compile(r"""\b(\w*(?:password|passwd|secret))(\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s&'"]+)""", re.IGNORECASE)
 
 
 class Scrub:
-    """Takes a set of secrets out of whatever it is given."""
+    """Removes a set of secrets from texts and JSON-like data."""
 
     def __init__(self, secrets: Collection[str] = ()) -> None:
-        """Keep the secrets in all of their forms."""
+        """Prepare all forms of the secrets."""
         forms = {form for secret in secrets for form in _forms(secret) if len(form) >= _MIN_LENGTH}
-        # The longest first: one may be part of another.
+        # The longest form first, since one form may be part of another.
         known = "|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True))
         self._known = re.compile(known) if known else None
 
@@ -43,7 +43,7 @@ class Scrub:
         return _NAMED.sub(rf"\1\2{HIDDEN}", _IN_URL.sub(rf"\1:{HIDDEN}@", text))
 
     def value(self, value: Any) -> Any:
-        """Return JSON-like data with all of its texts scrubbed; keys stay, and so does what is no text."""
+        """Return JSON-like data with all texts scrubbed; keys, and values that are not texts, stay unchanged."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, dict):
@@ -54,9 +54,10 @@ class Scrub:
 
 
 def scrub_of(settings: Settings) -> Scrub:
-    """Return what takes the secrets of these settings out.
+    """Return the `Scrub` for the secrets of these settings.
 
-    A password that is also a name that we print all the time (`outhaul`, in a trial) is left to the forms of URLs.
+    A password that is also the value of a public setting (`outhaul`, in a trial) is removed only where its place shows
+    that it is a password, as in a URL.
     """
     fields = [getattr(settings, name) for name in type(settings).model_fields]
     plain = {field for field in fields if isinstance(field, str)}
@@ -76,7 +77,7 @@ def _passwords(text: str) -> Iterator[str]:
             yield base64.b64encode(f"{unquote(parts.username or '')}:{unquote(parts.password)}".encode()).decode()
         yield from (value for key, value in parse_qsl(parts.query) if "pass" in key.lower())
     except ValueError:
-        # No URL at all; whoever reads it next says so.
+        # Not a URL; the code that uses it reports this.
         return
 
 

@@ -1,9 +1,10 @@
-"""A line that repeats itself -> the first one at once, then one now and then, with the number left out.
+"""Repeated log line -> written the first time, then at growing intervals, with the number of suppressed lines.
 
-Pure but for a lock: the clock comes in as an argument. An hour of a dead ClickHouse is a few lines from each process,
-not thousands. Only warnings and worse are counted, since they alone come by the thousand when nothing works.
+Pure, except for a lock; the clock is an argument. If ClickHouse is down for an hour, each process writes a few lines,
+not thousands. Only warnings and errors are suppressed: only these come in thousands during a failure.
 
-Edge of it: a processor of structlog for our own lines, a filter of `logging` for those of Celery and other libraries.
+Outhaul's own lines pass through `processor`, a processor of structlog. Lines of Celery and other libraries pass through
+`filter`, a filter of `logging`.
 
 Source: https://www.structlog.org/en/stable/processors.html#filtering
 """
@@ -24,9 +25,11 @@ if TYPE_CHECKING:
 
     from structlog.typing import EventDict
 
-# Seconds between two lines of the same kind: the first repetition is written after 10 s at the earliest, and so on.
+# Seconds between two lines of the same kind: the first repetition is written after 10 s at the earliest, the second
+# 30 s after the first, and so on.
 GAPS_S = (10.0, 30.0, 60.0, 120.0, 300.0)
-# What was not seen for so long is news again; longer than any two attempts at the same thing are apart.
+# A line that did not occur for this time, in seconds, is written again at once. It is longer than the time between two
+# attempts at the same operation.
 _FORGOTTEN_S = 120.0
 _MOST_KINDS = 256
 
@@ -37,7 +40,10 @@ _SHOWN_CHARACTERS = 60
 
 @dataclass(slots=True)
 class _Kind:
-    """When a kind of line was written and seen last, by the clock in seconds; its lines, and those left out, since."""
+    """When a kind of line was last written and last seen, in seconds of the clock; its repetitions; suppressed lines.
+
+    `times` counts the lines written after the first; `left_out` the lines suppressed since the last written one.
+    """
 
     written_at: float
     seen_at: float
@@ -45,17 +51,17 @@ class _Kind:
     left_out: int = 0
 
 
-class Repetition:
-    """Which lines have been written lately; usable from several threads."""
+class Suppression:
+    """Decides which repeated lines are written; usable from several threads."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        """Start empty; `clock` counts seconds and never goes back."""
+        """Start without any line; `clock` is a monotonic clock in seconds."""
         self._clock = clock
         self._kinds: OrderedDict[Hashable, _Kind] = OrderedDict()
         self._lock = threading.Lock()
 
     def admit(self, key: Hashable) -> int | None:
-        """Return how many lines of this kind were left out since the last one, or None: leave this one out, too."""
+        """Return how many lines of this kind were suppressed since the last written one, or None: suppress this one."""
         now = self._clock()
         with self._lock:
             kind = self._kinds.get(key)
@@ -65,20 +71,20 @@ class Repetition:
                     self._kinds.popitem(last=False)
                 return 0
             self._kinds.move_to_end(key)
-            is_news = now - kind.seen_at >= _FORGOTTEN_S
+            is_new = now - kind.seen_at >= _FORGOTTEN_S
             kind.seen_at = now
-            if not is_news and now - kind.written_at < GAPS_S[min(kind.times, len(GAPS_S) - 1)]:
+            if not is_new and now - kind.written_at < GAPS_S[min(kind.times, len(GAPS_S) - 1)]:
                 kind.left_out += 1
                 return None
             left_out, kind.left_out = kind.left_out, 0
-            kind.written_at, kind.times = now, 0 if is_news else kind.times + 1
+            kind.written_at, kind.times = now, 0 if is_new else kind.times + 1
             return left_out
 
     def processor(self, logger: object, name: str, event: EventDict) -> EventDict:  # noqa: ARG002 - structlog's form
-        """Let a line of ours through, or not.
+        """Pass on one of outhaul's own lines, or suppress it.
 
         Raises:
-            structlog.DropEvent: it repeats what was said a moment ago.
+            structlog.DropEvent: the line is suppressed.
         """
         if name not in _COUNTED:
             return event
@@ -92,7 +98,7 @@ class Repetition:
         return event
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Let a line of a library through, or not; ours have been asked before."""
+        """Tell whether to write a library's line; outhaul's own lines have passed `processor` already."""
         if isinstance(record.msg, dict) or record.levelno < logging.WARNING:
             return True
         left_out = self.admit((record.name, str(record.msg)))
@@ -103,7 +109,7 @@ class Repetition:
 
 
 def _kind(value: object) -> Hashable:
-    """Return what makes two errors or reasons the same: class and codes, or a text with its numbers taken out."""
+    """Return the key of an error or reason: class and codes, or the text without numbers. Equal keys are one kind."""
     if isinstance(value, BaseException):
         return type(value).__name__, getattr(value, "code", None), getattr(value, "exit_code", None)
     return None if value is None else _NUMBERS.sub("#", str(value))[:_SHOWN_CHARACTERS]

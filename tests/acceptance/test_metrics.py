@@ -131,7 +131,7 @@ def test_a_port_that_is_taken_is_one_line(world: World, command: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         said = outhaul(world, command, code=3, OUTHAUL_METRICS_PORT=str(port))
-    assert said.splitlines()[-1].startswith(f"outhaul: no metrics can be served on 127.0.0.1:{port}")
+    assert said.splitlines()[-1].startswith(f"outhaul: metrics cannot be served on 127.0.0.1:{port}")
 
 
 def test_an_exporter_without_a_port_says_what_to_set(world: World) -> None:

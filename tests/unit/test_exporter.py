@@ -12,7 +12,7 @@ from outhaul.cdc_reader.operate.exporter.clickhouse_metrics import _of_partition
 from outhaul.cdc_reader.operate.exporter.collect import Poll, Polls
 from outhaul.cdc_reader.operate.exporter.metric_family import gauge
 from outhaul.sink.errors import TransientError
-from outhaul.sink.telemetry.exposition import OfSource
+from outhaul.sink.telemetry.exposition import WithSource
 from tests.conftest import until
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def test_a_look_that_fails_takes_its_figures_away_and_one_that_works_brings_them
 
     polls = Polls([Poll("postgres", look, 0.001, up="1 while it answers")])
     registry = CollectorRegistry()
-    registry.register(OfSource(polls, "orders"))
+    registry.register(WithSource(polls, "orders"))
 
     def shown() -> str:
         return generate_latest(registry).decode()

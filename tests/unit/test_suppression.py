@@ -8,8 +8,8 @@ import pytest
 import structlog
 
 from outhaul.sink.errors import TransientError
-from outhaul.sink.telemetry.sentry.repeated_errors import APART_S, LASTING_S, Patience
-from outhaul.sink.telemetry.suppression import Repetition
+from outhaul.sink.telemetry.sentry.repeated_errors import APART_S, LASTING_S, Throttle
+from outhaul.sink.telemetry.suppression import Suppression
 
 
 class Clock:
@@ -22,11 +22,11 @@ class Clock:
         return self.now
 
 
-def hour_of(repetition: Repetition, clock: Clock) -> list[int]:
+def hour_of(suppression: Suppression, clock: Clock) -> list[int]:
     """Return the numbers that the lines of an hour have, with a failure every half second."""
     written = []
     for _ in range(7200):
-        admitted = repetition.admit("dead")
+        admitted = suppression.admit("dead")
         if admitted is not None:
             written.append(admitted)
         clock.now += 0.5
@@ -35,7 +35,7 @@ def hour_of(repetition: Repetition, clock: Clock) -> list[int]:
 
 def test_an_hour_of_the_same_line_is_some_lines_that_count_the_others() -> None:
     clock = Clock()
-    written = hour_of(Repetition(clock), clock)
+    written = hour_of(Suppression(clock), clock)
     assert written[:3] == [0, 19, 59]
     assert 10 < len(written) < 24
     assert 7200 - 600 <= sum(written) + len(written) <= 7200
@@ -43,15 +43,15 @@ def test_an_hour_of_the_same_line_is_some_lines_that_count_the_others() -> None:
 
 def test_what_was_quiet_for_a_while_is_news() -> None:
     clock = Clock()
-    repetition = Repetition(clock)
-    hour_of(repetition, clock)
-    assert repetition.admit("dead") is None
+    suppression = Suppression(clock)
+    hour_of(suppression, clock)
+    assert suppression.admit("dead") is None
     clock.now += 121
-    assert repetition.admit("dead") is not None
+    assert suppression.admit("dead") is not None
 
 
 def test_lines_of_another_place_or_error_are_written_and_good_news_are_not_counted() -> None:
-    processor = Repetition(Clock()).processor
+    processor = Suppression(Clock()).processor
 
     def write(name: str, **event: object) -> bool:
         try:
@@ -70,25 +70,25 @@ def test_lines_of_another_place_or_error_are_written_and_good_news_are_not_count
 
 def test_lines_of_libraries_are_counted_by_their_form() -> None:
     clock = Clock()
-    repetition = Repetition(clock)
+    suppression = Suppression(clock)
 
     def record(number: int) -> logging.LogRecord:
         return logging.LogRecord("celery", logging.ERROR, "", 0, "try %d", (number,), None)
 
-    assert [repetition.filter(record(number)) for number in range(3)] == [True, False, False]
+    assert [suppression.filter(record(number)) for number in range(3)] == [True, False, False]
     clock.now = 10
     last = record(3)
-    assert repetition.filter(last)
+    assert suppression.filter(last)
     assert last.getMessage() == "try 3 (repeated=2)"
 
 
 def test_an_hour_of_one_trouble_is_four_events_and_the_first_comes_when_it_has_lasted() -> None:
     clock = Clock()
-    patience = Patience(clock, quiet_s=100)
+    throttle = Throttle(clock, quiet_s=100)
     told_at = []
     times = 0
     while clock.now < 3600:
-        telling = patience.note("dead", at_once=False)
+        telling = throttle.add("dead", at_once=False)
         if telling is not None:
             told_at.append(clock.now)
             times += telling.times
@@ -100,21 +100,21 @@ def test_an_hour_of_one_trouble_is_four_events_and_the_first_comes_when_it_has_l
 @pytest.mark.parametrize("is_over", [True, False])
 def test_a_trouble_that_ended_has_to_last_anew(is_over: bool) -> None:
     clock = Clock()
-    patience = Patience(clock, quiet_s=100)
-    patience.note("dead", at_once=False)
+    throttle = Throttle(clock, quiet_s=100)
+    throttle.add("dead", at_once=False)
     if is_over:
-        patience.over()
+        throttle.recovered()
     clock.now = LASTING_S
-    assert (patience.note("dead", at_once=False) is None) == is_over
+    assert (throttle.add("dead", at_once=False) is None) == is_over
 
 
 def test_what_stops_a_process_is_told_at_once_and_seldom() -> None:
     clock = Clock()
-    patience = Patience(clock, quiet_s=100)
-    assert patience.note("stop", at_once=True) is not None
-    assert patience.note("stop", at_once=True) is None
-    assert patience.note("another", at_once=True) is not None
+    throttle = Throttle(clock, quiet_s=100)
+    assert throttle.add("stop", at_once=True) is not None
+    assert throttle.add("stop", at_once=True) is None
+    assert throttle.add("another", at_once=True) is not None
     clock.now = APART_S
-    telling = patience.note("stop", at_once=True)
+    telling = throttle.add("stop", at_once=True)
     assert telling is not None
     assert telling.times == 2

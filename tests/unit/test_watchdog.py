@@ -1,20 +1,20 @@
 """A worker counts as deaf when messages wait and it does nothing, for long enough and without a break."""
 
-from outhaul.sink.process.watchdog import Hearing
+from outhaul.sink.process.watchdog import DeafCheck
 from outhaul.sink.redis.payloads import DEAF_S
 
 
 def test_messages_that_wait_while_nothing_begins_mean_deaf_after_a_while() -> None:
-    hearing = Hearing()
-    assert not hearing.is_deaf(queued=3, has_pulse=False, now=100.0)
-    assert not hearing.is_deaf(queued=3, has_pulse=False, now=100.0 + DEAF_S - 0.1)
-    assert hearing.is_deaf(queued=3, has_pulse=False, now=100.0 + DEAF_S)
+    deaf_check = DeafCheck()
+    assert not deaf_check.is_deaf(queued=3, has_pulse=False, now=100.0)
+    assert not deaf_check.is_deaf(queued=3, has_pulse=False, now=100.0 + DEAF_S - 0.1)
+    assert deaf_check.is_deaf(queued=3, has_pulse=False, now=100.0 + DEAF_S)
 
 
 def test_an_empty_queue_or_a_running_task_starts_the_wait_anew() -> None:
     for queued, has_pulse in ((0, False), (3, True)):
-        hearing = Hearing()
-        assert not hearing.is_deaf(queued=3, has_pulse=False, now=0.0)
-        assert not hearing.is_deaf(queued=queued, has_pulse=has_pulse, now=DEAF_S - 1)
-        assert not hearing.is_deaf(queued=3, has_pulse=False, now=DEAF_S)
-        assert hearing.is_deaf(queued=3, has_pulse=False, now=2 * DEAF_S)
+        deaf_check = DeafCheck()
+        assert not deaf_check.is_deaf(queued=3, has_pulse=False, now=0.0)
+        assert not deaf_check.is_deaf(queued=queued, has_pulse=has_pulse, now=DEAF_S - 1)
+        assert not deaf_check.is_deaf(queued=3, has_pulse=False, now=DEAF_S)
+        assert deaf_check.is_deaf(queued=3, has_pulse=False, now=2 * DEAF_S)

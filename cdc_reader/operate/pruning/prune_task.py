@@ -52,7 +52,7 @@ def prune_once(self: Any, *arguments: object, **named: object) -> str:
                 report = prune(table, sink.clickhouse, outbox, request, lambda: time.monotonic() > deadline)
         except PipelineError as error:
             log.error("prune_failed", task=self.request.id, table=outbox.table, error=error)  # noqa: TRY400 - the line is the message
-            sentry.told(error)
+            sentry.report(error)
             return "failed"
         if report.lacking:
             log.warning("pruned", task=self.request.id, table=outbox.table, **report.to_json())

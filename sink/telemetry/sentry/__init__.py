@@ -1,14 +1,30 @@
-"""Errors worth a human's time, and a sample of traces -> Sentry, where a DSN is set; nothing at all where none is.
+"""Errors that an operator should see, and a sample of traces -> Sentry, if a DSN is set; without a DSN, nothing.
 
-Edge: sentry-sdk. `configure` says what is sent and what never is, `capture` which errors are told and how often,
-`redact` takes contents and secrets out of them, `trace` follows one batch over all processes, `producers` leads from
-there to the traces of the apps that wrote its events. The SDK takes a tenth of a second to import, so only a process
-that has a DSN does.
+Edge: sentry-sdk. `configure` sets what is sent and what is never sent. `capture` decides which errors are reported, and
+`repeated_errors` how often. `redact` removes contents and secrets. `trace` follows one batch over all processes, and
+`producer_traces` links it to the traces of the apps that wrote its events. The import of the SDK takes a tenth of a
+second, so only a process with a DSN imports it.
 
 Source: https://docs.sentry.io/platforms/python/
 """
 
-from outhaul.sink.telemetry.sentry.capture import over, repeated, set_aside, stopped, stopping, told
+from outhaul.sink.telemetry.sentry.capture import (
+    note_retry,
+    recovered,
+    report,
+    report_now,
+    report_set_aside,
+    reporting_exit,
+)
 from outhaul.sink.telemetry.sentry.configure import breadcrumb, configure
 
-__all__ = ["breadcrumb", "configure", "over", "repeated", "set_aside", "stopped", "stopping", "told"]
+__all__ = [
+    "breadcrumb",
+    "configure",
+    "note_retry",
+    "recovered",
+    "report",
+    "report_now",
+    "report_set_aside",
+    "reporting_exit",
+]

@@ -1,8 +1,8 @@
-"""Settings -> a client for Sentry in this process, where a DSN is set.
+"""Settings -> a client for Sentry in this process, if a DSN is set.
 
-Edge: sentry-sdk, once a process. Only what is named here is switched on: the SDK's own choice would hook itself into
-every library that it knows, and send their commands, addresses and arguments. No local variables, no personal data,
-and no line of the log makes an event; lines become breadcrumbs, by their names and numbers.
+Edge: sentry-sdk, once in a process. Only the integrations listed here are enabled: the SDK's defaults would instrument
+every library that the SDK knows, and send commands, addresses and arguments. Local variables and personal data are not
+sent. Log lines are not events; they become breadcrumbs, with their names and numbers only.
 
 Source: https://docs.sentry.io/platforms/python/configuration/options/
 """
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from outhaul.sink.telemetry.scrub import scrub_of
 from outhaul.sink.telemetry.sentry import capture
 from outhaul.sink.telemetry.sentry.redact import Redact
-from outhaul.sink.telemetry.sentry.repeated_errors import Patience
+from outhaul.sink.telemetry.sentry.repeated_errors import Throttle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from outhaul.sink.settings import Settings
 
 _BREADCRUMBS = 30
-# Names and numbers of a line; its texts may quote what was to be stored.
+# Fields of a log line that a breadcrumb may contain; other fields may quote contents of events.
 _SHOWN = {
     "where", "attempts", "attempt", "wait_s", "failures", "repeated", "source", "slot", "epoch", "batch", "token",
     "rows", "outcome", "dead_letters", "seconds", "in_flight", "kind", "code", "binary", "held_rows", "confirmed_lsn",
@@ -32,13 +32,13 @@ _SHOWN = {
 
 
 def configure(settings: Settings, process: str, *, slot: str = "", clock: Callable[[], float] = time.monotonic) -> None:
-    """Report errors of this process (`reader`, `worker` or `watchdog`), and follow a share of its batches.
+    """Start to report errors of this process, and to trace a share of its batches.
 
     Args:
-        settings: the settings; without a DSN in them nothing happens.
-        process: which one it is.
-        slot: the one that the process streams from; that of the settings if empty.
-        clock: for errors that repeat themselves, in seconds.
+        settings: the settings; without a DSN, nothing happens.
+        process: `reader`, `worker` or `watchdog`.
+        slot: the slot that the process streams from; if empty, the slot of the settings.
+        clock: monotonic clock in seconds, for repeated errors.
     """
     dsn = settings.sentry_dsn.get_secret_value()
     if not dsn:
@@ -64,28 +64,28 @@ def configure(settings: Settings, process: str, *, slot: str = "", clock: Callab
         default_integrations=False,
         auto_enabling_integrations=False,
         integrations=[
-            # Without its own callback it writes on standard error.
+            # The default callback writes to standard error.
             AtexitIntegration(callback=lambda _pending, _timeout: None),
             ExcepthookIntegration(),
-            # Carries the trace in the headers of messages; what tasks raise is told by them.
+            # Sends the trace in the headers of messages. The tasks report their errors themselves.
             CeleryIntegration(propagate_traces=True),
         ],
         auto_session_tracking=False,
         send_client_reports=False,
         enable_backpressure_handling=False,
     )
-    # The global scope, since threads have no other in common.
+    # Only the global scope is shared by all threads.
     scope = sentry_sdk.get_global_scope()
     for name, value in (("process", process), ("source", settings.source), ("slot", slot or settings.slot)):
         scope.set_tag(f"outhaul.{name}", value)
-    # The longest time between two attempts at the same batch, with some room.
+    # Longer than the longest time between two attempts at the same batch.
     quiet_s = settings.insert_timeout_s + 2 * settings.retry_max_s
-    capture.begin(process, Patience(clock, quiet_s))
+    capture.begin(process, Throttle(clock, quiet_s))
     trace.begin(rate)
 
 
 def breadcrumb(_logger: object, name: str, event: Any) -> Any:
-    """Leave a trace of a line of the log for the next error; a processor of structlog."""
+    """Add a log line to the breadcrumbs of the next error; a processor of structlog."""
     if capture.is_on():
         import sentry_sdk
 

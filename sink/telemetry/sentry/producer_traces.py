@@ -1,7 +1,7 @@
-"""Payload with a column `traceparent` -> the traces of the apps that wrote its events, a few of them.
+"""Payload with a column `traceparent` -> the traces of the apps that wrote its events, at most `MOST`.
 
-Pure. An app writes the W3C header of its own trace beside the event; only traces that it has sampled are worth a link.
-What is malformed is no trace.
+Pure. An app writes the W3C header of its own trace beside the event. Only traces that the app has sampled get a link.
+Malformed headers are ignored.
 
 Source: https://www.w3.org/TR/trace-context/#traceparent-header
 """
@@ -16,24 +16,24 @@ import pyarrow.compute as pc
 COLUMN = "traceparent"
 MOST = 10
 
-# Version 00 with the sampled flag; numbers of nothing but zeros are none.
+# Version 00 with the sampled flag. `producers_of` also drops ids that consist of zeros only: they are invalid.
 _SAMPLED = r"^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f][13579bdf]$"
-_LOOKED_AT = 1000
+_MAX_CHECKED = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Producer:
-    """One app's trace, and the span in it that wrote the event; both in hex."""
+    """Ids of an app's trace, and of the span in it that wrote the event; both in hex."""
 
     trace_id: str
     span_id: str
 
 
 def producers_of(payload: bytes) -> list[Producer]:
-    """Return the sampled traces that a payload names, `MOST` at most, each once; of its rows one column is unpacked.
+    """Return the sampled traces that a payload names, each once, at most `MOST`; only one column is unpacked.
 
     Raises:
-        pyarrow.ArrowException: it is no Arrow stream.
+        pyarrow.ArrowException: the payload is not an Arrow stream.
     """
     schema = pa.ipc.open_stream(payload).schema
     index = schema.get_field_index(COLUMN)
@@ -41,7 +41,7 @@ def producers_of(payload: bytes) -> list[Producer]:
         return []
     options = pa.ipc.IpcReadOptions(included_fields=[index])
     column = pa.ipc.open_stream(payload, options=options).read_all().column(COLUMN).cast(pa.binary())
-    sampled = pc.unique(column.filter(pc.match_substring_regex(column, _SAMPLED)))[:_LOOKED_AT]
+    sampled = pc.unique(column.filter(pc.match_substring_regex(column, _SAMPLED)))[:_MAX_CHECKED]
     found: dict[str, Producer] = {}
     for text in sampled.to_pylist():
         _, trace_id, span_id, _ = text.decode().split("-")

@@ -1,8 +1,9 @@
 """Batch -> one trace over dispatch, task and insert, and links to the traces of the apps that wrote its events.
 
-Edge: sentry-sdk. The trace's id is the batch's token, so every sending and every attempt is of the same trace, and who
-has one finds the other. Which batches are followed is in the token, too: reader and workers need not agree on it. The
-headers travel with the Celery message, by the SDK's integration, and not in our part of it.
+Edge: sentry-sdk. The id of the trace is the token of the batch. So all dispatches and attempts of a batch are in one
+trace, and the token in a log line leads to the trace. The token also determines whether a batch is traced: the reader
+and the workers need not agree on it. The SDK's integration sends its headers in the Celery message, beside outhaul's
+part.
 
 Source: https://docs.sentry.io/platforms/python/tracing/instrumentation/custom-instrumentation/queues-module/
 """
@@ -26,19 +27,19 @@ _rate: float | None = None
 
 
 def begin(rate: float) -> None:
-    """Start to follow this share of all batches, from 0 to 1."""
+    """Start to trace this share of all batches, from 0 to 1."""
     global _rate  # noqa: PLW0603 - one client a process, as in the SDK
     _rate = rate
 
 
 def is_followed(token: str, rate: float) -> bool:
-    """Tell whether the batch of this token is of the share that is followed."""
+    """Tell whether the batch with this token is in the share that is traced."""
     return int(token[:8], 16) < rate * (1 << 32)
 
 
 @contextmanager
 def dispatch(message: Message) -> Iterator[None]:
-    """Follow the sending of a batch; where nobody does, its message says so to the worker."""
+    """Trace the dispatch of a batch; if it is not sampled, the message's headers tell the worker so."""
     if _rate is None:
         yield
         return
@@ -55,14 +56,14 @@ def dispatch(message: Message) -> Iterator[None]:
 
 
 def begun(message: Message) -> None:
-    """Say in the trace of the task at hand which batch it is about."""
+    """Add the batch to the trace of the current task."""
     if (transaction := _followed()) is not None:
         _describe(transaction, message)
 
 
 @contextmanager
 def span(op: str, name: str, **data: str | int) -> Iterator[None]:
-    """Follow one step, as far as anybody follows the whole."""
+    """Trace one step, if the current task or dispatch is traced; `__` in a name of `data` becomes a dot."""
     if _followed() is None:
         yield
         return
@@ -75,12 +76,12 @@ def span(op: str, name: str, **data: str | int) -> Iterator[None]:
 
 
 def stored(message: Message, payload: bytes) -> None:
-    """Tell the apps' own traces that their events are in ClickHouse, and the batch's which these are."""
+    """Add to the apps' traces that their events are stored, and add the ids of these traces to the batch's trace."""
     transaction = _followed()
     if transaction is None or message.lane == COPY:
         return
     producers: list[Producer] = []
-    # The rows are stored; a link that is not made must not make it look as if they were not.
+    # The rows are stored: an error here must not look like a failed insert.
     with suppress(pa.ArrowException):
         producers = producers_of(payload)
     if not producers:
@@ -95,13 +96,13 @@ def stored(message: Message, payload: bytes) -> None:
             trace_id=producer.trace_id,
             parent_span_id=producer.span_id,
             sampled=True,
-        ) as told:
-            _describe(told, message)
-            told.set_data("outhaul.batch_trace_id", transaction.trace_id)
+        ) as linked:
+            _describe(linked, message)
+            linked.set_data("outhaul.batch_trace_id", transaction.trace_id)
 
 
 def _followed() -> Any | None:
-    """Return the transaction at hand, if it is one that will be sent."""
+    """Return the current transaction, if it will be sent."""
     if not _rate:
         return None
     import sentry_sdk
