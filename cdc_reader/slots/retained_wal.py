@@ -194,8 +194,8 @@ def _of_replay(slot: Slot) -> str:
     if slot.is_following is not False or not slot.replay_behind_bytes:
         return ""
     return (
-        f"the standby that has the slot is {size_text(slot.replay_behind_bytes)} behind the primary and does not replay: "
-        "it receives no WAL, or its replay is paused (pg_is_wal_replay_paused())"
+        f"the standby that has the slot is {size_text(slot.replay_behind_bytes)} behind the primary and does not "
+        "replay: it receives no WAL, or its replay is paused (pg_is_wal_replay_paused())"
     )
 
 
