@@ -8,35 +8,122 @@ and so Postgres keeps the events.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from typing import Self
 
 
 class Exit(IntEnum):
-    """Exit codes of `outhaul`: one for each action that an operator can take."""
+    """Exit codes of `outhaul`: one for each action that an operator can take.
 
-    FINE = 0
-    NOT_FINE = 1
-    USAGE = 2
-    SETTINGS = 3
-    POSTGRES_UNREACHABLE = 10
-    POSTGRES_LOGIN = 11
-    WAL_LEVEL = 12
-    ROLE = 13
-    TABLE_MISSING = 14
-    PUBLICATION_MISSING = 15
-    SLOT_MISSING = 16
-    SLOT_HELD = 17
-    SLOT_UNUSABLE = 18
-    OTHER_HISTORY = 19
-    CLICKHOUSE_UNREACHABLE = 20
-    CLICKHOUSE_LOGIN = 21
-    CLICKHOUSE_TABLE = 22
-    CLICKHOUSE_REFUSED = 23
-    REDIS_UNREACHABLE = 30
-    REDIS_LOGIN = 31
-    REDIS_FULL = 32
-    REDIS_READ_ONLY = 33
-    STREAM_BROKEN = 40
+    docs/reference/exit-codes.md is made of these lines: the meaning, what to do, and runbooks that help.
+    """
+
+    meaning: str
+    action: str
+    pages: tuple[str, ...]
+
+    def __new__(cls, code: int, meaning: str = "", action: str = "", *pages: str) -> Self:
+        """Keep what the reference page prints beside the code."""
+        member = int.__new__(cls, code)
+        member._value_ = code
+        member.meaning, member.action, member.pages = meaning, action, pages
+        return member
+
+    FINE = 0, "Success.", "Nothing."
+    NOT_FINE = 1, "A command found a problem, or the error has no code of its own.", "Read the last line."
+    USAGE = (
+        2,
+        "The command line is wrong, or the command needs a confirmation and stdin is not a terminal.",
+        "Type the command with `--help`, or pass `--yes`.",
+    )
+    SETTINGS = 3, "A setting is invalid, or a package is not installed.", "Correct what the last line names."
+    POSTGRES_UNREACHABLE = 10, "Postgres does not answer.", "Start it, or wait.", "postgres-down"
+    POSTGRES_LOGIN = (
+        11,
+        "Postgres refuses the login.",
+        "Correct user, password or database in the variable that the last line names.",
+        "reader-does-not-start",
+    )
+    WAL_LEVEL = (
+        12,
+        "Postgres is too old, or `wal_level` is not `logical`.",
+        "Run the statement of the last line.",
+        "reader-does-not-start",
+    )
+    ROLE = (
+        13,
+        "The role lacks the right to replicate or to read.",
+        "Run the statement of the last line.",
+        "reader-does-not-start",
+    )
+    TABLE_MISSING = (
+        14,
+        "The outbox does not exist.",
+        "Type `outhaul setup`, or correct `OUTHAUL_TABLE`.",
+        "reader-does-not-start",
+    )
+    PUBLICATION_MISSING = (
+        15,
+        "The publication does not exist, or it publishes more than the inserts of the outbox.",
+        "Type `outhaul setup`, or the statement of the last line.",
+        "reader-does-not-start",
+    )
+    SLOT_MISSING = 16, "The slot does not exist.", "Type `outhaul slot create`.", "slot-gone"
+    SLOT_HELD = (
+        17,
+        "Another session uses the slot.",
+        "If another reader runs, nothing. If an operator is changing the slot, wait.",
+        "reader-does-not-start",
+    )
+    SLOT_UNUSABLE = 18, "No session can stream from the slot.", "Type `outhaul slot reset --recreate`.", "slot-lost"
+    OTHER_HISTORY = (
+        19,
+        "The slot has another history: a promoted standby, another server, or a slot that the stream was not moved to.",
+        "Read the page; after `pg_upgrade`, the second one.",
+        "failover",
+        "postgres-upgrade",
+    )
+    CLICKHOUSE_UNREACHABLE = 20, "ClickHouse does not answer.", "Start it, or wait.", "clickhouse-down"
+    CLICKHOUSE_LOGIN = (
+        21,
+        "ClickHouse refuses the login.",
+        "Correct user and password in `OUTHAUL_CLICKHOUSE_URL`.",
+        "reader-does-not-start",
+    )
+    CLICKHOUSE_TABLE = (
+        22,
+        "A ClickHouse table does not exist, or it would not deduplicate.",
+        "Type `outhaul setup`, or do what the last line says.",
+        "reader-does-not-start",
+    )
+    CLICKHOUSE_REFUSED = (
+        23,
+        "ClickHouse refuses an operation of the pipeline.",
+        "Do what the last line says: a grant or a column is missing.",
+        "reader-does-not-start",
+    )
+    REDIS_UNREACHABLE = 30, "Redis does not answer.", "Start it, or wait.", "redis-lost"
+    REDIS_LOGIN = (
+        31,
+        "Redis refuses the login.",
+        "Correct user and password in `OUTHAUL_REDIS_URL`.",
+        "reader-does-not-start",
+    )
+    REDIS_FULL = 32, "Redis is full.", "Give it more memory, or stop its other users.", "redis-lost"
+    REDIS_READ_ONLY = (
+        33,
+        "Redis is a replica.",
+        "Let `OUTHAUL_REDIS_URL` lead to the primary, or name the Sentinels in it.",
+        "redis-lost",
+    )
+    STREAM_BROKEN = (
+        40,
+        "The stream from Postgres violates the protocol.",
+        "Keep the log, start the reader again, and report it if it happens again.",
+        "reader-does-not-start",
+    )
 
 
 class PipelineError(Exception):
