@@ -1,4 +1,4 @@
-"""A real Prometheus watches the demo for a minute: what docs/metrics.md names, nothing else, true to the row."""
+"""A real Prometheus watches the demo for a minute: what docs/reference/metrics.md names, nothing else, true to the row."""
 
 from __future__ import annotations
 

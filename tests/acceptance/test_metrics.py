@@ -1,4 +1,4 @@
-"""What reader, worker and exporter show is what docs/metrics.md says, and true to the row."""
+"""What reader, worker and exporter show is what docs/reference/metrics.md says, and true to the row."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.acceptance.test_replay import lose
 from tests.acceptance.test_watchdog import celery_of
 from tests.conftest import World, until
 
-DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
+DOCS = Path(__file__).parents[2] / "docs" / "reference" / "metrics.md"
 ROW = re.compile(r"^\| `(outhaul_[a-z_]+)` \| (counter|gauge|histogram) \|", re.MULTILINE)
 
 

@@ -1,4 +1,4 @@
-"""The labels that rules go by are those that docs/metrics.md gives the metric, and so are their values."""
+"""The labels that rules go by are those that docs/reference/metrics.md gives the metric, and so are their values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import yaml
 from outhaul.cdc_reader.session.reader_state import PHASES
 from tests.prometheus import FOLDER, RULES
 
-DOCS = (FOLDER.parents[1] / "docs" / "metrics.md").read_text()
+DOCS = (FOLDER.parents[1] / "docs" / "reference" / "metrics.md").read_text()
 ROWS = re.findall(r"^\| `(outhaul_\w+)` \| (\w+) \| ([^|]*) \|", DOCS, re.MULTILINE)
 # What stands in code in a row's meaning is a label of the metric, or one of the values of one.
 WORDS = {name: {"source", *re.findall(r"`([a-z0-9_]+)`", means)} for name, _, means in ROWS}

@@ -70,7 +70,7 @@ def test_what_a_rule_sums_up_it_sums_up_by_pipeline(name: str) -> None:
 def test_a_rule_asks_only_for_metrics_that_are_documented(name: str) -> None:
     expression = str((ALERTS | RECORDED)[name]["expr"])
     asked = {re.sub("_bucket$", "", word) for word in re.findall(r"\bouthaul_\w+", expression)}
-    documented = set(re.findall(r"\bouthaul_\w+", (ROOT / "docs" / "metrics.md").read_text()))
+    documented = set(re.findall(r"\bouthaul_\w+", (ROOT / "docs" / "reference" / "metrics.md").read_text()))
     assert asked <= documented
 
 

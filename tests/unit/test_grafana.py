@@ -85,7 +85,7 @@ def test_each_panel_has_a_number_a_place_a_unit_and_words_for_an_operator(name: 
 
 @pytest.mark.parametrize("name", MADE)
 def test_it_asks_only_for_metrics_that_are_documented(name: str) -> None:
-    documented = set(re.findall(r"\bouthaul_\w+", (ROOT / "docs" / "metrics.md").read_text()))
+    documented = set(re.findall(r"\bouthaul_\w+", (ROOT / "docs" / "reference" / "metrics.md").read_text()))
     expressions = [target["expr"] for panel in panels(json.loads(MADE[name])) for target in panel["targets"]]
     words = {word for one in expressions for word in re.findall(r"\bouthaul_\w+", one)}
     asked = {re.sub("_bucket$|_count$|_sum$", "", word) for word in words}

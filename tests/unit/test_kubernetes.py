@@ -200,7 +200,7 @@ def test_there_are_no_more_workers_than_batches_to_work_on() -> None:
 
 
 def test_the_scaler_asks_for_metrics_that_exist_of_this_pipeline() -> None:
-    documented = (ROOT / "docs" / "metrics.md").read_text()
+    documented = (ROOT / "docs" / "reference" / "metrics.md").read_text()
     for trigger in of_kind("ScaledObject", WRITTEN)[0]["spec"]["triggers"]:
         metric, source = re.findall(r'(outhaul_\w+)\{source=~?"([^"]+)"\}', trigger["metadata"]["query"])[0]
         assert f"| `{metric}` |" in documented

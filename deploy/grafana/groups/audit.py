@@ -75,7 +75,7 @@ def _compared() -> Json:
         About(
             "up to 393,216 in the last pass: the newest events, and older ones in turn.",
             "0 while events come: the exporter compares another outbox; check its `OUTHAUL_TABLE`.",
-            "metrics.md",
+            "reference/metrics.md",
         ),
         Query(newest("outhaul_audit_compared_events")),
         unit="short",
@@ -89,7 +89,7 @@ def _age() -> Json:
         About(
             "a sawtooth of a minute or two.",
             "a climb: the slot does not move, so the audit has to wait, or a server does not answer.",
-            "metrics.md",
+            "reference/metrics.md",
         ),
         Query(audit_age()),
         unit="s",
@@ -103,7 +103,7 @@ def _failures() -> Json:
         About(
             "none, except while the slot does not move or a server does not answer.",
             "the exporter's log says why. Until an audit succeeds, missing events are not detected.",
-            "metrics.md",
+            "reference/metrics.md",
         ),
         Query(times("outhaul_exporter_failures_total", process="exporter", server="audit")),
         unit="short",

@@ -54,7 +54,7 @@ def _events() -> tuple[Json, ...]:
                 "a minute or two ago (`outhaul exporter --audit-every`).",
                 "the exporter does not run, or cannot compare: its log says why. *Missing events* is as old "
                 "as the last audit.",
-                "metrics.md",
+                "reference/metrics.md",
             ),
             Query(audit_age()),
             unit="dtdurations",
