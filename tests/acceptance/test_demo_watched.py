@@ -1,4 +1,4 @@
-"""A real Prometheus watches the demo for a minute: what docs/reference/metrics.md names, nothing else, true to the row."""
+"""A real Prometheus watches the demo for a minute: it sees what docs/reference/metrics.md lists, and counts every row."""
 
 from __future__ import annotations
 
