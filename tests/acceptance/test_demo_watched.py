@@ -1,4 +1,4 @@
-"""A real Prometheus watches the demo for a minute: it sees what docs/reference/metrics.md lists, and counts every row."""
+"""A real Prometheus watches the demo for a minute: it sees what docs/reference/metrics.md lists, and counts each row."""
 
 from __future__ import annotations
 
