@@ -1,4 +1,4 @@
-"""A real Prometheus watches the demo for a minute: it sees what docs/reference/metrics.md lists, and counts each row."""
+"""A real Prometheus watches the demo for a minute: it sees what docs/reference/metrics.md lists, each row once."""
 
 from __future__ import annotations
 
