@@ -90,7 +90,7 @@ def test_what_only_the_old_primary_knew_is_in_the_way_and_the_reader_says_so(
         world.insert(5)
         assert world.pipeline.wait("reader", 60) == Exit.OTHER_HISTORY
         said = world.pipeline.log("reader")
-        assert "ClickHouse holds 20 events that the old primary wrote past" in said
+        assert "ClickHouse has 20 events that the old primary wrote after" in said
         assert "outhaul slot reset --recreate" in said
         asked(world, "slot", "reset", "--recreate", "--yes")
         world.pipeline.start("reader")

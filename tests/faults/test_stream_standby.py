@@ -211,7 +211,7 @@ def test_the_reader_goes_on_when_its_standby_is_promoted(
         world.insert(10)
         world.assert_once_each()
         assert asked(world, "status")["wrong"] == []
-        assert findings(world)["role"]["found"] == "it is the primary itself"
+        assert findings(world)["role"]["found"] == "OUTHAUL_STREAM_DSN leads to the primary itself"
 
 
 @pytest.mark.long
