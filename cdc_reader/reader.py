@@ -38,9 +38,9 @@ from outhaul.cdc_reader.postgres.timelines import Past
 from outhaul.cdc_reader.session import memory_tuning
 from outhaul.cdc_reader.session.liveness import Liveness
 from outhaul.cdc_reader.session.loop import Session
-from outhaul.cdc_reader.session.pause_requests import ask
+from outhaul.cdc_reader.session.pause_requests import newest_request
 from outhaul.cdc_reader.session.recovery import recover
-from outhaul.cdc_reader.session.takeover import Standby
+from outhaul.cdc_reader.session.takeover import SlotWaiter
 from outhaul.cdc_reader.session.threads import Tools
 from outhaul.cdc_reader.session.timeline_watch import TimelineWatch
 from outhaul.cdc_reader.slots.change_lock import check_free
@@ -115,7 +115,7 @@ def run(stream: Stream, stopping: Callable[[], bool], *, standby: bool = True) -
     app = make_app(settings)
     memory_tuning.freeze_objects()
     guard = Guard(stream, stopping)
-    waiter, watch = Standby(stream, status_interval_s, liveness), TimelineWatch(stream)
+    waiter, watch = SlotWaiter(stream, status_interval_s, liveness), TimelineWatch(stream)
     binary, failures, waiting = True, 0, False
     is_held = False
     broken: FatalError | None = None
@@ -214,7 +214,7 @@ def _open(
         dispatcher=dispatcher,
         payloads=payloads,
         recover=functools.partial(recover, recovery_clickhouse, stream, history, confirmed, owner, past=past),
-        pause_request=functools.partial(ask, pause_clickhouse, settings),
+        pause_request=functools.partial(newest_request, pause_clickhouse, settings),
         random=_random,
         liveness=liveness,
     )

@@ -33,7 +33,7 @@ _PORTS = range(1, 1 << 16)
 Server = tuple[str, int]
 
 
-class Kind(Enum):
+class RedisKind(Enum):
     """Which kind of Redis the URL names."""
 
     ONE = "one server"
@@ -41,9 +41,9 @@ class Kind(Enum):
     CLUSTER = "a cluster"
 
 
-_SCHEMES = {"sentinel": Kind.SENTINEL, "cluster": Kind.CLUSTER}
-_DEFAULT_PORTS = {Kind.SENTINEL: 26379, Kind.CLUSTER: 6379}
-_OWN_OPTIONS = {Kind.SENTINEL: (_MASTER, _SENTINEL_USER, _SENTINEL_PASSWORD), Kind.CLUSTER: ()}
+_SCHEMES = {"sentinel": RedisKind.SENTINEL, "cluster": RedisKind.CLUSTER}
+_DEFAULT_PORTS = {RedisKind.SENTINEL: 26379, RedisKind.CLUSTER: 6379}
+_OWN_OPTIONS = {RedisKind.SENTINEL: (_MASTER, _SENTINEL_USER, _SENTINEL_PASSWORD), RedisKind.CLUSTER: ()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class RedisAddress:
     `username` and `password` are for the server that holds the keys.
     """
 
-    kind: Kind
+    kind: RedisKind
     servers: tuple[Server, ...]
     database: int
     username: str | None
@@ -106,7 +106,7 @@ def address(url: str) -> RedisAddress | None:
         raise _no_url(str(error)) from None
     named = parts.netloc.rpartition("@")[2]
     kind = _kind(parts.scheme, several="," in named)
-    if kind is Kind.ONE:
+    if kind is RedisKind.ONE:
         return None
     options = _own_options(parts, kind)
     return RedisAddress(
@@ -154,10 +154,10 @@ def key_prefix(url: str, source: str) -> str:
         FatalError: see `address`.
     """
     named = address(url)
-    return redis_keys.celery_prefix(source) if named is not None and named.kind is Kind.CLUSTER else ""
+    return redis_keys.celery_prefix(source) if named is not None and named.kind is RedisKind.CLUSTER else ""
 
 
-def _kind(scheme: str, *, several: bool) -> Kind:
+def _kind(scheme: str, *, several: bool) -> RedisKind:
     base, _, suffix = scheme.partition("+")
     if base in {"redis", "rediss"} and suffix in _SCHEMES:
         return _SCHEMES[suffix]
@@ -165,7 +165,7 @@ def _kind(scheme: str, *, several: bool) -> Kind:
         raise _no_url(f"{scheme}:// is an unknown scheme")
     if several:
         raise _no_url("it names several servers, but not their kind")
-    return Kind.ONE
+    return RedisKind.ONE
 
 
 def _no_url(why: str) -> FatalError:
@@ -173,7 +173,7 @@ def _no_url(why: str) -> FatalError:
     return FatalError(f"{VARIABLE}: {why}", todo=todo, exit_code=Exit.SETTINGS)
 
 
-def _own_options(parts: SplitResult, kind: Kind) -> dict[str, str]:
+def _own_options(parts: SplitResult, kind: RedisKind) -> dict[str, str]:
     options = {name: value for name, value in parse_qsl(parts.query) if not name.startswith("ssl_")}
     if unknown := sorted(options.keys() - set(_OWN_OPTIONS[kind])):
         known = ", ".join(_OWN_OPTIONS[kind]) or "none"
@@ -182,7 +182,7 @@ def _own_options(parts: SplitResult, kind: Kind) -> dict[str, str]:
             todo=f"The options are: {known}; with TLS also {', '.join(sorted(_OPTIONS))}",
             exit_code=Exit.SETTINGS,
         )
-    if kind is Kind.SENTINEL and _MASTER not in options:
+    if kind is RedisKind.SENTINEL and _MASTER not in options:
         raise FatalError(
             f"{VARIABLE} does not name the primary for which to ask the Sentinels",
             todo="Add ?master=NAME; NAME follows `sentinel monitor` in the Sentinels' configuration",
@@ -191,7 +191,7 @@ def _own_options(parts: SplitResult, kind: Kind) -> dict[str, str]:
     return options
 
 
-def _server(text: str, number: int, kind: Kind) -> Server:
+def _server(text: str, number: int, kind: RedisKind) -> Server:
     # The message does not quote the text: after an unencoded slash or at sign, it may be a part of the password.
     try:
         parts = urlsplit(f"//{text}")
@@ -207,12 +207,12 @@ def _server(text: str, number: int, kind: Kind) -> Server:
     return host, port
 
 
-def _database(parts: SplitResult, kind: Kind) -> int:
+def _database(parts: SplitResult, kind: RedisKind) -> int:
     text = parts.path.strip("/")
     if text and not (text.isascii() and text.isdecimal()):
         raise FatalError(f"{VARIABLE}: the database is not a number", todo="Write /0", exit_code=Exit.SETTINGS)
     database = int(text or 0)
-    if database and kind is Kind.CLUSTER:
+    if database and kind is RedisKind.CLUSTER:
         raise FatalError(
             f"{VARIABLE} names database {database}, but a cluster has database 0 only",
             todo="Remove it; pipelines with different OUTHAUL_SOURCE can share a cluster",

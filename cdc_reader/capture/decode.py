@@ -25,7 +25,7 @@ from outhaul.cdc_reader.capture.message import (
     INSERT,
     MESSAGE,
     RELATION,
-    Reader,
+    ByteReader,
     Relation,
     check_other,
     parse_message,
@@ -191,7 +191,7 @@ class Decoder:
         emitted: dict[str, list[tuple[int, Emitted]]] = {}
         strays = 0
         for at in np.flatnonzero(_RARE[piece.tags]):
-            message = Reader(piece.buffer, int(piece.starts[at]), int(piece.ends[at]))
+            message = ByteReader(piece.buffer, int(piece.starts[at]), int(piece.ends[at]))
             match int(piece.tags[at]):
                 case tag if tag == RELATION:
                     relation = parse_relation(message)

@@ -37,7 +37,7 @@ _INT32 = struct.Struct(">i")
 _OID = struct.Struct(">I")
 
 
-class Reader:
+class ByteReader:
     """Reads one message from its tag byte on, never beyond its end; `finish` checks that no byte is left."""
 
     __slots__ = ("_at", "_data", "_end")
@@ -175,7 +175,7 @@ def _exact(frames: Frames, index: Ints, size: int, name: str) -> Ints:
     return at
 
 
-def parse_relation(frame: Reader) -> Relation:
+def parse_relation(frame: ByteReader) -> Relation:
     """Parse a Relation message.
 
     Raises:
@@ -200,7 +200,7 @@ class LogicalMessage:
     content: bytes
 
 
-def parse_message(frame: Reader) -> LogicalMessage:
+def parse_message(frame: ByteReader) -> LogicalMessage:
     """Parse a logical decoding message.
 
     Raises:
@@ -214,12 +214,12 @@ def parse_message(frame: Reader) -> LogicalMessage:
     return LogicalMessage(bool(flags & 1), lsn, prefix, content)
 
 
-def _column(frame: Reader) -> Column:
+def _column(frame: ByteReader) -> Column:
     flags = frame.byte()
     return Column(frame.text(), frame.oid(), frame.int32(), key=bool(flags & 1))
 
 
-def check_other(frame: Reader) -> None:
+def check_other(frame: ByteReader) -> None:
     """Check the form of a message that carries nothing to capture.
 
     These are Origin and Type, and Update, Delete and Truncate if the publication has them: outhaul captures inserts.
@@ -249,13 +249,13 @@ def check_other(frame: Reader) -> None:
     frame.finish()
 
 
-def _check_update(frame: Reader) -> None:
+def _check_update(frame: ByteReader) -> None:
     frame.oid()
     if _check_tuple(frame, "KON") != "N":
         _check_tuple(frame, "N")
 
 
-def _check_tuple(frame: Reader, allowed: str) -> str:
+def _check_tuple(frame: ByteReader, allowed: str) -> str:
     marker = chr(frame.byte())
     if marker not in allowed:
         raise FrameError(f"a row has the marker {marker!r}; expected was one of {allowed!r}")

@@ -15,7 +15,7 @@ import typer
 from outhaul.cdc_reader.cli import options
 from outhaul.cdc_reader.cli.confirmation import consent
 from outhaul.cdc_reader.operate.pruning.outbox_table import OutboxTable, paused
-from outhaul.cdc_reader.operate.pruning.prune import BATCH, PruneRequest, Report
+from outhaul.cdc_reader.operate.pruning.prune import BATCH, PruneReport, PruneRequest
 from outhaul.cdc_reader.operate.pruning.prune import prune as make_pass
 from outhaul.cdc_reader.postgres.connect import connect_primary
 from outhaul.cdc_reader.postgres.preflight import check_clickhouse
@@ -89,7 +89,7 @@ def prune(
             raise typer.Exit(Exit.FINE if is_fine else Exit.NOT_FINE)
 
 
-def _print(named: dict[str, str], report: Report, *, as_json: bool) -> None:
+def _print(named: dict[str, str], report: PruneReport, *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(named | report.to_json()))
     else:
@@ -131,14 +131,14 @@ def _check(settings: Settings) -> ClickHouse:
     return clickhouse
 
 
-def _pass(outbox: Outbox, request: PruneRequest, stop: Callable[[], bool]) -> Report:
+def _pass(outbox: Outbox, request: PruneRequest, stop: Callable[[], bool]) -> PruneReport:
     with connect_primary(outbox.settings) as conn:
         return make_pass(
             OutboxTable(conn, outbox, dry_run=request.dry_run), _check(outbox.settings), outbox, request, stop
         )
 
 
-def described(report: Report) -> str:
+def described(report: PruneReport) -> str:
     """Return a report as text."""
     would = "would be " if report.dry_run else ""
     lines = [f"{report.removed:,} rows before {report.cutoff} {would}removed, {report.examined:,} examined"]

@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from outhaul.cdc_reader.postgres.preflight import check_clickhouse
-from outhaul.cdc_reader.session.pause_requests import ask, keep
+from outhaul.cdc_reader.session.pause_requests import newest_request, record_request
 from outhaul.cdc_reader.session.reader_state import ReaderState
 from outhaul.sink.errors import TransientError
 from outhaul.sink.redis_keys import pause_known_key, reader_key
@@ -97,8 +97,8 @@ def _request(
     marks = [pause_known_key(stream.fence) for stream in settings.streams()]
     payloads.text(marks[0])
     check_clickhouse(settings, clickhouse)
-    keep(clickhouse, settings, is_paused=is_paused, for_s=for_s, by=_user_at_host(), reason=reason)
-    held = ask(clickhouse, settings).pause
+    record_request(clickhouse, settings, is_paused=is_paused, for_s=for_s, by=_user_at_host(), reason=reason)
+    held = newest_request(clickhouse, settings).pause
     try:
         payloads.drop(marks)
         return _wait(settings, payloads, held, wait_s)

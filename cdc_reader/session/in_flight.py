@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from outhaul.cdc_reader import metrics
-from outhaul.cdc_reader.session.ledger import Entry, Health, Ledger, Phase
+from outhaul.cdc_reader.session.ledger import Entry, Ledger, Phase, TaskHealth
 from outhaul.cdc_reader.session.reports import note_report
 from outhaul.cdc_reader.session.watermark import Watermark
 from outhaul.sink.batch import Message
@@ -106,7 +106,7 @@ class Flight:
         """Note that the broker has the message of a batch."""
         self.ledger.note(sequence, Phase.SENT, self._clock())
 
-    def resend_lost(self, health: Health) -> None:
+    def resend_lost(self, health: TaskHealth) -> None:
         """Send the batches again that seem lost, given the state of their tasks in Redis."""
         for sequence in self.ledger.decide_resends(self._clock(), health):
             is_refused = self.ledger.entries[sequence].phase is Phase.REFUSED

@@ -37,7 +37,7 @@ class Phase(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Health:
+class TaskHealth:
     """State of the batches in flight in Redis: messages in the queue, and the tokens of tasks that are alive."""
 
     queued: int
@@ -148,7 +148,7 @@ class Ledger:
         self.begun_tokens -= {token}
         return entry
 
-    def decide_resends(self, now: float, health: Health) -> list[int]:
+    def decide_resends(self, now: float, health: TaskHealth) -> list[int]:
         """Return the numbers of the batches whose message or task seems lost."""
         return [number for number, entry in self.entries.items() if self._seems_lost(entry, now, health)]
 
@@ -170,7 +170,7 @@ class Ledger:
         token = {entry.message.token}
         self.begun_tokens = self.begun_tokens | token if phase is Phase.BEGUN else self.begun_tokens - token
 
-    def _seems_lost(self, entry: Entry, now: float, health: Health) -> bool:
+    def _seems_lost(self, entry: Entry, now: float, health: TaskHealth) -> bool:
         silent_s = now - entry.since
         # Refused messages were not lost, so they must not lengthen the time until a message seems lost.
         lost = max(0, entry.message.attempt - entry.refusals)

@@ -22,9 +22,9 @@ from outhaul.cdc_reader.capture.wire import Wire
 from outhaul.cdc_reader.session.in_flight import Flight
 from outhaul.cdc_reader.session.loop_events import (
     Begun,
-    Decoded,
     Failed,
     Packed,
+    PieceDecoded,
     RedisLost,
     Sent,
     TasksChecked,
@@ -140,7 +140,7 @@ class Session:
         match event:
             case Begun(recovered):
                 self._begin(recovered.epoch)
-            case Decoded():
+            case PieceDecoded():
                 self._note_decoded(event)
             case Packed():
                 self.flight.add(event)
@@ -161,7 +161,7 @@ class Session:
             case Failed(error):
                 raise error
 
-    def _note_decoded(self, decoded: Decoded) -> None:
+    def _note_decoded(self, decoded: PieceDecoded) -> None:
         at_us = decoded.committed_at_us
         self._intake.decoded(None if at_us is None else time.time() - at_us / 1e6)
         self.flight.progress.captured(decoded.rows, decoded.left_out, decoded.size)

@@ -18,7 +18,7 @@ from outhaul.sink.report import Report
 
 if TYPE_CHECKING:
     from outhaul.cdc_reader.capture.assemble import Assembled
-    from outhaul.cdc_reader.session.ledger import Health
+    from outhaul.cdc_reader.session.ledger import TaskHealth
     from outhaul.cdc_reader.session.recovery import Recovered
     from outhaul.sink.errors import PipelineError
     from outhaul.sink.position import Lsn
@@ -32,7 +32,7 @@ class Begun:
 
 
 @dataclass(frozen=True, slots=True)
-class Decoded:
+class PieceDecoded:
     """A piece was decoded: its rows, how many of them are stored already, its bytes, its last commit (Unix µs)."""
 
     rows: int
@@ -60,7 +60,7 @@ class Sent:
 class TasksChecked:
     """The tasks' signs of life in Redis were checked."""
 
-    health: Health
+    health: TaskHealth
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Failed:
     error: Exception
 
 
-Event = Begun | Decoded | Packed | Sent | Report | TasksChecked | RedisLost | PauseRequest | Trouble | Failed
+Event = Begun | PieceDecoded | Packed | Sent | Report | TasksChecked | RedisLost | PauseRequest | Trouble | Failed
 
 
 class SessionOverError(Exception):

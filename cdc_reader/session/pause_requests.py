@@ -32,7 +32,7 @@ log = structlog.get_logger("outhaul.reader")
 _CHECK_S = 1.0
 
 
-def ask(clickhouse: ClickHouse, settings: Settings) -> PauseRequest:
+def newest_request(clickhouse: ClickHouse, settings: Settings) -> PauseRequest:
     """Return the newest request, without a pause if its time is over.
 
     Raises:
@@ -47,7 +47,9 @@ def ask(clickhouse: ClickHouse, settings: Settings) -> PauseRequest:
     return PauseRequest(Pause(since, by, reason, until), left_s)
 
 
-def keep(clickhouse: ClickHouse, settings: Settings, *, is_paused: bool, for_s: int, by: str, reason: str) -> None:
+def record_request(
+    clickhouse: ClickHouse, settings: Settings, *, is_paused: bool, for_s: int, by: str, reason: str
+) -> None:
     """Write a request; with `for_s` of 0 seconds, the pause has no end.
 
     Raises:

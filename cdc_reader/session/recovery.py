@@ -88,7 +88,8 @@ def recover(
     wait_for_older_inserts(clickhouse, stream.settings, stream.lane, wait)
     reach("recovery.settled")
     held = {
-        outbox.clickhouse_table: ask(clickhouse, stream, outbox, confirmed) for outbox in stream.settings.outboxes()
+        outbox.clickhouse_table: ask_stored_positions(clickhouse, stream, outbox, confirmed)
+        for outbox in stream.settings.outboxes()
     }
     reach("recovery.asked")
     rows = sum(one.rows for one in held.values())
@@ -96,7 +97,7 @@ def recover(
     return Recovered(epoch, held)
 
 
-def ask(clickhouse: ClickHouse, stream: Stream, outbox: Outbox, confirmed: Lsn) -> StoredPositions:
+def ask_stored_positions(clickhouse: ClickHouse, stream: Stream, outbox: Outbox, confirmed: Lsn) -> StoredPositions:
     """Return the stored positions of a stream's rows of one outbox from `confirmed` on, dead letters included.
 
     Raises:
@@ -146,7 +147,8 @@ def _follow(
     ended_at, epoch = past.ended[known.timeline], newest.epoch + 1
     raise_epoch(clickhouse, stream, known, confirmed, epoch, owner)
     wait_for_older_inserts(clickhouse, stream.settings, stream.lane, wait)
-    if tail := sum(ask(clickhouse, stream, outbox, ended_at).rows for outbox in stream.settings.outboxes()):
+    outboxes = stream.settings.outboxes()
+    if tail := sum(ask_stored_positions(clickhouse, stream, outbox, ended_at).rows for outbox in outboxes):
         why = f"ClickHouse has {tail} events that the old primary wrote after {ended_at}, where this timeline began"
         raise _other_history(stream, known, found, confirmed, why)
     origin = "was a standby's own" if known.of_standby else "was synchronised"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from outhaul.cdc_reader import metrics
-from outhaul.cdc_reader.session.ledger import Entry, Health, Ledger, Phase
+from outhaul.cdc_reader.session.ledger import Entry, Ledger, Phase, TaskHealth
 from outhaul.sink.errors import Exit, FatalError
 from outhaul.sink.redis_keys import alive_key
 from outhaul.sink.report import Outcome, Report
@@ -59,7 +59,7 @@ def read_reports(payloads: Payloads, seal: Seal, list_key: str) -> Iterator[Repo
             yield report
 
 
-def check_tasks(payloads: Payloads, settings: Settings, tokens: Collection[str]) -> Health:
+def check_tasks(payloads: Payloads, settings: Settings, tokens: Collection[str]) -> TaskHealth:
     """Return the number of queued messages, and which of the batches with these tokens have a task that is alive.
 
     Raises:
@@ -68,7 +68,7 @@ def check_tasks(payloads: Payloads, settings: Settings, tokens: Collection[str])
     asked = tuple(tokens)
     present = payloads.present([alive_key(settings.source, token) for token in asked])
     alive = frozenset(token for token, is_there in zip(asked, present, strict=True) if is_there)
-    return Health(payloads.length(settings.queue_key), alive)
+    return TaskHealth(payloads.length(settings.queue_key), alive)
 
 
 def note_report(ledger: Ledger, report: Report, now: float) -> ReportEffect | None:

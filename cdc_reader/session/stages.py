@@ -17,9 +17,9 @@ import structlog
 from outhaul.cdc_reader import metrics
 from outhaul.cdc_reader.capture.assemble import assembly_for
 from outhaul.cdc_reader.session.loop_events import (
-    Decoded,
     Events,
     Packed,
+    PieceDecoded,
     RedisLost,
     Sent,
     TasksChecked,
@@ -101,7 +101,7 @@ def decode_pieces(
             metrics.STRAY_MESSAGES.inc(decoded.stray_messages)
             log.warning("messages_ignored", messages=decoded.stray_messages, reason="not transactional")
         left_out = sum(assemblies[segment.table].add(segment) for segment in decoded.segments)
-        events.put(Decoded(sum(map(len, decoded.segments)), left_out, size, _last_commit_us(decoded)))
+        events.put(PieceDecoded(sum(map(len, decoded.segments)), left_out, size, _last_commit_us(decoded)))
         ends_batch = piece.ends_batch
         # Frames and columns are large: free them before waiting for the next piece.
         del piece, decoded

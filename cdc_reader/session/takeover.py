@@ -118,7 +118,7 @@ class Watch:
         return self._silent_s if holder.replied else max(_NO_FIRST_REPLY_S, self._silent_s)
 
 
-class Standby:
+class SlotWaiter:
     """A reader that waits for the slot."""
 
     def __init__(self, stream: Stream, status_interval_s: float, liveness: Liveness) -> None:

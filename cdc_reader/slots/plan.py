@@ -16,7 +16,7 @@ from outhaul.cdc_reader.outbox.snapshot import now
 from outhaul.cdc_reader.outbox.table_shape import describe
 from outhaul.cdc_reader.postgres.connect import connect_primary, connect_stream
 from outhaul.cdc_reader.postgres.slot_view import SlotFacts, slot_facts
-from outhaul.cdc_reader.session.recovery import ask
+from outhaul.cdc_reader.session.recovery import ask_stored_positions
 from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.fence import newest_epoch
 from outhaul.sink.position import NO_LSN, Lsn
@@ -160,7 +160,7 @@ def _stored_ahead(stream: Stream, clickhouse: ClickHouse, facts: SlotFacts | Non
     if facts is None or facts.confirmed is None or newest_epoch(clickhouse, stream.settings, stream.lane) is None:
         return 0
     at = Lsn(facts.confirmed) or NO_LSN
-    return sum(ask(clickhouse, stream, outbox, at).rows for outbox in stream.settings.outboxes())
+    return sum(ask_stored_positions(clickhouse, stream, outbox, at).rows for outbox in stream.settings.outboxes())
 
 
 def _slot_json(facts: SlotFacts | None) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ import redis
 from redis.utils import str_if_bytes
 
 from outhaul.sink.redis.discovery import ElsewhereError, texts
-from outhaul.sink.redis_url import Kind, Server
+from outhaul.sink.redis_url import RedisKind, Server
 
 if TYPE_CHECKING:
     from outhaul.sink.redis.topology import Places
@@ -143,11 +143,11 @@ def connection_options(places: Places) -> dict[str, Any]:
     } | tls
 
 
-def _check_role(greeting: dict[Any, Any], kind: Kind) -> None:
+def _check_role(greeting: dict[Any, Any], kind: RedisKind) -> None:
     facts = {str_if_bytes(name): str_if_bytes(value) for name, value in greeting.items()}
     if facts.get("role") != "master":
         raise ElsewhereError(f"it reports the role {facts.get('role', 'none')}")
-    if (facts.get("mode") == "cluster") is not (kind is Kind.CLUSTER):
+    if (facts.get("mode") == "cluster") is not (kind is RedisKind.CLUSTER):
         raise ElsewhereError(f"it reports the mode {facts.get('mode', 'none')}")
 
 

@@ -15,7 +15,7 @@ from redis.crc import key_slot
 from redis.utils import str_if_bytes
 
 from outhaul.sink import redis_keys
-from outhaul.sink.redis_url import Kind, RedisAddress, Server
+from outhaul.sink.redis_url import RedisAddress, RedisKind, Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -64,7 +64,7 @@ class Search:
     @property
     def target(self) -> str:
         """Description of the server to find, for messages."""
-        if self.address.kind is Kind.SENTINEL:
+        if self.address.kind is RedisKind.SENTINEL:
             return f"the primary of {self.address.master}"
         return f"the node with slot {self.slot}"
 
@@ -111,7 +111,7 @@ class Search:
         return error
 
     def _asks_sentinels(self) -> bool:
-        return self.address.kind is Kind.SENTINEL
+        return self.address.kind is RedisKind.SENTINEL
 
     def _command(self, server: Server, timeout_s: float) -> Any:
         named = self.address

@@ -16,7 +16,7 @@ import structlog
 
 from outhaul.sink import redis_url
 from outhaul.sink.redis.discovery import PlaceAnswer, Search, texts
-from outhaul.sink.redis_url import Kind, Server
+from outhaul.sink.redis_url import RedisKind, Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,7 +82,7 @@ class Places:
 
         In a cluster, this asks no server: a node that has lost the slot answers commands with an error.
         """
-        if self.search.address.kind is not Kind.SENTINEL or (now := time.monotonic()) < self._check_at:
+        if self.search.address.kind is not RedisKind.SENTINEL or (now := time.monotonic()) < self._check_at:
             return
         self._check_at = now + _CHECK_S
         found = self.search.ask(self._order[0], timeout_s=_CHECK_ANSWER_S)

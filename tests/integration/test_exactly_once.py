@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from outhaul.cdc_reader.session.recovery import ask, recover
+from outhaul.cdc_reader.session.recovery import ask_stored_positions, recover
 from outhaul.sink import fence, sql
 from outhaul.sink.batch import Batch, Message, Packer
 from outhaul.sink.clickhouse import ClickHouse
@@ -321,12 +321,12 @@ def test_recovery_asks_event_log_and_dead_letters_for_runs_of_positions(world: W
         f"VALUES ('{{}}', 'r', '{world.settings.source}', 700, 90, '2026-01-01'), "
         "('{}', 'r', 'someone_else', 700, 40, '2026-01-01')"
     )
-    held = ask(world.clickhouse, world.stream, world.outbox, Lsn(700))
+    held = ask_stored_positions(world.clickhouse, world.stream, world.outbox, Lsn(700))
     assert list(zip(held.lsn.tolist(), held.first.tolist(), held.last.tolist(), strict=True)) == [
         (700, 0, 39),
         (700, 42, 99),
     ]
-    assert ask(world.clickhouse, world.stream, world.outbox, Lsn(701)).rows == 0
+    assert ask_stored_positions(world.clickhouse, world.stream, world.outbox, Lsn(701)).rows == 0
 
 
 def test_another_history_is_refused(world: World) -> None:

@@ -21,7 +21,7 @@ from outhaul.sink.redis.connection import connection_options
 from outhaul.sink.redis.discovery import ElsewhereError, PlaceAnswer, Search
 from outhaul.sink.redis.payloads import Payloads
 from outhaul.sink.redis_keys import celery_prefix
-from outhaul.sink.redis_url import Kind, RedisAddress
+from outhaul.sink.redis_url import RedisAddress, RedisKind
 from outhaul.sink.settings import load
 from outhaul.sink.task_names import WRITE_BATCH
 from tests.acceptance.commands import outhaul
@@ -140,7 +140,7 @@ def silent(server: Server) -> Iterator[str]:
 
 def test_a_connection_to_a_server_that_has_become_a_replica_ends(sentinels: Sentinels) -> None:
     """A server that is no longer the primary says so when it is greeted, and when it is written to."""
-    places = topology.Places(Search(RedisAddress(Kind.SENTINEL, (), 0, None, PASSWORD, MASTER), "outhaul", {}))
+    places = topology.Places(Search(RedisAddress(RedisKind.SENTINEL, (), 0, None, PASSWORD, MASTER), "outhaul", {}))
     replica = next(one for one in sentinels.servers if one is not sentinels.primary())
     lie = PlaceAnswer((HOST, 1), (HOST, replica.port))
     places.find = lambda: iter([lie])  # type: ignore[method-assign]

@@ -13,7 +13,7 @@ from outhaul.sink.settings import Settings
 
 SETTINGS = Settings()
 STREAM, OUTBOX = SETTINGS.undivided, SETTINGS.outboxes()[0]
-SERVER = postgres_settings.Server(
+SERVER = postgres_settings.ServerSettings(
     version=180001,
     wal_level="logical",
     effective_wal_level=None,

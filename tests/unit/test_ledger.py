@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from outhaul.cdc_reader.capture.assemble import Assembled
-from outhaul.cdc_reader.session.ledger import Health, Ledger, Phase
+from outhaul.cdc_reader.session.ledger import Ledger, Phase, TaskHealth
 from tests.unit.batches import batch_of, message_of
 
 
@@ -23,8 +23,8 @@ def phase_of(ledger: Ledger, sequence: int) -> Phase:
     return ledger.entries[sequence].phase
 
 
-IDLE = Health(0, frozenset())
-BUSY = Health(9, frozenset())
+IDLE = TaskHealth(0, frozenset())
+BUSY = TaskHealth(9, frozenset())
 
 
 def test_an_unanswered_message_is_sent_again_once_and_only_after_it_was_sent() -> None:
@@ -53,7 +53,7 @@ def test_patience_doubles_with_every_sending_up_to_its_bound() -> None:
 def test_a_message_that_may_still_be_queued_is_left_alone() -> None:
     ledger = ledger_with(0)
     ledger.note(0, Phase.SENT, now=0.0)
-    assert ledger.decide_resends(1e6, Health(1, frozenset())) == []
+    assert ledger.decide_resends(1e6, TaskHealth(1, frozenset())) == []
 
 
 def test_a_batch_whose_worker_shows_no_sign_of_life_is_sent_again_at_once() -> None:
@@ -62,7 +62,7 @@ def test_a_batch_whose_worker_shows_no_sign_of_life_is_sent_again_at_once() -> N
     ledger.note(0, Phase.SENT, now=0.0)
     ledger.note(0, Phase.BEGUN, now=1.0)
     assert ledger.begun_tokens == {token}
-    assert ledger.decide_resends(1e6, Health(0, frozenset([token]))) == []
+    assert ledger.decide_resends(1e6, TaskHealth(0, frozenset([token]))) == []
     assert ledger.decide_resends(2.9, IDLE) == []
     assert ledger.decide_resends(3.0, IDLE) == [0]
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from outhaul.cdc_reader.capture.frame import split
 from outhaul.cdc_reader.capture.message import (
+    ByteReader,
     Column,
-    Reader,
     Relation,
     begins,
     check_other,
@@ -42,10 +42,10 @@ def test_a_relation_is_read_as_it_was_written(relation: Relation) -> None:
     message = pg.relation(relation)[25:]
     if len({column.name for column in relation.columns}) < len(relation.columns):
         with pytest.raises(FrameError, match="twice"):
-            parse_relation(Reader(message))
+            parse_relation(ByteReader(message))
         return
-    assert parse_relation(Reader(message)) == relation
-    assert parse_relation(Reader(b"before" + message + b"after", 6, 6 + len(message))) == relation
+    assert parse_relation(ByteReader(message)) == relation
+    assert parse_relation(ByteReader(b"before" + message + b"after", 6, 6 + len(message))) == relation
 
 
 def test_a_relation_of_the_catalog_has_a_schema_too() -> None:
@@ -57,28 +57,28 @@ def test_every_prefix_and_extension_of_a_relation_is_an_error() -> None:
     message = pg.relation()[25:]
     for cut in range(1, len(message)):
         with pytest.raises(FrameError):
-            parse_relation(Reader(message[:cut]))
+            parse_relation(ByteReader(message[:cut]))
         with pytest.raises(FrameError):
-            parse_relation(Reader(message, 0, cut))
+            parse_relation(ByteReader(message, 0, cut))
     with pytest.raises(FrameError):
-        parse_relation(Reader(message + b"\0"))
+        parse_relation(ByteReader(message + b"\0"))
 
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_every_prefix_and_extension_of_another_message_is_an_error(name: str) -> None:
     message, read = OTHERS[name], parse_message if name == "message" else check_other
-    read(Reader(message))
+    read(ByteReader(message))
     for cut in range(len(message)):
         with pytest.raises(FrameError):
-            read(Reader(message[:cut]))
+            read(ByteReader(message[:cut]))
     with pytest.raises(FrameError):
-        read(Reader(message + b"\0"))
+        read(ByteReader(message + b"\0"))
 
 
 @pytest.mark.parametrize("tag", [tag for tag in map(chr, range(256)) if tag not in "OYUDT"])
 def test_a_message_of_another_protocol_version_is_an_error(tag: str) -> None:
     with pytest.raises(FrameError, match="tag"):
-        check_other(Reader(tag.encode("latin-1") + bytes(30)))
+        check_other(ByteReader(tag.encode("latin-1") + bytes(30)))
 
 
 @pytest.mark.parametrize(
@@ -96,14 +96,14 @@ def test_a_message_of_another_protocol_version_is_an_error(tag: str) -> None:
 )
 def test_counts_and_kinds_that_cannot_be_are_errors(message: bytes) -> None:
     with pytest.raises(FrameError):
-        check_other(Reader(message))
+        check_other(ByteReader(message))
 
 
 @given(st.binary(max_size=60))
 def test_random_bytes_are_read_or_are_a_frame_error(data: bytes) -> None:
     for parse in (parse_relation, check_other):
         try:
-            parse(Reader(data))
+            parse(ByteReader(data))
         except FrameError:
             continue
 

@@ -9,7 +9,7 @@ from outhaul.sink.app import configuration
 from outhaul.sink.errors import Exit, FatalError
 from outhaul.sink.redis import topology
 from outhaul.sink.redis.payloads import Payloads
-from outhaul.sink.redis_url import Kind
+from outhaul.sink.redis_url import RedisKind
 from outhaul.sink.settings import load
 
 SECRET = "hunter2-with"
@@ -64,7 +64,7 @@ def test_sentinels_are_read_with_their_defaults() -> None:
     found = redis_url.address(url)
     assert found is not None
     assert found.servers == (("one", 26379), ("two", 26380), ("::1", 7))
-    assert (found.kind, found.database, found.master) == (Kind.SENTINEL, 3, "my")
+    assert (found.kind, found.database, found.master) == (RedisKind.SENTINEL, 3, "my")
     assert (found.username, found.password) == ("me", "a/b,c")
     assert (found.sentinel_username, found.sentinel_password) == ("s", "p&q")
     assert not any(secret in repr(found) for secret in ("a/b", "p&q"))
@@ -76,7 +76,7 @@ def test_nodes_of_a_cluster_are_read_with_their_defaults() -> None:
     url = "rediss+cluster://:x@one,two:7000"
     found = redis_url.address(url)
     assert found is not None
-    assert (found.kind, found.servers, found.username) == (Kind.CLUSTER, (("one", 6379), ("two", 7000)), None)
+    assert (found.kind, found.servers, found.username) == (RedisKind.CLUSTER, (("one", 6379), ("two", 7000)), None)
     assert redis_url.broker_url(url) == "rediss://:x@one:6379/0"
     assert redis_url.client_options(url) == {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
 

@@ -83,7 +83,7 @@ _COLUMNS: LiteralString = """
 class PostgresFacts:
     """All answers."""
 
-    server: postgres_settings.Server
+    server: postgres_settings.ServerSettings
     role: postgres_role.Role
     link: History | PipelineError
     outbox: publication_checks.OutboxFacts | None
@@ -115,7 +115,7 @@ def ask(stream: Stream, outboxes: Sequence[Outbox]) -> PostgresFacts:
         conn.execute("SET statement_timeout = '5s'")
         at_slot.execute("SET statement_timeout = '5s'")
         return PostgresFacts(
-            conn.fetch_as(postgres_settings.Server, postgres_settings.QUERY)[0],
+            conn.fetch_as(postgres_settings.ServerSettings, postgres_settings.QUERY)[0],
             conn.fetch_as(postgres_role.Role, _ROLE, names)[0],
             try_link(stream),
             _first(conn.fetch_as(publication_checks.OutboxFacts, _OUTBOX, names)),

@@ -39,7 +39,7 @@ QUERY: LiteralString = """
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class ServerSettings:
     """Settings of the server, and what is in use; None if its version has no such setting."""
 
     version: int  # server_version_num
@@ -55,7 +55,7 @@ class Server:
     commit_timestamps: bool
 
 
-def judge(server: Server, settings: Settings, *, has_slot: bool, streams: bool) -> Iterator[Finding]:
+def judge(server: ServerSettings, settings: Settings, *, has_slot: bool, streams: bool) -> Iterator[Finding]:
     """Judge all; `has_slot` and `streams` tell whether the slot exists, and whether a session streams from it."""
     yield version(server.version)
     yield wal_level(server.wal_level, server.effective_wal_level)
@@ -69,7 +69,7 @@ def judge(server: Server, settings: Settings, *, has_slot: bool, streams: bool) 
     yield fine("track_commit_timestamp", f"{stamps}, not needed")
 
 
-def judge_sender(server: Server, settings: Settings, *, has_slot: bool) -> Iterator[Finding]:
+def judge_sender(server: ServerSettings, settings: Settings, *, has_slot: bool) -> Iterator[Finding]:
     """Judge the settings of a server other than the primary, if that server has the slot."""
     yield wal_level(server.wal_level, server.effective_wal_level)
     yield slots(server.used_slots, server.max_slots, has_slot=has_slot)

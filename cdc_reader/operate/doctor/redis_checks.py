@@ -56,7 +56,7 @@ class Discovery:
     """Where `sought` is according to each server of the address, and the server that was found."""
 
     sought: str
-    kind: redis_url.Kind
+    kind: redis_url.RedisKind
     answers: tuple[discovery.PlaceAnswer, ...]
     found: redis_url.Server | None
 
@@ -169,7 +169,7 @@ def replicas(info: Info, where: Discovery) -> Finding:
     """Judge whether a replica could replace the server that has the keys."""
     if info.replicas:
         return fine("replicas", f"{info.replicas}")
-    what = "the node" if where.kind is redis_url.Kind.CLUSTER else "the primary"
+    what = "the node" if where.kind is redis_url.RedisKind.CLUSTER else "the primary"
     return warn("replicas", f"none: if {what} fails, events wait until it runs again", "Start a replica of it")
 
 

@@ -83,7 +83,7 @@ class StandbyFacts:
 
     standby: Standby
     primary: Primary
-    server: postgres_settings.Server
+    server: postgres_settings.ServerSettings
 
 
 def ask(settings: Settings) -> StandbyFacts:
@@ -96,7 +96,7 @@ def ask(settings: Settings) -> StandbyFacts:
     with connect_stream(settings, connect_timeout=_CONNECT_S) as conn:
         conn.execute("SET statement_timeout = '5s'")
         standby = conn.fetch_as(Standby, _STANDBY.format(end_of_log=END_OF_LOG), {"slots": slots})[0]
-        server = conn.fetch_as(postgres_settings.Server, postgres_settings.QUERY)[0]
+        server = conn.fetch_as(postgres_settings.ServerSettings, postgres_settings.QUERY)[0]
     names = {"slots": slots, "primary_slot": standby.primary_slot}
     with connect_primary(settings, connect_timeout=_CONNECT_S) as conn:
         conn.execute("SET statement_timeout = '5s'")

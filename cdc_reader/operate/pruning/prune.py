@@ -52,7 +52,7 @@ class PruneRequest:
 
 
 @dataclass(slots=True)
-class Report:
+class PruneReport:
     """What a pass did, or would do. `lacking` counts old rows that ClickHouse lacks; `lacking_ids` has some ids."""
 
     cutoff: str
@@ -75,7 +75,7 @@ class Report:
 
 def prune(
     table: OutboxTable, clickhouse: ClickHouse, outbox: Outbox, request: PruneRequest, stop: Callable[[], bool]
-) -> Report:
+) -> PruneReport:
     """Make one pass.
 
     Args:
@@ -89,7 +89,7 @@ def prune(
         PipelineError: a server refuses or does not answer; all rows that were deleted until then were proven.
     """
     cutoff = request.cutoff(datetime.now(UTC))
-    report = Report(cutoff.isoformat(timespec="seconds"), request.dry_run)
+    report = PruneReport(cutoff.isoformat(timespec="seconds"), request.dry_run)
 
     def prove(rows: Sequence[OutboxRow]) -> set[OutboxRow]:
         return proven(clickhouse, outbox, rows)
@@ -109,7 +109,7 @@ def prune(
 
 def _rows(
     table: OutboxTable,
-    report: Report,
+    report: PruneReport,
     request: PruneRequest,
     cutoff: datetime,
     prove: Callable[[Sequence[OutboxRow]], set[OutboxRow]],
@@ -133,7 +133,7 @@ def _rows(
 
 def _batch(
     table: OutboxTable,
-    report: Report,
+    report: PruneReport,
     request: PruneRequest,
     old: Sequence[OutboxRow],
     found: set[OutboxRow],

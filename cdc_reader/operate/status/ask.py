@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from outhaul.cdc_reader.outbox.heal_due import due
-from outhaul.cdc_reader.session.pause_requests import ask
+from outhaul.cdc_reader.session.pause_requests import newest_request
 from outhaul.cdc_reader.session.reader_state import ReaderState
 from outhaul.cdc_reader.slots import retained_wal
 from outhaul.sink.redis_keys import ANY_WORKER, pulse_key, reader_key, reconnecting_key, standby_key
@@ -128,5 +128,5 @@ def ask_clickhouse(clickhouse: ClickHouse, streams: Sequence[Stream]) -> ClickHo
         bytes_on_disk=size,
         last_stored_at=max((float(last) for rows, last in stored if rows), default=None),
         is_copy_due=bool(due(clickhouse, streams)),
-        pause=ask(clickhouse, settings).pause,
+        pause=newest_request(clickhouse, settings).pause,
     )

@@ -39,7 +39,7 @@ def without_question() -> None:
     from outhaul.sink import insert
 
     real = vars(insert)["query"]
-    vars(recovery)["ask"] = lambda *_: NOTHING_STORED
+    vars(recovery)["ask_stored_positions"] = lambda *_: NOTHING_STORED
     vars(insert)["query"] = lambda name, **values: "" if name == "unless_stored" else real(name, **values)
 
 
