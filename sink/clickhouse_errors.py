@@ -98,7 +98,7 @@ POISON = {
 }
 
 _LOGIN = (Exit.CLICKHOUSE_LOGIN, "Check user and password in OUTHAUL_CLICKHOUSE_URL")
-_TABLE = (Exit.CLICKHOUSE_TABLE, "Create or mend the tables with `outhaul setup`, then start the reader again")
+_TABLE = (Exit.CLICKHOUSE_TABLE, "Create or repair the tables with `outhaul setup`, then start the reader again")
 _GRANT = (Exit.CLICKHOUSE_REFUSED, "Grant this ClickHouse user what the message names, then start the reader again")
 
 _FATAL = {
@@ -115,7 +115,7 @@ _FATAL = {
 }
 # The text is stored with each dead letter, logged, and sent to the reader.
 _MAX_CHARACTERS = 2000
-_UNKNOWN = (Exit.CLICKHOUSE_REFUSED, "The slot is kept; mend what the message names, then start the reader again")
+_UNKNOWN = (Exit.CLICKHOUSE_REFUSED, "The slot is kept; fix what the message names, then start the reader again")
 
 
 def error_of(code: int | None, message: str) -> PipelineError:

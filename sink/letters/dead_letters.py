@@ -130,12 +130,12 @@ def stored(clickhouse: ClickHouse, outbox: Outbox, wanted: Collection[Position])
     Raises:
         PipelineError: ClickHouse refuses or does not answer.
     """
-    held: set[Position] = set()
+    found: set[Position] = set()
     for some in chunks(wanted):
         text = query("positions_stored", table=outbox.clickhouse_table, positions=_tuples(some))
         rows = clickhouse.rows(text, parameters={"source": outbox.settings.source})
-        held |= {Position(Lsn(lsn), int(ordinal)) for lsn, ordinal in rows}
-    return held
+        found |= {Position(Lsn(lsn), int(ordinal)) for lsn, ordinal in rows}
+    return found
 
 
 def remove(clickhouse: ClickHouse, outbox: Outbox, wanted: Collection[Position]) -> None:
