@@ -22,7 +22,7 @@ from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.redis.payloads import Payloads
 from outhaul.sink.redis_keys import reader_key
 from outhaul.sink.settings import Outbox, Settings, Stream, load
-from tests import launch, roles
+from tests import launch, order, roles
 from tests.faults import grid_table
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # A busy machine is no reason to fail; pytest's own timeout bounds what takes for ever.
     hypothesis.settings.register_profile("ours", deadline=None)
     hypothesis.settings.load_profile("ours")
-    config.pluginmanager.register(grid_table)
+    for plugin in (grid_table, order):
+        config.pluginmanager.register(plugin)
 
 
 def pytest_sessionfinish() -> None:

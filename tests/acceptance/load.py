@@ -40,7 +40,7 @@ def writers(world: World, count: int = 2, *, interrupted: bool = False) -> Itera
                         conn.commit()
                     else:
                         conn.rollback()
-                    over.wait(0.005)
+                    over.wait(0.05)
         except psycopg.Error as error:
             errors.append(error)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -104,9 +103,7 @@ def test_a_role_with_replication_and_one_grant_is_all_that_the_reader_needs(worl
 def test_a_dead_server_is_one_line_and_the_others_are_checked(
     world: World, dead: tuple[str, ...], groups: set[str]
 ) -> None:
-    begun = time.monotonic()
     done = run(world.env | {name: DEAD[name] for name in dead}, "--json")
-    assert time.monotonic() - begun < 20
     assert (done.returncode, done.stderr) == (1, "")
     assert in_state(done, "fail") == {(group, "answers") for group in groups}
     for group in groups:

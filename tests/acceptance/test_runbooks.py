@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import typer
 
 from outhaul.cdc_reader.cli import app, join
+from tests import launch
 from tests.acceptance.commands import asked
 from tests.acceptance.runbook import PAGES, RUNBOOKS, SECTIONS, is_printed, sections, steps
 from tests.acceptance.troubles import TROUBLES
@@ -31,6 +33,8 @@ _LOOKS_FOR_S = 40.0
 _AGAIN_S = 0.2
 _SCREEN_AND_A_HALF = 75
 _DOCS = RUNBOOKS.parent
+# Variables, pipes, lists and patterns need a shell.
+_SHELL_S_OWN = re.compile(r"[$`|&;<>*?()\\]")
 
 
 def page(name: str) -> str:
@@ -77,16 +81,21 @@ def perform(world: World, step: Step, fills: Fills) -> None:
 
 
 def typed(world: World, step: Step, text: str) -> str:
-    """Run a line in a shell; return how that differs from what the page says."""
-    done = subprocess.run(
-        ["bash", "-c", text],
-        env=os.environ | world.env | {"PATH": f"{Path(OUTHAUL).parent}:{os.environ['PATH']}", "COLUMNS": "400"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=_LIMIT_S,
-        check=False,
-    )
+    """Run a line as a shell does; return how that differs from what the page says."""
+    env = world.env | {"PATH": f"{Path(OUTHAUL).parent}:{os.environ['PATH']}", "COLUMNS": "400"}
+    words = shlex.split(text, comments=True)
+    if words[0] == "outhaul" and not _SHELL_S_OWN.search(text):
+        done = launch.run(*words[1:], env=env, timeout_s=_LIMIT_S)
+    else:
+        done = subprocess.run(
+            ["bash", "-c", text],
+            env=os.environ | env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_LIMIT_S,
+            check=False,
+        )
     output = f"{done.stdout}\n{done.stderr}".replace(world.settings.slot, "outhaul")
     assert "Traceback" not in output, output
     lacking = [line for line in step.printed if not is_printed(line, output)]

@@ -58,7 +58,8 @@ def test_a_server_that_never_answers_costs_its_section_and_a_bounded_time(world:
         scheme = {"postgres_dsn": "postgresql", "clickhouse_url": "http", "redis_url": "redis"}[name]
         begun = time.monotonic()
         found = sections(changed(world, **{name: f"{scheme}://x@127.0.0.1:{port}/0"}))
-        assert time.monotonic() - begun < checklist.WITHIN_S + 2
+        # Such a server would be waited for for ever; a busy machine adds seconds, not minutes.
+        assert time.monotonic() - begun < 4 * checklist.WITHIN_S
     silent = {"postgres_dsn": {"Postgres"}, "clickhouse_url": {"ClickHouse"}, "redis_url": {"Redis", "Celery"}}[name]
     for group in ("Postgres", "ClickHouse", "Redis", "Celery"):
         assert (found[group].keys() == {"answers"}) is (group in silent), group
@@ -72,7 +73,7 @@ def test_nobody_waits_for_longer_than_was_said(world: World) -> None:
     with listening() as port:
         begun = time.monotonic()
         found = sections(changed(world, postgres_dsn=f"postgresql://x@127.0.0.1:{port}/x"), within_s=1.0)
-        assert time.monotonic() - begun < 4
+        assert time.monotonic() - begun < checklist.WITHIN_S
     assert found["Postgres"]["answers"].found == "Postgres has not answered within 1 s"
 
 

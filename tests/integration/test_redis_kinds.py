@@ -61,7 +61,7 @@ def complaint(url: str) -> PipelineError:
     begun_at = time.monotonic()
     with pytest.raises(PipelineError) as caught:
         payloads.text("outhaul:{outhaul}:x")
-    assert time.monotonic() - begun_at < 10
+    assert time.monotonic() - begun_at < 30
     assert PASSWORD not in str(caught.value)
     assert SENTINELS_PASSWORD not in str(caught.value)
     return caught.value
@@ -124,7 +124,7 @@ def test_sentinels_that_do_not_answer_are_waited_for_for_seconds_and_called_tran
         payloads = Payloads(first, "outhaul")
         begun_at = time.monotonic()
         payloads.set("outhaul:{outhaul}:x", "1")
-        assert time.monotonic() - begun_at < 2
+        assert time.monotonic() - begun_at < 20
         payloads.close()
 
 

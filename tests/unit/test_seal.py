@@ -68,8 +68,8 @@ def test_without_a_key_everything_passes_but_what_is_sealed() -> None:
 
 
 def test_a_seal_costs_next_to_nothing() -> None:
-    begun_at = time.perf_counter()
+    begun_at = time.process_time()
     for _ in range(200):
         SEAL.opened("task", SEAL.message("task", ARGUMENT))
-    # A batch takes some ten milliseconds at least; a hundredth of that, on a machine that is busy.
-    assert (time.perf_counter() - begun_at) / 200 < 0.001
+    # A batch takes some ten milliseconds at least; this is a tenth of that.
+    assert (time.process_time() - begun_at) / 200 < 0.001
