@@ -1,6 +1,6 @@
 """Frames in the order of the stream -> pieces to decode, and where one batch ends and the next begins.
 
-Pure; `Intake` has the state and calls the decisions. A piece is decoded at once; it fits into the processor's caches,
+Pure; `Intake` has the state and calls the decisions. A piece is decoded in one call; it fits into the CPU's caches,
 whatever the size of the batch. A batch is small when the stream is idle, for latency, and large under load, for
 throughput and for few parts in ClickHouse: the more batches are in flight, and the later the rows are, the longer it
 may fill. Each frame counts as one row, so a batch has at most as many rows as frames; this file reads no frame.

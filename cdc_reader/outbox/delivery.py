@@ -3,6 +3,8 @@
 Edge: Redis, through the reader's dispatcher and ledger, in the lane for copies. One thread sends batches, receives
 reports, and sends batches again that seem lost. At most `max_in_flight` batches are in flight. If nothing is stored for
 too long, the copy ends with an error.
+
+Source: docs/adr/0008-the-outbox-is-a-second-log.md
 """
 
 from __future__ import annotations

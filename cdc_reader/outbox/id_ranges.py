@@ -1,6 +1,8 @@
 """A range of ids -> on each side the count and checksum of its rows, or the number of every row.
 
 Edge: Postgres, in the line's snapshot, and ClickHouse. Neither sends the contents of a row.
+
+Source: docs/adr/0008-the-outbox-is-a-second-log.md
 """
 
 from __future__ import annotations

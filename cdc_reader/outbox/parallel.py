@@ -1,6 +1,8 @@
 """An iterator of work -> the results that several threads make of it, as soon as they are ready.
 
 Edge: threads. At most as many results wait as there are threads. An exception in a thread is raised in the caller.
+
+Source: https://docs.python.org/3/library/queue.html
 """
 
 from __future__ import annotations

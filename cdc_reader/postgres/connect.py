@@ -77,10 +77,10 @@ def check_stream(settings: Settings, primary: Server) -> Server:
     if not has_stream_dsn(settings):
         return primary
     check_one_host(settings)
-    with connect_primary(settings) as ours, connect_stream(settings) as conn:
+    with connect_primary(settings) as primary_conn, connect_stream(settings) as conn:
         check_may_stream(conn, settings)
         found = check_decodes(conn)
-        check_same_cluster(ours.fetch_value(_SYSTEM), conn.fetch_value(_SYSTEM))
+        check_same_cluster(primary_conn.fetch_value(_SYSTEM), conn.fetch_value(_SYSTEM))
     return Server(found["wal_sender_timeout_ms"] / 1000)
 
 

@@ -29,7 +29,7 @@ _NO_TABLE = {"3F000", "42P01"}
 # Classes: connection, resources, operator intervention (shutdown, crash), system errors, serialisation.
 _TRANSIENT_CLASSES = {"08", "53", "57", "58", "40"}
 
-# Errors of TLS have no code. Their text is from libpq, in English whatever the server's language is: about certificates
+# Errors of TLS have no code. Their text is libpq's, whatever the server's language is: about certificates
 # and keys of either side, and about a server without TLS. Any other error without a code is an error of the network.
 _TLS_REFUSED = re.compile(
     r"certificate|private (SSL )?key|does not support SSL|SSL error: (ssl|tls)v\w* alert|wrong version number",

@@ -2,6 +2,8 @@
 
 Edge: joins ledger and watermark for one session; logs and counts what happens to a batch. Only the loop's thread uses
 it; another thread reads only the queue `to_send`.
+
+Source: docs/adr/0001-clickhouse-is-the-checkpoint.md
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # Limits in seconds: a turn of a session's loop takes one at most; between sessions the reader may wait for servers.
 _TURN_S = 15.0
 _BETWEEN_S = 300.0
-# A session ends by itself after the receive timeout. This many seconds later, it is not going to.
+# A session ends by itself after the receive timeout. If it has not this many seconds later, it hangs.
 _GRACE_S = 10.0
 
 

@@ -2,6 +2,8 @@
 
 Edge: counts in prometheus-client's registry, and reads the clock for the age of the oldest row. `outhaul status` shows
 the line. The reader renews it every second, and it expires after `TTL_S` seconds: without a line, no reader runs.
+
+Source: https://prometheus.github.io/client_python/instrumenting/
 """
 
 from __future__ import annotations

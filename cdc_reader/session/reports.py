@@ -1,6 +1,8 @@
 """Lists in Redis that workers push reports to -> the reports, and what each one changes in the ledger.
 
 Edge: Redis. The stream and copies from the outbox receive their reports here.
+
+Source: docs/adr/0001-clickhouse-is-the-checkpoint.md
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 Edge: reads from all three, changes nothing. The outbox has what is committed, ClickHouse what is stored. The difference
 is what the slot has not brought yet.
+
+Source: docs/adr/0008-the-outbox-is-a-second-log.md
 """
 
 from __future__ import annotations
