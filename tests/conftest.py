@@ -49,9 +49,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # A busy machine is no reason to fail; pytest's own timeout bounds what takes for ever.
-    hypothesis.settings.register_profile("ours", deadline=None)
-    hypothesis.settings.load_profile("ours")
+    # A busy machine is no reason to fail; pytest's own timeout bounds a test that never ends.
+    hypothesis.settings.register_profile("outhaul", deadline=None)
+    hypothesis.settings.load_profile("outhaul")
     for plugin in (grid_table, order):
         config.pluginmanager.register(plugin)
 

@@ -3,7 +3,7 @@
 Nine tenths of a short command are the imports of an interpreter, and a fork has them already. It is a process like any
 other: its signals, exit code, children and open files are its own. Only /proc/PID/cmdline is the server's.
 
-What Python, or a module of ours, reads from the environment when it is imported is the server's too: a server is for
+What Python, or a module of outhaul, reads from the environment when it is imported is the server's too: a server is for
 processes that agree in that (`key`), and others need a server of their own, or an interpreter.
 
 Edge: processes, and a Unix socket on which each message is one process to start, with its files.
@@ -144,7 +144,7 @@ class ForkServer:
         Args:
             command: its name and arguments.
             env: all of its environment.
-            stdin: file that it reads; none is an empty one.
+            stdin: file that it reads; None means an empty one.
             stdout: file that it writes to.
             stderr: file that it writes errors to.
             cwd: where it runs; this process's directory if not given.

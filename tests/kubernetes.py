@@ -1,6 +1,6 @@
-"""The manifests of deploy/kubernetes -> objects as kustomize makes them, or as they stand in their files.
+"""The manifests of deploy/kubernetes -> objects as kustomize makes them, or as the files have them.
 
-Edge: files; `kubectl` or `kustomize`, where there is one.
+Edge: files; `kubectl` or `kustomize`, if installed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Object = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """A container of ours, with the pod around it and the kind of what makes the pod."""
+    """A container of outhaul, with its pod and the kind of the object that creates the pod."""
 
     kind: str
     pod: Object

@@ -111,7 +111,7 @@ class Pair:
         until(is_ready, within_s=_LIMIT_S, what=f"slot {name} is synchronised")
 
     def wait_for_rows(self, count: int) -> None:
-        """Wait until the standby has so many events, and the slot's positions before them."""
+        """Wait until the standby has `count` events, and the slot's positions before them."""
         with self.standby() as conn:
             until(lambda: conn.execute("SELECT count(*) FROM outbox").fetchone() == (count,), what="the standby has it")
 

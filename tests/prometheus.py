@@ -41,7 +41,7 @@ _HOW = "apt-get install --no-install-recommends prometheus prometheus-alertmanag
 
 
 def program(name: str) -> str:
-    """Return the path of promtool, amtool, prometheus or alertmanager; skip the test where there is none."""
+    """Return the path of promtool, amtool, prometheus or alertmanager; skip the test if it is not installed."""
     for candidate in _NAMES[name]:
         if path := shutil.which(candidate):
             return path

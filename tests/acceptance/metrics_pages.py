@@ -44,13 +44,13 @@ class Pages:
             return 0, ""
 
     def families(self, name: str) -> dict[str, Metric]:
-        """Return the metrics of ours that a process shows, by the names that Prometheus gives their samples."""
+        """Return the `outhaul_*` metrics that a process shows, by the names that Prometheus gives their samples."""
         found = text_string_to_metric_families(self.text(name))
         ours = (one for one in found if one.name.startswith("outhaul_"))
         return {f"{one.name}_total" if one.type == "counter" else one.name: one for one in ours}
 
     def value(self, name: str, metric: str, **labels: str) -> float | None:
-        """Return one sample, or the sum of those that have these labels; None where there is none."""
+        """Return one sample, or the sum of those that have these labels; None if no sample has them."""
         found = [
             sample.value
             for family in self.families(name).values()

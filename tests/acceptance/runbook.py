@@ -61,7 +61,7 @@ def steps(text: str) -> list[Step]:
             elif kind == "sql":
                 found += _statements(section, block)
             else:
-                raise ValueError(f"a block of kind {kind!r} is run by nobody")
+                raise ValueError(f"no test runs a block of kind {kind!r}")
     return found
 
 

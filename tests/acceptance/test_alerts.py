@@ -41,7 +41,7 @@ def make_patient(make_world: Callable[..., World]) -> Iterator[Callable[..., Pat
 
 
 def poison(patient: Patient) -> None:
-    # It is told of what is new, and that is over by itself.
+    # The alert is about new dead letters, so it clears by itself.
     patient.world.conn.execute(
         "INSERT INTO outbox (event_type, event_date_time, environment, event_context) "
         "VALUES ('tested', 'infinity', 'test', '{}')"

@@ -18,7 +18,7 @@ def peak_mb(pid: int) -> float:
 
 
 def one_transaction(world: World, rows: int) -> float:
-    """Stream one transaction of so many rows through a fresh reader; return its peak memory, MB."""
+    """Stream one transaction of `rows` rows through a fresh reader; return its peak memory, MB."""
     world.pipeline.start("reader")
     before = world.stored()
     world.insert(rows)

@@ -126,9 +126,9 @@ def total(prometheus: Prometheus, expression: str) -> float:
 
 
 def named(prometheus: Prometheus) -> dict[str, str]:
-    """Return the metrics of ours that Prometheus has been told of, and their types."""
+    """Return the `outhaul_*` metrics that Prometheus has scraped, and their types."""
     with urlopen(f"http://127.0.0.1:{prometheus.port}/api/v1/metadata", timeout=20) as answer:
-        told = json.load(answer)["data"]
-    ours = {name: said[0]["type"] for name, said in told.items() if name.startswith("outhaul_")}
+        metadata = json.load(answer)["data"]
+    ours = {name: found[0]["type"] for name, found in metadata.items() if name.startswith("outhaul_")}
     # In OpenMetrics, which Prometheus asks for, a counter's family is named without its suffix.
     return {f"{name}_total" if kind == "counter" else name: kind for name, kind in ours.items()}

@@ -57,7 +57,7 @@ def test_what_is_no_event_is_a_dead_letter_and_verify_does_not_count_the_others(
     until(lambda: told(running) == 2, what="the event is stored")
     assert "messages_ignored" not in running.pipeline.log("reader")
     running.conn.execute("SELECT pg_logical_emit_message(false, 'outhaul', 'a stray')")
-    running.conn.execute("SELECT pg_logical_emit_message(true, 'theirs', 'none of ours')")
+    running.conn.execute("SELECT pg_logical_emit_message(true, 'theirs', 'of another app')")
     letters = "SELECT row, reason FROM event_log_dead_letters"
     (letter,) = until(lambda: running.clickhouse.rows(letters), what="the dead letter is stored")
     assert json.loads(json.loads(letter[0])["message"])["event_type"] is None

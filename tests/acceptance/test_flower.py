@@ -67,15 +67,15 @@ class Web:
 
 @pytest.fixture
 def web(world: World, tmp_path: Path) -> Iterator[Web]:
-    """A pipeline with its Flower, which hears of tasks."""
+    """A pipeline with its Flower, which receives task events."""
     world.pipeline.start("worker", "reader", OUTHAUL_LOG_LEVEL="DEBUG", OUTHAUL_FAILPOINTS=str(tmp_path))
     made = Web(world)
     try:
         until(made.is_up, what="Flower shows pages")
-        # Flower asks for events after five seconds; whoever asks before gets them, too.
+        # Flower requests events after five seconds. Any client can request them earlier.
         asking = make_app(world.settings).control
         until(lambda: hears(asking), what="the worker answers")
-        until(lambda: made.facts("/workers?json=1")["data"], what="Flower has heard of the worker")
+        until(lambda: made.facts("/workers?json=1")["data"], what="Flower lists the worker")
         yield made
     finally:
         made.process.kill()
@@ -83,7 +83,7 @@ def web(world: World, tmp_path: Path) -> Iterator[Web]:
 
 
 def hears(asking: Any) -> Any:
-    """Ask the worker to tell of its tasks; a connection that this process has had for long may be broken."""
+    """Request task events from the worker; an old connection of this process may be broken."""
     try:
         return asking.broadcast("enable_events", reply=True, timeout=1)
     except redis.ConnectionError:
@@ -91,7 +91,7 @@ def hears(asking: Any) -> Any:
 
 
 def lines(world: World, process: str, event: str) -> list[dict[str, Any]]:
-    """Return the lines of a process' log that tell of an event."""
+    """Return the lines of a process' log that have this event."""
     found = (json.loads(line) for line in world.pipeline.log(process).splitlines() if f'"event": "{event}"' in line)
     return [line for line in found if line["event"] == event]
 
@@ -134,7 +134,7 @@ def test_a_batch_is_found_by_its_id_from_the_logs_whatever_becomes_of_it(
     assert "UNKNOWN_TABLE" in shown["exception"]
     world.clickhouse.command("RENAME TABLE elsewhere TO event_log")
 
-    # Without Flower all goes on, though the worker tells of its tasks.
+    # Without Flower the pipeline works, although the worker still sends task events.
     web.process.terminate()
     assert web.process.wait(10) == 0
     world.pipeline.wait("reader", 30)

@@ -1,4 +1,4 @@
-"""Whoever asks for help gets it on one screen, with an example; completion completes."""
+"""`--help` fits on one screen and has an example; completion completes."""
 
 from __future__ import annotations
 

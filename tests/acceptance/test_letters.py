@@ -139,7 +139,7 @@ def test_letters_are_stored_whole_once_their_column_was_widened(running: World) 
     running.assert_once_each()
 
 
-def test_a_value_that_clickhouse_would_change_or_drop_without_a_word_is_refused(world: World) -> None:
+def test_a_value_that_clickhouse_would_silently_change_or_drop_is_refused(world: World) -> None:
     columns = {
         "small": ("Int8", "300", "-128"),
         "natural": ("UInt64", "-1", "18446744073709551615"),
@@ -247,7 +247,7 @@ def test_retries_at_the_same_moment_store_each_row_once(world: World) -> None:
     assert world.ch("SELECT uniqExact(cdc_ordinal) FROM event_log") == 12
 
 
-def test_a_retry_passes_the_fence_of_whichever_reader_is_the_newest_and_raises_none(world: World) -> None:
+def test_a_retry_passes_the_fence_of_the_newest_reader_and_raises_no_fence(world: World) -> None:
     positions = set_aside(world, {}, {})
     raise_epoch(world.clickhouse, world.stream, History("7", 1), Lsn(0), 1, "me")
     assert retry(world.clickhouse, world.outbox, order(world, positions[:1]))[0].outcome is LetterOutcome.RETRIED

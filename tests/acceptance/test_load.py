@@ -80,7 +80,7 @@ def test_a_signal_ends_it_with_its_counts(world: World, number: signal.Signals) 
     assert end(process)["events"] == rows(world)
 
 
-def test_what_postgres_refuses_is_said_once(world: World) -> None:
+def test_what_postgres_refuses_is_reported_once(world: World) -> None:
     world.conn.execute("ALTER TABLE outbox ADD CHECK (id < 100)")
     said = outhaul(world, "load", "--rate", "0", "--json", code=1)
     assert said.count("violates check constraint") == 2

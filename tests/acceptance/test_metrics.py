@@ -78,7 +78,7 @@ def test_counters_agree_to_the_row_after_a_child_is_killed_and_the_pool_restarte
         return [(line["token"], line["rows"]) for line in done]
 
     def agree(rows: int) -> bool:
-        until(lambda: counted("events_stored", "reader") == rows, what="the reader has heard of it")
+        until(lambda: counted("events_stored", "reader") == rows, what="the reader has the reports")
         known = worked()
         assert sum(count for _, count in set(known)) == world.stored() == rows
         return counted("events_stored", "worker") == sum(count for _, count in known)
@@ -86,12 +86,12 @@ def test_counters_agree_to_the_row_after_a_child_is_killed_and_the_pool_restarte
     world.insert(100)
     world.assert_once_each()
     until(lambda: agree(100), what="the worker counts what it says")
-    # A child dies with a batch in its hands; whoever takes its place stores the batch and counts on from what it had.
+    # A child dies while it processes a batch; its successor stores the batch and continues its counters.
     (points / "task.fetched").write_text("kill")
     world.insert(10)
     world.assert_once_each()
     assert (points / "task.fetched.fired").exists()
-    until(lambda: agree(110), what="whoever took the child's place counts on")
+    until(lambda: agree(110), what="the successor continues the counters")
     # The whole pool dies, and its parent with it; the watchdog starts another one.
     os.killpg(celery_of(world), signal.SIGKILL)
     world.insert(1)

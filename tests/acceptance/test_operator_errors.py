@@ -67,27 +67,27 @@ def test_without_redis_nothing_is_done(idle: World) -> None:
     refused(idle, "slot reset to now", "Redis does not answer", OUTHAUL_REDIS_URL="redis://127.0.0.1:1/0")
 
 
-def test_a_login_that_is_refused_is_said(idle: World) -> None:
+def test_a_refused_login_is_an_error_that_names_it(idle: World) -> None:
     dsn = make_conninfo(idle.dsn, user="nobody_of_that_name")
     for name in COMMANDS:
         refused(idle, name, "Postgres refuses the login", OUTHAUL_POSTGRES_DSN=dsn)
 
 
-def test_a_table_that_is_not_there_is_said(idle: World) -> None:
+def test_a_missing_table_is_an_error_that_names_it(idle: World) -> None:
     for name in COMMANDS:
         if name != "slot advance":
             refused(idle, name, "has no table", OUTHAUL_CLICKHOUSE_TABLE="elsewhere_too")
             refused(idle, name, "has no table", OUTHAUL_TABLE="public.elsewhere")
 
 
-def test_a_cluster_that_clickhouse_does_not_know_is_said(world: World) -> None:
+def test_a_cluster_that_clickhouse_does_not_know_is_an_error(world: World) -> None:
     code, _, said = outhaul_here(world.env, "setup", "--cluster", "nowhere")
     assert code > 0
     (error,) = (line for line in said.splitlines() if line.startswith("outhaul: "))
     assert "'nowhere'" in error
 
 
-def test_a_second_command_waits_for_nobody_and_says_who_is_first(idle: World) -> None:
+def test_a_second_command_exits_at_once_and_names_the_reason(idle: World) -> None:
     with psycopg.connect(idle.dsn, autocommit=True) as other:
         other.execute("SELECT pg_advisory_lock(hashtextextended(%s, 0))", [f"outhaul slot {idle.settings.slot}"])
         refused(idle, "slot reset to now", "another command is changing")

@@ -29,7 +29,7 @@ def both(make_world: Callable[..., World]) -> World:
 
 
 def write(world: World, count: int = 10, kind: str = "tested") -> None:
-    """Commit so many events to each outbox, in turn, in one transaction."""
+    """Commit `count` events to each outbox, in turn, in one transaction."""
     with world.conn.transaction():
         for number in range(count):
             for table in ("public.outbox", '"Audit".events'):
@@ -45,7 +45,7 @@ def counts(world: World) -> dict[str, int]:
 
 
 def reports(world: World, *arguments: str, code: int = 0) -> dict[str, dict[str, Any]]:
-    """Return what a command says of each outbox."""
+    """Return the JSON that a command prints for each outbox."""
     lines = outhaul(world, *arguments, "--json", code=code).splitlines()
     return {one["table"]: one for one in map(json.loads, filter(lambda line: line.startswith("{"), lines))}
 

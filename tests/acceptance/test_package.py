@@ -264,7 +264,9 @@ def test_a_sink_of_the_apps_own_comes_first(installed: Installed, tmp_path: Path
     assert "sink.app was not found" in celery(installed, tmp_path, "-A", "sink.app", "report", code=2)
 
 
-def test_celery_of_another_app_gets_no_finder_and_none_of_the_pipeline(installed: Installed, tmp_path: Path) -> None:
+def test_celery_of_another_app_gets_no_finder_and_no_module_of_the_pipeline(
+    installed: Installed, tmp_path: Path
+) -> None:
     (tmp_path / "mine.py").write_text(AN_APP)
     said = celery(installed, tmp_path, "-A", "mine", "report").splitlines()
     assert said[0] == "finders []"

@@ -1,4 +1,4 @@
-"""`outhaul pause` and `outhaul resume`, with a reader that runs, is killed, or is none, and with servers away."""
+"""`outhaul pause` and `outhaul resume`, whether the reader runs or not, and with servers that do not answer."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_a_pause_under_load_keeps_the_session_and_after_it_every_row_is_stored_o
     until(lambda: world.confirmed() >= end, what="the slot follows")
 
 
-def test_a_word_reaches_a_running_reader_within_two_seconds(running: World) -> None:
+def test_pause_and_resume_reach_a_running_reader_within_two_seconds(running: World) -> None:
     began = time.monotonic()
     told(running, "pause")
     running.insert(3)
@@ -106,7 +106,7 @@ def test_a_pause_survives_kill_9_of_the_reader(running: World, stack: Stack, los
         if loss != "reader":
             running.payloads._redis.flushdb()
         stored = running.stored()
-        until(lambda: running.reader_state() is None, what="the old reader's word is gone")
+        until(lambda: running.reader_state() is None, what="the state of the old reader has expired")
         running.pipeline.start("reader")
         until(lambda: phase(running) == "paused", what="the next reader pauses")
         assert running.stored() == stored
@@ -173,7 +173,7 @@ def test_a_pause_says_what_is_not_stored_yet(running: World) -> None:
     assert running.stored() == 5
 
 
-def test_a_duration_that_is_none_is_a_usage_error(world: World) -> None:
+def test_an_invalid_duration_is_a_usage_error(world: World) -> None:
     done = outhaul(world, "pause", "--for", "soon")
     assert done.returncode == 2
     assert "is not a duration" in done.stderr

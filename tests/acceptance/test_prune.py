@@ -116,7 +116,7 @@ def test_an_id_that_was_given_out_again_is_no_proof(running: World) -> None:
     assert (code, report["removed"], report["lacking_ids"]) == (1, 0, [1, 2, 3, 4, 5, 6])
 
 
-def test_a_dry_run_tells_what_a_run_does_and_changes_nothing(running: World) -> None:
+def test_a_dry_run_prints_what_a_run_does_and_changes_nothing(running: World) -> None:
     insert_old(running, 30)
     running.insert(5)
     all_stored(running, 35)
@@ -218,7 +218,9 @@ def login(running: World) -> Any:
     running.conn.execute(f"DROP ROLE {name}")
 
 
-def test_a_role_without_delete_is_told_the_grant_and_with_it_deletes(running: World, login: tuple[str, str]) -> None:
+def test_a_role_without_delete_gets_the_grant_to_type_and_with_it_deletes(
+    running: World, login: tuple[str, str]
+) -> None:
     dsn, name = login
     insert_old(running, 10)
     all_stored(running, 10)

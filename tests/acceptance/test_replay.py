@@ -31,7 +31,7 @@ def test_what_is_there_stays_as_it_is_and_what_is_chosen_and_missing_is_stored(r
     running.assert_once_each()
 
 
-def test_a_table_is_built_anew_beside_the_running_pipeline(running: World) -> None:
+def test_a_table_is_rebuilt_beside_the_running_pipeline(running: World) -> None:
     running.insert(2000, kind="a")
     running.insert(10, kind="b")
     running.assert_once_each()

@@ -1,4 +1,4 @@
-"""What `outhaul status` says of the WAL that the slot keeps, on a server with a small limit, and of servers away."""
+"""`outhaul status` on the WAL that the slot keeps, with a small limit, and on servers that do not answer."""
 
 from __future__ import annotations
 

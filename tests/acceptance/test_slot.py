@@ -47,7 +47,7 @@ def test_reset_to_now_names_what_it_skips_and_all_of_it_arrives(running: World) 
     assert_verified(running)
 
 
-def test_with_accept_loss_they_do_not_arrive_and_the_plan_said_so(running: World) -> None:
+def test_with_accept_loss_they_do_not_arrive_as_the_plan_says(running: World) -> None:
     running.insert(5)
     running.assert_once_each()
     running.pipeline.stop("reader")
@@ -93,7 +93,7 @@ def test_a_dropped_slot_stops_the_reader_with_the_gap_and_the_command_mends_it(r
     assert_verified(running)
 
 
-def test_a_slot_of_another_plugin_is_named_as_such_and_made_anew(make_world: Callable[..., World]) -> None:
+def test_a_slot_of_another_plugin_is_named_as_such_and_created_again(make_world: Callable[..., World]) -> None:
     world = make_world()
     world.conn.execute("SELECT pg_drop_replication_slot(%s)", [world.settings.slot])
     world.conn.execute("SELECT pg_create_logical_replication_slot(%s, 'test_decoding')", [world.settings.slot])
@@ -133,7 +133,7 @@ def test_a_slot_goes_forward_only_and_what_it_skips_is_repaired(running: World) 
     running.assert_once_each()
 
 
-def test_with_heal_auto_a_reader_makes_its_lost_slot_anew_and_copies_the_gap(running: World) -> None:
+def test_with_heal_auto_a_reader_creates_its_lost_slot_again_and_copies_the_gap(running: World) -> None:
     running.insert(50)
     running.assert_once_each()
     running.pipeline.stop("reader")
@@ -169,7 +169,7 @@ def test_a_reader_parks_before_the_log_fills_the_disk_and_goes_on_when_clickhous
     assert_verified(running)
 
 
-def test_a_slot_that_postgres_invalidated_is_made_anew_and_nothing_is_lost(running: World) -> None:
+def test_a_slot_that_postgres_invalidated_is_created_again_and_nothing_is_lost(running: World) -> None:
     with writers(running):
         until(lambda: running.stored() > 500)
         running.pipeline.stop("reader")
@@ -256,7 +256,7 @@ def test_a_backfill_that_is_killed_twice_under_load_stores_everything_once(runni
     assert_verified(running)
 
 
-def test_a_heal_that_died_stays_due_and_says_so_nowhere_but_finds_all(running: World) -> None:
+def test_a_heal_that_died_stays_due_and_then_copies_everything(running: World) -> None:
     running.insert(10)
     running.assert_once_each()
     running.pipeline.stop("reader")

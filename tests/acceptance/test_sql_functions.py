@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 CALL = "SELECT outhaul_emit('user_created', '{\"id\": 1}', 'test', event_key => %s)"
 
 
-def test_a_call_is_an_event_and_a_second_one_with_its_key_is_none(world: World) -> None:
+def test_a_call_is_an_event_and_a_second_one_with_its_key_is_ignored(world: World) -> None:
     assert [world.sql(CALL, key) for key in ("k", "k", None, None)] == [True, False, True, True]
     assert world.sql("SELECT count(*) FROM outbox") == 3
     row = world.conn.execute("SELECT event_type, environment, event_context, metadata_version FROM outbox LIMIT 1")
@@ -66,7 +66,7 @@ def test_a_function_that_writes_elsewhere_is_left_alone(world: World) -> None:
     assert any("is left as it is" in line and "public.outbox" in line for line in said)
     world.sql(CALL, None)
     assert world.sql("SELECT count(*) FROM outbox") == 1
-    # What is ours is made anew, by the same setup a second time, too.
+    # Setup creates outhaul's functions again, also when it runs a second time.
     world.conn.execute("DROP FUNCTION outhaul_row_event, outhaul_emit")
     for _ in range(2):
         apply_postgres(other, said.append)

@@ -56,7 +56,7 @@ class TlsPostgres:
         return f"host={self.socket} port={self.port} user=outhaul dbname=postgres"
 
     def present(self, name: str) -> None:
-        """Show another certificate to whoever comes next."""
+        """Present another certificate to new connections."""
         with psycopg.connect(self.owner, autocommit=True) as conn:
             conn.execute(f"ALTER SYSTEM SET ssl_cert_file = '{name}.crt'")
             conn.execute(f"ALTER SYSTEM SET ssl_key_file = '{name}.key'")
@@ -149,7 +149,7 @@ def test_events_go_all_the_way_over_verified_connections(tls: Tls) -> None:
                 "JOIN pg_stat_activity USING (pid) WHERE usename = 'reader'"
             ).fetchone()
             assert sessions == (True, 1)
-        # Nothing that heals by itself: whoever has to connect anew says so, and ends.
+        # This does not heal by itself: a process that has to connect again prints the error and exits.
         tls.postgres.present("expired")
         with psycopg.connect(tls.postgres.owner, autocommit=True) as conn:
             conn.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_replication")
@@ -196,7 +196,7 @@ def test_a_server_of_another_ca_is_refused_in_one_line_and_not_asked_again(tls: 
 def test_a_certificate_that_has_expired_or_is_for_another_host_is_refused(
     tls: Tls, server: str, certificate: str, word: str
 ) -> None:
-    # libpq says of both how the server's certificate does not hold, but not always by what.
+    # libpq reports for both that the certificate is not valid, but not always why.
     words = "certificate verify failed|does not match" if server == POSTGRES else word
     with pytest.raises(FatalError, match=words) as caught:
         check(tls.settings(**{server: tls.url(server, certificate=certificate)}).undivided)

@@ -119,7 +119,7 @@ def test_a_request_shows_in_the_metrics_and_in_flower(world: World) -> None:
         until(web.is_up, what="Flower shows pages")
         asking = make_app(world.settings).control
         until(lambda: hears(asking), what="the worker answers")
-        until(lambda: web.facts("/workers?json=1")["data"], what="Flower has heard of the worker")
+        until(lambda: web.facts("/workers?json=1")["data"], what="Flower lists the worker")
         with the_app(world) as port:
             assert create(port, user(1)) == 201
             world.assert_once_each()

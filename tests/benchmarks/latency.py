@@ -72,7 +72,7 @@ def live(bed: Bed, pipeline: Pipeline, rate: int, seconds: float, *, synchronous
         TimeoutError: not all of them became visible.
     """
     label = f"{rate}_{'on' if synchronous_commit else 'off'}"
-    bed.wait(lambda: _is_idle(bed), "the pipeline is at rest", within_s=_IDLE_S)
+    bed.wait(lambda: _is_idle(bed), "the pipeline is idle", within_s=_IDLE_S)
     roots = bed.roots() | pipeline.pids("worker") | {"reader": pipeline.pid("reader")}
     before, watch = look(roots), _Watch(bed.settings.clickhouse_url.get_secret_value(), bed.stored())
     with _pgbench(bed, label, rate, seconds, synchronous_commit=synchronous_commit) as writing:
@@ -154,7 +154,7 @@ class _Watch:
         return count > self.answers[-2][1]
 
     def sees(self, count: int) -> bool:
-        """Ask, and tell whether so many rows are there."""
+        """Query, and return whether the table has at least `count` rows."""
         self.ask()
         return self.answers[-1][1] >= count
 

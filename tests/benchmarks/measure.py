@@ -1,7 +1,7 @@
 """Options -> all figures of one run, as a tree that becomes JSON.
 
 One stack, one run: whatever is compared was measured in turn on the same servers, since machines differ and are shared.
-Ratios are taken pair by pair, each run of ours against the run of pg_recvlogical just before it.
+Ratios are taken pair by pair, each run of outhaul against the run of pg_recvlogical just before it.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ QUICK = Options(
 
 
 def measure(bed: Bed, options: Options, tell: Tell) -> Figures:
-    """Measure everything; `tell` hears of each step."""
+    """Measure everything; call `tell` with each step."""
     figures: Figures = {"machine": _machine(), "versions": _versions(bed), "settings": _settings(bed)}
     figures["options"] = asdict(options)
     # First of all: file systems are slow to make files where many were removed in the last minutes.
@@ -111,7 +111,7 @@ def _stored(bed: Bed, end: str, rows: int, *, workers: int = 1) -> Drained:
 
 
 def _at_work(bed: Bed, options: Options, tell: Tell) -> Figures:
-    """Time single events at steady rates, with and without a wait for the disk, and look at a pipeline at rest."""
+    """Time single events at steady rates, with and without a wait for the disk, and look at an idle pipeline."""
     pipeline = bed.pipeline()
     pipeline.start("worker", "reader")
     try:
@@ -123,7 +123,7 @@ def _at_work(bed: Bed, options: Options, tell: Tell) -> Figures:
             latency[str(rate)] = asdict(live(bed, pipeline, rate, options.live_s))
         tell("the same at 1,000 with synchronous_commit = off")
         latency["1000_commit_off"] = asdict(live(bed, pipeline, 1000, options.live_s, synchronous_commit=False))
-        tell(f"at rest for {options.idle_s:g} s")
+        tell(f"idle for {options.idle_s:g} s")
         idle = rest(bed, pipeline, options.idle_s)
     finally:
         pipeline.stop()

@@ -55,7 +55,7 @@ class NullSink:
             return []
 
     def text(self, _key: str) -> str:
-        """Give the epoch, as whoever asks for its mirror expects."""
+        """Return the epoch, as readers of its mirror expect it."""
         return str(_EPOCH)
 
     def present(self, keys: Sequence[str]) -> list[bool]:

@@ -89,7 +89,7 @@ class _Worker:
 
 
 def fill(bed: Bed, rows: int, *, tuned: bool = False, old: bool = True) -> None:
-    """Make both tables anew, and commit a backlog of events that are like those of `Bed.write`.
+    """Create both tables again, and commit a backlog of events that are like those of `Bed.write`.
 
     From here on, WAL has two row locks an event (the query's, and that of an update that needs another page), the new
     version of the row, its entry in the primary key, and commits. With `old`, the backlog is older than the last

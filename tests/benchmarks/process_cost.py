@@ -43,7 +43,7 @@ def look(roots: dict[str, int]) -> Look:
 
 
 def reset_peak(pid: int) -> None:
-    """Let the peak of a process begin anew."""
+    """Reset the peak memory of a process."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 

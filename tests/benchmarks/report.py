@@ -28,7 +28,7 @@ def show(figures: Figures, console: Console) -> None:
     console.print(_latency(figures))
     idle = figures["idle"]
     console.print(
-        f"at rest: reader and worker use {idle['outhaul_cpu_percent']} % of a core together, "
+        f"idle: reader and worker use {idle['outhaul_cpu_percent']} % of a core together, "
         f"{idle['redis_commands_per_s']} Redis commands a second\n"
     )
     console.print(_polling(figures))

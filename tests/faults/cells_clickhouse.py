@@ -46,7 +46,7 @@ def cut_insert(rig: Rig) -> None:
 
 @cell("clickhouse", "fail after the effect", "insert sent but unanswered")
 def lose_insert(rig: Rig) -> None:
-    """The client itself sends the insert again; nobody above it hears of that."""
+    """The client itself sends the insert again; its callers do not see the failure."""
     _caught(rig, Trap(Act.LOSE_ANSWER, asks=INSERT))
 
 

@@ -65,7 +65,7 @@ def _sleeping(point: str) -> Callable[[Rig], None]:
             rig.lay(point, "stop")
             if point in RECOVERY:
                 rig.kill("reader")
-            # Whoever is first meets the fail point; the other one takes over.
+            # The reader that comes first meets the fail point; the other one takes over.
             pid = rig.fired(point)
             rig.flow("the other reader goes on")
             os.kill(pid, signal.SIGCONT)

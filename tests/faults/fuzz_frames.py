@@ -1,9 +1,9 @@
-"""Valid streams -> damaged streams, by the million: the decoder refuses them with an error of ours, or decodes them.
+"""Valid streams -> damaged streams, by the million: the decoder raises a PipelineError, or decodes them.
 
     python -m tests.faults.fuzz_frames --cases 1000000 --seed 1
 
 Seeded, so that a finding comes back: `--seed N --only I` runs case I alone and shows its traceback. A case that takes
-longer than HANG_S ends the run, and so does any exception that is none of ours.
+longer than HANG_S ends the run, and so does any exception that is not a PipelineError.
 """
 
 from __future__ import annotations
@@ -280,7 +280,7 @@ def damage(stream: Stream, random: Random) -> list[bytes]:
 
 
 def pieces(frames: Sequence[bytes], cuts: Sequence[int]) -> list[Sequence[bytes]]:
-    """Cut frames into pieces; a cut behind the last frame is none."""
+    """Cut frames into pieces; cuts behind the last frame are ignored."""
     ends = [*(cut for cut in cuts if cut < len(frames)), len(frames)]
     return [frames[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
@@ -321,7 +321,7 @@ def case(number: int, seed: int, known: Sequence[Stream]) -> tuple[Stream, list[
 
 
 def run(cases: int, seed: int, *, first: int = 0, seconds: float = float("inf")) -> Findings:
-    """Run so many cases, or as many as fit into `seconds`; stop at the first that goes wrong."""
+    """Run `cases` cases, or as many as fit into `seconds`; stop at the first that fails."""
     found = Findings()
     known = streams()
     for stream in known:

@@ -35,7 +35,7 @@ class Design:
     # The slot rests on commit ends, or on the transaction of the last row that is stored.
     commit_ends: bool = True
     moves_on: Literal["stored", "accepted"] = "stored"
-    # The ledger sends again what it has not heard of.
+    # The ledger sends batches again whose reports do not come.
     sends_again: bool = True
     # Tokens outlive the inserts that are running with them.
     window_outlasts_inserts: bool = True

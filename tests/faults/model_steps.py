@@ -3,7 +3,7 @@
 Pure. One function for each action, found in `STEPS` by the name it has in traces, in the order of an event's way:
 reader, Redis, worker, ClickHouse, and back. Some things that the code does in two steps are one here, where nothing
 could tell the difference: a task that has begun and not fetched its payload is a message not delivered yet; a piece
-is cut, decoded and dispatched at once; a worker that died is one that sleeps for ever. The epoch's mirror in Redis is
+is cut, decoded and dispatched at once; a worker that died is one that sleeps forever. The epoch's mirror in Redis is
 not here, since it only spares trips; the model always makes them. Dead letters are not here either.
 """
 

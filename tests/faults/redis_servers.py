@@ -82,7 +82,7 @@ class Server:
             connection.disconnect()
 
     def says(self, fact: str) -> bool:
-        """Tell whether this is in what it says of its replication; a server that changes its role ends connections."""
+        """Return whether `INFO replication` has this fact; a server that changes its role ends connections."""
         with suppress(redis.ConnectionError):
             return fact.encode() in self.ask("INFO", "replication")
         return False

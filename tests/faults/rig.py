@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from outhaul.deploy.local.stack import Stack
 
-# A fault that was lifted must be forgotten after so many seconds, on a small and busy machine.
+# A fault that was lifted must be forgotten after this many seconds, on a small and busy machine.
 BOUND_S = 45.0
 
 _RESTART_S = 0.3

@@ -40,7 +40,7 @@ def paired(
 
 
 def back(world: World) -> None:
-    """Connect to whoever is the primary now."""
+    """Connect to the current primary."""
     world.conn.close()
     world.conn = psycopg.connect(world.dsn, autocommit=True)
 
@@ -73,9 +73,7 @@ def test_a_reader_follows_a_promoted_standby_by_itself_where_its_slot_was_synchr
 
 
 @pytest.mark.long
-def test_what_only_the_old_primary_knew_is_in_the_way_and_the_reader_says_so(
-    make_world: Callable[..., World], tmp_path: Path
-) -> None:
+def test_rows_that_only_the_old_primary_had_stop_the_reader(make_world: Callable[..., World], tmp_path: Path) -> None:
     """Without synchronized_standby_slots, ClickHouse may be ahead of the standby."""
     with paired(make_world, tmp_path, waits_for_standby=False) as (world, pair):
         world.insert(10)

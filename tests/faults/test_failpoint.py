@@ -1,4 +1,4 @@
-"""Fail points are off unless a folder is named at the start, and what is laid acts once, whoever gets there."""
+"""Fail points are off unless a folder is named at the start; each acts once, in the process that reaches it first."""
 
 import os
 import subprocess

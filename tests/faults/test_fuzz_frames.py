@@ -1,4 +1,4 @@
-"""Damaged streams: the decoder refuses them with an error of ours or decodes them, soon and in bounded memory."""
+"""Damaged streams: the decoder raises a PipelineError or decodes them, soon and in bounded memory."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_finding_comes_back_by_its_number() -> None:
     assert fuzz.case(77, 3, STREAMS) != fuzz.case(78, 3, STREAMS)
 
 
-def test_what_goes_wrong_in_a_case_is_told_with_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_case_is_reported_with_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(*_: object, packed: bool, **__: object) -> int:
         if packed:
             return 0
@@ -54,7 +54,7 @@ def test_what_goes_wrong_in_a_case_is_told_with_its_number(monkeypatch: pytest.M
 
 @settings(max_examples=150, deadline=2000)
 @given(st.lists(st.binary(max_size=80), max_size=6), st.booleans())
-def test_arbitrary_frames_raise_nothing_but_errors_of_ours(frames: list[bytes], joined: bool) -> None:
+def test_arbitrary_frames_raise_nothing_but_pipeline_errors(frames: list[bytes], joined: bool) -> None:
     try:
         fuzz.feed(frames, (), binary=True, joined=joined, packed=True)
     except PipelineError:
@@ -65,7 +65,7 @@ def test_arbitrary_frames_raise_nothing_but_errors_of_ours(frames: list[bytes], 
 
 @settings(max_examples=150, deadline=2000)
 @given(st.lists(st.tuples(st.sampled_from(b"BCIROYMUDTSEcpKX"), st.binary(max_size=60)), max_size=6))
-def test_arbitrary_messages_raise_nothing_but_errors_of_ours(messages: list[tuple[int, bytes]]) -> None:
+def test_arbitrary_messages_raise_nothing_but_pipeline_errors(messages: list[tuple[int, bytes]]) -> None:
     frames = [pg.relation(), pg.begin(90), *(pg.data(bytes([tag]) + rest) for tag, rest in messages), pg.commit(90)]
     try:
         fuzz.feed(frames, (), binary=True, joined=False, packed=True)

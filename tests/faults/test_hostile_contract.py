@@ -54,7 +54,7 @@ FORGERIES: dict[str, Any] = {
     "a system table": {"table": "system.users"},
     "a table that is a statement": {"table": "x; DROP TABLE event_log"},
     "a quoted table": {"table": "`event_log`"},
-    "a table of ours that holds no events": {"table": "event_log_epochs"},
+    "a table of outhaul's that holds no events": {"table": "event_log_epochs"},
     "the events of another outbox": {"branch": "audit_log"},
     "a branch that is a statement": {"branch": "event_log; DROP"},
     "another database": {"table": "default.event_log"},
@@ -131,7 +131,7 @@ def test_a_forged_message_is_refused_and_counted(changes: dict[str, Any]) -> Non
 
 
 @pytest.mark.parametrize("changes", [{"source": "someone_else"}, {"token": "../../etc/passwd"}, {"epoch": -1}])
-def test_a_message_of_another_version_that_names_no_batch_of_ours_is_answered_nowhere(changes: dict[str, Any]) -> None:
+def test_a_message_of_another_version_that_names_no_batch_gets_no_report(changes: dict[str, Any]) -> None:
     before, lost_before = refused(), lost()
     # There is no Redis here: an answer would be lost.
     assert run(forged({"version": MESSAGE_VERSION + 1} | changes)) == "other_version"
@@ -239,7 +239,7 @@ def test_a_report_on_a_batch_that_is_not_in_flight_does_nothing(outcome: Outcome
     assert not reader.flight.progress.trouble
 
 
-def test_a_report_on_the_batch_in_flight_is_heard() -> None:
+def test_a_report_on_the_batch_in_flight_is_accepted() -> None:
     reader = session()
     reader._handle(Report(Outcome.STORED, TOKEN, 0))
     assert reader.flight.watermark.confirmed == 9

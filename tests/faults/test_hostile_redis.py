@@ -42,7 +42,7 @@ def db(world: World) -> Iterator[redis.Redis]:
 
 
 def queued(world: World, db: redis.Redis, batches: int = 1) -> list[Envelope]:
-    """Commit so many batches while no worker runs; return their messages as they lie in the queue, oldest first."""
+    """Commit `batches` batches while no worker runs; return their messages from the queue, oldest first."""
     for n in range(batches):
         world.insert(n + 1)
         until(lambda n=n: _queue_length(world, db) > n, what="the batch is queued")  # type: ignore[misc]
@@ -109,7 +109,7 @@ def broken_envelopes(real: Envelope) -> dict[str, bytes | object]:
         "a task of Celery's own": with_headers(real, task="celery.backend_cleanup"),
         "a task that is a list": with_headers(real, task=["outhaul.write_batch"]),
         "an id that is an object": with_headers(real, id={}),
-        "a time that is none": with_headers(real, eta="never"),
+        "an invalid time": with_headers(real, eta="never"),
         "an expiry that is an object": with_headers(real, expires={"a": 1}),
         "retries that are a text": with_headers(real, retries="many"),
         "negative retries": with_headers(real, retries=-1),
@@ -182,7 +182,7 @@ def test_forged_messages_insert_nothing_and_stop_neither_worker_nor_reader(world
     until(lambda: not db.llen(world.settings.queue), what="the queue is empty")
     world.insert(3)
     world.assert_once_each()
-    # All of them but the time that is none, which Celery refuses in its own words, and the entry.
+    # All but the invalid time, which Celery itself refuses, and the entry.
     expected = len(broken | forged) - 1 + 1
     until(lambda: len(worker_lines(world, "message_refused")) >= expected, what="every one of them is refused")
     assert all(len(line["error"]) < 400 for line in worker_lines(world, "message_refused"))

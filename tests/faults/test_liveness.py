@@ -1,4 +1,4 @@
-"""Whoever falls silent is noticed within a stated time, shown by `outhaul status`, and comes back by itself.
+"""A process or server that falls silent is noticed within a stated time, shown by `outhaul status`, and recovers.
 
 The five minutes of ClickHouse held are twenty seconds here; OUTHAUL_TEST_HOLD_S=300 gives them in full.
 """

@@ -187,7 +187,7 @@ def test_every_command_finds_the_server(make_world: Callable[..., World], server
     web = Web(world)
     try:
         until(web.is_up, what="Flower shows pages")
-        until(lambda: web.facts("/workers?json=1")["data"], what="Flower has heard of the worker")
+        until(lambda: web.facts("/workers?json=1")["data"], what="Flower lists the worker")
         # With the length of the queue, which it asks of the server by itself.
         assert f"<td>{world.settings.queue}</td>" in web.page("/broker")
     finally:

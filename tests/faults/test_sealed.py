@@ -1,4 +1,4 @@
-"""With a key, whoever can write to Redis can neither store rows, nor move the slot, nor stop the reader."""
+"""With a key, a client that can write to Redis cannot store rows, move the slot or stop the reader."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_forged_or_altered_or_repeated_message_inserts_nothing(world: World, d
     wait_until_idle(world, db)
     refused = worker_lines(world, "message_refused")
     assert [line["kind"] for line in refused] == ["ForgedMessageError"] * len(forged)
-    # What was only repeated is what the reader has sent: token and positions leave it out, whoever sends it again.
+    # A repeated message is one that the reader has sent: token and positions leave it out, from any sender.
     assert len(worker_lines(world, "batch_done")) >= 2 + 3 - 1
     assert world.ch("SELECT count() FROM event_log WHERE id = 4711") == 0
     world.assert_once_each()

@@ -1,4 +1,4 @@
-"""A reader that streams from a standby: commands work, and nothing is lost or repeated, whoever dies or is promoted."""
+"""A reader that streams from a standby: commands work, and no death or promotion loses or repeats an event."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def slots(conn: psycopg.Connection[Any]) -> list[str]:
 
 
 def back(world: World) -> None:
-    """Connect to whoever is the primary now."""
+    """Connect to the current primary."""
     world.conn.close()
     world.conn = psycopg.connect(world.dsn, autocommit=True)
 
@@ -381,7 +381,7 @@ def first(conn: psycopg.Connection[Any], query: str, *arguments: Any) -> Any:
 
 
 def figures(world: World) -> dict[str, float]:
-    """Return what the exporter says of the slot."""
+    """Return the exporter's metrics of the slot."""
     return {sample.name: sample.value for family in collect(world.settings) for sample in family.samples}
 
 

@@ -119,7 +119,7 @@ def heal(two: Two) -> None:
 
 @contextlib.contextmanager
 def load(world: World, rate: int) -> Iterator[None]:
-    """Commit so many events a second, some transactions rolled back; where that ends, all is stored once."""
+    """Commit `rate` events a second, and roll back some transactions; at the end, all are stored once."""
     command = [OUTHAUL, "load", "--rate", str(rate), "--transaction", "1-100", "--rollback", "0.1", "--json"]
     env = os.environ | world.env
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as writing:

@@ -1,4 +1,4 @@
-"""What the doctor says of a world, one server at a time."""
+"""The doctor's findings about a pipeline, one server at a time."""
 
 from __future__ import annotations
 

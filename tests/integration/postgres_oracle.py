@@ -1,4 +1,4 @@
-"""Postgres as the oracle of the decoder: what it streams in both forms, and what it says of the same rows itself."""
+"""Postgres as the oracle of the decoder: what it streams in both forms, and how it prints the same rows."""
 
 from __future__ import annotations
 

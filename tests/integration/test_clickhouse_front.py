@@ -118,7 +118,7 @@ def test_rows_come_back_as_they_were_inserted(url: str, table: str, compress: An
 
 
 def test_large_arrow_answers_come_every_time(client: Client) -> None:
-    """The engine's threads stop for ever now and then when they write Arrow together; one in ten did."""
+    """Threads of the engine that write Arrow at the same time can block forever; one run in ten did."""
     client.command("CREATE TABLE many (id Int64) ENGINE = MergeTree ORDER BY id")
     for start in range(0, 1_000_000, 100_000):
         client.command(f"INSERT INTO many SELECT number + {start} FROM numbers(100000)")
@@ -461,7 +461,7 @@ def until_running(client: Client, comment: str) -> None:
         pass
 
 
-def test_a_running_query_is_seen_by_its_comment_killed_and_blocks_nobody(url: str, client: Client) -> None:
+def test_a_running_query_is_found_by_its_comment_killed_and_blocks_no_insert(url: str, client: Client) -> None:
     outcome: list[Exception] = []
 
     def run() -> None:

@@ -145,7 +145,7 @@ def test_task_events_are_off_until_somebody_asks_for_them(world: World) -> None:
         until(lambda: not (state := world.reader_state()) or state.events_stored == 1, what="the event is reported")
         until(lambda: world.stored() == 1, what="the event is stored")
         assert heard.get_message(timeout=1) is None
-        # A worker hears of it once it has started; Flower, too, asks again and again.
+        # A worker receives the request once it has started; Flower, too, repeats it.
         asking = make_app(world.settings).control
         until(lambda: asking.broadcast("enable_events", reply=True, timeout=1), what="the worker answers")
         world.insert()

@@ -169,7 +169,7 @@ def _stream(oracle: Oracle, until: Lsn, deadline_s: float = 20.0) -> list[bytes]
             conn.consume_input()
     finally:
         conn.finish()
-        # The walsender hears of it a moment later, and until then the slot can be neither read nor dropped.
+        # The walsender notices a moment later; until then the slot can be neither read nor dropped.
         free = "SELECT count(*) = 1 FROM pg_replication_slots WHERE slot_name = %s AND NOT active"
         wait_until(lambda: oracle.conn.execute(free, [oracle.name]).fetchone() == (True,), what="the slot is free")
 

@@ -94,7 +94,7 @@ def kinds(oracle: Oracle) -> Oracle:
 
 
 def _assert_server_agrees(oracle: Oracle) -> None:
-    """Compare every value that is waiting in the slot with what the server says of it, and move on."""
+    """Compare every value that waits in the slot with what the server prints, and move on."""
     try:
         (segment,) = oracle.decode({"public.kinds": "kinds"}).segments
     finally:
@@ -203,7 +203,7 @@ SPECIAL: dict[Oid, list[Any]] = {
 }
 
 
-def test_special_values_of_every_type_are_what_the_server_says(kinds: Oracle) -> None:
+def test_special_values_of_every_type_are_what_the_server_prints(kinds: Oracle) -> None:
     with kinds.conn.transaction():
         for oid, values in SPECIAL.items():
             cast = f"%s::{SQL_TYPES[oid]}"
@@ -310,7 +310,7 @@ def _parameters(row: tuple[Any, ...]) -> list[Any]:
 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(_ROWS)
-def test_random_values_of_every_type_are_what_the_server_says(kinds: Oracle, rows: list[tuple[Any, ...]]) -> None:
+def test_random_values_of_every_type_are_what_the_server_prints(kinds: Oracle, rows: list[tuple[Any, ...]]) -> None:
     columns = ", ".join(_column(oid) for oid in Oid)
     values = ", ".join(_INSERTED.get(oid, f"%s::{SQL_TYPES[oid]}") for oid in Oid)
     with kinds.conn.transaction(), kinds.conn.cursor() as cursor:

@@ -116,7 +116,7 @@ def test_outside_of_a_transaction_nothing_is_written(world: World) -> None:
     for write in (lambda: OutboxEvent.emit("a", {}), event.save, lambda: OutboxEvent.objects.bulk_create([event])):
         with pytest.raises(EventError, match=r"transaction\.atomic"):
             write()
-    # A test's own transaction is none of the app's.
+    # A test's own transaction is not the app's.
     of_the_test: Any = transaction.atomic()
     of_the_test._from_testcase = True
     with of_the_test, pytest.raises(EventError, match=r"transaction\.atomic"):

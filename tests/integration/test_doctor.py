@@ -69,7 +69,7 @@ def test_a_server_that_never_answers_costs_its_section_and_a_bounded_time(world:
     assert "measured from here" in found["Clocks"]["clocks"].found
 
 
-def test_nobody_waits_for_longer_than_was_said(world: World) -> None:
+def test_the_doctor_waits_no_longer_than_its_limit(world: World) -> None:
     with listening() as port:
         begun = time.monotonic()
         found = sections(changed(world, postgres_dsn=f"postgresql://x@127.0.0.1:{port}/x"), within_s=1.0)

@@ -37,7 +37,7 @@ def test_a_table_that_merges_events_fails(make_world: Callable[..., World]) -> N
     assert of_clickhouse(world)["engine"].state is State.FAIL
 
 
-def test_a_missing_table_and_a_missing_database_are_told_in_one_line(world: World) -> None:
+def test_a_missing_table_and_a_missing_database_are_reported_in_one_line(world: World) -> None:
     world.clickhouse.command("DROP TABLE event_log_epochs SYNC")
     found = of_clickhouse(world)["tables"]
     assert (found.state, "'event_log_epochs'" in found.found) == (State.FAIL, True)
@@ -71,7 +71,7 @@ def test_dead_letters_of_this_source_are_counted(world: World) -> None:
     assert (found.state, found.found) == (State.WARN, "1 events could not be stored; they are kept")
 
 
-def test_a_privilege_that_the_server_denies_is_told_apart(world: World) -> None:
+def test_a_privilege_that_the_server_denies_is_another_error(world: World) -> None:
     assert clickhouse_checks.granted(world.clickhouse, "INSERT", "event_log") is True
     # The embedded engine's one user may do everything but this.
     assert clickhouse_checks.granted(world.clickhouse, "CREATE USER", "*") is False

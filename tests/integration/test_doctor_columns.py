@@ -84,7 +84,7 @@ def test_positions_of_another_cluster_fail_before_a_reader_stops_on_them(world: 
     assert history().state is State.PASS
 
 
-# Both ends, and where there is one, the first number that a double does not have.
+# Both ends, and the first integer that a double cannot hold, if the type has one.
 _TELLING = {
     "Int16": ["-32768", "32767"],
     "Int32": ["-2147483648", "2147483647"],

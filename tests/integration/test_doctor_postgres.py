@@ -139,7 +139,7 @@ def test_partitions_are_captured_by_way_of_the_root_and_by_no_other(make_world: 
     assert mended["partitions"].found == "all 2 are captured, and new ones will be"
 
 
-def test_an_unlogged_partition_is_captured_by_nobody(make_world: Callable[..., World]) -> None:
+def test_an_unlogged_partition_is_not_captured(make_world: Callable[..., World]) -> None:
     world = partitioned(make_world)
     world.conn.execute("CREATE PUBLICATION outhaul FOR TABLE outbox WITH (publish_via_partition_root = true)")
     world.conn.execute("DROP TABLE outbox_2")
@@ -163,7 +163,7 @@ def role_of(world: World, attributes: str) -> Iterator[str]:
         world.conn.execute(f"DROP ROLE {name}".encode())
 
 
-def test_a_role_without_replication_or_grants_is_told_what_it_lacks(world: World) -> None:
+def test_a_role_without_replication_or_grants_gets_what_it_lacks(world: World) -> None:
     with role_of(world, "LOGIN") as name:
         settings = changed(world, postgres_dsn=make_conninfo(world.dsn, user=name))
         found = of_postgres(world, settings)

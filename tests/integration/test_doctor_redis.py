@@ -46,7 +46,7 @@ def test_a_redis_that_evicts_or_is_nearly_full_is_mended_by_the_command_it_names
     assert troubles(of_redis(world.settings)) == {}
 
 
-def test_a_redis_that_takes_nothing_more_is_told(world: World, valkey: redis_client.Redis) -> None:
+def test_a_redis_that_accepts_no_writes_is_reported(world: World, valkey: redis_client.Redis) -> None:
     valkey.config_set("maxmemory", 1)
     found = of_redis(world.settings)
     assert troubles(found) == {"memory": State.FAIL, "takes a payload": State.FAIL}

@@ -61,7 +61,7 @@ def test_both_sides_agree_to_the_byte_on_what_was_streamed(running: World) -> No
     assert tally.rows == 3002
 
 
-def test_a_context_that_clickhouse_has_parsed_is_said_not_to_be_compared(make_world: Callable[..., World]) -> None:
+def test_a_context_that_clickhouse_has_parsed_is_reported_as_not_compared(make_world: Callable[..., World]) -> None:
     world = make_world(context_type="JSON")
     world.pipeline.start("worker", "reader")
     world.insert(10)
@@ -125,7 +125,7 @@ def test_rows_that_clickhouse_cannot_hold_are_set_aside_by_a_copy_too(running: W
     assert figures(checked(running)) == EVERYTHING_AGREES
 
 
-def test_a_slot_that_does_not_come_past_the_line_is_said_in_time(running: World) -> None:
+def test_a_slot_that_does_not_reach_the_position_is_reported_in_time(running: World) -> None:
     running.insert(1)
     running.assert_once_each()
     running.pipeline.stop("reader")
@@ -134,7 +134,7 @@ def test_a_slot_that_does_not_come_past_the_line_is_said_in_time(running: World)
         pass
 
 
-def test_a_connection_that_breaks_amid_a_look_is_an_error_of_ours(world: World) -> None:
+def test_a_connection_that_breaks_during_a_query_is_a_pipeline_error(world: World) -> None:
     def look(line: Line) -> None:
         with line.connect() as conn:
             world.conn.execute("SELECT pg_terminate_backend(%s)", [conn.info.backend_pid])

@@ -91,7 +91,7 @@ def test_a_read_stops_once_it_has_bytes_enough(oracle: Oracle, link: Link) -> No
 
 
 def test_what_is_not_asked_for_waits_in_the_kernel_and_not_in_memory(oracle: Oracle, link: Link) -> None:
-    """Whoever reads a frame at a time must not gather the stream in libpq's buffer, which never shrinks."""
+    """A client that reads a frame at a time must not gather the stream in libpq's buffer, which never shrinks."""
     oracle.run("INSERT INTO note (body) SELECT repeat('x', 1000) FROM generate_series(1, 60000)")
     link.start(binary=True)
     assert readable(link, 10)

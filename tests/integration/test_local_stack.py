@@ -235,7 +235,7 @@ def test_a_service_that_cannot_start_says_why(stack: Stack) -> None:
     assert "redis.log" in caught.value.todo
 
 
-def test_unknown_services_and_stacks_are_told(stack: Stack) -> None:
+def test_unknown_services_and_stacks_are_named(stack: Stack) -> None:
     with pytest.raises(FatalError, match="unknown service 'mysql'"):
         stack.up(["mysql"])
     with pytest.raises(FatalError, match="no embedded stack was ever started"):
@@ -446,7 +446,7 @@ def test_clusters_of_lost_data_directories_are_removed(tmp_path: Path) -> None:
 
 
 def python_for(as_user: dict[str, Any]) -> dict[str, str]:
-    """Return a Python, with all packages of ours, that this user may run; skip if there is none."""
+    """Return a Python with outhaul's packages that this user may run; skip if it may run no Python."""
     packages = os.pathsep.join((str(ROOT), *site.getsitepackages()))
     check = f"import sys; assert sys.version_info[:2] == {sys.version_info[:2]}; import outhaul.deploy.local.cli"
     for python in (sys.executable, "/usr/bin/python3"):

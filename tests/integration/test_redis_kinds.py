@@ -67,7 +67,7 @@ def complaint(url: str) -> PipelineError:
     return caught.value
 
 
-def test_the_doctor_says_what_sentinels_say(sentinels: Sentinels) -> None:
+def test_the_doctor_prints_what_the_sentinels_answer(sentinels: Sentinels) -> None:
     found = of_doctor(sentinels.url(database=2))
     primary = sentinels.primary()
     assert (found["place"].state, found["replicas"].state) == (State.PASS, State.PASS)
@@ -97,7 +97,7 @@ def test_the_doctor_knows_a_node_that_the_address_takes_for_a_server(cluster: Cl
     assert "redis+cluster://" in found["role"].fix
 
 
-def test_what_sentinels_refuse_is_told_in_one_line(sentinels: Sentinels, cluster: Cluster) -> None:
+def test_what_sentinels_refuse_is_reported_in_one_line(sentinels: Sentinels, cluster: Cluster) -> None:
     unknown = complaint(sentinels.url(master="other"))
     assert unknown.exit_code is Exit.SETTINGS
     assert "no server names the primary of other: " in unknown.message
@@ -179,7 +179,7 @@ def test_all_that_celery_asks_of_a_cluster_is_in_the_source_s_slot(cluster: Clus
 
 
 def test_a_connection_that_breaks_with_a_message_in_hand_is_closed_while_redis_is_away(tmp_path: Path) -> None:
-    """As Celery does it; an error that is none of a connection's would end its worker."""
+    """As Celery does it; an error of another kind than a connection's would end its worker."""
     server = Server(tmp_path).start()
     settings = load(redis_url=f"redis://:{PASSWORD}@{server}/0")
     with make_app(settings) as app, app.connection_for_write() as connection:

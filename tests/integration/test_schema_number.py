@@ -30,7 +30,7 @@ def test_both_sides_say_how_far_they_have_been_set_up(world: World) -> None:
     code, printed, _ = outhaul_here(world.env, "setup")
     assert code == 0
     assert sql.number_in(comment(world)) == sql.schema_number("postgres")
-    # Whoever applies the files by hand leaves the same numbers.
+    # Files that are applied by hand leave the same numbers.
     applied = re.findall(r"^(?:postgres|clickhouse)/\d{4}_\w+\.sql$", printed, re.MULTILINE)
     assert applied
     by_hand = "".join(setup.print_sql(world.settings))

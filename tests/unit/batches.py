@@ -35,7 +35,7 @@ def batch_of(values: Sequence[int]) -> Batch:
 
 
 def batch_in_pieces(values: Sequence[int], pieces: int) -> Batch:
-    """Give the rows of `batch_of` as so many record batches, at most one a row."""
+    """Return the rows of `batch_of` as `pieces` record batches, at most one a row."""
     whole = decode(batch_of(values).payload)
     packer = Packer("outhaul", "event_log", whole.schema)
     size = -(-len(values) // pieces)

@@ -1,4 +1,4 @@
-"""Small batches at rest, large ones under load, and never more in flight than allowed; pieces of one size."""
+"""Small batches when idle, large ones under load, and never more in flight than allowed; pieces of one size."""
 
 from array import array
 
@@ -55,7 +55,7 @@ def test_the_more_is_in_flight_the_longer_a_batch_fills() -> None:
     ("load", "wait_s"),
     [
         (Load(lag_s=4.0, busy=True), 1.0),
-        (Load(lag_s=3600.0, busy=True), 2.0),  # a bound for whoever watches
+        (Load(lag_s=3600.0, busy=True), 2.0),  # the upper bound
         (Load(lag_s=0.5, busy=True), 0.2),  # a burst of fresh rows
         (Load(lag_s=4.0), 0.2),  # the end of a backlog: nothing more comes, so nothing is waited for
         (Load(lag_s=-60.0, busy=True), 0.2),  # a clock that is behind

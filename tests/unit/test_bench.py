@@ -1,4 +1,4 @@
-"""What the benchmark says of its figures, and what it needs; the figures themselves decide no test."""
+"""The report of the benchmark, and what it needs; no test depends on the figures themselves."""
 
 import io
 import json

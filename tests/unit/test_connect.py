@@ -1,4 +1,4 @@
-"""Which server may be streamed from, and what the doctor says of a standby that is."""
+"""Which server the reader may stream from, and the doctor's findings about a standby."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def judged(standby_: Standby = STANDBY, primary: Primary = PRIMARY) -> dict[str,
     return {found.check: found for found in standby_checks.judge(StandbyFacts(standby_, primary, SERVER), OTHER)}
 
 
-def test_a_standby_that_follows_and_is_heard_has_nothing_to_mend() -> None:
+def test_a_standby_that_follows_and_sends_feedback_has_nothing_to_fix() -> None:
     assert {found.state for found in judged().values()} == {State.PASS}
 
 

@@ -48,7 +48,7 @@ def calls(work: Callable[[], object]) -> int:
 
 
 def run_of(rows: int, *, transactions: int) -> Run:
-    """Give the frames of so many rows in so many transactions, as one read returns them."""
+    """Return the frames of `rows` rows in `transactions` transactions, as one read returns them."""
     each = [range(start, rows, transactions) for start in range(transactions)]
     frames = [pg.begin(1), pg.relation(), pg.commit(1)]
     for number, ids in enumerate(each, 2):

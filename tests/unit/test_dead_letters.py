@@ -63,7 +63,7 @@ def test_every_time_outside_a_column_s_range_is_refused_and_named(us: int) -> No
         ("2026-03-01 10:00:00.123456+00:00", WIDE, 1_772_359_200_123_456),
     ],
 )
-def test_a_time_may_be_written_with_any_zone_or_none(text: str, kind: str, us: int) -> None:
+def test_a_time_may_be_written_with_or_without_a_zone(text: str, kind: str, us: int) -> None:
     assert microseconds(text, kind) == us
 
 
@@ -170,7 +170,7 @@ def test_an_order_comes_back_as_it_was_sent() -> None:
         {"more": 1},
     ],
 )
-def test_an_order_that_is_none_of_ours_is_refused(forged: dict[str, Any]) -> None:
+def test_a_forged_retry_message_is_refused(forged: dict[str, Any]) -> None:
     data = RetryMessage("outhaul", "event_log", "ab" * 16, (AT,)).to_json()
     assert RetryMessage.from_json(data, "outhaul")
     with pytest.raises(ForeignMessageError):
@@ -181,7 +181,7 @@ def test_an_order_that_is_none_of_ours_is_refused(forged: dict[str, Any]) -> Non
             RetryMessage.from_json(other, "outhaul")
 
 
-def test_a_word_on_a_letter_comes_back_and_a_line_that_is_none_is_nothing() -> None:
+def test_a_report_on_a_letter_is_read_back_and_another_line_is_ignored() -> None:
     word = LetterReport("0/9#3", LetterOutcome.REFUSED, "why")
     assert LetterReport.from_json(word.to_json().encode()) == word
     for text in (b"", b"[]", b"{}", b"\xff", b'{"position": "0/9#3", "fate": "lost", "why": ""}', b"[" * 100_000):

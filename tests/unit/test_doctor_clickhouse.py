@@ -1,4 +1,4 @@
-"""What the doctor says of ClickHouse: each judgement on both sides of its bound."""
+"""The doctor's findings about ClickHouse, each on both sides of its bound."""
 
 from dataclasses import replace
 
@@ -94,7 +94,7 @@ def test_a_partition_is_a_month_and_the_same_for_every_sending(key: str, state: 
     assert clickhouse_tables.partition_key(replace(EVENTS, partition_key=key)).state is state
 
 
-def test_both_tables_are_judged_and_told_apart() -> None:
+def test_both_tables_are_checked_and_named() -> None:
     letters = replace(EVENTS, name="event_log_dead_letters", engine="Log", definition="Log")
     found = {one.check: one.state for one in clickhouse_tables.engines(EVENTS, letters, Settings())}
     assert found == {
@@ -197,6 +197,6 @@ def test_a_right_that_is_missing_comes_with_its_grant() -> None:
     )
 
 
-def test_a_server_that_cannot_tell_and_a_profile_that_only_reads_are_named() -> None:
+def test_a_server_that_does_not_show_its_grants_and_a_readonly_profile_are_named() -> None:
     assert judged(INSERT_event_log=None)["read and write"] == (State.WARN, "SHOW GRANTS FOR app")
     assert judged(readonly=True)["read-only"][0] is State.FAIL

@@ -1,4 +1,4 @@
-"""What the doctor says of the columns of both sides."""
+"""The doctor's findings about the columns of both sides."""
 
 import pytest
 
@@ -80,7 +80,7 @@ def test_a_column_that_may_be_null_needs_one_that_can_be() -> None:
     assert "column metadata_version" not in found(outbox, stored_as("metadata_version", "Int64"))
 
 
-def test_a_column_of_a_key_is_not_altered_but_made_anew() -> None:
+def test_a_column_of_a_key_is_not_altered_but_created_again() -> None:
     narrow = found(OUTBOX, stored_as("id", "Int32"))["column id"]
     assert narrow.state is State.FAIL
     assert narrow.fix.startswith("RENAME TABLE event_log TO event_log_old")

@@ -1,4 +1,4 @@
-"""What the doctor says of Postgres: each judgement on both sides of its bound."""
+"""The doctor's findings about Postgres, each on both sides of its bound."""
 
 from dataclasses import replace
 from typing import Any
@@ -102,7 +102,9 @@ def test_wal_must_be_logical_by_itself_or_in_effect(level: str, effective: str |
 @pytest.mark.parametrize(
     ("used", "ours", "state"), [(9, False, State.PASS), (10, True, State.WARN), (10, False, State.FAIL)]
 )
-def test_the_last_slot_and_the_last_sender_matter_to_whoever_has_none(used: int, ours: bool, state: State) -> None:
+def test_the_last_free_slot_and_sender_matter_while_the_slot_does_not_exist(
+    used: int, ours: bool, state: State
+) -> None:
     slots = postgres_settings.slots(used, 10, has_slot=ours)
     senders = postgres_settings.senders(used, 10, streams=ours)
     assert (slots.state, senders.state) == (state, state)
@@ -139,7 +141,7 @@ def test_a_slot_without_a_limit_may_fill_the_disk_and_one_that_times_out_may_be_
     assert "idle_replication_slot_timeout" not in states(older)
 
 
-def test_commit_timestamps_are_told_and_not_judged() -> None:
+def test_commit_timestamps_are_reported_without_a_verdict() -> None:
     for is_on in (True, False):
         findings = postgres_settings.judge(
             replace(SERVER, commit_timestamps=is_on), SETTINGS, has_slot=True, streams=True

@@ -1,4 +1,4 @@
-"""What the doctor says of Redis, of Celery's workers and of clocks."""
+"""The doctor's findings about Redis, Celery's workers and clocks."""
 
 from dataclasses import replace
 

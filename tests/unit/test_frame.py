@@ -110,7 +110,7 @@ def run_of(*frames: bytes) -> Run:
     return Run(bytearray(b"".join(frames)), array("q", map(len, frames)))
 
 
-def test_a_run_tells_how_far_the_server_has_sent_and_whether_it_asked() -> None:
+def test_a_run_has_the_position_of_the_server_and_whether_it_asked_for_a_reply() -> None:
     asking, silent, row = pg.keepalive(5, reply_requested=True), pg.keepalive(7), pg.data(b"B", 5, 9)
     assert server_status(run_of(row)) == Keepalive(Lsn(9), reply_requested=False)
     assert server_status(run_of(row, silent)) == Keepalive(Lsn(7), reply_requested=False)

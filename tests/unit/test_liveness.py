@@ -46,7 +46,7 @@ def test_a_reader_that_waits_for_servers_is_alive_for_minutes() -> None:
     assert reader.why_not_alive() != ""
 
 
-def test_a_loop_that_turns_and_hears_nothing_is_not_alive() -> None:
+def test_a_loop_that_turns_and_receives_nothing_is_not_alive() -> None:
     clock = Clock()
     reader = signs(clock, "streaming")
     received_at = clock.now

@@ -45,7 +45,7 @@ def test_just_so_many_events_are_committed(rollback: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "0", "5-1", "x", "1:", "1:x", "1,,2"])
-def test_what_is_no_size_says_what_to_write(text: str) -> None:
+def test_an_invalid_size_is_an_error_that_says_what_to_write(text: str) -> None:
     if text == "1:":
         assert ranges(text, "--transaction") == (Range(1, 1),)
         return

@@ -48,7 +48,7 @@ def test_a_broken_memory_is_no_memory(tmp_path: Path) -> None:
     assert Ports(tmp_path).remembered("redis") is None
 
 
-def test_who_gets_no_turn_is_told_so() -> None:
+def test_a_statement_that_gets_no_turn_is_refused() -> None:
     slots = Slots(1, wait_s=0.01)
     with slots.hold():
         assert not slots.wait_idle(0.0)
@@ -99,7 +99,7 @@ def test_a_copy_is_for_everybody_and_made_once(tmp_path: Path) -> None:
     assert (target / "wheel" / "link").read_text() == "2"
 
 
-def test_processes_are_told_by_their_command_line() -> None:
+def test_processes_are_recognised_by_their_command_line() -> None:
     mine = find(lambda argv: "pytest" in " ".join(argv))
     assert mine
     assert all(alive(process) for process in mine)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def refusing() -> Iterator[Callable[..., str]]:
-    """Return DSNs of a server that refuses a connection with this severity, code and words, so many times."""
+    """Return DSNs of a server that refuses this many connections, with this severity, code and text."""
     with subprocess.Popen([sys.executable, refusing_server.__file__], stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         port = server.stdout.readline().strip()
@@ -87,7 +87,7 @@ def test_a_login_that_is_refused_needs_an_operator(
 
 
 @both_ways
-def test_a_role_without_the_right_to_connect_is_told_so(
+def test_a_role_without_the_right_to_connect_gets_an_error_that_names_it(
     attempt: Callable[[str], None], refusing: Callable[..., str]
 ) -> None:
     with pytest.raises(NotAllowedError, match="keine Berechtigung") as caught:

@@ -54,7 +54,7 @@ def test_a_line_names_whose_it_is_hides_secrets_and_is_not_repeated() -> None:
     assert (last["event"], last["source"], last["text"]) == ("stopped", "another", "pass=[secret]")
 
 
-def test_who_asks_for_everything_gets_each_repetition() -> None:
+def test_the_level_debug_writes_each_repetition() -> None:
     assert [line["event"] for line in said("DEBUG")] == ["retrying"] * 5 + ["unseen", "stopped"]
 
 

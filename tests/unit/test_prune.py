@@ -68,7 +68,7 @@ def test_bounds_are_read_as_postgres_prints_them(text: str, found: Range | None)
         ([1, 1001], None),
     ],
 )
-def test_a_step_is_told_where_the_bounds_agree_on_one(bounds: list[Bound], step: Step | None) -> None:
+def test_a_step_is_reported_where_the_bounds_agree_on_one(bounds: list[Bound], step: Step | None) -> None:
     assert step_of(ranges(*bounds)) == step
     assert step_of(list(reversed(ranges(*bounds)))) == step
 

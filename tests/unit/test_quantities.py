@@ -117,10 +117,10 @@ def test_a_size_is_spelled_as_a_person_writes_it(value: int, text: str) -> None:
     ("value_s", "text"),
     [(5, "5 s"), (119, "119 s"), (120, "2 min"), (7199, "119 min"), (7260, "2 h 1 min"), (2e5, "2 d")],
 )
-def test_a_duration_is_said_as_people_say_it(value_s: float, text: str) -> None:
+def test_a_duration_is_written_with_units(value_s: float, text: str) -> None:
     assert duration_text(value_s) == text
 
 
 @pytest.mark.parametrize(("count", "text"), [(None, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (2e12, "2.0 TB")])
-def test_a_size_is_said_as_people_say_it(count: float | None, text: str) -> None:
+def test_a_size_is_written_with_units(count: float | None, text: str) -> None:
     assert size_text(count) == text

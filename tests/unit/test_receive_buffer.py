@@ -110,7 +110,7 @@ def test_what_a_paused_reader_sends_is_acknowledged_while_rows_keep_coming(widen
         until(lambda: not any(unacknowledged_bytes(reader) for reader, _ in links), within_s=5)
 
 
-def test_a_socket_counts_as_readable_from_the_bytes_on_that_were_told() -> None:
+def test_a_socket_counts_as_readable_from_the_configured_number_of_bytes_on() -> None:
     with joined() as (reader, _):
         window = Window(reader)
         window.wake_at(4096)

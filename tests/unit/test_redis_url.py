@@ -99,7 +99,7 @@ def test_celery_s_keys_lie_beside_ours_in_a_cluster_and_nowhere_else() -> None:
     assert configuration(sentinels)["broker_transport_options"]["global_keyprefix"] == ""
 
 
-def test_what_celery_tells_others_of_the_broker_has_no_secret_in_it() -> None:
+def test_what_celery_sends_about_the_broker_has_no_secret_in_it() -> None:
     url = f"redis+sentinel://me:{SECRET}-1@one,two/0?master=m&sentinel_password={SECRET}-2"
     options = configuration(load(redis_url=url))["broker_transport_options"]
     assert SECRET not in str(options)

@@ -16,7 +16,7 @@ LIMITED = replace(QUIET, safe_wal_size=900 * MB, max_slot_wal_keep_size=1000 * M
 
 
 def later(slot: Slot, seconds: float, kept: int, behind: int) -> Slot:
-    """The same slot some seconds later, with so many bytes more."""
+    """Return the slot some seconds later, with more bytes."""
     return replace(
         slot,
         looked_at=slot.looked_at + seconds,
@@ -52,7 +52,7 @@ def test_without_a_limit_there_is_growth_and_no_time() -> None:
     assert (found.growth_bytes_s, found.time_to_trouble_s) == (MB, None)
 
 
-def test_two_looks_at_one_moment_or_at_a_lost_slot_tell_no_rate() -> None:
+def test_two_samples_of_one_moment_or_of_a_lost_slot_give_no_rate() -> None:
     assert compare(LIMITED, LIMITED) == LIMITED
     lost = replace(LIMITED, wal_status="lost", retained_bytes=None, safe_wal_size=None, looked_at=101.0)
     assert compare(LIMITED, lost) == lost
@@ -104,7 +104,7 @@ def test_a_quiet_slot_is_looked_at_for_a_second() -> None:
     assert waits == [1.0]
 
 
-def test_a_slot_that_is_dropped_meanwhile_is_told_as_it_was() -> None:
+def test_a_slot_that_is_dropped_meanwhile_is_reported_as_it_was() -> None:
     assert watch(LIMITED, lambda: None, lambda _: None) == LIMITED
 
 

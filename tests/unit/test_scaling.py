@@ -1,4 +1,4 @@
-"""What docs/scaling.md says of a rate follows from its figures, and these are the measured ones."""
+"""The rates in docs/scaling.md follow from its figures, and these are the measured ones."""
 
 import re
 from dataclasses import replace

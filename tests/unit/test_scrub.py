@@ -53,7 +53,7 @@ def test_a_secret_of_the_settings_is_taken_out_in_each_of_its_forms(form: str) -
         ("nothing to hide at 10:30", "nothing to hide at 10:30"),
     ],
 )
-def test_what_looks_like_a_password_is_taken_out_though_nobody_knows_it(text: str, scrubbed: str) -> None:
+def test_what_looks_like_a_password_is_removed_also_if_no_setting_has_it(text: str, scrubbed: str) -> None:
     assert scrub_of(settings()).text(text) == scrubbed
 
 
@@ -67,7 +67,7 @@ def test_a_fatal_error_keeps_its_words_and_loses_what_it_quotes() -> None:
         assert secret not in str(sent)
 
 
-def test_of_an_error_of_the_data_only_the_code_is_told() -> None:
+def test_of_an_error_of_the_data_only_the_code_is_reported() -> None:
     sent = raised(PoisonError("Cannot parse 4111 of row 7", code=6), E_MAIL)
     assert sent["exception"]["values"][1]["value"] == "ClickHouse refuses a value: 6 CANNOT_PARSE_TEXT"
 
@@ -82,6 +82,6 @@ def test_of_an_error_of_the_data_only_the_code_is_told() -> None:
         f"a word of {'value-of-row' * 20}",
     ],
 )
-def test_a_message_is_told_without_the_values_that_a_server_quotes(text: str) -> None:
+def test_a_message_is_reported_without_the_values_that_a_server_quotes(text: str) -> None:
     assert "value-of-row" not in without_quotes(text)
     assert without_quotes(text)

@@ -15,6 +15,6 @@ def printed(found: Status) -> str:
     return capture.get()
 
 
-def test_brackets_in_what_a_server_says_are_shown() -> None:
+def test_brackets_in_a_server_s_message_are_shown() -> None:
     said = "Postgres: permission denied [for table outbox] [/red] at 'x[1]'"
     assert said in printed(Status(wrong=[said]))

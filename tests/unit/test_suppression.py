@@ -98,7 +98,7 @@ def test_an_hour_of_one_trouble_is_four_events_and_the_first_comes_when_it_has_l
 
 
 @pytest.mark.parametrize("is_over", [True, False])
-def test_a_trouble_that_ended_has_to_last_anew(is_over: bool) -> None:
+def test_a_problem_that_comes_back_has_to_last_again(is_over: bool) -> None:
     clock = Clock()
     throttle = Throttle(clock, quiet_s=100)
     throttle.add("dead", at_once=False)
@@ -108,7 +108,7 @@ def test_a_trouble_that_ended_has_to_last_anew(is_over: bool) -> None:
     assert (throttle.add("dead", at_once=False) is None) == is_over
 
 
-def test_what_stops_a_process_is_told_at_once_and_seldom() -> None:
+def test_an_error_that_stops_a_process_is_reported_at_once_and_seldom() -> None:
     clock = Clock()
     throttle = Throttle(clock, quiet_s=100)
     assert throttle.add("stop", at_once=True) is not None

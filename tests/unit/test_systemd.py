@@ -35,7 +35,7 @@ def service(path: Path) -> dict[str, list[str]]:
 
 
 def analyze(*arguments: str) -> str:
-    """Return what systemd-analyze says; skip the test where there is none."""
+    """Return the output of systemd-analyze; skip the test if it is not installed."""
     if not shutil.which("systemd-analyze"):
         reason = "systemd-analyze is not installed: apt-get install systemd"
         if os.environ.get("CI"):
@@ -123,7 +123,7 @@ def test_only_what_a_start_must_read_again_is_not_tried_again() -> None:
             assert "StartLimitIntervalSec=0" in path.read_text()
 
 
-def test_celerys_children_hear_of_a_stop_from_the_watchdog_only() -> None:
+def test_celerys_children_get_the_stop_signal_from_the_watchdog_only() -> None:
     assert service(FOLDER / "outhaul-worker.service")["KillMode"] == ["mixed"]
 
 

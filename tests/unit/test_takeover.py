@@ -36,7 +36,7 @@ def test_a_holder_is_silent_after(holder: Holder, is_published: bool, seconds: i
     assert silent_after(Watch(1.0), holder, is_published=is_published) == seconds
 
 
-def test_whoever_answers_is_never_silent() -> None:
+def test_a_reader_that_answers_is_never_silent() -> None:
     watch = Watch(1.0)
     answers = (replace(HOLDER, replied=str(now // 4)) for now in range(100))
     assert not any(watch.observe(holder, is_published=False, now=now) for now, holder in enumerate(answers))
@@ -51,7 +51,7 @@ def test_a_walsender_that_works_takes_no_answer_and_gets_a_second_look_when_it_w
     assert silent_after(watch, replace(HOLDER, replied="10:02"), begun_at=62) == 66
 
 
-def test_a_new_session_begins_anew_also_under_a_number_that_was_used_before() -> None:
+def test_a_new_session_starts_at_zero_also_under_a_number_that_was_used_before() -> None:
     watch = Watch(1.0)
     assert silent_after(watch, HOLDER) == 5
     assert silent_after(watch, replace(HOLDER, began="10:05"), begun_at=6) == 11
@@ -62,7 +62,7 @@ def test_readers_that_answer_seldom_are_waited_for_longer() -> None:
     assert silent_after(Watch(3.0), HOLDER) == 15
 
 
-def test_a_reader_that_is_heard_in_redis_again_is_not_silent() -> None:
+def test_a_reader_whose_state_is_in_redis_again_is_not_silent() -> None:
     watch = Watch(1.0)
     assert watch.observe(HIDDEN, is_published=False, now=0) is None
     assert watch.observe(HIDDEN, is_published=True, now=6) is None

@@ -46,5 +46,5 @@ def test_a_history_file_says_where_each_timeline_ended() -> None:
 def test_only_a_timeline_that_is_known_to_go_on_is_followed(
     known: History, found: History, past: Past, confirmed: Lsn, why: str
 ) -> None:
-    said = why_not_follow(known, found, past, confirmed)
-    assert why in said if why else not said
+    reason = why_not_follow(known, found, past, confirmed)
+    assert why in reason if why else not reason

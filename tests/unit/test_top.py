@@ -99,7 +99,7 @@ def test_a_rate_is_of_one_life_of_one_reader() -> None:
     for second in range(10):
         rates.add(second, reader(events_captured=100 * second, events_stored=50 * second))
     assert rates.now == Rate(100.0, 50.0)
-    # Another session counts on, another process begins anew; and so does one that took its number.
+    # Another session continues the counters, another process starts at 0; so does one that has the same PID.
     rates.add(10, reader(events_captured=7, pid=2))
     assert rates.now == Rate()
     rates.add(12, reader(events_captured=27, pid=2))

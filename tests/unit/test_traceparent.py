@@ -1,4 +1,4 @@
-"""The span that runs goes along, whoever made it."""
+"""The running span's trace context goes along, whichever library made the span."""
 
 from __future__ import annotations
 

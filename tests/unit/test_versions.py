@@ -89,7 +89,7 @@ def test_other_versions_are_refused_by_name_and_their_readers_are_found(version:
 @pytest.mark.parametrize(
     "change", [{"source": "other"}, {"token": "x"}, {"epoch": -1}, {"lane": "a/b"}, {"sequence": "1"}]
 )
-def test_what_has_no_address_of_ours_is_answered_nowhere(change: dict[str, Any]) -> None:
+def test_a_message_without_a_reply_address_gets_no_report(change: dict[str, Any]) -> None:
     assert BatchAddress.found_in(MESSAGE.to_json() | {"version": 9} | change, "outhaul") is None
     assert BatchAddress.found_in(None, "outhaul") is None
 

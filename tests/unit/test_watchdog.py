@@ -11,7 +11,7 @@ def test_messages_that_wait_while_nothing_begins_mean_deaf_after_a_while() -> No
     assert deaf_check.is_deaf(queued=3, has_pulse=False, now=100.0 + DEAF_S)
 
 
-def test_an_empty_queue_or_a_running_task_starts_the_wait_anew() -> None:
+def test_an_empty_queue_or_a_running_task_starts_the_wait_again() -> None:
     for queued, has_pulse in ((0, False), (3, True)):
         deaf_check = DeafCheck()
         assert not deaf_check.is_deaf(queued=3, has_pulse=False, now=0.0)

@@ -1,4 +1,4 @@
-"""What goes wrong with a pipeline -> the alerts that tell of it; each is done to real servers and processes."""
+"""A fault of a pipeline -> the alerts that it fires. Each fault is injected into real servers and processes."""
 
 from tests.acceptance.breakages import clickhouse, processes, servers, slot
 from tests.acceptance.breakages.table import TROUBLES, Patient, Trouble

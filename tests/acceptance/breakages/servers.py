@@ -38,7 +38,7 @@ def postgres_killed(patient: Patient) -> Mend:
     return mend
 
 
-# No sooner is there a session than it ends, so at most looks there is none.
+# Each session ends as soon as it begins, so most checks find no session.
 @trouble("OuthaulSessionsBreak", quiet=("OuthaulPostgresUnreachable", "OuthaulSlotGone"))
 def link_to_postgres_cut_again_and_again(patient: Patient) -> Mend:
     for number in range(6):
@@ -75,7 +75,7 @@ def link_to_postgres_held(patient: Patient) -> Mend:
     quiet=("OuthaulNotCapturing", "OuthaulReaderSilent", "OuthaulSlotInactive"),
 )
 def redis_killed(patient: Patient) -> Mend:
-    """The reader waits for ever, and captures meanwhile as much as it may have in flight."""
+    """The reader waits without end, and captures meanwhile as much as it may have in flight."""
     patient.world.stack.kill("redis")
     patient.world.insert(3)
     return lambda: patient.world.stack.up(["redis"])

@@ -136,8 +136,8 @@ def _limit(patient: Patient, megabytes: int) -> None:
     patient.undo.callback(reset)
     patient.world.conn.execute(f"ALTER SYSTEM SET max_slot_wal_keep_size = '{megabytes}MB'")
     patient.world.conn.execute("SELECT pg_reload_conf()")
-    heard = "SELECT setting::bigint FROM pg_settings WHERE name = 'max_slot_wal_keep_size'"
-    until(lambda: patient.world.sql(heard) == megabytes, what="the limit is heard")
+    limit = "SELECT setting::bigint FROM pg_settings WHERE name = 'max_slot_wal_keep_size'"
+    until(lambda: patient.world.sql(limit) == megabytes, what="Postgres applies the limit")
 
 
 def _writes(world: World) -> int:

@@ -83,9 +83,9 @@ def between_proxies(world: World) -> Iterator[Patient]:
 class Trouble:
     """One way to break a pipeline.
 
-    `fires` are the alerts that tell of it, `mutes` those of them that only follow from another, `quiet` some that must
-    not fire though they are about something near. `settings` are the pipeline's, `minute_s` and `sizes` those of
-    `tests.alerting.in_a_hurry`.
+    `fires` are the alerts that must fire, `mutes` those of them that Alertmanager suppresses because another one fires,
+    `quiet` alerts about something similar that must not fire. `settings` are the pipeline's, `minute_s` and `sizes`
+    those of `tests.alerting.in_a_hurry`.
     """
 
     act: Act
