@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from outhaul.cdc_reader.outbox import fingerprint
-from outhaul.cdc_reader.outbox.id_ranges import RANGE_IDS, Rows, Scope, StoredSide, TableSide
+from outhaul.cdc_reader.outbox.id_ranges import RANGE_IDS, RowFingerprints, Scope, StoredSide, TableSide
 from outhaul.cdc_reader.postgres.query import connect
 
 if TYPE_CHECKING:
@@ -52,7 +52,9 @@ class Compared:
     aside: int = 0
 
 
-def compare(first: int, last: int, outbox_rows: Rows, stored_rows: Rows, letters: Ints) -> Compared:
+def compare(
+    first: int, last: int, outbox_rows: RowFingerprints, stored_rows: RowFingerprints, letters: Ints
+) -> Compared:
     """Compare the rows of one range; `letters` are ids of dead letters."""
     stored, at, copies = np.unique(stored_rows.ids, return_index=True, return_counts=True)
     lacking = np.setdiff1d(outbox_rows.ids, stored, assume_unique=True)

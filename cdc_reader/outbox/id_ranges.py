@@ -55,7 +55,7 @@ class Scope:
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class RowFingerprints:
     """One side's rows: ids, ascending; `whole`, a number for the contents; `rest`, the same without the event's time.
 
     `timeless` marks rows without a time in Postgres; ClickHouse has stored the commit time for them.
@@ -102,7 +102,7 @@ class TableSide:
         )
         return {row["number"]: (row["rows"], int(row["sum"]) % _WRAP) for row in rows}
 
-    def rows(self, conn: Connection, first: int, last: int) -> Rows:
+    def rows(self, conn: Connection, first: int, last: int) -> RowFingerprints:
         """Return the rows with ids from `first` to `last`.
 
         Raises:
@@ -115,7 +115,7 @@ class TableSide:
             [first, last, *self._bound()],
         )
         ids, whole, rest_, timeless = np.array(found, np.int64).reshape(-1, 4).T
-        return Rows(ids, whole, whole if rest == "0" else rest_, timeless.astype(np.bool_))
+        return RowFingerprints(ids, whole, whole if rest == "0" else rest_, timeless.astype(np.bool_))
 
     def existing(self, conn: Connection, ids: Ints) -> Ints:
         """Return the ids that the table has, as the connection sees it.
@@ -171,7 +171,7 @@ class StoredSide:
         rows = self._clickhouse.rows(text, parameters=self._bound(first, last))
         return {number: (count, total % _WRAP) for number, count, total in rows}
 
-    def rows(self, first: int, last: int) -> Rows:
+    def rows(self, first: int, last: int) -> RowFingerprints:
         """Return the rows with ids from `first` to `last`; an id that is stored twice occurs twice.
 
         Raises:
@@ -180,7 +180,7 @@ class StoredSide:
         text = query("compare_rows", table=self._table, whole=self._whole, rest=self._rest, those=self._those())
         table = self._clickhouse.arrow(text, parameters=self._bound(first, last))
         ids, whole, rest = (arrow.values(table.column(name), np.int64) for name in ("number", "whole", "rest"))
-        return Rows(ids, whole, rest, np.zeros(len(ids), np.bool_))
+        return RowFingerprints(ids, whole, rest, np.zeros(len(ids), np.bool_))
 
     def last_id(self) -> int:
         """Return the greatest stored id; 0 without rows.

@@ -68,7 +68,7 @@ class Tree:
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class PartitionRows:
     """Count, sum of ids and last id of a partition's rows when they were proven."""
 
     count: int = 0
@@ -93,7 +93,7 @@ def look(outbox: OutboxTable) -> Tree | None:
 
 def whole(
     outbox: OutboxTable, tree: Tree, cutoff: datetime, prove: Prove, stop: Callable[[], bool]
-) -> Iterator[tuple[Part, Rows]]:
+) -> Iterator[tuple[Part, PartitionRows]]:
     """Yield the partitions whose rows are all old and proven, with the rows that they must still have when dropped.
 
     Raises:
@@ -109,7 +109,7 @@ def whole(
             yield part, rows
 
 
-def drop(outbox: OutboxTable, part: Part, rows: Rows) -> bool:
+def drop(outbox: OutboxTable, part: Part, rows: PartitionRows) -> bool:
     """Drop a partition if it has exactly the rows that were proven; return whether it was dropped.
 
     Raises:
@@ -119,7 +119,7 @@ def drop(outbox: OutboxTable, part: Part, rows: Rows) -> bool:
         with outbox.short():
             outbox.conn.execute(f"LOCK TABLE {part.name} IN SHARE ROW EXCLUSIVE MODE")
             now = outbox.conn.fetch_one(_FINGERPRINT.format(table=part.name)) or {}
-            if Rows(now["count"], int(now["total"] or 0), now["last"]) != rows:
+            if PartitionRows(now["count"], int(now["total"] or 0), now["last"]) != rows:
                 return False
             reach("prune.dropping")
             outbox.conn.execute(f"DROP TABLE {part.name}")
@@ -175,7 +175,7 @@ def _is_past(tree: Tree, part: Part, cutoff: datetime) -> bool:
 
 def _proven_rows(
     outbox: OutboxTable, part: Part, cutoff: datetime, prove: Prove, stop: Callable[[], bool]
-) -> Rows | None:
+) -> PartitionRows | None:
     """Return the partition's rows if all are old and proven, otherwise None."""
     after = BEFORE_ALL
     count = total = 0
@@ -187,7 +187,7 @@ def _proven_rows(
         count, total = count + len(page), total + sum(row.id for row in page)
         after = last = page[-1].id if page else last  # type: ignore[assignment]
         if len(page) < _PAGE:
-            return Rows(count, total, last)
+            return PartitionRows(count, total, last)
     return None
 
 
