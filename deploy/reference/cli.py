@@ -52,10 +52,11 @@ _PLACEHOLDERS: dict[Any, str] = {int: "INTEGER", float: "NUMBER", str: "TEXT", P
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command: the words that are typed after `outhaul`, what runs, and whether it has subcommands."""
+    """One command: the words that are typed after `outhaul`, click's command, and whether the wheel has it."""
 
     words: tuple[str, ...]
     command: Any
+    is_shipped: bool
 
     @property
     def is_group(self) -> bool:
@@ -63,21 +64,24 @@ class Command:
 
 
 def commands() -> list[Command]:
-    """List all commands that the wheel has, each group before its commands, as `outhaul --help` does."""
+    """List all commands of a checkout, in the order of `outhaul --help`, each group before its commands."""
     join([])
     absent = _left_out()
-    return [one for one in _walk(typer.main.get_command(app), ()) if not absent & set(one.words[:1])]
+    return [
+        Command(words, command, is_shipped=not absent & set(words[:1]))
+        for words, command in _walk(typer.main.get_command(app), ())
+    ]
 
 
 def page() -> str:
     """Return the page."""
-    _, *others = commands()
+    shipped = [one for one in commands() if one.words and one.is_shipped]
     index = "".join(
         f"| [`outhaul {' '.join(one.words)}`](#outhaul-{'-'.join(one.words)}) | {_summary(one)} |\n"
-        for one in others
+        for one in shipped
         if not one.is_group
     )
-    return f"{_HEAD}\n| command | what it does |\n|---|---|\n{index}" + "".join(_section(one) for one in others)
+    return f"{_HEAD}\n| command | what it does |\n|---|---|\n{index}" + "".join(_section(one) for one in shipped)
 
 
 def _left_out() -> set[str]:
@@ -92,8 +96,8 @@ def _left_out() -> set[str]:
     }
 
 
-def _walk(command: Any, words: tuple[str, ...]) -> Iterator[Command]:
-    yield Command(words, command)
+def _walk(command: Any, words: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    yield words, command
     for name, child in getattr(command, "commands", {}).items():
         yield from _walk(child, (*words, name))
 

@@ -58,7 +58,7 @@ def test_a_server_that_never_answers_costs_its_section_and_a_bounded_time(world:
         scheme = {"postgres_dsn": "postgresql", "clickhouse_url": "http", "redis_url": "redis"}[name]
         begun = time.monotonic()
         found = sections(changed(world, **{name: f"{scheme}://x@127.0.0.1:{port}/0"}))
-        # Such a server would be waited for for ever; a busy machine adds seconds, not minutes.
+        # Without a limit the doctor would wait forever for such a server; a busy machine adds seconds, not minutes.
         assert time.monotonic() - begun < 4 * checklist.WITHIN_S
     silent = {"postgres_dsn": {"Postgres"}, "clickhouse_url": {"ClickHouse"}, "redis_url": {"Redis", "Celery"}}[name]
     for group in ("Postgres", "ClickHouse", "Redis", "Celery"):

@@ -41,7 +41,9 @@ PHRASES = {
     r"\bset (?:it |them )?right\b": "'fix'",
     r"\bis (?:run|read|typed|written) by nobody\b": "say what does not happen",
 }
-_ALL = re.compile("|".join(f"({pattern})" for pattern in PHRASES), re.IGNORECASE)
+# A phrase may go on in the next line of a text, a comment or a string.
+_GAP = r"""(?:\s+(?:#|--)?\s*|\s*"\s+f?"\s*)"""
+_ALL = re.compile("|".join(f"({pattern.replace(' ', _GAP)})" for pattern in PHRASES), re.IGNORECASE)
 
 SUFFIXES = {".py", ".md", ".sql", ".yml", ".yaml", ".toml", ".service", ".timer", ".sh", ""}
 # The list itself, and texts of others.
