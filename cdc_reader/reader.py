@@ -14,7 +14,7 @@ import os
 import secrets
 import socket
 import time
-from contextlib import suppress
+from contextlib import closing, contextmanager, suppress
 from random import SystemRandom
 from typing import TYPE_CHECKING
 
@@ -56,7 +56,7 @@ from outhaul.sink.telemetry import log_context, sentry
 from outhaul.sink.telemetry.exposition import Health, expose
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from outhaul.sink.settings import Settings, Stream
 
@@ -82,12 +82,10 @@ def check(stream: Stream) -> Server:
     """
     settings = stream.settings
     server = check_stream(settings, check_postgres(stream))
-    payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
-    check_redis(settings, payloads)
-    payloads.close()
-    clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=10)
-    check_clickhouse(settings, clickhouse)
-    clickhouse.close()
+    with Payloads.of(settings) as payloads:
+        check_redis(settings, payloads)
+    with ClickHouse.of(settings, timeout_s=10) as clickhouse:
+        check_clickhouse(settings, clickhouse)
     return server
 
 
@@ -132,9 +130,9 @@ def run(stream: Stream, stopping: Callable[[], bool], *, standby: bool = True) -
             if broken is not None:
                 recreate_if_allowed(stream, broken)
                 broken = None
-            session = _open(app, stream, status_interval_s, liveness, watch, binary=binary)
-            waiting = False
-            _stream(session, lambda: stopping() or guard.must_park or watch.has_changed, watch)
+            with _session(app, stream, status_interval_s, liveness, watch, binary=binary) as session:
+                waiting = False
+                _stream(session, lambda: stopping() or guard.must_park or watch.has_changed)
         except UnsupportedBinary as error:
             log.info("text_tuples", column=str(error))
             binary = False
@@ -155,15 +153,11 @@ def run(stream: Stream, stopping: Callable[[], bool], *, standby: bool = True) -
             _back_off(stream, error, failures, stopping)
 
 
-def _stream(session: Session, stopping: Callable[[], bool], watch: TimelineWatch) -> None:
+def _stream(session: Session, stopping: Callable[[], bool]) -> None:
     try:
         session.run(stopping)
     except PipelineError as error:
         raise name_stream_dsn(error, session.stream.settings) from None
-    finally:
-        watch.end()
-        session.tools.link.close()
-        session.tools.dispatcher.close()
 
 
 def _back_off(stream: Stream, error: TransientError, failures: int, stopping: Callable[[], bool]) -> None:
@@ -180,9 +174,10 @@ def _status_interval_s(settings: Settings, server: Server) -> float:
     return min(settings.status_interval_s, server.wal_sender_timeout_s / 4)
 
 
-def _open(
+@contextmanager
+def _session(
     app: SinkApp, stream: Stream, status_interval_s: float, liveness: Liveness, watch: TimelineWatch, *, binary: bool
-) -> Session:
+) -> Iterator[Session]:
     settings = stream.settings
     log_context.begin(source=settings.source, slot=stream.slot)
     owner = secrets.token_hex(8)
@@ -190,36 +185,36 @@ def _open(
         check_may_stream(conn, settings)
         check_free(conn, stream)
         check_slot(conn, stream)
-    link = open_stream(stream)
-    try:
+    with (
+        Payloads.of(settings) as payloads,
+        ClickHouse.of(settings, timeout_s=settings.insert_timeout_s) as schema_clickhouse,
+        ClickHouse.of(settings, timeout_s=_RECOVERY_TIMEOUT_S) as recovery_clickhouse,
+        ClickHouse.of(settings, timeout_s=_PAUSE_TIMEOUT_S) as pause_clickhouse,
+        closing(open_stream(stream)) as link,
+    ):
         history = link.identify()
         ended = link.ancestors(history.timeline)
         link.start(binary=binary)
         # Read after this session holds the slot: before that, another reader could still move it.
         with connect_stream(settings) as conn:
             facts = slot_facts(conn, stream)
-    except BaseException:
-        link.close()
-        raise
-    confirmed = (facts and facts.confirmed) or NO_LSN
-    past = Past(ended, slot_was_synced=facts is not None and facts.synced, witness=watch.witness)
-    url = settings.clickhouse_url.get_secret_value()
-    recovery_clickhouse = ClickHouse(url, timeout_s=_RECOVERY_TIMEOUT_S)
-    payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
-    pause_clickhouse = ClickHouse(url, timeout_s=_PAUSE_TIMEOUT_S)
-    dispatcher = Dispatcher(app, payloads, ClickHouse(url, timeout_s=settings.insert_timeout_s), stream.lane)
-    log.info("streaming", slot=stream.slot, confirmed_lsn=str(confirmed), owner=owner, binary=binary)
-    tools = Tools(
-        link=link,
-        dispatcher=dispatcher,
-        payloads=payloads,
-        recover=functools.partial(recover, recovery_clickhouse, stream, history, confirmed, owner, past=past),
-        pause_request=functools.partial(newest_request, pause_clickhouse, settings),
-        random=_random,
-        liveness=liveness,
-    )
-    watch.begin(link.pid, history, owner)
-    return Session(stream, tools, confirmed, owner=owner, binary=binary, status_interval_s=status_interval_s)
+        confirmed = (facts and facts.confirmed) or NO_LSN
+        past = Past(ended, slot_was_synced=facts is not None and facts.synced, witness=watch.witness)
+        log.info("streaming", slot=stream.slot, confirmed_lsn=str(confirmed), owner=owner, binary=binary)
+        tools = Tools(
+            link=link,
+            dispatcher=Dispatcher(app, payloads, schema_clickhouse, stream.lane),
+            payloads=payloads,
+            recover=functools.partial(recover, recovery_clickhouse, stream, history, confirmed, owner, past=past),
+            pause_request=functools.partial(newest_request, pause_clickhouse, settings),
+            random=_random,
+            liveness=liveness,
+        )
+        watch.begin(link.pid, history, owner)
+        try:
+            yield Session(stream, tools, confirmed, owner=owner, binary=binary, status_interval_s=status_interval_s)
+        finally:
+            watch.end()
 
 
 def _park(stream: Stream, guard: Guard, liveness: Liveness, stopping: Callable[[], bool]) -> None:
@@ -250,11 +245,9 @@ def _publish_reason(stream: Stream, error: TransientError, wait_s: float) -> Non
     Sentry gets the error when it lasts.
     """
     sentry.note_retry(error)
-    payloads = Payloads(stream.settings.redis_url.get_secret_value(), stream.settings.source)
     line = f"the reader on {socket.gethostname()} (process {os.getpid()}) has no session and tries again: {error}"
-    with suppress(TransientError):
+    with Payloads.of(stream.settings) as payloads, suppress(TransientError):
         payloads.set(reconnecting_key(stream.fence), line, ttl_s=math.ceil(wait_s + _ATTEMPT_S))
-    payloads.close()
 
 
 def _sleep(seconds: float, stopping: Callable[[], bool]) -> None:

@@ -10,7 +10,7 @@ Source: https://clickhouse.com/docs/interfaces/http
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import clickhouse_connect
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from urllib.parse import SplitResult
 
     from clickhouse_connect.driver.client import Client
+
+    from outhaul.sink.settings import Settings
 
 # Tasks of one process share a client. In a session, ClickHouse would run only one of their inserts at a time.
 common.set_setting("autogenerate_session_id", False)
@@ -76,6 +78,21 @@ class ClickHouse:
             **_tls_options(parts),
         }
         self._client: Client | None = None
+
+    @classmethod
+    def of(cls, settings: Settings, *, timeout_s: float) -> Self:
+        """Return a client for the server of the settings; nothing is opened yet.
+
+        Raises:
+            FatalError: as of the constructor.
+        """
+        return cls(settings.clickhouse_url.get_secret_value(), timeout_s=timeout_s)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     @property
     def address(self) -> str:

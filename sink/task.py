@@ -73,8 +73,8 @@ class Sink:
 def open_sink(settings: Settings) -> Sink:
     """Return the clients of a worker process for ClickHouse and Redis; they connect at their first use."""
     # The client's timeout is longer than the server's, so the client receives the server's timeout error.
-    clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=settings.insert_timeout_s + 5)
-    return Sink(settings, clickhouse, Payloads(settings.redis_url.get_secret_value(), settings.source))
+    clickhouse = ClickHouse.of(settings, timeout_s=settings.insert_timeout_s + 5)
+    return Sink(settings, clickhouse, Payloads.of(settings))
 
 
 _opened: dict[int, Sink] = {}

@@ -79,11 +79,6 @@ class Dispatcher:
             raise
         reach("dispatch.sent")
 
-    def close(self) -> None:
-        """Close the connections, except the broker's: they belong to the app, which outlives a session."""
-        self._payloads.close()
-        self._clickhouse.close()
-
     def _announce(self, message: Message) -> None:
         try:
             self._app.send_task(

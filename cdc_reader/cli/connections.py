@@ -30,9 +30,6 @@ def both_sides(settings: Settings) -> Iterator[ClickHouse]:
     with connect_primary(settings) as conn:
         for outbox in settings.outboxes():
             describe(conn, outbox, settings.undivided)
-    clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=ASK_TIMEOUT_S)
-    try:
+    with ClickHouse.of(settings, timeout_s=ASK_TIMEOUT_S) as clickhouse:
         schema.check(clickhouse, settings)
         yield clickhouse
-    finally:
-        clickhouse.close()

@@ -5,9 +5,10 @@ Edge: the command line.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -23,6 +24,9 @@ from outhaul.sink.errors import Exit, FatalError
 from outhaul.sink.letters import dead_letters
 from outhaul.sink.redis.payloads import Payloads
 from outhaul.sink.settings import Outbox, Settings, load
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 dlq = typer.Typer(name="dlq", no_args_is_help=True, help="Dead letters: events that ClickHouse cannot hold.")
 
@@ -45,15 +49,11 @@ Positions = Annotated[list[str] | None, typer.Argument(help="As `list` prints th
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 
 
-def _open(table: str) -> tuple[Outbox, ClickHouse]:
-    outbox = options.one(load(), table)
-    return outbox, _opened(outbox.settings)
-
-
-def _opened(settings: Settings) -> ClickHouse:
-    clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=_TIMEOUT_S)
-    check_clickhouse(settings, clickhouse)
-    return clickhouse
+@contextmanager
+def _open(settings: Settings) -> Iterator[ClickHouse]:
+    with ClickHouse.of(settings, timeout_s=_TIMEOUT_S) as clickhouse:
+        check_clickhouse(settings, clickhouse)
+        yield clickhouse
 
 
 def _filter(
@@ -86,9 +86,9 @@ def list_(
 
 
 def _list(outbox: Outbox, wanted: dead_letters.Filter, limit: int, named: dict[str, str], *, as_json: bool) -> None:
-    clickhouse = _opened(outbox.settings)
-    counted = dead_letters.summary(clickhouse, outbox, wanted, reasons=_REASONS)
-    newest = dead_letters.newest(clickhouse, outbox, wanted, limit=limit)
+    with _open(outbox.settings) as clickhouse:
+        counted = dead_letters.summary(clickhouse, outbox, wanted, reasons=_REASONS)
+        newest = dead_letters.newest(clickhouse, outbox, wanted, limit=limit)
     if as_json:
         found = {
             **named,
@@ -123,8 +123,9 @@ def show(
     Example: outhaul dlq show 0/1A2B3C#0
     """
     at = letters.position_of(position)
-    outbox, clickhouse = _open(table)
-    found = dead_letters.find(clickhouse, outbox, [at])
+    outbox = options.one(load(), table)
+    with _open(outbox.settings) as clickhouse:
+        found = dead_letters.find(clickhouse, outbox, [at])
     if not found:
         raise FatalError(f"no dead letter has position {at}", todo="`outhaul dlq list` prints the positions")
     typer.echo(letters.json_text(letters.to_json(found[0]), indent=None if as_json else 2))
@@ -149,11 +150,12 @@ def retry(
 
     Example: outhaul dlq retry --reason "is outside what"
     """
-    outbox, clickhouse = _open(table)
-    chosen = letters.chosen(clickhouse, outbox, positions or [], everything=everything, reason=reason)
-    payloads = Payloads(outbox.settings.redis_url.get_secret_value(), outbox.settings.source)
-    check_redis(outbox.settings, payloads)
-    done = letters.retry(outbox, payloads, chosen, wait_s=wait)
+    outbox = options.one(load(), table)
+    with _open(outbox.settings) as clickhouse:
+        chosen = letters.chosen(clickhouse, outbox, positions or [], everything=everything, reason=reason)
+    with Payloads.of(outbox.settings) as payloads:
+        check_redis(outbox.settings, payloads)
+        done = letters.retry(outbox, payloads, chosen, wait_s=wait)
     if as_json:
         typer.echo(letters.json_text(done.to_json()))
     else:
@@ -175,17 +177,18 @@ def discard(
 
     Example: outhaul dlq discard 0/1A2B3C#0
     """
-    outbox, clickhouse = _open(table)
-    chosen = letters.chosen(clickhouse, outbox, positions or [], everything=everything, reason=reason)
-    found = [one for one in dead_letters.find(clickhouse, outbox, chosen) if not one.discarded]
-    for letter in found[:_SHOWN]:
-        typer.echo(letters.json_text(letters.to_json(letter)), err=True)
-    if len(found) > _SHOWN:
-        typer.echo(f"and {len(found) - _SHOWN:,} more: `outhaul dlq export` shows all", err=True)
-    if found:
-        typer.echo(f"discarding deletes the values of {len(found):,} events; they cannot be restored", err=True)
-        consent("Discard them?", yes=yes)
-    done = letters.discard(clickhouse, outbox, found)
+    outbox = options.one(load(), table)
+    with _open(outbox.settings) as clickhouse:
+        chosen = letters.chosen(clickhouse, outbox, positions or [], everything=everything, reason=reason)
+        found = [one for one in dead_letters.find(clickhouse, outbox, chosen) if not one.discarded]
+        for letter in found[:_SHOWN]:
+            typer.echo(letters.json_text(letters.to_json(letter)), err=True)
+        if len(found) > _SHOWN:
+            typer.echo(f"and {len(found) - _SHOWN:,} more: `outhaul dlq export` shows all", err=True)
+        if found:
+            typer.echo(f"discarding deletes the values of {len(found):,} events; they cannot be restored", err=True)
+            consent("Discard them?", yes=yes)
+        done = letters.discard(clickhouse, outbox, found)
     unknown = [str(at) for at in sorted(set(chosen) - {letter.position for letter in found})]
     if as_json:
         typer.echo(letters.json_text({"discarded": done, "unknown": unknown}))
@@ -213,8 +216,12 @@ def export(
     if file is not None and file.exists():
         raise FatalError(f"{file} already exists", todo="Name a new file", exit_code=Exit.USAGE)
     wanted = _filter(since, until, reason)
-    outbox, clickhouse = _open(table)
-    lines = letters.exported(clickhouse, outbox, wanted)
+    outbox = options.one(load(), table)
+    with _open(outbox.settings) as clickhouse:
+        _export(letters.exported(clickhouse, outbox, wanted), file)
+
+
+def _export(lines: Iterable[str], file: Path | None) -> None:
     if file is None:
         for line in lines:
             typer.echo(line)

@@ -47,9 +47,8 @@ def pause(
     """
     for_s = 0 if lasting is None else check_length(math.ceil(lasting))
     settings = load()
-    payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
-    clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=_TIMEOUT_S)
-    result = pause_command.pause(settings, payloads, clickhouse, for_s=for_s, reason=reason, wait_s=_WAIT_S)
+    with Payloads.of(settings) as payloads, ClickHouse.of(settings, timeout_s=_TIMEOUT_S) as clickhouse:
+        result = pause_command.pause(settings, payloads, clickhouse, for_s=for_s, reason=reason, wait_s=_WAIT_S)
     typer.echo(json.dumps(result.to_json()) if as_json else _described(result))
     raise typer.Exit(Exit.FINE if result.reader in {Reader.PAUSED, Reader.NONE} else Exit.NOT_FINE)
 

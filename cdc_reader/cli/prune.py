@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import signal
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,7 +25,7 @@ from outhaul.sink.errors import Exit, FatalError, TransientError
 from outhaul.sink.settings import Outbox, Settings, load
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 _TIMEOUT_S = 60
 
@@ -115,7 +116,8 @@ def _agree(outbox: Outbox, request: PruneRequest, *, yes: bool) -> None:
         table = OutboxTable(conn, outbox, dry_run=request.dry_run)
         count = table.count_old(cutoff)
         name = table.name
-    _check(outbox.settings)
+    with _open(outbox.settings):
+        pass
     typer.echo(
         f"{name} has {'many' if count is None else f'{count:,}'} rows before {cutoff.isoformat(timespec='seconds')}. "
         f"Rows that ClickHouse has for source {outbox.settings.source!r} will be deleted, {request.batch:,} per "
@@ -125,17 +127,17 @@ def _agree(outbox: Outbox, request: PruneRequest, *, yes: bool) -> None:
     consent("Delete them?", yes=yes)
 
 
-def _check(settings: Settings) -> ClickHouse:
-    clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=_TIMEOUT_S)
-    check_clickhouse(settings, clickhouse)
-    return clickhouse
+@contextmanager
+def _open(settings: Settings) -> Iterator[ClickHouse]:
+    with ClickHouse.of(settings, timeout_s=_TIMEOUT_S) as clickhouse:
+        check_clickhouse(settings, clickhouse)
+        yield clickhouse
 
 
 def _pass(outbox: Outbox, request: PruneRequest, stop: Callable[[], bool]) -> PruneReport:
-    with connect_primary(outbox.settings) as conn:
-        return make_pass(
-            OutboxTable(conn, outbox, dry_run=request.dry_run), _check(outbox.settings), outbox, request, stop
-        )
+    with connect_primary(outbox.settings) as conn, _open(outbox.settings) as clickhouse:
+        table = OutboxTable(conn, outbox, dry_run=request.dry_run)
+        return make_pass(table, clickhouse, outbox, request, stop)
 
 
 def described(report: PruneReport) -> str:

@@ -35,9 +35,8 @@ def resume(
     Example: outhaul resume
     """
     settings = load()
-    payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
-    clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=_TIMEOUT_S)
-    result = pause_command.resume(settings, payloads, clickhouse, wait_s=_WAIT_S)
+    with Payloads.of(settings) as payloads, ClickHouse.of(settings, timeout_s=_TIMEOUT_S) as clickhouse:
+        result = pause_command.resume(settings, payloads, clickhouse, wait_s=_WAIT_S)
     late = (
         f"the end of the pause is recorded, but the reader has not confirmed it within {_WAIT_S:.0f} s. "
         "Check the reader: `outhaul status`"

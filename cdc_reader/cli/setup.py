@@ -56,25 +56,36 @@ def setup(
         for part in print_sql(settings, cluster):
             typer.echo(part)
         return
-    clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=_TIMEOUT_S)
-    check_not_newer(clickhouse, settings)
-    # ClickHouse first: a slot keeps WAL from its creation on, so it is created last, after everything else has worked.
-    apply_clickhouse(clickhouse, settings, typer.echo, cluster=cluster)
-    if former := _former(settings):
-        _print_reshard(former, settings.streams())
-        consent("Change the shards?", yes=yes)
-        end(settings, clickhouse, former)
-        _begin(settings, clickhouse, settings.streams())
-        return
-    if shards is not None and (rest := unfinished(settings, clickhouse)):
-        typer.echo(
-            f"an earlier change of the shards was not completed. Plan: create {_slots(rest)} again, and copy the "
-            "events in between from the outbox; nothing is lost. Keep the workers running",
-            err=True,
-        )
-        consent("Change the shards?", yes=yes)
-        _begin(settings, clickhouse, rest)
-        return
+    with ClickHouse.of(settings, timeout_s=_TIMEOUT_S) as clickhouse:
+        check_not_newer(clickhouse, settings)
+        # ClickHouse first: a slot keeps WAL from its creation on, so it is created last, after everything else.
+        apply_clickhouse(clickhouse, settings, typer.echo, cluster=cluster)
+        if former := _former(settings):
+            _reshard(settings, clickhouse, former, yes=yes)
+        elif shards is not None and (rest := unfinished(settings, clickhouse)):
+            _finish_reshard(settings, clickhouse, rest, yes=yes)
+        else:
+            _create(settings, clickhouse, with_rebind=with_rebind)
+
+
+def _reshard(settings: Settings, clickhouse: ClickHouse, former: list[Stream], *, yes: bool) -> None:
+    _print_reshard(former, settings.streams())
+    consent("Change the shards?", yes=yes)
+    end(settings, clickhouse, former)
+    _begin(settings, clickhouse, settings.streams())
+
+
+def _finish_reshard(settings: Settings, clickhouse: ClickHouse, rest: Sequence[Stream], *, yes: bool) -> None:
+    typer.echo(
+        f"an earlier change of the shards was not completed. Plan: create {_slots(rest)} again, and copy the "
+        "events in between from the outbox; nothing is lost. Keep the workers running",
+        err=True,
+    )
+    consent("Change the shards?", yes=yes)
+    _begin(settings, clickhouse, rest)
+
+
+def _create(settings: Settings, clickhouse: ClickHouse, *, with_rebind: bool) -> None:
     note_if_skipping(clickhouse, settings)
     apply_postgres(settings, typer.echo)
     if with_rebind:

@@ -251,11 +251,8 @@ def _print_waiting() -> None:
 
 
 def _check_redis(settings: Settings) -> None:
-    payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
-    try:
+    with Payloads.of(settings) as payloads:
         check_redis(settings, payloads)
-    finally:
-        payloads.close()
 
 
 @contextmanager

@@ -42,11 +42,10 @@ def status(
     Example: outhaul status --json | jq .wrong
     """
     settings = load()
-    payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
-    clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=_TIMEOUT_S)
-    if watch:
-        _watch(lambda: gather(settings, payloads, clickhouse, with_growth=True), as_json=as_json)
-    found = gather(settings, payloads, clickhouse, with_growth=True)
+    with Payloads.of(settings) as payloads, ClickHouse.of(settings, timeout_s=_TIMEOUT_S) as clickhouse:
+        if watch:
+            _watch(lambda: gather(settings, payloads, clickhouse, with_growth=True), as_json=as_json)
+        found = gather(settings, payloads, clickhouse, with_growth=True)
     _print(found, as_json=as_json)
     raise typer.Exit(Exit.NOT_FINE if found.wrong else Exit.FINE)
 

@@ -40,9 +40,7 @@ def worker(
 
 
 def _check(settings: Settings) -> None:
-    payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
-    check_redis(settings, payloads)
-    payloads.close()
-    clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=10)
-    check_clickhouse(settings, clickhouse)
-    clickhouse.close()
+    with Payloads.of(settings) as payloads:
+        check_redis(settings, payloads)
+    with ClickHouse.of(settings, timeout_s=10) as clickhouse:
+        check_clickhouse(settings, clickhouse)

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from outhaul.cdc_reader.outbox.compare import Compared
     from outhaul.cdc_reader.outbox.snapshot import Line
     from outhaul.cdc_reader.outbox.table_shape import Shape
-    from outhaul.sink.settings import Outbox, Settings, Stream
+    from outhaul.sink.settings import Outbox, Stream
 
 log = structlog.get_logger("outhaul.copy")
 
@@ -108,7 +108,7 @@ def verify(
         PipelineError: a server refuses or does not answer.
     """
     tally = Tally()
-    with _clickhouse(outbox.settings) as clickhouse:
+    with ClickHouse.of(outbox.settings, timeout_s=ASK_TIMEOUT_S) as clickhouse:
         comparison = Comparison(line, _shape(outbox, outbox.settings.undivided), clickhouse, outbox, scope, into)
         tally.not_compared = comparison.not_compared
         intervals = comparison.intervals(scope)
@@ -147,7 +147,7 @@ def heal(
     """
     started, tally, table = time.monotonic(), Tally(), into or outbox.clickhouse_table
     with ExitStack() as stack:
-        clickhouse = stack.enter_context(_clickhouse(outbox.settings))
+        clickhouse = stack.enter_context(ClickHouse.of(outbox.settings, timeout_s=ASK_TIMEOUT_S))
         delivery = stack.enter_context(_own_lane(outbox, stream, line, clickhouse, give_up_s))
         shape = _shape(outbox, stream)
         comparison = Comparison(line, shape, clickhouse, outbox, scope, table)
@@ -207,23 +207,17 @@ def _shape(outbox: Outbox, stream: Stream) -> Shape:
 
 
 @contextmanager
-def _clickhouse(settings: Settings) -> Iterator[ClickHouse]:
-    clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=ASK_TIMEOUT_S)
-    try:
-        yield clickhouse
-    finally:
-        clickhouse.close()
-
-
-@contextmanager
 def _own_lane(
     outbox: Outbox, stream: Stream, line: Line, clickhouse: ClickHouse, give_up_s: float
 ) -> Iterator[Delivery]:
     """Take the lane for copies: get the lock, raise the epoch, and wait until older inserts have ended."""
     settings = outbox.settings
     name = f"outhaul copy {settings.source}"
-    payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
-    with connect_primary(settings) as conn:
+    with (
+        connect_primary(settings) as conn,
+        Payloads.of(settings) as payloads,
+        ClickHouse.of(settings, timeout_s=settings.insert_timeout_s) as delivering,
+    ):
         # The lock belongs to the connection and ends with it.
         if not conn.fetch_value(_LOCK, [name]):
             holder = conn.fetch_value(_HOLDER, [name])
@@ -239,9 +233,4 @@ def _own_lane(
         history = streamed.history if streamed else History("", 0)
         raise_epoch(clickhouse, stream, history, line.lsn, epoch, owner, lane=COPY)
         wait_for_older_inserts(clickhouse, settings, COPY, time.sleep)
-        delivering = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=settings.insert_timeout_s)
-        try:
-            yield Delivery(outbox, make_app(settings), payloads, delivering, epoch, owner, give_up_s=give_up_s)
-        finally:
-            payloads.close()
-            delivering.close()
+        yield Delivery(outbox, make_app(settings), payloads, delivering, epoch, owner, give_up_s=give_up_s)

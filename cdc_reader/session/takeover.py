@@ -126,7 +126,7 @@ class SlotWaiter:
         self._stream = stream
         self._signs = liveness
         self._watch = Watch(status_interval_s)
-        self._payloads = Payloads(stream.settings.redis_url.get_secret_value(), stream.settings.source)
+        self._payloads = Payloads.of(stream.settings)
         self._redis_retry_at = float("-inf")
         self._logged: set[tuple[int, str]] = set()
         self._ending: Holder | None = None

@@ -91,16 +91,13 @@ def make_plan(stream: Stream, action: str, *, skips: bool, heals: bool) -> Plan:
     Raises:
         PipelineError: a server refuses or does not answer: then no plan can be made.
     """
-    clickhouse = ClickHouse(stream.settings.clickhouse_url.get_secret_value(), timeout_s=ASK_TIMEOUT_S)
-    try:
+    with ClickHouse.of(stream.settings, timeout_s=ASK_TIMEOUT_S) as clickhouse:
         with connect_stream(stream.settings) as conn:
             facts = slot_facts(conn, stream)
         with connect_primary(stream.settings) as conn:
             unread = count_unread(stream, clickhouse)
             open_transactions = conn.fetch(_OPEN) if skips else []
         ahead = _stored_ahead(stream, clickhouse, facts)
-    finally:
-        clickhouse.close()
     skipped = unread.events if skips else 0
     return Plan(
         action=action,

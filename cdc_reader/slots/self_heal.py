@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import threading
 import time
-from contextlib import closing
 from random import SystemRandom
 from typing import TYPE_CHECKING
 
@@ -68,7 +67,7 @@ def recreate_if_allowed(stream: Stream, error: FatalError) -> None:
         # The slot has been repaired meanwhile.
         return
     is_own = facts is None or (facts.plugin == "pgoutput" and facts.here and not facts.is_copy)
-    with closing(_clickhouse(stream.settings)) as clickhouse:
+    with ClickHouse.of(stream.settings, timeout_s=ASK_TIMEOUT_S) as clickhouse:
         if not _may_change_slot(stream.settings) or not is_own or not _same_cluster(stream, clickhouse):
             raise _with_gap(stream, clickhouse, error)
     recreate_slot(stream, error)
@@ -82,7 +81,7 @@ def recreate_slot(stream: Stream, reason: FatalError) -> None:
     """
     log.warning("slot_made_anew", slot=stream.slot, reason=reason.message)
     with (
-        closing(_clickhouse(stream.settings)) as clickhouse,
+        ClickHouse.of(stream.settings, timeout_s=ASK_TIMEOUT_S) as clickhouse,
         recreate(stream, clickhouse, accept_loss=False, waiting=_log_waiting),
     ):
         metrics.SLOT_CHANGES.labels(reason.exit_code.name.lower()).inc()
@@ -139,7 +138,7 @@ class Guard:
 
     def _heal_if_due(self) -> None:
         stream, source = self._stream, self._stream.settings.source
-        with closing(_clickhouse(stream.settings)) as clickhouse:
+        with ClickHouse.of(stream.settings, timeout_s=ASK_TIMEOUT_S) as clickhouse:
             notes = due(clickhouse, (stream,))
             if not notes or self.must_park:
                 return
@@ -191,10 +190,6 @@ def _same_cluster(stream: Stream, clickhouse: ClickHouse) -> bool:
     """Tell whether the server belongs to the cluster that ClickHouse knows; another one may be a mistake in the DSN."""
     newest = newest_epoch(clickhouse, stream.settings, stream.lane)
     return newest is None or newest.history.system_identifier == identify(stream).system_identifier
-
-
-def _clickhouse(settings: Settings) -> ClickHouse:
-    return ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=ASK_TIMEOUT_S)
 
 
 def _log_waiting() -> None:

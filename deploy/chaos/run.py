@@ -101,12 +101,12 @@ def run(options: Options, data_dir: Path, report: Callable[[str], None]) -> Verd
         settings = load(
             **{name.removeprefix("OUTHAUL_").lower(): value for name, value in (_SETTINGS | stack.env()).items()}
         )
-        clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=_TIMEOUT_S)
-        _prepare(settings, clickhouse, plain=options.plain_merge_tree)
-        pipeline = Pipeline(env, data_dir)
-        pipeline.start("worker", "reader", "reader-2")
-        victims = Victims(stack, pipeline, proxies, settings.slot, time.sleep)
-        verdict = _inflict_all(options, settings, clickhouse, victims, report)
+        with ClickHouse.of(settings, timeout_s=_TIMEOUT_S) as clickhouse:
+            _prepare(settings, clickhouse, plain=options.plain_merge_tree)
+            pipeline = Pipeline(env, data_dir)
+            pipeline.start("worker", "reader", "reader-2")
+            victims = Victims(stack, pipeline, proxies, settings.slot, time.sleep)
+            verdict = _inflict_all(options, settings, clickhouse, victims, report)
     finally:
         if pipeline is not None:
             pipeline.kill()
@@ -148,7 +148,7 @@ def _inflict_all(
     dsn = settings.postgres_dsn.get_secret_value()
     # The watch's thread reads the name of the current fault.
     current = ["start"]
-    watch = Watch(dsn, settings.clickhouse_url.get_secret_value(), settings, lambda: current[0])
+    watch = Watch(dsn, settings, lambda: current[0])
     writers = Writers(dsn, _WRITERS, options.seed, options.rows_per_s)
     _wait_streaming(settings, victims)
     watch.start()
@@ -177,7 +177,7 @@ def _inflict_all(
         stored=counted.stored,
         missing=counted.missing,
         duplicated=counted.duplicated + counted.extra,
-        slot_overruns=watch.overruns(),
+        slot_overruns=watch.overruns(clickhouse),
         longest_stall_s=watch.stall.seconds,
         longest_stall_during=watch.stall.during,
         samples=watch.samples,
@@ -186,14 +186,13 @@ def _inflict_all(
 
 
 def _wait_streaming(settings: Settings, victims: Victims) -> None:
-    payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
     deadline = time.monotonic() + _TIMEOUT_S
-    while not (line := payloads.text(reader_key(settings.source))) or '"streaming"' not in line:
-        victims.pipeline.check()
-        if time.monotonic() > deadline:
-            raise FatalError(f"no reader streams after {_TIMEOUT_S} s", todo="Read the logs in the data directory")
-        time.sleep(_POLL_S)
-    payloads.close()
+    with Payloads.of(settings) as payloads:
+        while not (line := payloads.text(reader_key(settings.source))) or '"streaming"' not in line:
+            victims.pipeline.check()
+            if time.monotonic() > deadline:
+                raise FatalError(f"no reader streams after {_TIMEOUT_S} s", todo="Read the logs in the data directory")
+            time.sleep(_POLL_S)
 
 
 def _count_when_stored(dsn: str, settings: Settings, clickhouse: ClickHouse, victims: Victims) -> Counts:

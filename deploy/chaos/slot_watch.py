@@ -40,10 +40,10 @@ class Stall:
 class Watch:
     """Samples in a thread of its own, from `start` to `stop`."""
 
-    def __init__(self, dsn: str, clickhouse_url: str, settings: Settings, fault: Callable[[], str]) -> None:
+    def __init__(self, dsn: str, settings: Settings, fault: Callable[[], str]) -> None:
         """Create the thread; `start` starts it. `fault` returns the name of the current fault."""
         self._dsn = dsn
-        self._clickhouse = ClickHouse(clickhouse_url, timeout_s=_TIMEOUT_S)
+        self._clickhouse = ClickHouse.of(settings, timeout_s=_TIMEOUT_S)
         self._settings = settings
         self._fault = fault
         self._stopped = threading.Event()
@@ -63,8 +63,9 @@ class Watch:
         """Stop to sample."""
         self._stopped.set()
         self._thread.join()
+        self._clickhouse.close()
 
-    def overruns(self) -> int:
+    def overruns(self, clickhouse: ClickHouse) -> int:
         """Return at how many positions the slot had passed an event that was not stored.
 
         Call this when every event is stored.
@@ -72,7 +73,7 @@ class Watch:
         count = 0
         for lsn, seen in self._passed.items():
             query = f"SELECT count() FROM {self._settings.clickhouse_table} WHERE cdc_lsn < {lsn}"  # noqa: S608
-            count += self._clickhouse.rows(query)[0][0] != seen
+            count += clickhouse.rows(query)[0][0] != seen
         return count
 
     def _run(self) -> None:

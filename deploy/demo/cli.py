@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -61,10 +61,11 @@ def demo(
     Example: outhaul demo --json --rows 100000 | tail -1
     """
     console = Console(stderr=as_json)
-    with _stack(data_dir, keep=keep) as stack:
+    with _stack(data_dir, keep=keep) as stack, ExitStack() as clients:
         settings = _settings(stack)
+        clickhouse = clients.enter_context(ClickHouse.of(settings, timeout_s=_TIMEOUT_S))
+        payloads = clients.enter_context(Payloads.of(settings))
         console.print(f"PostgreSQL, Valkey and the ClickHouse engine run on this machine, data in {data_dir}")
-        clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=_TIMEOUT_S)
         apply_clickhouse(clickhouse, settings, _quiet)
         apply_postgres(settings, _quiet)
         clickhouse.command(f"SYSTEM STOP MERGES {settings.clickhouse_table}")
@@ -74,9 +75,9 @@ def demo(
         if keep:
             console.print(f"Flower: {stack.up_flower()}", highlight=False)
         with running(stack.env(), data_dir, metrics=metrics, keep=keep) as pipeline:
-            _ready(settings, pipeline)
+            _ready(settings, payloads, pipeline)
             started = time.monotonic()
-            written, found = _run(settings, clickhouse, pipeline, rows, console)
+            written, found = _run(settings, payloads, clickhouse, pipeline, rows, console)
             seconds = time.monotonic() - started
         reader = found.reader
         quantiles = (reader.p50_ms, reader.p99_ms) if reader else (None, None)
@@ -124,10 +125,9 @@ def _settings(stack: Stack) -> Settings:
     return load()
 
 
-def _ready(settings: Settings, pipeline: Pipeline) -> None:
+def _ready(settings: Settings, payloads: Payloads, pipeline: Pipeline) -> None:
     """Wait until reader and worker are ready, so that their start does not count as latency."""
-    payloads, app = Payloads(settings.redis_url.get_secret_value(), settings.source), make_app(settings)
-    deadline = time.monotonic() + _START_S
+    app, deadline = make_app(settings), time.monotonic() + _START_S
     while True:
         pipeline.check()
         line = payloads.text(reader_key(settings.source))
@@ -143,9 +143,8 @@ def _ready(settings: Settings, pipeline: Pipeline) -> None:
 
 
 def _run(
-    settings: Settings, clickhouse: ClickHouse, pipeline: Pipeline, rows: int, console: Console
+    settings: Settings, payloads: Payloads, clickhouse: ClickHouse, pipeline: Pipeline, rows: int, console: Console
 ) -> tuple[Written, Status]:
-    payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console) as progress:
         committed = progress.add_task("committed in Postgres", total=rows)

@@ -36,7 +36,7 @@ def _begin(task_id: str, task: Any, **_: object) -> None:
     # A very short task has a pulse, too: the watchdog checks whether the worker begins any task.
     keys = [pulse_key(app.settings.source, name) for name in (str(task.request.hostname), ANY_WORKER)]
     if id(app) not in _payloads:
-        _payloads[id(app)] = Payloads(app.settings.redis_url.get_secret_value(), app.settings.source)
+        _payloads[id(app)] = Payloads.of(app.settings)
     threading.Thread(target=_renew, args=(_payloads[id(app)], keys, ended), name="outhaul-pulse", daemon=True).start()
 
 

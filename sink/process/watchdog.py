@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -74,12 +74,8 @@ def supervise(settings: Settings, arguments: Sequence[str], random: Callable[[],
     signals: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda signum, _frame: signals.append(signum))
-    payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
-    pages = WorkerPages(settings)
-    try:
+    with Payloads.of(settings) as payloads, closing(WorkerPages(settings)) as pages:
         return _supervise(settings, arguments, random, payloads, pages, signals)
-    finally:
-        pages.close()
 
 
 def _supervise(

@@ -8,7 +8,7 @@ Source: https://redis.io/docs/latest/commands/
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import redis
 from redis.backoff import NoBackoff
@@ -22,6 +22,8 @@ from outhaul.sink.redis.driver_errors import cluster_node_error, translated
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from outhaul.sink.settings import Settings
 
 # Long enough for a Redis that forks or swaps; short enough to stop a thread that waits for an answer.
 SOCKET_TIMEOUT_S = 5
@@ -71,6 +73,21 @@ class Payloads:
             self._redis = redis.Redis.from_url(url, **redis_url.client_options(url), **options)
         except ValueError as error:
             raise FatalError(f"OUTHAUL_REDIS_URL is not a Redis URL: {error}", exit_code=Exit.SETTINGS) from None
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Return a pool for the Redis of the settings; nothing is opened yet.
+
+        Raises:
+            FatalError: as of the constructor.
+        """
+        return cls(settings.redis_url.get_secret_value(), settings.source)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def put(self, key: str, payload: bytes) -> None:
         """Store a payload.

@@ -71,18 +71,16 @@ def ask(stream: Stream, outboxes: Sequence[Outbox]) -> ClickHouseFacts:
     Raises:
         PipelineError: ClickHouse refuses or does not answer.
     """
-    clickhouse = ClickHouse(stream.settings.clickhouse_url.get_secret_value(), timeout_s=_ANSWER_S)
     try:
-        names = schema.table_names(stream.settings, outboxes)
-        version = clickhouse.rows("SELECT version()")[0][0]
-        clock = measured(lambda: float(clickhouse.rows("SELECT toUnixTimestamp64Micro(now64(6)) / 1e6")[0][0]))
-        return ClickHouseFacts(
-            version, _rights(clickhouse, names, outboxes), _stored(clickhouse, stream, outboxes), clock
-        )
+        with ClickHouse.of(stream.settings, timeout_s=_ANSWER_S) as clickhouse:
+            names = schema.table_names(stream.settings, outboxes)
+            version = clickhouse.rows("SELECT version()")[0][0]
+            clock = measured(lambda: float(clickhouse.rows("SELECT toUnixTimestamp64Micro(now64(6)) / 1e6")[0][0]))
+            return ClickHouseFacts(
+                version, _rights(clickhouse, names, outboxes), _stored(clickhouse, stream, outboxes), clock
+            )
     except TransientError as error:
         raise clickhouse_unreachable(error) from error
-    finally:
-        clickhouse.close()
 
 
 def judge(facts: ClickHouseFacts, settings: Settings) -> Iterator[Finding]:

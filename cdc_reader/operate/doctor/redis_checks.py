@@ -81,13 +81,10 @@ def ask(settings: Settings) -> RedisFacts:
     Raises:
         PipelineError: Redis refuses or does not answer.
     """
-    payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
-    try:
+    with Payloads.of(settings) as payloads:
         info = read(payloads.info())
         refused, trip_s, clock = _put(settings, payloads), _trip_s(payloads), measured(payloads.clock)
         return RedisFacts(info, refused, trip_s, clock, _where(payloads))
-    finally:
-        payloads.close()
 
 
 def read(info: Mapping[str, str | int | float]) -> Info:

@@ -55,12 +55,9 @@ def ask(settings: Settings) -> WorkerFacts:
     Raises:
         PipelineError: Redis refuses or does not answer.
     """
-    payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
-    try:
+    with Payloads.of(settings) as payloads:
         # First, because Celery retries for a long time before it reports that Redis does not answer.
         queued = payloads.length(settings.queue_key)
-    finally:
-        payloads.close()
     with make_app(settings) as app:
         try:
             return WorkerFacts(queued, _workers(app, settings.queue))

@@ -8,7 +8,6 @@ pass until it has none.
 from __future__ import annotations
 
 import time
-from contextlib import closing
 from typing import TYPE_CHECKING
 
 from outhaul.cdc_reader.operate.exporter.metric_family import gauge
@@ -54,9 +53,8 @@ class Audit:
         Raises:
             PipelineError: a server refuses or does not answer, or the slot does not advance; nothing was compared.
         """
-        url = self._settings.clickhouse_url.get_secret_value()
         with (
-            closing(ClickHouse(url, timeout_s=_TIMEOUT_S)) as clickhouse,
+            ClickHouse.of(self._settings, timeout_s=_TIMEOUT_S) as clickhouse,
             behind_the_slot(self._settings.streams(), within_s=_WITHIN_S) as line,
         ):
             begun_at = time.monotonic()

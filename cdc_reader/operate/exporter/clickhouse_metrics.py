@@ -36,7 +36,7 @@ class ClickHouseMetrics:
     def __init__(self, settings: Settings) -> None:
         """Keep the address; no connection is opened yet."""
         self._settings = settings
-        self._clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=_TIMEOUT_S)
+        self._clickhouse = ClickHouse.of(settings, timeout_s=_TIMEOUT_S)
         self._outboxes = settings.outboxes()
         self._tables = {"tables": [outbox.clickhouse_table for outbox in self._outboxes]}
         self._inserted_at: int | None = None

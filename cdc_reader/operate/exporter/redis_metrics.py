@@ -34,7 +34,7 @@ class RedisMetrics:
     def __init__(self, settings: Settings) -> None:
         """Keep the address; no connection is opened yet."""
         self._settings = settings
-        self._payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
+        self._payloads = Payloads.of(settings)
 
     def collect(self) -> list[Metric]:
         """Poll once.
@@ -64,7 +64,7 @@ class CeleryMetrics:
         """Create an app for this thread alone."""
         self._app = make_app(settings)
         self._queue, self._queue_key = settings.queue, settings.queue_key
-        self._payloads = Payloads(settings.redis_url.get_secret_value(), settings.source)
+        self._payloads = Payloads.of(settings)
 
     def collect(self) -> list[Metric]:
         """Poll once; takes a second.

@@ -64,8 +64,8 @@ def poll_all(stream: Stream, every_s: float) -> Servers:
     Raises:
         FatalError: a URL is malformed.
     """
-    payloads = Payloads(stream.settings.redis_url.get_secret_value(), stream.settings.source)
-    clickhouse = ClickHouse(stream.settings.clickhouse_url.get_secret_value(), timeout_s=_TIMEOUT_S)
+    payloads = Payloads.of(stream.settings)
+    clickhouse = ClickHouse.of(stream.settings, timeout_s=_TIMEOUT_S)
     return Servers(
         ServerPoller("Postgres", _Postgres(stream).ask, every_s),
         ServerPoller("Redis", lambda: ask_redis(payloads, stream), every_s),
