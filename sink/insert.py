@@ -21,8 +21,9 @@ import structlog
 from outhaul.sink.errors import ForeignMessageError
 from outhaul.sink.lanes import mark
 from outhaul.sink.position import parse_position
+from outhaul.sink.quoting import clickhouse_identifier, clickhouse_literal
 from outhaul.sink.schema import column_type
-from outhaul.sink.sql import identifier, literal, query
+from outhaul.sink.sql import query
 from outhaul.sink.telemetry import metrics
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ def contents_of(payload: bytes) -> Contents:
 def statement(table: str, epochs: str, contents: Contents, tables: Sequence[str]) -> str:
     """Return the INSERT into `table` of rows with these contents; it leaves out rows that are in one of `tables`."""
     schema = contents.schema
-    names = [identifier(field.name) for field in schema]
+    names = [clickhouse_identifier(field.name) for field in schema]
     expressions = [_EXPRESSIONS.get(field.name, name) for field, name in zip(schema, names, strict=True)]
     structure = ", ".join(f"{name} {_input_type(field)}" for field, name in zip(schema, names, strict=True))
     conditions = [query("unless_stored", stored=_stored_within(one, table, contents)) for one in tables]
@@ -172,7 +173,7 @@ def statement(table: str, epochs: str, contents: Contents, tables: Sequence[str]
         epochs=epochs,
         columns=", ".join(names),
         expressions=", ".join(expressions),
-        structure=literal(structure),
+        structure=clickhouse_literal(structure),
         unless_stored="\n".join(conditions),
     )
 

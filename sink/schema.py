@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 import structlog
 
 from outhaul.sink.errors import Exit, FatalError
+from outhaul.sink.quoting import clickhouse_identifier, clickhouse_literal
 from outhaul.sink.settings import DEDUPLICATION_WINDOW, Outbox, Settings
-from outhaul.sink.sql import identifier, literal, names, number_in, schema_number, statement
+from outhaul.sink.sql import names, number_in, schema_number, statement
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -43,10 +44,12 @@ def ddl(settings: Settings, cluster: str = "") -> Iterator[tuple[str, str]]:
         cluster: name of the cluster on which the tables are replicated; empty for a single server.
     """
     values = {
+        "epochs": clickhouse_identifier(settings.epochs_table),
+        "pauses": clickhouse_identifier(settings.pauses_table),
         "context_type": settings.context_type,
         "deduplication_window": DEDUPLICATION_WINDOW,
-        "cluster": literal(cluster),
-        "on_cluster": f" ON CLUSTER {literal(cluster)}" if cluster else "",
+        "cluster": clickhouse_literal(cluster),
+        "on_cluster": f" ON CLUSTER {clickhouse_literal(cluster)}" if cluster else "",
         "replicated": "Replicated" if cluster else "",
         "window": _WINDOWS[bool(cluster)],
     }
@@ -55,8 +58,17 @@ def ddl(settings: Settings, cluster: str = "") -> Iterator[tuple[str, str]]:
     for number, outbox in enumerate(settings.outboxes()):
         for name in files:
             if not (number and name.removesuffix(".sql").endswith(_OF_ALL)):
-                yield name, statement(name, table=outbox.clickhouse_table, **values)
-    yield mark, statement(mark, table=settings.control_table, schema_number=schema_number("clickhouse"), **values)
+                yield (
+                    name,
+                    statement(
+                        name,
+                        table=clickhouse_identifier(outbox.clickhouse_table),
+                        table_all=clickhouse_identifier(f"{outbox.clickhouse_table}_all"),
+                        dead_letters=clickhouse_identifier(outbox.dead_letters_table),
+                        **values,
+                    ),
+                )
+    yield mark, statement(mark, schema_number=schema_number("clickhouse"), **values)
 
 
 def applied(clickhouse: ClickHouse, settings: Settings) -> int:
@@ -132,7 +144,7 @@ class Table:
 def table_names(settings: Settings, outboxes: Iterable[Outbox]) -> tuple[str, ...]:
     """Return table names: events and dead letters of each of these outboxes, epochs and pauses of the pipeline."""
     own = (name for outbox in outboxes for name in batch_tables(outbox))
-    return (*own, *(settings.control_table + suffix for suffix in _OF_ALL))
+    return (*own, settings.epochs_table, settings.pauses_table)
 
 
 def batch_tables(outbox: Outbox) -> tuple[str, str]:
@@ -165,7 +177,8 @@ def missing(table: str, clickhouse: ClickHouse) -> FatalError:
 
 def window_statement(table: str) -> str:
     """Return the statement that makes a table remember as many tokens as outhaul needs."""
-    return f"ALTER TABLE {table} MODIFY SETTING non_replicated_deduplication_window = {DEDUPLICATION_WINDOW}"
+    name = clickhouse_identifier(table)
+    return f"ALTER TABLE {name} MODIFY SETTING non_replicated_deduplication_window = {DEDUPLICATION_WINDOW}"
 
 
 def column_type(field: pa.Field) -> str:
@@ -189,9 +202,7 @@ def ensure_columns(clickhouse: ClickHouse, table: str, schema: pa.Schema) -> dic
     present: dict[str, str] = {str(name): str(kind) for name, kind in rows}
     for field in schema:
         if field.name not in present:
-            kind = column_type(field)
-            clickhouse.command(
-                f"ALTER TABLE {identifier(table)} ADD COLUMN IF NOT EXISTS {identifier(field.name)} {kind}"
-            )
+            kind, column = column_type(field), clickhouse_identifier(field.name)
+            clickhouse.command(f"ALTER TABLE {clickhouse_identifier(table)} ADD COLUMN IF NOT EXISTS {column} {kind}")
             log.info("column_added", table=table, column=field.name, type=kind)
     return present

@@ -1,7 +1,7 @@
 """Name of a .sql file and values -> statement text; the files are in the folder `sql/`.
 
 Edge: reads files of this package, and only files that the code names. It never reads a folder `sql/` of an app.
-`${name}` is replaced by text that is safe there: the settings check names, and types come from a fixed table.
+`${name}` is replaced by text that is safe there: names are quoted, and types come from a fixed table.
 `{name:Type}` stays in the text, and ClickHouse binds it.
 
 Source: https://docs.python.org/3/library/string.html#template-strings-strings
@@ -13,6 +13,8 @@ import re
 from functools import cache
 from pathlib import Path
 from string import Template
+
+from outhaul.sink.quoting import clickhouse_identifier
 
 # The file that is applied last; it records the number of the newest file.
 MARK = "schema_number.sql"
@@ -40,6 +42,8 @@ _FILES = {
 }
 
 _NUMBER = re.compile(r"outhaul schema (\d{1,9})")
+# Values of a query that are names of tables.
+_TABLES = frozenset({"table", "dead_letters", "epochs", "pauses"})
 _COMMENT = re.compile(r"^--.*\n", re.MULTILINE)
 
 
@@ -75,16 +79,13 @@ def statement(path: str, **values: object) -> str:
 
 
 def query(name: str, **values: object) -> str:
-    """Return the text of `clickhouse/queries/<name>.sql` with its values, without comments: shorter to send."""
+    """Return the text of `clickhouse/queries/<name>.sql` without comments, which is shorter to send.
+
+    Names of tables are quoted here; other values must be safe in a statement.
+
+    Raises:
+        KeyError: the file names a value that was not given.
+    """
     text = _COMMENT.sub("", _template(f"clickhouse/queries/{name}.sql"))
-    return Template(text).substitute(values).strip()
-
-
-def identifier(name: str) -> str:
-    """Quote any text as a ClickHouse identifier."""
-    return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
-
-
-def literal(text: str) -> str:
-    """Quote any text as a ClickHouse string literal."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    quoted = {key: clickhouse_identifier(str(values[key])) for key in _TABLES & values.keys()}
+    return Template(text).substitute(values | quoted).strip()

@@ -249,27 +249,27 @@ def make_world(stack: Stack, tmp_path: Path) -> Iterator[Callable[..., World]]:
         world.clickhouse.close()
         world.payloads.close()
         stack.up()
-        _drop(stack, world.settings.slot)
+        _drop(stack, world.settings.source, world.settings.slot)
 
 
-def _drop(stack: Stack, name: str) -> None:
+def _drop(stack: Stack, name: str, slot: str) -> None:
     with psycopg.connect(stack.env()["OUTHAUL_POSTGRES_DSN"], autocommit=True) as admin:
 
         def gone() -> bool:
             # The server notices a killed reader when it writes to it, or when it is told to end the session.
             admin.execute(
                 "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = %s AND active",
-                [name],
+                [slot],
             )
             try:
                 admin.execute(
-                    "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s", [name]
+                    "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s", [slot]
                 )
             except psycopg.errors.ObjectInUse:
                 return False
             return True
 
-        until(gone, what=f"slot {name} dropped")
+        until(gone, what=f"slot {slot} dropped")
         admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
     ClickHouse(stack.env()["OUTHAUL_CLICKHOUSE_URL"], timeout_s=10).command(f"DROP DATABASE {name}")
 

@@ -15,8 +15,8 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from outhaul.sink.errors import Exit, FatalError
+from outhaul.sink.quoting import clickhouse_identifier
 from outhaul.sink.schema import column_type
-from outhaul.sink.sql import identifier
 from outhaul.sink.timestamps import bare
 
 if TYPE_CHECKING:
@@ -60,9 +60,10 @@ def check_fit(table: str, schema: pa.Schema, types: Mapping[str, str]) -> None:
             continue
         fit, trouble = fit_of(wanted, target)
         if fit is Fit.CHANGED:
+            name, column = map(clickhouse_identifier, (table, field.name))
             raise FatalError(
                 f"{table}.{field.name} is {target} in ClickHouse, but {wanted} in the outbox now: {trouble}",
-                todo=f"ALTER TABLE {table} MODIFY COLUMN {identifier(field.name)} {wanted}; then start the reader. "
+                todo=f"ALTER TABLE {name} MODIFY COLUMN {column} {wanted}; then start the reader. "
                 "Nothing is lost: the slot keeps its position",
                 exit_code=Exit.CLICKHOUSE_TABLE,
             )

@@ -18,8 +18,8 @@ from outhaul.cdc_reader.outbox.id_ranges import Scope
 from outhaul.cdc_reader.outbox.snapshot import behind_the_slot
 from outhaul.sink.errors import Exit, FatalError
 from outhaul.sink.position import Lsn
+from outhaul.sink.quoting import clickhouse_identifier
 from outhaul.sink.settings import Outbox, load
-from outhaul.sink.sql import identifier
 
 if TYPE_CHECKING:
     from outhaul.sink.clickhouse import ClickHouse
@@ -59,7 +59,7 @@ def replay(
             behind_the_slot(outbox.settings.streams(), within_s=wait_s) as line,
             output.range_bar("replaying") as on_range,
         ):
-            if dry_run and into and not clickhouse.rows(f"EXISTS TABLE {identifier(into)}")[0][0]:
+            if dry_run and into and not clickhouse.rows(f"EXISTS TABLE {clickhouse_identifier(into)}")[0][0]:
                 # The table would be created empty: all rows but the dead letters are missing.
                 tally, stored = healing.verify(outbox, line, scope, on_range), 0
                 tally.missing = tally.rows - tally.dead_letters
@@ -67,8 +67,8 @@ def replay(
                 tally, stored = healing.verify(outbox, line, scope, on_range, into=into), 0
             else:
                 if into:
-                    like = identifier(outbox.clickhouse_table)
-                    clickhouse.command(f"CREATE TABLE IF NOT EXISTS {identifier(into)} AS {like}")
+                    like = clickhouse_identifier(outbox.clickhouse_table)
+                    clickhouse.command(f"CREATE TABLE IF NOT EXISTS {clickhouse_identifier(into)} AS {like}")
                 done = healing.heal(
                     outbox, outbox.settings.undivided, line, scope, on_range, give_up_s=120.0, into=into
                 )
@@ -105,7 +105,7 @@ def _from_lsn(clickhouse: ClickHouse, outbox: Outbox, text: str) -> tuple[tuple[
     except ValueError as error:
         raise FatalError(str(error), exit_code=Exit.USAGE) from None
     rows = clickhouse.rows(
-        f"SELECT count(), min(id), max(id) FROM {outbox.clickhouse_table} "  # noqa: S608 - a checked name
+        f"SELECT count(), min(id), max(id) FROM {clickhouse_identifier(outbox.clickhouse_table)} "  # noqa: S608 - quoted
         "WHERE cdc_source = {source:String} AND cdc_lsn >= {lsn:UInt64} AND cdc_lsn % 8 != 7",
         parameters={"source": outbox.settings.source, "lsn": int(lsn)},
     )

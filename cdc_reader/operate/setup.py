@@ -18,6 +18,7 @@ from outhaul.sink import schema
 from outhaul.sink.errors import FatalError, PipelineError
 from outhaul.sink.fence import newest_epoch
 from outhaul.sink.position import NO_LSN
+from outhaul.sink.quoting import postgres_identifier, postgres_literal
 from outhaul.sink.sql import MARK, names, number_in, schema_number, statement
 
 if TYPE_CHECKING:
@@ -45,11 +46,13 @@ def postgres_ddl(settings: Settings) -> Iterator[tuple[str, str]]:
 def _statement(name: str, stream: Stream, outbox: Outbox) -> str:
     return statement(
         name,
-        schema=outbox.sql_table.partition(".")[0],
+        schema=postgres_identifier(outbox.table.partition(".")[0]),
         table=outbox.sql_table,
-        publication=stream.publication,
+        table_literal=postgres_literal(outbox.sql_table),
+        publication=postgres_identifier(stream.publication),
+        publication_literal=postgres_literal(stream.publication),
         row_filter=f" WHERE ({stream.row_condition})" if stream.row_condition else "",
-        slot=stream.slot,
+        slot_literal=postgres_literal(stream.slot),
         schema_number=schema_number("postgres"),
     )
 

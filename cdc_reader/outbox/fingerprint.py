@@ -13,8 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
 from outhaul.cdc_reader.capture.column_types import Oid
-from outhaul.cdc_reader.outbox.table_shape import quoted
-from outhaul.sink.sql import identifier
+from outhaul.sink.quoting import clickhouse_identifier, postgres_identifier
 
 if TYPE_CHECKING:
     from outhaul.cdc_reader.capture.message import Column
@@ -51,7 +50,7 @@ def postgres_row(columns: list[Column], encoding: str) -> str:
     target = "SQL_ASCII" if encoding == "SQL_ASCII" else "UTF8"
 
     def as_text(column: Column) -> str:
-        name = quoted(column.name)
+        name = postgres_identifier(column.name)
         text = _POSTGRES.get(column.type_oid, _cast)(name)
         value = text if column.type_oid in _BYTES else f"convert_to({text}, '{target}')"
         return f"coalesce(convert_to(octet_length({value})::text || ':', 'UTF8') || {value}, '-'::bytea)"
@@ -63,7 +62,7 @@ def clickhouse_row(columns: list[Column]) -> str:
     """Return the SQL for the number of a row's contents in ClickHouse."""
 
     def as_text(column: Column) -> str:
-        name = identifier(column.name)
+        name = clickhouse_identifier(column.name)
         value = _CLICKHOUSE.get(column.type_oid, _to_string)(f"assumeNotNull({name})")
         return f"if(isNull({name}), '-', concat(toString(length({value})), ':', {value}))"
 

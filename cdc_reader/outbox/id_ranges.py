@@ -14,7 +14,8 @@ import numpy as np
 
 from outhaul.cdc_reader.capture import arrow
 from outhaul.cdc_reader.outbox import fingerprint
-from outhaul.sink.sql import identifier, query
+from outhaul.sink.quoting import clickhouse_identifier
+from outhaul.sink.sql import query
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -149,7 +150,7 @@ class StoredSide:
         self._clickhouse = clickhouse
         self._outbox = outbox
         self._stored_condition = shape.stored_condition
-        self._table = identifier(table)
+        self._table = table
         self._scope = scope
         columns = clickhouse.rows(
             "SELECT name, type FROM system.columns WHERE database = currentDatabase() AND table = {table:String}",
@@ -188,7 +189,8 @@ class StoredSide:
         Raises:
             PipelineError: ClickHouse refuses or does not answer.
         """
-        text = f"SELECT max(id) FROM {self._table} WHERE cdc_source = {{source:String}} {self._of_shard()}"
+        table = clickhouse_identifier(self._table)
+        text = f"SELECT max(id) FROM {table} WHERE cdc_source = {{source:String}} {self._of_shard()}"
         return int(self._clickhouse.rows(text, parameters={"source": self._outbox.settings.source})[0][0] or 0)
 
     def letters(self) -> Ints:
@@ -197,7 +199,7 @@ class StoredSide:
         Raises:
             PipelineError: ClickHouse refuses or does not answer.
         """
-        text = query("letter_ids", table=identifier(self._outbox.dead_letters_table))
+        text = query("letter_ids", dead_letters=self._outbox.dead_letters_table)
         rows = self._clickhouse.rows(text, parameters={"source": self._outbox.settings.source})
         return np.array([row[0] for row in rows], np.int64)
 

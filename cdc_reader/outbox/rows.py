@@ -21,8 +21,9 @@ from outhaul.cdc_reader.capture.frame import Run
 from outhaul.cdc_reader.capture.message import Column
 from outhaul.cdc_reader.capture.stored_positions import NOTHING_STORED
 from outhaul.cdc_reader.outbox.copy_cells import is_trailer, strip_header, walk
-from outhaul.cdc_reader.outbox.table_shape import is_binary, quoted
+from outhaul.cdc_reader.outbox.table_shape import is_binary
 from outhaul.sink.errors import FatalError
+from outhaul.sink.quoting import postgres_identifier
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,7 +84,7 @@ def batches(
 
 def _statement(shape: Shape, wanted: Wanted) -> str:
     """Return the COPY statement. COPY binds no parameters; the ids are integers."""
-    columns = [quoted(column.name) + ("" if is_binary(column) else "::text") for column in shape.columns]
+    columns = [postgres_identifier(column.name) + ("" if is_binary(column) else "::text") for column in shape.columns]
     if wanted.whole:
         which = f"id BETWEEN {wanted.ids[0]} AND {wanted.ids[-1]}"
     else:

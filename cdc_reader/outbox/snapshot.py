@@ -24,6 +24,7 @@ from outhaul.cdc_reader.postgres.connect import connect_stream
 from outhaul.cdc_reader.postgres.slot_view import confirmed_lsn
 from outhaul.sink.errors import Exit, FatalError, TransientError
 from outhaul.sink.position import Lsn
+from outhaul.sink.quoting import postgres_literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -63,8 +64,7 @@ class Line:
         """
         with query.connect(self.dsn) as conn:
             conn.execute(_BEGIN)
-            # This statement binds no parameters; the name is from Postgres.
-            conn.execute(f"SET TRANSACTION SNAPSHOT '{self.snapshot}'")
+            conn.execute(f"SET TRANSACTION SNAPSHOT {postgres_literal(self.snapshot)}")
             yield conn
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, LiteralString, cast
 from outhaul.cdc_reader.capture.column_types import IGNORED, Oid
 from outhaul.cdc_reader.capture.message import Column
 from outhaul.sink.errors import Exit, FatalError
+from outhaul.sink.quoting import postgres_table
 
 if TYPE_CHECKING:
     from outhaul.cdc_reader.postgres.query import Connection
@@ -54,12 +55,7 @@ class Shape:
     @property
     def quoted_table(self) -> str:
         """Return the table's name for a statement."""
-        return ".".join(quoted(part) for part in self.table.split("."))
-
-
-def quoted(name: str) -> str:
-    """Quote a Postgres identifier."""
-    return '"' + name.replace('"', '""') + '"'
+        return postgres_table(self.table)
 
 
 def is_binary(column: Column) -> bool:

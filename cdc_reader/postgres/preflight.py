@@ -17,6 +17,7 @@ from outhaul.cdc_reader.postgres.query import connect
 from outhaul.cdc_reader.postgres.slot_view import slot_facts
 from outhaul.sink import schema
 from outhaul.sink.errors import Exit, FatalError, TransientError
+from outhaul.sink.quoting import postgres_identifier
 from outhaul.sink.redis_keys import payload_key
 
 if TYPE_CHECKING:
@@ -187,7 +188,7 @@ def check_role(name: str, *, may_replicate: bool) -> None:
     if not may_replicate:
         raise FatalError(
             f"role {name!r} has no REPLICATION attribute",
-            todo=f'ALTER ROLE "{name}" REPLICATION',
+            todo=f"ALTER ROLE {postgres_identifier(name)} REPLICATION",
             exit_code=Exit.ROLE,
         )
 
@@ -198,29 +199,30 @@ def check_publication(stream: Stream, publication: dict[str, Any] | None) -> Non
     Raises:
         FatalError: the publication does not exist, or does not publish exactly the inserts of each outbox.
     """
-    name = stream.publication
+    name, quoted = stream.publication, postgres_identifier(stream.publication)
     tables = ", ".join(outbox.table for outbox in stream.settings.outboxes())
     if publication is None:
         problem, todo = f"publication {name!r} does not exist", "Create it with `outhaul setup`"
     elif not publication["via_root"]:
         # Checked first: such a publication has the table, but lists only its partitions.
         problem = f"publication {name!r} would publish the partitions of {tables}, not the table"
-        todo = f"ALTER PUBLICATION {name} SET (publish_via_partition_root = true)"
+        todo = f"ALTER PUBLICATION {quoted} SET (publish_via_partition_root = true)"
     elif publication["lacking"]:
         lacking = ", ".join(publication["lacking"])
-        problem, todo = f"publication {name!r} does not have {lacking}", f"ALTER PUBLICATION {name} ADD TABLE {lacking}"
+        problem = f"publication {name!r} does not have {lacking}"
+        todo = f"ALTER PUBLICATION {quoted} ADD TABLE {lacking}"
     elif stream.row_condition and not all(_is_filter(stream, found) for found in publication["filters"]):
         problem = f"publication {name!r} has another row filter than its shard: {', '.join(publication['filters'])}"
-        todo = f"Create it again: DROP PUBLICATION {name}; then `outhaul setup`"
+        todo = f"Create it again: DROP PUBLICATION {quoted}; then `outhaul setup`"
     elif not publication["pubinsert"]:
         problem, todo = (
             f"publication {name!r} publishes no inserts",
-            f"ALTER PUBLICATION {name} SET (publish = 'insert')",
+            f"ALTER PUBLICATION {quoted} SET (publish = 'insert')",
         )
     elif publication["others"]:
         problem = f"publication {name!r} has tables that outhaul does not capture: {', '.join(publication['others'])}"
         others = ", ".join(publication["others"])
-        todo = f"ALTER PUBLICATION {name} DROP TABLE {others}, or use a separate publication for outhaul"
+        todo = f"ALTER PUBLICATION {quoted} DROP TABLE {others}, or use a separate publication for outhaul"
     else:
         return
     raise FatalError(problem, todo=todo, exit_code=Exit.PUBLICATION_MISSING)

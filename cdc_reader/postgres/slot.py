@@ -21,6 +21,7 @@ from outhaul.cdc_reader.postgres.login import connect_replication
 from outhaul.cdc_reader.postgres.receive_buffer import Window
 from outhaul.cdc_reader.postgres.timelines import parse
 from outhaul.sink.position import History, Lsn
+from outhaul.sink.quoting import postgres_identifier, postgres_literal
 
 if TYPE_CHECKING:
     from array import array
@@ -75,8 +76,8 @@ class Link:
         Raises:
             PipelineError: the server refuses or does not answer.
         """
-        # The protocol binds no parameters; the settings allow only plain names.
-        result = self._execute(f"SELECT active_pid FROM pg_replication_slots WHERE slot_name = '{self._slot}'")  # noqa: S608
+        name = postgres_literal(self._slot)
+        result = self._execute(f"SELECT active_pid FROM pg_replication_slots WHERE slot_name = {name}")  # noqa: S608
         pid = result.get_value(0, 0) if result.ntuples else None
         return int(pid) if pid else None
 
@@ -109,9 +110,12 @@ class Link:
             PipelineError: the server refuses or does not answer.
         """
         self._grow_buffer()
-        options = f"proto_version '1', publication_names '{self._publication}', messages 'true'"
+        # A list of identifiers in a literal.
+        names = postgres_literal(postgres_identifier(self._publication))
+        options = f"proto_version '1', publication_names {names}, messages 'true'"
         options += ", binary 'true'" if binary else ""
-        self._execute(f"START_REPLICATION SLOT {self._slot} LOGICAL 0/0 ({options})", expect=pq.ExecStatus.COPY_BOTH)
+        slot = postgres_identifier(self._slot)
+        self._execute(f"START_REPLICATION SLOT {slot} LOGICAL 0/0 ({options})", expect=pq.ExecStatus.COPY_BOTH)
         self._pgconn.nonblocking = 1
 
     def read(self, data: bytearray, lengths: array[int], max_bytes: int, max_frames: int) -> None:

@@ -38,7 +38,7 @@ def newest_request(clickhouse: ClickHouse, settings: Settings) -> PauseRequest:
     Raises:
         PipelineError: ClickHouse refuses or does not answer.
     """
-    rows = clickhouse.rows(query("latest_pause", table=settings.control_table), parameters={"source": settings.source})
+    rows = clickhouse.rows(query("latest_pause", pauses=settings.pauses_table), parameters={"source": settings.source})
     if not rows:
         return PauseRequest()
     is_paused, since, by, reason, until, left_s = rows[0]
@@ -56,7 +56,7 @@ def record_request(
         PipelineError: ClickHouse refuses or does not answer.
     """
     clickhouse.command(
-        query("record_pause", table=settings.control_table),
+        query("record_pause", pauses=settings.pauses_table),
         parameters={"source": settings.source, "is_paused": is_paused, "for_s": for_s, "by": by, "reason": reason},
         settings={"async_insert": 0},
     )

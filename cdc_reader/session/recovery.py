@@ -103,7 +103,12 @@ def ask_stored_positions(clickhouse: ClickHouse, stream: Stream, outbox: Outbox,
     Raises:
         PipelineError: ClickHouse does not answer.
     """
-    held = query("stored_runs", table=outbox.clickhouse_table, of_shard=_of_shard(stream))
+    held = query(
+        "stored_runs",
+        table=outbox.clickhouse_table,
+        dead_letters=outbox.dead_letters_table,
+        of_shard=_of_shard(stream),
+    )
     table = clickhouse.arrow(held, parameters={"source": stream.settings.source, "from_lsn": int(confirmed)})
     columns = (arrow.values(table.column(name), np.uint64) for name in ("cdc_lsn", "first", "last"))
     return StoredPositions(*columns)

@@ -30,6 +30,7 @@ from outhaul.sink.errors import Exit, FatalError, PipelineError
 from outhaul.sink.failpoint import reach
 from outhaul.sink.fence import newest_epoch, raise_epoch, wait_for_older_inserts
 from outhaul.sink.position import NO_LSN, Lsn
+from outhaul.sink.quoting import clickhouse_identifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -194,7 +195,7 @@ def identify(stream: Stream) -> History:
 def _last_stored_lsn(settings: Settings, clickhouse: ClickHouse) -> Lsn:
     rows = [
         clickhouse.rows(
-            f"SELECT max(cdc_lsn) FROM {outbox.clickhouse_table} "  # noqa: S608 - a checked name
+            f"SELECT max(cdc_lsn) FROM {clickhouse_identifier(outbox.clickhouse_table)} "  # noqa: S608 - a quoted name
             "WHERE cdc_source = {source:String} AND cdc_lsn % 8 != 7",
             parameters={"source": settings.source},
         )[0]

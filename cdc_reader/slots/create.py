@@ -28,6 +28,7 @@ from outhaul.cdc_reader.postgres.login import connect_replication
 from outhaul.cdc_reader.postgres.preflight import is_standby
 from outhaul.sink.errors import TransientError
 from outhaul.sink.position import Lsn
+from outhaul.sink.quoting import postgres_identifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -150,7 +151,7 @@ def _command(slot: str, version: int, *, of_standby: bool) -> bytes:
         # A slot of a standby cannot be synchronised to another server.
         fails_over = version >= _FIRST_WITH_FAILOVER and not of_standby
         options = f"(SNAPSHOT 'export'{', FAILOVER' if fails_over else ''})"
-    return f"CREATE_REPLICATION_SLOT {slot} LOGICAL pgoutput {options}".encode()
+    return f"CREATE_REPLICATION_SLOT {postgres_identifier(slot)} LOGICAL pgoutput {options}".encode()
 
 
 def _execute(

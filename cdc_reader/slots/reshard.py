@@ -19,12 +19,12 @@ import structlog
 
 from outhaul.cdc_reader.outbox.heal import heal_all
 from outhaul.cdc_reader.outbox.heal_due import due, note_done, note_due
-from outhaul.cdc_reader.outbox.table_shape import quoted
 from outhaul.cdc_reader.postgres.connect import connect_primary
 from outhaul.cdc_reader.postgres.slot_view import slot_facts
 from outhaul.cdc_reader.slots.change import drop, recreate, take_over
 from outhaul.cdc_reader.slots.change_lock import hold
 from outhaul.sink.position import NO_LSN
+from outhaul.sink.quoting import postgres_identifier
 from outhaul.sink.settings import Stream
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def end(settings: Settings, clickhouse: ClickHouse, former: list[Stream]) -> Non
 
 def _drop_publication(stream: Stream) -> None:
     with connect_primary(stream.settings) as conn:
-        conn.execute(f"DROP PUBLICATION IF EXISTS {quoted(stream.publication)}")
+        conn.execute(f"DROP PUBLICATION IF EXISTS {postgres_identifier(stream.publication)}")
 
 
 def begin(

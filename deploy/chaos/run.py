@@ -24,6 +24,7 @@ from outhaul.deploy.local.fault_proxy import Proxy
 from outhaul.deploy.local.stack import Stack
 from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.errors import FatalError, PipelineError
+from outhaul.sink.quoting import clickhouse_identifier
 from outhaul.sink.redis.payloads import Payloads
 from outhaul.sink.redis_keys import reader_key
 from outhaul.sink.settings import Settings, load
@@ -130,12 +131,13 @@ def _via_proxy(url: str, proxies: dict[str, Proxy]) -> str:
 
 def _prepare(settings: Settings, clickhouse: ClickHouse, *, plain: bool) -> None:
     apply_clickhouse(clickhouse, settings, lambda _: None)
+    table = clickhouse_identifier(settings.clickhouse_table)
     if plain:
-        (ddl,) = clickhouse.rows(f"SHOW CREATE TABLE {settings.clickhouse_table}")[0]
-        clickhouse.command(f"DROP TABLE {settings.clickhouse_table} SYNC")
+        (ddl,) = clickhouse.rows(f"SHOW CREATE TABLE {table}")[0]
+        clickhouse.command(f"DROP TABLE {table} SYNC")
         clickhouse.command(ddl.replace("ReplacingMergeTree", "MergeTree"))
     apply_postgres(settings, lambda _: None)
-    clickhouse.command(f"SYSTEM STOP MERGES {settings.clickhouse_table}")
+    clickhouse.command(f"SYSTEM STOP MERGES {table}")
     with psycopg.connect(settings.postgres_dsn.get_secret_value(), autocommit=True) as conn:
         # A frozen reader, or one whose link is held, keeps the slot active until this timeout ends its session.
         conn.execute("ALTER SYSTEM SET wal_sender_timeout = '8s'")

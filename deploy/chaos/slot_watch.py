@@ -17,6 +17,7 @@ import psycopg
 
 from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.errors import PipelineError
+from outhaul.sink.quoting import clickhouse_identifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,9 +71,9 @@ class Watch:
 
         Call this when every event is stored.
         """
-        count = 0
+        count, table = 0, clickhouse_identifier(self._settings.clickhouse_table)
         for lsn, seen in self._passed.items():
-            query = f"SELECT count() FROM {self._settings.clickhouse_table} WHERE cdc_lsn < {lsn}"  # noqa: S608
+            query = f"SELECT count() FROM {table} WHERE cdc_lsn < {lsn}"  # noqa: S608
             count += clickhouse.rows(query)[0][0] != seen
         return count
 
@@ -88,7 +89,7 @@ class Watch:
         if row is None:
             return
         lsn = int(row[0])
-        table = self._settings.clickhouse_table
+        table = clickhouse_identifier(self._settings.clickhouse_table)
         before, stored = self._clickhouse.rows(f"SELECT countIf(cdc_lsn < {lsn}), count() FROM {table}")[0]  # noqa: S608
         # The slot may stay at one position for many samples. The smallest number is the earliest one.
         self._passed[lsn] = min(before, self._passed.get(lsn, before))

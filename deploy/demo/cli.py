@@ -30,6 +30,7 @@ from outhaul.deploy.local.stack import Stack
 from outhaul.sink.app import make_app
 from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.errors import Exit, FatalError
+from outhaul.sink.quoting import clickhouse_identifier
 from outhaul.sink.redis.payloads import Payloads
 from outhaul.sink.redis_keys import reader_key
 from outhaul.sink.settings import Settings, load
@@ -68,7 +69,7 @@ def demo(
         console.print(f"PostgreSQL, Valkey and the ClickHouse engine run on this machine, data in {data_dir}")
         apply_clickhouse(clickhouse, settings, _quiet)
         apply_postgres(settings, _quiet)
-        clickhouse.command(f"SYSTEM STOP MERGES {settings.clickhouse_table}")
+        clickhouse.command(f"SYSTEM STOP MERGES {clickhouse_identifier(settings.clickhouse_table)}")
         metrics = {name: Ports(data_dir).choose(f"{name}-metrics", None)[0] for name in _PROCESSES}
         for name, port in metrics.items():
             console.print(f"{name}: metrics on http://127.0.0.1:{port}/metrics", highlight=False)

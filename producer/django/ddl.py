@@ -5,6 +5,7 @@ Edge: reads files of this package. `outhaul setup` applies the same files.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from string import Template
 
@@ -34,6 +35,15 @@ def _file(name: str) -> str:
 
 
 def _filled(text: str) -> str:
-    schema, _, name = target().table.rpartition(".")
-    schema = schema or "public"
-    return Template(text).substitute(schema=schema, table=f"{schema}.{name}", publication=publication(), row_filter="")
+    found = target()
+    if "." not in found.table:
+        found = replace(found, table=f"public.{found.table}")
+    name = publication()
+    return Template(text).substitute(
+        schema=found.quoted.partition(".")[0],
+        table=found.quoted,
+        table_literal=f"'{found.quoted}'",
+        publication=f'"{name}"',
+        publication_literal=f"'{name}'",
+        row_filter="",
+    )

@@ -15,7 +15,7 @@ from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING
 
 from outhaul.sink.errors import PoisonError
-from outhaul.sink.sql import literal
+from outhaul.sink.quoting import clickhouse_literal
 from outhaul.sink.timestamps import bare
 
 if TYPE_CHECKING:
@@ -46,7 +46,9 @@ def check(clickhouse: ClickHouse, texts: Mapping[str, str], types: Mapping[str, 
     for name in checked:
         if not _is_unicode(texts[name]):
             raise _changed(name, texts[name], types[name], "an error")
-    casts = ", ".join(f"toString(CAST({literal(texts[name])}, {literal(types[name])}))" for name in checked)
+    casts = ", ".join(
+        f"toString(CAST({clickhouse_literal(texts[name])}, {clickhouse_literal(types[name])}))" for name in checked
+    )
     for name, stored in zip(checked, clickhouse.rows(f"SELECT {casts}")[0], strict=True):
         if stored is None or (_NUMBER.match(bare(types[name])) and not _is_same(texts[name], stored)):
             raise _changed(name, texts[name], types[name], "NULL" if stored is None else stored)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from outhaul.sink.letters.restore import Letter
 from outhaul.sink.position import Lsn, Position
-from outhaul.sink.sql import identifier, literal, query
+from outhaul.sink.quoting import clickhouse_identifier, clickhouse_literal
+from outhaul.sink.sql import query
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -47,7 +48,7 @@ class Filter:
             "1" if self.discarded else "discarded_at IS NULL",
             f"{ingested} >= {self.since_us:d}" if self.since_us is not None else "",
             f"{ingested} < {self.until_us:d}" if self.until_us is not None else "",
-            f"position(reason, {literal(self.reason)}) > 0" if self.reason else "",
+            f"position(reason, {clickhouse_literal(self.reason)}) > 0" if self.reason else "",
         ]
         return " AND ".join(part for part in parts if part)
 
@@ -67,9 +68,9 @@ def summary(clickhouse: ClickHouse, outbox: Outbox, wanted: Filter, *, reasons: 
     Raises:
         PipelineError: ClickHouse refuses or does not answer.
     """
-    table, source, where = outbox.clickhouse_table, {"source": outbox.settings.source}, wanted.where()
-    total = clickhouse.rows(query("letters_total", table=table, where=where), parameters=source)[0]
-    grouped = query("letters_by_reason", table=table, where=where, limit=reasons)
+    table, source, where = outbox.dead_letters_table, {"source": outbox.settings.source}, wanted.where()
+    total = clickhouse.rows(query("letters_total", dead_letters=table, where=where), parameters=source)[0]
+    grouped = query("letters_by_reason", dead_letters=table, where=where, limit=reasons)
     groups = tuple((str(reason), int(count)) for reason, count in clickhouse.rows(grouped, parameters=source))
     return Summary(int(total[0]), int(total[1]), groups)
 
@@ -105,7 +106,12 @@ def positions(clickhouse: ClickHouse, outbox: Outbox, wanted: Filter) -> list[Po
         PipelineError: ClickHouse refuses or does not answer.
     """
     text = query(
-        "letters", table=outbox.clickhouse_table, row="''", where=wanted.where(), order=_IN_ORDER, limit=1 << 31
+        "letters",
+        dead_letters=outbox.dead_letters_table,
+        row="''",
+        where=wanted.where(),
+        order=_IN_ORDER,
+        limit=1 << 31,
     )
     rows = clickhouse.rows(text, parameters={"source": outbox.settings.source})
     return [Position(Lsn(row[0]), int(row[1])) for row in rows]
@@ -155,7 +161,7 @@ def set_reason(clickhouse: ClickHouse, outbox: Outbox, wanted: Collection[Positi
         PipelineError: ClickHouse refuses or does not answer.
     """
     for some in chunks(wanted):
-        text = f"{_alter(outbox)} UPDATE reason = {literal(reason)} WHERE {_at(outbox, some)}"
+        text = f"{_alter(outbox)} UPDATE reason = {clickhouse_literal(reason)} WHERE {_at(outbox, some)}"
         clickhouse.command(text, settings=_WAIT)
 
 
@@ -168,8 +174,8 @@ def discard(clickhouse: ClickHouse, outbox: Outbox, wanted: Collection[Position]
     for some in chunks(wanted):
         text = query(
             "discard_letters",
-            table=outbox.clickhouse_table,
-            source=literal(outbox.settings.source),
+            dead_letters=outbox.dead_letters_table,
+            source=clickhouse_literal(outbox.settings.source),
             positions=_tuples(some),
         )
         clickhouse.command(text, settings=_WAIT)
@@ -183,7 +189,7 @@ def chunks(wanted: Collection[Position], size: int = _AT_ONCE) -> Iterator[Seque
 
 
 def _letters(clickhouse: ClickHouse, outbox: Outbox, where: str, order: str, limit: int) -> list[Letter]:
-    text = query("letters", table=outbox.clickhouse_table, row="row", where=where, order=order, limit=limit)
+    text = query("letters", dead_letters=outbox.dead_letters_table, row="row", where=where, order=order, limit=limit)
     rows = clickhouse.rows(text, parameters={"source": outbox.settings.source})
     return [
         Letter(Position(Lsn(lsn), int(ordinal)), row, reason, int(committed), int(ingested), bool(discarded))
@@ -192,11 +198,11 @@ def _letters(clickhouse: ClickHouse, outbox: Outbox, where: str, order: str, lim
 
 
 def _alter(outbox: Outbox) -> str:
-    return f"ALTER TABLE {identifier(outbox.dead_letters_table)}"
+    return f"ALTER TABLE {clickhouse_identifier(outbox.dead_letters_table)}"
 
 
 def _at(outbox: Outbox, some: Collection[Position]) -> str:
-    return f"cdc_source = {literal(outbox.settings.source)} AND (cdc_lsn, cdc_ordinal) IN ({_tuples(some)})"
+    return f"cdc_source = {clickhouse_literal(outbox.settings.source)} AND (cdc_lsn, cdc_ordinal) IN ({_tuples(some)})"
 
 
 def _tuples(some: Collection[Position]) -> str:

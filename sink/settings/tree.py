@@ -9,7 +9,6 @@ Source: https://docs.pydantic.dev/latest/concepts/pydantic_settings/
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -23,11 +22,11 @@ from pydantic_settings import (
 )
 
 from outhaul.sink import lanes, quantities, redis_url
+from outhaul.sink.quoting import postgres_table
 from outhaul.sink.settings.kinds import ESSENTIAL, USEFUL, Age, Bytes, Name, PostgresTable, Seconds, derived
 from outhaul.sink.settings.secret_files import SecretFiles
 from outhaul.sink.settings.variables import PREFIX, config_path
 
-_FOLDED = re.compile(r"[a-z_][a-z0-9_]*")
 _LONGEST_NAME, _SUFFIX = 63, "_63of64"
 
 _MIN_KEY_LENGTH = 32
@@ -277,14 +276,14 @@ class Settings(BaseSettings):
         return self.stream_dsn.get_secret_value() or self.postgres_dsn.get_secret_value()
 
     @property
-    def control_table(self) -> str:
-        """ClickHouse table beside which the pipeline's epochs and pauses are kept, whatever else it captures."""
-        return self.clickhouse_table
+    def epochs_table(self) -> str:
+        """ClickHouse table that holds the fence, one for all outboxes of the pipeline."""
+        return f"{self.clickhouse_table}_epochs"
 
     @property
-    def epochs_table(self) -> str:
-        """ClickHouse table that holds the fence."""
-        return f"{self.control_table}_epochs"
+    def pauses_table(self) -> str:
+        """ClickHouse table that holds the pauses and resumes, one for all outboxes of the pipeline."""
+        return f"{self.clickhouse_table}_pauses"
 
     @property
     def queue(self) -> str:
@@ -315,9 +314,8 @@ class Outbox:
 
     @property
     def sql_table(self) -> str:
-        """The table's name for a statement: in quotes where Postgres would fold it to another."""
-        parts = self.table.split(".")
-        return ".".join(part if _FOLDED.fullmatch(part) else f'"{part}"' for part in parts)
+        """The table's name for a statement."""
+        return postgres_table(self.table)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,5 @@
 -- Events that ClickHouse refused: each whole, as Postgres would print it, with its position and the reason.
-CREATE TABLE IF NOT EXISTS ${table}_dead_letters${on_cluster} (
+CREATE TABLE IF NOT EXISTS ${dead_letters}${on_cluster} (
     row              String CODEC(ZSTD(1)),
     reason           String,
     cdc_source       LowCardinality(String),

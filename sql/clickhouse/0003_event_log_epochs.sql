@@ -1,7 +1,7 @@
 -- One row each time a reader takes over a source. Only the owner in the newest row may insert (the fence). The system
 -- identifier and timeline identify the history to which the positions in ${table} belong. Small: one row per
 -- (re)start.
-CREATE TABLE IF NOT EXISTS ${table}_epochs${on_cluster} (
+CREATE TABLE IF NOT EXISTS ${epochs}${on_cluster} (
     source            LowCardinality(String),
     epoch             UInt64,
     owner             String,

@@ -1,6 +1,6 @@
 -- One row for each `outhaul pause` and `outhaul resume` of a source; the row with the highest number is valid. `until`
 -- is NULL for a pause that only `outhaul resume` ends.
-CREATE TABLE IF NOT EXISTS ${table}_pauses${on_cluster} (
+CREATE TABLE IF NOT EXISTS ${pauses}${on_cluster} (
     source    LowCardinality(String),
     number    UInt64,
     is_paused Bool,

@@ -5,13 +5,13 @@
 -- Postgres 17 and later: the slot survives a failover to a synchronised standby.
 DO $$do$$
 BEGIN
-    IF EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = '${slot}') THEN
+    IF EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = ${slot_literal}) THEN
         RETURN;
     END IF;
     IF current_setting('server_version_num')::int >= 170000 AND NOT pg_is_in_recovery() THEN
-        PERFORM pg_create_logical_replication_slot('${slot}', 'pgoutput', temporary => false, twophase => false, failover => true);
+        PERFORM pg_create_logical_replication_slot(${slot_literal}, 'pgoutput', temporary => false, twophase => false, failover => true);
     ELSE
-        PERFORM pg_create_logical_replication_slot('${slot}', 'pgoutput');
+        PERFORM pg_create_logical_replication_slot(${slot_literal}, 'pgoutput');
     END IF;
 END
 $$do$$;

@@ -6,8 +6,8 @@
 -- `outhaul prune` needs more rights than the reader:  GRANT SELECT, DELETE, UPDATE (event_type) ON ${table} TO your_pruner;
 DO $$do$$
 DECLARE
-    sequence text := pg_get_serial_sequence('${table}', 'id');
-    schema oid := (SELECT relnamespace FROM pg_class WHERE oid = '${table}'::regclass);
+    sequence text := pg_get_serial_sequence(${table_literal}, 'id');
+    schema oid := (SELECT relnamespace FROM pg_class WHERE oid = ${table_literal}::regclass);
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'outhaul_app') THEN
         CREATE ROLE outhaul_app NOLOGIN;
@@ -21,10 +21,10 @@ BEGIN
     GRANT INSERT ON ${table} TO outhaul_app;
     GRANT SELECT ON ${table} TO outhaul_reader;
     -- ON CONFLICT (event_key) reads this column, and no other.
-    IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = '${table}'::regclass AND attname = 'event_key' AND NOT attisdropped) THEN
+    IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = ${table_literal}::regclass AND attname = 'event_key' AND NOT attisdropped) THEN
         GRANT SELECT (event_key) ON ${table} TO outhaul_app;
     END IF;
-    IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = '${table}'::regclass AND attname = 'event_date_time' AND NOT attisdropped) THEN
+    IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = ${table_literal}::regclass AND attname = 'event_date_time' AND NOT attisdropped) THEN
         GRANT SELECT (id, event_date_time) ON ${table} TO outhaul_auditor;
     END IF;
     IF sequence IS NOT NULL THEN

@@ -6,7 +6,11 @@
 -- Functions of these names that write to another table are not changed: two pipelines may share a schema.
 DO $$do$$
 DECLARE
-    ours constant text := 'outhaul: events go to ${table}';
+    -- As Postgres quotes the names, whoever applies this file.
+    ours constant text := 'outhaul: events go to ' || (
+        SELECT format('%I.%I', nspname, relname) FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+        WHERE pg_class.oid = ${table_literal}::regclass
+    );
     theirs text := (
         SELECT obj_description(oid, 'pg_proc') FROM pg_proc
         WHERE proname = 'outhaul_emit' AND pronamespace = '${schema}'::regnamespace

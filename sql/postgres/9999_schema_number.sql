@@ -3,7 +3,7 @@
 DO $$do$$
 BEGIN
     IF coalesce(
-        (SELECT obj_description(oid, 'pg_publication') FROM pg_publication WHERE pubname = '${publication}'), 'outhaul schema 0'
+        (SELECT obj_description(oid, 'pg_publication') FROM pg_publication WHERE pubname = ${publication_literal}), 'outhaul schema 0'
     ) ~ '^outhaul schema \d+$$' THEN
         COMMENT ON PUBLICATION ${publication} IS 'outhaul schema ${schema_number}';
     END IF;

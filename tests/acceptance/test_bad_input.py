@@ -43,7 +43,7 @@ def plain(world: World) -> str:
 def test_a_role_without_replication(world: World, plain: str) -> None:
     code, line = outhaul(world, "reader", OUTHAUL_POSTGRES_DSN=plain)
     assert code == Exit.ROLE
-    assert 'ALTER ROLE "plain" REPLICATION' in line
+    assert "ALTER ROLE plain REPLICATION" in line
 
 
 def test_a_role_that_has_too_many_connections(world: World, plain: str) -> None:

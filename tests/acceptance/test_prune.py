@@ -227,7 +227,7 @@ def test_a_role_without_delete_gets_the_grant_to_type_and_with_it_deletes(
     arguments = ["prune", "--older-than", "7d", "--yes"]
     code, out, err = outhaul(running, *arguments, OUTHAUL_POSTGRES_DSN=dsn)
     assert (code, out, err.count("\n")) == (Exit.ROLE, "", 1)
-    assert f'GRANT DELETE ON outbox TO "{name}"' in err
+    assert f"GRANT DELETE ON outbox TO {name}" in err
     assert pruned(running, "--dry-run", OUTHAUL_POSTGRES_DSN=dsn)[1]["removed"] == 10
     assert len(ids(running)) == 10
     running.conn.execute(f"GRANT DELETE ON outbox TO {name}")

@@ -111,6 +111,6 @@ def test_a_reader_without_replication_or_schema_is_refused_by_name(own: World) -
     try:
         seen = found(own)
         assert {seen[name].state for name in ("REPLICATION", "replication connection")} == {State.FAIL}
-        assert f'ALTER ROLE "{roles.READER}" REPLICATION' in seen["REPLICATION"].fix
+        assert f"ALTER ROLE {roles.READER} REPLICATION" in seen["REPLICATION"].fix
     finally:
         own.conn.execute(f"ALTER ROLE {roles.READER} REPLICATION")

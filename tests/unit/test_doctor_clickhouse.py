@@ -76,7 +76,7 @@ def test_more_tokens_are_remembered_than_batches_are_in_flight(engine: str, sett
     assert found.state is state
     if state is State.FAIL:
         own = "replicated_" if engine.startswith("Replicated") else "non_replicated_"
-        assert found.fix == f"ALTER TABLE event_log MODIFY SETTING {own}deduplication_window = 10000"
+        assert found.fix == f"ALTER TABLE `event_log` MODIFY SETTING {own}deduplication_window = 10000"
 
 
 @pytest.mark.parametrize(
@@ -184,19 +184,19 @@ def test_a_user_with_all_rights_has_nothing_to_mend() -> None:
 def test_a_right_that_is_missing_comes_with_its_grant() -> None:
     assert judged(INSERT_event_log_epochs=False)["read and write"] == (
         State.FAIL,
-        "GRANT INSERT ON logs.event_log_epochs TO app;",
+        "GRANT INSERT ON `logs`.`event_log_epochs` TO `app`;",
     )
     assert judged(SELECT_event_log=False)["read and write"][0] is State.FAIL
     assert judged(SELECT_system_processes=False)["running inserts"] == (
         State.WARN,
-        "GRANT SELECT ON system.processes TO app;",
+        "GRANT SELECT ON `system`.`processes` TO `app`;",
     )
     assert judged(ALTER_ADD_COLUMN_event_log=False)["add columns"] == (
         State.WARN,
-        "GRANT ALTER ADD COLUMN ON logs.event_log TO app;",
+        "GRANT ALTER ADD COLUMN ON `logs`.`event_log` TO `app`;",
     )
 
 
 def test_a_server_that_does_not_show_its_grants_and_a_readonly_profile_are_named() -> None:
-    assert judged(INSERT_event_log=None)["read and write"] == (State.WARN, "SHOW GRANTS FOR app")
+    assert judged(INSERT_event_log=None)["read and write"] == (State.WARN, "SHOW GRANTS FOR `app`")
     assert judged(readonly=True)["read-only"][0] is State.FAIL

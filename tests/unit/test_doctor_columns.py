@@ -75,7 +75,7 @@ def test_columns_that_come_as_text_or_are_new_or_are_hidden_are_named() -> None:
 def test_a_column_that_may_be_null_needs_one_that_can_be() -> None:
     refused = found(OUTBOX, stored_as("metadata_version", "Int64"))["column metadata_version"]
     assert refused.state is State.WARN
-    assert refused.fix == "ALTER TABLE event_log MODIFY COLUMN `metadata_version` Nullable(Int64)"
+    assert refused.fix == "ALTER TABLE `event_log` MODIFY COLUMN `metadata_version` Nullable(Int64)"
     outbox = with_column("metadata_version", Oid.INT8, "bigint", nullable=False)
     assert "column metadata_version" not in found(outbox, stored_as("metadata_version", "Int64"))
 
@@ -83,7 +83,7 @@ def test_a_column_that_may_be_null_needs_one_that_can_be() -> None:
 def test_a_column_of_a_key_is_not_altered_but_created_again() -> None:
     narrow = found(OUTBOX, stored_as("id", "Int32"))["column id"]
     assert narrow.state is State.FAIL
-    assert narrow.fix.startswith("RENAME TABLE event_log TO event_log_old")
+    assert narrow.fix.startswith("RENAME TABLE `event_log` TO `event_log_old`")
 
 
 def test_a_computed_column_takes_nothing() -> None:
@@ -94,7 +94,7 @@ def test_a_computed_column_takes_nothing() -> None:
 def test_a_table_without_a_position_takes_no_rows(name: str) -> None:
     missing = found(OUTBOX, [one for one in STORED if one.name != name])[f"column {name}"]
     assert missing.state is State.FAIL
-    assert f"ADD COLUMN {name}" in missing.fix
+    assert f"ADD COLUMN `{name}`" in missing.fix
     if name != "cdc_source":
         assert found(OUTBOX, stored_as(name, "UInt32"))[f"column {name}"].state is State.FAIL
 

@@ -27,7 +27,7 @@ TABLES = ("event_log", "letters")
 
 def test_the_statement_names_columns_fence_and_what_is_held() -> None:
     text = statement("event_log", "event_log_epochs", contents_of(encode(records([1]))), TABLES)
-    assert "INSERT INTO event_log (`odd \\`name'`, `event_date_time`, `cdc_committed_at`, cdc_source)" in text
+    assert "INSERT INTO `event_log` (`odd \\`name'`, `event_date_time`, `cdc_committed_at`, cdc_source)" in text
     assert "coalesce(event_date_time, cdc_committed_at)" in text
     assert "throwIf" in text
     assert text.count("NOT IN") == 2

@@ -25,7 +25,7 @@ def schema(kind: str) -> pa.Schema:
 def test_a_column_that_would_silently_change_values_stops_with_what_to_type(kind: str, stored: str) -> None:
     with pytest.raises(FatalError) as error:
         check_fit("event_log", schema(kind), {"n": stored})
-    assert f"ALTER TABLE event_log MODIFY COLUMN `n` {kind}" in error.value.todo
+    assert f"ALTER TABLE `event_log` MODIFY COLUMN `n` {kind}" in error.value.todo
 
 
 @pytest.mark.parametrize(

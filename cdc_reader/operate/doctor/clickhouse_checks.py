@@ -22,6 +22,7 @@ from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.clickhouse_errors import ACCESS_DENIED
 from outhaul.sink.errors import PipelineError, TransientError
 from outhaul.sink.fence import Epoch, newest_epoch
+from outhaul.sink.quoting import clickhouse_table
 from outhaul.sink.sql import query
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 _ANSWER_S = 5
 _SYNTAX_ERROR = 62
-_DEAD_LETTERS = "SELECT count() FROM {table} WHERE cdc_source = {{source:String}}"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 # The first and the last time that the reader sends to ClickHouse; others become dead letters.
@@ -108,7 +108,7 @@ def granted(clickhouse: ClickHouse, privilege: str, on: str) -> bool | None:
         PipelineError: ClickHouse does not answer.
     """
     try:
-        return bool(clickhouse.rows(f"CHECK GRANT {privilege} ON {on}")[0][0])
+        return bool(clickhouse.rows(f"CHECK GRANT {privilege} ON {clickhouse_table(on)}")[0][0])
     except PipelineError as error:
         if error.code == _SYNTAX_ERROR:
             return None
@@ -192,7 +192,11 @@ def _text(moment: datetime) -> str:
 
 
 def _dead_letters(clickhouse: ClickHouse, outbox: Outbox) -> int | None:
-    rows = _visible(clickhouse, _DEAD_LETTERS.format(table=outbox.dead_letters_table), source=outbox.settings.source)
+    rows = _visible(
+        clickhouse,
+        query("letters_total", dead_letters=outbox.dead_letters_table, where="true"),
+        source=outbox.settings.source,
+    )
     return None if rows is None else int(rows[0][0])
 
 

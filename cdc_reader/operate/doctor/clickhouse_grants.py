@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from outhaul.cdc_reader.operate.doctor.finding import Finding, fail, fine, warn
+from outhaul.sink.quoting import clickhouse_identifier, clickhouse_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,7 +41,7 @@ def wanted(names: Sequence[str], events: Sequence[str]) -> tuple[Right, ...]:
 def judge(rights: Rights) -> Iterator[Finding]:
     """Judge all privileges."""
     if rights.readonly:
-        todo = f"ALTER USER {rights.user} SETTINGS readonly = 0"
+        todo = f"ALTER USER {clickhouse_identifier(rights.user)} SETTINGS readonly = 0"
         yield fail("read-only", f"user {rights.user!r} can only read: its profile sets readonly", todo)
     own = [right for right in rights.held if right[0] in {"INSERT", "SELECT"} and right != _PROCESSES]
     yield _judge("read and write", own, rights, fail, "no batch can be stored without it")
@@ -55,14 +56,19 @@ def _judge(
     missing = [right for right in asked if rights.held[right] is False]
     if missing:
         named = ", ".join(f"{privilege} on {name}" for privilege, name in missing)
-        todo = " ".join(f"GRANT {right[0]} ON {_qualified(right[1], rights)} TO {rights.user};" for right in missing)
+        user = clickhouse_identifier(rights.user)
+        todo = " ".join(f"GRANT {right[0]} ON {_qualified(right[1], rights)} TO {user};" for right in missing)
         return otherwise(check, f"user {rights.user!r} lacks {named}: {why}", todo)
     if any(rights.held[right] is None for right in asked):
-        return warn(check, "not checked: this server is too old for CHECK GRANT", f"SHOW GRANTS FOR {rights.user}")
+        return warn(
+            check,
+            "not checked: this server is too old for CHECK GRANT",
+            f"SHOW GRANTS FOR {clickhouse_identifier(rights.user)}",
+        )
     privileges = " and ".join(dict.fromkeys(privilege for privilege, _ in asked))
     names = ", ".join(dict.fromkeys(name for _, name in asked))
     return fine(check, f"{privileges} on {names if len(asked) == 1 else 'all tables'}")
 
 
 def _qualified(name: str, rights: Rights) -> str:
-    return name if "." in name else f"{rights.database}.{name}"
+    return clickhouse_table(name if "." in name else f"{rights.database}.{name}")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from outhaul.cdc_reader.operate.doctor.finding import Finding, fail, fine, warn
+from outhaul.sink.quoting import clickhouse_identifier
 from outhaul.sink.schema import window_statement
 
 if TYPE_CHECKING:
@@ -73,7 +74,8 @@ def engines(events: Table, letters: Table, settings: Settings) -> Iterator[Findi
 
 def engine(table: Table, check: str = "engine") -> Finding:
     """Judge a table's engine, and whether its merges keep different events apart."""
-    todo = f"RENAME TABLE {table.name} TO {table.name}_old; then: outhaul setup, and copy the rows"
+    name, old = map(clickhouse_identifier, (table.name, f"{table.name}_old"))
+    todo = f"RENAME TABLE {name} TO {old}; then: outhaul setup, and copy the rows"
     base = re.sub("^(Replicated|Shared)", "", table.engine)
     if not base.endswith("MergeTree"):
         return fail(check, f"{table.engine} does not deduplicate batches, and may lose rows that it acknowledged", todo)

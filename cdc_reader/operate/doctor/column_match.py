@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from outhaul.cdc_reader.capture.column_types import IGNORED, Oid, column_type
 from outhaul.cdc_reader.capture.type_fit import Fit, fit_of
 from outhaul.cdc_reader.operate.doctor.finding import Finding, State, fail, fine, warn
-from outhaul.sink.sql import identifier
+from outhaul.sink.quoting import clickhouse_identifier
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -101,9 +101,10 @@ def _judge_one(column: OutboxColumn, target: StoredColumn | None, table: Table) 
 
 def _alter(table: Table, column: str, kind: str) -> str:
     """Return the statement that changes the type of a column; ClickHouse refuses that for columns of a key."""
+    name, old = map(clickhouse_identifier, (table.name, f"{table.name}_old"))
     if re.search(rf"\b{re.escape(column)}\b", f"{table.partition_key} {table.sorting_key}"):
-        return f"RENAME TABLE {table.name} TO {table.name}_old; then: outhaul setup, and copy the rows"
-    return f"ALTER TABLE {table.name} MODIFY COLUMN {identifier(column)} {kind}"
+        return f"RENAME TABLE {name} TO {old}; then: outhaul setup, and copy the rows"
+    return f"ALTER TABLE {name} MODIFY COLUMN {clickhouse_identifier(column)} {kind}"
 
 
 def _holds_null(kind: str) -> bool:
@@ -116,7 +117,7 @@ def _judge_own(by_name: Mapping[str, StoredColumn], table: Table) -> list[Findin
     for name, kind in _CDC.items():
         column = by_name.get(name)
         if column is None:
-            todo = f"ALTER TABLE {table.name} ADD COLUMN {name} {kind}"
+            todo = f"ALTER TABLE {clickhouse_identifier(table.name)} ADD COLUMN {clickhouse_identifier(name)} {kind}"
             findings.append(fail(f"column {name}", "is missing, so no row can be stored", todo))
         elif (verdict := fit_of(kind, column.type))[0] is not Fit.WHOLE:
             findings.append(fail(f"column {name}", verdict[1], _alter(table, name, kind)))

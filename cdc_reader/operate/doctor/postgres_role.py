@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from outhaul.cdc_reader.operate.doctor.finding import Finding, fail, fine, tried, warn
 from outhaul.cdc_reader.postgres.preflight import check_role
+from outhaul.sink.quoting import postgres_identifier
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,10 +74,11 @@ def select(role: Role, table: str) -> Finding:
     """Judge the privilege to read the outbox; the stream does not need it."""
     if role.may_select:
         return fine("SELECT", f"on {table}")
+    name = postgres_identifier(role.name)
     return warn(
         "SELECT",
         f"role {role.name!r} cannot read {table}: the reader streams, but backfill and verify fail",
-        f'GRANT outhaul_reader TO "{role.name}";  -- or: GRANT SELECT ON {table} TO "{role.name}";',
+        f"GRANT outhaul_reader TO {name};  -- or: GRANT SELECT ON {table} TO {name};",
     )
 
 
@@ -84,7 +86,10 @@ def sessions(role: Role) -> Finding:
     """Report whether a standby reader with this role could see that the active one is silent; not a requirement."""
     if role.sees_sessions:
         return fine("other sessions", "visible, so a standby reader can take over from a frozen one")
-    return fine("other sessions", f"not visible; for a standby reader: GRANT pg_read_all_stats TO {role.name}")
+    return fine(
+        "other sessions",
+        f"not visible; for a standby reader: GRANT pg_read_all_stats TO {postgres_identifier(role.name)}",
+    )
 
 
 def app(rights: AppRights, table: str) -> Finding:

@@ -14,6 +14,7 @@ from outhaul.cdc_reader.operate.doctor.finding import Finding, broken, fail, fin
 from outhaul.cdc_reader.postgres.errors import slot_missing, slot_unusable
 from outhaul.cdc_reader.postgres.preflight import check_publication
 from outhaul.sink.quantities import size_text
+from outhaul.sink.quoting import postgres_identifier, postgres_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,7 +54,11 @@ def outbox(table: OutboxFacts | None, name: str) -> Iterator[Finding]:
             "outbox", f"{name} is {_KINDS.get(table.kind, 'not a table')}", "Set OUTHAUL_TABLE to the table itself"
         )
     elif table.persistence != "p":
-        yield fail("outbox", f"{name} is unlogged: its inserts are not in the WAL", f"ALTER TABLE {name} SET LOGGED;")
+        yield fail(
+            "outbox",
+            f"{name} is unlogged: its inserts are not in the WAL",
+            f"ALTER TABLE {postgres_table(name)} SET LOGGED;",
+        )
     else:
         yield fine("outbox", f"{name} is a table" if table.kind == "r" else f"{name} is a partitioned table")
 
@@ -61,7 +66,7 @@ def outbox(table: OutboxFacts | None, name: str) -> Iterator[Finding]:
 def publication(stream: Stream, found: dict[str, Any] | None, table: OutboxFacts) -> Iterator[Finding]:
     """Judge a row of preflight's PUBLICATION; None if the publication does not exist."""
     name, outboxes = stream.publication, stream.settings.outboxes()
-    tables = ", ".join(one.sql_table for one in outboxes)
+    tables, quoted = ", ".join(one.sql_table for one in outboxes), postgres_identifier(name)
     verdict = tried(
         "publication",
         f"{name} has only {' and '.join(one.table for one in outboxes)}",
@@ -74,7 +79,7 @@ def publication(stream: Stream, found: dict[str, Any] | None, table: OutboxFacts
         yield warn(
             "insert only",
             f"{name!r} also publishes updates, deletes or truncates, which the reader receives and ignores",
-            f"ALTER PUBLICATION {name} SET (publish = 'insert');",
+            f"ALTER PUBLICATION {quoted} SET (publish = 'insert');",
         )
     else:
         yield fine("insert only", "nothing else is published")
@@ -82,7 +87,7 @@ def publication(stream: Stream, found: dict[str, Any] | None, table: OutboxFacts
         yield warn(
             "all tables",
             f"{name!r} is FOR ALL TABLES: as soon as another table exists, no reader starts",
-            f"DROP PUBLICATION {name}; CREATE PUBLICATION {name} FOR TABLE {tables} "
+            f"DROP PUBLICATION {quoted}; CREATE PUBLICATION {quoted} FOR TABLE {tables} "
             "WITH (publish = 'insert', publish_via_partition_root = true);  -- while no reader runs",
         )
     if table.kind == "p":
@@ -91,7 +96,7 @@ def publication(stream: Stream, found: dict[str, Any] | None, table: OutboxFacts
         yield warn(
             "via root",
             f"if {outboxes[0].table} were partitioned, {name!r} would not capture its partitions",
-            f"ALTER PUBLICATION {name} SET (publish_via_partition_root = true);",
+            f"ALTER PUBLICATION {quoted} SET (publish_via_partition_root = true);",
         )
     else:
         yield fine("via root", "partitions would be captured")
@@ -103,7 +108,7 @@ def partitions(publication: str, table: OutboxFacts, *, via_root: bool) -> Findi
         return fail(
             "partitions",
             f"{publication!r} publishes partitions under their own names, which the reader does not accept",
-            f"ALTER PUBLICATION {publication} SET (publish_via_partition_root = true);",
+            f"ALTER PUBLICATION {postgres_identifier(publication)} SET (publish_via_partition_root = true);",
         )
     if table.uncaptured:
         return fail(
@@ -160,9 +165,9 @@ def failover(prospect: Prospect, name: str) -> Finding:
     """Judge whether the slot is synchronized to standbys."""
     if prospect.failover:
         return fine("slot failover", "on, for standbys that synchronize slots")
+    command = f"ALTER_REPLICATION_SLOT {postgres_identifier(name)} (FAILOVER true)"
     return warn(
         "slot failover",
         "off: the slot is lost when a standby is promoted",
-        f"psql 'dbname=... replication=database' -c 'ALTER_REPLICATION_SLOT {name} (FAILOVER true)'  "
-        "# while no reader runs",
+        f"psql 'dbname=... replication=database' -c '{command}'  # while no reader runs",
     )

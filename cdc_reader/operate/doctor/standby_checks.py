@@ -21,6 +21,7 @@ from outhaul.cdc_reader.postgres.connect import (
 )
 from outhaul.sink.position import Lsn
 from outhaul.sink.quantities import size_text
+from outhaul.sink.quoting import postgres_identifier, postgres_literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -187,7 +188,8 @@ def running_transactions(primary: Primary) -> Finding:
         check,
         f"role {primary.role!r} cannot call it: a new slot waits until the primary logs its running transactions, up "
         "to 15 s under load and without limit on an idle primary",
-        f'GRANT EXECUTE ON FUNCTION pg_log_standby_snapshot() TO "{primary.role}";  -- on the primary',
+        f"GRANT EXECUTE ON FUNCTION pg_log_standby_snapshot() TO {postgres_identifier(primary.role)};  "
+        "-- on the primary",
     )
 
 
@@ -196,9 +198,9 @@ def left_over(primary: Primary) -> Finding:
     check = "no slot on the primary"
     if not primary.left_over:
         return fine(check, "the primary has no slot of this name")
-    first, names = primary.left_over[0], ", ".join(primary.left_over)
+    first, names = postgres_literal(primary.left_over[0]), ", ".join(primary.left_over)
     return fail(
         check,
         f"the primary also has {names}, which no reader uses and which keeps WAL",
-        f"SELECT pg_drop_replication_slot('{first}');  -- on the primary, after the reader there has stopped",
+        f"SELECT pg_drop_replication_slot({first});  -- on the primary, after the reader there has stopped",
     )

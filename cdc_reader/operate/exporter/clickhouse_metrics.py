@@ -56,7 +56,9 @@ class ClickHouseMetrics:
     def _of_table(self) -> list[Metric]:
         source = {"source": self._settings.source}
         letters = sum(
-            self._clickhouse.rows(query("monitor_letters", table=outbox.clickhouse_table), parameters=source)[0][0]
+            self._clickhouse.rows(query("monitor_letters", dead_letters=outbox.dead_letters_table), parameters=source)[
+                0
+            ][0]
             for outbox in self._outboxes
         )
         begun_at = time.monotonic()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from outhaul.cdc_reader.operate.pruning.stored_rows import OutboxRow
 from outhaul.cdc_reader.postgres.errors import SlowError
 from outhaul.sink.errors import Exit, FatalError
+from outhaul.sink.quoting import postgres_identifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -75,7 +76,7 @@ class OutboxTable:
         if lacking:
             raise FatalError(
                 f"role {found['role']!r} lacks {' and '.join(lacking)} on {self.name}",
-                todo=f'GRANT {", ".join(lacking)} ON {self.name} TO "{found["role"]}"',
+                todo=f"GRANT {', '.join(lacking)} ON {self.name} TO {postgres_identifier(found['role'])}",
                 exit_code=Exit.ROLE,
             )
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from outhaul.cdc_reader.operate.pruning import partition_bounds
 from outhaul.cdc_reader.operate.pruning.outbox_table import BEFORE_ALL
-from outhaul.cdc_reader.outbox.table_shape import quoted
 from outhaul.cdc_reader.postgres.errors import LockedError
 from outhaul.sink.errors import Exit, FatalError
 from outhaul.sink.failpoint import reach
+from outhaul.sink.quoting import postgres_identifier, postgres_literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -148,8 +148,9 @@ def create(outbox: OutboxTable, tree: Tree, ahead: int, *, dry_run: bool) -> lis
     for one in coming:
         if one.lower is None:
             continue
-        name = f"{quoted(tree.schema)}.{quoted(partition_bounds.name(tree.name, one.lower))}"
-        text = f"CREATE TABLE {name} PARTITION OF {outbox.name} FOR VALUES FROM ('{one.lower}') TO ('{one.upper}')"
+        name = f"{postgres_identifier(tree.schema)}.{postgres_identifier(partition_bounds.name(tree.name, one.lower))}"
+        lower, upper = postgres_literal(str(one.lower)), postgres_literal(str(one.upper))
+        text = f"CREATE TABLE {name} PARTITION OF {outbox.name} FOR VALUES FROM ({lower}) TO ({upper})"
         if not dry_run:
             with outbox.short():
                 outbox.conn.execute(text)

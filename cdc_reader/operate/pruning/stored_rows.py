@@ -77,7 +77,7 @@ def _stored(clickhouse: ClickHouse, outbox: Outbox, rows: Sequence[OutboxRow]) -
 def _set_aside(clickhouse: ClickHouse, outbox: Outbox, ids: Collection[int]) -> set[int]:
     found: set[int] = set()
     for condition in _conditions(ids):
-        text = query("ids_set_aside", table=outbox.clickhouse_table, ids=f"id {condition}")
+        text = query("ids_set_aside", dead_letters=outbox.dead_letters_table, ids=f"id {condition}")
         found |= {int(number) for (number,) in clickhouse.rows(text, parameters={"source": outbox.settings.source})}
     return found
 

@@ -14,6 +14,7 @@ from outhaul.cdc_reader.session.pause_requests import newest_request
 from outhaul.cdc_reader.session.reader_state import ReaderState
 from outhaul.cdc_reader.slots import retained_wal
 from outhaul.sink.redis_keys import ANY_WORKER, pulse_key, reader_key, reconnecting_key, standby_key
+from outhaul.sink.sql import query
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,12 +26,6 @@ if TYPE_CHECKING:
     from outhaul.sink.position import Lsn
     from outhaul.sink.redis.payloads import Payloads
     from outhaul.sink.settings import Settings, Stream
-
-_STORED = """
-    SELECT count(), toUnixTimestamp64Micro(max(cdc_ingested_at)) / 1e6
-    FROM {table} WHERE cdc_source = {{source:String}}"""
-
-_LETTERS = "SELECT count() FROM {table} WHERE cdc_source = {{source:String}} AND discarded_at IS NULL"
 
 _PARTS = """
     SELECT count(), sum(bytes_on_disk) FROM system.parts
@@ -118,8 +113,16 @@ def ask_clickhouse(clickhouse: ClickHouse, streams: Sequence[Stream]) -> ClickHo
     """
     settings = streams[0].settings
     source, outboxes = {"source": settings.source}, settings.outboxes()
-    stored = [clickhouse.rows(_STORED.format(table=one.clickhouse_table), parameters=source)[0] for one in outboxes]
-    dead = [clickhouse.rows(_LETTERS.format(table=one.dead_letters_table), parameters=source)[0][0] for one in outboxes]
+    stored = [
+        clickhouse.rows(query("stored_total", table=one.clickhouse_table), parameters=source)[0] for one in outboxes
+    ]
+    dead = [
+        clickhouse.rows(
+            query("letters_total", dead_letters=one.dead_letters_table, where="discarded_at IS NULL"),
+            parameters=source,
+        )[0][0]
+        for one in outboxes
+    ]
     parts, size = clickhouse.rows(_PARTS, parameters={"tables": [one.clickhouse_table for one in outboxes]})[0]
     return ClickHouseState(
         rows=sum(rows for rows, _ in stored),

@@ -6,7 +6,7 @@ SELECT
     reason,
     toUnixTimestamp64Micro(until) / 1e6 AS until_unix,
     (toUnixTimestamp64Micro(until) - toUnixTimestamp64Micro(now64(6, 'UTC'))) / 1e6 AS left_s
-FROM ${table}_pauses
+FROM ${pauses}
 WHERE source = {source:String}
 ORDER BY number DESC, said_at DESC
 LIMIT 1

@@ -1,5 +1,5 @@
 SELECT reason, count() AS letters
-FROM ${table}_dead_letters
+FROM ${dead_letters}
 WHERE cdc_source = {source:String} AND ${where}
 GROUP BY reason
 ORDER BY letters DESC, reason

@@ -1,3 +1,3 @@
 SELECT count(), countIf(discarded_at IS NOT NULL)
-FROM ${table}_dead_letters
+FROM ${dead_letters}
 WHERE cdc_source = {source:String} AND ${where}

@@ -1,4 +1,4 @@
 SELECT count()
-FROM ${table}_dead_letters
+FROM ${dead_letters}
 WHERE cdc_source = {source:String} AND discarded_at IS NULL
 SETTINGS log_comment = 'outhaul:exporter'

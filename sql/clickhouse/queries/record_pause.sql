@@ -1,4 +1,4 @@
-INSERT INTO ${table}_pauses (source, number, is_paused, said_at, until, by, reason)
+INSERT INTO ${pauses} (source, number, is_paused, said_at, until, by, reason)
 SELECT
     {source:String},
     1 + max(number),
@@ -7,5 +7,5 @@ SELECT
     if({for_s:Int64} > 0, now64(6, 'UTC') + toIntervalSecond({for_s:Int64}), NULL),
     {by:String},
     {reason:String}
-FROM ${table}_pauses
+FROM ${pauses}
 WHERE source = {source:String}

@@ -7,7 +7,7 @@ FROM (
         SELECT DISTINCT cdc_lsn, cdc_ordinal FROM (
             SELECT cdc_lsn, cdc_ordinal FROM ${table} WHERE cdc_source = {source:String} AND cdc_lsn >= {from_lsn:UInt64} AND cdc_lsn % 8 != 7 ${of_shard}
             UNION ALL
-            SELECT cdc_lsn, cdc_ordinal FROM ${table}_dead_letters WHERE cdc_source = {source:String} AND cdc_lsn >= {from_lsn:UInt64} AND cdc_lsn % 8 != 7 ${of_shard}
+            SELECT cdc_lsn, cdc_ordinal FROM ${dead_letters} WHERE cdc_source = {source:String} AND cdc_lsn >= {from_lsn:UInt64} AND cdc_lsn % 8 != 7 ${of_shard}
         )
     )
 )
