@@ -61,7 +61,7 @@ def test_workers_gone_and_dead_letters_fire_and_clear(make_patient: Callable[...
     patient.world.assert_once_each(dead=1)
 
 
-@pytest.mark.long
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", TROUBLES)
 def test_an_alert_fires_while_the_pipeline_is_broken_for_it_and_clears(
     make_patient: Callable[..., Patient], tmp_path: Path, name: str

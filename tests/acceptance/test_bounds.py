@@ -30,6 +30,7 @@ def one_transaction(world: World, rows: int) -> float:
     return peak
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_transaction_of_a_million_rows_needs_no_more_memory_than_a_small_one(
@@ -72,6 +73,7 @@ def test_an_idle_outbox_pins_no_wal_on_a_busy_server(running: World) -> None:
     until(small_again, within_s=60, what="retained WAL under 32 MB")
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_clickhouse_down_for_a_minute_under_load_loses_nothing_and_drains_by_itself(

@@ -11,6 +11,7 @@ from tests.launch import OUTHAUL
 KEYS = {"faults", "committed", "stored", "missing", "duplicated", "slot_overruns", "longest_stall_s"}
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 @pytest.mark.timeout(500)
 def test_two_minutes_of_chaos_lose_and_repeat_nothing(tmp_path: Path) -> None:

@@ -48,16 +48,8 @@ def freeze_worker(world: World) -> None:
     world.pipeline.signal("worker", signal.SIGCONT)
 
 
-@pytest.mark.parametrize(
-    "breaks",
-    [
-        kill_worker,
-        *(
-            pytest.param(one, marks=pytest.mark.long)
-            for one in (flush_redis, restart_redis, restart_clickhouse, freeze_worker)
-        ),
-    ],
-)
+@pytest.mark.thorough
+@pytest.mark.parametrize("breaks", [kill_worker, flush_redis, restart_redis, restart_clickhouse, freeze_worker])
 def test_a_copy_outlives_what_it_needs_and_stores_each_row_once(
     running: World, breaks: Callable[[World], None]
 ) -> None:

@@ -43,6 +43,7 @@ def test_the_demo_counts_every_event_and_leaves_nothing_running(tmp_path: Path) 
     assert left_running(tmp_path) == []
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_clean_installation_outside_the_checkout_runs_the_demo(tmp_path: Path) -> None:

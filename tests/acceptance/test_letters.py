@@ -188,7 +188,7 @@ def test_a_letter_that_clickhouse_refused_is_stored_once_the_column_takes_it(mak
     world.assert_once_each()
 
 
-@pytest.mark.parametrize("point", ["letters.inserted", "letters.removed"])
+@pytest.mark.parametrize("point", [pytest.param("letters.inserted", marks=pytest.mark.thorough), "letters.removed"])
 def test_a_worker_that_dies_amid_a_retry_neither_loses_nor_repeats_the_row(
     world: World, tmp_path: Path, point: str
 ) -> None:

@@ -97,7 +97,7 @@ def test_pause_and_resume_reach_a_running_reader_within_two_seconds(running: Wor
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("loss", [pytest.param("reader", marks=pytest.mark.long), "reader and redis"])
+@pytest.mark.parametrize("loss", [pytest.param("reader", marks=pytest.mark.thorough), "reader and redis"])
 def test_a_pause_survives_kill_9_of_the_reader(running: World, stack: Stack, loss: str) -> None:
     with writers(running):
         wait_for_more(running)

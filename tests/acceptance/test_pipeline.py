@@ -85,7 +85,14 @@ def test_the_slot_stands_still_while_clickhouse_is_shut_and_moves_when_it_opens(
     until(lambda: running.confirmed() >= end, what="the slot moves on")
 
 
-@pytest.mark.parametrize("names", [("reader",), ("worker",), ("worker", "reader")], ids=["reader", "worker", "all"])
+@pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param(("reader",), id="reader", marks=pytest.mark.thorough),
+        pytest.param(("worker",), id="worker", marks=pytest.mark.thorough),
+        pytest.param(("worker", "reader"), id="all"),
+    ],
+)
 @pytest.mark.parametrize("how", ["stop", "kill"])
 def test_stopping_and_starting_under_load_loses_and_repeats_nothing(
     running_pool: World, names: tuple[str, ...], how: str

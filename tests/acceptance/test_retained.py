@@ -88,7 +88,7 @@ def test_a_slot_without_a_reader_shows_since_when(world: World) -> None:
     assert status(world)["slot"]["inactive_since"].startswith("20")
 
 
-@pytest.mark.long
+@pytest.mark.thorough
 def test_a_slot_that_comes_near_its_limit_shows_a_warning_and_a_time(limited: World) -> None:
     world = limited
     assert until(lambda: status(world)["slot"]["max_slot_wal_keep_size"] == LIMIT_BYTES)

@@ -33,6 +33,8 @@ _LOOKS_FOR_S = 40.0
 _AGAIN_S = 0.2
 _SCREEN_AND_A_HALF = 75
 _DOCS = RUNBOOKS.parent
+# One page for each server and process; `make test-all` types all.
+_IN_EACH_RUN = {"clickhouse-down", "dead-letters", "postgres-down", "redis-lost", "slot-lost"}
 # Variables, pipes, lists and patterns need a shell.
 _SHELL_S_OWN = re.compile(r"[$`|&;<>*?()\\]")
 
@@ -41,7 +43,9 @@ def page(name: str) -> str:
     return (RUNBOOKS / f"{name}.md").read_text()
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in _IN_EACH_RUN else pytest.mark.thorough) for name in PAGES]
+)
 def test_what_the_page_says_mends_what_is_broken_and_nothing_is_missing(running: World, name: str) -> None:
     running.insert(20)
     running.assert_once_each()
@@ -113,6 +117,7 @@ def run_sql(world: World, where: str, text: str) -> None:
         world.clickhouse.command(text)
 
 
+@pytest.mark.thorough
 def test_the_daily_life_is_as_operations_says_from_the_first_start_on(make_world: Callable[..., World]) -> None:
     world = make_world(setup=False)
     for step in steps((_DOCS / "operations.md").read_text()):

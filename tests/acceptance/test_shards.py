@@ -81,7 +81,7 @@ def test_two_readers_share_the_rows_and_outlive_a_kill(two: World) -> None:
     assert_clean(two)
 
 
-@pytest.mark.long
+@pytest.mark.thorough
 def test_what_one_shard_s_slot_skips_is_healed_and_the_other_s_rows_are_left_alone(two: World) -> None:
     two.insert(100)
     two.assert_once_each()
@@ -102,6 +102,7 @@ def test_what_one_shard_s_slot_skips_is_healed_and_the_other_s_rows_are_left_alo
     assert_clean(two)
 
 
+@pytest.mark.thorough
 def test_a_stream_is_divided_and_joined_again_under_load(make_world: Callable[..., World]) -> None:
     world = make_world()
     world.pipeline.start("worker", "reader")
@@ -136,7 +137,7 @@ def reshard(world: World, shards: int) -> None:
     world.env["OUTHAUL_SHARDS"] = str(shards)
 
 
-@pytest.mark.long
+@pytest.mark.thorough
 def test_a_million_events_in_two_shards_half_each(two: World) -> None:
     for _ in range(100):
         two.insert(10_000)

@@ -25,7 +25,7 @@ SIGKILL = -9
     [
         "slot.created",
         *(
-            pytest.param(point, marks=pytest.mark.long)
+            pytest.param(point, marks=pytest.mark.thorough)
             for point in ("slot.noted", "slot.dropped", "slot.noted@2", "slot.dropped@2", "slot.created@2")
         ),
     ],
@@ -50,7 +50,7 @@ def test_a_division_that_is_killed_goes_on_where_it_stopped(
     assert asked(world, "status")["wrong"] == []
 
 
-@pytest.mark.long
+@pytest.mark.thorough
 def test_two_outboxes_in_two_shards_and_a_dead_letter_that_comes_back(make_world: Callable[..., World]) -> None:
     world = make_world(setup=False, shards=2, more_tables="public.audit=audit_log")
     outhaul(world, "setup")
@@ -79,7 +79,7 @@ def test_two_outboxes_in_two_shards_and_a_dead_letter_that_comes_back(make_world
     outhaul(world, "verify")
 
 
-@pytest.mark.long
+@pytest.mark.thorough
 def test_every_shard_has_figures_of_its_own_and_those_of_the_pipeline_are_there_once(
     make_world: Callable[..., World],
 ) -> None:

@@ -65,7 +65,7 @@ def test_with_accept_loss_they_do_not_arrive_as_the_plan_says(running: World) ->
     running.assert_once_each()
 
 
-@pytest.mark.parametrize("how", [["--to", "now"], ["--to", "confirmed"]])
+@pytest.mark.parametrize("how", [["--to", "now"], pytest.param(["--to", "confirmed"], marks=pytest.mark.thorough)])
 def test_a_slot_in_use_is_reset_under_load_and_the_reader_resumes_by_itself(running: World, how: list[str]) -> None:
     with writers(running):
         until(lambda: running.stored() > 1000)
@@ -203,7 +203,7 @@ def test_a_slot_that_postgres_invalidated_is_created_again_and_nothing_is_lost(r
     assert_verified(running)
 
 
-@pytest.mark.parametrize("slot_survives", [True, pytest.param(False, marks=pytest.mark.long)])
+@pytest.mark.parametrize("slot_survives", [True, pytest.param(False, marks=pytest.mark.thorough)])
 def test_a_promoted_standby_goes_on_where_the_primary_ended(running: World, slot_survives: bool) -> None:
     with writers(running):
         until(lambda: running.stored() > 500)
@@ -279,7 +279,14 @@ def test_a_heal_that_died_stays_due_and_then_copies_everything(running: World) -
     assert_verified(running)
 
 
-@pytest.mark.parametrize("point", [pytest.param("slot.noted", marks=pytest.mark.long), "slot.dropped", "slot.created"])
+@pytest.mark.parametrize(
+    "point",
+    [
+        pytest.param("slot.noted", marks=pytest.mark.thorough),
+        "slot.dropped",
+        pytest.param("slot.created", marks=pytest.mark.thorough),
+    ],
+)
 def test_a_reset_that_dies_anywhere_is_mended_by_the_reader(running: World, tmp_path: Path, point: str) -> None:
     running.pipeline.stop("reader")
     running.insert(1000)

@@ -187,7 +187,7 @@ def test_without_a_terminal_it_says_what_to_use(world: World) -> None:
 
 @pytest.mark.parametrize(
     ("options", "mark"),
-    [((), "noticed"), pytest.param(("--json",), "{", marks=pytest.mark.long)],
+    [((), "noticed"), pytest.param(("--json",), "{", marks=pytest.mark.thorough)],
     ids=["screen", "json"],
 )
 def test_status_watch_prints_one_snapshot_after_the_other_where_there_is_no_terminal(

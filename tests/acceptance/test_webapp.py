@@ -93,6 +93,7 @@ def user(number: int) -> str:
     return json.dumps({"name": f"user {number}", "email": f"{number}@example.com"})
 
 
+@pytest.mark.thorough
 def test_a_thousand_requests_at_once_are_a_thousand_events_once_each(running: World, port: int) -> None:
     assert [create(port, body) for body in (user(0), user(0), '{"name": "", "email": ""}')] == [201, 409, 400]
     # Every tenth address is asked for twice at the same time.

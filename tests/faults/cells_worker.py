@@ -92,7 +92,7 @@ def kill_all(rig: Rig) -> None:
         rig.flow()
 
 
-@cell("worker", "SIGKILL", "watchdog only, while a task runs")
+@cell("worker", "SIGKILL", "watchdog only, while a task runs", core=True)
 def kill_parent(rig: Rig) -> None:
     rig.lay("task.fetched", "hold:2")
     rig.fired("task.fetched")

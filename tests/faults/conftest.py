@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from tests.faults.grid import Cell
 
 
-def fault(cell: Cell, **where: str) -> Any:
-    """Make a test's parameter of a cell."""
-    return pytest.param(cell, id=cell.name, marks=pytest.mark.fault(cell.edge, cell.action, cell.point, **where))
+def fault(cell: Cell, *, thorough: bool, **where: str) -> Any:
+    """Make a test's parameter of a cell; only `make test-all` runs a thorough one."""
+    marks = [pytest.mark.fault(cell.edge, cell.action, cell.point, **where)]
+    return pytest.param(cell, id=cell.name, marks=[*marks, pytest.mark.thorough] if thorough else marks)
 
 
 @pytest.fixture(scope="module")

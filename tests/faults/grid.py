@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from tests.faults.rig import Rig
 
@@ -73,6 +73,15 @@ def cell(
         return run
 
     return put
+
+
+def of_each_kind(cells: Sequence[Cell]) -> list[Cell]:
+    """Return the core cells, and the last cell of each action at an edge that has no core cell."""
+    core = [cell for cell in cells if cell.core]
+    others = {(cell.edge, cell.action): cell for cell in cells}
+    for cell in core:
+        others.pop((cell.edge, cell.action), None)
+    return [*core, *others.values()]
 
 
 # Edge, action, point, and why there is no such cell.

@@ -45,7 +45,7 @@ def back(world: World) -> None:
     world.conn = psycopg.connect(world.dsn, autocommit=True)
 
 
-@pytest.mark.long
+@pytest.mark.thorough
 def test_a_reader_follows_a_promoted_standby_by_itself_where_its_slot_was_synchronised(
     make_world: Callable[..., World], tmp_path: Path
 ) -> None:
@@ -72,7 +72,7 @@ def test_a_reader_follows_a_promoted_standby_by_itself_where_its_slot_was_synchr
         assert [report[kind] for kind in ("missing", "extra", "differing", "repeated")] == [0, 0, 0, 0]
 
 
-@pytest.mark.long
+@pytest.mark.thorough
 def test_rows_that_only_the_old_primary_had_stop_the_reader(make_world: Callable[..., World], tmp_path: Path) -> None:
     """Without synchronized_standby_slots, ClickHouse may be ahead of the standby."""
     with paired(make_world, tmp_path, waits_for_standby=False) as (world, pair):

@@ -6,11 +6,14 @@ import pytest
 
 from tests.faults import cells_clickhouse, cells_postgres, cells_reader, cells_redis, cells_worker
 from tests.faults.conftest import fault
-from tests.faults.grid import CELLS, EDGES, NOT_APPLICABLE, Cell
+from tests.faults.grid import CELLS, EDGES, NOT_APPLICABLE, Cell, of_each_kind
 from tests.faults.rig import Rig
 
 # A module of cells that nobody names here would be left out in silence.
 MODULES = (cells_postgres, cells_redis, cells_clickhouse, cells_worker, cells_reader)
+
+# `make test` does everything that can be done to each edge; `make test-all` does it at each point, and on both engines.
+EACH_KIND = of_each_kind(CELLS)
 
 pytestmark = pytest.mark.timeout(150)
 
@@ -21,7 +24,7 @@ def plain(make_rig: Callable[..., Rig]) -> Rig:
     return make_rig(engine="MergeTree")
 
 
-@pytest.mark.parametrize("cell", [fault(cell) for cell in CELLS])
+@pytest.mark.parametrize("cell", [fault(cell, thorough=cell not in EACH_KIND) for cell in CELLS])
 def test_a_fault_loses_and_repeats_nothing(
     rig: Rig, cell: Cell, record_property: Callable[[str, object], None]
 ) -> None:
@@ -30,7 +33,7 @@ def test_a_fault_loses_and_repeats_nothing(
     record_property("samples", watch.samples)
 
 
-@pytest.mark.parametrize("cell", [fault(cell, engine="MergeTree") for cell in CELLS if cell.core])
+@pytest.mark.parametrize("cell", [fault(cell, thorough=True, engine="MergeTree") for cell in CELLS if cell.core])
 def test_a_fault_loses_and_repeats_nothing_on_a_plain_mergetree(
     plain: Rig, cell: Cell, record_property: Callable[[str, object], None]
 ) -> None:
@@ -47,3 +50,8 @@ def test_every_edge_has_cells_and_no_cell_is_twice() -> None:
     assert len(names) == len(set(names))
     assert {cell.edge for cell in CELLS} == set(EDGES)
     assert all(why for *_, why in NOT_APPLICABLE)
+
+
+def test_each_action_at_each_edge_is_in_every_run() -> None:
+    assert {(cell.edge, cell.action) for cell in EACH_KIND} == {(cell.edge, cell.action) for cell in CELLS}
+    assert len({cell.name for cell in EACH_KIND}) == len(EACH_KIND) < len(CELLS) / 2

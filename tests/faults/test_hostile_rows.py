@@ -206,6 +206,7 @@ def test_refused_rows_that_outlast_a_task_s_time_are_set_aside_over_several_atte
     assert letters(world) == world.ch("SELECT uniqExact(cdc_lsn, cdc_ordinal) FROM event_log_dead_letters") == 18
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_a_context_of_64_mb_goes_the_whole_way_in_bounded_memory(make_world: Callable[..., World]) -> None:
     """Hex digits of hashes hardly compress, so that this is as large in Redis as it can be."""
@@ -256,6 +257,7 @@ def test_a_hundred_rows_of_a_megabyte_in_one_transaction_go_the_whole_way(make_w
     running.pipeline.check()
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_a_context_of_16_mb_that_cannot_be_stored_is_set_aside_whole(json_world: Callable[..., World]) -> None:
     """ClickHouse quotes it in its error, whole."""

@@ -50,6 +50,7 @@ def says(rig: Rig, words: str) -> bool:
     return any(words in line for line in status(rig)["wrong"])
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_a_postgres_that_answers_nothing_is_noticed_within_the_receive_timeout(rig: Rig) -> None:
     with rig.trial(writers=1):
@@ -88,6 +89,7 @@ def test_messages_that_no_worker_takes_show(rig: Rig) -> None:
     until(lambda: not status(rig)["wrong"], what="all is well again")
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 @pytest.mark.timeout(HOLD_S + 240)
 def test_clickhouse_held_costs_no_session_though_postgres_is_impatient(stack: Stack, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ BOUND_S = 60.0
 
 Servers = TypeVar("Servers", Sentinels, Cluster)
 
-USUALLY = pytest.param(USUAL_MS, marks=pytest.mark.long)
+USUALLY = pytest.param(USUAL_MS, marks=pytest.mark.thorough)
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_a_primary_dies_under_load_and_events_flow_by_the_one_that_sentinels_pro
         assert "redis_moved" in world.pipeline.log("reader")
 
 
-@pytest.mark.long
+@pytest.mark.thorough
 def test_a_failover_by_hand_under_load_leaves_nobody_at_the_old_primary(
     make_world: Callable[..., World], sentinels: Sentinels
 ) -> None:
@@ -117,7 +117,7 @@ def test_a_failover_by_hand_under_load_leaves_nobody_at_the_old_primary(
     assert_clean(world)
 
 
-@pytest.mark.long
+@pytest.mark.thorough
 def test_a_primary_that_hangs_is_left_when_sentinels_have_promoted_another(
     make_world: Callable[..., World], sentinels: Sentinels
 ) -> None:
@@ -144,7 +144,7 @@ def test_the_slot_moves_under_load_and_events_follow_it(make_world: Callable[...
         assert [one.visibility_timeout_s for one in worker_checks.ask(world.settings).workers] == [300]
 
 
-@pytest.mark.long
+@pytest.mark.thorough
 def test_a_move_that_takes_long_holds_events_up_and_loses_none(
     make_world: Callable[..., World], tmp_path: Path
 ) -> None:
@@ -156,7 +156,7 @@ def test_a_move_that_takes_long_holds_events_up_and_loses_none(
         assert_clean(world)
 
 
-@pytest.mark.long
+@pytest.mark.thorough
 @pytest.mark.parametrize("node_timeout_ms", [SOON_MS, USUAL_MS])
 def test_a_replica_takes_over_in_a_cluster_by_hand_and_after_a_kill(
     make_world: Callable[..., World], tmp_path: Path, node_timeout_ms: int
@@ -171,7 +171,7 @@ def test_a_replica_takes_over_in_a_cluster_by_hand_and_after_a_kill(
         assert_clean(world)
 
 
-@pytest.mark.long
+@pytest.mark.thorough
 def test_every_command_finds_the_server(make_world: Callable[..., World], servers: Sentinels | Cluster) -> None:
     world = started(make_world, servers.url())
     pages = start(world, "exporter")

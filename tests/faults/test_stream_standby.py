@@ -79,7 +79,7 @@ def verified(world: World, *arguments: str, code: int = 0) -> dict[str, Any]:
     return report
 
 
-@pytest.mark.long
+@pytest.mark.thorough
 def test_a_standby_decodes_and_every_command_works(make_world: Callable[..., World], tmp_path: Path) -> None:
     with replicated(make_world, tmp_path) as (world, pair):
         world.insert(100)
@@ -117,7 +117,7 @@ def test_a_standby_decodes_and_every_command_works(make_world: Callable[..., Wor
         world.assert_once_each()
 
 
-@pytest.mark.long
+@pytest.mark.thorough
 def test_figures_of_the_slot_are_those_of_the_standby_and_lag_counts_from_the_primary(
     make_world: Callable[..., World], tmp_path: Path
 ) -> None:
@@ -146,7 +146,7 @@ def test_figures_of_the_slot_are_those_of_the_standby_and_lag_counts_from_the_pr
         assert asked(world, "status")["wrong"] == []
 
 
-@pytest.mark.long
+@pytest.mark.thorough
 @pytest.mark.timeout(300)
 def test_kills_of_reader_standby_and_primary_under_load_lose_and_repeat_nothing(
     make_world: Callable[..., World], tmp_path: Path
@@ -178,7 +178,7 @@ def test_kills_of_reader_standby_and_primary_under_load_lose_and_repeat_nothing(
         assert world.ch("SELECT uniqExact(timeline) FROM event_log_epochs WHERE system_identifier != ''") == 1
 
 
-@pytest.mark.long
+@pytest.mark.thorough
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("alive", [True, False])
 def test_the_reader_goes_on_when_its_standby_is_promoted(
@@ -214,7 +214,7 @@ def test_the_reader_goes_on_when_its_standby_is_promoted(
         assert findings(world)["role"]["found"] == "OUTHAUL_STREAM_DSN leads to the primary itself"
 
 
-@pytest.mark.long
+@pytest.mark.thorough
 @pytest.mark.timeout(300)
 def test_the_reader_goes_on_when_its_standby_follows_another_one_that_was_promoted(
     make_world: Callable[..., World], tmp_path: Path
@@ -242,7 +242,7 @@ def test_the_reader_goes_on_when_its_standby_follows_another_one_that_was_promot
         verified(world, "--deep")
 
 
-@pytest.mark.long
+@pytest.mark.thorough
 def test_a_second_reader_takes_a_slot_of_the_standby_s_from_one_that_is_frozen(
     make_world: Callable[..., World], tmp_path: Path
 ) -> None:
@@ -257,7 +257,7 @@ def test_a_second_reader_takes_a_slot_of_the_standby_s_from_one_that_is_frozen(
         world.pipeline.signal("reader", signal.SIGCONT)
 
 
-@pytest.mark.long
+@pytest.mark.thorough
 def test_a_slot_that_a_conflict_invalidated_is_named_with_what_to_do_and_heals(
     make_world: Callable[..., World], tmp_path: Path
 ) -> None:
@@ -292,7 +292,7 @@ def test_a_slot_that_a_conflict_invalidated_is_named_with_what_to_do_and_heals(
         world.conn.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_replication")
 
 
-@pytest.mark.long
+@pytest.mark.thorough
 def test_the_stream_moves_to_the_standby_and_back_and_nothing_is_lost(
     make_world: Callable[..., World], tmp_path: Path
 ) -> None:
@@ -332,7 +332,7 @@ def test_the_stream_moves_to_the_standby_and_back_and_nothing_is_lost(
         pair.close()
 
 
-@pytest.mark.long
+@pytest.mark.thorough
 def test_a_slot_that_the_standby_keeps_in_step_is_a_copy_and_is_left_alone(
     make_world: Callable[..., World], tmp_path: Path
 ) -> None:
@@ -357,7 +357,7 @@ def test_a_slot_that_the_standby_keeps_in_step_is_a_copy_and_is_left_alone(
         pair.close()
 
 
-@pytest.mark.long
+@pytest.mark.thorough
 def test_shards_are_divided_on_a_standby(make_world: Callable[..., World], tmp_path: Path) -> None:
     with replicated(make_world, tmp_path) as (world, pair):
         world.insert(100)

@@ -154,10 +154,10 @@ def wakes_up_as_a_standby(two: Two) -> None:
 @pytest.mark.parametrize(
     ("happens", "rate"),
     [
-        pytest.param(kill, 5000, marks=pytest.mark.long),
+        pytest.param(kill, 5000, marks=pytest.mark.thorough),
         (sleep, 200),
-        pytest.param(sleep, 5000, marks=pytest.mark.long),
-        pytest.param(cut, 5000, marks=pytest.mark.long),
+        pytest.param(sleep, 5000, marks=pytest.mark.thorough),
+        pytest.param(cut, 5000, marks=pytest.mark.thorough),
     ],
 )
 def test_a_second_reader_goes_on_within_ten_seconds(
@@ -174,7 +174,7 @@ def test_a_second_reader_goes_on_within_ten_seconds(
     assert two.world.sql("SELECT count(*) FROM pg_replication_slots WHERE slot_name = %s", two.world.settings.slot) == 1
 
 
-@pytest.mark.long
+@pytest.mark.thorough
 @pytest.mark.timeout(240)
 def test_a_role_that_may_not_see_sessions_judges_by_redis_and_never_by_a_redis_that_is_away(
     make_two: Callable[..., Two],
@@ -194,7 +194,7 @@ def test_a_role_that_may_not_see_sessions_judges_by_redis_and_never_by_a_redis_t
     assert two.epoch() == 2
 
 
-@pytest.mark.long
+@pytest.mark.thorough
 @pytest.mark.timeout(240)
 def test_a_walsender_that_works_on_a_huge_transaction_is_left_alone(make_two: Callable[..., Two]) -> None:
     """Nothing of it is published, and each row costs a millisecond: no answer is taken for many seconds."""
@@ -211,7 +211,7 @@ def test_a_walsender_that_works_on_a_huge_transaction_is_left_alone(make_two: Ca
     assert "silent_session_ended" not in two.second.log("reader")
 
 
-@pytest.mark.long
+@pytest.mark.thorough
 def test_a_session_of_another_tool_s_is_never_ended(make_world: Callable[..., World]) -> None:
     world = make_world()
     slot = world.settings.slot

@@ -84,7 +84,9 @@ def test_a_reader_that_died_before_feedback_is_followed_by_one_that_leaves_out_w
 
 
 @pytest.mark.fault("reader", "trap", "rows that share one WAL record, cut by a restart")
-@pytest.mark.parametrize("copy", [True, False], ids=["copy", "insert"])
+@pytest.mark.parametrize(
+    "copy", [pytest.param(True, id="copy", marks=pytest.mark.thorough), pytest.param(False, id="insert")]
+)
 def test_a_transaction_longer_than_a_batch_is_cut_by_restarts_in_its_middle(rig: Rig, *, copy: bool) -> None:
     """Several rows of a COPY have one LSN; batches of 200 cut them, and a reader dies after the third of them."""
     with rig.trial(writers=0):
@@ -150,6 +152,7 @@ def test_a_redis_that_takes_nothing_more_is_waited_out(rig: Rig) -> None:
         time.sleep(2)
 
 
+@pytest.mark.thorough
 @pytest.mark.fault("redis", "trap", "full of our own payloads, noeviction")
 def test_a_redis_with_room_for_less_than_is_in_flight_still_lets_batches_through(rig: Rig) -> None:
     with rig.trial(writers=0), _full(rig, "noeviction", 1_500_000):
@@ -167,6 +170,7 @@ def test_a_report_makes_room_for_itself(rig: Rig) -> None:
     assert payloads.reports("reports", wait_s=1) == [b"stored"]
 
 
+@pytest.mark.thorough
 @pytest.mark.fault("redis", "trap", "full, allkeys-lru evicts")
 def test_a_redis_that_evicts_loses_nothing(rig: Rig) -> None:
     with rig.trial(writers=0), _full(rig, "allkeys-lru", 1_500_000):
@@ -188,6 +192,7 @@ def _wide(rig: Rig, count: int) -> None:
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.fault("worker", "trap", "redelivered past the visibility timeout, the first run still inserts")
 def test_a_redelivery_while_the_first_run_still_inserts_stores_nothing_twice(make_rig: Callable[..., Rig]) -> None:
     """The reader sends the batch again, Redis does, and the first insert arrives last of the three."""
@@ -237,6 +242,7 @@ def test_a_batch_sent_again_after_its_token_was_forgotten_is_stored_once(forgetf
         os.kill(pid, signal.SIGKILL)
 
 
+@pytest.mark.thorough
 @pytest.mark.fault("worker", "trap", "wakes up when its token is forgotten")
 def test_a_task_that_wakes_up_after_its_token_was_forgotten_stores_nothing_twice(make_rig: Callable[..., Rig]) -> None:
     """As after a pause of a machine that was longer than the window of tokens, in one and the same reader's life."""
@@ -260,6 +266,7 @@ def _done_twice(rig: Rig) -> bool:
     return len(done) >= 2
 
 
+@pytest.mark.thorough
 @pytest.mark.fault("clickhouse", "trap", "hidden re-send when its token is forgotten")
 def test_an_insert_reset_long_after_execution_is_stored_once(forgetful: Rig) -> None:
     with forgetful.trial(writers=0):

@@ -250,7 +250,7 @@ def places_of(url: str) -> topology.Places:
     return found
 
 
-@pytest.mark.long
+@pytest.mark.thorough
 def test_a_sentinel_s_own_address_is_refused_at_the_start(world: World, sentinels: Sentinels) -> None:
     url = f"redis://:{SENTINELS_PASSWORD}@{sentinels.sentinels[0]}/0"
     said = outhaul(world, "reader", code=Exit.SETTINGS, OUTHAUL_REDIS_URL=url)
@@ -258,7 +258,7 @@ def test_a_sentinel_s_own_address_is_refused_at_the_start(world: World, sentinel
     assert "If it is one, write redis+sentinel://" in said
 
 
-@pytest.mark.long
+@pytest.mark.thorough
 def test_a_node_of_a_cluster_is_refused_at_the_start(world: World, cluster: Cluster) -> None:
     for node in cluster.nodes:
         url = f"redis://:{PASSWORD}@{node}/0"
