@@ -6,7 +6,7 @@
 -- Functions of these names that write to another table are not changed: two pipelines may share a schema.
 DO $$do$$
 DECLARE
-    -- As Postgres quotes the names, whoever applies this file.
+    -- Schema and table as format() quotes them: the text does not depend on the role's search_path.
     ours constant text := 'outhaul: events go to ' || (
         SELECT format('%I.%I', nspname, relname) FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
         WHERE pg_class.oid = ${table_literal}::regclass
