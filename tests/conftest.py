@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 _numbers = itertools.count()
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    # Here and not later, since `-n auto` asks it next.
+    pluginmanager.register(order)
     group = parser.getgroup("outhaul")
     group.addoption(
         "--stack",
@@ -52,8 +54,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # A busy machine is no reason to fail; pytest's own timeout bounds a test that never ends.
     hypothesis.settings.register_profile("outhaul", deadline=None)
     hypothesis.settings.load_profile("outhaul")
-    for plugin in (grid_table, order):
-        config.pluginmanager.register(plugin)
+    config.pluginmanager.register(grid_table)
 
 
 def pytest_sessionfinish() -> None:
