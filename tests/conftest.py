@@ -22,7 +22,7 @@ from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.redis.payloads import Payloads
 from outhaul.sink.redis_keys import reader_key
 from outhaul.sink.settings import Outbox, Settings, Stream, load
-from tests import launch, order, roles
+from tests import launch, roles, run_order
 from tests.faults import grid_table
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ _numbers = itertools.count()
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
     # Here and not later, since `-n auto` asks it next.
-    pluginmanager.register(order)
+    pluginmanager.register(run_order)
     group = parser.getgroup("outhaul")
     group.addoption(
         "--stack",
