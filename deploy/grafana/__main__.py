@@ -5,23 +5,24 @@ Edge: files.
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
 from outhaul.deploy.grafana.depth_dashboard import depth
 from outhaul.deploy.grafana.overview_dashboard import overview
 
 if TYPE_CHECKING:
-    from outhaul.deploy.grafana.panel import Json
+    from grafana_foundation_sdk.models.dashboard import Dashboard
 
 HERE = Path(__file__).parent
 
 
 def dashboards() -> dict[str, str]:
     """Return the text of each file, by its name."""
-    return {f"{made['uid']}.json": _text(made) for made in (overview(), depth())}
+    return {f"{made.uid}.json": _text(made) for made in (overview(), depth())}
 
 
 def write(folder: Path) -> None:
@@ -31,8 +32,8 @@ def write(folder: Path) -> None:
         sys.stdout.write(f"{folder / name}\n")
 
 
-def _text(made: Json) -> str:
-    return json.dumps(made, indent=2, ensure_ascii=False) + "\n"
+def _text(made: Dashboard) -> str:
+    return JSONEncoder(indent=2, ensure_ascii=False).encode(made) + "\n"
 
 
 if __name__ == "__main__":

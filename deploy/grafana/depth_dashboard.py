@@ -16,10 +16,10 @@ from outhaul.deploy.grafana.groups.storage import storage
 from outhaul.deploy.grafana.groups.workers import workers
 
 if TYPE_CHECKING:
-    from outhaul.deploy.grafana.panel import Json
+    from grafana_foundation_sdk.models.dashboard import Dashboard
 
 
-def depth() -> Json:
+def depth() -> Dashboard:
     """Return the dashboard."""
     groups = (batches(), reader(), repeats(), workers(), redis(), processes(), storage())
     return dashboard(

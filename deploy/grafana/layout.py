@@ -8,10 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from grafana_foundation_sdk.models.dashboard import GridPos, RowPanel
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from outhaul.deploy.grafana.panel import Json
+    from grafana_foundation_sdk.models.dashboard import Panel
 
 SCREEN_W = 24
 
@@ -21,30 +23,28 @@ class Group:
     """A row's heading and the panels below it, in reading order."""
 
     heading: str
-    panels: tuple[Json, ...]
+    panels: tuple[Panel, ...]
 
 
-def place(groups: Iterable[Group]) -> list[Json]:
+def place(groups: Iterable[Group]) -> list[Panel | RowPanel]:
     """Return all panels in one list, each group below its heading; numbers count from 1 and are stable."""
-    placed: list[Json] = []
+    placed: list[Panel | RowPanel] = []
     top = 0
     for group in groups:
-        placed.append(_heading(group.heading, top))
+        placed.append(RowPanel(title=group.heading, grid_pos=GridPos(x=0, y=top, w=SCREEN_W, h=1)))
         filled = [0] * SCREEN_W
         for panel in group.panels:
-            grid = _fit(filled, panel["gridPos"]["w"], panel["gridPos"]["h"])
-            placed.append(panel | {"gridPos": grid | {"y": grid["y"] + top + 1}})
+            grid = panel.grid_pos or GridPos()
+            _fit(filled, grid)
+            grid.y += top + 1
+            placed.append(panel)
         top += 1 + max(filled)
-    return [{"id": number, **panel} for number, panel in enumerate(placed, start=1)]
+    for number, one in enumerate(placed, start=1):
+        one.id_val = number
+    return placed
 
 
-def _fit(filled: list[int], w: int, h: int) -> dict[str, int]:
-    """Return the highest free position, the leftmost if several, and mark it; `filled` is the height of each column."""
-    y, x = min((max(filled[x : x + w]), x) for x in range(SCREEN_W - w + 1))
-    filled[x : x + w] = [y + h] * w
-    return {"x": x, "y": y, "w": w, "h": h}
-
-
-def _heading(title: str, top: int) -> Json:
-    grid = {"x": 0, "y": top, "w": SCREEN_W, "h": 1}
-    return {"type": "row", "title": title, "collapsed": False, "panels": [], "gridPos": grid}
+def _fit(filled: list[int], grid: GridPos) -> None:
+    """Move to the highest free position, the leftmost if several, and mark it; `filled` is each column's height."""
+    grid.y, grid.x = min((max(filled[x : x + grid.w]), x) for x in range(SCREEN_W - grid.w + 1))
+    filled[grid.x : grid.x + grid.w] = [grid.y + grid.h] * grid.w

@@ -17,10 +17,10 @@ from outhaul.deploy.grafana.groups.slot import primary
 from outhaul.deploy.grafana.groups.throughput import throughput
 
 if TYPE_CHECKING:
-    from outhaul.deploy.grafana.panel import Json
+    from grafana_foundation_sdk.models.dashboard import Dashboard
 
 
-def overview() -> Json:
+def overview() -> Dashboard:
     """Return the dashboard."""
     groups = (health(), delay(), primary(), throughput(), clickhouse(), dead_letters(), audit())
     return dashboard(

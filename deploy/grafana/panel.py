@@ -2,21 +2,31 @@
 
 Pure. Panels have a width and a height; `layout.py` adds positions and numbers.
 
-Source: https://grafana.com/docs/grafana/latest/dashboards/build-dashboards/view-dashboard-json-model/
+Source: https://grafana.github.io/grafana-foundation-sdk/
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from grafana_foundation_sdk.builders import common, dashboard, prometheus, statetimeline, timeseries
+from grafana_foundation_sdk.builders import heatmap as heatmap_builder
+from grafana_foundation_sdk.builders import stat as stat_builder
+from grafana_foundation_sdk.builders import table as table_builder
+from grafana_foundation_sdk.models import common as choices
+from grafana_foundation_sdk.models import dashboard as models
+from grafana_foundation_sdk.models import heatmap as heatmap_choices
+from grafana_foundation_sdk.models.prometheus import PromQueryFormat, QueryEditorMode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-Json = dict[str, Any]
+    from grafana_foundation_sdk.models.dashboard import Panel
+
 Steps = tuple[tuple[float | None, str], ...]
 
-PROMETHEUS = {"type": "prometheus", "uid": "${datasource}"}
+PROMETHEUS = models.DataSourceRef("prometheus", "${datasource}")
 VERSION = "11.6.0"
 
 GREEN, YELLOW, ORANGE, RED, BLUE = "green", "yellow", "orange", "red", "blue"
@@ -53,10 +63,13 @@ class Size:
     h: int
 
 
+_LIMIT = [
+    models.DynamicConfigValue("color", {"mode": "fixed", "fixedColor": RED}),
+    models.DynamicConfigValue("custom.lineStyle", {"fill": "dash", "dash": [8, 8]}),
+    models.DynamicConfigValue("custom.fillOpacity", 0),
+]
 _STAT = Size(3, 3)
 _GRAPH = Size(8, 8)
-_LEGEND = {"displayMode": "list", "placement": "bottom", "showLegend": True, "calcs": []}
-_LAST = {"calcs": ["lastNotNull"], "fields": "", "values": False}
 
 
 def stat(
@@ -68,21 +81,17 @@ def stat(
     texts: Mapping[int, tuple[str, str]] | None = None,
     empty: str = "no data",
     size: Size = _STAT,
-) -> Json:
+) -> Panel:
     """Return one large value, coloured by thresholds; `texts` are texts and colours for numbers."""
-    field = _field(unit, steps, empty) | {"mappings": _mappings(texts or {})}
-    options = {
-        "graphMode": "none",
-        "colorMode": "background",
-        "justifyMode": "auto",
-        "textMode": "auto",
-        "wideLayout": True,
-        "showPercentChange": False,
-        "percentChangeColorMode": "standard",
-        "orientation": "auto",
-        "reduceOptions": _LAST,
-    }
-    return _panel("stat", title, about, [_target(one, instant=True) for one in queries], field, options, size)
+    made = (
+        stat_builder.Panel()
+        .mappings(_mappings(texts or {}))
+        .graph_mode(choices.BigValueGraphMode.NONE)
+        .color_mode(choices.BigValueColorMode.BACKGROUND)
+        .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
+        .build()
+    )
+    return _panel(made, title, about, [_target(one).instant() for one in queries], unit, steps, empty, size)
 
 
 def lines(
@@ -96,53 +105,54 @@ def lines(
     most: float | None = None,
     empty: str = "no data",
     size: Size = _GRAPH,
-) -> Json:
+) -> Panel:
     """Return lines over time from 0 up; thresholds are dashed lines, and series named `limit ...` are red."""
-    custom = {
-        "drawStyle": "bars" if bars else "line",
-        "lineWidth": 0 if bars else 1,
-        "fillOpacity": 60 if bars or stacked else 8,
-        "showPoints": "never",
-        "spanNulls": False,
-        "stacking": {"mode": "normal" if stacked else "none", "group": "A"},
-        "thresholdsStyle": {"mode": "dashed" if steps else "off"},
-    }
-    field = _field(unit, steps or PLAIN, empty) | {
-        "min": 0,
-        "color": {"mode": "palette-classic"},
-        "custom": custom,
-    }
+    stacking = choices.StackingMode.NORMAL if stacked else choices.StackingMode.NONE
+    dashes = choices.GraphThresholdsStyleMode.DASHED if steps else choices.GraphThresholdsStyleMode.OFF
+    tooltip = common.VizTooltipOptions().mode(choices.TooltipDisplayMode.MULTI).sort(choices.SortOrder.DESCENDING)
+    builder = (
+        timeseries.Panel()
+        .min(0)
+        .draw_style(choices.GraphDrawStyle.BARS if bars else choices.GraphDrawStyle.LINE)
+        .line_width(0 if bars else 1)
+        .fill_opacity(60 if bars or stacked else 8)
+        .show_points(choices.VisibilityMode.NEVER)
+        .stacking(common.StackingConfig().mode(stacking).group("A"))
+        .thresholds_style(common.GraphThresholdsStyleConfig().mode(dashes))
+        .legend(_legend(shown=True))
+        .tooltip(tooltip)
+        .color_scheme(dashboard.FieldColor().mode(models.FieldColorModeId.PALETTE_CLASSIC))
+        .override_by_regexp("/^limit/", _LIMIT)
+    )
     if most is not None:
-        field["max"] = most
-    options = {"legend": _LEGEND, "tooltip": {"mode": "multi", "sort": "desc"}}
-    targets = [_target(one) for one in queries]
-    return _panel("timeseries", title, about, targets, field, options, size, [_limits_red()])
+        builder.max(most)
+    return _panel(builder.build(), title, about, [*map(_target, queries)], unit, steps or PLAIN, empty, size)
 
 
-def heatmap(title: str, about: About, query: Query, *, unit: str, size: Size = _GRAPH) -> Json:
+def heatmap(title: str, about: About, query: Query, *, unit: str, size: Size = _GRAPH) -> Panel:
     """Return the buckets of a histogram over time."""
-    options = {
-        "calculate": False,
-        "color": {
-            "mode": "scheme",
-            "scheme": "Spectral",
-            "fill": "dark-orange",
-            "scale": "exponential",
-            "exponent": 0.5,
-            "steps": 64,
-            "reverse": True,
-        },
-        "cellGap": 1,
-        "filterValues": {"le": 1e-9},
-        "rowsFrame": {"layout": "auto"},
-        "showValue": "never",
-        "yAxis": {"unit": unit, "axisPlacement": "left", "reverse": False},
-        "legend": {"show": False},
-        "tooltip": {"mode": "single", "yHistogram": True, "showColorScale": False},
-        "exemplars": {"color": "rgba(255,0,255,0.7)"},
-    }
-    target = _target(query) | {"format": "heatmap"}
-    return _panel("heatmap", title, about, [target], _field(unit, PLAIN, "no data"), options, size)
+    color = (
+        heatmap_builder.HeatmapColorOptions()
+        .mode(heatmap_choices.HeatmapColorMode.SCHEME)
+        .scheme("Spectral")
+        .fill("dark-orange")
+        .scale(heatmap_choices.HeatmapColorScale.EXPONENTIAL)
+        .exponent(0.5)
+        .steps(64)
+        .reverse(True)
+    )
+    axis = heatmap_builder.YAxisConfig().unit(unit).axis_placement(choices.AxisPlacement.LEFT)
+    made = (
+        heatmap_builder.Panel()
+        .color(color)
+        .show_value(choices.VisibilityMode.NEVER)
+        .y_axis(axis)
+        .hide_legend()
+        .show_y_histogram()
+        .build()
+    )
+    target = _target(query).format(PromQueryFormat.HEATMAP)
+    return _panel(made, title, about, [target], unit, PLAIN, "no data", size)
 
 
 def table(
@@ -156,25 +166,21 @@ def table(
     descending: bool = True,
     empty: str = "no data",
     size: Size,
-) -> Json:
+) -> Panel:
     """Return a table of current values: `columns` are labels and `Value #A` ... with their headings, in order."""
-    several = [{"id": "merge", "options": {}}] if len(queries) > 1 else []
-    # `filterFieldsByName` drops all other fields, so a new label of a server does not add a column.
-    keep = {"id": "filterFieldsByName", "options": {"include": {"names": list(columns)}}}
     order = {name: place for place, name in enumerate(columns)}
-    name = {"id": "organize", "options": {"indexByName": order, "renameByName": dict(columns), "excludeByName": {}}}
-    field = _field(unit, PLAIN, empty) | {"custom": {"align": "auto", "cellOptions": {"type": "auto"}}}
-    options = {
-        "frameIndex": 0,
-        "showHeader": True,
-        "cellHeight": "sm",
-        "sortBy": [{"displayName": sort, "desc": descending}],
-        "footer": {"show": False, "reducer": ["sum"], "countRows": False},
-    }
-    targets = [_target(one, instant=True) | {"format": "table"} for one in queries]
-    overrides = [_override("byName", heading, {"unit": shown}) for heading, shown in (units or {}).items()]
-    made = _panel("table", title, about, targets, field, options, size, overrides)
-    return made | {"transformations": [*several, keep, name]}
+    builder = table_builder.Panel().sort_by([common.TableSortByFieldState().display_name(sort).desc(descending)])
+    if len(queries) > 1:
+        builder.with_transformation(models.DataTransformerConfig("merge", options={}))
+    # `filterFieldsByName` drops all other fields, so a new label of a server does not add a column.
+    keep = {"include": {"names": list(columns)}}
+    builder.with_transformation(models.DataTransformerConfig("filterFieldsByName", options=keep))
+    rename = {"indexByName": order, "renameByName": dict(columns), "excludeByName": {}}
+    builder.with_transformation(models.DataTransformerConfig("organize", options=rename))
+    targets = [_target(one).instant().format(PromQueryFormat.TABLE) for one in queries]
+    for heading, shown in (units or {}).items():
+        builder.override_by_name(heading, [models.DynamicConfigValue("unit", shown)])
+    return _panel(builder.build(), title, about, targets, unit, PLAIN, empty, size)
 
 
 def timeline(
@@ -185,44 +191,42 @@ def timeline(
     unit: str = "none",
     texts: Mapping[int, tuple[str, str]],
     size: Size = _GRAPH,
-) -> Json:
+) -> Panel:
     """Return the state of each series over time, out of several named states."""
-    field = _field(unit, PLAIN, "no data") | {
-        "mappings": _mappings(texts),
-        "custom": {"fillOpacity": 70, "lineWidth": 0},
-    }
-    options = {
-        "showValue": "auto",
-        "rowHeight": 0.9,
-        "mergeValues": True,
-        "alignValue": "left",
-        "legend": _LEGEND | {"showLegend": False},
-        "tooltip": {"mode": "single", "sort": "none"},
-    }
-    return _panel("state-timeline", title, about, [_target(query)], field, options, size)
+    made = (
+        statetimeline.Panel()
+        .mappings(_mappings(texts))
+        .fill_opacity(70)
+        .line_width(0)
+        .legend(_legend(shown=False))
+        .tooltip(common.VizTooltipOptions().mode(choices.TooltipDisplayMode.SINGLE).sort(choices.SortOrder.NONE))
+        .build()
+    )
+    return _panel(made, title, about, [_target(query)], unit, PLAIN, "no data", size)
 
 
 def _panel(
-    kind: str,
+    made: Panel,
     title: str,
     about: About,
-    targets: Sequence[Json],
-    field: Json,
-    options: Json,
+    targets: Sequence[prometheus.Dataquery],
+    unit: str,
+    steps: Steps,
+    empty: str,
     size: Size,
-    overrides: Sequence[Json] = (),
-) -> Json:
-    return {
-        "type": kind,
-        "title": title,
-        "description": _description(about),
-        "datasource": PROMETHEUS,
-        "pluginVersion": VERSION,
-        "gridPos": {"w": size.w, "h": size.h},
-        "targets": [{"refId": chr(ord("A") + place), **target} for place, target in enumerate(targets)],
-        "fieldConfig": {"defaults": field, "overrides": list(overrides)},
-        "options": options,
-    }
+) -> Panel:
+    """Fill in what all kinds of panels have."""
+    made.title, made.description = title, _description(about)
+    made.datasource, made.plugin_version = PROMETHEUS, VERSION
+    made.grid_pos = models.GridPos(w=size.w, h=size.h)
+    made.targets = [target.ref_id(chr(ord("A") + place)).build() for place, target in enumerate(targets)]
+    made.field_config = made.field_config or models.FieldConfigSource()
+    field = made.field_config.defaults
+    field.unit, field.no_value = unit, empty
+    field.color = field.color or models.FieldColor(models.FieldColorModeId.THRESHOLDS)
+    made_steps = [models.Threshold(value, color) for value, color in steps]
+    field.thresholds = models.ThresholdsConfig(models.ThresholdsMode.ABSOLUTE, made_steps)
+    return made
 
 
 def _description(about: About) -> str:
@@ -232,51 +236,19 @@ def _description(about: About) -> str:
     )
 
 
-def _target(query: Query, *, instant: bool = False) -> Json:
-    return {
-        "datasource": PROMETHEUS,
-        "expr": query.expr,
-        "legendFormat": query.legend,
-        "editorMode": "code",
-        "instant": instant,
-        "range": not instant,
-    }
+def _target(query: Query) -> prometheus.Dataquery:
+    made = prometheus.Dataquery().datasource(PROMETHEUS).expr(query.expr).legend_format(query.legend)
+    return made.editor_mode(QueryEditorMode.CODE).range()
 
 
-def _field(unit: str, steps: Steps, empty: str) -> Json:
-    made = [{"value": value, "color": color} for value, color in steps]
-    return {
-        "unit": unit,
-        "noValue": empty,
-        "color": {"mode": "thresholds"},
-        "thresholds": {"mode": "absolute", "steps": made},
-    }
+def _legend(*, shown: bool) -> common.VizLegendOptions:
+    made = common.VizLegendOptions().display_mode(choices.LegendDisplayMode.LIST).show_legend(shown)
+    return made.placement(choices.LegendPlacement.BOTTOM)
 
 
-def _mappings(texts: Mapping[int, tuple[str, str]]) -> list[Json]:
-    if not texts:
-        return []
+def _mappings(texts: Mapping[int, tuple[str, str]]) -> list[models.ValueMapping]:
     options = {
-        str(value): {"text": text, "color": color, "index": place}
+        str(value): models.ValueMappingResult(text=text, color=color, index=place)
         for place, (value, (text, color)) in enumerate(texts.items())
     }
-    return [{"type": "value", "options": options}]
-
-
-def _override(matcher: str, options: str, properties: Json) -> Json:
-    return {
-        "matcher": {"id": matcher, "options": options},
-        "properties": [{"id": name, "value": value} for name, value in properties.items()],
-    }
-
-
-def _limits_red() -> Json:
-    return _override(
-        "byRegexp",
-        "/^limit/",
-        {
-            "color": {"mode": "fixed", "fixedColor": RED},
-            "custom.lineStyle": {"fill": "dash", "dash": [8, 8]},
-            "custom.fillOpacity": 0,
-        },
-    )
+    return [models.ValueMap(options)] if options else []

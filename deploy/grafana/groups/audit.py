@@ -5,10 +5,15 @@ Pure.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from outhaul.deploy.grafana.groups.health import audit_age
 from outhaul.deploy.grafana.layout import Group
-from outhaul.deploy.grafana.panel import GREEN, RED, About, Json, Query, Size, lines
+from outhaul.deploy.grafana.panel import GREEN, RED, About, Query, Size, lines
 from outhaul.deploy.grafana.promql import newest, times
+
+if TYPE_CHECKING:
+    from grafana_foundation_sdk.models.dashboard import Panel
 
 _HALF = Size(12, 8)
 _QUARTER = Size(6, 8)
@@ -24,7 +29,7 @@ def audit() -> Group:
     return Group("Audit", (_found(), _compared(), _age(), _failures()))
 
 
-def _letters() -> Json:
+def _letters() -> Panel:
     return lines(
         "Open dead letters",
         About(
@@ -38,7 +43,7 @@ def _letters() -> Json:
     )
 
 
-def _new() -> Json:
+def _new() -> Panel:
     return lines(
         "New dead letters",
         About(
@@ -53,7 +58,7 @@ def _new() -> Json:
     )
 
 
-def _found() -> Json:
+def _found() -> Panel:
     found = ("missing", "extra", "repeated")
     return lines(
         "Differences found by the audit",
@@ -69,7 +74,7 @@ def _found() -> Json:
     )
 
 
-def _compared() -> Json:
+def _compared() -> Panel:
     return lines(
         "Events compared",
         About(
@@ -83,7 +88,7 @@ def _compared() -> Json:
     )
 
 
-def _age() -> Json:
+def _age() -> Panel:
     return lines(
         "Time since the last audit",
         About(
@@ -97,7 +102,7 @@ def _age() -> Json:
     )
 
 
-def _failures() -> Json:
+def _failures() -> Panel:
     return lines(
         "Failed audits",
         About(

@@ -5,9 +5,14 @@ Pure.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from outhaul.deploy.grafana.layout import Group
-from outhaul.deploy.grafana.panel import GREEN, RED, About, Json, Query, Size, heatmap, lines
+from outhaul.deploy.grafana.panel import GREEN, RED, About, Query, Size, heatmap, lines
 from outhaul.deploy.grafana.promql import buckets, newest, per_second, quantile
+
+if TYPE_CHECKING:
+    from grafana_foundation_sdk.models.dashboard import Panel
 
 _QUARTER = Size(6, 8)
 
@@ -17,7 +22,7 @@ def batches() -> Group:
     return Group("Batches", (_events(), _bytes(), _seconds(), _rate(), _in_flight(), _held(), _age()))
 
 
-def _events() -> Json:
+def _events() -> Panel:
     return heatmap(
         "Batches by number of events",
         About(
@@ -30,7 +35,7 @@ def _events() -> Json:
     )
 
 
-def _bytes() -> Json:
+def _bytes() -> Panel:
     metric = "outhaul_reader_batch_bytes"
     return lines(
         "Size of a batch",
@@ -45,7 +50,7 @@ def _bytes() -> Json:
     )
 
 
-def _seconds() -> Json:
+def _seconds() -> Panel:
     metric = "outhaul_reader_batch_seconds"
     return lines(
         "From packing a batch to stored",
@@ -60,7 +65,7 @@ def _seconds() -> Json:
     )
 
 
-def _rate() -> Json:
+def _rate() -> Panel:
     return lines(
         "Batches stored",
         About(
@@ -74,7 +79,7 @@ def _rate() -> Json:
     )
 
 
-def _in_flight() -> Json:
+def _in_flight() -> Panel:
     return lines(
         "Batches in flight",
         About(
@@ -88,7 +93,7 @@ def _in_flight() -> Json:
     )
 
 
-def _held() -> Json:
+def _held() -> Panel:
     return lines(
         "Events and bytes in flight",
         About(
@@ -103,7 +108,7 @@ def _held() -> Json:
     )
 
 
-def _age() -> Json:
+def _age() -> Panel:
     return lines(
         "Age of the oldest batch in flight",
         About(

@@ -5,9 +5,14 @@ Pure. The counters of inserts are those of the whole server, from `system.events
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from outhaul.deploy.grafana.layout import Group
-from outhaul.deploy.grafana.panel import GREEN, ORANGE, RED, YELLOW, About, Json, Query, lines
+from outhaul.deploy.grafana.panel import GREEN, ORANGE, RED, YELLOW, About, Query, lines
 from outhaul.deploy.grafana.promql import newest, of, quantile, ratio, server_per_second, total
+
+if TYPE_CHECKING:
+    from grafana_foundation_sdk.models.dashboard import Panel
 
 _INSERT = "outhaul_worker_insert_seconds"
 
@@ -18,7 +23,7 @@ def clickhouse() -> Group:
     return Group("What does ClickHouse cost?", panels)
 
 
-def _parts() -> Json:
+def _parts() -> Panel:
     return lines(
         "Active parts of the newest 24 months",
         About(
@@ -31,7 +36,7 @@ def _parts() -> Json:
     )
 
 
-def _fullest() -> Json:
+def _fullest() -> Panel:
     fullest = newest("outhaul_clickhouse_parts")
     return lines(
         "Parts of the fullest month, as a share of the limit",
@@ -47,7 +52,7 @@ def _fullest() -> Json:
     )
 
 
-def _merges() -> Json:
+def _merges() -> Panel:
     return lines(
         "Running merges",
         About(
@@ -61,7 +66,7 @@ def _merges() -> Json:
     )
 
 
-def _bytes() -> Json:
+def _bytes() -> Panel:
     return lines(
         "Bytes on disk",
         About("grows with the events.", "faster than the events: see the compression ratio.", "operations.md"),
@@ -70,7 +75,7 @@ def _bytes() -> Json:
     )
 
 
-def _compression() -> Json:
+def _compression() -> Panel:
     packed, unpacked = total("outhaul_clickhouse_bytes_on_disk"), total("outhaul_clickhouse_uncompressed_bytes")
     return lines(
         "Compression ratio",
@@ -84,7 +89,7 @@ def _compression() -> Json:
     )
 
 
-def _refused() -> Json:
+def _refused() -> Panel:
     return lines(
         "Inserts that ClickHouse delays or refuses",
         About(
@@ -99,7 +104,7 @@ def _refused() -> Json:
     )
 
 
-def _inserts() -> Json:
+def _inserts() -> Panel:
     seconds, count = (server_per_second(f"outhaul_clickhouse_{name}_total") for name in ("insert_seconds", "inserts"))
     return lines(
         "How long does an insert take?",
@@ -115,7 +120,7 @@ def _inserts() -> Json:
     )
 
 
-def _size() -> Json:
+def _size() -> Panel:
     rows, count = (server_per_second(f"outhaul_clickhouse_{name}_total") for name in ("inserted_events", "inserts"))
     return lines(
         "Events per insert",
@@ -129,7 +134,7 @@ def _size() -> Json:
     )
 
 
-def _queries() -> Json:
+def _queries() -> Panel:
     return lines(
         "How long does a query take?",
         About(

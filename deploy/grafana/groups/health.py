@@ -5,24 +5,16 @@ Pure. The first group of the overview: visible without scrolling.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from outhaul.deploy.grafana.dashboard import FIRING
 from outhaul.deploy.grafana.groups.states import PHASE_WORDS, STATUS_WORDS, phase, status
 from outhaul.deploy.grafana.layout import Group
-from outhaul.deploy.grafana.panel import (
-    GREEN,
-    NONE_IS_FINE,
-    ORANGE,
-    RED,
-    UP,
-    YELLOW,
-    About,
-    Json,
-    Query,
-    Size,
-    stat,
-    table,
-)
+from outhaul.deploy.grafana.panel import GREEN, NONE_IS_FINE, ORANGE, RED, UP, YELLOW, About, Query, Size, stat, table
 from outhaul.deploy.grafana.promql import newest, quantile
+
+if TYPE_CHECKING:
+    from grafana_foundation_sdk.models.dashboard import Panel
 
 _NO_EXPORTER = "no exporter"
 _HOUR_S = 3600
@@ -34,7 +26,7 @@ def health() -> Group:
     return Group("Is it healthy?", (*_events(), _alerts(), *_parts()))
 
 
-def _events() -> tuple[Json, ...]:
+def _events() -> tuple[Panel, ...]:
     return (
         stat(
             "Missing events",
@@ -114,7 +106,7 @@ def _events() -> tuple[Json, ...]:
     )
 
 
-def _alerts() -> Json:
+def _alerts() -> Panel:
     return table(
         "Which alerts fire?",
         About("no alert.", "read the page that the alert's `runbook_url` names.", "runbooks/README.md"),
@@ -128,7 +120,7 @@ def _alerts() -> Json:
     )
 
 
-def _parts() -> tuple[Json, ...]:
+def _parts() -> tuple[Panel, ...]:
     return (
         stat(
             "Reader",
@@ -192,7 +184,7 @@ def audit_age() -> str:
     return f"time() - {newest('outhaul_exporter_last_success_timestamp_seconds', server='audit')}"
 
 
-def _server(name: str, metric: str, otherwise: str, page: str) -> Json:
+def _server(name: str, metric: str, otherwise: str, page: str) -> Panel:
     return stat(
         name,
         About("*up*: it answers the exporter.", otherwise, page),

@@ -5,9 +5,14 @@ Pure. The client library's `process_*` have no `source`: they are joined with `o
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from outhaul.deploy.grafana.layout import Group
-from outhaul.deploy.grafana.panel import About, Json, Query, Size, lines, table
+from outhaul.deploy.grafana.panel import About, Query, Size, lines, table
 from outhaul.deploy.grafana.promql import newest, of, times
+
+if TYPE_CHECKING:
+    from grafana_foundation_sdk.models.dashboard import Panel
 
 _QUARTER = Size(6, 8)
 
@@ -21,7 +26,7 @@ def _of_process(expr: str) -> str:
     return f"{expr} * on (job, instance) group_left (source, process) {of('outhaul_build_info')}"
 
 
-def _memory() -> Json:
+def _memory() -> Panel:
     return lines(
         "Memory",
         About(
@@ -35,7 +40,7 @@ def _memory() -> Json:
     )
 
 
-def _cpu() -> Json:
+def _cpu() -> Panel:
     return lines(
         "CPU",
         About(
@@ -49,7 +54,7 @@ def _cpu() -> Json:
     )
 
 
-def _versions() -> Json:
+def _versions() -> Panel:
     return table(
         "Which versions run?",
         About(
@@ -72,7 +77,7 @@ def _versions() -> Json:
     )
 
 
-def _looks() -> Json:
+def _looks() -> Panel:
     return lines(
         "Duration of the exporter's checks",
         About(
@@ -86,7 +91,7 @@ def _looks() -> Json:
     )
 
 
-def _failures() -> Json:
+def _failures() -> Panel:
     return lines(
         "Failed checks",
         About(

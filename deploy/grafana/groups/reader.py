@@ -5,10 +5,15 @@ Pure.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from outhaul.deploy.grafana.groups.states import PHASE_WORDS, phase
 from outhaul.deploy.grafana.layout import Group
-from outhaul.deploy.grafana.panel import About, Json, Query, Size, lines, timeline
+from outhaul.deploy.grafana.panel import About, Query, Size, lines, timeline
 from outhaul.deploy.grafana.promql import newest, per_second, quantile, times
+
+if TYPE_CHECKING:
+    from grafana_foundation_sdk.models.dashboard import Panel
 
 _HALF = Size(12, 8)
 _QUARTER = Size(6, 8)
@@ -25,7 +30,7 @@ def repeats() -> Group:
     return Group("Repeated work of the reader", panels)
 
 
-def _phases() -> Json:
+def _phases() -> Panel:
     return timeline(
         "Phase of each reader",
         About(
@@ -39,7 +44,7 @@ def _phases() -> Json:
     )
 
 
-def _paused() -> Json:
+def _paused() -> Panel:
     return lines(
         "Paused",
         About(
@@ -54,7 +59,7 @@ def _paused() -> Json:
     )
 
 
-def _cost() -> Json:
+def _cost() -> Panel:
     work = per_second("outhaul_reader_stage_seconds_total", "stage", stage="read|decode|pack|dispatch")
     captured = per_second("outhaul_reader_events_captured_total")
     return lines(
@@ -70,7 +75,7 @@ def _cost() -> Json:
     )
 
 
-def _capture() -> Json:
+def _capture() -> Panel:
     metric = "outhaul_reader_commit_to_capture_seconds"
     return lines(
         "From commit to capture",
@@ -85,7 +90,7 @@ def _capture() -> Json:
     )
 
 
-def _silence() -> Json:
+def _silence() -> Panel:
     return lines(
         "Time since the last bytes from and to Postgres",
         About(
@@ -99,7 +104,7 @@ def _silence() -> Json:
     )
 
 
-def _epoch() -> Json:
+def _epoch() -> Panel:
     return lines(
         "Epoch",
         About(
@@ -113,7 +118,7 @@ def _epoch() -> Json:
     )
 
 
-def _recovery() -> Json:
+def _recovery() -> Panel:
     return lines(
         "Duration of the last recovery",
         About(
@@ -127,13 +132,13 @@ def _recovery() -> Json:
     )
 
 
-def _rare(title: str, about: About, metric: str, *by: str) -> Json:
+def _rare(title: str, about: About, metric: str, *by: str) -> Panel:
     legend = " ".join(f"{{{{{label}}}}}" for label in (*by, "source"))
     query = Query(times(metric, *by, process="reader"), legend)
     return lines(title, about, query, unit="short", bars=True, size=_QUARTER)
 
 
-def _redispatches() -> Json:
+def _redispatches() -> Panel:
     return _rare(
         "Batches sent again",
         About(
@@ -146,7 +151,7 @@ def _redispatches() -> Json:
     )
 
 
-def _retries() -> Json:
+def _retries() -> Panel:
     return _rare(
         "Retries",
         About(
@@ -159,7 +164,7 @@ def _retries() -> Json:
     )
 
 
-def _ends() -> Json:
+def _ends() -> Panel:
     return _rare(
         "Sessions that ended",
         About(
@@ -172,7 +177,7 @@ def _ends() -> Json:
     )
 
 
-def _left_out() -> Json:
+def _left_out() -> Panel:
     return _rare(
         "Events left out",
         About(
@@ -184,7 +189,7 @@ def _left_out() -> Json:
     )
 
 
-def _sessions() -> Json:
+def _sessions() -> Panel:
     return _rare(
         "Sessions begun",
         About(
@@ -194,7 +199,7 @@ def _sessions() -> Json:
     )
 
 
-def _heals() -> Json:
+def _heals() -> Panel:
     return _rare(
         "Heals",
         About(
@@ -207,7 +212,7 @@ def _heals() -> Json:
     )
 
 
-def _healed() -> Json:
+def _healed() -> Panel:
     return _rare(
         "Events healed",
         About(
@@ -219,7 +224,7 @@ def _healed() -> Json:
     )
 
 
-def _slots() -> Json:
+def _slots() -> Panel:
     return _rare(
         "Slots dropped or created again",
         About(

@@ -5,9 +5,14 @@ Pure.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from outhaul.deploy.grafana.layout import Group
-from outhaul.deploy.grafana.panel import GREEN, ORANGE, RED, About, Json, Query, Size, lines
+from outhaul.deploy.grafana.panel import GREEN, ORANGE, RED, About, Query, Size, lines
 from outhaul.deploy.grafana.promql import newest, server_per_second
+
+if TYPE_CHECKING:
+    from grafana_foundation_sdk.models.dashboard import Panel
 
 _QUARTER = Size(6, 8)
 
@@ -17,7 +22,7 @@ def redis() -> Group:
     return Group("Redis and Celery's queue", (_queue(), _workers(), _ping(), _reporting(), _memory(), _evicted()))
 
 
-def _queue() -> Json:
+def _queue() -> Panel:
     return lines(
         "Waiting messages",
         About(
@@ -32,7 +37,7 @@ def _queue() -> Json:
     )
 
 
-def _workers() -> Json:
+def _workers() -> Panel:
     return lines(
         "Workers that answer a ping",
         About(
@@ -46,7 +51,7 @@ def _workers() -> Json:
     )
 
 
-def _ping() -> Json:
+def _ping() -> Panel:
     return lines(
         "Response time of Redis",
         About(
@@ -60,7 +65,7 @@ def _ping() -> Json:
     )
 
 
-def _reporting() -> Json:
+def _reporting() -> Panel:
     return lines(
         "Does a reader report?",
         About(
@@ -75,7 +80,7 @@ def _reporting() -> Json:
     )
 
 
-def _memory() -> Json:
+def _memory() -> Panel:
     return lines(
         "Memory of Redis",
         About(
@@ -90,7 +95,7 @@ def _memory() -> Json:
     )
 
 
-def _evicted() -> Json:
+def _evicted() -> Panel:
     return lines(
         "Keys evicted by Redis",
         About(

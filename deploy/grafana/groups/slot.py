@@ -5,9 +5,14 @@ Pure.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from outhaul.deploy.grafana.layout import Group
-from outhaul.deploy.grafana.panel import GREEN, ORANGE, RED, YELLOW, About, Json, Query, Size, lines, stat
+from outhaul.deploy.grafana.panel import GREEN, ORANGE, RED, YELLOW, About, Query, Size, lines, stat
 from outhaul.deploy.grafana.promql import newest, of, server_per_second
+
+if TYPE_CHECKING:
+    from grafana_foundation_sdk.models.dashboard import Panel
 
 _HOUR_S = 3600
 _DAY_S = 24 * _HOUR_S
@@ -19,7 +24,7 @@ def primary() -> Group:
     return Group("Is the primary safe?", (_kept(), _left(), _limit(), _idle(), _held(), _growth(), _spill(), _outbox()))
 
 
-def _kept() -> Json:
+def _kept() -> Panel:
     return lines(
         "WAL kept by the slot",
         About(
@@ -45,7 +50,7 @@ def time_left() -> str:
     return f"clamp_max({newest('outhaul_slot_safe_wal_bytes')} / clamp_min({growth()}, 1), {30 * _DAY_S})"
 
 
-def _left() -> Json:
+def _left() -> Panel:
     return stat(
         "Time until the slot is lost",
         About(
@@ -61,7 +66,7 @@ def _left() -> Json:
     )
 
 
-def _limit() -> Json:
+def _limit() -> Panel:
     return stat(
         "WAL until the slot is lost",
         About(
@@ -77,7 +82,7 @@ def _limit() -> Json:
     )
 
 
-def _idle() -> Json:
+def _idle() -> Panel:
     return lines(
         "Time without a session on the slot",
         About(
@@ -92,7 +97,7 @@ def _idle() -> Json:
     )
 
 
-def _held() -> Json:
+def _held() -> Panel:
     return stat(
         "Slot active",
         About(
@@ -109,7 +114,7 @@ def _held() -> Json:
     )
 
 
-def _growth() -> Json:
+def _growth() -> Panel:
     return stat(
         "Growth of the WAL kept",
         About(
@@ -125,7 +130,7 @@ def _growth() -> Json:
     )
 
 
-def _spill() -> Json:
+def _spill() -> Panel:
     return lines(
         "Decoding that spills to the primary's disk",
         About(
@@ -139,7 +144,7 @@ def _spill() -> Json:
     )
 
 
-def _outbox() -> Json:
+def _outbox() -> Panel:
     return lines(
         "Size of the outbox",
         About(

@@ -5,9 +5,14 @@ Pure.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from outhaul.deploy.grafana.layout import Group
-from outhaul.deploy.grafana.panel import About, Json, Query, Size, lines, table
+from outhaul.deploy.grafana.panel import About, Query, Size, lines, table
 from outhaul.deploy.grafana.promql import newest, server_per_second
+
+if TYPE_CHECKING:
+    from grafana_foundation_sdk.models.dashboard import Panel
 
 
 def storage() -> Group:
@@ -17,7 +22,7 @@ def storage() -> Group:
     )
 
 
-def _months() -> Json:
+def _months() -> Panel:
     metrics = ("events", "parts", "bytes_on_disk", "uncompressed_bytes")
     return table(
         "Months of event_log",
@@ -42,7 +47,7 @@ def _months() -> Json:
     )
 
 
-def _decoded() -> Json:
+def _decoded() -> Panel:
     return lines(
         "Transactions that Postgres decodes for the slot",
         About(
@@ -56,7 +61,7 @@ def _decoded() -> Json:
     )
 
 
-def _streamed() -> Json:
+def _streamed() -> Panel:
     return lines(
         "Bytes that Postgres decodes for the slot",
         About(
@@ -78,7 +83,7 @@ def _counters(what: str) -> tuple[Query, ...]:
     )
 
 
-def _asked() -> Json:
+def _asked() -> Panel:
     return lines(
         "Queries of event_log",
         About(
@@ -93,7 +98,7 @@ def _asked() -> Json:
     )
 
 
-def _last() -> Json:
+def _last() -> Panel:
     return lines(
         "Time since the last event was stored",
         About(

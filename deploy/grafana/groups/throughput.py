@@ -5,9 +5,14 @@ Pure.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from outhaul.deploy.grafana.layout import Group
-from outhaul.deploy.grafana.panel import About, Json, Query, Size, lines
+from outhaul.deploy.grafana.panel import About, Query, Size, lines
 from outhaul.deploy.grafana.promql import per_second
+
+if TYPE_CHECKING:
+    from grafana_foundation_sdk.models.dashboard import Panel
 
 _HALF = Size(12, 8)
 
@@ -17,7 +22,7 @@ def throughput() -> Group:
     return Group("How much goes through, and where is the time going?", (_events(), _bytes(), _reader(), _worker()))
 
 
-def _events() -> Json:
+def _events() -> Panel:
     return lines(
         "Events captured and stored",
         About(
@@ -32,7 +37,7 @@ def _events() -> Json:
     )
 
 
-def _bytes() -> Json:
+def _bytes() -> Panel:
     return lines(
         "Bytes captured and stored",
         About(
@@ -47,7 +52,7 @@ def _bytes() -> Json:
     )
 
 
-def _reader() -> Json:
+def _reader() -> Panel:
     return lines(
         "What is the reader busy with?",
         About(
@@ -63,7 +68,7 @@ def _reader() -> Json:
     )
 
 
-def _worker() -> Json:
+def _worker() -> Panel:
     return lines(
         "What are the workers busy with?",
         About(

@@ -5,9 +5,14 @@ Pure.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from outhaul.deploy.grafana.layout import Group
-from outhaul.deploy.grafana.panel import UP, About, Json, Query, lines
+from outhaul.deploy.grafana.panel import UP, About, Query, lines
 from outhaul.deploy.grafana.promql import per_second, quantile, ratio, times
+
+if TYPE_CHECKING:
+    from grafana_foundation_sdk.models.dashboard import Panel
 
 
 def workers() -> Group:
@@ -18,7 +23,7 @@ def workers() -> Group:
     )
 
 
-def _tasks() -> Json:
+def _tasks() -> Panel:
     return lines(
         "Tasks by outcome",
         About(
@@ -33,13 +38,13 @@ def _tasks() -> Json:
     )
 
 
-def _times(title: str, about: About, metric: str) -> Json:
+def _times(title: str, about: About, metric: str) -> Panel:
     shares = (0.5, 0.95, 0.99)
     queries = (Query(quantile(share, metric), f"p{share * 100:g} {{{{source}}}}") for share in shares)
     return lines(title, about, *queries, unit="s")
 
 
-def _seconds() -> Json:
+def _seconds() -> Panel:
     return _times(
         "How long does a task take?",
         About(
@@ -51,7 +56,7 @@ def _seconds() -> Json:
     )
 
 
-def _insert() -> Json:
+def _insert() -> Panel:
     return _times(
         "How long does the insert take?",
         About(
@@ -63,7 +68,7 @@ def _insert() -> Json:
     )
 
 
-def _errors() -> Json:
+def _errors() -> Panel:
     return lines(
         "Errors",
         About(
@@ -78,7 +83,7 @@ def _errors() -> Json:
     )
 
 
-def _lost() -> Json:
+def _lost() -> Panel:
     return lines(
         "Lost reports",
         About(
@@ -92,7 +97,7 @@ def _lost() -> Json:
     )
 
 
-def _restarts() -> Json:
+def _restarts() -> Panel:
     return lines(
         "Restarts by the watchdog",
         About(
@@ -107,7 +112,7 @@ def _restarts() -> Json:
     )
 
 
-def _up() -> Json:
+def _up() -> Panel:
     return lines(
         "Workers with a running Celery",
         About(
@@ -121,7 +126,7 @@ def _up() -> Json:
     )
 
 
-def _events() -> Json:
+def _events() -> Panel:
     return lines(
         "Events stored and set aside",
         About(
@@ -135,7 +140,7 @@ def _events() -> Json:
     )
 
 
-def _size() -> Json:
+def _size() -> Panel:
     stored = per_second("outhaul_worker_events_stored_total")
     return lines(
         "Compressed bytes per event",
