@@ -11,6 +11,7 @@ Edge: processes, and a Unix socket on which each message is one process to start
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import importlib
@@ -253,15 +254,41 @@ def _run(name: str) -> None:
     importlib.import_module(module).main()
 
 
+class _End:
+    """The end of an interpreter, without the last step: taking apart what was imported copies all of it to do so."""
+
+    def __init__(self) -> None:
+        # The first one that is registered is the last one that is called.
+        atexit.register(self._leave)
+        self._code: int | None = None
+
+    def of(self, command: Sequence[str]) -> None:
+        """Run a command, and note its exit code."""
+        self._code = 1
+        try:
+            _run(Path(command[0]).name)
+            self._code = 0
+        except SystemExit as end:
+            self._code = end.code if isinstance(end.code, int) else int(end.code is not None)
+            raise
+
+    def _leave(self) -> None:
+        if self._code is not None:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(self._code)
+
+
 def main() -> None:
     """Serve until nobody has the other end of the socket."""
+    end = _End()
     _import_all()
     # Nothing of what is there now is looked at again, and so copied, by a collection in a child.
     gc.collect()
     gc.freeze()
     request = _serve(socket.socket(fileno=int(sys.argv[1])))
     if request is not None:
-        _run(Path(request["command"][0]).name)
+        end.of(request["command"])
 
 
 if __name__ == "__main__":
