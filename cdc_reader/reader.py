@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 import secrets
-import socket
 import time
 from contextlib import closing, contextmanager, suppress
 from random import SystemRandom
@@ -32,13 +30,14 @@ from outhaul.cdc_reader.postgres.connect import (
     open_stream,
 )
 from outhaul.cdc_reader.postgres.errors import SlotHeldError
-from outhaul.cdc_reader.postgres.preflight import Server, check_clickhouse, check_postgres, check_redis, check_slot
+from outhaul.cdc_reader.postgres.preflight import Server, check_postgres, check_slot, check_stores
 from outhaul.cdc_reader.postgres.slot_view import slot_facts
 from outhaul.cdc_reader.postgres.timelines import Past
 from outhaul.cdc_reader.session import memory_tuning
 from outhaul.cdc_reader.session.liveness import Liveness
 from outhaul.cdc_reader.session.loop import Session
 from outhaul.cdc_reader.session.pause_requests import newest_request
+from outhaul.cdc_reader.session.reader_state import process_name
 from outhaul.cdc_reader.session.recovery import recover
 from outhaul.cdc_reader.session.takeover import SlotWaiter
 from outhaul.cdc_reader.session.threads import Tools
@@ -52,6 +51,7 @@ from outhaul.sink.errors import Exit, FatalError, PipelineError, TransientError
 from outhaul.sink.position import NO_LSN
 from outhaul.sink.redis.payloads import Payloads
 from outhaul.sink.redis_keys import reconnecting_key
+from outhaul.sink.stopping import sleep_unless
 from outhaul.sink.telemetry import log_context, sentry
 from outhaul.sink.telemetry.exposition import Health, expose
 
@@ -82,10 +82,7 @@ def check(stream: Stream) -> Server:
     """
     settings = stream.settings
     server = check_stream(settings, check_postgres(stream))
-    with Payloads.of(settings) as payloads:
-        check_redis(settings, payloads)
-    with ClickHouse.of(settings, timeout_s=10) as clickhouse:
-        check_clickhouse(settings, clickhouse)
+    check_stores(settings)
     return server
 
 
@@ -165,7 +162,7 @@ def _back_off(stream: Stream, error: TransientError, failures: int, stopping: Ca
     metrics.SESSION_ENDS.labels(type(error).__name__).inc()
     log.warning("session_ended", slot=stream.slot, error=error, failures=failures, wait_s=round(wait_s, 2))
     _publish_reason(stream, error, wait_s)
-    _sleep(wait_s, stopping)
+    sleep_unless(stopping, wait_s)
 
 
 def _status_interval_s(settings: Settings, server: Server) -> float:
@@ -232,7 +229,7 @@ def _park(stream: Stream, guard: Guard, liveness: Liveness, stopping: Callable[[
         except TransientError as reason:
             liveness.set_phase("parked")
             _publish_reason(stream, reason, _PARKED_S)
-            _sleep(_PARKED_S, stopping)
+            sleep_unless(stopping, _PARKED_S)
             continue
         recreate_slot(stream, error)
         guard.must_park = False
@@ -245,12 +242,6 @@ def _publish_reason(stream: Stream, error: TransientError, wait_s: float) -> Non
     Sentry gets the error when it lasts.
     """
     sentry.note_retry(error)
-    line = f"the reader on {socket.gethostname()} (process {os.getpid()}) has no session and tries again: {error}"
+    line = f"{process_name()} has no session and tries again: {error}"
     with Payloads.of(stream.settings) as payloads, suppress(TransientError):
         payloads.set(reconnecting_key(stream.fence), line, ttl_s=math.ceil(wait_s + _ATTEMPT_S))
-
-
-def _sleep(seconds: float, stopping: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + seconds
-    while not stopping() and (left := deadline - time.monotonic()) > 0:
-        time.sleep(min(left, 0.1))

@@ -13,18 +13,20 @@ import logging
 from typing import TYPE_CHECKING
 
 import click
+import kombu.exceptions
 from celery import Celery
 from celery.signals import setup_logging, task_postrun
 from click.core import ParameterSource
 
 from outhaul.sink import redis_url
+from outhaul.sink.errors import Exit, TransientError
 from outhaul.sink.redis import topology
 from outhaul.sink.redis.payloads import SOCKET_TIMEOUT_S
+from outhaul.sink.seal import seal_of
 from outhaul.sink.settings import Settings, load
 from outhaul.sink.settings.load import warn_of_unknown
 from outhaul.sink.task_names import PRUNE, WRITE_BATCH
 from outhaul.sink.telemetry import log_context, logs, sentry
-from outhaul.sink.telemetry.scrub import scrub_of
 
 if TYPE_CHECKING:
     from typing import Any
@@ -93,6 +95,29 @@ class SinkApp(Celery):  # type: ignore[misc] # celery has no types
         super().__init__("outhaul")
         self.settings = settings
         self.conf.update(configuration(settings))
+        self._seal = seal_of(settings)
+
+    def send(self, task: str, argument: dict[str, Any], *, task_id: str, summary: str) -> None:
+        """Put a sealed message for a task into the pipeline's queue; logs and Flower show the summary.
+
+        Raises:
+            TransientError: the broker did not take it.
+        """
+        try:
+            self.send_task(
+                task,
+                args=(self._seal.message(task, argument),),
+                task_id=task_id,
+                queue=self.settings.queue,
+                argsrepr=summary,
+                retry=False,
+            )
+        except (kombu.exceptions.KombuError, OSError) as error:
+            raise TransientError(
+                f"the broker does not answer ({type(error).__name__})",
+                todo="Check that Redis runs and that OUTHAUL_REDIS_URL leads to it",
+                exit_code=Exit.REDIS_UNREACHABLE,
+            ) from error
 
 
 def make_app(settings: Settings) -> SinkApp:
@@ -106,10 +131,8 @@ def _configure_logs(loglevel: int | str, **_: object) -> None:
     # the format of the reader's.
     settings = load()
     level = _level_name(loglevel) if _is_given("loglevel") else settings.log_level
-    logs.configure(settings.log_format, level=level, scrub=scrub_of(settings))
-    logs.watch_threads()
+    logs.start(settings, level=level)
     warn_of_unknown()
-    log_context.begin(source=settings.source)
     sentry.configure(settings, "worker")
 
 

@@ -12,15 +12,12 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-import kombu.exceptions
-
 from outhaul.cdc_reader.capture.type_fit import check_fit
-from outhaul.sink.errors import Exit, TransientError
+from outhaul.sink.errors import TransientError
 from outhaul.sink.failpoint import reach
 from outhaul.sink.lanes import fence
 from outhaul.sink.redis_keys import epoch_key
 from outhaul.sink.schema import column_type, ensure_columns
-from outhaul.sink.seal import seal_of
 from outhaul.sink.task_names import WRITE_BATCH
 from outhaul.sink.telemetry.sentry import trace
 
@@ -42,7 +39,6 @@ class Dispatcher:
         self._app = app
         self._payloads = payloads
         self._clickhouse = clickhouse
-        self._seal = seal_of(app.settings)
         self._known: set[tuple[str, tuple[tuple[str, str], ...]]] = set()
 
     @property
@@ -71,28 +67,13 @@ class Dispatcher:
                 with trace.span("db.redis", "payload"):
                     self._payloads.put(message.payload_key, assembled.batch.payload)
                 reach("dispatch.payload")
-                self._announce(message)
+                self._app.send(WRITE_BATCH, message.to_json(), task_id=message.task_id, summary=message.summary)
         except TransientError:
             # If Redis is full, a payload without a message must not take its memory.
             with suppress(TransientError):
                 self._payloads.drop([message.payload_key])
             raise
         reach("dispatch.sent")
-
-    def _announce(self, message: Message) -> None:
-        try:
-            self._app.send_task(
-                WRITE_BATCH,
-                args=(self._seal.message(WRITE_BATCH, message.to_json()),),
-                task_id=message.task_id,
-                queue=self._settings.queue,
-                argsrepr=message.summary,
-                retry=False,
-            )
-        except (kombu.exceptions.KombuError, OSError) as error:
-            raise TransientError(
-                f"the broker does not answer ({type(error).__name__})", exit_code=Exit.REDIS_UNREACHABLE
-            ) from error
 
     def _ensure_columns(self, table: str, assembled: Assembled) -> None:
         schema = assembled.schema

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from outhaul.cdc_reader.outbox.heal import ASK_TIMEOUT_S
 from outhaul.cdc_reader.outbox.table_shape import describe
 from outhaul.cdc_reader.postgres.connect import connect_primary
-from outhaul.sink import schema
-from outhaul.sink.clickhouse import ClickHouse
+from outhaul.cdc_reader.postgres.preflight import checked_clickhouse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from outhaul.sink.clickhouse import ClickHouse
     from outhaul.sink.settings import Settings
 
 
@@ -30,6 +30,5 @@ def both_sides(settings: Settings) -> Iterator[ClickHouse]:
     with connect_primary(settings) as conn:
         for outbox in settings.outboxes():
             describe(conn, outbox, settings.undivided)
-    with ClickHouse.of(settings, timeout_s=ASK_TIMEOUT_S) as clickhouse:
-        schema.check(clickhouse, settings)
+    with checked_clickhouse(settings, ASK_TIMEOUT_S) as clickhouse:
         yield clickhouse

@@ -5,7 +5,6 @@ Edge: the command line.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import TYPE_CHECKING, Annotated
@@ -18,15 +17,14 @@ from rich.table import Table
 from outhaul.cdc_reader.cli import options
 from outhaul.cdc_reader.cli.confirmation import consent
 from outhaul.cdc_reader.operate import dead_letters as letters
-from outhaul.cdc_reader.postgres.preflight import check_clickhouse, check_redis
-from outhaul.sink.clickhouse import ClickHouse
+from outhaul.cdc_reader.postgres.preflight import check_redis, checked_clickhouse
 from outhaul.sink.errors import Exit, FatalError
 from outhaul.sink.letters import dead_letters
 from outhaul.sink.redis.payloads import Payloads
-from outhaul.sink.settings import Outbox, Settings, load
+from outhaul.sink.settings import Outbox, load
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
 dlq = typer.Typer(name="dlq", no_args_is_help=True, help="Dead letters: events that ClickHouse cannot hold.")
 
@@ -47,13 +45,6 @@ Reason = Annotated[str, typer.Option(help="Only letters whose reason contains th
 All = Annotated[bool, typer.Option("--all", help="All letters that are not discarded.")]
 Positions = Annotated[list[str] | None, typer.Argument(help="As `list` prints them: 0/1A2B3C#0", metavar="POSITION")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
-
-
-@contextmanager
-def _open(settings: Settings) -> Iterator[ClickHouse]:
-    with ClickHouse.of(settings, timeout_s=_TIMEOUT_S) as clickhouse:
-        check_clickhouse(settings, clickhouse)
-        yield clickhouse
 
 
 def _filter(
@@ -86,7 +77,7 @@ def list_(
 
 
 def _list(outbox: Outbox, wanted: dead_letters.Filter, limit: int, named: dict[str, str], *, as_json: bool) -> None:
-    with _open(outbox.settings) as clickhouse:
+    with checked_clickhouse(outbox.settings, _TIMEOUT_S) as clickhouse:
         counted = dead_letters.summary(clickhouse, outbox, wanted, reasons=_REASONS)
         newest = dead_letters.newest(clickhouse, outbox, wanted, limit=limit)
     if as_json:
@@ -124,7 +115,7 @@ def show(
     """
     at = letters.position_of(position)
     outbox = options.one(load(), table)
-    with _open(outbox.settings) as clickhouse:
+    with checked_clickhouse(outbox.settings, _TIMEOUT_S) as clickhouse:
         found = dead_letters.find(clickhouse, outbox, [at])
     if not found:
         raise FatalError(f"no dead letter has position {at}", todo="`outhaul dlq list` prints the positions")
@@ -151,7 +142,7 @@ def retry(
     Example: outhaul dlq retry --reason "is outside what"
     """
     outbox = options.one(load(), table)
-    with _open(outbox.settings) as clickhouse:
+    with checked_clickhouse(outbox.settings, _TIMEOUT_S) as clickhouse:
         chosen = letters.chosen(clickhouse, outbox, positions or [], everything=everything, reason=reason)
     with Payloads.of(outbox.settings) as payloads:
         check_redis(outbox.settings, payloads)
@@ -178,7 +169,7 @@ def discard(
     Example: outhaul dlq discard 0/1A2B3C#0
     """
     outbox = options.one(load(), table)
-    with _open(outbox.settings) as clickhouse:
+    with checked_clickhouse(outbox.settings, _TIMEOUT_S) as clickhouse:
         chosen = letters.chosen(clickhouse, outbox, positions or [], everything=everything, reason=reason)
         found = [one for one in dead_letters.find(clickhouse, outbox, chosen) if not one.discarded]
         for letter in found[:_SHOWN]:
@@ -217,7 +208,7 @@ def export(
         raise FatalError(f"{file} already exists", todo="Name a new file", exit_code=Exit.USAGE)
     wanted = _filter(since, until, reason)
     outbox = options.one(load(), table)
-    with _open(outbox.settings) as clickhouse:
+    with checked_clickhouse(outbox.settings, _TIMEOUT_S) as clickhouse:
         _export(letters.exported(clickhouse, outbox, wanted), file)
 
 

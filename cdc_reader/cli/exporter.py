@@ -16,8 +16,7 @@ from outhaul.cdc_reader.operate.exporter.run import run
 from outhaul.sink.errors import Exit, FatalError
 from outhaul.sink.settings import load
 from outhaul.sink.settings.load import warn_of_unknown
-from outhaul.sink.telemetry import log_context, logs
-from outhaul.sink.telemetry.scrub import scrub_of
+from outhaul.sink.telemetry import logs
 
 
 def exporter(
@@ -49,10 +48,8 @@ def exporter(
             todo="Set OUTHAUL_METRICS_PORT for this process, for example 9463",
             exit_code=Exit.SETTINGS,
         )
-    logs.configure(settings.log_format, level=settings.log_level, scrub=scrub_of(settings))
-    logs.watch_threads()
+    logs.start(settings)
     warn_of_unknown()
-    log_context.begin(source=settings.source)
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())

@@ -6,8 +6,6 @@ Edge: the command line.
 from __future__ import annotations
 
 import json
-import signal
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,17 +13,17 @@ import typer
 
 from outhaul.cdc_reader.cli import options
 from outhaul.cdc_reader.cli.confirmation import consent
-from outhaul.cdc_reader.operate.pruning.outbox_table import OutboxTable, paused
+from outhaul.cdc_reader.operate.pruning.outbox_table import OutboxTable
 from outhaul.cdc_reader.operate.pruning.prune import BATCH, PruneReport, PruneRequest
 from outhaul.cdc_reader.operate.pruning.prune import prune as make_pass
 from outhaul.cdc_reader.postgres.connect import connect_primary
-from outhaul.cdc_reader.postgres.preflight import check_clickhouse
-from outhaul.sink.clickhouse import ClickHouse
+from outhaul.cdc_reader.postgres.preflight import checked_clickhouse
 from outhaul.sink.errors import Exit, FatalError, TransientError
 from outhaul.sink.settings import Outbox, Settings, load
+from outhaul.sink.stopping import sleep_unless, stop_signals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 _TIMEOUT_S = 60
 
@@ -63,12 +61,10 @@ def prune(
     if not dry_run:
         for outbox in chosen:
             _agree(outbox, request, yes=yes)
-    asked: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda signum, _frame: asked.append(signum))
+    signals = stop_signals()
 
     def stop() -> bool:
-        return bool(asked)
+        return bool(signals)
 
     while True:
         is_fine = True
@@ -84,9 +80,7 @@ def prune(
             is_fine = False
             # The next pass tries again, and reports the error again if it persists.
             typer.echo(f"outhaul: {error}", err=True)
-        if pause_s:
-            paused(pause_s, stop)
-        if not pause_s or stop():
+        if not pause_s or sleep_unless(stop, pause_s):
             raise typer.Exit(Exit.FINE if is_fine else Exit.NOT_FINE)
 
 
@@ -116,7 +110,7 @@ def _agree(outbox: Outbox, request: PruneRequest, *, yes: bool) -> None:
         table = OutboxTable(conn, outbox, dry_run=request.dry_run)
         count = table.count_old(cutoff)
         name = table.name
-    with _open(outbox.settings):
+    with checked_clickhouse(outbox.settings, _TIMEOUT_S):
         pass
     typer.echo(
         f"{name} has {'many' if count is None else f'{count:,}'} rows before {cutoff.isoformat(timespec='seconds')}. "
@@ -127,15 +121,8 @@ def _agree(outbox: Outbox, request: PruneRequest, *, yes: bool) -> None:
     consent("Delete them?", yes=yes)
 
 
-@contextmanager
-def _open(settings: Settings) -> Iterator[ClickHouse]:
-    with ClickHouse.of(settings, timeout_s=_TIMEOUT_S) as clickhouse:
-        check_clickhouse(settings, clickhouse)
-        yield clickhouse
-
-
 def _pass(outbox: Outbox, request: PruneRequest, stop: Callable[[], bool]) -> PruneReport:
-    with connect_primary(outbox.settings) as conn, _open(outbox.settings) as clickhouse:
+    with connect_primary(outbox.settings) as conn, checked_clickhouse(outbox.settings, _TIMEOUT_S) as clickhouse:
         table = OutboxTable(conn, outbox, dry_run=request.dry_run)
         return make_pass(table, clickhouse, outbox, request, stop)
 

@@ -17,8 +17,7 @@ from outhaul.cdc_reader.session import memory_tuning
 from outhaul.sink.errors import Exit
 from outhaul.sink.settings import load
 from outhaul.sink.settings.load import warn_of_unknown
-from outhaul.sink.telemetry import log_context, logs, sentry
-from outhaul.sink.telemetry.scrub import scrub_of
+from outhaul.sink.telemetry import logs, sentry
 
 
 def reader(
@@ -32,10 +31,8 @@ def reader(
     """
     stream = options.stream(load(), shard)
     settings = stream.settings
-    logs.configure(settings.log_format, level=settings.log_level, scrub=scrub_of(settings))
-    logs.watch_threads()
+    logs.start(settings, slot=stream.slot)
     warn_of_unknown()
-    log_context.begin(source=settings.source, slot=stream.slot)
     memory_tuning.limit_allocators()
     sentry.configure(settings, "reader", slot=stream.slot)
     asked: list[int] = []

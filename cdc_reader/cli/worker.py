@@ -10,13 +10,10 @@ from typing import Annotated
 
 import typer
 
-from outhaul.cdc_reader.postgres.preflight import check_clickhouse, check_redis
-from outhaul.sink.clickhouse import ClickHouse
+from outhaul.cdc_reader.postgres.preflight import check_stores
 from outhaul.sink.process.watchdog import supervise
-from outhaul.sink.redis.payloads import Payloads
-from outhaul.sink.settings import Settings, load
-from outhaul.sink.telemetry import log_context, logs, sentry
-from outhaul.sink.telemetry.scrub import scrub_of
+from outhaul.sink.settings import load
+from outhaul.sink.telemetry import logs, sentry
 
 
 def worker(
@@ -29,18 +26,10 @@ def worker(
     Example: outhaul worker -c 4 --loglevel WARNING
     """
     settings = load()
-    logs.configure(settings.log_format, level=settings.log_level, scrub=scrub_of(settings))
-    log_context.begin(source=settings.source)
+    logs.start(settings)
     sentry.configure(settings, "watchdog")
     with sentry.reporting_exit():
-        _check(settings)
+        check_stores(settings)
     pruning = ["--include", "outhaul.cdc_reader.operate.pruning.prune_task"] if settings.prune_older_than else []
     code = supervise(settings, ["-c", str(concurrency), *pruning, *context.args], SystemRandom().random)
     raise typer.Exit(code)
-
-
-def _check(settings: Settings) -> None:
-    with Payloads.of(settings) as payloads:
-        check_redis(settings, payloads)
-    with ClickHouse.of(settings, timeout_s=10) as clickhouse:
-        check_clickhouse(settings, clickhouse)

@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, LiteralString
 
-import kombu.exceptions
-
 from outhaul.cdc_reader.postgres.connect import connect_primary
+from outhaul.cdc_reader.postgres.errors import table_missing
 from outhaul.sink.app import SinkApp, make_app
-from outhaul.sink.errors import Exit, FatalError, PoisonError, TransientError
+from outhaul.sink.errors import Exit, FatalError, PoisonError
 from outhaul.sink.letters import dead_letters
 from outhaul.sink.letters.restore import values_of
 from outhaul.sink.letters.retry_message import MAX_POSITIONS, RetryMessage
@@ -177,11 +176,7 @@ def hex_columns(outbox: Outbox) -> tuple[str, ...]:
         is_there = conn.fetch_value("SELECT to_regclass(%s) IS NOT NULL", [outbox.sql_table])
         rows = conn.fetch(_BYTEA, [outbox.sql_table])
     if not is_there:
-        raise FatalError(
-            f"Postgres has no table {outbox.table}",
-            todo="Set OUTHAUL_TABLE to your outbox, as schema.table",
-            exit_code=Exit.TABLE_MISSING,
-        )
+        raise table_missing(outbox.table)
     return tuple(str(row["attname"]) for row in rows)
 
 
@@ -200,22 +195,13 @@ def discard(clickhouse: ClickHouse, outbox: Outbox, letters: Collection[Letter])
 
 def _send(app: SinkApp, order: RetryMessage) -> None:
     first, last = order.positions[0], order.positions[-1]
-    try:
-        app.send_task(
-            RETRY_LETTERS,
-            args=(seal_of(app.settings).message(RETRY_LETTERS, order.to_json()),),
-            # The worker's log has the run; the Redis list of the answers is named after it.
-            task_id=f"{order.run}-{first}",
-            queue=app.settings.queue,
-            argsrepr=f"({order.source}: {len(order.positions)} letters, {first} to {last})",
-            retry=False,
-        )
-    except (kombu.exceptions.KombuError, OSError) as error:
-        raise TransientError(
-            f"the broker does not answer ({type(error).__name__})",
-            todo="Check that Redis runs and that OUTHAUL_REDIS_URL leads to it",
-            exit_code=Exit.REDIS_UNREACHABLE,
-        ) from error
+    app.send(
+        RETRY_LETTERS,
+        order.to_json(),
+        # The worker's log has the run; the Redis list of the answers is named after it.
+        task_id=f"{order.run}-{first}",
+        summary=f"({order.source}: {len(order.positions)} letters, {first} to {last})",
+    )
 
 
 def _collect(

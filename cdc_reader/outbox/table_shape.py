@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, LiteralString, cast
 
 from outhaul.cdc_reader.capture.column_types import IGNORED, Oid
 from outhaul.cdc_reader.capture.message import Column
+from outhaul.cdc_reader.postgres.errors import table_missing
 from outhaul.sink.errors import Exit, FatalError
 from outhaul.sink.quoting import postgres_table
 
@@ -74,11 +75,7 @@ def describe(conn: Connection, outbox: Outbox, stream: Stream) -> Shape:
     found = conn.fetch(_COLUMNS, names)
     published = conn.fetch_one(_PUBLISHED, names) if conn.version >= _FIRST_WITH_LISTS else None
     if not found:
-        raise FatalError(
-            f"Postgres has no table {outbox.table}",
-            todo="Create it with `outhaul setup`, or set OUTHAUL_TABLE to your table as schema.table",
-            exit_code=Exit.TABLE_MISSING,
-        )
+        raise table_missing(outbox.table)
     listed = set(published["names"]) if published and published["names"] else {row["name"] for row in found}
     kept = [row for row in found if row["name"] in listed and row["name"] not in IGNORED]
     if not any(row["name"] == _KEY and row["oid"] in _INTEGERS for row in kept):

@@ -139,6 +139,15 @@ def result_error(result: PGresult, *, slot: str = "", publication: str = "") -> 
     return error_of(state.decode() if state else None, result.get_error_message(), slot=slot, publication=publication)
 
 
+def table_missing(table: str) -> FatalError:
+    """Return the error for an outbox that does not exist."""
+    return FatalError(
+        f"Postgres has no table {table}",
+        todo="Create it with `outhaul setup`, or set OUTHAUL_TABLE to your outbox, as schema.table",
+        exit_code=Exit.TABLE_MISSING,
+    )
+
+
 def slot_missing(slot: str) -> FatalError:
     """Return the error for a slot that does not exist."""
     return FatalError(

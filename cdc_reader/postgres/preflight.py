@@ -9,23 +9,27 @@ Source: https://www.postgresql.org/docs/current/logical-replication-config.html
 from __future__ import annotations
 
 import re
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, LiteralString
 
-from outhaul.cdc_reader.postgres.errors import slot_missing, slot_unusable
+from outhaul.cdc_reader.postgres.errors import slot_missing, slot_unusable, table_missing
 from outhaul.cdc_reader.postgres.query import connect
 from outhaul.cdc_reader.postgres.slot_view import slot_facts
 from outhaul.sink import schema
+from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.errors import Exit, FatalError, TransientError
 from outhaul.sink.quoting import postgres_identifier
+from outhaul.sink.redis.payloads import Payloads
 from outhaul.sink.redis_keys import payload_key
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from outhaul.cdc_reader.postgres.query import Connection
-    from outhaul.sink.clickhouse import ClickHouse
-    from outhaul.sink.redis.payloads import Payloads
     from outhaul.sink.settings import Settings, Stream
 
+_CHECK_TIMEOUT_S = 10
 _OLDEST_VERSION = 140000
 # The first version with row filters, which shards need.
 _OLDEST_WITH_SHARDS = 150000
@@ -79,11 +83,7 @@ def check_postgres(stream: Stream) -> Server:
         publication = conn.fetch_one(PUBLICATION, names)
     for outbox, found in zip(stream.settings.outboxes(), tables, strict=True):
         if not found["is_there"]:
-            raise FatalError(
-                f"Postgres has no table {outbox.table}",
-                todo="Create it with `outhaul setup`, or set OUTHAUL_TABLE to your table as schema.table",
-                exit_code=Exit.TABLE_MISSING,
-            )
+            raise table_missing(outbox.table)
     check_publication(stream, publication)
     return Server(server["wal_sender_timeout_ms"] / 1000)
 
@@ -269,6 +269,30 @@ def check_clickhouse(settings: Settings, clickhouse: ClickHouse) -> None:
         schema.check(clickhouse, settings)
     except TransientError as error:
         raise clickhouse_unreachable(error) from error
+
+
+@contextmanager
+def checked_clickhouse(settings: Settings, timeout_s: float) -> Iterator[ClickHouse]:
+    """Open ClickHouse, and check it as `check_clickhouse` does.
+
+    Raises:
+        PipelineError: a check has failed.
+    """
+    with ClickHouse.of(settings, timeout_s=timeout_s) as clickhouse:
+        check_clickhouse(settings, clickhouse)
+        yield clickhouse
+
+
+def check_stores(settings: Settings) -> None:
+    """Check Redis and ClickHouse, as a reader and a worker do at their start.
+
+    Raises:
+        PipelineError: a check has failed.
+    """
+    with Payloads.of(settings) as payloads:
+        check_redis(settings, payloads)
+    with checked_clickhouse(settings, _CHECK_TIMEOUT_S):
+        pass
 
 
 def clickhouse_unreachable(error: TransientError) -> TransientError:

@@ -36,6 +36,11 @@ SESSION_PHASES = ("recovering", "streaming", "waiting", "pausing", "paused", "dr
 PHASES = ("starting", "standing_by", "reconnecting", "parked", *SESSION_PHASES)
 
 
+def process_name() -> str:
+    """Return where this reader runs, for a sentence."""
+    return f"the reader on {socket.gethostname()} (process {os.getpid()})"
+
+
 def phase(*, is_draining: bool, is_recovering: bool, is_paused: bool, is_idle: bool, is_troubled: bool) -> str:
     """Return the phase of a reader that has a session.
 

@@ -14,8 +14,6 @@ Source: https://www.postgresql.org/docs/current/monitoring-stats.html#MONITORING
 
 from __future__ import annotations
 
-import os
-import socket
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, LiteralString
@@ -25,10 +23,11 @@ import structlog
 from outhaul.cdc_reader import metrics
 from outhaul.cdc_reader.postgres.connect import connect_stream
 from outhaul.cdc_reader.postgres.errors import NotAllowedError
-from outhaul.cdc_reader.session.reader_state import TTL_S
+from outhaul.cdc_reader.session.reader_state import TTL_S, process_name
 from outhaul.sink.errors import FatalError, TransientError
 from outhaul.sink.redis.payloads import Payloads
 from outhaul.sink.redis_keys import reader_key, standby_key
+from outhaul.sink.stopping import sleep_unless
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -140,10 +139,7 @@ class SlotWaiter:
         wait_s = _CHECK_S
         while True:
             self._signs.set_phase("standing_by")
-            deadline = time.monotonic() + wait_s
-            while not stopping() and (left_s := deadline - time.monotonic()) > 0:
-                time.sleep(min(left_s, 0.1))
-            if stopping():
+            if sleep_unless(stopping, wait_s):
                 return
             with connect_stream(self._stream.settings) as conn:
                 holder = _find_holder(conn, self._stream.slot)
@@ -180,8 +176,7 @@ class SlotWaiter:
             return True
         fence = self._stream.fence
         try:
-            line = f"the reader on {socket.gethostname()} (process {os.getpid()})"
-            self._payloads.set(standby_key(fence), line, ttl_s=TTL_S)
+            self._payloads.set(standby_key(fence), process_name(), ttl_s=TTL_S)
             return self._payloads.text(reader_key(fence)) is not None
         except (TransientError, FatalError):
             # If this reader cannot write to Redis, the missing state of the other one proves nothing.

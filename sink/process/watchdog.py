@@ -27,6 +27,7 @@ from outhaul.sink.errors import FatalError, PipelineError
 from outhaul.sink.process.worker_pages import WorkerPages
 from outhaul.sink.redis.payloads import DEAF_S, Payloads
 from outhaul.sink.redis_keys import pulse_key
+from outhaul.sink.stopping import sleep_unless, stop_signals
 from outhaul.sink.telemetry import sentry
 
 if TYPE_CHECKING:
@@ -71,9 +72,7 @@ def supervise(settings: Settings, arguments: Sequence[str], random: Callable[[],
         arguments: Celery's options for its worker.
         random: random number in [0, 1), for the jitter of the wait before a restart.
     """
-    signals: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda signum, _frame: signals.append(signum))
+    signals = stop_signals()
     with Payloads.of(settings) as payloads, closing(WorkerPages(settings)) as pages:
         return _supervise(settings, arguments, random, payloads, pages, signals)
 
@@ -114,7 +113,7 @@ def _supervise(
         wait_s = backoff_s(failures, max_s=settings.retry_max_s, random=random())
         log.error("worker_restarting", reason=reason, failures=failures, wait_s=round(wait_s, 2))
         sentry.report_now(FatalError(f"Celery's worker is started again: {reason}"))
-        if _sleep(wait_s, signals):
+        if sleep_unless(lambda: bool(signals), wait_s):
             return 0
 
 
@@ -136,7 +135,7 @@ def _watch(
     deaf_check = DeafCheck()
     host = os.uname().nodename
     key = pulse_key(settings.source, f"{name}@{host}")
-    while not _sleep(_CHECK_S, signals):
+    while not sleep_unless(lambda: bool(signals), _CHECK_S):
         pages.checked()
         if worker.poll() is not None:
             return f"ended with exit code {worker.returncode}"
@@ -156,11 +155,3 @@ def _end(worker: subprocess.Popen[bytes]) -> None:
     with suppress(ProcessLookupError):
         os.killpg(worker.pid, signal.SIGKILL)
     worker.wait()
-
-
-def _sleep(seconds: float, signals: list[int]) -> bool:
-    """Sleep until a signal comes; return whether one has come."""
-    deadline = time.monotonic() + seconds
-    while not signals and (left := deadline - time.monotonic()) > 0:
-        time.sleep(min(left, _TICK_S))
-    return bool(signals)

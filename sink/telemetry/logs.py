@@ -20,14 +20,16 @@ import redis
 import structlog
 
 from outhaul.sink.errors import PipelineError
-from outhaul.sink.telemetry import sentry
-from outhaul.sink.telemetry.scrub import Scrub
+from outhaul.sink.telemetry import log_context, sentry
+from outhaul.sink.telemetry.scrub import Scrub, scrub_of
 from outhaul.sink.telemetry.suppression import Suppression
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from structlog.typing import EventDict, Processor
+
+    from outhaul.sink.settings import Settings
 
 # The text of these errors suffices. A traceback does not help an operator, and Celery would print it at every attempt.
 _WITHOUT_TRACEBACK = (PipelineError, OSError, redis.RedisError, kombu.exceptions.KombuError)
@@ -95,9 +97,11 @@ def configure(
         logging.getLogger(doubled).setLevel(logging.ERROR)
 
 
-def watch_threads() -> None:
-    """Log a line if an error ends a thread; without this, Python prints a traceback only."""
+def start(settings: Settings, *, level: str = "", **names: str) -> None:
+    """Set up logging for a process that runs until it is stopped; `names` are on every line."""
+    configure(settings.log_format, level=level or settings.log_level, scrub=scrub_of(settings))
     threading.excepthook = _log_thread_error
+    log_context.begin(source=settings.source, **names)
 
 
 class _Scrubbed:

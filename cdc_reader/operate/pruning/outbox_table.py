@@ -8,17 +8,16 @@ Source: https://www.postgresql.org/docs/current/runtime-config-client.html#GUC-L
 
 from __future__ import annotations
 
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from outhaul.cdc_reader.operate.pruning.stored_rows import OutboxRow
-from outhaul.cdc_reader.postgres.errors import SlowError
+from outhaul.cdc_reader.postgres.errors import SlowError, table_missing
 from outhaul.sink.errors import Exit, FatalError
 from outhaul.sink.quoting import postgres_identifier
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
 
     from outhaul.cdc_reader.postgres.query import Connection
@@ -63,11 +62,7 @@ class OutboxTable:
         self.conn = conn
         found = conn.fetch_one(_RIGHTS, {"table": outbox.sql_table}) or {}
         if found.get("name") is None:
-            raise FatalError(
-                f"Postgres has no table {outbox.table}",
-                todo="Set OUTHAUL_TABLE to your outbox, as schema.table",
-                exit_code=Exit.TABLE_MISSING,
-            )
+            raise table_missing(outbox.table)
         # Quoted by Postgres where it needs that.
         self.name = str(found["name"])
         self._may_lock = bool(found["may_lock"])
@@ -138,10 +133,3 @@ class OutboxTable:
             raise SlowError(
                 f"a statement took longer than {statement_timeout_ms / 1000:g} s", todo="Pass a smaller --batch"
             ) from error
-
-
-def paused(seconds: float, stop: Callable[[], bool], tick_s: float = 0.1) -> None:
-    """Sleep for `seconds`, or until `stop` returns true."""
-    deadline = time.monotonic() + seconds
-    while not stop() and (left := deadline - time.monotonic()) > 0:
-        time.sleep(min(left, tick_s))

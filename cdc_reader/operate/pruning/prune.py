@@ -13,10 +13,11 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from outhaul.cdc_reader.operate.pruning import partitions
-from outhaul.cdc_reader.operate.pruning.outbox_table import BEFORE_ALL, paused
+from outhaul.cdc_reader.operate.pruning.outbox_table import BEFORE_ALL
 from outhaul.cdc_reader.operate.pruning.stored_rows import proven
 from outhaul.cdc_reader.postgres.errors import LockedError
 from outhaul.sink.failpoint import reach
+from outhaul.sink.stopping import sleep_unless
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -158,4 +159,4 @@ def _batch(
     report.batches += 1
     report.longest_batch_s = max(report.longest_batch_s, round(took_s, 3))
     reach("prune.deleted")
-    paused(min(took_s, _LONGEST_PAUSE_S), stop)
+    sleep_unless(stop, min(took_s, _LONGEST_PAUSE_S))
