@@ -21,7 +21,7 @@ from outhaul.deploy.local.stack import Stack
 from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.redis.payloads import Payloads
 from outhaul.sink.redis_keys import reader_key
-from outhaul.sink.settings import Outbox, Settings, Stream, load
+from outhaul.sink.settings import Outbox, Settings, Stream, load_from
 from tests import launch, roles, run_order
 from tests.faults import grid_table
 
@@ -194,6 +194,22 @@ class World:
         assert doubled == 0, "positions stored more than once"
 
 
+def create_databases(stack: Stack, name: str) -> dict[str, str]:
+    """Create a database of this name in Postgres and in ClickHouse; return the settings of a pipeline there."""
+    base = stack.env()
+    with psycopg.connect(base["OUTHAUL_POSTGRES_DSN"], autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name}")
+        roles.create(admin)
+    url = base["OUTHAUL_CLICKHOUSE_URL"]
+    ClickHouse(url, timeout_s=10).command(f"CREATE DATABASE {name}")
+    return {
+        "OUTHAUL_POSTGRES_DSN": make_conninfo(base["OUTHAUL_POSTGRES_DSN"], dbname=name),
+        "OUTHAUL_CLICKHOUSE_URL": url.rsplit("/", 1)[0] + f"/{name}",
+        "OUTHAUL_SLOT": name,
+        "OUTHAUL_SOURCE": name,
+    }
+
+
 @pytest.fixture
 def make_world(stack: Stack, tmp_path: Path) -> Iterator[Callable[..., World]]:
     """Make pipelines of their own.
@@ -208,21 +224,15 @@ def make_world(stack: Stack, tmp_path: Path) -> Iterator[Callable[..., World]]:
         stack.up()
         number = next(_numbers)
         name = f"t{os.getpid()}_{number}"
-        base = stack.env()
-        with psycopg.connect(base["OUTHAUL_POSTGRES_DSN"], autocommit=True) as admin:
-            admin.execute(f"CREATE DATABASE {name}")
-            roles.create(admin)
-        url = base["OUTHAUL_CLICKHOUSE_URL"]
-        ClickHouse(url, timeout_s=10).command(f"CREATE DATABASE {name}")
-        env = {
-            "OUTHAUL_POSTGRES_DSN": make_conninfo(base["OUTHAUL_POSTGRES_DSN"], dbname=name),
-            "OUTHAUL_CLICKHOUSE_URL": url.rsplit("/", 1)[0] + f"/{name}",
-            "OUTHAUL_REDIS_URL": base["OUTHAUL_REDIS_URL"].rsplit("/", 1)[0] + f"/{number % 16}",
-            "OUTHAUL_SLOT": name,
-            "OUTHAUL_SOURCE": name,
-            "OUTHAUL_LOG_FORMAT": "json",
-        } | {f"OUTHAUL_{key.upper()}": str(value) for key, value in settings.items()}
-        loaded = load(**{key.removeprefix("OUTHAUL_").lower(): value for key, value in env.items()})
+        env = (
+            create_databases(stack, name)
+            | {
+                "OUTHAUL_REDIS_URL": stack.env()["OUTHAUL_REDIS_URL"].rsplit("/", 1)[0] + f"/{number % 16}",
+                "OUTHAUL_LOG_FORMAT": "json",
+            }
+            | {f"OUTHAUL_{key.upper()}": str(value) for key, value in settings.items()}
+        )
+        loaded = load_from(env)
         clickhouse = ClickHouse(env["OUTHAUL_CLICKHOUSE_URL"], timeout_s=30)
         if setup:
             apply_clickhouse(clickhouse, loaded, lambda _: None)

@@ -27,7 +27,7 @@ from outhaul.sink.errors import FatalError, PipelineError
 from outhaul.sink.quoting import clickhouse_identifier
 from outhaul.sink.redis.payloads import Payloads
 from outhaul.sink.redis_keys import reader_key
-from outhaul.sink.settings import Settings, load
+from outhaul.sink.settings import Settings, load_from
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,9 +99,7 @@ def run(options: Options, data_dir: Path, report: Callable[[str], None]) -> Verd
     try:
         proxies |= {name: Proxy(port) for name, status in stack.status().items() if (port := status.port)}
         env = _SETTINGS | {_VARIABLES[name]: _via_proxy(url, proxies) for name, url in _urls(stack).items()}
-        settings = load(
-            **{name.removeprefix("OUTHAUL_").lower(): value for name, value in (_SETTINGS | stack.env()).items()}
-        )
+        settings = load_from(_SETTINGS | stack.env())
         with ClickHouse.of(settings, timeout_s=_TIMEOUT_S) as clickhouse:
             _prepare(settings, clickhouse, plain=options.plain_merge_tree)
             pipeline = Pipeline(env, data_dir)

@@ -17,6 +17,8 @@ from outhaul.sink.settings import variables
 from outhaul.sink.settings.tree import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pydantic_core import ErrorDetails
 
 log = structlog.get_logger("outhaul.settings")
@@ -37,6 +39,17 @@ def load(**overrides: object) -> Settings:
         raise _invalid("; ".join(_complaint(one) for one in error.errors() if one["type"] != _NOT_DERIVED)) from None
     except tomllib.TOMLDecodeError as error:
         raise _invalid(f"{variables.config_path()} is not TOML: {error}") from None
+
+
+def load_from(environment: Mapping[str, str], **overrides: object) -> Settings:
+    """Build the settings as `load` does; the OUTHAUL_* variables of this mapping win over those of the process.
+
+    Raises:
+        FatalError: as of `load`.
+    """
+    return load(
+        **{name.removeprefix(variables.PREFIX).lower(): value for name, value in environment.items()} | overrides
+    )
 
 
 def unknown_variables() -> tuple[variables.Unknown, ...]:

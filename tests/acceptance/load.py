@@ -12,7 +12,7 @@ import psycopg
 from tests.conftest import World, until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 @contextlib.contextmanager
@@ -57,28 +57,32 @@ def writers(world: World, count: int = 2, *, interrupted: bool = False) -> Itera
 
 
 @contextlib.contextmanager
-def trickle(world: World) -> Iterator[None]:
-    """Commit some hundred events a second, in transactions of several sizes, until the block ends."""
+def repeating(dsn: str, act: Callable[[psycopg.Connection], object], *, every_s: float) -> Iterator[None]:
+    """Call `act` with a connection of its own again and again, until the block ends."""
     over = threading.Event()
 
-    def write() -> None:
-        with psycopg.connect(world.dsn, autocommit=True) as conn:
-            for size in itertools.cycle((1, 7, 30)):
-                conn.execute(
-                    "INSERT INTO outbox (event_type, environment, event_context) "
-                    "SELECT 'load', 'test', '{}' FROM generate_series(1, %s)",
-                    [size],
-                )
-                if over.wait(0.03):
-                    return
+    def run() -> None:
+        with psycopg.connect(dsn, autocommit=True) as conn:
+            while not over.wait(every_s):
+                act(conn)
 
-    thread = threading.Thread(target=write)
+    thread = threading.Thread(target=run)
     thread.start()
     try:
         yield
     finally:
         over.set()
         thread.join()
+
+
+def trickle(world: World) -> contextlib.AbstractContextManager[None]:
+    """Commit some hundred events a second, in transactions of several sizes, until the block ends."""
+    sizes = itertools.cycle((1, 7, 30))
+    insert = (
+        "INSERT INTO outbox (event_type, environment, event_context) "
+        "SELECT 'load', 'test', '{}' FROM generate_series(1, %s)"
+    )
+    return repeating(world.dsn, lambda conn: conn.execute(insert, [next(sizes)]), every_s=0.03)
 
 
 def wait_for_more(world: World, what: str = "events flow") -> None:

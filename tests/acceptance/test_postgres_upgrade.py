@@ -13,7 +13,6 @@ import re
 import shutil
 import subprocess
 import tempfile
-import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,13 +27,15 @@ from outhaul.deploy.local.unprivileged_user import ordinary_account, reaches
 from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.errors import Exit
 from outhaul.sink.redis.payloads import Payloads
-from outhaul.sink.settings import load
+from outhaul.sink.settings import load_from
 from tests.acceptance.commands import asked, outhaul
+from tests.acceptance.load import repeating
 from tests.acceptance.metrics_pages import free_port
 from tests.conftest import World, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from contextlib import AbstractContextManager
 
     from outhaul.deploy.local.stack import Stack
 
@@ -159,24 +160,10 @@ class Cluster:
         self.machine.run(self.which, "pg_ctl", "-D", self.data, "-m", "fast", "-w", "stop")
 
 
-class Apps:
-    """Writers that commit one event after the other until they are told to stop."""
-
-    def __init__(self, dsn: str) -> None:
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._write, args=(dsn,))
-        self._thread.start()
-
-    def _write(self, dsn: str) -> None:
-        with psycopg.connect(dsn, autocommit=True) as conn:
-            while not self._over.wait(0.002):
-                conn.execute(
-                    "INSERT INTO outbox (event_type, environment, event_context) VALUES ('written', 'test', '{}')"
-                )
-
-    def stop(self) -> None:
-        self._over.set()
-        self._thread.join()
+def writes(world: World) -> AbstractContextManager[None]:
+    """Commit one event after the other until the block ends."""
+    insert = "INSERT INTO outbox (event_type, environment, event_context) VALUES ('written', 'test', '{}')"
+    return repeating(world.dsn, lambda conn: conn.execute(insert), every_s=0.002)
 
 
 @contextmanager
@@ -215,7 +202,7 @@ def upgrading(stack: Stack, logs: Path, old: int) -> Iterator[tuple[World, Clust
 
 
 def world_of(stack: Stack, env: Mapping[str, str], pipeline: Pipeline, logs: Path) -> World:
-    settings = load(**{key.removeprefix("OUTHAUL_").lower(): value for key, value in env.items()})
+    settings = load_from(env)
     return World(
         stack=stack,
         env=dict(env),
@@ -263,9 +250,8 @@ def test_a_pipeline_goes_on_after_pg_upgrade_with_every_event_once(stack: Stack,
         world.pipeline.start("worker", "reader")
         streams(world)
         world.conn.execute(_MANY)
-        apps = Apps(world.dsn)
-        until(lambda: world.stored() > _ROWS + 200, within_s=_LIMIT_S, what="events flow")
-        apps.stop()
+        with writes(world):
+            until(lambda: world.stored() > _ROWS + 200, within_s=_LIMIT_S, what="events flow")
         clock = Clock()
         # The server waits at its end until the reader has confirmed all of the log, which pg_upgrade asks for.
         world.conn.close()
@@ -279,22 +265,23 @@ def test_a_pipeline_goes_on_after_pg_upgrade_with_every_event_once(stack: Stack,
         after.start()
         world.conn = psycopg.connect(world.dsn, autocommit=True)
         clock.note("new server started")
-        apps = Apps(world.dsn)
-        is_kept = old >= _SLOTS_ARE_KEPT_FROM
-        world.pipeline.start("reader")
-        assert world.pipeline.wait("reader", _LIMIT_S) == (Exit.OTHER_HISTORY if is_kept else Exit.SLOT_MISSING)
-        assert ("runbooks/postgres-upgrade.md" if is_kept else "slot reset --recreate") in world.pipeline.log("reader")
-        clock.note("refused")
-        done = asked(world, "slot", "reset", *(["--to", "confirmed"] if is_kept else ["--recreate"]), "--yes")
-        assert not is_kept or (done["plan"]["stored_ahead"], done["next"]) == (0, "outhaul verify --repair")
-        clock.note("slot reset")
-        world.pipeline.start("reader")
-        stored = world.stored()
-        until(lambda: world.stored() > stored, what="events flow again")
-        clock.note("events flow again")
-        assert asked(world, "verify", "--repair")["missing"] == 0 if is_kept else True
-        clock.note("verified")
-        apps.stop()
+        with writes(world):
+            is_kept = old >= _SLOTS_ARE_KEPT_FROM
+            world.pipeline.start("reader")
+            assert world.pipeline.wait("reader", _LIMIT_S) == (Exit.OTHER_HISTORY if is_kept else Exit.SLOT_MISSING)
+            assert ("runbooks/postgres-upgrade.md" if is_kept else "slot reset --recreate") in world.pipeline.log(
+                "reader"
+            )
+            clock.note("refused")
+            done = asked(world, "slot", "reset", *(["--to", "confirmed"] if is_kept else ["--recreate"]), "--yes")
+            assert not is_kept or (done["plan"]["stored_ahead"], done["next"]) == (0, "outhaul verify --repair")
+            clock.note("slot reset")
+            world.pipeline.start("reader")
+            stored = world.stored()
+            until(lambda: world.stored() > stored, what="events flow again")
+            clock.note("events flow again")
+            assert asked(world, "verify", "--repair")["missing"] == 0 if is_kept else True
+            clock.note("verified")
         world.assert_once_each()
         report = asked(world, "verify", "--deep")
         assert [report[kind] for kind in ("missing", "extra", "differing", "repeated")] == [0, 0, 0, 0]

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ from outhaul.deploy.demo.pipeline import Pipeline
 from outhaul.sink.app import make_app
 from outhaul.sink.errors import Exit
 from outhaul.sink.task_names import PRUNE
-from tests.acceptance.load import writers
+from tests.acceptance.load import repeating, writers
 from tests.acceptance.test_letters import outhaul
 from tests.conftest import World, until
 from tests.launch import OUTHAUL
@@ -142,21 +141,15 @@ def test_a_hundred_thousand_rows_go_in_bounded_transactions_under_load(running: 
     )
     until(lambda: running.stored() >= 100_000)
     probes: list[int] = []
-    over = threading.Event()
 
-    def probe() -> None:
+    def probe(conn: psycopg.Connection) -> None:
         # An app's insert waits for no lock of the pass. If one did, this would fail, and the test with it.
-        with psycopg.connect(running.dsn, autocommit=True, options="-c lock_timeout=2s") as conn:
-            while not over.wait(0.01):
-                conn.execute("INSERT INTO outbox (event_type, environment, event_context) VALUES ('probe', 'e', '{}')")
-                probes.append(1)
+        conn.execute("INSERT INTO outbox (event_type, environment, event_context) VALUES ('probe', 'e', '{}')")
+        probes.append(1)
 
-    thread = threading.Thread(target=probe)
-    with writers(running):
-        thread.start()
+    impatient = make_conninfo(running.dsn, options="-c lock_timeout=2s")
+    with writers(running), repeating(impatient, probe, every_s=0.01):
         code, report = pruned(running, "--batch", "4000")
-        over.set()
-        thread.join()
     assert (code, report["removed"], report["batches"]) == (0, 100_000, 25)
     assert report["longest_batch_s"] > 0
     sizes = [row[0] for row in running.conn.execute("SELECT rows FROM deletions")]

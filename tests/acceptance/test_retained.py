@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import threading
 from typing import TYPE_CHECKING, Any
 
-import psycopg
 import pytest
 
 from outhaul.cdc_reader.postgres.query import connect
 from outhaul.cdc_reader.slots.retained_wal import fetch_slot
 from tests import launch
+from tests.acceptance.load import repeating
 from tests.conftest import World, until
 from tests.debian_postgres import postgres_15
 
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
 LIMIT_BYTES = 96 << 20
 
@@ -56,23 +55,10 @@ def safe(world: World) -> int:
     return int(world.sql("SELECT safe_wal_size FROM pg_replication_slots WHERE slot_name = %s", world.settings.slot))
 
 
-@contextlib.contextmanager
-def trickle(world: World) -> Iterator[None]:
+def busy(world: World) -> AbstractContextManager[None]:
     """Write half a megabyte of WAL a second, or so, until the block ends."""
-    over = threading.Event()
-
-    def write() -> None:
-        with psycopg.connect(world.dsn, autocommit=True) as conn:
-            while not over.wait(0.2):
-                conn.execute("INSERT INTO busy VALUES (repeat('x', 100000))")
-
-    thread = threading.Thread(target=write)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+    insert = "INSERT INTO busy VALUES (repeat('x', 100000))"
+    return repeating(world.dsn, lambda conn: conn.execute(insert), every_s=0.2)
 
 
 def test_status_shows_what_a_slot_keeps(running: World) -> None:
@@ -93,7 +79,7 @@ def test_a_slot_that_comes_near_its_limit_shows_a_warning_and_a_time(limited: Wo
     world = limited
     assert until(lambda: status(world)["slot"]["max_slot_wal_keep_size"] == LIMIT_BYTES)
     assert outhaul(world, "pause").returncode == 0
-    with trickle(world):
+    with busy(world):
         found = status(world)
         assert found["slot"]["growth_bytes_s"] > 50_000
         left_s = found["slot"]["safe_wal_size"] / found["slot"]["growth_bytes_s"]
@@ -123,7 +109,7 @@ def test_a_slot_that_postgres_gave_up_is_named_with_the_reason(limited: World) -
 
 
 def test_a_reader_that_keeps_up_under_load_shows_no_trouble(limited: World) -> None:
-    with trickle(limited):
+    with busy(limited):
         found = status(limited)
     assert not [line for line in found["wrong"] if "at this rate" in line]
 

@@ -20,7 +20,7 @@ from outhaul.sink.app import make_app
 from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.errors import Exit, FatalError
 from outhaul.sink.redis.payloads import Payloads
-from outhaul.sink.settings import Settings, load
+from outhaul.sink.settings import Settings, load, load_from
 from tests import launch
 from tests.acceptance.metrics_pages import free_port
 from tests.conftest import World, until
@@ -115,8 +115,7 @@ class Tls:
         return f"https://{plain.username}:{plain.password}@{HOST}:{port}{plain.path}?{options}"
 
     def settings(self, **changes: str) -> Settings:
-        plain = {name.removeprefix("OUTHAUL_").lower(): value for name, value in self.world.env.items()}
-        return load(**plain | changes)
+        return load_from(self.world.env, **changes)
 
 
 @pytest.fixture

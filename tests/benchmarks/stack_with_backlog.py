@@ -21,7 +21,7 @@ from outhaul.deploy.local.stack import NAMES, Stack
 from outhaul.sink.app import make_app
 from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.errors import FatalError
-from outhaul.sink.settings import Settings, load
+from outhaul.sink.settings import Settings, load_from
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -158,7 +158,7 @@ def bed(folder: Path) -> Iterator[Bed]:
             conn.execute("ALTER SYSTEM SET max_wal_size = '16GB'")
         stack.down(["postgres"])
         stack.up(["postgres"])
-        settings = load(**{name.removeprefix("OUTHAUL_").lower(): value for name, value in stack.env().items()})
+        settings = load_from(stack.env())
         clickhouse = ClickHouse(settings.clickhouse_url.get_secret_value(), timeout_s=120)
         apply_clickhouse(clickhouse, settings, lambda _: None)
         apply_postgres(settings, lambda _: None)

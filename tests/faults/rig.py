@@ -21,9 +21,9 @@ from outhaul.deploy.demo.pipeline import Pipeline
 from outhaul.deploy.local.fault_proxy import Proxy
 from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.redis.payloads import Payloads
-from outhaul.sink.settings import load
+from outhaul.sink.settings import load_from
 from tests import launch, roles
-from tests.conftest import World, until
+from tests.conftest import World, create_databases, until
 from tests.faults.invariant_watch import Journal, Watch
 from tests.faults.valkey import OwnValkey
 from tests.fork_server import ForkServer
@@ -88,22 +88,16 @@ class Rig:
         self.valkey = OwnValkey(folder)
         self.valkey.start()
         name = f"f{os.getpid()}_{next(_numbers)}"
-        base = stack.env()
-        with psycopg.connect(base["OUTHAUL_POSTGRES_DSN"], autocommit=True) as admin:
-            admin.execute(f"CREATE DATABASE {name}")
-            roles.create(admin)
-        url = base["OUTHAUL_CLICKHOUSE_URL"]
-        ClickHouse(url, timeout_s=10).command(f"CREATE DATABASE {name}")
-        direct = {
-            "OUTHAUL_POSTGRES_DSN": make_conninfo(base["OUTHAUL_POSTGRES_DSN"], dbname=name),
-            "OUTHAUL_CLICKHOUSE_URL": url.rsplit("/", 1)[0] + f"/{name}",
-            "OUTHAUL_REDIS_URL": f"redis://127.0.0.1:{self.valkey.port}/0",
-            "OUTHAUL_SLOT": name,
-            "OUTHAUL_SOURCE": name,
-        } | {f"OUTHAUL_{key.upper()}": str(value) for key, value in (SETTINGS | settings).items()}
+        direct = (
+            create_databases(stack, name)
+            | {
+                "OUTHAUL_REDIS_URL": f"redis://127.0.0.1:{self.valkey.port}/0",
+            }
+            | {f"OUTHAUL_{key.upper()}": str(value) for key, value in (SETTINGS | settings).items()}
+        )
         self.postgres = Proxy(int(str(conninfo_to_dict(direct["OUTHAUL_POSTGRES_DSN"])["port"])))
         self.redis = Proxy(self.valkey.port)
-        self.clickhouse = Proxy(urlsplit(url).port or 0)
+        self.clickhouse = Proxy(urlsplit(direct["OUTHAUL_CLICKHOUSE_URL"]).port or 0)
         self.env = direct | {
             "OUTHAUL_POSTGRES_DSN": make_conninfo(
                 direct["OUTHAUL_POSTGRES_DSN"],
@@ -118,7 +112,7 @@ class Rig:
             # One trial waits for the line that the one before has caused, too: none may be left out.
             "OUTHAUL_LOG_LEVEL": "DEBUG",
         }
-        loaded = load(**{key.removeprefix("OUTHAUL_").lower(): value for key, value in direct.items()})
+        loaded = load_from(direct)
         straight = ClickHouse(direct["OUTHAUL_CLICKHOUSE_URL"], timeout_s=30)
         apply_clickhouse(straight, loaded, lambda _: None)
         if engine != "ReplacingMergeTree":

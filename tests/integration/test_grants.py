@@ -14,7 +14,7 @@ from outhaul.cdc_reader.operate.exporter.postgres_metrics import collect
 from outhaul.cdc_reader.operate.setup import apply_postgres
 from outhaul.cdc_reader.postgres.errors import NotAllowedError
 from outhaul.cdc_reader.postgres.query import connect
-from outhaul.sink.settings import load
+from outhaul.sink.settings import load_from
 from tests import roles
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def own(make_world: Callable[..., World]) -> World:
 def found(world: World) -> dict[str, Finding]:
     """Look as the reader does."""
     env = roles.for_processes(world.env)
-    settings = load(**{name.removeprefix("OUTHAUL_").lower(): value for name, value in env.items()})
+    settings = load_from(env)
     asked = postgres_checks.ask(settings.undivided, settings.outboxes())
     judged = postgres_checks.judge(asked, settings.undivided, settings.outboxes()[0])
     return {one.check: one for one in judged}
@@ -68,7 +68,7 @@ def test_the_exporter_compares_ids_and_can_read_nothing_of_what_events_say(world
     world.insert(7)
     world.assert_once_each()
     env = world.env | {"OUTHAUL_POSTGRES_DSN": roles.as_auditor(world.dsn)}
-    settings = load(**{name.removeprefix("OUTHAUL_").lower(): value for name, value in env.items()})
+    settings = load_from(env)
     audit = Audit(settings)
     figures = {one.name: one.samples[0].value for one in audit.run_pass()}
     assert figures["outhaul_audit_compared_events"] == 7

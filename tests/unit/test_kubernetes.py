@@ -15,7 +15,7 @@ import yaml
 from outhaul.cdc_reader.session import loop, threads
 from outhaul.deploy.kubernetes import __main__ as rules
 from outhaul.sink.process import watchdog
-from outhaul.sink.settings import Settings, load
+from outhaul.sink.settings import Settings, load, load_from
 from outhaul.sink.telemetry.exposition import Health, application
 from tests.kubernetes import FOLDER, KUSTOMIZATIONS, ROOTS, Container, Object, built, containers, read, written
 from tests.prometheus import RULES, program
@@ -88,7 +88,7 @@ def test_pods_have_the_settings_that_exist_and_secrets_by_reference() -> None:
         literals = generated(path)
         assert set(literals) <= ENVIRONMENTS
         assert not any(name.endswith(("_DSN", "_URL")) for name in literals)
-        Settings(**{name.removeprefix("OUTHAUL_").lower(): value for name, value in literals.items()})  # type: ignore[arg-type]
+        load_from(literals)
     for container in CONTAINERS:
         for one in container.spec["env"]:
             assert one["name"] in ENVIRONMENTS

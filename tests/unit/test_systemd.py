@@ -12,7 +12,7 @@ import pytest
 from outhaul.cdc_reader.session import loop, threads
 from outhaul.sink.errors import Exit
 from outhaul.sink.process import watchdog
-from outhaul.sink.settings import Settings
+from outhaul.sink.settings import load_from
 from tests.launch import OUTHAUL
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "systemd"
@@ -93,7 +93,7 @@ def test_a_service_runs_a_command_with_settings_that_exist_and_a_file_of_its_own
     environment = dict(one.split("=", 1) for one in found["Environment"])
     assert environment.pop("OUTHAUL_CONFIG") == "%d/outhaul.toml"
     assert found["LoadCredential"] == [f"outhaul.toml:/etc/outhaul/{name}.toml"]
-    Settings(**{key.removeprefix("OUTHAUL_").lower(): value for key, value in environment.items()})  # type: ignore[arg-type]
+    load_from(environment)
 
 
 def test_each_process_has_the_port_that_the_docs_give_it() -> None:

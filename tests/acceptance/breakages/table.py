@@ -5,18 +5,17 @@ Each trouble is a function: it breaks the pipeline and returns how to mend it.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from outhaul.deploy.demo.pipeline import Pipeline
 from outhaul.deploy.local.fault_proxy import Proxy
+from tests.acceptance.load import repeating
 from tests.acceptance.metrics_pages import Pages, start
 
 if TYPE_CHECKING:
@@ -112,19 +111,6 @@ def trouble(*fires: str, **more: Any) -> Callable[[Act], Act]:
 
 def steadily(patient: Patient, statement: str, *, every_s: float) -> Mend:
     """Execute a statement in Postgres again and again; return how to stop."""
-    over = threading.Event()
-
-    def execute() -> None:
-        with psycopg.connect(patient.world.dsn, autocommit=True) as conn:
-            while not over.wait(every_s):
-                conn.execute(statement.encode())
-
-    thread = threading.Thread(target=execute, name="steadily")
-    thread.start()
-
-    def stop() -> None:
-        over.set()
-        thread.join()
-
-    patient.undo.callback(stop)
-    return stop
+    running = patient.undo.enter_context(ExitStack())
+    running.enter_context(repeating(patient.world.dsn, lambda conn: conn.execute(statement.encode()), every_s=every_s))
+    return running.close
