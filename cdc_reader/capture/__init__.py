@@ -14,7 +14,7 @@ The files in the order in which an event passes them; those that are indented do
             binary          values in binary form
             numeric         the same for numeric
             text            values in text form
-            text_types      values of the types that ClickHouse stores as text
+            pg_text_by_type values of the types that ClickHouse stores as text
             pg_text         a value as Postgres prints it, for dead letters
             arrow           NumPy arrays -> Arrow arrays
         logical_message messages that are events without a row -> the same columns

@@ -21,7 +21,7 @@ from outhaul.cdc_reader.capture.cells import Cells
 from outhaul.cdc_reader.capture.column_types import ELEMENTS, Oid, column_type
 from outhaul.cdc_reader.capture.message import END_TIMESTAMP, MIN_TIMESTAMP, POSTGRES_EPOCH_US
 from outhaul.cdc_reader.capture.pg_text import parse_array, printed
-from outhaul.cdc_reader.capture.text_types import PRINTERS
+from outhaul.cdc_reader.capture.pg_text_by_type import PRINTERS
 from outhaul.sink.errors import FrameError
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from outhaul.cdc_reader.capture.column_types import ELEMENTS, Oid
-from outhaul.cdc_reader.capture.text_types import PRINTERS
+from outhaul.cdc_reader.capture.pg_text_by_type import PRINTERS
 from outhaul.sink.errors import FrameError
 
 _DAY_US = 86_400_000_000

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from outhaul.cdc_reader.capture.column_types import ELEMENTS, Oid
 from outhaul.cdc_reader.capture.columns import UnsupportedBinary
 from outhaul.cdc_reader.capture.decode import Decoder
-from outhaul.cdc_reader.capture.text_types import PRINTERS
+from outhaul.cdc_reader.capture.pg_text_by_type import PRINTERS
 from outhaul.sink.errors import FrameError
 
 if TYPE_CHECKING:

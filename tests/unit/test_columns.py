@@ -20,7 +20,7 @@ from outhaul.cdc_reader.capture.columns import Rows, UnsupportedBinary, build, d
 from outhaul.cdc_reader.capture.frame import split
 from outhaul.cdc_reader.capture.message import END_TIMESTAMP, MIN_TIMESTAMP, Column, Relation
 from outhaul.cdc_reader.capture.pg_text import printed
-from outhaul.cdc_reader.capture.text_types import PRINTERS
+from outhaul.cdc_reader.capture.pg_text_by_type import PRINTERS
 from outhaul.sink.errors import FatalError, FrameError
 from tests.unit import pgoutput_frames as pg
 
