@@ -107,8 +107,11 @@ def test_what_the_image_copies_is_all_that_the_wheel_is_made_of(built: Built, tm
 def test_the_sdist_holds_what_the_repository_does(built: Built) -> None:
     if not (ROOT / ".git").exists():
         pytest.skip("this is no clone, so nobody knows which files belong to it")
-    listed = run("git", "ls-files", "--cached", "--others", "--exclude-standard", cwd=ROOT).splitlines()
-    assert files(built.sdist) - {"PKG-INFO"} == {name for name in listed if os.path.lexists(ROOT / name)}
+    tracked = {name for name in run("git", "ls-files", cwd=ROOT).splitlines() if os.path.lexists(ROOT / name)}
+    untracked = set(run("git", "ls-files", "--others", "--exclude-standard", cwd=ROOT).splitlines())
+    found = files(built.sdist) - {"PKG-INFO"}
+    assert found >= tracked
+    assert found - tracked <= untracked
 
 
 def test_tests_run_in_the_unpacked_sdist(built: Built, tmp_path: Path) -> None:
