@@ -87,7 +87,8 @@ def perform(world: World, step: Step, fills: Fills) -> None:
 def typed(world: World, step: Step, text: str) -> str:
     """Run a line as a shell does; return how that differs from what the page says."""
     env = world.env | {"PATH": f"{Path(OUTHAUL).parent}:{os.environ['PATH']}", "COLUMNS": "400"}
-    words = shlex.split(text, comments=True)
+    # shlex takes any # for a comment, a shell only one that begins a word; positions have one inside.
+    words = shlex.split(re.sub(r"\s#.*$", "", text))
     if words[0] == "outhaul" and not _SHELL_S_OWN.search(text):
         done = launch.run(*words[1:], env=env, timeout_s=_LIMIT_S)
     else:
