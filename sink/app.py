@@ -1,7 +1,7 @@
 """Settings -> the Celery app; `celery -A outhaul.sink.app worker` starts here.
 
 Edge: the environment. The module builds the app when Celery's command line reads its attribute `app`. The time limits
-agree with each other (sink/settings/tree.py checks this): an insert ends before its task's limit, and a task ends
+agree with each other (sink/settings/settings.py checks this): an insert ends before its task's limit, and a task ends
 before its message becomes visible again.
 
 Source: https://docs.celeryq.dev/en/stable/userguide/configuration.html

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from outhaul.cdc_reader.cli.settings import spelled
 from outhaul.sink.settings import Settings
-from outhaul.sink.settings.kinds import Tier
+from outhaul.sink.settings.field_types import Tier
 from outhaul.sink.settings.load import secrets
 from outhaul.sink.settings.origin import rule
 from outhaul.sink.settings.variables import CONFIG, FILE_SUFFIX, PREFIX, variable

@@ -8,6 +8,6 @@ A process calls `load` once and passes values on. Nothing else reads OUTHAUL_* s
 """
 
 from outhaul.sink.settings.load import load, load_from
-from outhaul.sink.settings.tree import DEDUPLICATION_WINDOW, MAX_SHARDS, SHARD_BITS, Outbox, Settings, Stream
+from outhaul.sink.settings.settings import DEDUPLICATION_WINDOW, MAX_SHARDS, SHARD_BITS, Outbox, Settings, Stream
 
 __all__ = ["DEDUPLICATION_WINDOW", "MAX_SHARDS", "SHARD_BITS", "Outbox", "Settings", "Stream", "load", "load_from"]

@@ -14,7 +14,7 @@ from pydantic import SecretStr, ValidationError
 
 from outhaul.sink.errors import Exit, FatalError
 from outhaul.sink.settings import variables
-from outhaul.sink.settings.tree import Settings
+from outhaul.sink.settings.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from pydantic_settings import TomlConfigSettingsSource
 
 from outhaul.sink.settings.load import secrets
-from outhaul.sink.settings.tree import Settings
+from outhaul.sink.settings.settings import Settings
 from outhaul.sink.settings.variables import FILE_SUFFIX, config_path, variable
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from pydantic_settings import (
 
 from outhaul.sink import lanes, quantities, redis_url
 from outhaul.sink.quoting import postgres_table
-from outhaul.sink.settings.kinds import ESSENTIAL, USEFUL, Age, Bytes, Name, PostgresTable, Seconds, derived
+from outhaul.sink.settings.field_types import ESSENTIAL, USEFUL, Age, Bytes, Name, PostgresTable, Seconds, derived
 from outhaul.sink.settings.secret_files import SecretFiles
 from outhaul.sink.settings.variables import PREFIX, config_path
 
