@@ -32,9 +32,9 @@ def prune(
     *,
     table: options.EachOrOne = "",
     older_than: Annotated[
-        float,
+        float | None,
         typer.Option(parser=options.age, metavar="AGE", show_default=False, help="Delete rows older than this: 7d."),
-    ] = 0,
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only report what would be deleted.")] = False,
     every: Annotated[
         float,
@@ -92,10 +92,10 @@ def _print(named: dict[str, str], report: PruneReport, *, as_json: bool) -> None
 
 
 def _request(
-    settings: Settings, older_than: float, batch: int, partitions_ahead: int, *, dry_run: bool
+    settings: Settings, older_than: float | None, batch: int, partitions_ahead: int, *, dry_run: bool
 ) -> PruneRequest:
-    age = older_than or settings.prune_older_than
-    if not age:
+    age = older_than if older_than is not None else settings.prune_older_than or None
+    if age is None:
         raise FatalError(
             "no age is given: neither --older-than nor OUTHAUL_PRUNE_OLDER_THAN",
             todo="Pass --older-than 7d",

@@ -172,8 +172,8 @@ def test_a_number_that_grows_stops_the_reader_and_the_statement_it_names_lets_it
     running.conn.execute("ALTER TABLE outbox ALTER n TYPE bigint, ALTER price TYPE numeric(12,4)")
     insert(running, "n, price", ["1099511627776, 1.2345"])
     for statement in (
-        "ALTER TABLE event_log MODIFY COLUMN `n` Nullable(Int64)",
-        "ALTER TABLE event_log MODIFY COLUMN `price` Nullable(Decimal(12, 4))",
+        "ALTER TABLE `event_log` MODIFY COLUMN `n` Nullable(Int64)",
+        "ALTER TABLE `event_log` MODIFY COLUMN `price` Nullable(Decimal(12, 4))",
     ):
         assert running.pipeline.wait("reader", 30) == Exit.CLICKHOUSE_TABLE
         assert statement in (running.logs / "reader.log").read_text()
@@ -197,7 +197,7 @@ def test_a_number_that_becomes_text_stops_the_reader_before_a_text_is_stored_as_
     )
     assert running.pipeline.wait("reader", 30) == Exit.CLICKHOUSE_TABLE
     running.clickhouse.command("SYSTEM START MERGES event_log")
-    statement = "ALTER TABLE event_log MODIFY COLUMN `word` Nullable(String)"
+    statement = "ALTER TABLE `event_log` MODIFY COLUMN `word` Nullable(String)"
     assert statement in running.pipeline.log("reader")
     running.clickhouse.command(statement)
     running.pipeline.start("reader")
