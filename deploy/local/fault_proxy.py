@@ -40,7 +40,8 @@ class Act(Enum):
 class Trap:
     """Catches the next `times` connections whose client sends data like `asks`, or whose server sends `answers`.
 
-    Both are regular expressions; an empty one never matches. `met` is set when a connection is caught.
+    Both are regular expressions; an empty one never matches. The first `skip` connections that match pass. `met` is set
+    when a connection is caught.
     """
 
     act: Act
@@ -48,11 +49,15 @@ class Trap:
     answers: bytes = b""
     after: int = 0
     times: int = 1
+    skip: int = 0
     caught: int = 0
     met: threading.Event = field(default_factory=threading.Event)
 
     def catch(self) -> bool:
-        """Count one more connection, and return True; return False if `times` connections were caught before."""
+        """Count one more connection, and return True; return False if it is to pass."""
+        if self.skip:
+            self.skip -= 1
+            return False
         if self.caught >= self.times:
             return False
         self.caught += 1
