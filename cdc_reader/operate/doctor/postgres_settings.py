@@ -102,24 +102,22 @@ def wal_level(level: str, effective: str | None) -> Finding:
 
 def slots(used: int, most: int, *, has_slot: bool) -> Finding:
     """Judge max_replication_slots."""
-    found = f"{max(0, most - used)} of {most} free"
-    todo = f"ALTER SYSTEM SET max_replication_slots = {most + 10}, then restart Postgres"
-    if used < most:
-        return fine("max_replication_slots", found)
-    if has_slot:
-        return warn("max_replication_slots", f"{found}: no second slot can be created", todo)
-    return fail("max_replication_slots", f"{found}: outhaul's slot cannot be created", todo)
+    lacking = "no second slot can be created" if has_slot else "outhaul's slot cannot be created"
+    return _room("max_replication_slots", used, most, lacking, is_fatal=not has_slot)
 
 
 def senders(used: int, most: int, *, streams: bool) -> Finding:
     """Judge max_wal_senders."""
+    lacking = "a reader that takes over cannot connect" if streams else "the reader cannot connect"
+    return _room("max_wal_senders", used, most, lacking, is_fatal=not streams)
+
+
+def _room(name: str, used: int, most: int, lacking: str, *, is_fatal: bool) -> Finding:
     found = f"{max(0, most - used)} of {most} free"
-    todo = f"ALTER SYSTEM SET max_wal_senders = {most + 10}, then restart Postgres"
     if used < most:
-        return fine("max_wal_senders", found)
-    if streams:
-        return warn("max_wal_senders", f"{found}: a reader that takes over cannot connect", todo)
-    return fail("max_wal_senders", f"{found}: the reader cannot connect", todo)
+        return fine(name, found)
+    todo = f"ALTER SYSTEM SET {name} = {most + 10}, then restart Postgres"
+    return (fail if is_fatal else warn)(name, f"{found}: {lacking}", todo)
 
 
 def sender_timeout(timeout_s: float, settings: Settings) -> Finding:
