@@ -17,7 +17,7 @@ from tests.integration.doctor_findings import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -64,7 +64,11 @@ def test_messages_that_nobody_takes_fail(world: World) -> None:
     assert troubles(of_celery(world)) == {"workers": State.WARN}
 
 
-def test_a_worker_with_other_limits_is_named_and_one_of_another_pipeline_is_not(world: World, tmp_path: Path) -> None:
+def test_a_worker_with_other_limits_is_named_and_one_of_another_pipeline_is_not(
+    make_world: Callable[..., World], tmp_path: Path
+) -> None:
+    # Celery's pool is what has the limits.
+    world = make_world(pool=True)
     logs = tmp_path / "other"
     logs.mkdir()
     other = Pipeline(world.env | {"OUTHAUL_SOURCE": "another"}, logs)

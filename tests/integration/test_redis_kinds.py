@@ -255,7 +255,7 @@ def test_a_sentinel_s_own_address_is_refused_at_the_start(world: World, sentinel
     url = f"redis://:{SENTINELS_PASSWORD}@{sentinels.sentinels[0]}/0"
     said = outhaul(world, "reader", code=Exit.SETTINGS, OUTHAUL_REDIS_URL=url)
     assert "leads to a server that stores no keys, perhaps a Sentinel" in said
-    assert "If it is one, write redis+sentinel://" in said
+    assert "If it is a Sentinel, write redis+sentinel://" in said
 
 
 @pytest.mark.thorough
