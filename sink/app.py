@@ -84,7 +84,7 @@ def _server_options(url: str, source: str) -> dict[str, Any]:
 
 
 def _schedule(settings: Settings) -> dict[str, Any]:
-    return {"prune": {"task": PRUNE, "schedule": _PRUNE_EVERY_S}} if settings.prune_older_than else {}
+    return {"prune": {"task": PRUNE, "schedule": _PRUNE_EVERY_S}} if settings.prune_older_than is not None else {}
 
 
 class SinkApp(Celery):  # type: ignore[misc] # celery has no types

@@ -94,7 +94,7 @@ def _print(named: dict[str, str], report: PruneReport, *, as_json: bool) -> None
 def _request(
     settings: Settings, older_than: float | None, batch: int, partitions_ahead: int, *, dry_run: bool
 ) -> PruneRequest:
-    age = older_than if older_than is not None else settings.prune_older_than or None
+    age = settings.prune_older_than if older_than is None else older_than
     if age is None:
         raise FatalError(
             "no age is given: neither --older-than nor OUTHAUL_PRUNE_OLDER_THAN",

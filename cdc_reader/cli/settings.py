@@ -92,7 +92,7 @@ def spelled(name: str, value: Any) -> str:
     if name.endswith("_s"):
         return spelled_s(value)
     if name == "prune_older_than":
-        return spelled_s(value) if value else ""
+        return "" if value is None else spelled_s(value)
     return spelled_bytes(value) if name.endswith("_bytes") else str(value)
 
 

@@ -30,6 +30,8 @@ def worker(
     sentry.configure(settings, "watchdog")
     with sentry.reporting_exit():
         check_stores(settings)
-    pruning = ["--include", "outhaul.cdc_reader.operate.pruning.prune_task"] if settings.prune_older_than else []
+    pruning = (
+        ["--include", "outhaul.cdc_reader.operate.pruning.prune_task"] if settings.prune_older_than is not None else []
+    )
     code = supervise(settings, ["-c", str(concurrency), *pruning, *context.args], SystemRandom().random)
     raise typer.Exit(code)

@@ -38,7 +38,7 @@ def _seconds(value: object) -> object:
 
 
 def _age(value: object) -> object:
-    return quantities.age(value) if isinstance(value, str) and value else value or 0
+    return quantities.age(value) if isinstance(value, str) and value else value if value != "" else None
 
 
 def _bytes(value: object) -> object:
@@ -53,7 +53,7 @@ def _plain(value: str) -> str:
 
 
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
-Age = Annotated[float, BeforeValidator(_age), Field(ge=0)]
+Age = Annotated[Annotated[float, Field(ge=0)] | None, BeforeValidator(_age)]
 Bytes = Annotated[int, BeforeValidator(_bytes)]
 Name = Annotated[str, AfterValidator(_plain)]
 PostgresTable = Annotated[str, StringConstraints(pattern=r"""^[^.'"\\$%\s]+\.[^.'"\\$%\s]+$""")]

@@ -98,7 +98,7 @@ class Settings(BaseSettings):
         60.0, description="Longest time for one insert into ClickHouse.", json_schema_extra=USEFUL
     )
     prune_older_than: Age = Field(
-        0,
+        None,
         description="With Celery beat, workers delete stored outbox rows that are older than this, such as `7d`; "
         "if it is empty, they delete none.",
         json_schema_extra=USEFUL,

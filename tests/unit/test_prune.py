@@ -109,4 +109,6 @@ def test_an_age_beyond_all_time_makes_nothing_old() -> None:
 
 def test_beat_prunes_only_where_the_settings_ask_for_it() -> None:
     assert configuration(load())["beat_schedule"] == {}
-    assert configuration(load(prune_older_than="7d"))["beat_schedule"]["prune"]["task"] == PRUNE
+    assert configuration(load(prune_older_than=""))["beat_schedule"] == {}
+    for age in ("7d", "0s"):
+        assert configuration(load(prune_older_than=age))["beat_schedule"]["prune"]["task"] == PRUNE

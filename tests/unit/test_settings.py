@@ -145,7 +145,7 @@ def test_secrets_hide() -> None:
         ("OUTHAUL_BATCH_MAX_BYTES", "1048576", 1 << 20),
         ("OUTHAUL_PARK_WAL_BYTES", "50GB", 50 * 10**9),
         ("OUTHAUL_PRUNE_OLDER_THAN", "7d", 604_800),
-        ("OUTHAUL_PRUNE_OLDER_THAN", "", 0),
+        ("OUTHAUL_PRUNE_OLDER_THAN", "", None),
     ],
 )
 def test_durations_and_sizes_have_units_in_the_environment_and_in_the_file(

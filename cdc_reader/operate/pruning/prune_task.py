@@ -40,7 +40,7 @@ def prune_once(self: Any, *arguments: object, **named: object) -> str:
     """
     sink = sink_of(self.app)
     settings: Settings = sink.settings
-    if arguments or named or not settings.prune_older_than:
+    if arguments or named or settings.prune_older_than is None:
         log.warning("prune_refused", reason="OUTHAUL_PRUNE_OLDER_THAN is not set, or the message has arguments")
         return "refused"
     deadline = time.monotonic() + settings.insert_timeout_s
