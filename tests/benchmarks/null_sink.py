@@ -26,8 +26,9 @@ from outhaul.sink.telemetry import logs
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from outhaul.cdc_reader.capture.assemble import Assembled
     from outhaul.cdc_reader.capture.dispatch import Dispatcher
-    from outhaul.cdc_reader.session.ledger import Entry
+    from outhaul.sink.batch import Message
     from outhaul.sink.redis.payloads import Payloads
 
 _EPOCH = 1
@@ -42,9 +43,10 @@ class NullSink:
     def announce_epoch(self, epoch: int) -> None:
         """Nobody asks."""
 
-    def send(self, entry: Entry) -> None:
+    def send(self, message: Message, assembled: Assembled) -> None:
         """Report the batch as stored."""
-        report = Report(Outcome.STORED, entry.message.token, entry.message.sequence)
+        del assembled
+        report = Report(Outcome.STORED, message.token, message.sequence)
         self._lines.put(report.to_json().encode())
 
     def reports(self, _key: str, *, wait_s: int) -> list[bytes]:
