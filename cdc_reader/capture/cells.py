@@ -20,7 +20,7 @@ from outhaul.cdc_reader.capture.frame import Bools, Bytes, Frames, Ints, gather
 from outhaul.sink.errors import FrameError
 
 if TYPE_CHECKING:
-    from outhaul.cdc_reader.capture.message import Relation
+    from outhaul.cdc_reader.capture.pgoutput_messages import Relation
 
 _NULL = ord("n")
 _UNCHANGED = ord("u")

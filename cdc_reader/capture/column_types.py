@@ -18,7 +18,7 @@ import pyarrow as pa
 from outhaul.sink.quarantine import BYTEA
 
 if TYPE_CHECKING:
-    from outhaul.cdc_reader.capture.message import Column
+    from outhaul.cdc_reader.capture.pgoutput_messages import Column
 
 IGNORED = frozenset({"processed"})
 """Columns that are never captured: the mark that pollers of an outbox set on a row."""

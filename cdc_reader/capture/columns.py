@@ -16,8 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from outhaul.cdc_reader.capture import binary as codec_binary
-from outhaul.cdc_reader.capture import text
+from outhaul.cdc_reader.capture import binary_cells, text_cells
 from outhaul.cdc_reader.capture.cells import Cells, walk
 from outhaul.cdc_reader.capture.column_types import IGNORED, Oid, column_type, schema
 from outhaul.cdc_reader.capture.pg_text import printed, row_json
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from outhaul.cdc_reader.capture.frame import Bools, Frames, Ints
-    from outhaul.cdc_reader.capture.message import Column, Relation
+    from outhaul.cdc_reader.capture.pgoutput_messages import Column, Relation
 
 _BINARY_TYPES = frozenset(Oid)
 _NAN = b"NaN"
@@ -89,7 +88,7 @@ def build(columns: Sequence[Column], cells: Sequence[Cells], *, binary: bool) ->
         for column, _ in kept:
             if column.type_oid not in _BINARY_TYPES:
                 raise UnsupportedBinary(column.type_oid, column.name)
-    decode = codec_binary.decode if binary else text.decode
+    decode = binary_cells.decode if binary else text_cells.decode
     coded = [_finite(decode(part, column.type_oid), column) for column, part in kept]
     refused = np.zeros(len(kept[0][1].start), np.bool_)
     for one in coded:
@@ -102,7 +101,7 @@ def build(columns: Sequence[Column], cells: Sequence[Cells], *, binary: bool) ->
     )
 
 
-def _finite(coded: codec_binary.DecodedColumn, column: Column) -> codec_binary.DecodedColumn:
+def _finite(coded: binary_cells.DecodedColumn, column: Column) -> binary_cells.DecodedColumn:
     """Refuse NaN in a column that becomes a Decimal."""
     if column.type_oid != Oid.NUMERIC or column_type(column.type_oid, column.type_modifier) == column_type(Oid.TEXT):
         return coded
@@ -110,11 +109,11 @@ def _finite(coded: codec_binary.DecodedColumn, column: Column) -> codec_binary.D
     if not pc.any(odd).as_py():
         return coded
     refused = odd.to_numpy(zero_copy_only=False)
-    return codec_binary.DecodedColumn(pc.if_else(odd, pa.scalar(None, pa.binary()), coded.array), refused)
+    return binary_cells.DecodedColumn(pc.if_else(odd, pa.scalar(None, pa.binary()), coded.array), refused)
 
 
 def _refuse(
-    row: int, kept: Sequence[tuple[Column, Cells]], coded: Sequence[codec_binary.DecodedColumn], *, binary: bool
+    row: int, kept: Sequence[tuple[Column, Cells]], coded: Sequence[binary_cells.DecodedColumn], *, binary: bool
 ) -> RefusedRow:
     values = {column.name: _printed(part.raw(row), column, binary=binary) for column, part in kept}
     reasons = [

@@ -19,7 +19,7 @@ from outhaul.cdc_reader.capture import arrow
 from outhaul.cdc_reader.capture.columns import RefusedRow, Rows, decode_rows
 from outhaul.cdc_reader.capture.frame import Bools, Frames, Ints, Lsns, gather, split
 from outhaul.cdc_reader.capture.logical_message import FIRST_ORDINAL, Emitted, decode_emitted
-from outhaul.cdc_reader.capture.message import (
+from outhaul.cdc_reader.capture.pgoutput_messages import (
     BEGIN,
     COMMIT,
     INSERT,

@@ -20,8 +20,8 @@ import pyarrow as pa
 
 from outhaul.cdc_reader.capture.column_types import Oid, column_type, schema
 from outhaul.cdc_reader.capture.columns import RefusedRow, Rows
-from outhaul.cdc_reader.capture.message import Column
 from outhaul.cdc_reader.capture.pg_text import row_json
+from outhaul.cdc_reader.capture.pgoutput_messages import Column
 from outhaul.sink.errors import FrameError, PoisonError
 from outhaul.sink.timestamps import microseconds
 

@@ -2,7 +2,7 @@
 
 Pure. A dead letter has the whole row in this form, which people can read and which Postgres accepts as input. Values
 are printed one by one, since rows that ClickHouse cannot store are rare; so are values of some rare types
-(cdc_reader/capture/binary.py).
+(cdc_reader/capture/binary_cells.py).
 
 Source: https://www.postgresql.org/docs/current/datatype-datetime.html#DATATYPE-DATETIME-OUTPUT, and `array_out` in
 https://github.com/postgres/postgres/blob/master/src/backend/utils/adt/arrayfuncs.c
@@ -59,7 +59,7 @@ def row_json(values: Mapping[str, bytes | None]) -> str:
 
 
 def printed(raw: bytes, type_oid: int) -> bytes:
-    """Return the text of a value in binary form that cdc_reader/capture/binary.py has checked."""
+    """Return the text of a value in binary form that cdc_reader/capture/binary_cells.py has checked."""
     if type_oid in ELEMENTS:
         return _array(raw, ELEMENTS[Oid(type_oid)])
     printer = _PRINTERS.get(type_oid)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from outhaul.cdc_reader.capture.message import BEGIN, COMMIT, begins, commits
+from outhaul.cdc_reader.capture.pgoutput_messages import BEGIN, COMMIT, begins, commits
 from outhaul.sink.errors import FrameError
 from outhaul.sink.position import NO_LSN, Lsn
 

@@ -16,7 +16,7 @@ from outhaul.cdc_reader.capture.column_types import Oid
 from outhaul.sink.quoting import clickhouse_identifier, postgres_identifier
 
 if TYPE_CHECKING:
-    from outhaul.cdc_reader.capture.message import Column
+    from outhaul.cdc_reader.capture.pgoutput_messages import Column
     from outhaul.cdc_reader.outbox.table_shape import Shape
 
 _Sql: TypeAlias = Callable[[str], str]

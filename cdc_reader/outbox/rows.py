@@ -18,7 +18,7 @@ from outhaul.cdc_reader.capture.column_types import Oid
 from outhaul.cdc_reader.capture.columns import build
 from outhaul.cdc_reader.capture.decode import Segment
 from outhaul.cdc_reader.capture.frame import Run
-from outhaul.cdc_reader.capture.message import Column
+from outhaul.cdc_reader.capture.pgoutput_messages import Column
 from outhaul.cdc_reader.capture.stored_positions import NOTHING_STORED
 from outhaul.cdc_reader.outbox.copy_cells import is_trailer, strip_header, walk
 from outhaul.cdc_reader.outbox.table_shape import is_binary

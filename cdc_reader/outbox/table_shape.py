@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, LiteralString, cast
 
 from outhaul.cdc_reader.capture.column_types import IGNORED, Oid
-from outhaul.cdc_reader.capture.message import Column
+from outhaul.cdc_reader.capture.pgoutput_messages import Column
 from outhaul.cdc_reader.postgres.errors import table_missing
 from outhaul.sink.errors import Exit, FatalError
 from outhaul.sink.quoting import postgres_table

@@ -26,8 +26,8 @@ from outhaul.cdc_reader.capture.assemble import Assembly
 from outhaul.cdc_reader.capture.column_types import ELEMENTS, Oid
 from outhaul.cdc_reader.capture.decode import Decoder
 from outhaul.cdc_reader.capture.frame import Run, server_status
-from outhaul.cdc_reader.capture.message import Column
 from outhaul.cdc_reader.capture.pg_text import printed
+from outhaul.cdc_reader.capture.pgoutput_messages import Column
 from outhaul.cdc_reader.capture.stored_positions import NOTHING_STORED
 from outhaul.sink.errors import PipelineError
 from tests.unit import pgoutput_frames as pg
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import FrameType
 
-    from outhaul.cdc_reader.capture.message import Relation
+    from outhaul.cdc_reader.capture.pgoutput_messages import Relation
 
 HANG_S = 30
 # Packing a batch costs more than all before it, and there is less in it to go wrong.

@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from outhaul.cdc_reader.capture.column_types import Oid
-from outhaul.cdc_reader.capture.message import Column, Relation
+from outhaul.cdc_reader.capture.pgoutput_messages import Column, Relation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -18,9 +18,9 @@ from outhaul.cdc_reader.capture.cells import Cells
 from outhaul.cdc_reader.capture.column_types import ELEMENTS, Oid, column_type
 from outhaul.cdc_reader.capture.columns import Rows, UnsupportedBinary, build, decode_rows
 from outhaul.cdc_reader.capture.frame import split
-from outhaul.cdc_reader.capture.message import END_TIMESTAMP, MIN_TIMESTAMP, Column, Relation
 from outhaul.cdc_reader.capture.pg_text import printed
 from outhaul.cdc_reader.capture.pg_text_by_type import PRINTERS
+from outhaul.cdc_reader.capture.pgoutput_messages import END_TIMESTAMP, MIN_TIMESTAMP, Column, Relation
 from outhaul.sink.errors import FatalError, FrameError
 from tests.unit import pgoutput_frames as pg
 

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outhaul.cdc_reader.capture.column_types import Oid
-from outhaul.cdc_reader.capture.message import POSTGRES_EPOCH_US
 from outhaul.cdc_reader.capture.pg_text import printed, row_json
+from outhaul.cdc_reader.capture.pgoutput_messages import POSTGRES_EPOCH_US
 from outhaul.cdc_reader.operate.dead_letters import json_text, position_of, to_json
 from outhaul.sink.errors import Exit, FatalError, ForeignMessageError, PoisonError
 from outhaul.sink.letters.dead_letters import chunks

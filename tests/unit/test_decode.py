@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from outhaul.cdc_reader.capture.column_types import Oid
 from outhaul.cdc_reader.capture.columns import UnsupportedBinary
 from outhaul.cdc_reader.capture.decode import Decoded, Decoder, Segment
-from outhaul.cdc_reader.capture.message import Column, Relation
+from outhaul.cdc_reader.capture.pgoutput_messages import Column, Relation
 from outhaul.sink.errors import FatalError, FrameError, PipelineError
 from tests.unit import pgoutput_frames as pg
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from outhaul.cdc_reader.capture.binary import FIRST_DAY, LAST_DAY, POSTGRES_EPOCH_DAYS
+from outhaul.cdc_reader.capture.binary_cells import FIRST_DAY, LAST_DAY, POSTGRES_EPOCH_DAYS
 from outhaul.cdc_reader.operate.doctor import clickhouse_grants, clickhouse_tables
 from outhaul.cdc_reader.operate.doctor.clock_offsets import Offset, measured
 from outhaul.cdc_reader.operate.doctor.column_match import StoredColumn

@@ -19,9 +19,9 @@ import pyarrow.compute as pc
 from outhaul.cdc_reader.capture import arrow, numeric
 from outhaul.cdc_reader.capture.cells import Cells
 from outhaul.cdc_reader.capture.column_types import ELEMENTS, Oid, column_type
-from outhaul.cdc_reader.capture.message import END_TIMESTAMP, MIN_TIMESTAMP, POSTGRES_EPOCH_US
 from outhaul.cdc_reader.capture.pg_text import parse_array, printed
 from outhaul.cdc_reader.capture.pg_text_by_type import PRINTERS
+from outhaul.cdc_reader.capture.pgoutput_messages import END_TIMESTAMP, MIN_TIMESTAMP, POSTGRES_EPOCH_US
 from outhaul.sink.errors import FrameError
 
 if TYPE_CHECKING:

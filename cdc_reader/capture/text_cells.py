@@ -16,9 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from outhaul.cdc_reader.capture.binary import POSTGRES_EPOCH_DAYS, DecodedColumn, dates, timestamps
+from outhaul.cdc_reader.capture.binary_cells import POSTGRES_EPOCH_DAYS, DecodedColumn, dates, timestamps
 from outhaul.cdc_reader.capture.column_types import Oid, column_type
-from outhaul.cdc_reader.capture.message import POSTGRES_EPOCH_US
+from outhaul.cdc_reader.capture.pgoutput_messages import POSTGRES_EPOCH_US
 from outhaul.sink.errors import FrameError
 
 if TYPE_CHECKING:

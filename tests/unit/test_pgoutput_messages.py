@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outhaul.cdc_reader.capture.frame import split
-from outhaul.cdc_reader.capture.message import (
+from outhaul.cdc_reader.capture.pgoutput_messages import (
     ByteReader,
     Column,
     Relation,
