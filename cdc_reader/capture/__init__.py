@@ -6,14 +6,14 @@ The files in the order in which an event passes them; those that are indented do
     batching            where a piece to decode ends, and where a batch ends
     decode              joins the next stages for one piece
         frame           frames -> pgoutput messages
-        message         messages -> Begin, Relation, Commit
+        pgoutput_messages   messages -> Begin, Relation, Commit
         transactions    messages -> commit LSN and ordinal of every row
         columns         Insert messages -> Arrow columns
             cells           where each value is
             column_types    which type each column has in Arrow and ClickHouse
-            binary          values in binary form
+            binary_cells    values in binary form
             numeric         the same for numeric
-            text            values in text form
+            text_cells      values in text form
             pg_text_by_type values of the types that ClickHouse stores as text
             pg_text         a value as Postgres prints it, for dead letters
             arrow           NumPy arrays -> Arrow arrays
