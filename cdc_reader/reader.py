@@ -30,7 +30,13 @@ from outhaul.cdc_reader.postgres.connect import (
     open_stream,
 )
 from outhaul.cdc_reader.postgres.errors import SlotHeldError
-from outhaul.cdc_reader.postgres.preflight import Server, check_postgres, check_slot, check_stores
+from outhaul.cdc_reader.postgres.preflight import (
+    Server,
+    check_kept_apart,
+    check_postgres,
+    check_slot,
+    check_stores,
+)
 from outhaul.cdc_reader.postgres.slot_view import slot_facts
 from outhaul.cdc_reader.postgres.timelines import Past
 from outhaul.cdc_reader.session import memory_tuning
@@ -82,7 +88,7 @@ def check(stream: Stream) -> Server:
     """
     settings = stream.settings
     server = check_stream(settings, check_postgres(stream))
-    check_stores(settings)
+    check_kept_apart(settings, check_stores(settings))
     return server
 
 

@@ -17,7 +17,7 @@ import structlog
 from outhaul.sink.errors import Exit, FatalError
 from outhaul.sink.quoting import clickhouse_identifier, clickhouse_literal
 from outhaul.sink.settings import DEDUPLICATION_WINDOW, Outbox, Settings
-from outhaul.sink.sql import names, number_in, schema_number, statement
+from outhaul.sink.sql import names, number_in, query, schema_number, statement
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -34,6 +34,13 @@ _OF_ALL = ("_epochs", "_pauses")
 _WINDOWS = {True: "replicated_deduplication_window", False: "non_replicated_deduplication_window"}
 # How many tokens a Replicated table remembers by default; newer servers remember more.
 _REPLICATED_WINDOW = 1000
+# What tells two events of a source apart, whatever their outbox is like.
+_POSITION = frozenset({"cdc_lsn", "cdc_ordinal"})
+# The engine in a table's definition, with its arguments: a version, or a path in Keeper that is the old table's own.
+_ENGINE = re.compile(r"^\w+(\((?:[^()']|'[^']*')*\))?")
+
+MIGRATE = "`outhaul setup` prints the statements that make a MergeTree of it; no data is copied"
+"""What to do about a table whose merges remove events."""
 
 
 def ddl(settings: Settings, cluster: str = "") -> Iterator[tuple[str, str]]:
@@ -94,11 +101,14 @@ def apply(clickhouse: ClickHouse, settings: Settings) -> None:
         clickhouse.command(text)
 
 
-def check(clickhouse: ClickHouse, settings: Settings) -> None:
-    """Check that the tables exist, and that the tables of events and dead letters remember insert tokens.
+def check(clickhouse: ClickHouse, settings: Settings) -> dict[str, Table]:
+    """Check that the tables exist, and that those of events and dead letters remember tokens and keep each row.
+
+    Returns:
+        The tables by name.
 
     Raises:
-        FatalError: a table is missing, or remembers no tokens.
+        FatalError: a table is missing, remembers no tokens, or loses rows when it merges.
         PipelineError: ClickHouse does not answer.
     """
     names = table_names(settings, settings.outboxes())
@@ -106,13 +116,42 @@ def check(clickhouse: ClickHouse, settings: Settings) -> None:
     for name in names:
         if name not in found:
             raise missing(name, clickhouse)
-    for name in (name for outbox in settings.outboxes() for name in batch_tables(outbox)):
-        if not found[name].token_window:
-            raise FatalError(
-                f"ClickHouse table {name!r} does not remember insert tokens, so a retry would repeat rows",
-                todo=window_statement(name),
-                exit_code=Exit.CLICKHOUSE_TABLE,
-            )
+    for outbox in settings.outboxes():
+        for name in batch_tables(outbox):
+            _check_keeps(found[name], other_source(clickhouse, outbox, found[name]))
+    return found
+
+
+def _check_keeps(table: Table, other: str) -> None:
+    if not table.token_window:
+        raise FatalError(
+            f"ClickHouse table {table.name!r} does not remember insert tokens, so a retry would repeat rows",
+            todo=window_statement(table.name),
+            exit_code=Exit.CLICKHOUSE_TABLE,
+        )
+    if why := table.why_merges_lose(other):
+        raise FatalError(
+            f"ClickHouse table {table.name!r} loses events: {why}", todo=MIGRATE, exit_code=Exit.CLICKHOUSE_TABLE
+        )
+
+
+def other_source(clickhouse: ClickHouse, outbox: Outbox, table: Table) -> str:
+    """Return a source that shares a table with the outbox's source, if a merge could take their rows for copies.
+
+    Empty if no other source has rows in the table, or if its merges do not replace rows across sources.
+
+    Raises:
+        PipelineError: ClickHouse refuses or does not answer.
+    """
+    if not table.replaces or "cdc_source" in table.key_columns:
+        return ""
+    settings = outbox.settings
+    rows = clickhouse.rows(
+        query("other_source", epochs=settings.epochs_table, table=table.name),
+        # Sources that share this table as their first one have epochs in one table, maybe before they have rows.
+        parameters={"source": settings.source, "is_first": table.name in batch_tables(settings.outboxes()[0])},
+    )
+    return str(rows[0][0]) if rows else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +168,49 @@ class Table:
     def is_replicated(self) -> bool:
         """Whether other servers have replicas of the table."""
         return self.engine.startswith(("Replicated", "Shared"))
+
+    @property
+    def base_engine(self) -> str:
+        """The engine's name without the prefix of replicated tables."""
+        return re.sub("^(Replicated|Shared)", "", self.engine)
+
+    @property
+    def replaces(self) -> bool:
+        """Whether merges keep only the newest of the rows with equal sorting keys."""
+        return self.base_engine == "ReplacingMergeTree"
+
+    @property
+    def key_columns(self) -> frozenset[str]:
+        """The columns of the sorting key that are in it as they are, not inside an expression."""
+        return frozenset(part.strip().strip("`") for part in self.sorting_key.split(","))
+
+    @property
+    def relies_on_ids(self) -> bool:
+        """Whether merges keep events apart only if their ids differ."""
+        return self.replaces and not self.key_columns >= _POSITION
+
+    def keeps_apart(self, unique_keys: Iterable[frozenset[str]]) -> bool:
+        """Tell whether merges keep any two rows of an outbox with these unique keys."""
+        return not self.relies_on_ids or any(key <= self.key_columns for key in unique_keys)
+
+    def why_merges_lose(self, other: str = "") -> str:
+        """Return why merges may remove events even though ids are unique within a source; empty if they do not.
+
+        Args:
+            other: a source that shares the table with ours; empty if no source does.
+        """
+        if not self.base_engine.endswith("MergeTree") or self.base_engine == "MergeTree":
+            return ""
+        if not self.replaces:
+            return f"merges of a {self.engine} make one row of several events"
+        if not (self.key_columns >= _POSITION or "id" in self.key_columns):
+            return f"merges of a {self.engine} keep only one of the events with equal ({self.sorting_key})"
+        if other and "cdc_source" not in self.key_columns:
+            return (
+                f"source {other!r} is in it, too, and merges of a {self.engine} keep only one of the events of both "
+                f"sources with equal ({self.sorting_key})"
+            )
+        return ""
 
     @property
     def token_window(self) -> int:
@@ -179,6 +261,18 @@ def window_statement(table: str) -> str:
     """Return the statement that makes a table remember as many tokens as outhaul needs."""
     name = clickhouse_identifier(table)
     return f"ALTER TABLE {name} MODIFY SETTING non_replicated_deduplication_window = {DEDUPLICATION_WINDOW}"
+
+
+def migration(table: Table) -> tuple[str, ...]:
+    """Return the statements that make a MergeTree of a table whose merges replace rows; no data is copied."""
+    name, new = clickhouse_identifier(table.name), clickhouse_identifier(f"{table.name}_new")
+    engine = "ReplicatedMergeTree" if table.is_replicated else "MergeTree"
+    return (
+        f"CREATE TABLE {new} AS {name} ENGINE = {_ENGINE.sub(engine, table.definition, count=1)}",
+        f"ALTER TABLE {new} ATTACH PARTITION ALL FROM {name}",
+        f"EXCHANGE TABLES {name} AND {new}",
+        f"DROP TABLE {new}",
+    )
 
 
 def column_type(field: pa.Field) -> str:

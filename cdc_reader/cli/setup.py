@@ -15,6 +15,7 @@ from outhaul.cdc_reader.operate.setup import (
     apply_clickhouse,
     apply_postgres,
     check_not_newer,
+    migrations,
     note_if_skipping,
     print_sql,
     rebind,
@@ -60,6 +61,8 @@ def setup(
         check_not_newer(clickhouse, settings)
         # ClickHouse first: a slot keeps WAL from its creation on, so it is created last, after everything else.
         apply_clickhouse(clickhouse, settings, typer.echo, cluster=cluster)
+        for how in migrations(clickhouse, settings):
+            typer.echo(how)
         if former := _former(settings):
             _reshard(settings, clickhouse, former, yes=yes)
         elif shards is not None and (rest := unfinished(settings, clickhouse)):

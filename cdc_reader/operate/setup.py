@@ -143,6 +143,23 @@ def apply_clickhouse(
         tell(name)
 
 
+def migrations(clickhouse: ClickHouse, settings: Settings) -> Iterator[str]:
+    """Yield, for each table whose merges replace rows, how to make a MergeTree of it.
+
+    Raises:
+        PipelineError: ClickHouse refuses or does not answer.
+    """
+    names = [name for outbox in settings.outboxes() for name in schema.batch_tables(outbox)]
+    for table in schema.tables(clickhouse, names).values():
+        if table.replaces:
+            typed = "\n".join(f"  {text};" for text in schema.migration(table))
+            yield (
+                f"{table.name} is a {table.engine}: its merges keep one of the rows with equal ({table.sorting_key}). "
+                "New tables are MergeTree, whose merges remove no row. To migrate, stop the readers with SIGTERM, then "
+                f"the workers, and type in ClickHouse:\n{typed}"
+            )
+
+
 def note_if_skipping(clickhouse: ClickHouse, settings: Settings) -> None:
     """Note that a heal is due if a pipeline that has run before is about to get a new slot.
 

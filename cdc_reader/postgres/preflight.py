@@ -24,10 +24,10 @@ from outhaul.sink.redis.payloads import Payloads
 from outhaul.sink.redis_keys import payload_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
     from outhaul.cdc_reader.postgres.query import Connection
-    from outhaul.sink.settings import Settings, Stream
+    from outhaul.sink.settings import Outbox, Settings, Stream
 
 _CHECK_TIMEOUT_S = 10
 _OLDEST_VERSION = 140000
@@ -58,6 +58,16 @@ PUBLICATION: LiteralString = """
            ARRAY(SELECT format('%%I.%%I', schemaname, tablename)
                  FROM (TABLE held EXCEPT SELECT schemaname, tablename FROM wanted) AS t) AS others
     FROM pg_publication WHERE pubname = %(publication)s"""
+
+# Any two committed rows differ in each of these. A deferrable index allows two equal rows until the commit. No NULL
+# equals another, so the columns must not be NULL, except for the id: ClickHouse takes no event without one.
+UNIQUE_KEYS: LiteralString = """
+    SELECT array_agg(attname::text) AS columns
+    FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = ANY ((indkey::int2[])[0:indnkeyatts - 1])
+    WHERE indrelid = to_regclass(%(table)s) AND indisunique AND indisvalid AND indimmediate AND indpred IS NULL
+        AND indexprs IS NULL
+    GROUP BY indexrelid
+    HAVING bool_and(attnotnull OR attname = 'id')"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +257,50 @@ def check_slot(conn: Connection, stream: Stream) -> None:
         raise slot_unusable(stream.slot, facts.problem, facts.todo)
 
 
+def unique_keys(conn: Connection, sql_table: str) -> tuple[frozenset[str], ...]:
+    """Return the columns of each unique key of a table.
+
+    Raises:
+        PipelineError: Postgres refuses or does not answer.
+    """
+    return tuple(frozenset(row["columns"]) for row in conn.fetch(UNIQUE_KEYS, {"table": sql_table}))
+
+
+def check_kept_apart(settings: Settings, tables: Mapping[str, schema.Table]) -> None:
+    """Check that no merge of ClickHouse can take two events for copies of one.
+
+    Args:
+        settings: the pipeline's.
+        tables: its tables in ClickHouse, by name.
+
+    Raises:
+        FatalError: the merges of a table keep one of the events with equal ids, and ids may be equal.
+        PipelineError: Postgres refuses or does not answer.
+    """
+    doubtful = [outbox for outbox in settings.outboxes() if tables[outbox.clickhouse_table].relies_on_ids]
+    if not doubtful:
+        return
+    with connect(settings.postgres_dsn.get_secret_value()) as conn:
+        for outbox in doubtful:
+            if why := why_not_apart(tables[outbox.clickhouse_table], outbox, unique_keys(conn, outbox.sql_table)):
+                raise FatalError(why, todo=apart_todo(outbox), exit_code=Exit.CLICKHOUSE_TABLE)
+
+
+def why_not_apart(table: schema.Table, outbox: Outbox, keys: Sequence[frozenset[str]]) -> str:
+    """Return why merges may lose events of an outbox with these unique keys; empty if they may not."""
+    if table.keeps_apart(keys):
+        return ""
+    return (
+        f"merges of ClickHouse table {table.name!r}, a {table.engine}, keep only one of the events with equal "
+        f"({table.sorting_key}), and no unique index of {outbox.table} rules such events out"
+    )
+
+
+def apart_todo(outbox: Outbox) -> str:
+    """Return what to do about merges that may take two events of an outbox for copies of one."""
+    return f"{schema.MIGRATE}. Or make ids unique: CREATE UNIQUE INDEX CONCURRENTLY ON {outbox.sql_table} (id)"
+
+
 def check_redis(settings: Settings, payloads: Payloads) -> None:
     """Check that Redis answers, stores a payload, and is one server.
 
@@ -259,14 +313,14 @@ def check_redis(settings: Settings, payloads: Payloads) -> None:
     payloads.check_alone()
 
 
-def check_clickhouse(settings: Settings, clickhouse: ClickHouse) -> None:
-    """Check that ClickHouse answers and has the tables.
+def check_clickhouse(settings: Settings, clickhouse: ClickHouse) -> dict[str, schema.Table]:
+    """Check that ClickHouse answers and has the tables; return them by name.
 
     Raises:
         PipelineError: a check has failed.
     """
     try:
-        schema.check(clickhouse, settings)
+        return schema.check(clickhouse, settings)
     except TransientError as error:
         raise clickhouse_unreachable(error) from error
 
@@ -283,16 +337,16 @@ def checked_clickhouse(settings: Settings, timeout_s: float) -> Iterator[ClickHo
         yield clickhouse
 
 
-def check_stores(settings: Settings) -> None:
-    """Check Redis and ClickHouse, as a reader and a worker do at their start.
+def check_stores(settings: Settings) -> dict[str, schema.Table]:
+    """Check Redis and ClickHouse, as a reader and a worker do at their start; return ClickHouse's tables by name.
 
     Raises:
         PipelineError: a check has failed.
     """
     with Payloads.of(settings) as payloads:
         check_redis(settings, payloads)
-    with checked_clickhouse(settings, _CHECK_TIMEOUT_S):
-        pass
+    with ClickHouse.of(settings, timeout_s=_CHECK_TIMEOUT_S) as clickhouse:
+        return check_clickhouse(settings, clickhouse)
 
 
 def clickhouse_unreachable(error: TransientError) -> TransientError:

@@ -30,7 +30,6 @@ def chaos(
     ] = None,
     seed: Annotated[int, typer.Option(help="Chooses the order and details of the faults.")] = 1,
     rows_per_s: Annotated[float, typer.Option(min=1, help="Events a second of each of the three writers.")] = 1000.0,
-    plain: Annotated[bool, typer.Option(help="Use a plain MergeTree for event_log.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the verdict as one JSON object on the last line.")
     ] = False,
@@ -47,7 +46,7 @@ def chaos(
     shutil.rmtree(data_dir, ignore_errors=True)
     data_dir.mkdir(parents=True)
     found = run(
-        Options(for_s if minutes is None else minutes * 60, seed, rows_per_s, plain),
+        Options(for_s if minutes is None else minutes * 60, seed, rows_per_s),
         data_dir,
         lambda line: typer.echo(line, err=as_json),
     )

@@ -82,7 +82,6 @@ class Options:
     for_s: float
     seed: int
     rows_per_s: float
-    plain_merge_tree: bool
 
 
 def run(options: Options, data_dir: Path, report: Callable[[str], None]) -> Verdict:
@@ -101,7 +100,7 @@ def run(options: Options, data_dir: Path, report: Callable[[str], None]) -> Verd
         env = _SETTINGS | {_VARIABLES[name]: _via_proxy(url, proxies) for name, url in _urls(stack).items()}
         settings = load_from(_SETTINGS | stack.env())
         with ClickHouse.of(settings, timeout_s=_TIMEOUT_S) as clickhouse:
-            _prepare(settings, clickhouse, plain=options.plain_merge_tree)
+            _prepare(settings, clickhouse)
             pipeline = Pipeline(env, data_dir)
             pipeline.start("worker", "reader", "reader-2")
             victims = Victims(stack, pipeline, proxies, settings.slot, time.sleep)
@@ -127,15 +126,10 @@ def _via_proxy(url: str, proxies: dict[str, Proxy]) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{parts.port}", f":{proxy.port}")))
 
 
-def _prepare(settings: Settings, clickhouse: ClickHouse, *, plain: bool) -> None:
+def _prepare(settings: Settings, clickhouse: ClickHouse) -> None:
     apply_clickhouse(clickhouse, settings, lambda _: None)
-    table = clickhouse_identifier(settings.clickhouse_table)
-    if plain:
-        (ddl,) = clickhouse.rows(f"SHOW CREATE TABLE {table}")[0]
-        clickhouse.command(f"DROP TABLE {table} SYNC")
-        clickhouse.command(ddl.replace("ReplacingMergeTree", "MergeTree"))
     apply_postgres(settings, lambda _: None)
-    clickhouse.command(f"SYSTEM STOP MERGES {table}")
+    clickhouse.command(f"SYSTEM STOP MERGES {clickhouse_identifier(settings.clickhouse_table)}")
     with psycopg.connect(settings.postgres_dsn.get_secret_value(), autocommit=True) as conn:
         # A frozen reader, or one whose link is held, keeps the slot active until this timeout ends its session.
         conn.execute("ALTER SYSTEM SET wal_sender_timeout = '8s'")

@@ -1,6 +1,6 @@
--- One row for each committed event. Queries need no FINAL, since rows are stored once; the Replacing engine is only a
--- second safeguard. With the deduplication window ClickHouse remembers the tokens of past inserts, so a batch that is
--- sent again is not stored twice. Inserts and recovering readers find positions quickly by the minmax index.
+-- One row for each committed event. Queries need no FINAL, since rows are stored once. A merge of a MergeTree removes no
+-- row. With the deduplication window ClickHouse remembers the tokens of past inserts, so a batch that is sent again is not
+-- stored twice. Inserts and recovering readers find positions quickly by the minmax index.
 CREATE TABLE IF NOT EXISTS ${table}${on_cluster} (
     id               Int64 CODEC(Delta, ZSTD(1)),
     event_type       LowCardinality(String),
@@ -16,7 +16,7 @@ CREATE TABLE IF NOT EXISTS ${table}${on_cluster} (
     cdc_ingested_at  DateTime64(6, 'UTC') DEFAULT now64(6, 'UTC') CODEC(Delta, ZSTD(1)),
     INDEX cdc_position_minmax (cdc_lsn, cdc_ordinal) TYPE minmax GRANULARITY 1
 )
-ENGINE = ${replicated}ReplacingMergeTree
+ENGINE = ${replicated}MergeTree
 PARTITION BY toYYYYMM(event_date_time)
 ORDER BY (event_type, event_date_time, id)
 SETTINGS ${window} = ${deduplication_window};

@@ -9,7 +9,7 @@ CREATE TABLE IF NOT EXISTS ${dead_letters}${on_cluster} (
     cdc_ingested_at  DateTime64(6, 'UTC') DEFAULT now64(6, 'UTC'),
     INDEX cdc_position_minmax (cdc_lsn, cdc_ordinal) TYPE minmax GRANULARITY 1
 )
-ENGINE = ${replicated}ReplacingMergeTree
+ENGINE = ${replicated}MergeTree
 PARTITION BY toYYYYMM(cdc_ingested_at)
 ORDER BY (cdc_source, cdc_lsn, cdc_ordinal)
 SETTINGS ${window} = ${deduplication_window};

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from tests.faults.grid import Cell
 
 
-def fault(cell: Cell, *, thorough: bool, **where: str) -> Any:
+def fault(cell: Cell, *, thorough: bool) -> Any:
     """Make a test's parameter of a cell; only `make test-all` runs a thorough one."""
-    marks = [pytest.mark.fault(cell.edge, cell.action, cell.point, **where)]
+    marks = [pytest.mark.fault(cell.edge, cell.action, cell.point)]
     return pytest.param(cell, id=cell.name, marks=[*marks, pytest.mark.thorough] if thorough else marks)
 
 

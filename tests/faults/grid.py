@@ -36,7 +36,6 @@ class Outcome:
     edge: str
     action: str
     point: str
-    engine: str
     outcome: str
     seconds: float
     note: str = ""
@@ -52,10 +51,10 @@ class Table:
         """Lay them out."""
         order = {edge: number for number, edge in enumerate(EDGES)}
         rows = [
-            (o.edge, o.action, o.point, o.engine, o.outcome, f"{o.seconds:.1f}" if o.seconds else "", o.note)
-            for o in sorted(self.outcomes, key=lambda o: (order.get(o.edge, 9), o.action, o.point, o.engine))
+            (o.edge, o.action, o.point, o.outcome, f"{o.seconds:.1f}" if o.seconds else "", o.note)
+            for o in sorted(self.outcomes, key=lambda o: (order.get(o.edge, 9), o.action, o.point))
         ]
-        rows.insert(0, ("edge", "action", "point", "engine", "outcome", "s", ""))
+        rows.insert(0, ("edge", "action", "point", "outcome", "s", ""))
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
@@ -66,7 +65,7 @@ CELLS: list[Cell] = []
 def cell(
     edge: str, action: str, point: str, *, core: bool = False
 ) -> Callable[[Callable[[Rig], None]], Callable[[Rig], None]]:
-    """Put a function into the grid; `core` cells are run on a plain MergeTree too."""
+    """Put a function into the grid; `core` cells are in every run, whatever others there are."""
 
     def put(run: Callable[[Rig], None]) -> Callable[[Rig], None]:
         CELLS.append(Cell(edge, action, point, run, core))

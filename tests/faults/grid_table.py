@@ -33,7 +33,7 @@ def pytest_runtest_makereport(
     mark = item.get_closest_marker("fault")
     if mark is not None and (report.when == "call" or report.failed):
         # A property goes along with the report, from the process that ran the test to the one that prints the table.
-        report.user_properties.append((_CELL, [*mark.args, mark.kwargs.get("engine", "ReplacingMergeTree")]))
+        report.user_properties.append((_CELL, list(mark.args)))
     return report
 
 
@@ -48,8 +48,8 @@ class Collector:
         where: Any = properties.pop(_CELL, None)
         if where is not None:
             note = "; ".join(f"{name}: {value}" for name, value in properties.items())
-            edge, action, point, engine = where
-            outcome = Outcome(edge, action, point, engine, report.outcome, report.duration, note)
+            edge, action, point = where
+            outcome = Outcome(edge, action, point, report.outcome, report.duration, note)
             self._table.outcomes.append(outcome)
 
 
@@ -58,7 +58,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     if not table.outcomes:
         return
     table.outcomes += [
-        Outcome(edge, action, point, "", "not applicable", 0.0, why) for edge, action, point, why in NOT_APPLICABLE
+        Outcome(edge, action, point, "not applicable", 0.0, why) for edge, action, point, why in NOT_APPLICABLE
     ]
     terminalreporter.section("fault grid")
     for line in table.lines():

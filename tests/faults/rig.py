@@ -64,7 +64,6 @@ class Rig:
         stack: Stack,
         folder: Path,
         *,
-        engine: str = "ReplacingMergeTree",
         wal_sender_timeout: str = "4s",
         env: dict[str, str] | None = None,
         **settings: object,
@@ -74,7 +73,6 @@ class Rig:
         Args:
             stack: Postgres and ClickHouse; both running.
             folder: for logs, fail points and Valkey's data.
-            engine: of `event_log`.
             wal_sender_timeout: how long the walsender waits for a reader that says nothing.
             env: more variables for the processes.
             settings: fields of the settings that differ from `SETTINGS`.
@@ -115,8 +113,6 @@ class Rig:
         loaded = load_from(direct)
         straight = ClickHouse(direct["OUTHAUL_CLICKHOUSE_URL"], timeout_s=30)
         apply_clickhouse(straight, loaded, lambda _: None)
-        if engine != "ReplacingMergeTree":
-            _other_engine(straight, engine)
         apply_postgres(loaded, lambda _: None)
         straight.command("SYSTEM STOP MERGES event_log")
         self.forks = ForkServer(self.env | (env or {}))
@@ -292,9 +288,3 @@ def _answers(conn: psycopg.Connection[Any]) -> bool:
     except psycopg.OperationalError:
         return False
     return True
-
-
-def _other_engine(clickhouse: ClickHouse, engine: str) -> None:
-    text = str(clickhouse.rows("SHOW CREATE TABLE event_log")[0][0])
-    clickhouse.command("DROP TABLE event_log SYNC")
-    clickhouse.command(text.replace("ReplacingMergeTree", engine))

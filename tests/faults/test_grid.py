@@ -12,16 +12,10 @@ from tests.faults.rig import Rig
 # A module of cells that nobody names here would be left out in silence.
 MODULES = (cells_postgres, cells_redis, cells_clickhouse, cells_worker, cells_reader)
 
-# `make test` does everything that can be done to each edge; `make test-all` does it at each point, and on both engines.
+# `make test` does everything that can be done to each edge; `make test-all` does it at each point.
 EACH_KIND = of_each_kind(CELLS)
 
 pytestmark = pytest.mark.timeout(150)
-
-
-@pytest.fixture(scope="module")
-def plain(make_rig: Callable[..., Rig]) -> Rig:
-    """A pipeline whose `event_log` is a plain MergeTree."""
-    return make_rig(engine="MergeTree")
 
 
 @pytest.mark.parametrize("cell", [fault(cell, thorough=cell not in EACH_KIND) for cell in CELLS])
@@ -30,18 +24,6 @@ def test_a_fault_loses_and_repeats_nothing(
 ) -> None:
     with rig.trial() as watch:
         cell.run(rig)
-    record_property("samples", watch.samples)
-
-
-@pytest.mark.parametrize("cell", [fault(cell, thorough=True, engine="MergeTree") for cell in CELLS if cell.core])
-def test_a_fault_loses_and_repeats_nothing_on_a_plain_mergetree(
-    plain: Rig, cell: Cell, record_property: Callable[[str, object], None]
-) -> None:
-    with plain.trial() as watch:
-        cell.run(plain)
-    assert plain.world.ch(
-        "SELECT engine FROM system.tables WHERE database = currentDatabase() AND name = 'event_log'"
-    ) == ("MergeTree")
     record_property("samples", watch.samples)
 
 

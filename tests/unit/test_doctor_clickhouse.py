@@ -6,13 +6,14 @@ import pytest
 
 from outhaul.cdc_reader.operate.doctor import clickhouse_grants, clickhouse_tables
 from outhaul.cdc_reader.operate.doctor.finding import State
+from outhaul.sink import schema
 from outhaul.sink.schema import Table
 from outhaul.sink.settings import Settings
 
 EVENTS = Table(
     name="event_log",
-    engine="ReplacingMergeTree",
-    definition="ReplacingMergeTree PARTITION BY toYYYYMM(event_date_time) ORDER BY (event_type, event_date_time, id) "
+    engine="MergeTree",
+    definition="MergeTree PARTITION BY toYYYYMM(event_date_time) ORDER BY (event_type, event_date_time, id) "
     "SETTINGS non_replicated_deduplication_window = 10000, index_granularity = 8192",
     partition_key="toYYYYMM(event_date_time)",
     sorting_key="event_type, event_date_time, id",
@@ -43,8 +44,12 @@ def test_a_version_has_the_types_that_are_asked_of_it(version: str, context: str
         ("SharedReplacingMergeTree", "cdc_source, cdc_lsn, cdc_ordinal", State.PASS),
         ("ReplacingMergeTree", "event_type, event_date_time", State.FAIL),
         ("ReplacingMergeTree", "cdc_source, cdc_lsn", State.FAIL),
-        ("MergeTree", "event_type, event_date_time", State.WARN),
-        ("ReplicatedMergeTree", "id", State.WARN),
+        ("MergeTree", "event_type, event_date_time", State.PASS),
+        ("ReplicatedMergeTree", "cdc_lsn", State.PASS),
+        ("SharedMergeTree", "", State.PASS),
+        ("ReplacingMergeTree", "event_type, intDiv(id, 10)", State.FAIL),
+        ("CollapsingMergeTree", "id", State.FAIL),
+        ("CoalescingMergeTree", "cdc_source, cdc_lsn, cdc_ordinal", State.FAIL),
         ("SummingMergeTree", "id", State.FAIL),
         ("ReplicatedAggregatingMergeTree", "id", State.FAIL),
         ("Distributed", "", State.FAIL),
@@ -57,17 +62,70 @@ def test_an_engine_keeps_every_event_by_itself(engine: str, sorting_key: str, st
 
 
 @pytest.mark.parametrize(
+    ("engine", "sorting_key", "state"),
+    [
+        ("ReplacingMergeTree", "event_type, event_date_time, id", State.FAIL),
+        ("ReplicatedReplacingMergeTree", "cdc_lsn, cdc_ordinal", State.FAIL),
+        ("ReplacingMergeTree", "cdc_source, event_type, event_date_time, id", State.PASS),
+        ("ReplacingMergeTree", "cdc_source, cdc_lsn, cdc_ordinal", State.PASS),
+        ("MergeTree", "event_type, event_date_time, id", State.PASS),
+    ],
+)
+def test_the_key_of_a_replacing_table_that_two_sources_share_has_the_source(
+    engine: str, sorting_key: str, state: State
+) -> None:
+    found = clickhouse_tables.engine(replace(EVENTS, engine=engine, sorting_key=sorting_key), other="theirs")
+    assert (found.state, "'theirs'" in found.found) == (state, state is State.FAIL)
+
+
+@pytest.mark.parametrize(
+    ("sorting_key", "keys", "apart"),
+    [
+        ("event_type, event_date_time, id", [{"id"}], True),
+        ("`event_type`, `event_date_time`, `id`", [{"id"}], True),
+        ("event_type, event_date_time, id", [{"event_key"}, {"id", "event_date_time"}], True),
+        ("event_type, event_date_time, id", [], False),
+        ("event_type, event_date_time, id", [{"event_key"}, {"id", "environment"}], False),
+        ("event_type, intDiv(id, 2)", [{"id"}], False),
+        ("cdc_source, cdc_lsn, cdc_ordinal", [], True),
+    ],
+)
+def test_rows_with_equal_keys_are_ruled_out_by_a_unique_index_within_the_key(
+    sorting_key: str, keys: list[set[str]], apart: bool
+) -> None:
+    table = replace(EVENTS, engine="ReplacingMergeTree", sorting_key=sorting_key)
+    assert table.keeps_apart(map(frozenset, keys)) is apart
+    assert replace(table, engine="MergeTree").keeps_apart([])
+
+
+def test_a_table_is_migrated_with_its_key_and_settings_and_without_the_arguments_of_its_engine() -> None:
+    path = "'/clickhouse/tables/{uuid}/(1)', '{replica}', version"
+    old = replace(
+        EVENTS,
+        engine="ReplicatedReplacingMergeTree",
+        definition=f"ReplicatedReplacingMergeTree({path}) PARTITION BY toYYYYMM(t) ORDER BY (id) SETTINGS a = 1",
+    )
+    assert schema.migration(old)[0] == (
+        "CREATE TABLE `event_log_new` AS `event_log` ENGINE = ReplicatedMergeTree PARTITION BY toYYYYMM(t) "
+        "ORDER BY (id) SETTINGS a = 1"
+    )
+    assert schema.migration(EVENTS)[0].startswith(
+        "CREATE TABLE `event_log_new` AS `event_log` ENGINE = MergeTree PARTITION BY toYYYYMM(event_date_time) ORDER BY"
+    )
+
+
+@pytest.mark.parametrize(
     ("engine", "setting", "state"),
     [
-        ("ReplacingMergeTree", "", State.FAIL),
-        ("ReplacingMergeTree", "non_replicated_deduplication_window = 0", State.FAIL),
-        ("ReplacingMergeTree", "non_replicated_deduplication_window = 8", State.FAIL),
-        ("ReplacingMergeTree", "non_replicated_deduplication_window = 9", State.WARN),
-        ("ReplacingMergeTree", "non_replicated_deduplication_window = 800", State.PASS),
-        ("ReplicatedReplacingMergeTree", "", State.PASS),
-        ("ReplicatedReplacingMergeTree", "replicated_deduplication_window = 0", State.FAIL),
-        ("ReplicatedReplacingMergeTree", "non_replicated_deduplication_window = 0", State.PASS),
-        ("ReplacingMergeTree", "replicated_deduplication_window = 800", State.FAIL),
+        ("MergeTree", "", State.FAIL),
+        ("MergeTree", "non_replicated_deduplication_window = 0", State.FAIL),
+        ("MergeTree", "non_replicated_deduplication_window = 8", State.FAIL),
+        ("MergeTree", "non_replicated_deduplication_window = 9", State.WARN),
+        ("MergeTree", "non_replicated_deduplication_window = 800", State.PASS),
+        ("ReplicatedMergeTree", "", State.PASS),
+        ("ReplicatedMergeTree", "replicated_deduplication_window = 0", State.FAIL),
+        ("ReplicatedMergeTree", "non_replicated_deduplication_window = 0", State.PASS),
+        ("MergeTree", "replicated_deduplication_window = 800", State.FAIL),
     ],
 )
 def test_more_tokens_are_remembered_than_batches_are_in_flight(engine: str, setting: str, state: State) -> None:

@@ -24,8 +24,9 @@ from outhaul.cdc_reader.operate.doctor import (
     timeline_checks,
     worker_checks,
 )
-from outhaul.cdc_reader.operate.doctor.finding import Finding, Section, broken, warn
+from outhaul.cdc_reader.operate.doctor.finding import Finding, Section, broken, fail, fine, warn
 from outhaul.cdc_reader.postgres.connect import has_stream_dsn
+from outhaul.cdc_reader.postgres.preflight import apart_todo, why_not_apart
 from outhaul.sink.errors import PipelineError, TransientError
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def examine(settings: Settings, *, within_s: float = WITHIN_S) -> list[Section]:
         _section("Postgres", pg, lambda found: postgres_checks.judge(found, first, outboxes[0])),
         *shards,
         *_standby(of_standby, settings, deadline, within_s),
-        Section("Both sides", tuple(_both(pg, ch))),
+        Section("Both sides", tuple(_both(pg, ch, outboxes[0]))),
         *beside,
         _section("ClickHouse", ch, lambda found: clickhouse_checks.judge(found, settings)),
         _section("Redis", rd, redis_checks.judge),
@@ -133,8 +134,8 @@ def _standby(
         yield _section("Standby", found, lambda answered: standby_checks.judge(answered, settings))
 
 
-def _both(pg: PostgresFacts | PipelineError, ch: ClickHouseFacts | PipelineError) -> Iterable[Finding]:
-    compared = list(_columns(pg, ch))
+def _both(pg: PostgresFacts | PipelineError, ch: ClickHouseFacts | PipelineError, outbox: Outbox) -> Iterable[Finding]:
+    compared = [*_columns(pg, ch), *_apart(pg, ch, outbox)]
     if isinstance(pg, PipelineError) or isinstance(ch, PipelineError) or isinstance(pg.link, PipelineError):
         return compared
     if pg.outbox is None or isinstance(ch.stored, PipelineError):
@@ -150,6 +151,19 @@ def _columns(pg: PostgresFacts | PipelineError, ch: ClickHouseFacts | PipelineEr
     return column_match.judge(pg.columns, ch.stored.columns, ch.stored.events)
 
 
+def _apart(pg: PostgresFacts | PipelineError, ch: ClickHouseFacts | PipelineError, outbox: Outbox) -> Iterator[Finding]:
+    """Judge whether merges keep the events of an outbox apart; nothing to judge if they never replace a row."""
+    if isinstance(pg, PipelineError) or isinstance(ch, PipelineError) or isinstance(ch.stored, PipelineError):
+        return
+    events = ch.stored.events
+    if pg.outbox is None or not events.relies_on_ids:
+        return
+    if why := why_not_apart(events, outbox, pg.unique_keys):
+        yield fail("unique ids", why, apart_todo(outbox))
+    else:
+        yield fine("unique ids", f"a unique index of {outbox.table} keeps events apart in {events.name}")
+
+
 def _outbox(
     outbox: Outbox, pg: PostgresFacts | PipelineError, ch: ClickHouseFacts | PipelineError
 ) -> Iterator[Finding]:
@@ -157,9 +171,12 @@ def _outbox(
     if not isinstance(pg, PipelineError):
         yield from postgres_checks.judge_outbox(pg, outbox, outbox.settings.publication)
     if not isinstance(ch, PipelineError) and not isinstance(ch.stored, PipelineError):
-        yield from clickhouse_tables.engines(ch.stored.events, ch.stored.letters, outbox.settings)
+        yield from clickhouse_tables.engines(
+            ch.stored.events, ch.stored.letters, outbox.settings, ch.stored.other_source
+        )
         yield clickhouse_tables.dead_letters(ch.stored.dead_letters, ch.stored.letters.name)
     yield from _columns(pg, ch)
+    yield from _apart(pg, ch, outbox)
 
 
 def _clocks(

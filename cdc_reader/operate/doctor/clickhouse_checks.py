@@ -53,6 +53,8 @@ class Stored:
     ends: dict[str, str]
     dead_letters: int | None
     epoch: Epoch | None
+    # Another source in the table, if a merge could take its rows for copies of ours.
+    other_source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,7 @@ def judge(facts: ClickHouseFacts, settings: Settings) -> Iterator[Finding]:
     if isinstance(stored, PipelineError):
         yield broken("tables", stored)
         return
-    yield from clickhouse_tables.engines(stored.events, stored.letters, settings)
+    yield from clickhouse_tables.engines(stored.events, stored.letters, settings, stored.other_source)
     if stored.consistency is not None:
         yield clickhouse_tables.consistency(stored.consistency)
     yield clickhouse_tables.parts(stored.parts)
@@ -148,6 +150,7 @@ def _stored(clickhouse: ClickHouse, stream: Stream, outboxes: Sequence[Outbox]) 
         _ends(clickhouse, stored),
         _dead_letters(clickhouse, outboxes[0]),
         _epoch(clickhouse, stream),
+        schema.other_source(clickhouse, outboxes[0], events),
     )
 
 

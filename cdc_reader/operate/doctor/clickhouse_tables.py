@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from outhaul.cdc_reader.operate.doctor.finding import Finding, fail, fine, warn
 from outhaul.sink.quoting import clickhouse_identifier
-from outhaul.sink.schema import window_statement
+from outhaul.sink.schema import MIGRATE, window_statement
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 _OLDEST, _JSON_SINCE = (22, 8), (25, 3)
 # ClickHouse remembers one token for each month in a batch.
 _MONTHS = 100
-_MERGING = ("Summing", "Aggregating", "Collapsing", "VersionedCollapsing", "Graphite", "Coalescing")
 _CHANGING = re.compile(r"cdc_ingested_at|\bnow|rand|\btoday")
 _MONTHLY = re.compile(r"(toYYYYMM|toYear|toStartOfMonth|toStartOfQuarter|toStartOfYear)\(event_date_time\)")
 
@@ -64,32 +63,30 @@ def version(text: str, context_type: str) -> Finding:
     return fine("version", text)
 
 
-def engines(events: Table, letters: Table, settings: Settings) -> Iterator[Finding]:
-    """Judge engine, tokens and keys of the two tables that batches are inserted into."""
+def engines(events: Table, letters: Table, settings: Settings, other: str = "") -> Iterator[Finding]:
+    """Judge engine, tokens and keys of the two tables that batches are inserted into; `other` as of `engine`."""
     for table, whose in ((events, ""), (letters, "dead letters' ")):
-        yield engine(table, f"{whose}engine")
+        yield engine(table, f"{whose}engine", other if table is events else "")
         yield window(table, settings.max_in_flight, f"{whose}tokens")
     yield partition_key(events)
 
 
-def engine(table: Table, check: str = "engine") -> Finding:
-    """Judge a table's engine, and whether its merges keep different events apart."""
+def engine(table: Table, check: str = "engine", other: str = "") -> Finding:
+    """Judge a table's engine, and whether its merges keep different events apart.
+
+    Args:
+        table: the table.
+        check: the finding's name.
+        other: another source that has rows in the table; empty if no source has.
+    """
     name, old = map(clickhouse_identifier, (table.name, f"{table.name}_old"))
-    todo = f"RENAME TABLE {name} TO {old}; then: outhaul setup, and copy the rows"
-    base = re.sub("^(Replicated|Shared)", "", table.engine)
-    if not base.endswith("MergeTree"):
+    if not table.base_engine.endswith("MergeTree"):
+        todo = f"RENAME TABLE {name} TO {old}; then: outhaul setup, and copy the rows"
         return fail(check, f"{table.engine} does not deduplicate batches, and may lose rows that it acknowledged", todo)
-    if base.startswith(_MERGING):
-        return fail(check, f"{table.engine} merges several events into one row", todo)
-    keys = {key.strip() for key in table.sorting_key.split(",")}
-    if base.startswith("Replacing") and "id" not in keys and not {"cdc_lsn", "cdc_ordinal"} <= keys:
-        return fail(
-            check,
-            f"merges keep only one of the events with equal ({table.sorting_key}), because id is not in that key",
-            todo,
-        )
-    if not base.startswith("Replacing"):
-        return warn(check, f"{table.engine} stores events once, but its merges would not remove a duplicate", todo)
+    if why := table.why_merges_lose(other):
+        return fail(check, why, MIGRATE if table.replaces else f"RENAME TABLE {name} TO {old}; then: outhaul setup")
+    if table.relies_on_ids:
+        return fine(check, f"{table.engine}: keeps events with different ids")
     return fine(check, table.engine)
 
 

@@ -17,7 +17,7 @@ from outhaul.cdc_reader.operate.doctor.clock_offsets import Offset, measured
 from outhaul.cdc_reader.operate.doctor.column_match import OutboxColumn
 from outhaul.cdc_reader.operate.doctor.postgres_role import AppRights
 from outhaul.cdc_reader.postgres.connect import END_OF_LOG, connect_primary, connect_stream, has_stream_dsn, open_stream
-from outhaul.cdc_reader.postgres.preflight import PUBLICATION
+from outhaul.cdc_reader.postgres.preflight import PUBLICATION, unique_keys
 from outhaul.cdc_reader.postgres.slot_view import SlotFacts, slot_facts
 from outhaul.sink.errors import PipelineError
 
@@ -94,6 +94,7 @@ class PostgresFacts:
     clock: Offset
     encryption: postgres_encryption.Encryption
     app: AppRights | None = None
+    unique_keys: tuple[frozenset[str], ...] = ()
 
 
 def ask(stream: Stream, outboxes: Sequence[Outbox]) -> PostgresFacts:
@@ -126,6 +127,7 @@ def ask(stream: Stream, outboxes: Sequence[Outbox]) -> PostgresFacts:
             measured(lambda: float(conn.fetch_value("SELECT extract(epoch FROM clock_timestamp())::float"))),
             postgres_encryption.asked(conn),
             _first(conn.fetch_as(AppRights, _APP, names)),
+            unique_keys(conn, outboxes[0].sql_table),
         )
 
 
