@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from tests.faults.model_state import ENDED, LISTED, NOBODY, names
+from tests.faults.model_state import ENDED, LISTED, NOBODY, VIEW, names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from tests.faults.model_state import Insert, Redis, Scope, State
+    from tests.faults.model_design import Scope
+    from tests.faults.model_state import Batch, Insert, Redis, State
 
 
 class Action(NamedTuple):
@@ -28,6 +29,8 @@ def actions(scope: Scope, state: State, *, faultless: bool = False) -> Iterator[
     yield from _of_readers(scope, state, faultless)
     yield from _of_redis(state, faultless)
     yield from _of_clickhouse(scope, state, faultless)
+    if not faultless:
+        yield from (Action("arm late", owner) for owner in state.late)
     if state.slot == NOBODY and (faultless or state.opened < scope.sessions):
         yield Action("open")
 
@@ -43,6 +46,12 @@ def _of_readers(scope: Scope, state: State, faultless: bool) -> Iterator[Action]
             yield Action("end", i)
         if reader.step == "stream":
             yield from _of_stream(scope, state, i, faultless)
+        elif reader.step == "arm":
+            yield Action("arm", i)
+            if state.left.late_arms and not faultless:
+                yield Action("arm", i, 1)
+        elif reader.sent:
+            continue
         elif reader.step != "settle" or not scope.design.settle or not _running(state):
             yield Action(reader.step, i)
 
@@ -81,26 +90,36 @@ def _of_redis(state: State, faultless: bool) -> Iterator[Action]:
 
 def _of_clickhouse(scope: Scope, state: State, faultless: bool) -> Iterator[Action]:
     found = inserts(state)
-    for i in _different((*state.tasks, *state.orphans)):
+    for i in _different_inserts(state):
         insert = found[i]
         if insert.stage in ENDED:
             yield Action("tell", i)
         elif insert.stage == "running":
-            for n, partition in enumerate(scope.partitions):
-                if insert.left & partition:
-                    yield Action("land", i, n)
+            yield from (Action("land", i, n) for n in next_parts(scope, insert))
         else:
             yield Action("list" if insert.stage == "sent" else "begin", i)
-        if faultless:
-            continue
-        if state.left.breaks and insert.stage in LISTED:
-            yield Action("break", i)
-        if state.left.drops and i < len(state.tasks) and insert.stage != "sent":
-            yield Action("answer lost", i)
-            if not state.tasks[i].resent:
-                yield Action("send hidden", i)
-    if not faultless and state.left.forgets and forgotten(scope, state):
+        if not faultless:
+            yield from _faults_of(scope, state, i, insert)
+    if faultless:
+        return
+    if state.left.forgets and forgotten(scope, state):
         yield Action("forget")
+    if state.left.crashes and (state.memory or any(insert.stage in LISTED for insert in found)):
+        yield Action("crash", -1)
+
+
+def _faults_of(scope: Scope, state: State, i: int, insert: Insert) -> Iterator[Action]:
+    left = state.left
+    if left.breaks and insert.stage in LISTED:
+        yield Action("break", i)
+    if left.refusals and insert.stage == "running" and insert.views and not insert.left:
+        yield Action("view refuses", i)
+    if left.crashes and insert.stage == "running":
+        yield from (Action("crash", i, n) for n in next_parts(scope, insert))
+    if left.drops and i < len(state.tasks) and insert.stage != "sent":
+        yield Action("answer lost", i)
+        if not state.tasks[i].resent:
+            yield Action("send hidden", i)
 
 
 def describe(state: State, action: Action) -> str:
@@ -109,13 +128,20 @@ def describe(state: State, action: Action) -> str:
     match action.name:
         case "open" | "lose redis" | "save redis" | "restore redis" | "forget":
             return action.name
+        case "arm late":
+            return f"{action.name}: owner {index}"
+        case "crash" if index < 0:
+            return action.name
         case "deliver" | "deliver twice":
             message = state.queue[index]
             return f"{action.name}: batch {names(message.rows)} of epoch {message.epoch}"
-        case "list" | "begin" | "land" | "break" | "tell" | "answer lost" | "send hidden":
+        case "list" | "begin" | "land" | "break" | "view refuses" | "crash" | "tell" | "answer lost" | "send hidden":
             insert = inserts(state)[index]
-            what = f"insert of {names(insert.rows)} by owner {insert.owner}, {insert.stage}"
-            return f"{action.name}: {what}" + (f", partition {choice}" if action.name == "land" else "")
+            what = f"{insert.mode} insert of {names(insert.rows)} by owner {insert.owner}, {insert.stage}"
+            if action.name not in {"land", "crash"}:
+                return f"{action.name}: {what}"
+            where = f"partition {choice}" if choice >= 0 else f"view {VIEW - choice}"
+            return f"{action.name}: {what}, {where}" + (" has the token only" if action.name == "crash" else "")
         case _:
             reader = state.readers[index]
             what = f"{action.name}: owner {reader.owner}, epoch {reader.epoch}"
@@ -130,17 +156,27 @@ def describe(state: State, action: Action) -> str:
             return what
 
 
-def forgotten(scope: Scope, state: State) -> frozenset[tuple[int, int]]:
+def forgotten(scope: Scope, state: State) -> frozenset[tuple[Batch, int]]:
     """Return the tokens that the window may forget."""
     if not scope.design.window_outlasts_inserts:
         return state.tokens
-    kept = {insert.rows for insert in inserts(state) if insert.stage in LISTED}
+    kept = {insert.batch for insert in inserts(state) if insert.stage in LISTED}
     return frozenset(token for token in state.tokens if token[0] not in kept)
 
 
 def inserts(state: State) -> tuple[Insert, ...]:
-    """Return all inserts: those of tasks, in their order, then those that nobody waits for."""
-    return (*(task.insert for task in state.tasks), *state.orphans)
+    """Return all inserts: those of tasks, in their order, those that nobody waits for, and those of readers."""
+    of_readers = (reader.sent for reader in state.readers if reader.sent)
+    return (*(task.insert for task in state.tasks), *state.orphans, *of_readers)
+
+
+def next_parts(scope: Scope, insert: Insert) -> Iterator[int]:
+    """Return the parts of a running insert that may be next: partitions, or views."""
+    for n, partition in enumerate(scope.partitions):
+        if insert.left & partition:
+            yield n
+    if not insert.left or not scope.design.table_first:
+        yield from (VIEW - view for view in insert.views)
 
 
 def redis(state: State) -> Redis:
@@ -150,6 +186,12 @@ def redis(state: State) -> Redis:
 
 def _running(state: State) -> bool:
     return any(insert.stage in LISTED for insert in inserts(state))
+
+
+def _different_inserts(state: State) -> Iterator[int]:
+    yield from _different((*state.tasks, *state.orphans))
+    alone = len(state.tasks) + len(state.orphans)
+    yield from range(alone, len(inserts(state)))
 
 
 def _different(items: Iterable[object]) -> Iterator[int]:

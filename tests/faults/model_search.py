@@ -13,17 +13,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tests.faults.model_actions import Action, actions, describe
-from tests.faults.model_state import Left, State, broken, done, first
+from tests.faults.model_design import Left
+from tests.faults.model_state import State, broken, done, first
 from tests.faults.model_steps import step
 
 if TYPE_CHECKING:
-    from tests.faults.model_state import Scope
+    from tests.faults.model_design import Scope
 
 # Far more steps than any run without faults needs in these scopes; a run that takes more goes round in circles.
 _PATIENCE = 500
 
 # A fair run: what goes on by itself goes on first, and what only patience brings about comes last.
-_ORDER = "end, begin, land, list, tell, hear, feedback, deliver, raise, read back, settle, ask, cut, open, again"
+_ORDER = (
+    "end, begin, land, list, tell, hear, feedback, deliver, arm, raise, read back, settle, ask, push, cut, open, again"
+)
 _RANK = {name: rank for rank, name in enumerate(_ORDER.split(", "))}
 
 

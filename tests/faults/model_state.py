@@ -1,104 +1,34 @@
-"""Scope (how much there is, how much may fail) and design -> the states that the model is in.
+"""Scope and design (tests/faults/model_design.py) -> the states that the model is in.
 
 Pure. What is modelled are the orders in which things can happen; all clocks are gone. A worker that sleeps is one that
 is not chosen, a dead one is never chosen again, a message that is late is not chosen yet. So is patience: whatever the
 code does after a time may happen at any time. Rows are numbered in stream order; a set of rows is an integer whose
-bit n stands for row n. A token is a hash of a batch's rows, so here the rows are the token.
+bit n stands for row n. A token is a hash of a batch's rows and of its sender, so here these are the token.
+
+The table's partitions and its views get their parts of an insert one after the other, the views last; ClickHouse notes
+the token of each part. A view's target has one part for each insert.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from functools import cached_property
-from itertools import accumulate
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from tests.faults.model_design import Left, Scope
 
 NOBODY = -1
+VIEW = -1
 
 # Stages of an insert: among the running queries, and over.
 LISTED = frozenset({"listed", "running"})
-ENDED = frozenset({"stored", "refused", "failed"})
+ENDED = frozenset({"stored", "told", "unsure", "refused", "failed"})
 
 
-@dataclass(frozen=True, slots=True)
-class Design:
-    """What the code does; every field that is not as by default is a mutation."""
+class Batch(NamedTuple):
+    """What a token is made of: the session, as `Design.token_of` has it, and the rows."""
 
-    token: bool = True
-    # An insert leaves out the rows that are there when it begins.
-    looks: bool = True
-    fence: bool = True
-    # The insert is listed among the running queries before it asks for the newest owner.
-    listed_first: bool = True
-    settle: bool = True
-    ask: bool = True
-    # The slot rests on commit ends, or on the transaction of the last row that is stored.
-    commit_ends: bool = True
-    moves_on: Literal["stored", "accepted"] = "stored"
-    # The ledger sends batches again whose reports do not come.
-    sends_again: bool = True
-    # Tokens outlive the inserts that are running with them.
-    window_outlasts_inserts: bool = True
-
-
-class Left(NamedTuple):
-    """How often each fault, and each thing that could happen without end, may still happen."""
-
-    doubts: int = 0  # a batch is sent again though nothing says that it is lost
-    losses: int = 0  # Redis loses everything
-    repeats: int = 0  # the broker delivers a message twice, the second time flagged as redelivered
-    copies: int = 0  # Redis saves a copy of itself, and some time later it is that copy (a restart, a failover)
-    drops: int = 0  # a worker never hears the answer to its insert
-    breaks: int = 0  # ClickHouse ends an insert between two parts: a restart, a limit
-    forgets: int = 0  # the window forgets all tokens but those of running inserts
-    raises: int = 0  # a reader that lost a race for the epoch tries again
-    setbacks: int = 0  # Postgres crashes and has not kept the slot's last position
-
-
-@dataclass(frozen=True)
-class Scope:
-    """How much there is of everything."""
-
-    transactions: tuple[int, ...]  # rows of each
-    partitions: tuple[int, ...]  # rows of each, as a set
-    pieces: tuple[int, ...]  # how many rows a reader may cut off at once
-    in_flight: int = 2
-    sessions: int = 2
-    # Names of the sessions' owners, in the order in which they begin; random in the code, so every order can happen.
-    owners: tuple[int, ...] = (0, 1, 2, 3)
-    # A reader that loses the slot goes on with what it has read; without, it dies. (Dying is going on never.)
-    zombies: bool = True
-    # What the fence will refuse ends at once, and with it the reader without a slot that it is of: the owner never
-    # becomes the newest again, so only the time of the refusal differs. Spares nine states of ten.
-    refused_at_once: bool = True
-    left: Left = field(default_factory=Left)
-    design: Design = field(default_factory=Design)
-
-    @cached_property
-    def rows(self) -> int:
-        """How many rows are committed."""
-        return sum(self.transactions)
-
-    @cached_property
-    def every(self) -> int:
-        """All rows."""
-        return (1 << self.rows) - 1
-
-    @cached_property
-    def first_row(self) -> tuple[int, ...]:
-        """First row of each transaction, and one behind the last."""
-        return (0, *accumulate(self.transactions))
-
-    @cached_property
-    def safe(self) -> tuple[int, ...]:
-        """How many transactions may be confirmed when the first n rows are stored, for each n."""
-        if self.design.commit_ends:
-            return tuple(sum(end <= n for end in self.first_row[1:]) for n in range(self.rows + 1))
-        return tuple(sum(begin < n for begin in self.first_row[:-1]) for n in range(self.rows + 1))
-
-    def passed(self, confirmed: int) -> int:
-        """Return the rows of the first `confirmed` transactions."""
-        return (1 << self.first_row[confirmed]) - 1
+    by: int
+    rows: int
 
 
 class Message(NamedTuple):
@@ -114,25 +44,37 @@ class Insert(NamedTuple):
 
     Its stage is one of
 
-    - sent: its worker is about to send it, or it is on its way: ClickHouse cannot tell these apart
+    - sent: its sender is about to send it, or it is on its way: ClickHouse cannot tell these apart
     - unlisted: has asked for the owner and is not listed yet; in a mutation only
     - listed: among the running queries, nothing asked yet
-    - running: has asked for owner and positions; the parts of `left` are to land
-    - stored, refused, failed: at its end, its worker has not heard
+    - running: has asked for owner and positions; the parts of `left` are to land, then those of `views`
+    - stored, told, unsure, refused, failed: at its end, its sender has not heard; told: some rows are stored already;
+      unsure: the tokens that a push needs may be forgotten
+
+    Its mode is one of
+
+    - first: all of the batch, or nothing if some of it is stored
+    - push: all of the batch; tokens keep out what is there
+    - copy: the rows of the batch that are stored, for views that lack them; recovery sends it
+    - fill: rows that a comparison did not find in a view, into its target; recovery sends it after a restart
     """
 
     stage: str
     owner: int
+    batch: Batch
     rows: int
+    mode: str = "first"
     left: int = 0
+    views: tuple[int, ...] = ()
 
 
 class Task(NamedTuple):
-    """A worker that has begun a task and fetched its payload, with the insert whose answer it waits for."""
+    """A worker that has begun a task and fetched its payload: the insert it waits for, and those it will send then."""
 
-    epoch: int
+    message: Message
     resent: bool
     insert: Insert
+    todo: tuple[Insert, ...] = ()
 
 
 class Report(NamedTuple):
@@ -155,7 +97,10 @@ class Piece(NamedTuple):
 
 
 class Reader(NamedTuple):
-    """A session, at the step that comes next: raise, read back, settle, ask, stream."""
+    """A session, at the step that comes next: arm, raise, read back, settle, ask, push, stream.
+
+    `todo` are the batches that it has yet to push, each with its mode; `sent` is the statement it waits for.
+    """
 
     step: str
     owner: int
@@ -164,6 +109,8 @@ class Reader(NamedTuple):
     next: int  # first row that is not in a piece yet
     flush: int  # transactions below the watermark
     pieces: tuple[Piece, ...]
+    todo: tuple[tuple[Batch, str], ...] = ()
+    sent: Insert | None = None
 
 
 class State(NamedTuple):
@@ -185,9 +132,13 @@ class State(NamedTuple):
     # ClickHouse
     newest: tuple[int, int]  # epoch, owner
     orphans: tuple[Insert, ...]  # inserts nobody waits for any more
+    memory: frozenset[int]  # owners
+    late: frozenset[int]  # owners whose row for the Memory table is on its way once more
     stored: int
+    batches: tuple[tuple[Batch, int], ...]  # the table: each batch with its rows that are stored
+    viewed: tuple[int, ...]  # rows of each view
     doubled: int
-    tokens: frozenset[tuple[int, int]]  # of a batch in a partition
+    tokens: frozenset[tuple[Batch, int]]  # of a batch in a partition; in view n as partition VIEW - n
     left: Left
 
 
@@ -206,7 +157,11 @@ def first(scope: Scope) -> State:
         tasks=(),
         newest=(0, NOBODY),
         orphans=(),
+        memory=frozenset(),
+        late=frozenset(),
         stored=0,
+        batches=(),
+        viewed=(0,) * scope.views,
         doubled=0,
         tokens=frozenset(),
         left=scope.left,
@@ -217,15 +172,24 @@ def broken(scope: Scope, state: State) -> str | None:
     """Name the invariant that does not hold; None when all do."""
     if state.doubled:
         return f"rows {names(state.doubled)} are stored twice"
-    lost = scope.passed(state.confirmed) & ~state.stored
-    if lost:
+    passed = scope.passed(state.confirmed)
+    if lost := passed & ~state.stored:
         return f"the slot has passed rows {names(lost)}, which ClickHouse lacks"
+    for viewed in state.viewed:
+        if lost := passed & ~viewed:
+            return f"the slot has passed rows {names(lost)}, which a view lacks"
     return None
 
 
 def done(scope: Scope, state: State) -> bool:
-    """Tell whether every row is stored once and the slot has passed them all."""
-    return state.stored == scope.every and not state.doubled and state.confirmed == len(scope.transactions)
+    """Tell whether every row is stored once, in the table and in each view, and the slot has passed them all."""
+    everywhere = all(rows == scope.every for rows in (state.stored, *state.viewed))
+    return everywhere and not state.doubled and state.confirmed == len(scope.transactions)
+
+
+def stored_by(state: State, batch: Batch) -> int:
+    """Return the rows of the table that carry this batch."""
+    return next((rows for one, rows in state.batches if one == batch), 0)
 
 
 def names(rows: int) -> str:

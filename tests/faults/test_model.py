@@ -10,8 +10,8 @@ from dataclasses import replace
 
 import pytest
 
+from tests.faults.model_design import Design, Left, Scope
 from tests.faults.model_search import Found, explore
-from tests.faults.model_state import Design, Left, Scope
 
 LARGE = os.environ.get("MODEL_SCOPES") == "large"
 
@@ -25,6 +25,12 @@ THREE = Scope(transactions=(2, 1), partitions=(0b101, 0b010), pieces=(1, 2))
 RECUT = replace(BATCH, pieces=(1, 2), sessions=2)
 FOUR = Scope(transactions=(1, 3), partitions=(0b0101, 0b1010), pieces=(1, 3))
 FORGETFUL = replace(BATCH, left=Left(doubts=1, forgets=1))
+VIEW = replace(ROW, views=1)
+VIEW_OF_BATCH = replace(BATCH, views=1)
+TAKEN_OVER = replace(VIEW, sessions=2)
+HALF = replace(VIEW_OF_BATCH, left=Left(breaks=1))
+REFUSED = replace(TAKEN_OVER, left=Left(refusals=1))
+DIES = replace(ROW, sessions=2, left=Left(crashes=1))
 
 HOLDS = {
     "readers die at any point": replace(THREE, sessions=3, zombies=False),
@@ -47,7 +53,23 @@ HOLDS = {
     "tokens are forgotten, redis is an old copy": replace(BATCH, left=Left(copies=1, forgets=1)),
     "tokens are forgotten, inserts end half-way": replace(BATCH, left=Left(doubts=1, breaks=2, forgets=2)),
     "tokens are forgotten, replaced readers go on": replace(TWO, left=Left(forgets=1)),
-    "tokens are forgotten, much happens": replace(BATCH, left=Left(doubts=1, repeats=1, drops=1, forgets=1)),
+    "tokens are forgotten, a batch and a message come twice": replace(BATCH, left=Left(doubts=1, repeats=1, forgets=1)),
+    "clickhouse dies between token and part": replace(BATCH, sessions=2, left=Left(crashes=1)),
+    "clickhouse dies twice": replace(ROW, sessions=2, left=Left(crashes=2)),
+    "clickhouse dies, the next reader cuts elsewhere": replace(RECUT, left=Left(crashes=1)),
+    "the memory table hears of a reader once more": replace(ROW, sessions=2, left=Left(crashes=1, late_arms=1)),
+    "a view": replace(TWO, views=1, pieces=(2,)),
+    "a view, a reader is replaced": replace(RECUT, views=1),
+    "a view, two readers are replaced": replace(TAKEN_OVER, sessions=3, left=Left(refusals=1)),
+    "a view refuses, inserts end half-way": replace(VIEW_OF_BATCH, left=Left(doubts=1, refusals=1, breaks=1)),
+    "a view refuses, a reader is replaced": replace(VIEW_OF_BATCH, sessions=2, left=Left(refusals=1)),
+    "two views, one refuses": replace(VIEW_OF_BATCH, views=2, sessions=2, left=Left(refusals=1)),
+    "a view, inserts end half-way": replace(VIEW_OF_BATCH, sessions=2, left=Left(breaks=1)),
+    "a view, clickhouse dies between token and part": replace(VIEW_OF_BATCH, sessions=2, left=Left(crashes=1)),
+    "a view refuses, and clickhouse dies": replace(TAKEN_OVER, left=Left(refusals=1, crashes=1)),
+    "a view, answers get lost, a message comes twice": replace(VIEW_OF_BATCH, left=Left(drops=1, repeats=1)),
+    "a view, redis loses everything": replace(VIEW_OF_BATCH, left=Left(losses=1, doubts=1)),
+    "a view refuses, tokens are forgotten": replace(TAKEN_OVER, left=Left(refusals=1, forgets=1)),
 }
 
 HOLDS_LARGE = {
@@ -58,6 +80,12 @@ HOLDS_LARGE = {
     "replaced readers and broken inserts": replace(THREE, left=Left(breaks=1, drops=1)),
     "everything happens to one batch": replace(BATCH, left=Left(doubts=1, losses=1, repeats=1, drops=1, breaks=1)),
     "tokens are forgotten, replaced readers and doubts": replace(TWO, left=Left(doubts=1, forgets=1)),
+    "tokens are forgotten, much happens": replace(BATCH, left=Left(doubts=1, repeats=1, drops=1, forgets=1)),
+    "a view of two batches refuses": replace(TWO, views=1, left=Left(refusals=1)),
+    "a view of three rows, a reader is replaced": replace(THREE, views=1, zombies=False),
+    "two views, two readers are replaced": replace(TAKEN_OVER, views=2, sessions=3, left=Left(refusals=1, breaks=1)),
+    "a view, much happens": replace(TAKEN_OVER, left=Left(doubts=1, refusals=1, forgets=1, crashes=1)),
+    "a view of a batch, clickhouse dies twice": replace(VIEW_OF_BATCH, sessions=2, left=Left(crashes=2, refusals=1)),
 }
 
 # Scope in which a safeguard is taken away, and what goes wrong then.
@@ -66,8 +94,45 @@ MUTATIONS = {
     "no fence": (RECUT, Design(fence=False), "twice"),
     "the fence is asked before the insert is listed": (RECUT, Design(listed_first=False), "twice"),
     "recovery does not wait for running inserts": (RECUT, Design(settle=False), "twice"),
-    "inserts do not look at positions": (FORGETFUL, Design(looks=False), "twice"),
-    "neither recovery nor inserts look at positions": (RECUT, Design(ask=False, looks=False), "twice"),
+    "inserts do not look at positions": (FORGETFUL, Design(stored_rows="ignore"), "twice"),
+    "neither recovery nor inserts look at positions": (RECUT, Design(ask=False, stored_rows="ignore"), "twice"),
+    "rows of other batches are not left out": (RECUT, Design(ask=False, leaves_out_others=False), "twice"),
+    "a batch some of whose rows are stored is taken for stored": (
+        replace(BATCH, left=Left(breaks=1)),
+        Design(when_told="report"),
+        "passed",
+    ),
+    "a push does not ask for the owner": (replace(RECUT, left=Left(breaks=1)), Design(fences_pushes=False), "twice"),
+    "a push relies on a token that is forgotten": (FORGETFUL, Design(guarded=False), "twice"),
+    "an epoch outlives a restart of clickhouse": (DIES, Design(memory=False), "passed"),
+    "tokens do not name their sender": (DIES, Design(token_of="rows"), "passed"),
+    "tokens name an epoch that two readers have raised": (DIES, Design(token_of="epoch"), "passed"),
+    "the memory table takes a reader that has its epoch": (
+        replace(DIES, left=Left(crashes=1, late_arms=1)),
+        Design(armed_once=False),
+        "passed",
+    ),
+    "the view has no token": (replace(VIEW, left=Left(doubts=1)), Design(view_token=False), "twice"),
+    "an insert leaves out the rows that are stored": (HALF, Design(stored_rows="leave out"), "a view lacks"),
+    "a push leaves out the rows that are stored": (HALF, Design(when_told="missing rows"), "a view lacks"),
+    "a push of a view relies on a token that is forgotten": (
+        replace(VIEW, left=Left(doubts=1, forgets=1)),
+        Design(guarded=False),
+        "twice",
+    ),
+    "recovery does not push stored rows again": (REFUSED, Design(pushes=False), "a view lacks"),
+    "recovery does not wait for the views": (REFUSED, Design(waits_for_views=False), "a view lacks"),
+    "recovery does not wait for running pushes": (replace(RECUT, views=1), Design(settle=False), "twice"),
+    "recovery does not compare views after a restart": (
+        replace(DIES, views=1),
+        Design(compares=False),
+        "a view lacks",
+    ),
+    "a view gets its part before the table": (
+        replace(TAKEN_OVER, left=Left(breaks=1)),
+        Design(table_first=False),
+        "twice",
+    ),
     "tokens are forgotten while inserts run": (FORGETFUL, Design(window_outlasts_inserts=False), "twice"),
     "the slot rests inside a transaction": (replace(BATCH, pieces=(1,)), Design(commit_ends=False), "passed"),
     "accepted moves the slot": (ROW, Design(moves_on="accepted"), "passed"),
@@ -106,7 +171,7 @@ def test_without_this_safeguard_rows_are_lost_or_repeated(scope: Scope, design: 
     assert trouble in found.trouble
 
 
-@scopes({"one piece": replace(BATCH, sessions=2), "other pieces": RECUT})
+@scopes({"one piece": replace(BATCH, sessions=2), "other pieces": RECUT, "a view": replace(RECUT, views=1)})
 def test_recovery_s_question_spares_work_and_inserts_that_look_keep_the_promise_without_it(scope: Scope) -> None:
     assert look(replace(scope, design=Design(ask=False))).trouble is None
 
@@ -119,7 +184,15 @@ def test_positions_do_not_replace_the_token() -> None:
     assert found.trouble is not None
 
 
-@scopes({"one piece": replace(BATCH, sessions=2), "other pieces": RECUT, "doubts": replace(ROW, left=Left(doubts=1))})
+@scopes(
+    {
+        "one piece": replace(BATCH, sessions=2),
+        "other pieces": RECUT,
+        "doubts": replace(ROW, left=Left(doubts=1)),
+        "a view": replace(TAKEN_OVER, left=Left(breaks=1)),
+        "a restart": replace(TAKEN_OVER, left=Left(crashes=1)),
+    }
+)
 def test_refusing_at_once_what_the_fence_refuses_later_hides_nothing(scope: Scope) -> None:
     assert look(replace(scope, refused_at_once=False)).trouble is None
     unsettled = replace(RECUT, refused_at_once=False, design=Design(settle=False))

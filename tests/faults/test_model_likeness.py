@@ -15,7 +15,8 @@ from outhaul.cdc_reader.session.ledger import Ledger, Phase
 from outhaul.cdc_reader.session.watermark import Watermark
 from outhaul.sink.position import Lsn
 from tests.faults.model_actions import Action, actions
-from tests.faults.model_state import Scope, State, first
+from tests.faults.model_design import Scope
+from tests.faults.model_state import State, first
 from tests.faults.model_steps import step
 from tests.unit.batches import batch_of, message_of
 
