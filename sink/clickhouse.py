@@ -114,22 +114,27 @@ class ClickHouse:
         """
         self._call("command", statement, parameters=dict(parameters or {}), settings=dict(settings or {}), data=data)
 
-    def rows(self, query: str, *, parameters: Mapping[str, Any] | None = None) -> Sequence[Sequence[Any]]:
+    def rows(
+        self, query: str, *, parameters: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None
+    ) -> Sequence[Sequence[Any]]:
         """Return the rows of a query.
 
         Raises:
             PipelineError: ClickHouse refuses or does not answer; its error code determines the kind.
         """
-        result: Sequence[Sequence[Any]] = self._call("query", query, parameters=dict(parameters or {})).result_rows
+        bound = {"parameters": dict(parameters or {}), "settings": dict(settings or {})}
+        result: Sequence[Sequence[Any]] = self._call("query", query, **bound).result_rows
         return result
 
-    def arrow(self, query: str, *, parameters: Mapping[str, Any] | None = None) -> Any:
+    def arrow(
+        self, query: str, *, parameters: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None
+    ) -> Any:
         """Return the answer as a pyarrow Table.
 
         Raises:
             PipelineError: ClickHouse refuses or does not answer; its error code determines the kind.
         """
-        return self._call("query_arrow", query, parameters=dict(parameters or {}))
+        return self._call("query_arrow", query, parameters=dict(parameters or {}), settings=dict(settings or {}))
 
     def close(self) -> None:
         """Close the connections; the next call opens new connections."""

@@ -5,6 +5,10 @@ written, ClickHouse refuses every insert of an older owner that begins after tha
 the running queries before the insert reads the epoch. So an older insert is either refused, or it is listed and
 `wait_for_older_inserts` waits for it. No clock is involved.
 
+Replicas of a table are on several servers (sink/replicas.py). There an insert reads the epoch that its own server has,
+and each server lists its own queries alone. So the wait begins with all servers having the new epoch, and then asks all
+of them for running inserts. It does not matter which server answers the reader, and which ones the workers.
+
 Source: https://clickhouse.com/docs/operations/system-tables/processes
 """
 
@@ -16,9 +20,10 @@ from typing import TYPE_CHECKING
 import structlog
 
 from outhaul.sink.clickhouse_errors import ACCESS_DENIED
-from outhaul.sink.errors import FatalError, TransientError
+from outhaul.sink.errors import Exit, FatalError, PipelineError, TransientError
 from outhaul.sink.lanes import fence, mark
 from outhaul.sink.position import History
+from outhaul.sink.replicas import IN_SEQUENCE, find_servers, not_allowed, servers_in
 from outhaul.sink.sql import query
 
 if TYPE_CHECKING:
@@ -26,7 +31,9 @@ if TYPE_CHECKING:
 
     from outhaul.sink.clickhouse import ClickHouse
     from outhaul.sink.position import Lsn
+    from outhaul.sink.replicas import Servers
     from outhaul.sink.settings import Settings, Stream
+    from outhaul.sink.sql import TableExpression
 
 log = structlog.get_logger("outhaul.sink")
 
@@ -52,8 +59,12 @@ def newest_epoch(clickhouse: ClickHouse, settings: Settings, lane: str) -> Epoch
     Raises:
         PipelineError: ClickHouse refuses or does not answer.
     """
+    return _newest(clickhouse, settings, lane, settings.epochs_table)
+
+
+def _newest(clickhouse: ClickHouse, settings: Settings, lane: str, epochs: str | TableExpression) -> Epoch | None:
     parameters = {"source": fence(settings.source, lane)}
-    rows = clickhouse.rows(query("latest_epoch", epochs=settings.epochs_table), parameters=parameters)
+    rows = clickhouse.rows(query("latest_epoch", epochs=epochs), parameters=parameters, settings=IN_SEQUENCE)
     if not rows:
         return None
     epoch, owner, system_identifier, timeline, slot = rows[0]
@@ -84,12 +95,15 @@ def raise_epoch(
 
     Raises:
         TransientError: another owner has done the same at the same moment; begin again.
+        FatalError: ClickHouse does not return the epoch that was just written.
         PipelineError: ClickHouse refuses or does not answer.
     """
+    settings, lane = stream.settings, lane or stream.lane
+    servers = find_servers(clickhouse, settings)
     clickhouse.command(
-        query("raise_epoch", epochs=stream.settings.epochs_table),
+        query("raise_epoch", epochs=settings.epochs_table),
         parameters={
-            "source": fence(stream.settings.source, lane or stream.lane),
+            "source": fence(settings.source, lane),
             "epoch": epoch,
             "owner": owner,
             "system_identifier": history.system_identifier,
@@ -99,9 +113,50 @@ def raise_epoch(
         },
         settings={"async_insert": 0},
     )
-    newest = newest_epoch(clickhouse, stream.settings, lane or stream.lane)
-    if newest is None or newest.owner != owner:
+    newest = _newest(clickhouse, settings, lane, servers.everywhere(settings.epochs_table))
+    if newest is None or newest.epoch < epoch:
+        raise _not_shared(clickhouse, f"a row that was just written to {settings.epochs_table!r} is not found there")
+    if newest.owner != owner:
         raise TransientError("another owner has raised the epoch at the same moment")
+
+
+def why_refused(
+    clickhouse: ClickHouse, settings: Settings, lane: str, epoch: int, owner: str, error: FatalError
+) -> PipelineError | None:
+    """Return None if an insert was refused because a newer reader has taken over, else the error to raise.
+
+    A server that does not have the epoch of the insert refuses it, too.
+
+    Args:
+        clickhouse: the server.
+        settings: source and names of tables.
+        lane: the lane of the insert.
+        epoch: the epoch under which it was sent.
+        owner: the owner of that epoch.
+        error: the refusal.
+
+    Raises:
+        PipelineError: ClickHouse refuses or does not answer.
+    """
+    newest = newest_epoch(clickhouse, settings, lane)
+    if newest is not None and newest.epoch >= epoch and newest.owner != owner:
+        return None
+    if find_servers(clickhouse, settings).are_replicas:
+        return TransientError("a replica of ClickHouse has not received the epoch of this reader yet")
+    if newest is not None and newest.epoch >= epoch:
+        # Not the fence has refused, but somebody else's throwIf.
+        return error
+    return _not_shared(clickhouse, f"{settings.epochs_table!r} does not have the epoch of this reader")
+
+
+def _not_shared(clickhouse: ClickHouse, what: str) -> FatalError:
+    return FatalError(
+        f"ClickHouse at {clickhouse.address}: {what}. The table is not replicated, so either several servers answer "
+        "under this address, or a row policy hides rows from this user",
+        todo="Let OUTHAUL_CLICKHOUSE_URL lead to one server, or create replicated tables with `outhaul setup "
+        "--cluster`; exempt the user from row policies on outhaul's tables",
+        exit_code=Exit.CLICKHOUSE_TABLE,
+    )
 
 
 def wait_for_older_inserts(
@@ -119,27 +174,67 @@ def wait_for_older_inserts(
         TransientError: one of the inserts does not end; begin again.
         PipelineError: ClickHouse refuses or does not answer.
     """
+    servers = find_servers(clickhouse, settings)
     max_wait_s, waited_s = settings.insert_timeout_s + _GRACE_S, 0.0
-    name = settings.source if lane is None else fence(settings.source, lane)
-    bound = {"mark": mark(name), "all_lanes": lane is None}
-    older: set[str] | None = None
+    older: set[object] | None = None
     while True:
-        try:
-            running = {row[0] for row in clickhouse.rows(query("running_inserts"), parameters=bound)}
-        except FatalError as error:
-            if error.code != ACCESS_DENIED:
-                raise
-            log.warning(
-                "running_queries_hidden",
-                waiting_s=max_wait_s,
-                todo="GRANT SELECT ON system.processes to avoid this wait",
-            )
-            wait(max_wait_s)
-            return
-        older = running if older is None else older & running
-        if not older:
-            return
+        doubt = lane is not None and _why_not_everywhere(clickhouse, settings, lane, servers)
+        if not doubt:
+            try:
+                running = list_running(clickhouse, settings, lane, servers)
+            except FatalError as error:
+                # On one server, an insert that cannot be seen ends at its time limit. A replica may have been cut off
+                # from Keeper, and store the insert much later.
+                if error.code != ACCESS_DENIED or servers.are_replicas:
+                    raise
+                log.warning(
+                    "running_queries_hidden",
+                    waiting_s=max_wait_s,
+                    todo="GRANT SELECT ON system.processes to avoid this wait",
+                )
+                wait(max_wait_s)
+                return
+            older = running if older is None else older & running
+            if not older:
+                return
+            doubt = f"{len(older)} older inserts are still running in ClickHouse"
         if waited_s >= max_wait_s:
-            raise TransientError(f"{len(older)} older inserts are still running in ClickHouse after {max_wait_s:g} s")
+            raise TransientError(f"{doubt} after {max_wait_s:g} s")
         wait(_POLL_S)
         waited_s += _POLL_S
+
+
+def _why_not_everywhere(clickhouse: ClickHouse, settings: Settings, lane: str, servers: Servers) -> str:
+    """Return which servers lack the newest epoch of a lane; empty if all have it, so that all refuse older inserts."""
+    if not servers.are_replicas:
+        return ""
+    epochs = servers.everywhere(settings.epochs_table)
+    newest = _newest(clickhouse, settings, lane, epochs)
+    if newest is None:
+        return ""
+    bound = {"source": fence(settings.source, lane), "epoch": newest.epoch, "owner": newest.owner}
+    rows = clickhouse.rows(query("epoch_seen", epochs=epochs), parameters=bound, settings=IN_SEQUENCE)
+    lacking = servers.count - len(servers_in(rows))
+    return f"{lacking} of {servers.count} replicas of ClickHouse have not received the new epoch" if lacking > 0 else ""
+
+
+def list_running(clickhouse: ClickHouse, settings: Settings, lane: str | None, servers: Servers) -> set[object]:
+    """Return the inserts of a lane, or of all lanes, that run on any of the servers.
+
+    Raises:
+        TransientError: a server does not answer.
+        PipelineError: ClickHouse refuses.
+    """
+    name = settings.source if lane is None else fence(settings.source, lane)
+    bound = {"mark": mark(name), "all_lanes": lane is None}
+    try:
+        asked = query("running_inserts", processes=servers.of_system("processes"))
+        rows = clickhouse.rows(asked, parameters=bound, settings=IN_SEQUENCE)
+    except FatalError as error:
+        if error.code == ACCESS_DENIED and servers.are_replicas:
+            raise not_allowed(error) from error
+        raise
+    answered = servers_in(rows)
+    if servers.are_replicas and len(answered) < servers.count:
+        raise TransientError(f"{len(answered)} of {servers.count} replicas of ClickHouse list their running inserts")
+    return {(server, host, number) for server, host, number in rows if number}

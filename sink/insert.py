@@ -22,6 +22,7 @@ from outhaul.sink.errors import ForeignMessageError
 from outhaul.sink.lanes import mark
 from outhaul.sink.position import parse_position
 from outhaul.sink.quoting import clickhouse_identifier, clickhouse_literal
+from outhaul.sink.replicas import IN_SEQUENCE
 from outhaul.sink.schema import column_type
 from outhaul.sink.sql import query
 from outhaul.sink.telemetry import metrics
@@ -109,7 +110,8 @@ def _count_missing(
     missing = _positions(payload)
     bound = parameters(message, contents)
     for one in tables:
-        found = clickhouse.rows(_stored_within(one, message.table, contents), parameters=bound)
+        asked = _stored_within(one, message.table, contents)
+        found = clickhouse.rows(asked, parameters=bound, settings=IN_SEQUENCE)
         missing.difference_update((int(lsn), int(ordinal)) for lsn, ordinal in found)
     return len(missing)
 
@@ -216,6 +218,8 @@ def settings(message: Message, timeout_s: float) -> dict[str, Any]:
         # ClickHouse acknowledges an asynchronous insert before it is stored, or deduplicates it by other rules.
         "async_insert": 0,
         "wait_end_of_query": 1,
+        # A replica that has not received everything does not judge by what it has.
+        **IN_SEQUENCE,
         # ClickHouse reads a batch in pieces. With these two settings it makes one block of them, of up to as many rows
         # as a batch may have, and so one part for each month.
         "min_insert_block_size_rows": 1 << 20,

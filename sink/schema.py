@@ -20,7 +20,7 @@ from outhaul.sink.settings import DEDUPLICATION_WINDOW, Outbox, Settings
 from outhaul.sink.sql import names, number_in, query, schema_number, statement
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     import pyarrow as pa
 
@@ -34,6 +34,10 @@ _OF_ALL = ("_epochs", "_pauses")
 _WINDOWS = {True: "replicated_deduplication_window", False: "non_replicated_deduplication_window"}
 # How many tokens a Replicated table remembers by default; newer servers remember more.
 _REPLICATED_WINDOW = 1000
+# How long a Replicated table remembers a token after its insert, counted until the newest insert: by default, and as
+# `ddl` sets it. A reader that was stopped sends its last batches again, and others may have written meanwhile.
+_REPLICATED_WINDOW_S = 3600
+WINDOW_S = 604_800
 # What tells two events of a source apart, whatever their outbox is like.
 _POSITION = frozenset({"cdc_lsn", "cdc_ordinal"})
 # The engine in a table's definition, with its arguments: a version, or a path in Keeper that is the old table's own.
@@ -55,10 +59,10 @@ def ddl(settings: Settings, cluster: str = "") -> Iterator[tuple[str, str]]:
         "pauses": clickhouse_identifier(settings.pauses_table),
         "context_type": settings.context_type,
         "deduplication_window": DEDUPLICATION_WINDOW,
+        "deduplication_window_s": WINDOW_S,
         "cluster": clickhouse_literal(cluster),
         "on_cluster": f" ON CLUSTER {clickhouse_literal(cluster)}" if cluster else "",
         "replicated": "Replicated" if cluster else "",
-        "window": _WINDOWS[bool(cluster)],
     }
     *files, mark = names("clickhouse")
     files += names("clickhouse/cluster") if cluster else ()
@@ -116,6 +120,7 @@ def check(clickhouse: ClickHouse, settings: Settings) -> dict[str, Table]:
     for name in names:
         if name not in found:
             raise missing(name, clickhouse)
+    _check_alike(list(found.values()))
     for outbox in settings.outboxes():
         for name in batch_tables(outbox):
             _check_keeps(found[name], other_source(clickhouse, outbox, found[name]))
@@ -126,7 +131,7 @@ def _check_keeps(table: Table, other: str) -> None:
     if not table.token_window:
         raise FatalError(
             f"ClickHouse table {table.name!r} does not remember insert tokens, so a retry would repeat rows",
-            todo=window_statement(table.name),
+            todo=window_statement(table),
             exit_code=Exit.CLICKHOUSE_TABLE,
         )
     if why := table.why_merges_lose(other):
@@ -154,6 +159,18 @@ def other_source(clickhouse: ClickHouse, outbox: Outbox, table: Table) -> str:
     return str(rows[0][0]) if rows else ""
 
 
+def _check_alike(found: Sequence[Table]) -> None:
+    """Check that the fence is on the same servers as the rows that it guards."""
+    if len({table.is_replicated for table in found}) > 1:
+        parts = {True: "replicated", False: "of one server"}
+        described = ", ".join(f"{table.name} ({table.engine}) is {parts[table.is_replicated]}" for table in found)
+        raise FatalError(
+            f"some of outhaul's tables in ClickHouse are replicated and others are not: {described}",
+            todo="Rename the table that differs, run `outhaul setup --cluster`, and copy its rows",
+            exit_code=Exit.CLICKHOUSE_TABLE,
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """One of outhaul's tables, as ClickHouse describes it."""
@@ -168,6 +185,11 @@ class Table:
     def is_replicated(self) -> bool:
         """Whether other servers have replicas of the table."""
         return self.engine.startswith(("Replicated", "Shared"))
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether the table is one of ClickHouse Cloud."""
+        return self.engine.startswith("Shared")
 
     @property
     def base_engine(self) -> str:
@@ -215,7 +237,14 @@ class Table:
     @property
     def token_window(self) -> int:
         """How many tokens of past inserts the table remembers; 0 means no deduplication."""
+        if self.token_window_s == 0:
+            return 0
         return self.setting(_WINDOWS[self.is_replicated], _REPLICATED_WINDOW if self.is_replicated else 0)
+
+    @property
+    def token_window_s(self) -> int | None:
+        """How long the table remembers a token, in seconds; None if it remembers it until others take its place."""
+        return self.setting(f"{_WINDOWS[True]}_seconds", _REPLICATED_WINDOW_S) if self.is_replicated else None
 
     def setting(self, name: str, default: int) -> int:
         """Return the value of one of the table's settings, a whole number; `default` if the table does not set it."""
@@ -257,10 +286,14 @@ def missing(table: str, clickhouse: ClickHouse) -> FatalError:
     )
 
 
-def window_statement(table: str) -> str:
+def window_statement(table: Table) -> str:
     """Return the statement that makes a table remember as many tokens as outhaul needs."""
-    name = clickhouse_identifier(table)
-    return f"ALTER TABLE {name} MODIFY SETTING non_replicated_deduplication_window = {DEDUPLICATION_WINDOW}"
+    settings = f"{_WINDOWS[table.is_replicated]} = {DEDUPLICATION_WINDOW}"
+    if table.is_replicated:
+        settings += f", {_WINDOWS[True]}_seconds = {WINDOW_S}"
+    # Replicas do not pass settings of tables on to each other.
+    where = "  -- on each replica" if table.engine.startswith("Replicated") else ""
+    return f"ALTER TABLE {clickhouse_identifier(table.name)} MODIFY SETTING {settings}{where}"
 
 
 def migration(table: Table) -> tuple[str, ...]:

@@ -43,8 +43,14 @@ _FILES = {
 
 _NUMBER = re.compile(r"outhaul schema (\d{1,9})")
 # Values of a query that are names of tables.
-_TABLES = frozenset({"table", "dead_letters", "epochs", "pauses"})
+_TABLES = frozenset({"table", "dead_letters", "epochs", "pauses", "known"})
 _COMMENT = re.compile(r"^--.*\n", re.MULTILINE)
+
+
+class TableExpression(str):
+    """What a statement reads from, if this is not the name of a table: it stays as it is."""
+
+    __slots__ = ()
 
 
 @cache
@@ -81,11 +87,12 @@ def statement(path: str, **values: object) -> str:
 def query(name: str, **values: object) -> str:
     """Return the text of `clickhouse/queries/<name>.sql` without comments, which is shorter to send.
 
-    Names of tables are quoted here; other values must be safe in a statement.
+    Names of tables are quoted here; a `TableExpression` and other values must be safe in a statement.
 
     Raises:
         KeyError: the file names a value that was not given.
     """
     text = _COMMENT.sub("", _template(f"clickhouse/queries/{name}.sql"))
-    quoted = {key: clickhouse_identifier(str(values[key])) for key in _TABLES & values.keys()}
+    names_of_tables = (key for key in _TABLES & values.keys() if not isinstance(values[key], TableExpression))
+    quoted = {key: clickhouse_identifier(str(values[key])) for key in names_of_tables}
     return Template(text).substitute(values | quoted).strip()

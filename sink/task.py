@@ -26,7 +26,7 @@ from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.clickhouse_errors import THROW_IF
 from outhaul.sink.errors import Exit, FatalError, ForeignMessageError, PipelineError, PoisonError, TransientError
 from outhaul.sink.failpoint import reach
-from outhaul.sink.fence import newest_epoch
+from outhaul.sink.fence import why_refused
 from outhaul.sink.insert import insert
 from outhaul.sink.message_version import BatchAddress, OtherVersionError
 from outhaul.sink.quarantine import set_aside
@@ -278,9 +278,12 @@ def write(sink: Sink, message: Message, *, again: bool = False) -> Report:
             log.warning("rows_set_aside", rows=aside, code=error.code)
             sentry.report_set_aside(error, aside)
     except FatalError as error:
-        if error.code == THROW_IF and _fenced(sink, message):
-            return Report(Outcome.STALE, message.token, message.sequence)
-        raise
+        if error.code != THROW_IF:
+            raise
+        why = why_refused(sink.clickhouse, sink.settings, message.lane, message.epoch, message.owner, error)
+        if why is not None:
+            raise why from error
+        return Report(Outcome.STALE, message.token, message.sequence)
     except PoisonError as error:
         raise FatalError(
             f"the table of dead letters refuses a row: {error}",
@@ -296,11 +299,6 @@ def _superseded(message: Message, mirror: str | None) -> bool:
     # If the mirror of the epoch is in Redis, it saves the query in ClickHouse. It is not the fence: the fence is in the
     # insert statement.
     return mirror is not None and mirror.isdecimal() and len(mirror) < _MAX_DIGITS and int(mirror) > message.epoch
-
-
-def _fenced(sink: Sink, message: Message) -> bool:
-    newest = newest_epoch(sink.clickhouse, sink.settings, message.lane)
-    return newest is not None and newest.owner != message.owner
 
 
 def _report(sink: Sink, message: BatchAddress, report: Report) -> None:

@@ -9,7 +9,7 @@ Source: docs/adr/0008-the-outbox-is-a-second-log.md
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -141,10 +141,11 @@ class Comparison:
         found = compare(
             first, last, self._outbox_side.rows(conn, first, last), self._stored_side.rows(first, last), self._letters
         )
+        found = replace(found, missing=self._stored_side.without_late(found.missing, first, last))
         if not len(found.extra):
             return found
         # A row that was committed after the line, and streamed, is not an extra row.
         with connect(self._line.dsn) as now:
             there = self._outbox_side.existing(now, found.extra)
         extra = np.setdiff1d(found.extra, there, assume_unique=True)
-        return Compared(first, last, found.rows, found.missing, extra, found.differing, found.repeated, found.aside)
+        return replace(found, extra=extra)

@@ -15,6 +15,7 @@ import numpy as np
 from outhaul.cdc_reader.capture import arrow
 from outhaul.cdc_reader.outbox import fingerprint
 from outhaul.sink.quoting import clickhouse_identifier
+from outhaul.sink.replicas import IN_SEQUENCE, find_servers
 from outhaul.sink.sql import query
 
 if TYPE_CHECKING:
@@ -152,6 +153,7 @@ class StoredSide:
         self._stored_condition = shape.stored_condition
         self._table = table
         self._scope = scope
+        self._servers = find_servers(clickhouse, outbox.settings, table)
         columns = clickhouse.rows(
             "SELECT name, type FROM system.columns WHERE database = currentDatabase() AND table = {table:String}",
             parameters={"table": table},
@@ -169,7 +171,7 @@ class StoredSide:
             PipelineError: ClickHouse refuses or does not answer.
         """
         text = query("compare_sums", table=self._table, number=self._whole, those=self._those(), range=RANGE_IDS)
-        rows = self._clickhouse.rows(text, parameters=self._bound(first, last))
+        rows = self._clickhouse.rows(text, parameters=self._bound(first, last), settings=IN_SEQUENCE)
         return {number: (count, total % _WRAP) for number, count, total in rows}
 
     def rows(self, first: int, last: int) -> RowFingerprints:
@@ -179,9 +181,22 @@ class StoredSide:
             PipelineError: ClickHouse refuses or does not answer.
         """
         text = query("compare_rows", table=self._table, whole=self._whole, rest=self._rest, those=self._those())
-        table = self._clickhouse.arrow(text, parameters=self._bound(first, last))
+        table = self._clickhouse.arrow(text, parameters=self._bound(first, last), settings=IN_SEQUENCE)
         ids, whole, rest = (arrow.values(table.column(name), np.int64) for name in ("number", "whole", "rest"))
         return RowFingerprints(ids, whole, rest, np.zeros(len(ids), np.bool_))
+
+    def without_late(self, ids: Ints, first: int, last: int) -> Ints:
+        """Return those of the ids, all from `first` to `last`, that no replica has: the others are only late here.
+
+        Raises:
+            PipelineError: ClickHouse refuses or does not answer.
+        """
+        if not len(ids) or not self._servers.are_replicas:
+            return ids
+        text = query("ids_anywhere", table=self._servers.everywhere(self._table))
+        bound = {"source": self._outbox.settings.source, "first": first, "last": last}
+        rows = self._clickhouse.rows(text, parameters=bound, settings=IN_SEQUENCE)
+        return np.setdiff1d(ids, np.array([row[0] for row in rows], np.int64), assume_unique=True)
 
     def last_id(self) -> int:
         """Return the greatest stored id; 0 without rows.
@@ -199,8 +214,11 @@ class StoredSide:
         Raises:
             PipelineError: ClickHouse refuses or does not answer.
         """
-        text = query("letter_ids", dead_letters=self._outbox.dead_letters_table)
-        rows = self._clickhouse.rows(text, parameters={"source": self._outbox.settings.source})
+        name = self._outbox.dead_letters_table
+        servers = find_servers(self._clickhouse, self._outbox.settings, name)
+        text = query("letter_ids", dead_letters=servers.everywhere(name))
+        bound = {"source": self._outbox.settings.source}
+        rows = self._clickhouse.rows(text, parameters=bound, settings=IN_SEQUENCE)
         return np.array([row[0] for row in rows], np.int64)
 
     def _those(self) -> str:

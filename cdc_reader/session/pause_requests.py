@@ -17,6 +17,7 @@ import structlog
 from outhaul.cdc_reader.session.pause import Pause, PauseRequest
 from outhaul.sink.errors import TransientError
 from outhaul.sink.redis_keys import pause_known_key
+from outhaul.sink.replicas import IN_SEQUENCE, find_servers
 from outhaul.sink.sql import query
 
 if TYPE_CHECKING:
@@ -38,7 +39,14 @@ def newest_request(clickhouse: ClickHouse, settings: Settings) -> PauseRequest:
     Raises:
         PipelineError: ClickHouse refuses or does not answer.
     """
-    rows = clickhouse.rows(query("latest_pause", pauses=settings.pauses_table), parameters={"source": settings.source})
+    try:
+        pauses = find_servers(clickhouse, settings).everywhere(settings.pauses_table)
+    except TransientError:
+        # A replica does not answer. A pause is not worth a wait for it, so the others are believed.
+        pauses = settings.pauses_table
+    rows = clickhouse.rows(
+        query("latest_pause", pauses=pauses), parameters={"source": settings.source}, settings=IN_SEQUENCE
+    )
     if not rows:
         return PauseRequest()
     is_paused, since, by, reason, until, left_s = rows[0]
@@ -55,8 +63,10 @@ def record_request(
     Raises:
         PipelineError: ClickHouse refuses or does not answer.
     """
+    # The number of the request must be the highest of all servers.
+    known = find_servers(clickhouse, settings).everywhere(settings.pauses_table)
     clickhouse.command(
-        query("record_pause", pauses=settings.pauses_table),
+        query("record_pause", pauses=settings.pauses_table, known=known),
         parameters={"source": settings.source, "is_paused": is_paused, "for_s": for_s, "by": by, "reason": reason},
         settings={"async_insert": 0},
     )

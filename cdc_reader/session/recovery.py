@@ -29,6 +29,7 @@ from outhaul.cdc_reader.postgres.timelines import Past, why_not_follow
 from outhaul.sink.errors import Exit, FatalError, PipelineError
 from outhaul.sink.failpoint import reach
 from outhaul.sink.fence import Epoch, newest_epoch, raise_epoch, wait_for_older_inserts
+from outhaul.sink.replicas import IN_SEQUENCE, find_servers
 from outhaul.sink.settings import SHARD_BITS, Stream
 from outhaul.sink.sql import query
 
@@ -100,16 +101,20 @@ def recover(
 def ask_stored_positions(clickhouse: ClickHouse, stream: Stream, outbox: Outbox, confirmed: Lsn) -> StoredPositions:
     """Return the stored positions of a stream's rows of one outbox from `confirmed` on, dead letters included.
 
+    If the tables are replicated, these are the positions that any replica has: others may not have received them yet.
+
     Raises:
         PipelineError: ClickHouse does not answer.
     """
+    servers = find_servers(clickhouse, stream.settings)
     held = query(
         "stored_runs",
-        table=outbox.clickhouse_table,
-        dead_letters=outbox.dead_letters_table,
+        table=servers.everywhere(outbox.clickhouse_table),
+        dead_letters=servers.everywhere(outbox.dead_letters_table),
         of_shard=_of_shard(stream),
     )
-    table = clickhouse.arrow(held, parameters={"source": stream.settings.source, "from_lsn": int(confirmed)})
+    bound = {"source": stream.settings.source, "from_lsn": int(confirmed)}
+    table = clickhouse.arrow(held, parameters=bound, settings=IN_SEQUENCE)
     columns = (arrow.values(table.column(name), np.uint64) for name in ("cdc_lsn", "first", "last"))
     return StoredPositions(*columns)
 

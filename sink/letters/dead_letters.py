@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from outhaul.sink.letters.restore import Letter
 from outhaul.sink.position import Lsn, Position
 from outhaul.sink.quoting import clickhouse_identifier, clickhouse_literal
+from outhaul.sink.replicas import IN_SEQUENCE
 from outhaul.sink.sql import query
 
 if TYPE_CHECKING:
@@ -69,7 +70,8 @@ def summary(clickhouse: ClickHouse, outbox: Outbox, wanted: Filter, *, reasons: 
         PipelineError: ClickHouse refuses or does not answer.
     """
     table, source, where = outbox.dead_letters_table, {"source": outbox.settings.source}, wanted.where()
-    total = clickhouse.rows(query("letters_total", dead_letters=table, where=where), parameters=source)[0]
+    counted = query("letters_total", dead_letters=table, where=where)
+    total = clickhouse.rows(counted, parameters=source, settings=IN_SEQUENCE)[0]
     grouped = query("letters_by_reason", dead_letters=table, where=where, limit=reasons)
     groups = tuple((str(reason), int(count)) for reason, count in clickhouse.rows(grouped, parameters=source))
     return Summary(int(total[0]), int(total[1]), groups)
@@ -113,7 +115,7 @@ def positions(clickhouse: ClickHouse, outbox: Outbox, wanted: Filter) -> list[Po
         order=_IN_ORDER,
         limit=1 << 31,
     )
-    rows = clickhouse.rows(text, parameters={"source": outbox.settings.source})
+    rows = clickhouse.rows(text, parameters={"source": outbox.settings.source}, settings=IN_SEQUENCE)
     return [Position(Lsn(row[0]), int(row[1])) for row in rows]
 
 
@@ -139,7 +141,7 @@ def stored(clickhouse: ClickHouse, outbox: Outbox, wanted: Collection[Position])
     found: set[Position] = set()
     for some in chunks(wanted):
         text = query("positions_stored", table=outbox.clickhouse_table, positions=_tuples(some))
-        rows = clickhouse.rows(text, parameters={"source": outbox.settings.source})
+        rows = clickhouse.rows(text, parameters={"source": outbox.settings.source}, settings=IN_SEQUENCE)
         found |= {Position(Lsn(lsn), int(ordinal)) for lsn, ordinal in rows}
     return found
 
@@ -190,7 +192,7 @@ def chunks(wanted: Collection[Position], size: int = _AT_ONCE) -> Iterator[Seque
 
 def _letters(clickhouse: ClickHouse, outbox: Outbox, where: str, order: str, limit: int) -> list[Letter]:
     text = query("letters", dead_letters=outbox.dead_letters_table, row="row", where=where, order=order, limit=limit)
-    rows = clickhouse.rows(text, parameters={"source": outbox.settings.source})
+    rows = clickhouse.rows(text, parameters={"source": outbox.settings.source}, settings=IN_SEQUENCE)
     return [
         Letter(Position(Lsn(lsn), int(ordinal)), row, reason, int(committed), int(ingested), bool(discarded))
         for lsn, ordinal, row, reason, committed, ingested, discarded in rows

@@ -127,6 +127,10 @@ class Settings(BaseSettings):
     context_type: Literal["String", "JSON"] = Field(
         "String", description="ClickHouse type of `event_context` in tables that `outhaul setup` creates."
     )
+    clickhouse_cluster: Annotated[str, StringConstraints(max_length=200)] = Field(
+        "",
+        description="Cluster of ClickHouse that has all replicas of the tables; if it is empty, outhaul looks for one.",
+    )
     linger_s: Seconds = Field(0.2, description="Longest time that a row waits for others before its batch is sent.")
     batch_max_rows: Annotated[int, Field(ge=1, le=1_000_000)] = Field(131_072, description="Rows of a full batch.")
     batch_max_bytes: Annotated[Bytes, Field(ge=1024, le=256 << 20)] = Field(

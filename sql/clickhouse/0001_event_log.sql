@@ -19,4 +19,7 @@ CREATE TABLE IF NOT EXISTS ${table}${on_cluster} (
 ENGINE = ${replicated}MergeTree
 PARTITION BY toYYYYMM(event_date_time)
 ORDER BY (event_type, event_date_time, id)
-SETTINGS ${window} = ${deduplication_window};
+SETTINGS
+    non_replicated_deduplication_window = ${deduplication_window},
+    replicated_deduplication_window = ${deduplication_window},
+    replicated_deduplication_window_seconds = ${deduplication_window_s};

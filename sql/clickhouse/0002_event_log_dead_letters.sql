@@ -12,4 +12,7 @@ CREATE TABLE IF NOT EXISTS ${dead_letters}${on_cluster} (
 ENGINE = ${replicated}MergeTree
 PARTITION BY toYYYYMM(cdc_ingested_at)
 ORDER BY (cdc_source, cdc_lsn, cdc_ordinal)
-SETTINGS ${window} = ${deduplication_window};
+SETTINGS
+    non_replicated_deduplication_window = ${deduplication_window},
+    replicated_deduplication_window = ${deduplication_window},
+    replicated_deduplication_window_seconds = ${deduplication_window_s};

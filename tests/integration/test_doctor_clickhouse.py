@@ -76,11 +76,3 @@ def test_a_privilege_that_the_server_denies_is_another_error(world: World) -> No
     # The embedded engine's one user may do everything but this.
     assert clickhouse_checks.granted(world.clickhouse, "CREATE USER", "*") is False
     assert clickhouse_checks.granted(world.clickhouse, "NO SUCH PRIVILEGE", "event_log") is None
-
-
-def test_a_replicated_table_s_consistency_can_be_asked_for(world: World) -> None:
-    answer = clickhouse_checks.ask(world.stream, world.settings.outboxes())
-    assert isinstance(answer.stored, clickhouse_checks.Stored)
-    found = clickhouse_checks._consistency(world.clickhouse, answer.stored.events)
-    assert found is not None
-    assert found.replicas == 1

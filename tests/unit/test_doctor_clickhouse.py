@@ -7,6 +7,8 @@ import pytest
 from outhaul.cdc_reader.operate.doctor import clickhouse_grants, clickhouse_tables
 from outhaul.cdc_reader.operate.doctor.finding import State
 from outhaul.sink import schema
+from outhaul.sink.errors import FatalError
+from outhaul.sink.replicas import Servers
 from outhaul.sink.schema import Table
 from outhaul.sink.settings import Settings
 
@@ -122,9 +124,13 @@ def test_a_table_is_migrated_with_its_key_and_settings_and_without_the_arguments
         ("MergeTree", "non_replicated_deduplication_window = 8", State.FAIL),
         ("MergeTree", "non_replicated_deduplication_window = 9", State.WARN),
         ("MergeTree", "non_replicated_deduplication_window = 800", State.PASS),
-        ("ReplicatedMergeTree", "", State.PASS),
+        ("ReplicatedMergeTree", "", State.WARN),
         ("ReplicatedMergeTree", "replicated_deduplication_window = 0", State.FAIL),
-        ("ReplicatedMergeTree", "non_replicated_deduplication_window = 0", State.PASS),
+        ("ReplicatedMergeTree", "replicated_deduplication_window_seconds = 0", State.FAIL),
+        ("ReplicatedMergeTree", "replicated_deduplication_window_seconds = 604799", State.WARN),
+        ("ReplicatedMergeTree", "replicated_deduplication_window_seconds = 604800", State.PASS),
+        ("SharedMergeTree", "replicated_deduplication_window_seconds = 604800", State.PASS),
+        ("SharedMergeTree", "replicated_deduplication_window_seconds = 0", State.FAIL),
         ("MergeTree", "replicated_deduplication_window = 800", State.FAIL),
     ],
 )
@@ -133,8 +139,12 @@ def test_more_tokens_are_remembered_than_batches_are_in_flight(engine: str, sett
     found = clickhouse_tables.window(replace(EVENTS, engine=engine, definition=definition), max_in_flight=8)
     assert found.state is state
     if state is State.FAIL:
-        own = "replicated_" if engine.startswith("Replicated") else "non_replicated_"
-        assert found.fix == f"ALTER TABLE `event_log` MODIFY SETTING {own}deduplication_window = 10000"
+        own, rest = {
+            "Mer": ("non_replicated_", ""),
+            "Rep": ("replicated_", ", replicated_deduplication_window_seconds = 604800  -- on each replica"),
+            "Sha": ("replicated_", ", replicated_deduplication_window_seconds = 604800"),
+        }[engine[:3]]
+        assert found.fix == f"ALTER TABLE `event_log` MODIFY SETTING {own}deduplication_window = 10000{rest}"
 
 
 @pytest.mark.parametrize(
@@ -194,25 +204,11 @@ def test_a_time_is_kept_cut_or_refused_but_never_another(first: str, last: str, 
     assert clickhouse_tables.time_range("DateTime64", {FIRST: first, LAST: last}).state is state
 
 
-@pytest.mark.parametrize(
-    ("replicas", "quorum", "parallel", "sequential", "state"),
-    [
-        (1, "0", True, False, State.PASS),
-        (2, "auto", False, True, State.PASS),
-        (3, "2", False, True, State.PASS),
-        (2, "0", False, True, State.WARN),
-        (2, "1", False, True, State.WARN),
-        (2, "auto", False, False, State.WARN),
-        (2, "auto", True, True, State.WARN),
-    ],
-)
-def test_replicas_see_what_the_others_have(
-    replicas: int, quorum: str, parallel: bool, sequential: bool, state: State
-) -> None:
-    assert (
-        clickhouse_tables.consistency(clickhouse_tables.Consistency(replicas, quorum, parallel, sequential)).state
-        is state
-    )
+def test_replicas_are_fine_if_a_cluster_reaches_them_all() -> None:
+    found = clickhouse_tables.replicas(Servers("logs", "events", 3))
+    assert (found.state, found.found) == (State.PASS, "3, all reached through cluster 'logs'")
+    refused = clickhouse_tables.replicas(FatalError("not allowed", todo="GRANT REMOTE"))
+    assert (refused.state, refused.found, refused.fix) == (State.FAIL, "not allowed", "GRANT REMOTE")
 
 
 def test_dead_letters_are_worth_a_look() -> None:

@@ -21,13 +21,15 @@ from outhaul.sink import schema
 from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.clickhouse_errors import ACCESS_DENIED
 from outhaul.sink.errors import PipelineError, TransientError
-from outhaul.sink.fence import Epoch, newest_epoch
+from outhaul.sink.fence import Epoch, list_running, newest_epoch
 from outhaul.sink.quoting import clickhouse_table
+from outhaul.sink.replicas import find_servers
 from outhaul.sink.sql import query
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from outhaul.sink.replicas import Servers
     from outhaul.sink.settings import Outbox, Settings, Stream
 
 _ANSWER_S = 5
@@ -49,7 +51,7 @@ class Stored:
     letters: schema.Table
     columns: tuple[StoredColumn, ...]
     parts: clickhouse_tables.Parts | None
-    consistency: clickhouse_tables.Consistency | None
+    servers: Servers | PipelineError | None
     ends: dict[str, str]
     dead_letters: int | None
     epoch: Epoch | None
@@ -94,8 +96,8 @@ def judge(facts: ClickHouseFacts, settings: Settings) -> Iterator[Finding]:
         yield broken("tables", stored)
         return
     yield from clickhouse_tables.engines(stored.events, stored.letters, settings, stored.other_source)
-    if stored.consistency is not None:
-        yield clickhouse_tables.consistency(stored.consistency)
+    if stored.servers is not None:
+        yield clickhouse_tables.replicas(stored.servers)
     yield clickhouse_tables.parts(stored.parts)
     if stored.ends:
         kind = next(column.type for column in stored.columns if column.name == "event_date_time")
@@ -146,7 +148,7 @@ def _stored(clickhouse: ClickHouse, stream: Stream, outboxes: Sequence[Outbox]) 
         letters,
         stored,
         _parts(clickhouse, events),
-        _consistency(clickhouse, events) if events.is_replicated else None,
+        _servers(clickhouse, stream.settings) if events.is_replicated else None,
         _ends(clickhouse, stored),
         _dead_letters(clickhouse, outboxes[0]),
         _epoch(clickhouse, stream),
@@ -166,12 +168,14 @@ def _parts(clickhouse: ClickHouse, events: schema.Table) -> clickhouse_tables.Pa
     )
 
 
-def _consistency(clickhouse: ClickHouse, events: schema.Table) -> clickhouse_tables.Consistency | None:
-    rows = _visible(clickhouse, query("consistency"), table=events.name)
-    if rows is None:
-        return None
-    replicas, quorum, parallel, sequential = rows[0]
-    return clickhouse_tables.Consistency(int(replicas or 1), quorum, parallel == "1", sequential == "1")
+def _servers(clickhouse: ClickHouse, settings: Settings) -> Servers | PipelineError:
+    """Return the servers that have replicas, if running inserts can be listed on all of them; else the error."""
+    try:
+        servers = find_servers(clickhouse, settings)
+        list_running(clickhouse, settings, None, servers)
+    except PipelineError as error:
+        return error
+    return servers
 
 
 def _ends(clickhouse: ClickHouse, columns: Sequence[StoredColumn]) -> dict[str, str]:

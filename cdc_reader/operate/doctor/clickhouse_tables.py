@@ -11,13 +11,15 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from outhaul.cdc_reader.operate.doctor.finding import Finding, fail, fine, warn
+from outhaul.cdc_reader.operate.doctor.finding import Finding, broken, fail, fine, warn
+from outhaul.sink.errors import PipelineError
 from outhaul.sink.quoting import clickhouse_identifier
-from outhaul.sink.schema import MIGRATE, window_statement
+from outhaul.sink.schema import MIGRATE, WINDOW_S, window_statement
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from outhaul.sink.replicas import Servers
     from outhaul.sink.schema import Table
     from outhaul.sink.settings import Settings
 
@@ -35,16 +37,6 @@ class Parts:
     most: int
     delay_at: int
     throw_at: int
-
-
-@dataclass(frozen=True, slots=True)
-class Consistency:
-    """Number of replicas, and the user's three settings for reads and writes on several replicas."""
-
-    replicas: int
-    quorum: str
-    parallel: bool
-    sequential: bool
 
 
 def version(text: str, context_type: str) -> Finding:
@@ -92,14 +84,21 @@ def engine(table: Table, check: str = "engine", other: str = "") -> Finding:
 
 def window(table: Table, max_in_flight: int, check: str = "tokens") -> Finding:
     """Judge how many tokens a table remembers, compared with the batches that may be in flight."""
-    tokens = table.token_window
+    tokens, seconds = table.token_window, table.token_window_s
     name = "replicated_deduplication_window" if table.is_replicated else "non_replicated_deduplication_window"
-    todo = window_statement(table.name).replace("non_replicated_deduplication_window", name)
+    todo = window_statement(table)
     found = f"{name} = {tokens}, {max_in_flight} batches in flight"
     if tokens <= max_in_flight:
         return fail(check, f"{found}: a batch that is sent twice at the same time would be stored twice", todo)
     if tokens < max_in_flight * _MONTHS:
         return warn(check, f"{found}: too few if batches have events of many months", todo)
+    if seconds is not None and seconds < WINDOW_S:
+        return warn(
+            check,
+            f"replicated_deduplication_window_seconds = {seconds}: the last batches of a reader that is stopped for "
+            "longer may be stored twice, if others write to the table meanwhile",
+            todo,
+        )
     return fine(check, f"{tokens} remembered, {max_in_flight} in flight")
 
 
@@ -141,22 +140,12 @@ def time_range(kind: str, ends: dict[str, str]) -> Finding:
     return (warn if known else fail)(check, f"{kind}: {found}", todo)
 
 
-def consistency(found: Consistency) -> Finding:
-    """Judge whether the next statement on another replica sees a fence or a position that one replica has."""
+def replicas(found: Servers | PipelineError) -> Finding:
+    """Judge whether running inserts can be listed on every server that has a replica, or the error of the attempt."""
     check = "replicas"
-    text = (
-        f"{found.replicas}, insert_quorum {found.quorum}, insert_quorum_parallel {found.parallel:d}, "
-        f"select_sequential_consistency {found.sequential:d}"
-    )
-    # With parallel quorum inserts, select_sequential_consistency has no effect.
-    if found.replicas <= 1 or (found.quorum not in {"0", "1"} and not found.parallel and found.sequential):
-        return fine(check, text)
-    return warn(
-        check,
-        f"{text}: a replica that lags would accept an insert of a replaced reader",
-        "ALTER USER ... SETTINGS insert_quorum = 'auto', insert_quorum_parallel = 0, select_sequential_consistency = 1"
-        "  -- or use one replica",
-    )
+    if isinstance(found, PipelineError):
+        return broken(check, found)
+    return fine(check, f"{found.count}, all reached through cluster {found.cluster!r}")
 
 
 def dead_letters(count: int | None, table: str) -> Finding:

@@ -7,5 +7,5 @@ SELECT
     if({for_s:Int64} > 0, now64(6, 'UTC') + toIntervalSecond({for_s:Int64}), NULL),
     {by:String},
     {reason:String}
-FROM ${pauses}
+FROM ${known}
 WHERE source = {source:String}

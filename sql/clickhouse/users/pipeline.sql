@@ -16,3 +16,8 @@ GRANT SELECT ON system.tables TO outhaul_pipeline;
 GRANT SELECT ON system.columns TO outhaul_pipeline;
 GRANT SELECT ON system.parts TO outhaul_pipeline;
 GRANT SELECT ON system.merge_tree_settings TO outhaul_pipeline;
+-- For replicated tables and ClickHouse Cloud: the reader asks every server that has a replica. If the cluster's
+-- definition in remote_servers names a user, that user needs these and the rights to read above.
+GRANT REMOTE, CREATE TEMPORARY TABLE ON *.* TO outhaul_pipeline;
+GRANT SELECT ON system.clusters TO outhaul_pipeline;
+GRANT SELECT ON system.replicas TO outhaul_pipeline;

@@ -1,0 +1,259 @@
+"""The fence, the wait and the questions of a reader whose statements reach another server than its workers' do.
+
+The engine cannot replicate; two of them behind one address stand in for two replicas (tests/clickhouse_pair.py). A
+replica that lags is one to which the test has not copied a row yet.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from outhaul.cdc_reader.operate.setup import apply_clickhouse
+from outhaul.cdc_reader.outbox.heal import verify
+from outhaul.cdc_reader.outbox.id_ranges import Scope
+from outhaul.cdc_reader.outbox.snapshot import behind_the_slot
+from outhaul.cdc_reader.session.pause_requests import newest_request, record_request
+from outhaul.cdc_reader.session.recovery import ask_stored_positions, recover
+from outhaul.sink import schema
+from outhaul.sink.clickhouse import ClickHouse
+from outhaul.sink.clickhouse_errors import ACCESS_DENIED, THROW_IF
+from outhaul.sink.errors import Exit, FatalError, TransientError
+from outhaul.sink.fence import newest_epoch, raise_epoch, wait_for_older_inserts, why_refused
+from outhaul.sink.lanes import STREAM, mark
+from outhaul.sink.position import History, Lsn
+from outhaul.sink.replicas import Servers, find_servers
+from outhaul.sink.settings import load_from
+from tests.clickhouse_pair import CLUSTER, Pair, pair_of
+from tests.conftest import World, until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from outhaul.sink.settings import Settings, Stream
+
+HISTORY = History("7", 1)
+EPOCHS_KEY = "source, epoch, owner"
+
+
+class Two:
+    """A pipeline whose address of ClickHouse leads to two servers, both with its tables."""
+
+    def __init__(self, world: World, pair: Pair) -> None:
+        self.world, self.pair = world, pair
+        self.settings: Settings = load_from(world.env | {"OUTHAUL_CLICKHOUSE_URL": pair.url(world.settings.source)})
+        self.stream: Stream = self.settings.undivided
+        self.clickhouse = ClickHouse.of(self.settings, timeout_s=30)
+
+    def through(self, number: int | None) -> ClickHouse:
+        """Let requests reach one of the servers, or both in turn."""
+        self.pair.node = number
+        return self.clickhouse
+
+    def own(self, owner: str, epoch: int) -> None:
+        raise_epoch(self.clickhouse, self.stream, HISTORY, Lsn(0), epoch, owner)
+
+    def replicate_epochs(self, *, to: int) -> None:
+        self.pair.replicate("event_log_epochs", to=to, key=EPOCHS_KEY)
+
+    def store(self, number: int, lsn: int, identifier: int = 1) -> None:
+        """Store a row on one server only."""
+        with self.pair.client(number) as clickhouse:
+            clickhouse.command(
+                "INSERT INTO event_log (id, event_type, event_date_time, environment, event_context, cdc_source, "
+                "cdc_lsn, cdc_ordinal, cdc_committed_at) SELECT {id:Int64}, 'x', now(), 'test', '{}', {source:String}, "
+                "{lsn:UInt64}, 0, now()",
+                parameters={"id": identifier, "source": self.settings.source, "lsn": lsn},
+            )
+
+
+@pytest.fixture
+def two(world: World, tmp_path: Path) -> Iterator[Two]:
+    with pair_of(world.env["OUTHAUL_CLICKHOUSE_URL"], tmp_path, world.settings.source) as pair:
+        with pair.client(2) as second:
+            apply_clickhouse(second, world.settings, lambda _: None)
+        made = Two(world, pair)
+        yield made
+        made.clickhouse.close()
+
+
+@pytest.fixture
+def replicas(two: Two) -> Two:
+    """Two servers that answer as replicas in one cluster."""
+    two.pair.cluster = True
+    return two
+
+
+def no_wait(_seconds: float) -> None:
+    raise AssertionError("nothing is to be waited for")
+
+
+def test_the_cluster_that_reaches_every_replica_is_found(replicas: Two) -> None:
+    assert find_servers(replicas.clickhouse, replicas.settings) == Servers(CLUSTER, replicas.settings.source, 2)
+
+
+def test_tables_of_one_server_are_asked_there(world: World) -> None:
+    assert find_servers(world.clickhouse, world.settings) == Servers()
+
+
+def test_a_cluster_that_does_not_reach_every_replica_is_refused(replicas: Two) -> None:
+    replicas.pair.total = 3
+    with pytest.raises(FatalError, match=r"3 replicas.*OUTHAUL_CLICKHOUSE_CLUSTER") as found:
+        replicas.own("me", 1)
+    assert found.value.exit_code is Exit.CLICKHOUSE_TABLE
+    named = replicas.settings.model_copy(update={"clickhouse_cluster": CLUSTER})
+    with pytest.raises(FatalError, match="'pair' reaches 2"):
+        find_servers(replicas.clickhouse, named)
+
+
+def test_a_user_who_may_not_ask_all_replicas_stops_the_reader(replicas: Two) -> None:
+    replicas.pair.may_ask_all = False
+    with pytest.raises(FatalError, match="GRANT REMOTE") as found:
+        wait_for_older_inserts(replicas.clickhouse, replicas.settings, STREAM, no_wait)
+    assert found.value.code == ACCESS_DENIED
+
+
+def test_a_replica_that_does_not_answer_is_waited_for(replicas: Two) -> None:
+    replicas.pair.silent = {2}
+    with pytest.raises(TransientError, match="ALL_CONNECTION_TRIES_FAILED"):
+        wait_for_older_inserts(replicas.clickhouse, replicas.settings, STREAM, no_wait)
+
+
+def test_an_insert_that_runs_on_the_other_server_is_waited_for(replicas: Two) -> None:
+    replicas.through(1)
+    comment = mark(replicas.settings.source)
+    with replicas.pair.client(2) as holding, replicas.pair.client(2) as looking:
+        running = "SELECT count() FROM system.processes WHERE Settings['log_comment'] = {mark:String}"
+        insert = threading.Thread(target=_run_until_killed, args=(holding, comment))
+        insert.start()
+        until(lambda: looking.rows(running, parameters={"mark": comment})[0][0], what="the insert runs")
+        waits = []
+
+        def wait(seconds: float) -> None:
+            waits.append(seconds)
+            if len(waits) == 3:
+                looking.command(f"KILL QUERY WHERE Settings['log_comment'] = '{comment}' SYNC")
+                insert.join()
+
+        wait_for_older_inserts(replicas.clickhouse, replicas.settings, STREAM, wait)
+        assert len(waits) >= 3
+
+
+def _run_until_killed(clickhouse: ClickHouse, comment: str) -> None:
+    text = "SELECT sleepEachRow(0.05) FROM numbers(1200) SETTINGS max_block_size = 1"
+    with pytest.raises(TransientError, match="QUERY_WAS_CANCELLED"):
+        clickhouse.rows(text, settings={"log_comment": comment})
+
+
+def test_the_wait_begins_when_every_server_refuses_older_inserts(replicas: Two) -> None:
+    replicas.through(1)
+    replicas.own("old", 1)
+    replicas.replicate_epochs(to=2)
+    replicas.own("new", 2)
+    waits = []
+
+    def wait(seconds: float) -> None:
+        assert replicas.pair.client(2).rows("SELECT max(epoch) FROM event_log_epochs") == [(1,)]
+        waits.append(seconds)
+        replicas.replicate_epochs(to=2)
+
+    wait_for_older_inserts(replicas.clickhouse, replicas.settings, STREAM, wait)
+    assert len(waits) == 1
+
+
+def test_a_server_that_never_gets_the_epoch_ends_the_recovery(replicas: Two) -> None:
+    replicas.through(1)
+    replicas.own("me", 1)
+    with pytest.raises(TransientError, match="1 of 2 replicas of ClickHouse have not received the new epoch"):
+        wait_for_older_inserts(replicas.clickhouse, replicas.settings, STREAM, lambda _: None)
+
+
+def test_a_newer_owner_whom_only_the_other_server_knows_is_seen(replicas: Two) -> None:
+    replicas.through(2)
+    replicas.own("other", 5)
+    replicas.through(1)
+    with pytest.raises(TransientError, match="another owner"):
+        replicas.own("me", 1)
+
+
+def test_a_recovery_holds_what_any_replica_has(replicas: Two) -> None:
+    replicas.store(2, 800)
+    replicas.through(1)
+    held = ask_stored_positions(replicas.clickhouse, replicas.stream, replicas.settings.outboxes()[0], Lsn(0))
+    assert held.rows == 1
+
+
+def test_a_row_that_is_only_late_is_not_missing(replicas: Two) -> None:
+    replicas.world.insert(2)
+    replicas.store(1, 800, identifier=1)
+    replicas.store(2, 801, identifier=2)
+    for number in (1, 2):
+        replicas.through(number)
+        with behind_the_slot(replicas.settings.streams(), within_s=30) as line:
+            tally = verify(replicas.settings.outboxes()[0], line, Scope(), lambda *_: None)
+        assert tally.missing == 0
+
+
+def test_a_pause_is_seen_on_every_server(replicas: Two) -> None:
+    for number in (1, 2):
+        record_request(
+            replicas.through(number), replicas.settings, is_paused=number == 2, for_s=0, by="me", reason=str(number)
+        )
+    pause = newest_request(replicas.through(1), replicas.settings).pause
+    assert pause is not None
+    assert pause.reason == "2"
+
+
+REFUSED = FatalError("a newer reader has taken over", code=THROW_IF)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "owner", "expected"),
+    [
+        (2, "new", TransientError),  # the server lacks the epoch
+        (1, "old", TransientError),  # another server has refused, and this one has the epoch
+        (1, "older", None),
+        (0, "oldest", None),
+    ],
+)
+def test_a_refusal_by_a_replica_that_lags_is_not_the_end_of_the_reader(
+    replicas: Two, epoch: int, owner: str, expected: type[TransientError] | None
+) -> None:
+    replicas.through(1)
+    replicas.own("old", 1)
+    found = why_refused(replicas.clickhouse, replicas.settings, STREAM, epoch, owner, REFUSED)
+    assert found is None if expected is None else isinstance(found, expected)
+
+
+def test_a_table_that_is_not_replicated_beside_one_that_is_stops_the_reader(replicas: Two) -> None:
+    replicas.through(1)
+    schema.check(replicas.clickhouse, replicas.settings)
+    replicas.pair.alone = {"event_log_epochs"}
+    with pytest.raises(FatalError, match=r"event_log_epochs .* of one server"):
+        schema.check(replicas.clickhouse, replicas.settings)
+
+
+def test_servers_that_share_no_tables_are_named_before_the_first_event(two: Two) -> None:
+    two.through(None)
+    with pytest.raises(FatalError, match="several servers answer") as found:
+        recover(two.clickhouse, two.stream, HISTORY, Lsn(0), "me", no_wait)
+    assert found.value.exit_code is Exit.CLICKHOUSE_TABLE
+
+
+def test_a_worker_whose_server_has_another_fence_names_it(two: Two) -> None:
+    two.through(1)
+    two.own("me", 1)
+    two.through(2)
+    found = why_refused(two.clickhouse, two.settings, STREAM, 1, "me", REFUSED)
+    assert isinstance(found, FatalError)
+    assert "several servers answer" in found.message
+
+
+def test_another_throw_if_is_left_as_it_is(two: Two) -> None:
+    two.through(1)
+    two.own("me", 1)
+    assert why_refused(two.clickhouse, two.settings, STREAM, 1, "me", REFUSED) is REFUSED
+    assert newest_epoch(two.clickhouse, two.settings, STREAM) is not None
