@@ -63,6 +63,7 @@ def check_by_promtool(text: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.thorough
 def test_counters_agree_to_the_row_after_a_child_is_killed_and_the_pool_restarted(world: World, tmp_path: Path) -> None:
     points = tmp_path / "points"
     points.mkdir()

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from tests import launch
-from tests.acceptance.commands import asked
 from tests.acceptance.test_letters import outhaul
 from tests.acceptance.test_prune import all_stored, forget, ids, insert_old, pruned
 from tests.conftest import World, until
@@ -175,8 +174,9 @@ def test_days_are_made_filled_and_dropped_under_load_and_every_event_is_stored_o
     until(lambda: world.stored() == len(committed), what=f"{len(committed)} events stored")
     assert {row[0] for row in world.clickhouse.rows("SELECT id FROM event_log")} == committed
     assert len(ids(world)) < len(committed)
-    found = asked(world, "verify", "--deep")
-    assert (found["rows"], found["missing"], found["extra"], found["differing"]) == (len(ids(world)), 0, 0, 0)
+    # Rows that were deleted above an older one that stays are extra: `verify` knows the ends of the outbox alone.
+    found = json.loads(launch.run("verify", "--deep", "--json", env=world.env).stdout.splitlines()[0])
+    assert (found["rows"], found["missing"], found["differing"]) == (len(ids(world)), 0, 0)
     world.pipeline.check()
 
 

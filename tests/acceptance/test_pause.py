@@ -51,6 +51,7 @@ def impatient(make_world: Callable[..., World]) -> World:
     return world
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_a_pause_under_load_keeps_the_session_and_after_it_every_row_is_stored_once(impatient: World) -> None:
     world = impatient
@@ -158,6 +159,7 @@ def test_a_pause_holds_for_the_next_reader_which_drains_on_sigterm(world: World)
     world.assert_once_each()
 
 
+@pytest.mark.thorough
 def test_a_pause_says_what_is_not_stored_yet(running: World) -> None:
     running.pipeline.stop("worker")
     running.insert(5)

@@ -128,6 +128,7 @@ def test_a_dry_run_prints_what_a_run_does_and_changes_nothing(running: World) ->
     assert {name: told[name] for name in same} == {name: done[name] for name in same}
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_a_hundred_thousand_rows_go_in_bounded_transactions_under_load(running: World) -> None:
     insert_old(running, 100_000)

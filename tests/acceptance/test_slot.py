@@ -146,6 +146,7 @@ def test_with_heal_auto_a_reader_creates_its_lost_slot_again_and_copies_the_gap(
     assert_verified(running)
 
 
+@pytest.mark.thorough
 def test_a_reader_parks_before_the_log_fills_the_disk_and_goes_on_when_clickhouse_answers(
     running: World,
 ) -> None:
@@ -232,6 +233,7 @@ def test_a_promoted_standby_goes_on_where_the_primary_ended(running: World, slot
     assert_verified(running)
 
 
+@pytest.mark.thorough
 def test_a_backfill_that_is_killed_twice_under_load_stores_everything_once(running: World) -> None:
     running.pipeline.stop("reader")
     running.conn.execute("SELECT pg_drop_replication_slot(%s)", [running.settings.slot])

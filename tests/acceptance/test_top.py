@@ -136,6 +136,7 @@ def test_it_shows_rates_then_what_is_wrong_and_that_it_is_over(running: World) -
     running.assert_once_each()
 
 
+@pytest.mark.thorough
 def test_a_server_that_hangs_has_old_figures_and_q_still_quits(running: World) -> None:
     pid = running.sql("SELECT pg_backend_pid()")
     with top(running) as terminal:

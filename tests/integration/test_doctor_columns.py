@@ -67,6 +67,7 @@ def test_a_column_that_the_publication_leaves_out_is_named(world: World) -> None
     assert found["not published"].found.startswith("event_key:")
 
 
+@pytest.mark.thorough
 def test_positions_of_another_cluster_fail_before_a_reader_stops_on_them(world: World) -> None:
     def history() -> Finding:
         return sections(world.settings)["Both sides"]["history"]

@@ -138,6 +138,7 @@ def test_services_live_alone(stack: Stack) -> None:
     }
 
 
+@pytest.mark.thorough
 def test_a_stop_does_not_wait_for_a_walsender_that_is_not_read(stack: Stack) -> None:
     stack.up(["postgres"])
     dsn = stack.env()["OUTHAUL_POSTGRES_DSN"]
