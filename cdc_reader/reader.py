@@ -40,6 +40,7 @@ from outhaul.cdc_reader.postgres.preflight import (
 from outhaul.cdc_reader.postgres.slot_view import slot_facts
 from outhaul.cdc_reader.postgres.timelines import Past
 from outhaul.cdc_reader.session import memory_tuning
+from outhaul.cdc_reader.session.fill_views import fill_views
 from outhaul.cdc_reader.session.liveness import Liveness
 from outhaul.cdc_reader.session.loop import Session
 from outhaul.cdc_reader.session.pause_requests import newest_request
@@ -210,6 +211,7 @@ def _session(
             payloads=payloads,
             recover=functools.partial(recover, recovery_clickhouse, stream, history, confirmed, owner, past=past),
             pause_request=functools.partial(newest_request, pause_clickhouse, settings),
+            fill_views=functools.partial(fill_views, recovery_clickhouse, stream, owner),
             random=_random,
             liveness=liveness,
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from outhaul.sink.errors import Exit, FatalError, PipelineError, PoisonError, TransientError
 
-# FUNCTION_THROW_IF_VALUE_IS_NON_ZERO. The fence in the insert statement is outhaul's only throwIf.
+# FUNCTION_THROW_IF_VALUE_IS_NON_ZERO. Only outhaul's own statements use throwIf; their texts are in sql/clickhouse.
 THROW_IF = 395
 ACCESS_DENIED = 497
 
@@ -116,6 +116,11 @@ _FATAL = {
 # The text is stored with each dead letter, logged, and sent to the reader.
 _MAX_CHARACTERS = 2000
 _UNKNOWN = (Exit.CLICKHOUSE_REFUSED, "The slot is kept; fix what the message names, then start the reader again")
+
+
+def is_thrown(error: PipelineError, text: str = "outhaul: ") -> bool:
+    """Tell whether a statement of outhaul has raised this text itself; a view on the table may use throwIf, too."""
+    return error.code == THROW_IF and text in error.message
 
 
 def error_of(code: int | None, message: str) -> PipelineError:

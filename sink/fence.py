@@ -9,6 +9,10 @@ Replicas of a table are on several servers (sink/replicas.py). There an insert r
 and each server lists its own queries alone. So the wait begins with all servers having the new epoch, and then asks all
 of them for running inserts. It does not matter which server answers the reader, and which ones the workers.
 
+A ClickHouse that was killed may remember the token of an insert without its rows. So after a restart it refuses every
+insert until a reader has raised the epoch: the owner of the epoch must also be in a table that a restart empties. The
+tokens of a new epoch are new. Replicated tables store token and rows together, and need no such table.
+
 Source: https://clickhouse.com/docs/operations/system-tables/processes
 """
 
@@ -38,10 +42,19 @@ if TYPE_CHECKING:
 log = structlog.get_logger("outhaul.sink")
 
 _POLL_S = 0.05
+
+RESTARTED = "outhaul: ClickHouse was restarted"
+"""What ClickHouse answers to an insert of an owner that it has forgotten in a restart."""
+
 # Suffix of the slot's name in an epoch whose slot is on a standby; no slot name contains an @.
 _OF_STANDBY = "@standby"
 # Added to the server's time limit for an insert, in seconds: the server ends a statement only between two blocks.
 _GRACE_S = 10
+
+
+def guard(settings: Settings) -> str:
+    """Return the condition under which ClickHouse takes an insert; its parameters are `fence` and `owner`."""
+    return query("fence", epochs=settings.epochs_table, owners=settings.owners_table)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +113,18 @@ def raise_epoch(
     """
     settings, lane = stream.settings, lane or stream.lane
     servers = find_servers(clickhouse, settings)
+    source = fence(settings.source, lane)
+    # The owner first: an epoch whose owner is not there refuses its own inserts.
+    clickhouse.command(
+        query("add_owner", owners=settings.owners_table, epochs=settings.epochs_table),
+        parameters={"source": source, "owner": owner},
+        settings={"async_insert": 0},
+    )
     clickhouse.command(
         query("raise_epoch", epochs=settings.epochs_table),
         parameters={
-            "source": fence(settings.source, lane),
+            "source": source,
+            "in_memory": not servers.are_replicas,
             "epoch": epoch,
             "owner": owner,
             "system_identifier": history.system_identifier,

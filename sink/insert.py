@@ -1,14 +1,15 @@
-"""Batch message and Arrow payload -> rows in ClickHouse, each once.
+"""Batch message and Arrow payload -> rows in ClickHouse and in the views on its table, each once.
 
-Edge: ClickHouse, in `insert` only; all other functions are pure. `insert` runs the product's one INSERT statement,
-measures its duration, and checks its effect if an earlier insert of the batch may have died. ClickHouse gets the
-payload as the reader made it; the schema in its first bytes names the columns and their types.
+Edge: ClickHouse, in `insert` only; all other functions are pure. ClickHouse gets the payload as the reader made it; the
+schema in its first bytes names the columns and their types. An insert of events is all or nothing: views receive the
+rows of a batch under the batch's token, so the same token must always have the same rows.
 
-Source: https://clickhouse.com/docs/sql-reference/table-functions/input
+Source: docs/adr/0017-a-view-receives-each-event-once.md, https://clickhouse.com/docs/sql-reference/table-functions/input
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 import time
 from dataclasses import dataclass, replace
@@ -18,9 +19,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import structlog
 
-from outhaul.sink.errors import ForeignMessageError
+from outhaul.sink.batch import decode, encode
+from outhaul.sink.clickhouse_errors import is_thrown
+from outhaul.sink.errors import FatalError, ForeignMessageError, TransientError
 from outhaul.sink.lanes import mark
 from outhaul.sink.position import parse_position
+from outhaul.sink.push_again import batch_settings, is_forgotten, push_again
 from outhaul.sink.quoting import clickhouse_identifier, clickhouse_literal
 from outhaul.sink.replicas import IN_SEQUENCE
 from outhaul.sink.schema import column_type
@@ -28,12 +32,15 @@ from outhaul.sink.sql import query
 from outhaul.sink.telemetry import metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
     from outhaul.sink.batch import Message
     from outhaul.sink.clickhouse import ClickHouse
 
 log = structlog.get_logger("outhaul.sink")
+
+STORED_ALREADY = "outhaul: stored already"
+"""What ClickHouse answers to an insert of which a position is stored."""
 
 # NULL stays NULL in every other column. A partition key cannot be NULL, so the commit time replaces it.
 _EXPRESSIONS = {"event_date_time": "coalesce(event_date_time, cdc_committed_at)"}
@@ -48,85 +55,184 @@ _MICROSECONDS = pa.timestamp("us", "UTC")
 _WITHIN_TIMES = (
     "AND event_date_time BETWEEN fromUnixTimestamp64Micro({from_us:Int64}) AND fromUnixTimestamp64Micro({to_us:Int64})"
 )
+_COMPARE = "If the table has views, compare them: `outhaul verify --views`"
+_BY_OTHERS = "AND cdc_batch != {batch:UInt64}"
 _SECOND_US = 1_000_000
 
 _DECIMAL = re.compile(r"Decimal\(\d+, \d+\)")
 _MAX_UINT64 = (1 << 64) - 1
 
 
+class TokenWithoutRowsError(TransientError):
+    """ClickHouse noted the token of an insert, and then failed to store its rows; a new epoch has new tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where the rows of an outbox may be, and who may insert.
+
+    `events` is the table for the rows, `letters` the outbox's table of dead letters, or empty if letters do not count.
+    `guard` is the condition of `outhaul.sink.fence.guard`, `timeout_s` the time after which ClickHouse ends an insert.
+    With `ignore_view_errors`, a view that raises costs neither the table nor the other views.
+    """
+
+    events: str
+    letters: str
+    guard: str
+    timeout_s: float
+    ignore_view_errors: bool = False
+
+    def tables(self) -> Iterable[str]:
+        """Return the tables that can have a row."""
+        return (self.events, self.letters) if self.letters else (self.events,)
+
+
 def insert(
     clickhouse: ClickHouse,
     message: Message,
     payload: bytes,
+    target: Target,
     *,
-    epochs: str,
-    timeout_s: float,
-    tables: Sequence[str],
+    contents: Contents | None = None,
     again: bool = False,
-) -> None:
-    """Insert the rows of a batch, except rows that are already stored.
+) -> bool:
+    """Insert the rows of a batch that are not stored yet, and send all of them to the views of its table.
 
-    ClickHouse records the token of a part just before it commits the part. If it is killed in between, it remembers a
-    token without the rows, and ignores the same insert when it is sent again. So if an earlier insert of the batch in
-    this epoch may have died, `insert` afterwards looks up the batch's positions, and inserts the missing rows under a
-    second token. All tasks that do this for the same batch use the same second token, so only one of them inserts.
+    An insert that ClickHouse broke off may have stored some of the rows, or all rows but not those of the views. The
+    same batch completes them under the same token. What other batches have stored or set aside is left out.
 
     Args:
         clickhouse: the server to insert into.
         message: the batch, and the reader that sent it.
         payload: Arrow IPC stream.
-        epochs: name of the table that holds the fence.
-        timeout_s: time after which ClickHouse ends the statement, in seconds.
-        tables: names of all tables in which rows of this batch may be: events and dead letters.
-        again: whether an earlier insert of this batch may have died.
+        target: the outbox's tables.
+        contents: what `contents_of` says of the payload, if the caller knows better.
+        again: whether an earlier insert of this batch may have ended with an error.
+
+    Returns:
+        Whether rows of the batch were stored before.
 
     Raises:
+        TokenWithoutRowsError: ClickHouse drops the batch, but does not have its rows.
         PipelineError: ClickHouse refuses or does not answer; its error code determines the kind.
     """
-    contents = contents_of(payload)
-
-    def send(named: Message) -> None:
-        begun_at = time.monotonic()
-        try:
-            clickhouse.command(
-                statement(message.table, epochs, contents, tables),
-                parameters=parameters(message, contents),
-                settings=settings(named, timeout_s),
-                data=payload,
-            )
-        finally:
-            metrics.inserted(time.monotonic() - begun_at)
-
-    send(message)
-    if again and (missing := _count_missing(clickhouse, message, payload, contents, tables)):
-        log.warning("token_without_rows", table=message.table, rows=missing)
-        send(replace(message, token=f"{message.token}-again"))
+    contents = contents or contents_of(payload)
+    if message.table == target.letters:
+        _send(clickhouse, message, payload, contents, target, _leave_out(target, contents))
+        return False
+    try:
+        _send(clickhouse, message, payload, contents, target, _refuse(target, contents))
+    except FatalError as error:
+        if not is_thrown(error, STORED_ALREADY):
+            raise
+        _complete(clickhouse, message, payload, contents, target)
+        return True
+    if again:
+        _check_stored(clickhouse, message, payload, contents, target)
+    return False
 
 
-def _count_missing(
-    clickhouse: ClickHouse, message: Message, payload: bytes, contents: Contents, tables: Sequence[str]
-) -> int:
-    """Return how many rows of a batch are missing from all of the tables."""
-    missing = _positions(payload)
-    bound = parameters(message, contents)
-    for one in tables:
-        asked = _stored_within(one, message.table, contents)
-        found = clickhouse.rows(asked, parameters=bound, settings=IN_SEQUENCE)
+def _check_stored(clickhouse: ClickHouse, message: Message, payload: bytes, contents: Contents, target: Target) -> None:
+    """Check that each row of a batch is in a table; called where an earlier insert of it ended with an error."""
+    missing = set(_positions(payload))
+    for table in target.tables():
+        found = clickhouse.rows(
+            _stored(table, target, contents), parameters=parameters(message, contents), settings=IN_SEQUENCE
+        )
         missing.difference_update((int(lsn), int(ordinal)) for lsn, ordinal in found)
-    return len(missing)
+    if missing:
+        log.error("token_without_rows", table=message.table, rows=len(missing))
+        raise TokenWithoutRowsError(
+            f"ClickHouse remembers the token of a batch, but lacks {len(missing)} of its rows", todo=_COMPARE
+        )
 
 
-def _positions(payload: bytes) -> set[tuple[int, int]]:
+def _stored_positions(
+    clickhouse: ClickHouse, table: str, target: Target, message: Message, contents: Contents
+) -> set[tuple[int, int]]:
+    """Return the positions in the range of a batch that a table has."""
+    bound = parameters(message, contents)
+    found = clickhouse.rows(_stored(table, target, contents), parameters=bound, settings=IN_SEQUENCE)
+    return {(int(lsn), int(ordinal)) for lsn, ordinal in found}
+
+
+def _complete(clickhouse: ClickHouse, message: Message, payload: bytes, contents: Contents, target: Target) -> None:
+    """Complete a batch of which rows are stored or set aside."""
+    bound, own = parameters(message, contents), batch_number(message)
+    rows = _positions(payload)
+    more = ("cdc_batch", "toUnixTimestamp64Micro(cdc_ingested_at)")
+    found = clickhouse.rows(_stored(target.events, target, contents, *more), parameters=bound, settings=IN_SEQUENCE)
+    stored = {(int(lsn), int(ordinal)): int(batch) for lsn, ordinal, batch, _ in found}
+    aside: set[tuple[int, int]] = set()
+    if target.letters:
+        aside = _stored_positions(clickhouse, target.letters, target, message, contents)
+    here = {stored[row] for row in rows if row in stored}
+    log.info("batch_completed", batch=own, rows=len(rows), stored=sum(row in stored for row in rows), by=sorted(here))
+    if found and is_forgotten(clickhouse, target.events, min(int(since_us) for *_, since_us in found)):
+        if here and all(row in stored or row in aside for row in rows):
+            log.error("views_not_completed", table=target.events, rows=len(rows), todo=_COMPARE)
+            return
+        raise TokenWithoutRowsError("rows of a batch were stored long ago, and others are missing", todo=_COMPARE)
+    if here <= {own} and aside.isdisjoint(rows):
+        _send(clickhouse, message, payload, contents, target, _refuse(target, contents, by_others=True))
+        _check_stored(clickhouse, message, payload, contents, target)
+        return
+    for batch in sorted(here - {0}):
+        push_again(clickhouse, target.events, target.guard, batch, bound, _settings_of(message, target, batch))
+    rest = [row not in stored and row not in aside for row in rows]
+    if not any(rest):
+        return
+    part = encode(decode(payload).filter(pa.array(rest)))
+    name = hashlib.blake2b(repr([row for row, left in zip(rows, rest, strict=True) if left]).encode(), digest_size=8)
+    remaining = replace(message, token=f"{message.token}-{name.hexdigest()}", rows=sum(rest))
+    try:
+        _send(clickhouse, remaining, part, contents, target, _refuse(target, contents, by_others=True))
+    except FatalError as error:
+        if not is_thrown(error, STORED_ALREADY):
+            raise
+        raise TransientError("another task of this batch stores rows of it now; try again") from error
+
+
+def _send(
+    clickhouse: ClickHouse, message: Message, payload: bytes, contents: Contents, target: Target, condition: str
+) -> None:
+    begun_at = time.monotonic()
+    try:
+        clickhouse.command(
+            statement(message.table, target, contents, condition),
+            parameters=parameters(message, contents),
+            settings=settings(message, target),
+            data=payload,
+        )
+    finally:
+        metrics.inserted(time.monotonic() - begun_at)
+
+
+def _positions(payload: bytes) -> list[tuple[int, int]]:
     stream = pa.ipc.open_stream(payload)
     options = pa.ipc.IpcReadOptions(included_fields=[stream.schema.get_field_index(name) for name in _POSITION])
     read = pa.ipc.open_stream(payload, options=options).read_all()
-    return set(zip(*(read.column(name).to_pylist() for name in _POSITION), strict=True))
+    return list(zip(*(read.column(name).to_pylist() for name in _POSITION), strict=True))
 
 
-def _stored_within(table: str, target: str, contents: Contents) -> str:
-    # Only the table into which a batch of events goes has their times, and only such a batch has a range of times.
-    when = _WITHIN_TIMES if table == target and contents.from_us is not None else ""
-    return query("stored_within", table=table, when=when)
+def _refuse(target: Target, contents: Contents, *, by_others: bool = False) -> str:
+    """Return the condition that refuses a batch with a stored position; `by_others` allows rows of the same batch."""
+    conditions = (_BY_OTHERS if by_others else "", "")
+    return "\n".join(
+        query("refuse_stored", stored=_stored(table, target, contents, also=also))
+        for table, also in zip(target.tables(), conditions, strict=False)
+    )
+
+
+def _leave_out(target: Target, contents: Contents) -> str:
+    """Return the condition that leaves out stored rows."""
+    return "\n".join(query("leave_out_stored", stored=_stored(table, target, contents)) for table in target.tables())
+
+
+def _stored(table: str, target: Target, contents: Contents, *more: str, also: str = "") -> str:
+    # Only the table of events has the times of a batch of events, and only such a batch has a range of times.
+    when = _WITHIN_TIMES if table == target.events and contents.from_us is not None else ""
+    return query("stored_within", table=table, when=f"{when} {also}", more="".join(f", {name}" for name in more))
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,21 +268,23 @@ def contents_of(payload: bytes) -> Contents:
     return Contents(schema, ends["min"].as_py(), ends["max"].as_py())
 
 
-def statement(table: str, epochs: str, contents: Contents, tables: Sequence[str]) -> str:
-    """Return the INSERT into `table` of rows with these contents; it leaves out rows that are in one of `tables`."""
+def statement(table: str, target: Target, contents: Contents, condition: str) -> str:
+    """Return the INSERT into `table` of rows with these contents, with a condition on what is stored."""
     schema = contents.schema
     names = [clickhouse_identifier(field.name) for field in schema]
     expressions = [_EXPRESSIONS.get(field.name, name) for field, name in zip(schema, names, strict=True)]
     structure = ", ".join(f"{name} {_input_type(field)}" for field, name in zip(schema, names, strict=True))
-    conditions = [query("unless_stored", stored=_stored_within(one, table, contents)) for one in tables]
+    own = {"cdc_source": "{source:String}"}
+    if table != target.letters:
+        own["cdc_batch"] = "{batch:UInt64}"
     return query(
         "insert",
         table=table,
-        epochs=epochs,
-        columns=", ".join(names),
-        expressions=", ".join(expressions),
+        fence=target.guard,
+        columns=", ".join([*names, *own]),
+        expressions=", ".join([*expressions, *own.values()]),
         structure=clickhouse_literal(structure),
-        unless_stored="\n".join(conditions),
+        unless_stored=condition,
     )
 
 
@@ -196,6 +304,7 @@ def parameters(message: Message, contents: Contents) -> dict[str, Any]:
         "source": message.source,
         "fence": message.fence,
         "owner": message.owner,
+        "batch": batch_number(message),
         "first_lsn": int(first.lsn),
         "last_lsn": int(last.lsn),
         # The batches of one long transaction share the LSN. Without these bounds, each batch would read the positions
@@ -208,31 +317,22 @@ def parameters(message: Message, contents: Contents) -> dict[str, Any]:
     return bound
 
 
-def settings(message: Message, timeout_s: float) -> dict[str, Any]:
+def batch_number(message: Message) -> int:
+    """Return the number of a batch in `cdc_batch`: 64 bits of a hash of its token and its owner's epoch, never 0.
+
+    A reader begins to cut batches after all inserts of older epochs have ended, and may cut the same batch as its
+    predecessor. With epoch and owner in it, the number is new: tokens of older epochs do not suppress this insert.
+    """
+    name = f"{message.source}\n{message.token}\n{message.epoch}\n{message.owner}"
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest()) or 1
+
+
+def settings(message: Message, target: Target) -> dict[str, Any]:
     """Return the settings that make the insert atomic, synchronous, deduplicated, limited in time, and identifiable."""
-    return {
-        "insert_deduplicate": 1,
-        # A reader begins to cut batches after all inserts of older epochs have ended, and may cut the same batch as its
-        # predecessor. With the epoch in it, the token is new: tokens of older epochs do not suppress this insert.
-        "insert_deduplication_token": f"{message.token}-{message.epoch}",
-        # ClickHouse acknowledges an asynchronous insert before it is stored, or deduplicates it by other rules.
-        "async_insert": 0,
-        "wait_end_of_query": 1,
-        # A replica that has not received everything does not judge by what it has.
-        **IN_SEQUENCE,
-        # ClickHouse reads a batch in pieces. With these two settings it makes one block of them, of up to as many rows
-        # as a batch may have, and so one part for each month.
-        "min_insert_block_size_rows": 1 << 20,
-        "min_insert_block_size_bytes": 0,
-        # One stream of rows becomes one part; more threads would only cost time to start and stop.
-        "max_threads": 1,
-        # The rows of a batch are never versions of each other, so a merge before the insert would be useless work.
-        "optimize_on_insert": 0,
-        # A batch may contain events of many months.
-        "max_partitions_per_insert_block": 0,
-        # A NULL for a column that is not Nullable is refused and set aside, not replaced by an empty value.
-        "insert_null_as_default": 0,
-        "input_format_null_as_default": 0,
-        "max_execution_time": int(timeout_s),
-        "log_comment": mark(message.fence),
+    return _settings_of(message, target, batch_number(message)) | {
+        "materialized_views_ignore_errors": int(target.ignore_view_errors)
     }
+
+
+def _settings_of(message: Message, target: Target, batch: int) -> dict[str, Any]:
+    return batch_settings(message.source, batch, mark(message.fence), target.timeout_s)

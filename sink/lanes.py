@@ -9,6 +9,9 @@ from __future__ import annotations
 STREAM = "stream"
 COPY = "copy"
 
+COPY_DONE = "done"
+"""Owner of the last epoch of a copy that has ended well."""
+
 
 def fence(source: str, lane: str) -> str:
     """Return the name under which ClickHouse and Redis count the epochs of a lane."""

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("outhaul.sink")
 
-_OF_ALL = ("_epochs", "_pauses")
+_OF_ALL = ("_epochs", "_pauses", "_owners", "_in_memory")
 # Setting of a table for the number of tokens that it remembers, by whether the table is replicated.
 _WINDOWS = {True: "replicated_deduplication_window", False: "non_replicated_deduplication_window"}
 # How many tokens a Replicated table remembers by default; newer servers remember more.
@@ -56,6 +56,7 @@ def ddl(settings: Settings, cluster: str = "") -> Iterator[tuple[str, str]]:
     """
     values = {
         "epochs": clickhouse_identifier(settings.epochs_table),
+        "owners": clickhouse_identifier(settings.owners_table),
         "pauses": clickhouse_identifier(settings.pauses_table),
         "context_type": settings.context_type,
         "deduplication_window": DEDUPLICATION_WINDOW,
@@ -76,6 +77,7 @@ def ddl(settings: Settings, cluster: str = "") -> Iterator[tuple[str, str]]:
                         table=clickhouse_identifier(outbox.clickhouse_table),
                         table_all=clickhouse_identifier(f"{outbox.clickhouse_table}_all"),
                         dead_letters=clickhouse_identifier(outbox.dead_letters_table),
+                        view_gaps=clickhouse_identifier(outbox.view_gaps_table),
                         **values,
                     ),
                 )
@@ -120,7 +122,7 @@ def check(clickhouse: ClickHouse, settings: Settings) -> dict[str, Table]:
     for name in names:
         if name not in found:
             raise missing(name, clickhouse)
-    _check_alike(list(found.values()))
+    _check_alike([table for name, table in found.items() if name != settings.owners_table])
     for outbox in settings.outboxes():
         for name in batch_tables(outbox):
             _check_keeps(found[name], other_source(clickhouse, outbox, found[name]))
@@ -253,9 +255,9 @@ class Table:
 
 
 def table_names(settings: Settings, outboxes: Iterable[Outbox]) -> tuple[str, ...]:
-    """Return table names: events and dead letters of each of these outboxes, epochs and pauses of the pipeline."""
-    own = (name for outbox in outboxes for name in batch_tables(outbox))
-    return (*own, settings.epochs_table, settings.pauses_table)
+    """Return the names of all tables: three of each of these outboxes, and those that the pipeline has once."""
+    own = (name for outbox in outboxes for name in (*batch_tables(outbox), outbox.view_gaps_table))
+    return (*own, settings.epochs_table, settings.owners_table, settings.pauses_table)
 
 
 def batch_tables(outbox: Outbox) -> tuple[str, str]:
@@ -327,9 +329,12 @@ def ensure_columns(clickhouse: ClickHouse, table: str, schema: pa.Schema) -> dic
         parameters={"table": table},
     )
     present: dict[str, str] = {str(name): str(kind) for name, kind in rows}
+    name = clickhouse_identifier(table)
+    if "cdc_batch" not in present:
+        clickhouse.command(f"ALTER TABLE {name} ADD COLUMN IF NOT EXISTS cdc_batch UInt64 CODEC(ZSTD(1))")
     for field in schema:
         if field.name not in present:
             kind, column = column_type(field), clickhouse_identifier(field.name)
-            clickhouse.command(f"ALTER TABLE {clickhouse_identifier(table)} ADD COLUMN IF NOT EXISTS {column} {kind}")
+            clickhouse.command(f"ALTER TABLE {name} ADD COLUMN IF NOT EXISTS {column} {kind}")
             log.info("column_added", table=table, column=field.name, type=kind)
     return present

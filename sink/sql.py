@@ -36,6 +36,10 @@ _FILES = {
         "0003_event_log_epochs.sql",
         "0004_event_log_dead_letters_discarded.sql",
         "0005_event_log_pauses.sql",
+        "0006_event_log_batch.sql",
+        "0007_event_log_owners.sql",
+        "0008_event_log_epochs_in_memory.sql",
+        "0009_event_log_view_gaps.sql",
         "9999_event_log_schema_number.sql",
     ),
     "clickhouse/cluster": ("0001_event_log_all.sql",),
@@ -43,7 +47,7 @@ _FILES = {
 
 _NUMBER = re.compile(r"outhaul schema (\d{1,9})")
 # Values of a query that are names of tables.
-_TABLES = frozenset({"table", "dead_letters", "epochs", "pauses", "known"})
+_TABLES = frozenset({"table", "dead_letters", "epochs", "known", "owners", "pauses", "view_gaps"})
 _COMMENT = re.compile(r"^--.*\n", re.MULTILINE)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import SystemRandom
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +23,13 @@ from outhaul.sink import schema
 from outhaul.sink.backoff import backoff_s
 from outhaul.sink.batch import Message
 from outhaul.sink.clickhouse import ClickHouse
-from outhaul.sink.clickhouse_errors import THROW_IF
+from outhaul.sink.clickhouse_errors import is_thrown
 from outhaul.sink.errors import Exit, FatalError, ForeignMessageError, PipelineError, PoisonError, TransientError
 from outhaul.sink.failpoint import reach
-from outhaul.sink.fence import why_refused
-from outhaul.sink.insert import insert
+from outhaul.sink.fence import RESTARTED, guard, why_refused
+from outhaul.sink.insert import Target, TokenWithoutRowsError, batch_number, insert
 from outhaul.sink.message_version import BatchAddress, OtherVersionError
+from outhaul.sink.position import parse_position
 from outhaul.sink.quarantine import set_aside
 from outhaul.sink.redis.payloads import ALIVE_S, Payloads
 from outhaul.sink.redis_keys import alive_key, epoch_key, stored_key
@@ -37,6 +38,7 @@ from outhaul.sink.seal import ForgedMessageError, Seal, seal_of
 from outhaul.sink.task_names import WRITE_BATCH
 from outhaul.sink.telemetry import log_context, metrics, sentry
 from outhaul.sink.telemetry.sentry import trace
+from outhaul.sink.view_gaps import StoredBatch, ViewFeed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -257,17 +259,18 @@ def write(sink: Sink, message: Message, *, again: bool = False) -> Report:
 
     events, letters = schema.batch_tables(outbox_of(sink.settings, message.branch))
     again = again or message.attempt > 0
+    # A copy into a table of another name is compared with that table, not with the event table. Both tables are
+    # compared for every part. So a retry after a timeout does not try again the rows that an earlier attempt has set
+    # aside, and makes progress. And a row that another task of this batch has stored is not set aside.
+    table = events if message.table == letters else message.table
+    target = Target(table, letters, guard(sink.settings), sink.settings.insert_timeout_s)
 
     def store(part: Message, rows: bytes) -> None:
-        # A copy into a table of another name is compared with that table, not with the event table.
-        # Both tables are compared for every part. So a retry after a timeout does not try again the rows that an
-        # earlier attempt has set aside, and makes progress. And a row that another task of this batch has stored is
-        # not set aside.
-        tables = (events if message.table == letters else message.table, letters)
         with trace.span("db.insert", f"INSERT INTO {part.table}", db__system="clickhouse", rows=part.rows):
-            timeout_s = sink.settings.insert_timeout_s
-            epochs = sink.settings.epochs_table
-            insert(sink.clickhouse, part, rows, epochs=epochs, timeout_s=timeout_s, tables=tables, again=again)
+            if part.table == letters:
+                insert(sink.clickhouse, part, rows, target)
+            else:
+                _store_events(sink, part, rows, target, again=again)
 
     aside = 0
     try:
@@ -277,12 +280,17 @@ def write(sink: Sink, message: Message, *, again: bool = False) -> Report:
             aside = set_aside(message, payload, store, dead_letters=letters, refused=error)
             log.warning("rows_set_aside", rows=aside, code=error.code)
             sentry.report_set_aside(error, aside)
+    except TokenWithoutRowsError as error:
+        return Report(Outcome.STALE, message.token, message.sequence, error=str(error))
     except FatalError as error:
-        if error.code != THROW_IF:
+        if is_thrown(error, RESTARTED):
+            why = "ClickHouse was restarted, and takes no insert of this epoch any more"
+            return Report(Outcome.STALE, message.token, message.sequence, error=why)
+        if not is_thrown(error):
             raise
-        why = why_refused(sink.clickhouse, sink.settings, message.lane, message.epoch, message.owner, error)
-        if why is not None:
-            raise why from error
+        refused = why_refused(sink.clickhouse, sink.settings, message.lane, message.epoch, message.owner, error)
+        if refused is not None:
+            raise refused from error
         return Report(Outcome.STALE, message.token, message.sequence)
     except PoisonError as error:
         raise FatalError(
@@ -293,6 +301,26 @@ def write(sink: Sink, message: Message, *, again: bool = False) -> Report:
         ) from error
     trace.stored(message, payload)
     return Report(Outcome.STORED, message.token, message.sequence, dead_letters=aside)
+
+
+def _store_events(sink: Sink, part: Message, rows: bytes, target: Target, *, again: bool) -> None:
+    """Store rows, and send them to the views on the table; a view that refuses a row costs that view alone."""
+    outbox = outbox_of(sink.settings, part.branch)
+    feed = ViewFeed(sink.clickhouse, outbox, target.events, part.lane, part.owner)
+    first, last = parse_position(part.first), parse_position(part.last)
+    batch = StoredBatch(batch_number(part), first.lsn, last.lsn)
+    try:
+        if insert(sink.clickhouse, part, rows, target, again=again):
+            feed.close(feed.whole_gaps(batch))
+    except (PoisonError, FatalError) as error:
+        if is_thrown(error) or isinstance(error, ForeignMessageError) or not feed.views():
+            raise
+        try:
+            insert(sink.clickhouse, part, rows, replace(target, ignore_view_errors=True))
+        except (PoisonError, FatalError):
+            # It is the table that refuses.
+            raise error from None
+        feed.push(batch)
 
 
 def _superseded(message: Message, mirror: str | None) -> bool:

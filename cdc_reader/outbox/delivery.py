@@ -155,6 +155,8 @@ class Delivery:
             self._ledger.mark_for_resend(report.sequence)
             self._send(report.sequence)
         if report.outcome is Outcome.STALE:
+            if report.error:
+                raise TransientError(report.error, todo="Run this again: stored rows stay")
             raise FatalError("another copy from this outbox has taken over", todo="Wait until it ends")
 
     def _send(self, sequence: int) -> None:

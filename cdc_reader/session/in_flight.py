@@ -141,7 +141,7 @@ class Flight:
         if report.outcome is Outcome.MISSING:
             self._send_again(report.sequence, "missing")
         if report.outcome is Outcome.STALE:
-            raise TransientError("a newer reader has taken over this source")
+            raise TransientError(report.error or "a newer reader has taken over this source")
 
     def _note_stored(self, entry: Entry, dead_letters: int) -> None:
         self.watermark.stored(entry.message.sequence)

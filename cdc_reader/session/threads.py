@@ -2,7 +2,7 @@
 
 Edge: threads. The loop must answer Postgres in time, so it waits only for its socket and its events. What waits for
 Redis or ClickHouse, or computes for long, has a thread: recovery and then decoding, sending, receiving reports,
-publishing the state, watching pause requests. An exception in a thread becomes an event for the loop.
+publishing the state, watching pause requests, filling views. An exception in a thread becomes an event for the loop.
 
 Source: docs/adr/0003-one-thread-owns-the-session.md
 """
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from outhaul.cdc_reader import metrics
+from outhaul.cdc_reader.session.fill_views import keep_views_filled
 from outhaul.cdc_reader.session.liveness import Liveness
 from outhaul.cdc_reader.session.loop_events import Begun, Events, Failed, SessionOverError
 from outhaul.cdc_reader.session.pause_requests import watch_requests
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from outhaul.cdc_reader.session.in_flight import Flight
     from outhaul.cdc_reader.session.pause import PauseRequest
     from outhaul.cdc_reader.session.recovery import Recovered
+    from outhaul.sink.position import Lsn
     from outhaul.sink.redis.payloads import Payloads
     from outhaul.sink.settings import Stream
 
@@ -52,6 +54,7 @@ class Tools:
     payloads: Payloads
     recover: Callable[[Callable[[float], None]], Recovered]
     pause_request: Callable[[], PauseRequest]
+    fill_views: Callable[[Lsn], None]
     random: Callable[[], float]
     clock: Callable[[], float] = time.monotonic
     liveness: Liveness = field(default_factory=Liveness)
@@ -81,6 +84,7 @@ class Threads:
         events, tools, stream = self.events, self._tools, self._stream
         settings, random = stream.settings, tools.random
         self._start("send", lambda: send_batches(flight.to_send, events, epoch, tools.dispatcher, settings, random))
+        self._start("views", lambda: keep_views_filled(events, lambda: tools.fill_views(flight.watermark.confirmed)))
         self._start("reports", lambda: receive_reports(events, tools.payloads, epoch, flight.ledger, stream, random))
 
     def end(self, flight: Flight) -> None:

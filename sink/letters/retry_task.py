@@ -28,12 +28,11 @@ from billiard.exceptions import SoftTimeLimitExceeded
 from celery import shared_task
 
 from outhaul.sink.batch import Message, encode
-from outhaul.sink.clickhouse_errors import THROW_IF
+from outhaul.sink.clickhouse_errors import is_thrown
 from outhaul.sink.errors import FatalError, ForeignMessageError, PipelineError, PoisonError, TransientError
 from outhaul.sink.failpoint import reach
-from outhaul.sink.fence import newest_epoch, wait_for_older_inserts
-from outhaul.sink.insert import Contents, parameters, statement
-from outhaul.sink.insert import settings as insert_settings
+from outhaul.sink.fence import guard, newest_epoch, wait_for_older_inserts
+from outhaul.sink.insert import Contents, Target, insert
 from outhaul.sink.lanes import STREAM
 from outhaul.sink.letters import cast_check
 from outhaul.sink.letters import dead_letters as letters
@@ -52,9 +51,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from outhaul.sink.clickhouse import ClickHouse
+    from outhaul.sink.fence import Epoch
     from outhaul.sink.letters.restore import Letter
     from outhaul.sink.position import Position
-    from outhaul.sink.settings import Outbox, Settings
+    from outhaul.sink.settings import Outbox
     from outhaul.sink.task import Sink
 
 log = structlog.get_logger("outhaul.sink")
@@ -180,7 +180,7 @@ def _insert_all(
 ) -> dict[Position, str]:
     """Insert each row that ClickHouse accepts; return the reasons of the others."""
     types = _types(clickhouse, outbox) if found else {}
-    owner = _owner(clickhouse, outbox.settings) if found else ""
+    newest = newest_epoch(clickhouse, outbox.settings, STREAM) if found else None
     refused = {}
     for letter in found:
         try:
@@ -188,7 +188,7 @@ def _insert_all(
             cast_check.check(
                 clickhouse, {name: text for name, text in values_of(letter).items() if text is not None}, types
             )
-            owner = _insert(clickhouse, outbox, letter, row, owner)
+            newest = _insert(clickhouse, outbox, letter, row, newest)
         except PoisonError as error:
             refused[letter.position] = str(error)
     return refused
@@ -203,39 +203,37 @@ def _types(clickhouse: ClickHouse, outbox: Outbox) -> dict[str, str]:
     return {str(name): str(kind) for name, kind in rows}
 
 
-def _insert(clickhouse: ClickHouse, outbox: Outbox, letter: Letter, record: pa.RecordBatch, owner: str) -> str:
-    """Insert one row under the owner of the newest epoch; `owner` is the last known one. Return the present owner."""
-    payload = encode(record)
-    events = outbox.clickhouse_table
+def _insert(
+    clickhouse: ClickHouse, outbox: Outbox, letter: Letter, record: pa.RecordBatch, newest: Epoch | None
+) -> Epoch | None:
+    """Insert one row under the newest epoch; `newest` is the last known one. Return the present one."""
+    payload, settings = encode(record), outbox.settings
+    target = Target(outbox.clickhouse_table, "", guard(settings), settings.insert_timeout_s)
     # Without times: an operator may have corrected the letter's time, so its position is looked up in the whole table.
     contents = Contents(record.schema)
     for attempt in range(1, _OWNERS_TRIED + 1):
-        message = _message(outbox, letter.position, owner, len(payload))
+        message = _message(outbox, letter.position, newest, len(payload))
         try:
-            clickhouse.command(
-                statement(events, outbox.settings.epochs_table, contents, [events]),
-                parameters=parameters(message, contents),
-                settings=insert_settings(message, outbox.settings.insert_timeout_s),
-                data=payload,
-            )
+            insert(clickhouse, message, payload, target, contents=contents)
         except FatalError as error:
-            if error.code != THROW_IF:
+            if not is_thrown(error):
                 raise
             if attempt == _OWNERS_TRIED:
                 break
-            owner = _owner(clickhouse, outbox.settings)
+            newest = newest_epoch(clickhouse, settings, STREAM)
         else:
-            return owner
-    raise TransientError("readers take over this source one after another; try again later")
+            return newest
+    raise TransientError("readers take over this source one after another, or none runs; try again later")
 
 
-def _message(outbox: Outbox, position: Position, owner: str, size_bytes: int) -> Message:
+def _message(outbox: Outbox, position: Position, newest: Epoch | None, size_bytes: int) -> Message:
     name = str(position)
     return Message(
         source=outbox.settings.source,
         lane=STREAM,
-        epoch=0,
-        owner=owner,
+        # A new epoch has new tokens: one that ClickHouse remembers without its row holds up a letter no longer.
+        epoch=newest.epoch if newest else 0,
+        owner=newest.owner if newest else "",
         sequence=0,
         attempt=0,
         branch=outbox.clickhouse_table,
@@ -246,11 +244,6 @@ def _message(outbox: Outbox, position: Position, owner: str, size_bytes: int) ->
         first=name,
         last=name,
     )
-
-
-def _owner(clickhouse: ClickHouse, settings: Settings) -> str:
-    newest = newest_epoch(clickhouse, settings, STREAM)
-    return newest.owner if newest else ""
 
 
 def _write_reasons(

@@ -243,7 +243,11 @@ class Settings(BaseSettings):
         if self.table in self.more_tables:
             raise ValueError(f"more_tables names {self.table}, which table names already")
         stored = [self.clickhouse_table, *self.more_tables.values()]
-        taken = [name + suffix for name in stored for suffix in ("", "_dead_letters", "_epochs", "_pauses")]
+        taken = [
+            name + suffix
+            for name in stored
+            for suffix in ("", "_dead_letters", "_epochs", "_owners", "_pauses", "_view_gaps")
+        ]
         if len(set(taken)) < len(taken):
             raise ValueError(
                 "each outbox needs a ClickHouse table of its own, with a name that no other table of the pipeline has"
@@ -285,6 +289,11 @@ class Settings(BaseSettings):
         return f"{self.clickhouse_table}_epochs"
 
     @property
+    def owners_table(self) -> str:
+        """ClickHouse table in memory that holds the owners of epochs since ClickHouse was started."""
+        return f"{self.clickhouse_table}_owners"
+
+    @property
     def pauses_table(self) -> str:
         """ClickHouse table that holds the pauses and resumes, one for all outboxes of the pipeline."""
         return f"{self.clickhouse_table}_pauses"
@@ -315,6 +324,11 @@ class Outbox:
     def dead_letters_table(self) -> str:
         """ClickHouse table for rows that cannot be stored as they are."""
         return f"{self.clickhouse_table}_dead_letters"
+
+    @property
+    def view_gaps_table(self) -> str:
+        """ClickHouse table of the events that a materialized view lacks."""
+        return f"{self.clickhouse_table}_view_gaps"
 
     @property
     def sql_table(self) -> str:

@@ -30,6 +30,9 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120
 _TASKS = Counter(f"{PREFIX}tasks", "Runs of the task by what became of the batch", ["outcome"], registry=REGISTRY)
 _EVENTS = Counter(f"{PREFIX}events_stored", "Events of batches that ClickHouse stored", registry=REGISTRY)
 _BYTES = Counter(f"{PREFIX}bytes_stored", "Bytes of compressed payload that ClickHouse stored", registry=REGISTRY)
+_REFUSED_BY_VIEWS = Counter(
+    f"{PREFIX}events_refused_by_views", "Events that a materialized view refused", registry=REGISTRY
+)
 _DEAD_LETTERED = Counter(f"{PREFIX}events_dead_lettered", "Events that the sink set aside", registry=REGISTRY)
 _ERRORS = Counter(f"{PREFIX}errors", "Errors by kind and ClickHouse code", ["kind", "code"], registry=REGISTRY)
 _LOST = Counter(f"{PREFIX}reports_lost", "Attempts to tell the reader that Redis did not take", registry=REGISTRY)
@@ -69,6 +72,11 @@ def inserted(seconds: float) -> None:
     """Add the time of an insert, successful or not."""
     _INSERT_S.inc(seconds)
     _INSERT.observe(seconds)
+
+
+def view_refused(events: int) -> None:
+    """Count events that a materialized view refused."""
+    _REFUSED_BY_VIEWS.inc(events)
 
 
 def reported(seconds: float) -> None:

@@ -98,6 +98,7 @@ def main() -> None:
         payloads=cast("Payloads", sink),
         recover=lambda _wait: Recovered(_EPOCH, {settings.clickhouse_table: NOTHING_STORED}),
         pause_request=PauseRequest,
+        fill_views=lambda _confirmed: None,
         random=random.random,
     )
     session = Session(settings.undivided, tools, confirmed, owner="null", binary=True, status_interval_s=1.0)

@@ -213,6 +213,7 @@ def session() -> Session:
         payloads=cast("Payloads", None),
         recover=cast("Callable[..., Any]", None),
         pause_request=PauseRequest,
+        fill_views=lambda _confirmed: None,
         random=lambda: 0.0,
     )
     made = Session(defaults().undivided, tools, Lsn(0), owner="me", binary=True, status_interval_s=1.0)

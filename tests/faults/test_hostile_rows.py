@@ -179,12 +179,12 @@ def test_refused_rows_that_outlast_a_task_s_time_are_set_aside_over_several_atte
     world.payloads.put(message.payload_key, batch.payload)
     inserts = 0
 
-    def limited(*args: Any, **kwargs: Any) -> None:
+    def limited(*args: Any, **kwargs: Any) -> bool:
         nonlocal inserts
         inserts += 1
         if inserts > 20:
             raise SoftTimeLimitExceeded
-        insert(*args, **kwargs)
+        return insert(*args, **kwargs)
 
     monkeypatch.setattr(task, "insert", limited)
     tools = Sink(world.settings, world.clickhouse, world.payloads)

@@ -15,8 +15,8 @@ from outhaul.sink.batch import Batch, Message, Packer
 from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.clickhouse_errors import POISON, THROW_IF, TRANSIENT
 from outhaul.sink.errors import Exit, FatalError, PipelineError, PoisonError, TransientError
-from outhaul.sink.fence import newest_epoch, raise_epoch
-from outhaul.sink.insert import _WITHIN_TIMES, contents_of, insert, parameters
+from outhaul.sink.fence import guard, newest_epoch, raise_epoch
+from outhaul.sink.insert import _WITHIN_TIMES, Target, TokenWithoutRowsError, contents_of, insert, parameters
 from outhaul.sink.position import History, Lsn, Position
 from outhaul.sink.quarantine import dead_letter
 from tests.conftest import World, until
@@ -76,12 +76,12 @@ def send(world: World, batch: Batch, *, owner: str = "me", token: str | None = N
     message = message_of(world, batch, owner)
     if token:
         message = replace(message, token=token)
-    put(world.clickhouse, message, batch)
+    put(world, message, batch)
 
 
-def put(clickhouse: ClickHouse, message: Message, batch: Batch, *, again: bool = False) -> None:
-    tables = ("event_log", "event_log_dead_letters")
-    insert(clickhouse, message, batch.payload, epochs="event_log_epochs", timeout_s=30, tables=tables, again=again)
+def put(world: World, message: Message, batch: Batch, *, clickhouse: ClickHouse | None = None) -> None:
+    target = Target("event_log", "event_log_dead_letters", guard(world.settings), timeout_s=30)
+    insert(clickhouse or world.clickhouse, message, batch.payload, target)
 
 
 def test_a_batch_sent_twice_is_stored_once(world: World) -> None:
@@ -93,27 +93,39 @@ def test_a_batch_sent_twice_is_stored_once(world: World) -> None:
     assert world.ch("SELECT uniqExact(toYYYYMM(event_date_time)) FROM event_log") == 12
 
 
-def test_a_token_of_rows_that_a_crash_took_does_not_pass_for_them(world: World) -> None:
+@pytest.mark.parametrize("kept", ["id % 12 != 5", "0"], ids=["a month is missing", "all is missing"])
+def test_a_token_of_rows_that_a_failure_took_does_not_pass_for_them(world: World, kept: str) -> None:
     own(world)
     batch = batch_of(world, rows(300, months=12))
     send(world, batch)
-    # What ClickHouse is like when it died between noting the token of a month and putting its part in place.
+    # What ClickHouse is like when it fails between noting the token of a month and putting its part in place.
     world.clickhouse.command("SYSTEM START MERGES event_log")
-    world.clickhouse.command("DELETE FROM event_log WHERE id % 12 = 5")
-    send(world, batch)
-    assert world.stored() == 275
-    for _ in range(2):
-        put(world.clickhouse, message_of(world, batch), batch, again=True)
-        assert world.stored() == 300
-    # A new reader may cut the same batch, and sends it for the first time.
-    world.clickhouse.command("DELETE FROM event_log WHERE id % 12 = 7")
+    world.clickhouse.command(f"DELETE FROM event_log WHERE NOT ({kept})")
+    assert world.stored() < 300
+    target = Target("event_log", "event_log_dead_letters", guard(world.settings), timeout_s=30)
+    with pytest.raises(TokenWithoutRowsError):
+        insert(world.clickhouse, message_of(world, batch), batch.payload, target, again=True)
+    # The next reader may cut the same batch, and sends it for the first time.
     own(world, "another", epoch=2)
     message = replace(message_of(world, batch, "another"), epoch=2)
     for _ in range(2):
-        put(world.clickhouse, message, batch)
+        put(world, message, batch)
         assert world.stored() == 300
     world.clickhouse.command("OPTIMIZE TABLE event_log FINAL")
     assert world.stored() == 300
+
+
+def test_a_clickhouse_that_was_restarted_takes_no_insert_of_an_epoch_from_before(world: World) -> None:
+    own(world)
+    batch = batch_of(world, rows(10))
+    # What a restart does to a table in memory.
+    world.clickhouse.command("TRUNCATE TABLE event_log_owners")
+    with pytest.raises(FatalError, match="ClickHouse was restarted") as caught:
+        send(world, batch)
+    assert caught.value.code == THROW_IF
+    own(world, "next", epoch=2)
+    put(world, replace(message_of(world, batch, "next"), epoch=2), batch)
+    assert world.stored() == 10
 
 
 def test_a_batch_of_many_pieces_is_one_part_a_month_and_is_stored_once(world: World) -> None:
@@ -141,7 +153,7 @@ def test_a_batch_sent_twice_at_the_same_time_is_stored_once(world: World) -> Non
     def run() -> None:
         clickhouse = ClickHouse(world.env["OUTHAUL_CLICKHOUSE_URL"], timeout_s=30)
         try:
-            put(clickhouse, message_of(world, batch), batch)
+            put(world, message_of(world, batch), batch, clickhouse=clickhouse)
         except PipelineError as error:
             errors.append(error)
         clickhouse.close()
@@ -214,7 +226,9 @@ def test_what_is_asked_for_is_read_from_few_parts(world: World) -> None:
         send(world, batch_of(world, records))
     batch = batch_of(world, rows(10, lsn=900, months=1))
     contents = contents_of(batch.payload)
-    question = sql.query("unless_stored", stored=sql.query("stored_within", table="event_log", when=_WITHIN_TIMES))
+    question = sql.query(
+        "leave_out_stored", stored=sql.query("stored_within", table="event_log", when=_WITHIN_TIMES, more="")
+    )
     select = question[question.index("SELECT") : question.rindex(")")]
     bound = parameters(message_of(world, batch), contents)
     plan = "\n".join(line for (line,) in world.clickhouse.rows(f"EXPLAIN indexes = 1 {select}", parameters=bound))
@@ -228,7 +242,7 @@ def test_what_is_stored_does_not_become_a_dead_letter_too(world: World) -> None:
     send(world, batch_of(world, records))
     dead = pa.concat_batches([dead_letter(records.slice(n, 1), "refused") for n in range(3)])
     batch = batch_of(world, dead)
-    put(world.clickhouse, replace(message_of(world, batch), table="event_log_dead_letters"), batch)
+    put(world, replace(message_of(world, batch), table="event_log_dead_letters"), batch)
     assert world.ch("SELECT count() FROM event_log_dead_letters") == 0
 
 
@@ -237,7 +251,7 @@ def test_a_forgotten_token_without_the_positions_would_repeat_rows(
 ) -> None:
     """The tests above can fail: without looking at positions the same rows are stored again."""
     real = sql.query
-    blind = lambda name, **values: "" if name == "unless_stored" else real(name, **values)  # noqa: E731
+    blind = lambda name, **values: "" if name == "refuse_stored" else real(name, **values)  # noqa: E731
     monkeypatch.setattr("outhaul.sink.insert.query", blind)
     own(world)
     batch = batch_of(world, rows(300))
@@ -300,6 +314,7 @@ def test_recovery_waits_for_an_insert_that_is_still_running(world: World) -> Non
     slow.close()
 
 
+@pytest.mark.thorough
 def test_recovery_gives_up_on_an_insert_that_never_ends(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     def query(name: str, **values: object) -> str:
         return "SELECT 'older'" if name == "running_inserts" else sql.query(name, **values)

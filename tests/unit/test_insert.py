@@ -5,7 +5,7 @@ import pytest
 
 from outhaul.sink.batch import Packer, encode
 from outhaul.sink.errors import ForeignMessageError
-from outhaul.sink.insert import Contents, contents_of, parameters, settings, statement
+from outhaul.sink.insert import Contents, Target, _leave_out, _refuse, contents_of, parameters, settings, statement
 from outhaul.sink.position import Lsn, Position
 from tests.unit.batches import batch_of, message_of
 
@@ -22,18 +22,26 @@ def records(times: list[int | None], committed: int = 5, kind: pa.DataType = TIM
     return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))
 
 
-TABLES = ("event_log", "letters")
+TARGET = Target("event_log", "letters", "1", 60.0)
 
 
 def test_the_statement_names_columns_fence_and_what_is_held() -> None:
-    text = statement("event_log", "event_log_epochs", contents_of(encode(records([1]))), TABLES)
-    assert "INSERT INTO `event_log` (`odd \\`name'`, `event_date_time`, `cdc_committed_at`, cdc_source)" in text
+    contents = contents_of(encode(records([1])))
+    text = statement("event_log", TARGET, contents, _refuse(TARGET, contents))
+    columns = "`odd \\`name'`, `event_date_time`, `cdc_committed_at`, cdc_source, cdc_batch"
+    assert f"INSERT INTO `event_log` ({columns})" in text
     assert "coalesce(event_date_time, cdc_committed_at)" in text
-    assert "throwIf" in text
-    assert text.count("NOT IN") == 2
+    assert "WHERE 1" in text
+    assert text.count("throwIf((cdc_lsn, cdc_ordinal) IN") == 2
     assert text.count("AND event_date_time BETWEEN") == 1
-    letters = statement("letters", "event_log_epochs", Contents(records([1]).schema), TABLES)
+    assert "cdc_batch !=" not in text
+    assert (
+        statement("event_log", TARGET, contents, _refuse(TARGET, contents, by_others=True)).count("cdc_batch !=") == 1
+    )
+    bare = Contents(records([1]).schema)
+    letters = statement("letters", TARGET, bare, _leave_out(TARGET, bare))
     assert letters.count("NOT IN") == 2
+    assert "cdc_batch" not in letters
     assert "AND event_date_time BETWEEN" not in letters
 
 
@@ -57,7 +65,7 @@ def test_the_times_of_all_pieces_of_a_batch_count() -> None:
 def test_times_of_another_kind_are_not_compared() -> None:
     contents = contents_of(encode(records([1], kind=pa.int64())))
     assert contents.from_us is None
-    assert "AND event_date_time BETWEEN" not in statement("a", "b", contents, ("a", "c"))
+    assert "AND event_date_time BETWEEN" not in _refuse(TARGET, contents)
 
 
 @pytest.mark.parametrize("length", [0, 40, -60])
@@ -74,7 +82,7 @@ def test_ordinals_are_bound_within_one_transaction_only() -> None:
 
 
 def test_an_insert_is_synchronous_deduplicated_and_bounded() -> None:
-    found = settings(message_of(batch_of([1])), 60.0)
+    found = settings(message_of(batch_of([1])), TARGET)
     assert found["async_insert"] == 0
     assert found["insert_deduplication_token"]
     assert found["max_execution_time"] == 60

@@ -4,7 +4,9 @@
 CREATE USER IF NOT EXISTS outhaul_pipeline IDENTIFIED BY '...' SETTINGS PROFILE 'default';
 GRANT SELECT, INSERT ON logs.event_log TO outhaul_pipeline;
 GRANT SELECT, INSERT ON logs.event_log_dead_letters TO outhaul_pipeline;
+GRANT SELECT, INSERT ON logs.event_log_view_gaps TO outhaul_pipeline;
 GRANT SELECT, INSERT ON logs.event_log_epochs TO outhaul_pipeline;
+GRANT SELECT, INSERT ON logs.event_log_owners TO outhaul_pipeline;
 GRANT SELECT, INSERT ON logs.event_log_pauses TO outhaul_pipeline;
 -- Adds new columns of the outbox to the event table; without this right, a new column stops the reader.
 GRANT ALTER ADD COLUMN ON logs.event_log TO outhaul_pipeline;

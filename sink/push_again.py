@@ -1,0 +1,114 @@
+"""A stored batch -> its rows in the views of its table that lack them.
+
+Edge: ClickHouse. The rows are read from the table and inserted into it under the batch's own token: the table and the
+views that have had the batch drop them, and a view that lacks the batch receives it.
+
+Source: docs/adr/0017-a-view-receives-each-event-once.md
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from outhaul.sink.quoting import clickhouse_identifier
+from outhaul.sink.replicas import IN_SEQUENCE
+from outhaul.sink.schema import tables
+from outhaul.sink.sql import query
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from outhaul.sink.clickhouse import ClickHouse
+
+# Share of the window of a table, after which a batch counts as forgotten: an insert has a token for each partition, and
+# others may insert, too.
+_WINDOW_SHARE = 4
+
+# More rows than a batch may have: ClickHouse makes one block of a batch, and so one part for each month.
+_BLOCK_ROWS = 1 << 20
+
+
+def push_again(
+    clickhouse: ClickHouse,
+    table: str,
+    guard: str,
+    batch: int,
+    bound: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    *,
+    without: str = "",
+) -> None:
+    """Send the stored rows of a batch to the views that lack them.
+
+    Args:
+        clickhouse: the server.
+        table: the table of the batch.
+        guard: condition of `outhaul.sink.fence.guard`.
+        batch: number of the batch.
+        bound: values for source, fence, owner, first_lsn and last_lsn.
+        settings: those of `batch_settings` for this batch.
+        without: condition on rows that are left out, which begins with AND; empty for none.
+
+    Raises:
+        PipelineError: a view refuses a row, or ClickHouse refuses or does not answer.
+    """
+    names = clickhouse.rows(query("insertable_columns"), parameters={"table": table})
+    columns = ", ".join(clickhouse_identifier(str(name)) for (name,) in names)
+    statement = query("push_again", table=table, fence=guard, columns=columns, without=without)
+    clickhouse.command(statement, parameters=dict(bound) | {"batch": batch}, settings=settings)
+
+
+def is_forgotten(clickhouse: ClickHouse, table: str, since_us: int) -> bool:
+    """Tell whether ClickHouse may have forgotten the tokens of batches that were stored at a time (Unix µs).
+
+    Raises:
+        PipelineError: ClickHouse refuses or does not answer.
+    """
+    batches, seconds = clickhouse.rows(query("batches_since", table=table), parameters={"since_us": since_us})[0]
+    described = tables(clickhouse, [table])[table]
+    limit_s = described.token_window_s
+    if limit_s is not None and int(seconds) > limit_s // _WINDOW_SHARE:
+        return True
+    return int(batches) > described.token_window // _WINDOW_SHARE
+
+
+def batch_settings(source: str, batch: int, mark: str, timeout_s: float) -> dict[str, Any]:
+    """Return the settings of every insert of a batch.
+
+    Args:
+        source: name of the pipeline.
+        batch: number of the batch, of which the token is made.
+        mark: identifies the lane's inserts among the running queries.
+        timeout_s: time after which ClickHouse ends the statement, in seconds.
+    """
+    return {
+        "insert_deduplicate": 1,
+        "insert_deduplication_token": f"outhaul/{source}/{batch:016x}",
+        # A view checks the token for itself: without this, it lacks what the table already has.
+        "deduplicate_blocks_in_dependent_materialized_views": 1,
+        "materialized_views_ignore_errors": 0,
+        "parallel_view_processing": 0,
+        # ClickHouse acknowledges an asynchronous insert before it is stored, or deduplicates it by other rules.
+        "async_insert": 0,
+        "wait_end_of_query": 1,
+        # A replica that has not received everything does not judge by what it has.
+        **IN_SEQUENCE,
+        # ClickHouse reads a batch in pieces. With these settings it makes one block of them, of up to as many rows as a
+        # batch may have, and so one part for each month. The token of a block depends on the number of its pieces.
+        "max_block_size": _BLOCK_ROWS,
+        "min_insert_block_size_rows": _BLOCK_ROWS,
+        "min_insert_block_size_bytes": 0,
+        "max_bytes_before_external_sort": 0,
+        # One stream of rows becomes one part; more threads would only cost time to start and stop.
+        "max_threads": 1,
+        "max_insert_threads": 1,
+        # The rows of a batch are never versions of each other, so a merge before the insert would be useless work.
+        "optimize_on_insert": 0,
+        # A batch may contain events of many months.
+        "max_partitions_per_insert_block": 0,
+        # A NULL for a column that is not Nullable is refused and set aside, not replaced by an empty value.
+        "insert_null_as_default": 0,
+        "input_format_null_as_default": 0,
+        "max_execution_time": int(timeout_s),
+        "log_comment": mark,
+    }

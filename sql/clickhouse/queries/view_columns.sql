@@ -1,0 +1,1 @@
+DESCRIBE TABLE (${as_select})
