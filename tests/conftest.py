@@ -24,6 +24,7 @@ from outhaul.sink.redis_keys import reader_key
 from outhaul.sink.settings import Outbox, Settings, Stream, load_from
 from tests import launch, roles, run_order
 from tests.faults import grid_table
+from tests.remote_clickhouse import RemoteStack, client, cluster_of, on_cluster, stop_merges
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -48,6 +49,18 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
         metavar="PREFIX",
         help="Stand-ins that tests/images/make.sh has made, such as outhaul-test, in place of the official images.",
     )
+    group.addoption(
+        "--clickhouse-url",
+        default="",
+        metavar="URL",
+        help="A running ClickHouse for all tests that need no control over its process, as http://user:password@host:8123.",
+    )
+    group.addoption(
+        "--clickhouse-cluster",
+        default="",
+        metavar="NAME",
+        help="With --clickhouse-url: the cluster on whose servers tests make replicated tables.",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -71,6 +84,8 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def _stack(config: pytest.Config, home: Path) -> Stack:
+    if url := config.getoption("--clickhouse-url"):
+        return RemoteStack(home, url, config.getoption("--clickhouse-cluster"))
     if config.getoption("--stack") == "local":
         return Stack(home)
     # Docker's library takes a second to import, which nobody else needs.
@@ -201,13 +216,13 @@ def create_databases(stack: Stack, name: str) -> dict[str, str]:
         admin.execute(f"CREATE DATABASE {name}")
         roles.create(admin)
     url = base["OUTHAUL_CLICKHOUSE_URL"]
-    ClickHouse(url, timeout_s=10).command(f"CREATE DATABASE {name}")
+    ClickHouse(url, timeout_s=60).command(f"CREATE DATABASE {name}{on_cluster(stack)}")
     return {
         "OUTHAUL_POSTGRES_DSN": make_conninfo(base["OUTHAUL_POSTGRES_DSN"], dbname=name),
         "OUTHAUL_CLICKHOUSE_URL": url.rsplit("/", 1)[0] + f"/{name}",
         "OUTHAUL_SLOT": name,
         "OUTHAUL_SOURCE": name,
-    }
+    } | ({"OUTHAUL_CLICKHOUSE_CLUSTER": cluster} if (cluster := cluster_of(stack)) else {})
 
 
 @pytest.fixture
@@ -233,11 +248,11 @@ def make_world(stack: Stack, tmp_path: Path) -> Iterator[Callable[..., World]]:
             | {f"OUTHAUL_{key.upper()}": str(value) for key, value in settings.items()}
         )
         loaded = load_from(env)
-        clickhouse = ClickHouse(env["OUTHAUL_CLICKHOUSE_URL"], timeout_s=30)
+        clickhouse = client(stack, env["OUTHAUL_CLICKHOUSE_URL"])
         if setup:
-            apply_clickhouse(clickhouse, loaded, lambda _: None)
+            apply_clickhouse(clickhouse, loaded, lambda _: None, cluster=cluster_of(stack))
             apply_postgres(loaded, lambda _: None)
-            clickhouse.command("SYSTEM STOP MERGES event_log")
+            stop_merges(stack, clickhouse)
         world = World(
             stack=stack,
             env=env,
@@ -284,7 +299,8 @@ def _drop(stack: Stack, name: str, slot: str) -> None:
 
         until(gone, what=f"slot {slot} dropped")
         admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    ClickHouse(stack.env()["OUTHAUL_CLICKHOUSE_URL"], timeout_s=10).command(f"DROP DATABASE {name}")
+    dropped = f"DROP DATABASE {name}{on_cluster(stack)}"
+    ClickHouse(stack.env()["OUTHAUL_CLICKHOUSE_URL"], timeout_s=60).command(dropped)
 
 
 @pytest.fixture

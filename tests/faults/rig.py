@@ -11,7 +11,6 @@ import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -19,7 +18,6 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from outhaul.cdc_reader.operate.setup import apply_clickhouse, apply_postgres
 from outhaul.deploy.demo.pipeline import Pipeline
 from outhaul.deploy.local.fault_proxy import Proxy
-from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.redis.payloads import Payloads
 from outhaul.sink.settings import load_from
 from tests import launch, roles
@@ -27,6 +25,7 @@ from tests.conftest import World, create_databases, until
 from tests.faults.invariant_watch import Journal, Watch
 from tests.faults.valkey import OwnValkey
 from tests.fork_server import ForkServer
+from tests.remote_clickhouse import client, cluster_of, proxied, stop_merges
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,26 +94,24 @@ class Rig:
         )
         self.postgres = Proxy(int(str(conninfo_to_dict(direct["OUTHAUL_POSTGRES_DSN"])["port"])))
         self.redis = Proxy(self.valkey.port)
-        self.clickhouse = Proxy(urlsplit(direct["OUTHAUL_CLICKHOUSE_URL"]).port or 0)
+        self.clickhouse, through = proxied(direct["OUTHAUL_CLICKHOUSE_URL"])
         self.env = direct | {
             "OUTHAUL_POSTGRES_DSN": make_conninfo(
                 direct["OUTHAUL_POSTGRES_DSN"],
                 port=self.postgres.port,
                 options=f"-c wal_sender_timeout={wal_sender_timeout}",
             ),
-            "OUTHAUL_CLICKHOUSE_URL": direct["OUTHAUL_CLICKHOUSE_URL"].replace(
-                f":{self.clickhouse.target}/", f":{self.clickhouse.port}/"
-            ),
+            "OUTHAUL_CLICKHOUSE_URL": through,
             "OUTHAUL_REDIS_URL": f"redis://127.0.0.1:{self.redis.port}/0",
             "OUTHAUL_FAILPOINTS": str(self.points),
             # One trial waits for the line that the one before has caused, too: none may be left out.
             "OUTHAUL_LOG_LEVEL": "DEBUG",
         }
         loaded = load_from(direct)
-        straight = ClickHouse(direct["OUTHAUL_CLICKHOUSE_URL"], timeout_s=30)
-        apply_clickhouse(straight, loaded, lambda _: None)
+        straight = client(stack, direct["OUTHAUL_CLICKHOUSE_URL"])
+        apply_clickhouse(straight, loaded, lambda _: None, cluster=cluster_of(stack))
         apply_postgres(loaded, lambda _: None)
-        straight.command("SYSTEM STOP MERGES event_log")
+        stop_merges(stack, straight)
         self.forks = ForkServer(self.env | (env or {}))
         self.start = partial(launch.start, server=self.forks)
         self.pipeline = Pipeline(roles.for_processes(self.env | (env or {})), folder, self.start)

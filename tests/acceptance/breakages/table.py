@@ -17,6 +17,7 @@ from outhaul.deploy.demo.pipeline import Pipeline
 from outhaul.deploy.local.fault_proxy import Proxy
 from tests.acceptance.load import repeating
 from tests.acceptance.metrics_pages import Pages, start
+from tests.remote_clickhouse import proxied
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,18 +57,19 @@ class Patient:
 def between_proxies(world: World) -> Iterator[Patient]:
     """Run reader, worker and exporter of a world behind proxies, and let some events through."""
     dsn, *urls = (world.env[f"OUTHAUL_{name}"] for name in ("POSTGRES_DSN", "REDIS_URL", "CLICKHOUSE_URL"))
-    targets = (int(str(conninfo_to_dict(dsn)["port"])), *(urlsplit(url).port or 0 for url in urls))
+    targets = int(str(conninfo_to_dict(dsn)["port"])), urlsplit(urls[0]).port or 0
     points = world.logs / "points"
     points.mkdir()
     with ExitStack() as undo:
-        postgres, redis, clickhouse = proxies = tuple(Proxy(target) for target in targets)
-        for proxy in proxies:
+        clickhouse, through = proxied(urls[1])
+        postgres, redis = (Proxy(target) for target in targets)
+        for proxy in (postgres, redis, clickhouse):
             undo.callback(proxy.close)
         # A walsender, too, gives up sooner.
         by_proxy = {
             "OUTHAUL_POSTGRES_DSN": make_conninfo(dsn, port=postgres.port, options="-c wal_sender_timeout=2s"),
             "OUTHAUL_REDIS_URL": urls[0].replace(f":{redis.target}/", f":{redis.port}/"),
-            "OUTHAUL_CLICKHOUSE_URL": urls[1].replace(f":{clickhouse.target}/", f":{clickhouse.port}/"),
+            "OUTHAUL_CLICKHOUSE_URL": through,
             "OUTHAUL_FAILPOINTS": str(points),
         }
         world.pipeline = Pipeline(world.env | by_proxy, world.logs)
