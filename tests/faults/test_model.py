@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 
 from tests.faults.model_design import Design, Left, Scope
+from tests.faults.model_pipeline import PIPELINE
 from tests.faults.model_search import Found, explore
 
 LARGE = os.environ.get("MODEL_SCOPES") == "large"
@@ -141,7 +142,7 @@ MUTATIONS = {
 
 
 def look(scope: Scope) -> Found:
-    found = explore(scope)
+    found = explore(PIPELINE, scope)
     print(found)
     return found
 
@@ -196,4 +197,4 @@ def test_positions_do_not_replace_the_token() -> None:
 def test_refusing_at_once_what_the_fence_refuses_later_hides_nothing(scope: Scope) -> None:
     assert look(replace(scope, refused_at_once=False)).trouble is None
     unsettled = replace(RECUT, refused_at_once=False, design=Design(settle=False))
-    assert explore(unsettled).trouble is not None
+    assert explore(PIPELINE, unsettled).trouble is not None
