@@ -91,6 +91,9 @@ LAG_SECONDS = _gauge("lag_seconds", "Age of the oldest commit that was read and 
 LAG_BYTES = _gauge("lag_bytes", "WAL between what was received and what is confirmed")
 EPOCH = _gauge("epoch", "Number of the session among all of the pipeline; 0 until recovery is done")
 PAUSED = _gauge("paused", "1 during a pause (`outhaul pause`)")
+VIEWS_NOT_EXACT = _gauge(
+    "views_not_exact", "Materialized views that may not get each event exactly once, but for those that are accepted"
+)
 RECOVERY = _gauge("recovery_seconds", "How long the latest recovery took")
 FEEDBACK_AGE = _gauge(
     "feedback_age_seconds", "Time since the reader last sent its position to Postgres; 0 without a session"

@@ -36,6 +36,7 @@ from outhaul.cdc_reader.postgres.preflight import (
     check_postgres,
     check_slot,
     check_stores,
+    check_views,
 )
 from outhaul.cdc_reader.postgres.slot_view import slot_facts
 from outhaul.cdc_reader.postgres.timelines import Past
@@ -61,6 +62,7 @@ from outhaul.sink.redis_keys import reconnecting_key
 from outhaul.sink.stopping import sleep_unless
 from outhaul.sink.telemetry import log_context, sentry
 from outhaul.sink.telemetry.exposition import Health, expose
+from outhaul.sink.view_check import flaws
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -90,6 +92,7 @@ def check(stream: Stream) -> Server:
     settings = stream.settings
     server = check_stream(settings, check_postgres(stream))
     check_kept_apart(settings, check_stores(settings))
+    check_views(settings)
     return server
 
 
@@ -212,6 +215,7 @@ def _session(
             recover=functools.partial(recover, recovery_clickhouse, stream, history, confirmed, owner, past=past),
             pause_request=functools.partial(newest_request, pause_clickhouse, settings),
             fill_views=functools.partial(fill_views, recovery_clickhouse, stream, owner),
+            view_flaws=functools.partial(flaws, pause_clickhouse, settings),
             random=_random,
             liveness=liveness,
         )

@@ -288,14 +288,15 @@ def missing(table: str, clickhouse: ClickHouse) -> FatalError:
     )
 
 
-def window_statement(table: Table) -> str:
+def window_statement(table: Table, database: str = "") -> str:
     """Return the statement that makes a table remember as many tokens as outhaul needs."""
     settings = f"{_WINDOWS[table.is_replicated]} = {DEDUPLICATION_WINDOW}"
     if table.is_replicated:
         settings += f", {_WINDOWS[True]}_seconds = {WINDOW_S}"
     # Replicas do not pass settings of tables on to each other.
     where = "  -- on each replica" if table.engine.startswith("Replicated") else ""
-    return f"ALTER TABLE {clickhouse_identifier(table.name)} MODIFY SETTING {settings}{where}"
+    name = ".".join(clickhouse_identifier(part) for part in (database, table.name) if part)
+    return f"ALTER TABLE {name} MODIFY SETTING {settings}{where}"
 
 
 def migration(table: Table) -> tuple[str, ...]:

@@ -89,6 +89,8 @@ def spelled(name: str, value: Any) -> str:
     """Return a value as one writes it in the environment."""
     if isinstance(value, dict):
         return ", ".join(f"{key}={stored}" for key, stored in value.items())
+    if isinstance(value, tuple):
+        return ", ".join(value)
     if name.endswith("_s"):
         return spelled_s(value)
     if name == "prune_older_than":

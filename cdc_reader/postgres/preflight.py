@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, LiteralString
 from outhaul.cdc_reader.postgres.errors import slot_missing, slot_unusable, table_missing
 from outhaul.cdc_reader.postgres.query import connect
 from outhaul.cdc_reader.postgres.slot_view import slot_facts
-from outhaul.sink import schema
+from outhaul.sink import schema, view_check
 from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.errors import Exit, FatalError, TransientError
 from outhaul.sink.quoting import postgres_identifier
@@ -347,6 +347,16 @@ def check_stores(settings: Settings) -> dict[str, schema.Table]:
         check_redis(settings, payloads)
     with ClickHouse.of(settings, timeout_s=_CHECK_TIMEOUT_S) as clickhouse:
         return check_clickhouse(settings, clickhouse)
+
+
+def check_views(settings: Settings) -> None:
+    """Check that each materialized view on an event table gets each event exactly once, as a reader does at its start.
+
+    Raises:
+        PipelineError: a view is not exact, and OUTHAUL_VIEWS_NOT_EXACT does not name it; or ClickHouse does not answer.
+    """
+    with ClickHouse.of(settings, timeout_s=_CHECK_TIMEOUT_S) as clickhouse:
+        view_check.check_views(clickhouse, settings)
 
 
 def clickhouse_unreachable(error: TransientError) -> TransientError:

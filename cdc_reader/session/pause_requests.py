@@ -72,10 +72,17 @@ def record_request(
     )
 
 
-def watch_requests(events: Events, payloads: Payloads, fence: str, ask_newest: Callable[[], PauseRequest]) -> None:
+def watch_requests(
+    events: Events,
+    payloads: Payloads,
+    fence: str,
+    ask_newest: Callable[[], PauseRequest],
+    watch_views: Callable[[], None],
+) -> None:
     """Send the newest request to the loop: at once, and after every change; run until the session ends.
 
-    While ClickHouse or Redis does not answer, the last known request stays in force.
+    While ClickHouse or Redis does not answer, the last known request stays in force. At every turn, it also calls
+    `watch_views`: one thread asks ClickHouse whatever may wait for an answer.
 
     Raises:
         SessionOverError: the session ends.
@@ -96,6 +103,7 @@ def watch_requests(events: Events, payloads: Payloads, fence: str, ask_newest: C
         except TransientError:
             # Meanwhile Redis may have lost its data, or a request may have been written. Other stages log the error.
             is_known = False
+        watch_views()
         events.wait(_CHECK_S)
 
 

@@ -25,6 +25,7 @@ from outhaul.cdc_reader.session.loop_events import Begun, Events, Failed, Sessio
 from outhaul.cdc_reader.session.pause_requests import watch_requests
 from outhaul.cdc_reader.session.reader_state import Snapshot
 from outhaul.cdc_reader.session.stages import decode_pieces, persist, publish_state, receive_reports, send_batches
+from outhaul.cdc_reader.session.view_watch import ViewWatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from outhaul.sink.position import Lsn
     from outhaul.sink.redis.payloads import Payloads
     from outhaul.sink.settings import Stream
+    from outhaul.sink.view_check import Flaw
 
 log = structlog.get_logger("outhaul.reader")
 
@@ -55,6 +57,7 @@ class Tools:
     recover: Callable[[Callable[[float], None]], Recovered]
     pause_request: Callable[[], PauseRequest]
     fill_views: Callable[[Lsn], None]
+    view_flaws: Callable[[], tuple[Flaw, ...]]
     random: Callable[[], float]
     clock: Callable[[], float] = time.monotonic
     liveness: Liveness = field(default_factory=Liveness)
@@ -130,4 +133,7 @@ class Threads:
         publish_state(self.events, self._tools.payloads, self._stream.fence, lambda: self.snapshot.text)
 
     def _watch_pause(self) -> None:
-        watch_requests(self.events, self._tools.payloads, self._stream.fence, self._tools.pause_request)
+        views = ViewWatch(self._tools.view_flaws, self._tools.clock)
+        watch_requests(
+            self.events, self._tools.payloads, self._stream.fence, self._tools.pause_request, views.look_if_due
+        )

@@ -74,6 +74,12 @@ class Settings(BaseSettings):
         "`billing.outbox=billing_log, audit.events=audit_log`.",
         json_schema_extra=USEFUL,
     )
+    views_not_exact: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Materialized views that may get an event twice or not at all; the reader starts nevertheless: "
+        "`hourly, stats.per_type`.",
+        json_schema_extra=USEFUL,
+    )
     source: Name = Field(
         "outhaul",
         description="Name of the pipeline; pipelines that share Redis or a ClickHouse table need different names.",
@@ -202,6 +208,11 @@ class Settings(BaseSettings):
         if 0 < len(value.get_secret_value()) < _MIN_KEY_LENGTH:
             raise ValueError(f"use at least {_MIN_KEY_LENGTH} characters: `openssl rand -hex 32` prints a key")
         return value
+
+    @field_validator("views_not_exact", mode="before")
+    @classmethod
+    def _names(cls, value: object) -> object:
+        return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
 
     @field_validator("more_tables", mode="before")
     @classmethod

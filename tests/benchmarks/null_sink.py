@@ -99,6 +99,7 @@ def main() -> None:
         recover=lambda _wait: Recovered(_EPOCH, {settings.clickhouse_table: NOTHING_STORED}),
         pause_request=PauseRequest,
         fill_views=lambda _confirmed: None,
+        view_flaws=lambda: (),
         random=random.random,
     )
     session = Session(settings.undivided, tools, confirmed, owner="null", binary=True, status_interval_s=1.0)

@@ -214,6 +214,7 @@ def session() -> Session:
         recover=cast("Callable[..., Any]", None),
         pause_request=PauseRequest,
         fill_views=lambda _confirmed: None,
+        view_flaws=lambda: (),
         random=lambda: 0.0,
     )
     made = Session(defaults().undivided, tools, Lsn(0), owner="me", binary=True, status_interval_s=1.0)

@@ -1,4 +1,4 @@
-"""The materialized views on a table, as ClickHouse lists them."""
+"""The materialized views on a table, as ClickHouse lists them, and who refuses or shows those that are not exact."""
 
 from __future__ import annotations
 
@@ -6,11 +6,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from outhaul.cdc_reader.operate.doctor import clickhouse_checks
+from outhaul.cdc_reader.operate.doctor.finding import State
+from outhaul.cdc_reader.operate.status.ask import ask_clickhouse
+from outhaul.cdc_reader.operate.status.problems import judge
+from outhaul.cdc_reader.reader import check
+from outhaul.sink.errors import Exit, FatalError
 from outhaul.sink.views import TableName, View, views_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from outhaul.cdc_reader.operate.doctor.finding import Finding
+    from outhaul.sink.settings import Settings
     from tests.conftest import World
 
 WINDOW = "SETTINGS non_replicated_deduplication_window = 100"
@@ -125,3 +133,38 @@ def test_a_view_that_was_dropped_is_gone(world: World) -> None:
     assert set(named(world)) == {"v"}
     run(world, "DROP VIEW v")
     assert named(world) == {}
+
+
+def test_the_reader_starts_only_when_each_view_is_exact_or_accepted(world: World) -> None:
+    check(world.stream)
+    run(
+        world,
+        "CREATE TABLE ids (id Int64) ENGINE = MergeTree ORDER BY id",
+        "CREATE MATERIALIZED VIEW to_ids TO ids AS SELECT id FROM event_log",
+        "CREATE MATERIALIZED VIEW per_type ENGINE = Log AS SELECT event_type FROM event_log",
+    )
+    with pytest.raises(FatalError, match="per_type may not get each event exactly once") as refused:
+        check(world.stream)
+    assert refused.value.exit_code is Exit.CLICKHOUSE_TABLE
+    assert "and 1 more views" in str(refused.value)
+    accepting = world.settings.model_copy(update={"views_not_exact": ("per_type",)})
+    with pytest.raises(FatalError, match="to_ids may not get each event exactly once") as refused:
+        check(accepting.undivided)
+    statement = refused.value.todo.split(". Or ")[0]
+    assert statement.startswith("ALTER TABLE ")
+    run(world, statement)
+    check(accepting.undivided)
+    assert {one.check: one.state for one in found_by_doctor(world, accepting)} == {"view per_type": State.WARN}
+    assert {one.check: one.state for one in found_by_doctor(world, world.settings)} == {"view per_type": State.FAIL}
+
+
+def found_by_doctor(world: World, settings: Settings) -> list[Finding]:
+    asked = clickhouse_checks.ask(world.stream, world.settings.outboxes())
+    return [one for one in clickhouse_checks.judge(asked, settings) if one.check.startswith("view")]
+
+
+def test_status_shows_a_view_that_is_not_exact(world: World) -> None:
+    run(world, "CREATE MATERIALIZED VIEW per_type ENGINE = Log AS SELECT event_type FROM event_log")
+    (line,) = ask_clickhouse(world.clickhouse, [world.stream]).views_not_exact
+    assert "per_type may not get each event exactly once" in line
+    assert line in judge(None, None, ask_clickhouse(world.clickhouse, [world.stream]), world.stream, 0.0)

@@ -22,6 +22,7 @@ from outhaul.cdc_reader.operate.doctor import (
     redis_checks,
     standby_checks,
     timeline_checks,
+    view_checks,
     worker_checks,
 )
 from outhaul.cdc_reader.operate.doctor.finding import Finding, Section, broken, fail, fine, warn
@@ -174,6 +175,7 @@ def _outbox(
         yield from clickhouse_tables.engines(
             ch.stored.events, ch.stored.letters, outbox.settings, ch.stored.other_source
         )
+        yield from view_checks.judge(ch.stored.views, outbox.settings)
         yield clickhouse_tables.dead_letters(ch.stored.dead_letters, ch.stored.letters.name)
     yield from _columns(pg, ch)
     yield from _apart(pg, ch, outbox)

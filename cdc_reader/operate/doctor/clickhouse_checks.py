@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from outhaul.cdc_reader.capture.binary_cells import FIRST_DAY, LAST_DAY, POSTGRES_EPOCH_DAYS
-from outhaul.cdc_reader.operate.doctor import clickhouse_grants, clickhouse_tables
+from outhaul.cdc_reader.operate.doctor import clickhouse_grants, clickhouse_tables, view_checks
 from outhaul.cdc_reader.operate.doctor.clock_offsets import Offset, measured
 from outhaul.cdc_reader.operate.doctor.column_match import StoredColumn
 from outhaul.cdc_reader.operate.doctor.finding import Finding, broken
@@ -25,6 +25,7 @@ from outhaul.sink.fence import Epoch, list_running, newest_epoch
 from outhaul.sink.quoting import clickhouse_table
 from outhaul.sink.replicas import find_servers
 from outhaul.sink.sql import query
+from outhaul.sink.views import views_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -98,6 +99,7 @@ def judge(facts: ClickHouseFacts, settings: Settings) -> Iterator[Finding]:
     yield from clickhouse_tables.engines(stored.events, stored.letters, settings, stored.other_source)
     if stored.servers is not None:
         yield clickhouse_tables.replicas(stored.servers)
+    yield from view_checks.judge(stored.views, settings)
     yield clickhouse_tables.parts(stored.parts)
     if stored.ends:
         kind = next(column.type for column in stored.columns if column.name == "event_date_time")
@@ -153,6 +155,7 @@ def _stored(clickhouse: ClickHouse, stream: Stream, outboxes: Sequence[Outbox]) 
         _dead_letters(clickhouse, outboxes[0]),
         _epoch(clickhouse, stream),
         schema.other_source(clickhouse, outboxes[0], events),
+        views_of(clickhouse, events.name),
     )
 
 

@@ -15,6 +15,7 @@ from outhaul.cdc_reader.session.reader_state import ReaderState
 from outhaul.cdc_reader.slots import retained_wal
 from outhaul.sink.redis_keys import ANY_WORKER, pulse_key, reader_key, reconnecting_key, standby_key
 from outhaul.sink.sql import query
+from outhaul.sink.view_check import flaws
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,6 +70,8 @@ class ClickHouseState:
     is_copy_due: bool
     # The pause that an operator asked for, whether or not a reader runs.
     pause: Pause | None
+    # Why a materialized view may not get each event exactly once, and what to type.
+    views_not_exact: tuple[str, ...] = ()
 
 
 def ask_postgres(conn: Connection, stream: Stream, end: Lsn | None = None) -> PostgresState:
@@ -132,4 +135,5 @@ def ask_clickhouse(clickhouse: ClickHouse, streams: Sequence[Stream]) -> ClickHo
         last_stored_at=max((float(last) for rows, last in stored if rows), default=None),
         is_copy_due=bool(due(clickhouse, streams)),
         pause=newest_request(clickhouse, settings).pause,
+        views_not_exact=tuple(map(str, flaws(clickhouse, settings))),
     )

@@ -36,6 +36,8 @@ def judge(
         wrong.append(f"{redis.queue_length} messages wait and no worker takes them. Start one: `outhaul worker`")
     if clickhouse and clickhouse.is_copy_due:
         wrong.append("a slot skipped events that are not all copied yet. Copy them: `outhaul verify --repair`")
+    if clickhouse:
+        wrong += clickhouse.views_not_exact
     if redis and redis.reader is None:
         wrong.append(_of_silence(slot, redis.reconnecting, stream))
     if slot:

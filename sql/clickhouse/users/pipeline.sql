@@ -14,6 +14,9 @@ GRANT ALTER ADD COLUMN ON logs.event_log TO outhaul_pipeline;
 GRANT ALTER UPDATE, ALTER DELETE ON logs.event_log_dead_letters TO outhaul_pipeline;
 -- A reader that takes over waits for the inserts listed here; without this right, for the longest time of an insert.
 GRANT SELECT ON system.processes TO outhaul_pipeline;
+-- A materialized view on the event table is checked if this user can see it and its target; repeat this for databases
+-- of views and targets. It allows to see names and definitions, and no contents.
+GRANT SHOW TABLES ON logs.* TO outhaul_pipeline;
 GRANT SELECT ON system.tables TO outhaul_pipeline;
 GRANT SELECT ON system.columns TO outhaul_pipeline;
 GRANT SELECT ON system.parts TO outhaul_pipeline;
