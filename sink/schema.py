@@ -288,9 +288,9 @@ def missing(table: str, clickhouse: ClickHouse) -> FatalError:
     )
 
 
-def window_statement(table: Table, database: str = "") -> str:
+def window_statement(table: Table, database: str = "", *, tokens: int = DEDUPLICATION_WINDOW) -> str:
     """Return the statement that makes a table remember as many tokens as outhaul needs."""
-    settings = f"{_WINDOWS[table.is_replicated]} = {DEDUPLICATION_WINDOW}"
+    settings = f"{_WINDOWS[table.is_replicated]} = {max(tokens, DEDUPLICATION_WINDOW)}"
     if table.is_replicated:
         settings += f", {_WINDOWS[True]}_seconds = {WINDOW_S}"
     # Replicas do not pass settings of tables on to each other.

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from outhaul.sink.errors import Exit, FatalError
-from outhaul.sink.schema import window_statement
+from outhaul.sink.schema import WINDOW_S, tables, window_statement
 from outhaul.sink.views import views_of
 
 if TYPE_CHECKING:
     from outhaul.sink.clickhouse import ClickHouse
+    from outhaul.sink.schema import Table
     from outhaul.sink.settings import Settings
     from outhaul.sink.views import TableName, View
 
@@ -36,8 +37,12 @@ class Flaw:
         return f"materialized view {self.view} may not get each event exactly once: {self.why}. {self.todo}"
 
 
-def flaw_of(view: View, max_in_flight: int) -> Flaw | None:
-    """Return what is wrong with a view, if a reader may have this number of batches in flight; None if nothing is."""
+def flaw_of(view: View, events: Table) -> Flaw | None:
+    """Return what is wrong with a view on an event table; None if nothing is.
+
+    Its target must remember tokens for as long as the event table does: outhaul sends a batch again until the event
+    table may have forgotten its token.
+    """
     if view.is_refreshable:
         return None
     if not view.is_visible:
@@ -52,13 +57,20 @@ def flaw_of(view: View, max_in_flight: int) -> Flaw | None:
     if not view.table.engine.endswith("MergeTree"):
         why = f"its target {view.target} is a {view.table.engine}, which takes a batch again that is sent again"
         return Flaw(view.name, why, f"Let it insert into a MergeTree. Or accept that: {_accept(view.name)}")
-    if view.token_window > max_in_flight:
+    return _forgets(view.name, view.target, view.table, events)
+
+
+def _forgets(view: TableName, target: TableName, table: Table, events: Table) -> Flaw | None:
+    tokens, seconds = table.token_window, table.token_window_s
+    needed, needed_s = max(1, events.token_window), events.token_window_s or WINDOW_S
+    if tokens < needed:
+        what = f"{tokens} insert tokens, and {events.name} {needed}"
+    elif seconds is not None and seconds < needed_s:
+        what = f"insert tokens for {seconds} s, and {events.name} for {needed_s} s or longer"
+    else:
         return None
-    why = (
-        f"its target {view.target} remembers {view.token_window} insert tokens, and {max_in_flight} batches may be in "
-        "flight: a batch that is sent again may be in it twice"
-    )
-    return Flaw(view.name, why, window_statement(view.table, view.target.database))
+    why = f"its target {target} remembers {what}: a batch that is sent again may be in it twice"
+    return Flaw(view, why, window_statement(table, target.database, tokens=needed))
 
 
 def is_accepted(view: TableName, settings: Settings) -> bool:
@@ -72,8 +84,8 @@ def flaws(clickhouse: ClickHouse, settings: Settings) -> tuple[Flaw, ...]:
     Raises:
         PipelineError: ClickHouse refuses or does not answer.
     """
-    views = [view for outbox in settings.outboxes() for view in views_of(clickhouse, outbox.clickhouse_table)]
-    found = (flaw_of(view, settings.max_in_flight) for view in views)
+    described = tables(clickhouse, [outbox.clickhouse_table for outbox in settings.outboxes()])
+    found = (flaw_of(view, events) for events in described.values() for view in views_of(clickhouse, events.name))
     return tuple(dict.fromkeys(flaw for flaw in found if flaw and not is_accepted(flaw.view, settings)))
 
 

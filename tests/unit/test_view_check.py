@@ -28,25 +28,26 @@ VIEW = View(
     as_select="SELECT 1 FROM logs.event_log",
     depth=1,
 )
-IN_FLIGHT = 8
+EVENTS = Table("event_log", "MergeTree", f"MergeTree ORDER BY id SETTINGS {WINDOW} = 800", "", "id")
 
 
-def with_target(engine: str, settings: str = "", partition_key: str = "") -> View:
-    return replace(VIEW, table=Table("types`s", engine, f"{engine} ORDER BY n SETTINGS {settings}", partition_key, "n"))
+def with_target(engine: str, settings: str = "") -> View:
+    return replace(VIEW, table=Table("types`s", engine, f"{engine} ORDER BY n SETTINGS {settings}", "", "n"))
 
 
 @pytest.mark.parametrize(
     ("engine", "settings", "is_exact"),
     [
         ("MergeTree", "", False),
-        ("MergeTree", "non_replicated_deduplication_window = 8", False),
-        ("MergeTree", "non_replicated_deduplication_window = 9", True),
+        ("MergeTree", "non_replicated_deduplication_window = 799", False),
+        ("MergeTree", "non_replicated_deduplication_window = 800", True),
         ("MergeTree", "replicated_deduplication_window = 900", False),
-        ("SummingMergeTree", "non_replicated_deduplication_window = 9", True),
+        ("SummingMergeTree", "non_replicated_deduplication_window = 900", True),
         ("AggregatingMergeTree", "", False),
-        ("ReplicatedSummingMergeTree", "", True),
+        ("ReplicatedSummingMergeTree", "", False),
+        ("ReplicatedSummingMergeTree", "replicated_deduplication_window_seconds = 604800", True),
         ("ReplicatedMergeTree", "replicated_deduplication_window = 0", False),
-        ("SharedMergeTree", "", True),
+        ("SharedMergeTree", "replicated_deduplication_window_seconds = 604800", True),
         ("Null", "", True),
         ("Memory", "", False),
         ("Log", "", False),
@@ -56,13 +57,13 @@ def with_target(engine: str, settings: str = "", partition_key: str = "") -> Vie
         ("Merge", "non_replicated_deduplication_window = 100", False),
     ],
 )
-def test_a_view_is_exact_if_its_target_remembers_more_tokens_than_batches_are_in_flight(
+def test_a_view_is_exact_if_its_target_remembers_tokens_as_long_as_the_event_table(
     engine: str, settings: str, is_exact: bool
 ) -> None:
-    flaw = flaw_of(with_target(engine, settings), IN_FLIGHT)
+    flaw = flaw_of(with_target(engine, settings), EVENTS)
     assert (flaw is None) is is_exact
     if flaw and engine.endswith("MergeTree"):
-        own = "replicated_" if engine.startswith("Replicated") else "non_replicated_"
+        own = "replicated_" if engine.startswith(("Replicated", "Shared")) else "non_replicated_"
         assert flaw.todo.startswith(f"ALTER TABLE `stats`.`types\\`s` MODIFY SETTING {own}deduplication_window = 10000")
     elif flaw:
         assert engine in flaw.why
@@ -70,12 +71,12 @@ def test_a_view_is_exact_if_its_target_remembers_more_tokens_than_batches_are_in
 
 
 def test_a_refreshable_view_is_no_concern() -> None:
-    assert flaw_of(replace(with_target("Memory"), is_refreshable=True), IN_FLIGHT) is None
+    assert flaw_of(replace(with_target("Memory"), is_refreshable=True), EVENTS) is None
 
 
 def test_what_this_user_cannot_see_is_named_with_the_grant() -> None:
-    hidden = flaw_of(replace(VIEW, table=None, target=None, engine=""), IN_FLIGHT)
-    no_target = flaw_of(replace(VIEW, table=None), IN_FLIGHT)
+    hidden = flaw_of(replace(VIEW, table=None, target=None, engine=""), EVENTS)
+    no_target = flaw_of(replace(VIEW, table=None), EVENTS)
     assert hidden is not None
     assert no_target is not None
     assert "GRANT SHOW TABLES ON `logs`.`per_type`" in hidden.todo
@@ -84,7 +85,7 @@ def test_what_this_user_cannot_see_is_named_with_the_grant() -> None:
 
 
 def test_another_kind_of_view_that_gets_inserts_is_not_exact() -> None:
-    flaw = flaw_of(replace(VIEW, engine="WindowView", target=None, table=None), IN_FLIGHT)
+    flaw = flaw_of(replace(VIEW, engine="WindowView", target=None, table=None), EVENTS)
     assert flaw is not None
     assert flaw.why == "it is a WindowView"
 
@@ -103,19 +104,18 @@ def test_a_view_is_accepted_by_its_name_with_or_without_the_database(names: str,
         (VIEW, "", State.PASS),
         (with_target("Memory"), "", State.FAIL),
         (with_target("Memory"), "per_type", State.WARN),
-        (with_target("MergeTree", "non_replicated_deduplication_window = 799"), "", State.PASS),
-        (with_target("MergeTree", "non_replicated_deduplication_window = 799", "toDate(t)"), "", State.WARN),
-        (with_target("MergeTree", "non_replicated_deduplication_window = 800", "toDate(t)"), "", State.PASS),
+        (with_target("MergeTree"), "", State.FAIL),
+        (with_target("MergeTree"), "logs.per_type", State.WARN),
     ],
 )
 def test_doctor_finds_what_stops_the_reader_and_what_is_accepted(view: View, names: str, state: State) -> None:
-    (finding,) = view_checks.judge([view], Settings(views_not_exact=names))
+    (finding,) = view_checks.judge([view], EVENTS, Settings(views_not_exact=names))
     assert finding.state is state
 
 
 def test_doctor_counts_the_views_that_get_inserts() -> None:
-    (none,) = view_checks.judge([replace(VIEW, is_refreshable=True)], Settings())
-    (one,) = view_checks.judge([VIEW, replace(VIEW, is_refreshable=True)], Settings())
+    (none,) = view_checks.judge([replace(VIEW, is_refreshable=True)], EVENTS, Settings())
+    (one,) = view_checks.judge([VIEW, replace(VIEW, is_refreshable=True)], EVENTS, Settings())
     assert (none.found, one.found) == ("none", "1 on the event table, each exact")
 
 
@@ -161,3 +161,16 @@ def test_a_view_made_while_the_reader_runs_is_logged_once_within_half_a_minute()
         watch.look_if_due()
         assert metrics.VIEWS_NOT_EXACT._value.get() == 0
         assert len(lines) == 1
+
+
+def test_the_statement_sets_as_many_tokens_as_a_larger_event_table_remembers() -> None:
+    larger = replace(EVENTS, definition=f"MergeTree ORDER BY id SETTINGS {WINDOW} = 20000")
+    flaw = flaw_of(VIEW, larger)
+    assert flaw is not None
+    assert flaw.todo.endswith(f"{WINDOW} = 20000")
+
+
+def test_a_replicated_event_table_that_forgets_after_an_hour_needs_no_longer_memory_of_a_view() -> None:
+    events = Table("event_log", "ReplicatedMergeTree", "ReplicatedMergeTree ORDER BY id", "", "id")
+    assert flaw_of(with_target("ReplicatedMergeTree"), events) is None
+    assert flaw_of(with_target("MergeTree", f"{WINDOW} = 1000"), events) is None

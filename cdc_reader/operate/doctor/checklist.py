@@ -175,7 +175,7 @@ def _outbox(
         yield from clickhouse_tables.engines(
             ch.stored.events, ch.stored.letters, outbox.settings, ch.stored.other_source
         )
-        yield from view_checks.judge(ch.stored.views, outbox.settings)
+        yield from view_checks.judge(ch.stored.views, ch.stored.events, outbox.settings)
         yield clickhouse_tables.dead_letters(ch.stored.dead_letters, ch.stored.letters.name)
     yield from _columns(pg, ch)
     yield from _apart(pg, ch, outbox)

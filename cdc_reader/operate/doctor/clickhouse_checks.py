@@ -99,7 +99,7 @@ def judge(facts: ClickHouseFacts, settings: Settings) -> Iterator[Finding]:
     yield from clickhouse_tables.engines(stored.events, stored.letters, settings, stored.other_source)
     if stored.servers is not None:
         yield clickhouse_tables.replicas(stored.servers)
-    yield from view_checks.judge(stored.views, settings)
+    yield from view_checks.judge(stored.views, stored.events, settings)
     yield clickhouse_tables.parts(stored.parts)
     if stored.ends:
         kind = next(column.type for column in stored.columns if column.name == "event_date_time")
