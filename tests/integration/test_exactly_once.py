@@ -317,7 +317,7 @@ def test_recovery_waits_for_an_insert_that_is_still_running(world: World) -> Non
 @pytest.mark.thorough
 def test_recovery_gives_up_on_an_insert_that_never_ends(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     def query(name: str, **values: object) -> str:
-        return "SELECT 'older'" if name == "running_inserts" else sql.query(name, **values)
+        return "SELECT serverUUID(), hostName(), 'older'" if name == "running_inserts" else sql.query(name, **values)
 
     monkeypatch.setattr(fence, "query", query)
     waits: list[float] = []
