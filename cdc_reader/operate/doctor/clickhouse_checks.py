@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from outhaul.sink.replicas import Servers
     from outhaul.sink.settings import Outbox, Settings, Stream
+    from outhaul.sink.views import View
 
 _ANSWER_S = 5
 _SYNTAX_ERROR = 62
@@ -58,6 +59,7 @@ class Stored:
     epoch: Epoch | None
     # Another source in the table, if a merge could take its rows for copies of ours.
     other_source: str = ""
+    views: tuple[View, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ def judge(views: Sequence[View], events: Table, settings: Settings) -> Iterator[
 
 
 def _finding(flaw: Flaw, settings: Settings) -> Finding:
-    check = f"view {flaw.view.name}"
+    check = f"view {flaw.view}"
     if is_accepted(flaw.view, settings):
         return warn(check, f"accepted, although not exact: {flaw.why}", flaw.todo)
     return fail(check, f"an event may be missing or repeated in it: {flaw.why}", flaw.todo)
