@@ -365,5 +365,13 @@ def gaps(clickhouse: ClickHouse, outbox: Outbox, *, from_lsn: int = 0, only_open
     ]
 
 
+def count_gaps(found: Iterable[Gap]) -> dict[str, int]:
+    """Return how many events each view lacks."""
+    lacking: dict[str, int] = {}
+    for gap in found:
+        lacking[gap.view] = lacking.get(gap.view, 0) + gap.rows
+    return lacking
+
+
 def _not_in(positions: Iterable[Position]) -> str:
     return f"(cdc_lsn, cdc_ordinal) NOT IN ({', '.join(map(str, positions))})"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from outhaul.cdc_reader.operate.exporter.metric_family import counter, gauge, gauges
 from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.sql import query
+from outhaul.sink.view_gaps import count_gaps, gaps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,12 +62,16 @@ class ClickHouseMetrics:
             ][0]
             for outbox in self._outboxes
         )
+        lacking = count_gaps(gap for outbox in self._outboxes for gap in gaps(self._clickhouse, outbox))
         begun_at = time.monotonic()
         self._clickhouse.rows(query("monitor_probe", table=self._settings.clickhouse_table), parameters=source)
         probe_s = time.monotonic() - begun_at
         count, p50_s, p99_s = self._queries()
         return [
             gauge("clickhouse_dead_letters", "Dead letters that are neither retried nor discarded", letters),
+            gauges(
+                "clickhouse_view_gaps", "Events that a materialized view lacks because it refused them", "view", lacking
+            ),
             gauge("clickhouse_probe_seconds", "Time of a count over the last hour of event_log", probe_s),
             gauge("clickhouse_queries", "Queries of event_log in the last five minutes; only with query_log", count),
             gauges(

@@ -16,6 +16,7 @@ from outhaul.cdc_reader.slots import retained_wal
 from outhaul.sink.redis_keys import ANY_WORKER, pulse_key, reader_key, reconnecting_key, standby_key
 from outhaul.sink.sql import query
 from outhaul.sink.view_check import flaws
+from outhaul.sink.view_gaps import gaps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from outhaul.sink.position import Lsn
     from outhaul.sink.redis.payloads import Payloads
     from outhaul.sink.settings import Settings, Stream
+    from outhaul.sink.view_gaps import Gap
 
 _PARTS = """
     SELECT count(), sum(bytes_on_disk) FROM system.parts
@@ -72,6 +74,8 @@ class ClickHouseState:
     pause: Pause | None
     # Why a materialized view may not get each event exactly once, and what to type.
     views_not_exact: tuple[str, ...] = ()
+    # Events that materialized views lack because they refused them.
+    view_gaps: tuple[Gap, ...] = ()
 
 
 def ask_postgres(conn: Connection, stream: Stream, end: Lsn | None = None) -> PostgresState:
@@ -136,4 +140,5 @@ def ask_clickhouse(clickhouse: ClickHouse, streams: Sequence[Stream]) -> ClickHo
         is_copy_due=bool(due(clickhouse, streams)),
         pause=newest_request(clickhouse, settings).pause,
         views_not_exact=tuple(map(str, flaws(clickhouse, settings))),
+        view_gaps=tuple(gap for one in outboxes for gap in gaps(clickhouse, one)),
     )

@@ -18,6 +18,7 @@ from outhaul.cdc_reader.session.ledger import RESEND_S
 from outhaul.cdc_reader.slots import retained_wal
 from outhaul.sink.errors import PipelineError
 from outhaul.sink.redis.payloads import ALIVE_S, DEAF_S, PULSE_S, SOCKET_TIMEOUT_S
+from outhaul.sink.view_gaps import count_gaps
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,6 +69,8 @@ class Status:
     noticed_within_s: dict[str, float] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
     shards: list[Shard] = field(default_factory=list)
+    # Events that each materialized view lacks because it refused them.
+    view_gaps: dict[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the snapshot in JSON types."""
@@ -156,6 +159,7 @@ def _joined(postgres: PostgresState | None, redis: RedisState | None, stored: Cl
         parts=stored.parts,
         bytes_on_disk=stored.bytes_on_disk,
         last_stored_at=stored.last_stored_at,
+        view_gaps=count_gaps(stored.view_gaps),
     )
 
 

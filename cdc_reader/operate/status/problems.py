@@ -11,10 +11,13 @@ from outhaul.cdc_reader.postgres.errors import slot_missing
 from outhaul.cdc_reader.slots import retained_wal
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from outhaul.cdc_reader.operate.status.ask import ClickHouseState, PostgresState, RedisState
     from outhaul.cdc_reader.session.reader_state import ReaderState
     from outhaul.cdc_reader.slots.retained_wal import Slot
     from outhaul.sink.settings import Stream
+    from outhaul.sink.view_gaps import Gap
 
 # If rows wait and nothing has been stored for this long, that is a problem; in seconds.
 STUCK_S = 60.0
@@ -38,6 +41,7 @@ def judge(
         wrong.append("a slot skipped events that are not all copied yet. Copy them: `outhaul verify --repair`")
     if clickhouse:
         wrong += clickhouse.views_not_exact
+        wrong += _of_views(clickhouse.view_gaps)
     if redis and redis.reader is None:
         wrong.append(_of_silence(slot, redis.reconnecting, stream))
     if slot:
@@ -45,6 +49,16 @@ def judge(
     if redis and redis.reader:
         wrong += _of_reader(redis.reader, slot, stream, now)
     return wrong
+
+
+def _of_views(gaps: Sequence[Gap]) -> list[str]:
+    """Return a line for each view that lacks events."""
+    reasons = {gap.view: gap.reason for gap in gaps}
+    return [
+        f"view {view} lacks {sum(gap.rows for gap in gaps if gap.view == view)} events that it refused: {reason}. Mend "
+        "the view; then the reader fills it within a minute (docs/runbooks/view-refuses.md)"
+        for view, reason in reasons.items()
+    ]
 
 
 def _of_reader(reader: ReaderState, slot: Slot | None, stream: Stream, now: float) -> list[str]:
