@@ -3,6 +3,7 @@
 -- The audit compares ids, so it needs no other columns.
 CREATE USER IF NOT EXISTS outhaul_monitor IDENTIFIED BY '...' SETTINGS PROFILE 'default';
 GRANT SELECT(id, event_date_time, cdc_source, cdc_lsn, cdc_ordinal) ON logs.event_log TO outhaul_monitor;
+GRANT SELECT ON logs.event_log_view_gaps TO outhaul_monitor;
 GRANT SELECT(row, cdc_source, discarded_at) ON logs.event_log_dead_letters TO outhaul_monitor;
 GRANT SELECT ON system.parts TO outhaul_monitor;
 GRANT SELECT ON system.columns TO outhaul_monitor;
