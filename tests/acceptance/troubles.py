@@ -106,6 +106,25 @@ def dead_letters(world: World) -> Iterator[Fills]:
 
 
 @contextmanager
+def view_refuses(world: World) -> Iterator[Fills]:
+    """Make a view that cannot cast every value, and commit an event with such a value."""
+    world.clickhouse.command(
+        "CREATE TABLE amounts (id Int64, n UInt64) ENGINE = MergeTree ORDER BY id "
+        "SETTINGS non_replicated_deduplication_window = 1000"
+    )
+    world.clickhouse.command(
+        "CREATE MATERIALIZED VIEW to_amounts TO amounts AS SELECT id, toUInt64(event_context) AS n FROM event_log"
+    )
+    world.conn.execute(
+        "INSERT INTO outbox (event_type, environment, event_context) VALUES ('counted', 'test', '5'), "
+        "('counted', 'test', '\"x\"')"
+    )
+    until(lambda: world.ch("SELECT count() FROM event_log_view_gaps"), what="the view lacks an event")
+    yield {}
+    until(lambda: world.ch("SELECT count() FROM amounts") == 2, what="the view has both events")
+
+
+@contextmanager
 def failover(world: World) -> Iterator[Fills]:
     """Promote the server, as a standby that has all of the primary's log."""
     world.pipeline.stop("reader")
@@ -240,6 +259,7 @@ TROUBLES: dict[str, Trouble] = {
         clickhouse_down,
         redis_lost,
         dead_letters,
+        view_refuses,
         failover,
         postgres_upgrade,
         wrong_reset,

@@ -27,6 +27,7 @@ NEVER_MUTED = {name for name in ALERTS if "Wal" in name} | {
     "OuthaulSlotLost",
     "OuthaulAuditMissing",
     "OuthaulDeadLetters",
+    "OuthaulViewRefuses",
     "OuthaulPostgresUnreachable",
     "OuthaulClickHouseUnreachable",
     "OuthaulRedisUnreachable",

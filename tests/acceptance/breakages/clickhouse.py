@@ -58,6 +58,24 @@ def parts_that_slow_inserts_down(patient: Patient) -> Mend:
     return mend
 
 
+@trouble("OuthaulViewRefuses", quiet=("OuthaulDeadLetters", "OuthaulLagHigh", "OuthaulReaderRetries"))
+def a_view_that_cannot_cast(patient: Patient) -> Mend:
+    clickhouse = patient.world.clickhouse
+    clickhouse.command(
+        "CREATE TABLE amounts (n UInt64) ENGINE = MergeTree ORDER BY n SETTINGS non_replicated_deduplication_window = 99"
+    )
+    clickhouse.command(
+        "CREATE MATERIALIZED VIEW to_amounts TO amounts AS "
+        "SELECT toUInt64(JSONExtractString(event_context, 'n')) AS n FROM event_log"
+    )
+    patient.world.insert()
+
+    def mend() -> None:
+        clickhouse.command("DROP VIEW to_amounts SYNC")
+
+    return mend
+
+
 @trouble("OuthaulInsertsSlow", "OuthaulLagHigh", quiet=("OuthaulNotCapturing", "OuthaulWorkersGone"))
 def slow_link_to_clickhouse(patient: Patient) -> Mend:
     patient.clickhouse.slow(_SLOW_S)
