@@ -308,7 +308,7 @@ def _store_events(sink: Sink, part: Message, rows: bytes, target: Target, *, aga
     outbox = outbox_of(sink.settings, part.branch)
     feed = ViewFeed(sink.clickhouse, outbox, target.events, part.lane, part.owner)
     first, last = parse_position(part.first), parse_position(part.last)
-    batch = StoredBatch(batch_number(part), first.lsn, last.lsn)
+    batch = StoredBatch(batch_number(part), int(first.lsn), int(last.lsn))
     try:
         if insert(sink.clickhouse, part, rows, target, again=again):
             feed.close(feed.whole_gaps(batch))

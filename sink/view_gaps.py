@@ -251,7 +251,7 @@ class ViewFeed:
                 ranges += [(middle, end), (start, middle)]
                 continue
             refused.append(Gap(str(view.name), batch, positions[start], 1, error.message))
-            if len(refused) > _MAX_REFUSED:
+            if len(refused) > min(_MAX_REFUSED, len(positions) - 1):
                 return [Gap(str(view.name), batch, _WHOLE, len(positions), error.message)]
         return refused
 

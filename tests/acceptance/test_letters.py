@@ -10,7 +10,7 @@ import pytest
 
 from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.errors import Exit, FatalError, TransientError
-from outhaul.sink.fence import raise_epoch, wait_for_older_inserts
+from outhaul.sink.fence import Epoch, raise_epoch, wait_for_older_inserts
 from outhaul.sink.letters import dead_letters
 from outhaul.sink.letters.restore import restore
 from outhaul.sink.letters.retry_message import RetryMessage
@@ -262,7 +262,10 @@ def test_a_retry_goes_on_under_a_reader_that_takes_over_in_the_middle(world: Wor
     raise_epoch(world.clickhouse, world.stream, History("7", 1), Lsn(0), 2, "new")
     [letter] = dead_letters.find(world.clickhouse, world.outbox, [position])
     row = restore(letter, _types(world.clickhouse, world.outbox), ())
-    assert _insert(world.clickhouse, world.outbox, letter, row, "old") == "new"
+    old = Epoch(1, "old", History("7", 1))
+    newest = _insert(world.clickhouse, world.outbox, letter, row, old)
+    assert newest is not None
+    assert newest.owner == "new"
     assert world.stored() == 1
 
 

@@ -157,7 +157,7 @@ def test_task_events_are_off_until_somebody_asks_for_them(world: World) -> None:
 def test_an_insert_is_one_request(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     own(world)
     batch = batch_of(world, rows(100))
-    put(world.clickhouse, message_of(world, batch), batch)
+    put(world, message_of(world, batch), batch)
     requests: list[str] = []
     urlopen = urllib3.HTTPConnectionPool.urlopen
 
@@ -167,6 +167,6 @@ def test_an_insert_is_one_request(world: World, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(urllib3.HTTPConnectionPool, "urlopen", counting)
     other = batch_of(world, rows(100, lsn=501))
-    put(world.clickhouse, message_of(world, other), other)
+    put(world, message_of(world, other), other)
     assert len(requests) == 1
     assert world.stored() == 200

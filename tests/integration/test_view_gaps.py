@@ -32,7 +32,7 @@ def views(world: World) -> World:
     amounts = "SELECT id, toUInt64(JSONExtractString(event_context, 'n')) AS n FROM event_log"
     per_type = "SELECT event_type, count() AS events FROM event_log GROUP BY event_type"
     # It works while a table has a row.
-    switched = "SELECT id FROM event_log WHERE intDiv(1, (SELECT count() FROM works)) = 1"
+    switched = "SELECT id FROM event_log WHERE intDiv(id * 0 + 1, (SELECT count() FROM works)) = 1"
     for statement in (
         f"CREATE TABLE amounts (id Int64, n UInt64) {mergetree}",
         f"CREATE TABLE per_type (event_type String, events UInt64) {summing}",
