@@ -110,7 +110,7 @@ def view_refuses(world: World) -> Iterator[Fills]:
     """Make a view that cannot cast every value, and commit an event with such a value."""
     world.clickhouse.command(
         "CREATE TABLE amounts (id Int64, n UInt64) ENGINE = MergeTree ORDER BY id "
-        "SETTINGS non_replicated_deduplication_window = 1000"
+        "SETTINGS non_replicated_deduplication_window = 10000"
     )
     world.clickhouse.command(
         "CREATE MATERIALIZED VIEW to_amounts TO amounts AS SELECT id, toUInt64(event_context) AS n FROM event_log"

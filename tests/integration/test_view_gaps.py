@@ -17,7 +17,7 @@ from outhaul.sink.view_gaps import Gap, ViewFeed, gaps
 from tests.conftest import World
 from tests.integration.test_exactly_once import HISTORY, SCHEMA, batch_of, message_of, own, rows
 
-WINDOW = "SETTINGS non_replicated_deduplication_window = 1000"
+WINDOW = "SETTINGS non_replicated_deduplication_window = 10000"
 
 
 def target_of(world: World) -> Target:

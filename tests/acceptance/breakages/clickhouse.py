@@ -63,7 +63,7 @@ def a_view_that_cannot_cast(patient: Patient) -> Mend:
     clickhouse = patient.world.clickhouse
     clickhouse.command(
         "CREATE TABLE amounts (n UInt64) ENGINE = MergeTree ORDER BY n "
-        "SETTINGS non_replicated_deduplication_window = 1000"
+        "SETTINGS non_replicated_deduplication_window = 10000"
     )
     clickhouse.command(
         "CREATE MATERIALIZED VIEW to_amounts TO amounts AS "
