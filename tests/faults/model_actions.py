@@ -114,8 +114,12 @@ def _faults_of(scope: Scope, state: State, i: int, insert: Insert) -> Iterator[A
         yield Action("break", i)
     if left.refusals and insert.stage == "running" and insert.views and not insert.left:
         yield Action("view refuses", i)
-    if left.crashes and insert.stage == "running":
-        yield from (Action("crash", i, n) for n in next_parts(scope, insert))
+    if insert.stage == "running" and (left.crashes or left.tears):
+        for n in next_parts(scope, insert):
+            if n > VIEW or scope.tears_views:
+                yield from (
+                    Action(name, i, n) for name, times in (("crash", left.crashes), ("tear", left.tears)) if times
+                )
     if left.drops and i < len(state.tasks) and insert.stage != "sent":
         yield Action("answer lost", i)
         if not state.tasks[i].resent:
@@ -135,13 +139,24 @@ def describe(state: State, action: Action) -> str:
         case "deliver" | "deliver twice":
             message = state.queue[index]
             return f"{action.name}: batch {names(message.rows)} of epoch {message.epoch}"
-        case "list" | "begin" | "land" | "break" | "view refuses" | "crash" | "tell" | "answer lost" | "send hidden":
+        case (
+            "list"
+            | "begin"
+            | "land"
+            | "break"
+            | "view refuses"
+            | "crash"
+            | "tear"
+            | "tell"
+            | "answer lost"
+            | "send hidden"
+        ):
             insert = inserts(state)[index]
             what = f"{insert.mode} insert of {names(insert.rows)} by owner {insert.owner}, {insert.stage}"
-            if action.name not in {"land", "crash"}:
+            if action.name not in {"land", "crash", "tear"}:
                 return f"{action.name}: {what}"
             where = f"partition {choice}" if choice >= 0 else f"view {VIEW - choice}"
-            return f"{action.name}: {what}, {where}" + (" has the token only" if action.name == "crash" else "")
+            return f"{action.name}: {what}, {where}" + (" has the token only" if action.name != "land" else "")
         case _:
             reader = state.readers[index]
             what = f"{action.name}: owner {reader.owner}, epoch {reader.epoch}"

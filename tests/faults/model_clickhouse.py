@@ -38,10 +38,8 @@ def begin(scope: Scope, state: State, index: int, _choice: int) -> State:
     match insert.mode:
         case "first":
             return with_insert(state, index, _begin_first(scope, state, insert))
-        case "push" | "copy" if scope.design.guarded and _is_forgotten(scope, state, insert.batch):
+        case "push" | "copy" if scope.design.guarded == "in statement" and is_forgotten(scope, state, insert.batch):
             return with_insert(state, index, insert._replace(stage="unsure"))
-        case "fill":
-            return with_insert(state, index, _begin_fill(state, insert))
     return with_insert(state, index, _running(scope, insert, insert.rows))
 
 
@@ -55,21 +53,13 @@ def _begin_first(scope: Scope, state: State, insert: Insert) -> Insert:
     return _running(scope, insert, insert.rows)
 
 
-def _begin_fill(state: State, insert: Insert) -> Insert:
-    """Take one view that lacks rows of the batch."""
-    for n, viewed in enumerate(state.viewed):
-        if lacks := stored_by(state, insert.batch) & ~viewed:
-            return insert._replace(stage="running", rows=lacks, views=(n,))
-    return insert._replace(stage="stored", rows=0)
-
-
 def _running(scope: Scope, insert: Insert, rows: int) -> Insert:
     if not rows:
         return insert._replace(stage="stored")
     return insert._replace(stage="running", rows=rows, left=rows, views=tuple(range(scope.views)))
 
 
-def _is_forgotten(scope: Scope, state: State, batch: Batch) -> bool:
+def is_forgotten(scope: Scope, state: State, batch: Batch) -> bool:
     """Tell whether a part of the batch is there whose token is not.
 
     The code counts the parts that came after the batch's, and so may take a token for forgotten that is not.
@@ -86,7 +76,7 @@ def land(scope: Scope, state: State, index: int, number: int) -> State:
     token = (insert.batch, number)
     if number <= VIEW:
         view = VIEW - number
-        if insert.mode == "fill" or token not in state.tokens or not scope.design.view_token:
+        if token not in state.tokens or not scope.design.view_token:
             state = _into_view(state, view, insert.rows)
         insert = insert._replace(views=tuple(one for one in insert.views if one != view))
     else:
@@ -109,6 +99,14 @@ def _into_view(state: State, view: int, rows: int) -> State:
     viewed = state.viewed[view]
     views = (*state.viewed[:view], viewed | rows, *state.viewed[view + 1 :])
     return state._replace(viewed=views, doubled=state.doubled | viewed & rows)
+
+
+def tear(_scope: Scope, state: State, index: int, number: int) -> State:
+    """End an insert that has noted the token of its next part."""
+    insert = inserts(state)[index]
+    left = state.left._replace(tears=state.left.tears - 1)
+    state = state._replace(tokens=state.tokens | {(insert.batch, number)}, left=left)
+    return with_insert(state, index, insert._replace(stage="failed"))
 
 
 def break_insert(_scope: Scope, state: State, index: int, _choice: int) -> State:

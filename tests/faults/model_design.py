@@ -23,8 +23,10 @@ class Design:
     when_told: Literal["whole", "missing rows", "report"] = "whole"
     # Rows that are stored under another batch are left out of the batch.
     leaves_out_others: bool = True
-    # A push whose token may be forgotten is refused.
-    guarded: bool = True
+    # Where it is seen that the tokens of a push may be forgotten: in its statement, or when its worker has looked.
+    guarded: Literal["in statement", "before", "no"] = "in statement"
+    # If an earlier insert of the batch may have failed, a worker looks whether the rows are there before it reports.
+    checks_rows: bool = True
     fence: bool = True
     # The statement that pushes a batch asks for the owner again.
     fences_pushes: bool = True
@@ -39,8 +41,6 @@ class Design:
     # Recovery pushes the stored rows of each batch past the slot's position again, until every view has taken them.
     pushes: bool = True
     waits_for_views: bool = True
-    # After a restart of ClickHouse, recovery compares the views with the table, and stores in each what it lacks.
-    compares: bool = True
     # Inserts of an epoch from before a restart of ClickHouse are refused.
     memory: bool = True
     # The Memory table takes no owner that has raised its epoch already.
@@ -67,6 +67,7 @@ class Left(NamedTuple):
     breaks: int = 0  # ClickHouse ends an insert between two parts: a limit, a KILL
     refusals: int = 0  # a view refuses a block that the table has taken
     crashes: int = 0  # ClickHouse is killed, maybe between a token and its part, and starts again
+    tears: int = 0  # ClickHouse fails between a token and its part, and runs on
     late_arms: int = 0  # the Memory table gets a reader's row a second time, late
     forgets: int = 0  # the window forgets all tokens but those of running inserts
     raises: int = 0  # a reader that lost a race for the epoch tries again
@@ -87,6 +88,8 @@ class Scope:
     # A reader that loses the slot goes on with what it has read; without, it dies. (Dying is going on never.)
     zombies: bool = True
     views: int = 0
+    # A kill or failure may leave a view's token without its part, too; outhaul does not cover this.
+    tears_views: bool = False
     # What the fence will refuse ends at once, and with it the reader without a slot that it is of: the owner never
     # becomes the newest again, so only the time of the refusal differs. Spares nine states of ten.
     refused_at_once: bool = True

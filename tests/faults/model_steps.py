@@ -20,6 +20,7 @@ from tests.faults.model_clickhouse import (
     crash,
     forget,
     heard_by_somebody,
+    is_forgotten,
     land,
     list_insert,
     orphan,
@@ -27,6 +28,7 @@ from tests.faults.model_clickhouse import (
     refuse,
     refuse_in_view,
     report,
+    tear,
     with_reader,
     without,
     without_readers,
@@ -106,40 +108,37 @@ def _settle(_scope: Scope, state: State, index: int, _choice: int) -> State:
 def _ask(scope: Scope, state: State, index: int, _choice: int) -> State:
     held = state.stored if scope.design.ask else 0
     reader = state.readers[index]._replace(step="stream", held=held)
-    if scope.views and scope.design.pushes and (todo := _todo(scope, state)):
+    if scope.views and scope.design.pushes and (todo := _past_slot(scope, state)):
         reader = reader._replace(step="push", todo=todo)
     return with_reader(state, index, reader)
 
 
-def _todo(scope: Scope, state: State) -> tuple[tuple[Batch, str], ...]:
-    """Return the batches with rows past the slot's position, and what to do with each."""
-    past = [batch for batch, rows in state.batches if rows & ~scope.passed(state.confirmed)]
-    restarted = [batch for batch in past if scope.restarts and scope.design.compares and batch.by not in state.memory]
-    return (*((batch, "copy") for batch in past), *((batch, "fill") for batch in restarted))
+def _past_slot(scope: Scope, state: State) -> tuple[Batch, ...]:
+    return tuple(batch for batch, rows in state.batches if rows & ~scope.passed(state.confirmed))
 
 
 def _push(scope: Scope, state: State, index: int, _choice: int) -> State:
     reader = state.readers[index]
-    batch, mode = reader.todo[0]
-    insert = Insert("sent", reader.owner, batch, stored_by(state, batch), mode)
+    batch, *rest = reader.todo
+    insert = Insert("sent", reader.owner, batch, stored_by(state, batch), "copy")
+    if scope.design.guarded == "before" and is_forgotten(scope, state, batch):
+        return _pushed(scope, with_reader(state, index, reader._replace(sent=insert._replace(stage="unsure"))), index)
     if scope.design.waits_for_views:
         return with_reader(state, index, reader._replace(sent=insert))
-    todo = reader.todo[1:]
-    state = orphan(state, insert)
-    return with_reader(state, index, reader._replace(todo=todo, step="push" if todo else "stream"))
+    reader = reader._replace(todo=tuple(rest), step="push" if rest else "stream")
+    return with_reader(orphan(state, insert), index, reader)
 
 
 def _pushed(scope: Scope, state: State, index: int) -> State:
     """Let a reader know what became of its statement."""
-    reader = state.readers[index]
-    (batch, mode), sent = reader.todo[0], reader.sent
+    reader, sent = state.readers[index], state.readers[index].sent
     reader, todo = reader._replace(sent=None), reader.todo
     match sent.stage if sent else "failed":
         case "refused":
             return _end(scope, with_reader(state, index, reader), index, 0)
         case "unsure":
-            todo = ((batch, "fill"), *todo[1:])
-        case "stored" if mode == "copy" or not (sent and sent.rows):
+            state, todo = state._replace(named=state.named | stored_by(state, todo[0])), todo[1:]
+        case "stored":
             todo = todo[1:]
     return with_reader(state, index, reader._replace(todo=todo, step="push" if todo else "stream"))
 
@@ -160,7 +159,12 @@ def _again(scope: Scope, state: State, index: int, number: int) -> State:
     state = state._replace(left=state.left._replace(doubts=max(0, state.left.doubts - 1)))
     reader = state.readers[index]
     piece = reader.pieces[number]
-    return refuse(scope, _dispatch(state, Message(reader.epoch, reader.owner, piece.rows)))
+    return refuse(scope, _dispatch(state, _again_of(scope, Message(reader.epoch, reader.owner, piece.rows))))
+
+
+def _again_of(scope: Scope, message: Message) -> Message:
+    # Only a token without rows makes a difference between these messages, so other scopes are spared the states.
+    return message._replace(again=bool(scope.left.tears))
 
 
 def _feedback(_scope: Scope, state: State, index: int, _choice: int) -> State:
@@ -231,7 +235,7 @@ def _deliver_twice(scope: Scope, state: State, index: int, _choice: int) -> Stat
     message = state.queue[index]
     state = state._replace(left=state.left._replace(repeats=state.left.repeats - 1))
     state = _deliver(scope, state, index, 0)
-    return state._replace(queue=put(state.queue, message))
+    return state._replace(queue=put(state.queue, _again_of(scope, message)))
 
 
 def _tell(scope: Scope, state: State, index: int, _choice: int) -> State:
@@ -245,8 +249,9 @@ def _tell(scope: Scope, state: State, index: int, _choice: int) -> State:
             return _stored(scope, state, task)
         case "told":
             return _told(scope, state, task)
-        case "unsure" | "refused":
-            # The reader begins a new session; its recovery compares the views with the table.
+        case "unsure":
+            return _unsure(state, task)
+        case "refused":
             return report(state, Report(task.message.epoch, "stale", task.message.rows))
         case "failed":
             return _retry(scope, state, task)
@@ -256,12 +261,24 @@ def _tell(scope: Scope, state: State, index: int, _choice: int) -> State:
 def _stored(scope: Scope, state: State, task: Task) -> State:
     if task.todo:
         return _send(scope, state, task, task.todo)
-    return report(state, Report(task.message.epoch, "stored", task.message.rows))
+    checks = scope.design.checks_rows and (task.message.again or task.insert.mode == "push")
+    outcome = "stale" if checks and task.message.rows & ~state.stored else "stored"
+    return report(state, Report(task.message.epoch, outcome, task.message.rows))
+
+
+def _unsure(state: State, task: Task) -> State:
+    """Report the batch, and say that views may lack it; or end the session if the table lacks rows of it."""
+    rows = task.message.rows
+    if rows & ~state.stored:
+        return report(state, Report(task.message.epoch, "stale", rows))
+    return report(state._replace(named=state.named | rows), Report(task.message.epoch, "stored", rows))
 
 
 def _told(scope: Scope, state: State, task: Task) -> State:
     """Send what completes a batch some of whose rows are stored."""
     insert, design = task.insert, scope.design
+    if design.guarded == "before" and is_forgotten(scope, state, insert.batch):
+        return _unsure(state, task)
     others = [(batch, rows) for batch, rows in state.batches if batch != insert.batch and rows & insert.rows]
     if design.when_told == "report":
         return _stored(scope, state, task)
@@ -299,7 +316,7 @@ def _send_hidden(scope: Scope, state: State, index: int, _choice: int) -> State:
 
 
 def _retry(scope: Scope, state: State, task: Task) -> State:
-    return refuse(scope, state._replace(queue=put(state.queue, task.message)))
+    return refuse(scope, state._replace(queue=put(state.queue, _again_of(scope, task.message))))
 
 
 STEPS: dict[str, Callable[[Scope, State, int, int], State]] = {
@@ -326,6 +343,7 @@ STEPS: dict[str, Callable[[Scope, State, int, int], State]] = {
     "begin": begin,
     "land": land,
     "break": break_insert,
+    "tear": tear,
     "view refuses": refuse_in_view,
     "crash": crash,
     "forget": forget,
