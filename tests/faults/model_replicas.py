@@ -2,7 +2,7 @@
 
 Pure. Keeper keeps the log of what is committed, and the tokens; a part and its token are committed together. A node
 shows a prefix of the log, and what it has committed itself; it lists its own queries only. Each statement goes to any
-node. A commit may end in doubt (code 319): the statement is over, its part stays visible on its node, and some time
+node. A commit may end in doubt (code 319): the statement is over, its part is visible on its node, and some time
 later it is in the log or gone. Redis is left out, since test_model.py has it: the reader's message reaches a worker,
 and the worker's report the reader, or neither does. Views are left out, too: their tokens are in Keeper as the table's.
 """
@@ -26,27 +26,25 @@ LISTED = frozenset({"listed", "running"})
 class Design:
     """What the code does; every field that is not as by default is a mutation."""
 
-    # Recovery asks every node for its running queries.
-    asks_all_nodes: bool = True
-    # Statements that read these wait until their node shows all that is committed.
-    sequential_fence: bool = True
-    sequential_recovery: bool = True
-    sequential_inserts: bool = True
-    sequential_pauses: bool = True
-    # Recovery waits until no commit of an older session can be in doubt any more: Keeper's session timeout.
-    waits_for_doubts: bool = True
-    # A reader whose new epoch is in doubt raises one until ClickHouse says yes; reading it back is not enough.
-    raises_until_yes: bool = True
+    # Before recovery asks for running inserts, every node shows the new epoch, and so refuses inserts of older ones.
+    waits_for_all_nodes: bool = True
+    # Recovery asks every node for its running inserts, and for what is stored.
+    asks_all_for_inserts: bool = True
+    asks_all_for_rows: bool = True
+    # A reader asks every node for the newest pause.
+    asks_all_for_pauses: bool = True
+    # Recovery pushes every batch it finds past the slot's position, since its part may be in doubt; and asks for what
+    # is stored only then.
+    pushes: bool = True
+    pushes_first: bool = True
+    # A node that lacks rows of a batch, which another node shows, refuses to push it.
+    counts_rows: bool = True
     # What a worker does after a doubt.
     after_doubt: Literal["same token", "second token", "look", "report"] = "same token"
     # A push whose token Keeper may have forgotten is refused.
     guarded: bool = True
-
-    @property
-    def reads_late(self) -> bool:
-        """Whether a statement can tell a node that lags from one that does not."""
-        sequential = (self.sequential_fence, self.sequential_recovery, self.sequential_inserts, self.sequential_pauses)
-        return not all(sequential)
+    # A token is remembered until every node shows its part. This is an assumption; nothing of ours.
+    tokens_outlast_lag: bool = True
 
 
 class Left(NamedTuple):
@@ -66,8 +64,8 @@ class Scope:
     rows: int = 1
     pieces: tuple[int, ...] = (1,)
     sessions: int = 2
-    # Nodes lag even if no statement could tell.
-    lag: bool = False
+    # A node with a part in doubt may be killed: nobody sees the part then, and it may still be committed.
+    hidden_doubts: bool = False
     left: Left = field(default_factory=Left)
     design: Design = field(default_factory=Design)
 
@@ -98,25 +96,30 @@ class Insert(NamedTuple):
 
     stage: str
     token: Token
+    owner: int
     node: int = 0
     push: bool = False
+    copy: bool = False
 
 
 class Doubt(NamedTuple):
-    """A commit of a part, or of an epoch, that is neither in the log nor gone; its node shows it."""
+    """A commit of a part or an epoch that is neither in the log nor gone; its node shows it, unless it was killed."""
 
     token: Token
     node: int
     kind: str = "part"
+    is_shown: bool = True
 
 
 class Reader(NamedTuple):
-    """A session, at the step that comes next: raise, (read back,) settle, wait, ask, read pause, stream."""
+    """A session, at the step that comes next: raise, settle, find, push, ask, read pause, stream."""
 
     step: str
     owner: int
     next: int
     asked: int = 0  # nodes, as a set
+    todo: tuple[Token, ...] = ()
+    sent: Insert | None = None
     held: int = 0
     pieces: tuple[int, ...] = ()
 
@@ -190,13 +193,15 @@ def actions(scope: Scope, state: State) -> Iterator[Action]:
         yield from (Action("again", n) for n, rows in enumerate(reader.pieces) if rows)
     if reader and reader.step == "raise" and left.doubts:
         yield from (Action("doubt epoch", 0, node) for node in NODES)
-    for i, insert in enumerate((*state.tasks, *state.orphans)):
+    for i, insert in enumerate(inserts(state)):
         if insert.stage == "running" and left.doubts:
             yield Action("doubt", i)
         if insert.stage in LISTED and left.drops and i < len(state.tasks):
             yield Action("answer lost", i)
     yield from (Action("vanish", n) for n in range(len(state.doubts)))
-    if left.forgets and forgotten(state):
+    if scope.hidden_doubts:
+        yield from (Action("hide", n) for n, doubt in enumerate(state.doubts) if doubt.is_shown)
+    if left.forgets and forgotten(scope, state):
         yield Action("forget")
     if left.pauses:
         yield Action("pause")
@@ -208,9 +213,9 @@ def fair(scope: Scope, state: State) -> Iterator[Action]:
     if reader is None:
         if state.opened < scope.sessions or state.left == Left():
             yield Action("open")
-    else:
+    elif not reader.sent:
         yield from _of_reader(scope, state, reader)
-    for i, insert in enumerate((*state.tasks, *state.orphans)):
+    for i, insert in enumerate(inserts(state)):
         match insert.stage:
             case "sent":
                 yield from (Action("list", i, node) for node in NODES)
@@ -227,28 +232,37 @@ def fair(scope: Scope, state: State) -> Iterator[Action]:
 
 
 def _of_reader(scope: Scope, state: State, reader: Reader) -> Iterator[Action]:
+    design = scope.design
     match reader.step:
+        case "raise":
+            yield from (Action("raise", 0, node) for node in NODES)
         case "settle":
-            for node in NODES:
-                running = any(i.stage in LISTED and i.node == node for i in (*state.tasks, *state.orphans))
-                if not reader.asked >> node & 1 and not running:
-                    yield Action("settle", 0, node)
-        case "wait":
-            if not state.doubts or not scope.design.waits_for_doubts:
-                yield Action("wait")
+            if not any(entry.owner == reader.owner for entry in state.log) and not state.doubts:
+                yield from (Action("raise", 0, node) for node in NODES)
+            yield from (Action("settle", 0, node) for node in NODES if _is_settled(scope, state, reader, node))
+        case "push":
+            yield Action("push")
+        case "read pause":
+            logs = [seen(state, node) for node in NODES] if not design.asks_all_for_pauses else [state.log]
+            yield from (Action("read pause", 0, node) for node, log in enumerate(logs) if not is_paused(log))
         case "stream":
             yield from (Action("cut", size) for size in {min(s, scope.rows - reader.next) for s in scope.pieces} - {0})
-        case "read pause" if scope.design.sequential_pauses:
-            if not is_paused(state.log):
-                yield Action("read pause")
-        case "read pause":
-            yield from (Action("read pause", 0, node) for node in NODES if not is_paused(seen(state, node)))
-        case "read back":
-            for node in NODES:
-                is_newest = newest_at(state, node, sequential=True) == reader.owner
-                yield Action("read back" if is_newest else "raise", 0, node)
-        case _:
-            yield from (Action(reader.step, 0, node) for node in NODES)
+        case "find" | "ask":
+            nodes = NODES if not design.asks_all_for_rows else NODES[:1]
+            yield from (Action(reader.step, 0, node) for node in nodes)
+
+
+def _is_settled(scope: Scope, state: State, reader: Reader, node: int) -> bool:
+    """Tell whether recovery may go on as far as this node is concerned."""
+    if scope.design.waits_for_all_nodes and any(newest_at(state, one) < reader.owner for one in NODES):
+        return False
+    return not reader.asked >> node & 1 and not any(i.stage in LISTED and i.node == node for i in inserts(state))
+
+
+def inserts(state: State) -> tuple[Insert, ...]:
+    """Return all inserts: those of workers, those that nobody waits for, and the reader's."""
+    of_reader = (state.reader.sent,) if state.reader and state.reader.sent else ()
+    return (*state.tasks, *state.orphans, *of_reader)
 
 
 def seen(state: State, node: int) -> tuple[Entry, ...]:
@@ -257,19 +271,25 @@ def seen(state: State, node: int) -> tuple[Entry, ...]:
     return (*state.log[: state.shown[node]], *own)
 
 
-def stored_at(state: State, node: int, *, sequential: bool) -> int:
-    """Return the rows that a query on a node finds; parts in doubt are visible, however it asks."""
-    log = state.log if sequential else seen(state, node)
-    rows = [entry.rows for entry in log if entry.kind == "part"]
-    rows += [doubt.token.rows for doubt in state.doubts if doubt.node == node]
-    return _union(rows)
+def stored_at(state: State, node: int) -> int:
+    """Return the rows that a query on a node finds, those in doubt included."""
+    rows = [entry.rows for entry in seen(state, node) if entry.kind == "part"]
+    return _union([*rows, *(doubt.token.rows for doubt in state.doubts if doubt.node == node and doubt.is_shown)])
 
 
-def newest_at(state: State, node: int, *, sequential: bool) -> int:
-    """Return the newest owner that a query on a node finds; epochs in doubt are visible, however it asks."""
-    log = state.log if sequential else seen(state, node)
-    owners = [entry.owner for entry in log if entry.kind == "epoch"]
-    owners += [doubt.token.owner for doubt in state.doubts if doubt.node == node and doubt.kind == "epoch"]
+def found(scope: Scope, state: State, node: int) -> tuple[Token, ...]:
+    """Return the batches that recovery finds past the slot's position."""
+    nodes = NODES if scope.design.asks_all_for_rows else (node,)
+    shown = {entry for one in nodes for entry in seen(state, one) if entry.kind == "part"}
+    tokens = {Token(entry.owner, entry.rows) for entry in shown}
+    tokens |= {doubt.token for doubt in state.doubts if doubt.node in nodes and doubt.is_shown and doubt.token.rows}
+    return tuple(sorted(token for token in tokens if token.rows >> state.confirmed))
+
+
+def newest_at(state: State, node: int) -> int:
+    """Return the newest owner that a query on a node finds, one in doubt included."""
+    owners = [entry.owner for entry in seen(state, node) if entry.kind == "epoch"]
+    owners += [d.token.owner for d in state.doubts if d.node == node and d.kind == "epoch" and d.is_shown]
     return max(owners, default=0)
 
 
@@ -278,9 +298,11 @@ def is_paused(log: tuple[Entry, ...]) -> bool:
     return next((entry.kind == "pause" for entry in reversed(log) if entry.kind in {"pause", "resume"}), False)
 
 
-def forgotten(state: State) -> frozenset[Token]:
-    """Return the tokens that Keeper may forget: of inserts that are over."""
-    kept = {i.token for i in (*state.tasks, *state.orphans) if i.stage in LISTED} | {d.token for d in state.doubts}
+def forgotten(scope: Scope, state: State) -> frozenset[Token]:
+    """Return the tokens that Keeper may forget: of inserts that are over, and of parts that every node shows."""
+    kept = {i.token for i in inserts(state) if i.stage in LISTED} | {d.token for d in state.doubts}
+    if scope.design.tokens_outlast_lag:
+        kept |= {Token(entry.owner, entry.rows) for entry in state.log[min(state.shown) :]}
     return state.tokens - kept
 
 
@@ -288,11 +310,11 @@ def describe(state: State, action: Action) -> str:
     """Say what the action does in this state, for a trace."""
     match action.name:
         case "list" | "begin" | "commit" | "doubt" | "tell" | "answer lost":
-            insert = (*state.tasks, *state.orphans)[action.at]
+            insert = inserts(state)[action.at]
             node = action.choice if action.name == "list" else insert.node
             kind = "push" if insert.push else "insert"
             return f"{action.name}: {kind} of {names(insert.token.rows)}, epoch {insert.token.owner}, on node {node}"
-        case "land late" | "vanish":
+        case "land late" | "vanish" | "hide":
             doubt = state.doubts[action.at]
             return f"{action.name}: {names(doubt.token.rows)}, epoch {doubt.token.owner}, of node {doubt.node}"
         case "show":
@@ -303,20 +325,25 @@ def describe(state: State, action: Action) -> str:
 
 def step(scope: Scope, state: State, action: Action) -> State:
     """Return the state after an action that `actions` has offered."""
-    return _tidy(scope, STEPS[action.name](scope, state, action.at, action.choice))
+    return _tidy(STEPS[action.name](scope, state, action.at, action.choice))
 
 
-def _tidy(scope: Scope, state: State) -> State:
+def _tidy(state: State) -> State:
     """Make equal what nothing can tell apart: the order of what every node shows, and who has committed it."""
-    if not scope.lag and not scope.design.reads_late:
-        state = state._replace(shown=(len(state.log),) * len(NODES))
     old = state.log[: min(state.shown)]
     epochs = sorted(entry._replace(node=0) for entry in old if entry.kind == "epoch")
     parts = sorted(entry._replace(node=0) for entry in old if entry.kind == "part")
     pauses = [entry for entry in old if entry.kind in {"pause", "resume"}]
     kept = (*epochs[-1:], *parts, *pauses[-1:])
     shown = tuple(n - len(old) + len(kept) for n in state.shown)
-    return state._replace(log=(*kept, *state.log[len(old) :]), shown=shown)
+    state = state._replace(log=(*kept, *state.log[len(old) :]), shown=shown)
+    # What every node refuses is refused at once, which spares states.
+    newest = min(max((entry.owner for entry in seen(state, n) if entry.kind == "epoch"), default=0) for n in NODES)
+
+    def going_on(sent: tuple[Insert, ...]) -> tuple[Insert, ...]:
+        return tuple(i for i in sent if i.owner >= newest or i.stage not in {"sent", "listed"})
+
+    return state._replace(tasks=going_on(state.tasks), orphans=going_on(state.orphans))
 
 
 def _open(_scope: Scope, state: State, _at: int, _node: int) -> State:
@@ -324,39 +351,59 @@ def _open(_scope: Scope, state: State, _at: int, _node: int) -> State:
 
 
 def _lose_slot(_scope: Scope, state: State, _at: int, _node: int) -> State:
+    return _end(state)
+
+
+def _end(state: State) -> State:
+    sent = state.reader.sent if state.reader else None
+    if sent and sent.stage in {"sent", *LISTED}:
+        state = state._replace(orphans=tuple(sorted((*state.orphans, sent))))
     return state._replace(reader=None)
 
 
-def _raise(scope: Scope, state: State, _at: int, node: int) -> State:
+def _raise(_scope: Scope, state: State, _at: int, node: int) -> State:
     reader = _reader(state)
     state = _commit_entry(state, Entry("epoch", reader.owner, 0, node))
-    return _refuse(scope, state._replace(reader=reader._replace(step="settle")))
+    return state._replace(reader=reader._replace(step="settle"))
 
 
-def _doubt_epoch(scope: Scope, state: State, _at: int, node: int) -> State:
+def _doubt_epoch(_scope: Scope, state: State, _at: int, node: int) -> State:
+    # The reader finds its epoch, or raises one once more; the model has both.
     reader, left = _reader(state), state.left._replace(doubts=state.left.doubts - 1)
     doubts = tuple(sorted((*state.doubts, Doubt(Token(reader.owner, 0), node, "epoch"))))
-    reader = reader._replace(step="raise" if scope.design.raises_until_yes else "read back")
-    return state._replace(reader=reader, doubts=doubts, left=left)
-
-
-def _read_back(_scope: Scope, state: State, _at: int, _node: int) -> State:
-    return state._replace(reader=_reader(state)._replace(step="settle"))
+    return state._replace(reader=reader._replace(step="settle"), doubts=doubts, left=left)
 
 
 def _settle(scope: Scope, state: State, _at: int, node: int) -> State:
     asked = _reader(state).asked | 1 << node
-    is_over = asked == (1 << len(NODES)) - 1 or not scope.design.asks_all_nodes
-    return state._replace(reader=_reader(state)._replace(asked=asked, step="wait" if is_over else "settle"))
+    is_over = asked == (1 << len(NODES)) - 1 or not scope.design.asks_all_for_inserts
+    step_after = "settle" if not is_over else "find" if scope.design.pushes_first else "ask"
+    return state._replace(reader=_reader(state)._replace(asked=0 if is_over else asked, step=step_after))
 
 
-def _wait(_scope: Scope, state: State, _at: int, _node: int) -> State:
-    return state._replace(reader=_reader(state)._replace(step="ask", asked=0))
+def _find(scope: Scope, state: State, _at: int, node: int) -> State:
+    todo = found(scope, state, node) if scope.design.pushes else ()
+    return _pushed(scope, state, _reader(state)._replace(todo=todo))
+
+
+def _pushed(scope: Scope, state: State, reader: Reader) -> State:
+    after = "ask" if scope.design.pushes_first else "read pause"
+    return state._replace(reader=reader._replace(sent=None, step="push" if reader.todo else after))
+
+
+def _push(_scope: Scope, state: State, _at: int, _node: int) -> State:
+    reader = _reader(state)
+    return state._replace(
+        reader=reader._replace(sent=Insert("sent", reader.todo[0], reader.owner, push=True, copy=True))
+    )
 
 
 def _ask(scope: Scope, state: State, _at: int, node: int) -> State:
-    held = stored_at(state, node, sequential=scope.design.sequential_recovery)
-    return state._replace(reader=_reader(state)._replace(step="read pause", held=held))
+    nodes = NODES if scope.design.asks_all_for_rows else (node,)
+    held = _union([stored_at(state, one) for one in nodes])
+    return state._replace(
+        reader=_reader(state)._replace(step="read pause" if scope.design.pushes_first else "find", held=held)
+    )
 
 
 def _read_pause(_scope: Scope, state: State, _at: int, _node: int) -> State:
@@ -378,12 +425,12 @@ def _cut(scope: Scope, state: State, size: int, _node: int) -> State:
     rows = ((1 << end) - (1 << reader.next)) & ~reader.held
     reader = reader._replace(next=end, pieces=(*reader.pieces, rows))
     state = _advance(state, reader)
-    return _send(scope, state, Insert("sent", Token(reader.owner, rows))) if rows else state
+    return _send(scope, state, Insert("sent", Token(reader.owner, rows), reader.owner)) if rows else state
 
 
 def _again(scope: Scope, state: State, at: int, _node: int) -> State:
     reader, left = _reader(state), state.left._replace(resends=state.left.resends - 1)
-    return _send(scope, state._replace(left=left), Insert("sent", Token(reader.owner, reader.pieces[at])))
+    return _send(scope, state._replace(left=left), Insert("sent", Token(reader.owner, reader.pieces[at]), reader.owner))
 
 
 def _advance(state: State, reader: Reader) -> State:
@@ -399,15 +446,17 @@ def _list(_scope: Scope, state: State, at: int, node: int) -> State:
 
 def _begin(scope: Scope, state: State, at: int, _node: int) -> State:
     insert = _insert(state, at)
-    newest = newest_at(state, insert.node, sequential=scope.design.sequential_fence)
-    stored = stored_at(state, insert.node, sequential=scope.design.sequential_inserts) & insert.token.rows
-    match insert.push:
-        case _ if newest > insert.token.owner:
+    shown = stored_at(state, insert.node) & insert.token.rows
+    forgotten_by_keeper = _is_in_log(state, insert.token) and insert.token not in state.tokens
+    match insert:
+        case _ if newest_at(state, insert.node) > insert.owner:
             stage = "refused"
-        case False if stored:
-            stage = "told"
-        case True if scope.design.guarded and _is_in_log(state, insert.token) and insert.token not in state.tokens:
+        case Insert(copy=True) if shown != insert.token.rows:
+            stage = "lacking" if scope.design.counts_rows else "stored"
+        case Insert(push=True) if scope.design.guarded and forgotten_by_keeper:
             stage = "unsure"
+        case Insert(push=False) if shown:
+            stage = "told"
         case _:
             stage = "running"
     return _with_insert(state, at, insert._replace(stage=stage))
@@ -445,8 +494,13 @@ def _land_late(scope: Scope, state: State, at: int, _node: int) -> State:
     doubt = state.doubts[at]
     state = _vanish(scope, state, at, 0)
     if doubt.kind == "epoch":
-        return _refuse(scope, _commit_entry(state, Entry("epoch", doubt.token.owner, 0, doubt.node)))
+        return _commit_entry(state, Entry("epoch", doubt.token.owner, 0, doubt.node))
     return _commit_part(state, doubt.token, doubt.node)
+
+
+def _hide(_scope: Scope, state: State, at: int, _node: int) -> State:
+    hidden = state.doubts[at]._replace(is_shown=False)
+    return state._replace(doubts=tuple(sorted((*state.doubts[:at], hidden, *state.doubts[at + 1 :]))))
 
 
 def _vanish(_scope: Scope, state: State, at: int, _node: int) -> State:
@@ -457,12 +511,14 @@ def _answer_lost(scope: Scope, state: State, at: int, _node: int) -> State:
     insert, left = _insert(state, at), state.left._replace(drops=state.left.drops - 1)
     state = state._replace(left=left, tasks=(*state.tasks[:at], *state.tasks[at + 1 :]))
     state = state._replace(orphans=tuple(sorted((*state.orphans, insert))))
-    return _send(scope, state, Insert("sent", insert.token))
+    return _send(scope, state, Insert("sent", insert.token, insert.owner))
 
 
 def _tell(scope: Scope, state: State, at: int, _node: int) -> State:
     """Let a worker do what follows from the answer to its insert."""
     insert = _insert(state, at)
+    if at >= len(state.tasks):
+        return _tell_reader(scope, state)
     state = state._replace(tasks=(*state.tasks[:at], *state.tasks[at + 1 :]))
     match insert.stage:
         case "stored":
@@ -470,23 +526,40 @@ def _tell(scope: Scope, state: State, at: int, _node: int) -> State:
         case "told" if scope.design.after_doubt == "look":
             return _stored(state, insert.token)
         case "told":
-            return _send(scope, state, Insert("sent", insert.token, push=True))
+            return _send(scope, state, insert._replace(stage="sent", node=0, push=True))
         case "doubtful":
-            return _after_doubt(scope, state, insert.token)
-        case "unsure" if state.reader and state.reader.owner == insert.token.owner:
-            return state._replace(reader=None)
+            return _after_doubt(scope, state, insert)
+        case "unsure" if not _is_in_log(state, insert.token):
+            return state
+        case "unsure":
+            return _stored(state, insert.token)
     return state
 
 
-def _after_doubt(scope: Scope, state: State, token: Token) -> State:
+def _tell_reader(scope: Scope, state: State) -> State:
+    """Let recovery know what became of its push."""
+    reader = _reader(state)
+    match reader.sent.stage if reader.sent else "":
+        case "refused":
+            return _end(state._replace(reader=reader._replace(sent=None)))
+        case "stored" | "unsure":
+            return _pushed(scope, state, reader._replace(todo=reader.todo[1:]))
+        case "lacking":
+            # Recovery begins again.
+            return state._replace(reader=reader._replace(step="find", todo=(), sent=None))
+    return state._replace(reader=reader._replace(sent=None))
+
+
+def _after_doubt(scope: Scope, state: State, insert: Insert) -> State:
+    token, again = insert.token, insert._replace(stage="sent", node=0, push=True)
     match scope.design.after_doubt:
         case "report":
             return _stored(state, token)
         case "look":
-            return _send(scope, state, Insert("sent", token))
+            again = again._replace(push=False)
         case "second token":
-            return _send(scope, state, Insert("sent", token._replace(second=True), push=True))
-    return _send(scope, state, Insert("sent", token, push=True))
+            again = again._replace(token=token._replace(second=True))
+    return _send(scope, state, again)
 
 
 def _stored(state: State, token: Token) -> State:
@@ -496,39 +569,31 @@ def _stored(state: State, token: Token) -> State:
     return _advance(state, reader._replace(pieces=tuple(0 if p == token.rows else p for p in reader.pieces)))
 
 
-def _forget(_scope: Scope, state: State, _at: int, _node: int) -> State:
+def _forget(scope: Scope, state: State, _at: int, _node: int) -> State:
     left = state.left._replace(forgets=state.left.forgets - 1)
-    return state._replace(tokens=state.tokens - forgotten(state), left=left)
+    return state._replace(tokens=state.tokens - forgotten(scope, state), left=left)
 
 
 def _show(_scope: Scope, state: State, node: int, _choice: int) -> State:
     return state._replace(shown=tuple(n + (one == node) for one, n in enumerate(state.shown)))
 
 
-def _send(scope: Scope, state: State, insert: Insert) -> State:
-    return _refuse(scope, state._replace(tasks=tuple(sorted((*state.tasks, insert)))))
-
-
-def _refuse(scope: Scope, state: State) -> State:
-    """Drop the inserts that every node is going to refuse, which spares states."""
-    newest = max((entry.owner for entry in state.log if entry.kind == "epoch"), default=0)
-    if not scope.design.sequential_fence:
-        return state
-
-    def going_on(inserts: tuple[Insert, ...]) -> tuple[Insert, ...]:
-        return tuple(i for i in inserts if i.token.owner >= newest or i.stage not in {"sent", "listed"})
-
-    return state._replace(tasks=going_on(state.tasks), orphans=going_on(state.orphans))
+def _send(_scope: Scope, state: State, insert: Insert) -> State:
+    return state._replace(tasks=tuple(sorted((*state.tasks, insert))))
 
 
 def _insert(state: State, at: int) -> Insert:
-    return (*state.tasks, *state.orphans)[at]
+    return inserts(state)[at]
 
 
 def _with_insert(state: State, at: int, insert: Insert) -> State:
+    if insert.stage not in LISTED:
+        insert = insert._replace(node=0)
     if at < len(state.tasks):
         return state._replace(tasks=tuple(sorted((*state.tasks[:at], insert, *state.tasks[at + 1 :]))))
     at -= len(state.tasks)
+    if at == len(state.orphans):
+        return state._replace(reader=_reader(state)._replace(sent=insert))
     others = (*state.orphans[:at], *state.orphans[at + 1 :])
     return state._replace(orphans=tuple(sorted((*others, insert))) if insert.stage in LISTED else others)
 
@@ -552,7 +617,7 @@ def _calm(state: State) -> tuple[State, ...]:
     running = (insert for insert in calm.tasks if insert.stage in LISTED)
     asleep = calm._replace(tasks=(), orphans=tuple(sorted((*calm.orphans, *running))))
     # The reader sends again what nobody has; here a new session does it.
-    return calm, asleep._replace(reader=None)
+    return calm, _end(asleep)
 
 
 STEPS: dict[str, Callable[[Scope, State, int, int], State]] = {
@@ -560,9 +625,9 @@ STEPS: dict[str, Callable[[Scope, State, int, int], State]] = {
     "lose slot": _lose_slot,
     "raise": _raise,
     "doubt epoch": _doubt_epoch,
-    "read back": _read_back,
     "settle": _settle,
-    "wait": _wait,
+    "find": _find,
+    "push": _push,
     "ask": _ask,
     "read pause": _read_pause,
     "cut": _cut,
@@ -573,6 +638,7 @@ STEPS: dict[str, Callable[[Scope, State, int, int], State]] = {
     "doubt": _doubt,
     "land late": _land_late,
     "vanish": _vanish,
+    "hide": _hide,
     "answer lost": _answer_lost,
     "tell": _tell,
     "forget": _forget,
@@ -581,9 +647,7 @@ STEPS: dict[str, Callable[[Scope, State, int, int], State]] = {
     "resume": _resume,
 }
 
-_ORDER = (
-    "begin, commit, list, tell, land late, show, resume, read back, raise, settle, wait, ask, read pause, cut, open"
-)
+_ORDER = "begin, commit, list, tell, land late, show, resume, settle, raise, find, push, ask, read pause, cut, open"
 
 REPLICAS = Model(
     first=first,
