@@ -46,12 +46,13 @@ from outhaul.cdc_reader.session.liveness import Liveness
 from outhaul.cdc_reader.session.loop import Session
 from outhaul.cdc_reader.session.pause_requests import newest_request
 from outhaul.cdc_reader.session.reader_state import process_name
-from outhaul.cdc_reader.session.recovery import recover
+from outhaul.cdc_reader.session.recovery import Recovered, recover
 from outhaul.cdc_reader.session.takeover import SlotWaiter
 from outhaul.cdc_reader.session.threads import Tools
 from outhaul.cdc_reader.session.timeline_watch import TimelineWatch
 from outhaul.cdc_reader.slots.change_lock import check_free
 from outhaul.cdc_reader.slots.self_heal import Guard, is_about_the_slot, park, recreate_if_allowed, recreate_slot
+from outhaul.sink import trial
 from outhaul.sink.app import SinkApp, make_app
 from outhaul.sink.backoff import backoff_s
 from outhaul.sink.clickhouse import ClickHouse
@@ -67,6 +68,7 @@ from outhaul.sink.view_check import flaws
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from outhaul.sink.position import History, Lsn
     from outhaul.sink.settings import Settings, Stream
 
 log = structlog.get_logger("outhaul.reader")
@@ -212,7 +214,7 @@ def _session(
             link=link,
             dispatcher=Dispatcher(app, payloads, schema_clickhouse, stream.lane),
             payloads=payloads,
-            recover=functools.partial(recover, recovery_clickhouse, stream, history, confirmed, owner, past=past),
+            recover=functools.partial(_recover, recovery_clickhouse, stream, history, confirmed, owner, past=past),
             pause_request=functools.partial(newest_request, pause_clickhouse, settings),
             fill_views=functools.partial(fill_views, recovery_clickhouse, stream, owner),
             view_flaws=functools.partial(flaws, pause_clickhouse, settings),
@@ -224,6 +226,25 @@ def _session(
             yield Session(stream, tools, confirmed, owner=owner, binary=binary, status_interval_s=status_interval_s)
         finally:
             watch.end()
+
+
+def _recover(
+    clickhouse: ClickHouse,
+    stream: Stream,
+    history: History,
+    confirmed: Lsn,
+    owner: str,
+    wait: Callable[[float], None],
+    *,
+    past: Past,
+) -> Recovered:
+    """Run the trials if the server has changed since the last session, then recover.
+
+    Raises:
+        PipelineError: as of `trial.ensure` and `recover`.
+    """
+    trial.ensure(clickhouse, stream.settings)
+    return recover(clickhouse, stream, history, confirmed, owner, wait, past=past)
 
 
 def _park(stream: Stream, guard: Guard, liveness: Liveness, stopping: Callable[[], bool]) -> None:

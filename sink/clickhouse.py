@@ -17,6 +17,7 @@ import clickhouse_connect
 import urllib3
 from clickhouse_connect import common
 from clickhouse_connect.driver.exceptions import ClickHouseError
+from clickhouse_connect.driver.httputil import get_pool_manager
 
 from outhaul.sink import tls
 from outhaul.sink.clickhouse_errors import error_of
@@ -47,12 +48,13 @@ _EXAMPLE = f"{_VARIABLE}=https://...?ca_cert=/path/to/ca.pem"
 class ClickHouse:
     """A client for one database, opened at the first call."""
 
-    def __init__(self, url: str, *, timeout_s: float) -> None:
+    def __init__(self, url: str, *, timeout_s: float, apart: bool = False) -> None:
         """Keep the address; open no connection yet.
 
         Args:
             url: `http[s]://user:password@host:port/database`, with `?ca_cert=`, `client_cert=` and `client_cert_key=`.
             timeout_s: how long to wait for an answer, in seconds.
+            apart: whether to open connections of its own; other clients of a process share theirs.
 
         Raises:
             FatalError: the URL is not of that form, or names a file that cannot be read.
@@ -75,18 +77,21 @@ class ClickHouse:
             "query_retries": 0,
             "show_clickhouse_errors": "scrub",
             "compress": False,
-            **_tls_options(parts),
+            **(files := _tls_options(parts)),
         }
+        if apart:
+            certificates: dict[str, Any] = dict(files)
+            self._connect["pool_mgr"] = get_pool_manager(**certificates)
         self._client: Client | None = None
 
     @classmethod
-    def of(cls, settings: Settings, *, timeout_s: float) -> Self:
+    def of(cls, settings: Settings, *, timeout_s: float, apart: bool = False) -> Self:
         """Return a client for the server of the settings; nothing is opened yet.
 
         Raises:
             FatalError: as of the constructor.
         """
-        return cls(settings.clickhouse_url.get_secret_value(), timeout_s=timeout_s)
+        return cls(settings.clickhouse_url.get_secret_value(), timeout_s=timeout_s, apart=apart)
 
     def __enter__(self) -> Self:
         return self

@@ -94,7 +94,7 @@ class Exit(IntEnum):
     )
     CLICKHOUSE_TABLE = (
         22,
-        "A ClickHouse table does not exist, or it would not deduplicate.",
+        "A ClickHouse table does not exist, or ClickHouse would lose or repeat events.",
         "Type `outhaul setup`, or do what the last line says.",
         "reader-does-not-start",
     )

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("outhaul.sink")
 
-_OF_ALL = ("_epochs", "_pauses", "_owners", "_in_memory")
+_OF_ALL = ("_epochs", "_pauses", "_owners", "_in_memory", "_trial", "_trial_copies", "_trial_view")
 # Setting of a table for the number of tokens that it remembers, by whether the table is replicated.
 _WINDOWS = {True: "replicated_deduplication_window", False: "non_replicated_deduplication_window"}
 # How many tokens a Replicated table remembers by default; newer servers remember more.
@@ -58,6 +58,9 @@ def ddl(settings: Settings, cluster: str = "") -> Iterator[tuple[str, str]]:
         "epochs": clickhouse_identifier(settings.epochs_table),
         "owners": clickhouse_identifier(settings.owners_table),
         "pauses": clickhouse_identifier(settings.pauses_table),
+        "trial": clickhouse_identifier(settings.trial_table),
+        "trial_copies": clickhouse_identifier(settings.trial_copies),
+        "trial_view": clickhouse_identifier(settings.trial_view),
         "context_type": settings.context_type,
         "deduplication_window": DEDUPLICATION_WINDOW,
         "deduplication_window_s": WINDOW_S,
@@ -257,7 +260,8 @@ class Table:
 def table_names(settings: Settings, outboxes: Iterable[Outbox]) -> tuple[str, ...]:
     """Return the names of all tables: three of each of these outboxes, and those that the pipeline has once."""
     own = (name for outbox in outboxes for name in (*batch_tables(outbox), outbox.view_gaps_table))
-    return (*own, settings.epochs_table, settings.owners_table, settings.pauses_table)
+    once = (settings.epochs_table, settings.owners_table, settings.pauses_table)
+    return (*own, *once, settings.trial_table, settings.trial_copies)
 
 
 def batch_tables(outbox: Outbox) -> tuple[str, str]:

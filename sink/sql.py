@@ -40,6 +40,9 @@ _FILES = {
         "0007_event_log_owners.sql",
         "0008_event_log_epochs_in_memory.sql",
         "0009_event_log_view_gaps.sql",
+        "0010_event_log_trial.sql",
+        "0011_event_log_trial_copies.sql",
+        "0012_event_log_trial_view.sql",
         "9999_event_log_schema_number.sql",
     ),
     "clickhouse/cluster": ("0001_event_log_all.sql",),
@@ -47,7 +50,9 @@ _FILES = {
 
 _NUMBER = re.compile(r"outhaul schema (\d{1,9})")
 # Values of a query that are names of tables.
-_TABLES = frozenset({"table", "dead_letters", "epochs", "known", "owners", "pauses", "view_gaps"})
+_TABLES = frozenset(
+    {"table", "dead_letters", "epochs", "known", "owners", "pauses", "view_gaps", "trial", "trial_copies"}
+)
 _COMMENT = re.compile(r"^--.*\n", re.MULTILINE)
 
 

@@ -12,6 +12,7 @@ from outhaul.cdc_reader.outbox.heal import ASK_TIMEOUT_S
 from outhaul.cdc_reader.outbox.table_shape import describe
 from outhaul.cdc_reader.postgres.connect import connect_primary
 from outhaul.cdc_reader.postgres.preflight import checked_clickhouse
+from outhaul.sink import trial
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,13 +23,14 @@ if TYPE_CHECKING:
 
 @contextmanager
 def both_sides(settings: Settings) -> Iterator[ClickHouse]:
-    """Check that each outbox and its ClickHouse tables exist; yield ClickHouse.
+    """Check that each outbox and its ClickHouse tables exist, and that the trials have passed; yield ClickHouse.
 
     Raises:
-        PipelineError: a table is missing, or a server refuses or does not answer.
+        PipelineError: a table is missing, a trial fails, or a server refuses or does not answer.
     """
     with connect_primary(settings) as conn:
         for outbox in settings.outboxes():
             describe(conn, outbox, settings.undivided)
     with checked_clickhouse(settings, ASK_TIMEOUT_S) as clickhouse:
+        trial.ensure(clickhouse, settings)
         yield clickhouse

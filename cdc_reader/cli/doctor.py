@@ -34,7 +34,7 @@ def doctor(
 ) -> None:
     """Check servers, grants, tables, slot, workers and clocks; exit 1 if a check fails, 0 if there are only warnings.
 
-    It changes nothing and takes a few seconds. Below each problem it prints the fix to type.
+    It changes nothing but the table of the trials, and takes a few seconds. Each problem comes with the fix to type.
 
     Example: outhaul doctor --json | jq -r '.[] | select(.state != "pass") | .fix'
     """

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, LiteralString
 from outhaul.cdc_reader.postgres.errors import slot_missing, slot_unusable, table_missing
 from outhaul.cdc_reader.postgres.query import connect
 from outhaul.cdc_reader.postgres.slot_view import slot_facts
-from outhaul.sink import schema, view_check
+from outhaul.sink import schema, trial, view_check
 from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.errors import Exit, FatalError, TransientError
 from outhaul.sink.quoting import postgres_identifier
@@ -346,7 +346,9 @@ def check_stores(settings: Settings) -> dict[str, schema.Table]:
     with Payloads.of(settings) as payloads:
         check_redis(settings, payloads)
     with ClickHouse.of(settings, timeout_s=_CHECK_TIMEOUT_S) as clickhouse:
-        return check_clickhouse(settings, clickhouse)
+        tables = check_clickhouse(settings, clickhouse)
+        trial.ensure(clickhouse, settings)
+        return tables
 
 
 def check_views(settings: Settings) -> None:

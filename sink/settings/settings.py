@@ -28,6 +28,17 @@ from outhaul.sink.settings.secret_files import SecretFiles
 from outhaul.sink.settings.variables import PREFIX, config_path
 
 _LONGEST_NAME, _SUFFIX = 63, "_63of64"
+# What the names of other tables of a pipeline add to the name of an event table.
+_SUFFIXES = (
+    "_dead_letters",
+    "_epochs",
+    "_owners",
+    "_pauses",
+    "_trial",
+    "_trial_copies",
+    "_trial_view",
+    "_view_gaps",
+)
 
 _MIN_KEY_LENGTH = 32
 
@@ -254,11 +265,7 @@ class Settings(BaseSettings):
         if self.table in self.more_tables:
             raise ValueError(f"more_tables names {self.table}, which table names already")
         stored = [self.clickhouse_table, *self.more_tables.values()]
-        taken = [
-            name + suffix
-            for name in stored
-            for suffix in ("", "_dead_letters", "_epochs", "_owners", "_pauses", "_view_gaps")
-        ]
+        taken = [name + suffix for name in stored for suffix in ("", *_SUFFIXES)]
         if len(set(taken)) < len(taken):
             raise ValueError(
                 "each outbox needs a ClickHouse table of its own, with a name that no other table of the pipeline has"
@@ -308,6 +315,21 @@ class Settings(BaseSettings):
     def pauses_table(self) -> str:
         """ClickHouse table that holds the pauses and resumes, one for all outboxes of the pipeline."""
         return f"{self.clickhouse_table}_pauses"
+
+    @property
+    def trial_table(self) -> str:
+        """ClickHouse table of the trials (sink/trial.py)."""
+        return f"{self.clickhouse_table}_trial"
+
+    @property
+    def trial_copies(self) -> str:
+        """ClickHouse table into which the view on the trials inserts."""
+        return f"{self.clickhouse_table}_trial_copies"
+
+    @property
+    def trial_view(self) -> str:
+        """ClickHouse's materialized view on the trials."""
+        return f"{self.clickhouse_table}_trial_view"
 
     @property
     def queue(self) -> str:

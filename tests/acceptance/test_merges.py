@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from outhaul.cdc_reader.operate.doctor.finding import State
 from outhaul.cdc_reader.postgres.preflight import unique_keys
 from outhaul.cdc_reader.postgres.query import connect
 from outhaul.sink.errors import Exit
 from tests.acceptance.commands import outhaul
 from tests.conftest import started, until
-from tests.integration.doctor_findings import State, sections
+from tests.integration.doctor_findings import sections
 
 if TYPE_CHECKING:
     from collections.abc import Callable

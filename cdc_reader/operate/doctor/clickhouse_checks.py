@@ -7,7 +7,7 @@ Source: https://clickhouse.com/docs/operations/system-tables
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +15,9 @@ from outhaul.cdc_reader.capture.binary_cells import FIRST_DAY, LAST_DAY, POSTGRE
 from outhaul.cdc_reader.operate.doctor import clickhouse_grants, clickhouse_tables, view_checks
 from outhaul.cdc_reader.operate.doctor.clock_offsets import Offset, measured
 from outhaul.cdc_reader.operate.doctor.column_match import StoredColumn
-from outhaul.cdc_reader.operate.doctor.finding import Finding, broken
+from outhaul.cdc_reader.operate.doctor.finding import Finding, broken, fine
 from outhaul.cdc_reader.postgres.preflight import clickhouse_unreachable
-from outhaul.sink import schema
+from outhaul.sink import schema, trial
 from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.clickhouse_errors import ACCESS_DENIED
 from outhaul.sink.errors import PipelineError, TransientError
@@ -57,7 +57,7 @@ class Stored:
     ends: dict[str, str]
     dead_letters: int | None
     epoch: Epoch | None
-    # Another source in the table, if a merge could take its rows for copies of ours.
+    # Another source in the table, if a merge could take its rows for copies of this source.
     other_source: str = ""
     views: tuple[View, ...] = ()
 
@@ -70,6 +70,8 @@ class ClickHouseFacts:
     rights: clickhouse_grants.Rights
     stored: Stored | PipelineError
     clock: Offset
+    # What each trial has found, or its error. They are run with the first outbox only, for the whole pipeline.
+    trials: dict[str, str | PipelineError] = field(default_factory=dict)
 
 
 def ask(stream: Stream, outboxes: Sequence[Outbox]) -> ClickHouseFacts:
@@ -83,9 +85,10 @@ def ask(stream: Stream, outboxes: Sequence[Outbox]) -> ClickHouseFacts:
             names = schema.table_names(stream.settings, outboxes)
             version = clickhouse.rows("SELECT version()")[0][0]
             clock = measured(lambda: float(clickhouse.rows("SELECT toUnixTimestamp64Micro(now64(6)) / 1e6")[0][0]))
-            return ClickHouseFacts(
-                version, _rights(clickhouse, names, outboxes), _stored(clickhouse, stream, outboxes), clock
-            )
+            stored = _stored(clickhouse, stream, outboxes)
+            is_first = outboxes[0] == stream.settings.outboxes()[0]
+            trials = trial.results(clickhouse, stream.settings) if is_first and isinstance(stored, Stored) else {}
+            return ClickHouseFacts(version, _rights(clickhouse, names, outboxes), stored, clock, trials)
     except TransientError as error:
         raise clickhouse_unreachable(error) from error
 
@@ -106,6 +109,9 @@ def judge(facts: ClickHouseFacts, settings: Settings) -> Iterator[Finding]:
     if stored.ends:
         kind = next(column.type for column in stored.columns if column.name == "event_date_time")
         yield clickhouse_tables.time_range(kind, stored.ends)
+    for name, found in facts.trials.items():
+        check = f"trial of {name}"
+        yield broken(check, found) if isinstance(found, PipelineError) else fine(check, found)
     yield clickhouse_tables.dead_letters(stored.dead_letters, stored.letters.name)
 
 

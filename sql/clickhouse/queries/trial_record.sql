@@ -1,0 +1,1 @@
+INSERT INTO ${trial} (run, proof) SELECT {run:String}, {proof:String}

@@ -1,0 +1,140 @@
+"""The trials on a real engine: each thing that outhaul relies on is missed, and what has passed is not tried again."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from outhaul.cdc_reader.operate.doctor import clickhouse_checks
+from outhaul.cdc_reader.operate.doctor.finding import State
+from outhaul.cdc_reader.operate.setup import apply_clickhouse
+from outhaul.sink import trial
+from outhaul.sink.clickhouse import ClickHouse
+from outhaul.sink.errors import Exit, FatalError, PipelineError
+from outhaul.sink.settings import load_from
+from tests.clickhouse_pair import pair_of
+from tests.integration.doctor_findings import make_tables, of_clickhouse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.conftest import World
+
+# The promise is a second; a machine on which much else runs takes longer.
+WITHIN_S = 1.0 * 10
+
+
+def tries(world: World) -> int:
+    """How often the trials have run."""
+    return int(world.ch("SELECT uniqExact(run) FROM event_log_trial WHERE proof = '' AND run NOT LIKE '% %'"))
+
+
+def results(world: World) -> dict[str, str | PipelineError]:
+    return trial.results(world.clickhouse, world.settings)
+
+
+def failed(world: World) -> dict[str, str]:
+    """The trials that fail, and why."""
+    return {name: str(found) for name, found in results(world).items() if isinstance(found, PipelineError)}
+
+
+def refusal(world: World) -> str:
+    with pytest.raises(FatalError) as caught:
+        trial.ensure(world.clickhouse, world.settings)
+    assert caught.value.exit_code is Exit.CLICKHOUSE_TABLE
+    assert caught.value.todo
+    return caught.value.message
+
+
+def test_an_ordinary_server_passes_and_is_tried_again_when_something_has_changed(world: World) -> None:
+    begun_at = time.monotonic()
+    trial.ensure(world.clickhouse, world.settings)
+    assert time.monotonic() - begun_at < WITHIN_S
+    assert tries(world) == 1
+    trial.ensure(world.clickhouse, world.settings)
+    assert tries(world) == 1
+    for change in (
+        "ALTER TABLE event_log ADD COLUMN amount Nullable(Int64)",
+        "ALTER TABLE event_log MODIFY SETTING non_replicated_deduplication_window = 2000",
+    ):
+        before = tries(world)
+        world.clickhouse.command(change)
+        trial.ensure(world.clickhouse, world.settings)
+        assert tries(world) == before + 1
+
+
+def test_another_pipeline_of_the_same_table_needs_no_trial_of_its_own(world: World) -> None:
+    trial.ensure(world.clickhouse, world.settings)
+    other = load_from(world.env | {"OUTHAUL_SOURCE": "other", "OUTHAUL_SLOT": "other"})
+    trial.ensure(world.clickhouse, other)
+    assert tries(world) == 1
+
+
+def test_a_table_that_forgets_tokens_is_found(world: World) -> None:
+    world.clickhouse.command("ALTER TABLE event_log_trial MODIFY SETTING non_replicated_deduplication_window = 0")
+    assert "the table 'event_log_trial' has" in refusal(world)
+    assert set(failed(world)) == {"tokens"}
+    assert "would be stored twice" in of_clickhouse(world)["trial of tokens"].found
+
+
+def test_a_view_s_target_that_forgets_tokens_is_found(world: World) -> None:
+    world.clickhouse.command(
+        "ALTER TABLE event_log_trial_copies MODIFY SETTING non_replicated_deduplication_window = 0"
+    )
+    assert "the view 'event_log_trial_view' has 4 of them" in refusal(world)
+
+
+def test_a_view_that_does_not_get_its_rows_is_found(world: World) -> None:
+    world.clickhouse.command("DROP VIEW event_log_trial_view SYNC")
+    world.clickhouse.command(
+        "CREATE MATERIALIZED VIEW event_log_trial_view TO event_log_trial_copies AS "
+        "SELECT run, number FROM event_log_trial WHERE number > 0"
+    )
+    assert "it has 1 of 2" in refusal(world)
+
+
+def test_the_tables_of_the_trials_are_asked_for_by_name(world: World) -> None:
+    world.clickhouse.command("DROP VIEW event_log_trial_view SYNC")
+    assert "'event_log_trial_view'" in refusal(world)
+
+
+@pytest.mark.parametrize("kind", ["Date", "Date32", "DateTime('UTC')", "DateTime64(9, 'UTC')"])
+def test_a_column_that_cannot_store_a_time_of_the_range_is_found(make_world: Callable[..., World], kind: str) -> None:
+    world = make_world(setup=False)
+    make_tables(world, engine="MergeTree", event_date_time=kind)
+    if kind == "DateTime64(9, 'UTC')":
+        # It refuses the last time, which becomes a dead letter; nothing is stored that would not be found.
+        assert failed(world) == {}
+        return
+    assert f"the column event_date_time of 'event_log' is {kind}" in refusal(world)
+    assert set(failed(world)) == {"times"}
+    assert of_clickhouse(world)["trial of times"].state is State.FAIL
+
+
+def test_a_column_of_milliseconds_is_precise_enough(make_world: Callable[..., World]) -> None:
+    world = make_world(setup=False)
+    make_tables(world, engine="MergeTree", event_date_time="DateTime64(3, 'UTC')")
+    assert failed(world) == {}
+
+
+def test_two_servers_that_know_nothing_of_each_other_are_found(world: World, tmp_path: Path) -> None:
+    with pair_of(world.env["OUTHAUL_CLICKHOUSE_URL"], tmp_path, world.settings.source) as pair:
+        with pair.client(2) as second:
+            apply_clickhouse(second, world.settings, lambda _: None)
+        settings = load_from(world.env | {"OUTHAUL_CLICKHOUSE_URL": pair.url(world.settings.source)})
+        with ClickHouse.of(settings, timeout_s=10) as clickhouse:
+            found = trial.results(clickhouse, settings)
+            with pytest.raises(FatalError):
+                trial.ensure(clickhouse, settings)
+            assert "several servers" in str(found["one server"])
+            assert "system.processes" in str(found["running queries"])
+            pair.node = 1
+            assert all(isinstance(one, str) for one in trial.results(clickhouse, settings).values())
+
+
+def test_both_ends_of_the_range_are_those_that_the_reader_sends() -> None:
+    ends = tuple((end - clickhouse_checks._EPOCH) // clickhouse_checks._MICROSECOND for end in clickhouse_checks._ENDS)
+    assert ends == trial.ENDS_US
