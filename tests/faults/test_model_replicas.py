@@ -41,7 +41,7 @@ HOLDS_LARGE = {
     "two batches, a reader is replaced": TWO,
     "two commits are in doubt, a reader is replaced": replace(TAKEN_OVER, left=Left(doubts=2)),
     "a commit is in doubt, two readers are replaced": replace(DOUBT, sessions=3),
-    "much happens to one batch": replace(TAKEN_OVER, left=Left(doubts=1, resends=1, drops=1, forgets=1)),
+    "much happens to one batch": replace(TAKEN_OVER, left=Left(doubts=1, resends=1, forgets=1)),
 }
 
 # Scope in which a rule is taken away, and what goes wrong then.
