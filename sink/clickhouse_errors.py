@@ -12,6 +12,7 @@ from outhaul.sink.errors import Exit, FatalError, PipelineError, PoisonError, Tr
 # FUNCTION_THROW_IF_VALUE_IS_NON_ZERO. Only outhaul's own statements use throwIf; their texts are in sql/clickhouse.
 THROW_IF = 395
 ACCESS_DENIED = 497
+UNKNOWN_TABLE = 60
 
 TRANSIENT = {
     3: "UNEXPECTED_END_OF_FILE",

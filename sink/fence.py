@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from outhaul.sink.clickhouse_errors import ACCESS_DENIED
+from outhaul.sink.clickhouse_errors import ACCESS_DENIED, UNKNOWN_TABLE
 from outhaul.sink.errors import Exit, FatalError, PipelineError, TransientError
 from outhaul.sink.lanes import fence, mark
 from outhaul.sink.position import History
@@ -50,6 +50,8 @@ RESTARTED = "outhaul: ClickHouse was restarted"
 _OF_STANDBY = "@standby"
 # Added to the server's time limit for an insert, in seconds: the server ends a statement only between two blocks.
 _GRACE_S = 10
+# Twice the time after which Keeper gives up a session, by default: 30 seconds.
+_KEEPER_DECIDES_S = 60.0
 
 
 def guard(settings: Settings) -> str:
@@ -196,39 +198,76 @@ def wait_for_older_inserts(
         PipelineError: ClickHouse refuses or does not answer.
     """
     servers = find_servers(clickhouse, settings)
-    max_wait_s, waited_s = settings.insert_timeout_s + _GRACE_S, 0.0
+    max_wait_s = settings.insert_timeout_s + _GRACE_S
+    if servers.are_replicas and lane is not None:
+        _wait_while(lambda: _why_not_everywhere(clickhouse, settings, lane, servers), max_wait_s, wait)
     older: set[object] | None = None
-    while True:
-        doubt = lane is not None and _why_not_everywhere(clickhouse, settings, lane, servers)
-        if not doubt:
-            try:
-                running = list_running(clickhouse, settings, lane, servers)
-            except FatalError as error:
-                # On one server, an insert that cannot be seen ends at its time limit. A replica may have been cut off
-                # from Keeper, and store the insert much later.
-                if error.code != ACCESS_DENIED or servers.are_replicas:
-                    raise
-                log.warning(
-                    "running_queries_hidden",
-                    waiting_s=max_wait_s,
-                    todo="GRANT SELECT ON system.processes to avoid this wait",
-                )
-                wait(max_wait_s)
-                return
-            older = running if older is None else older & running
-            if not older:
-                return
-            doubt = f"{len(older)} older inserts are still running in ClickHouse"
+
+    def why_running() -> str:
+        nonlocal older
+        running = list_running(clickhouse, settings, lane, servers)
+        older = running if older is None else older & running
+        return f"{len(older)} older inserts are still running in ClickHouse" if older else ""
+
+    try:
+        _wait_while(why_running, max_wait_s, wait)
+    except FatalError as error:
+        # On one server, an insert that cannot be seen ends at its time limit. A replica may have been cut off from
+        # Keeper, and store the insert much later.
+        if error.code != ACCESS_DENIED or servers.are_replicas:
+            raise
+        log.warning(
+            "running_queries_hidden",
+            waiting_s=max_wait_s,
+            todo="GRANT SELECT ON system.processes to avoid this wait",
+        )
+        wait(max_wait_s)
+        return
+    if servers.are_replicas:
+        _wait_for_keeper(clickhouse, servers, wait)
+
+
+def _wait_while(why: Callable[[], str], max_wait_s: float, wait: Callable[[float], None]) -> None:
+    """Wait until there is no reason any more."""
+    waited_s = 0.0
+    while doubt := why():
         if waited_s >= max_wait_s:
             raise TransientError(f"{doubt} after {max_wait_s:g} s")
         wait(_POLL_S)
         waited_s += _POLL_S
 
 
+def _wait_for_keeper(clickhouse: ClickHouse, servers: Servers, wait: Callable[[float], None]) -> None:
+    """Wait until no insert that has ended can still be committed.
+
+    If a server loses Keeper amid a commit, the insert ends (code 319), and Keeper may carry out the commit as long as
+    it has not given up the session. The server goes on in a new session. So if all sessions are old, all such commits
+    are decided.
+    """
+
+    def why_young() -> str:
+        asked = query("keeper_sessions", sessions=servers.of_system("zookeeper_connection"))
+        rows = clickhouse.rows(asked, settings=IN_SEQUENCE)
+        if len(rows) < servers.count:
+            return f"{servers.count - len(rows)} of {servers.count} replicas of ClickHouse have no session in Keeper"
+        youngest_s = min(int(row[2]) for row in rows)
+        return f"a replica's session in Keeper is {youngest_s} s old" if youngest_s < _KEEPER_DECIDES_S else ""
+
+    try:
+        _wait_while(why_young, _KEEPER_DECIDES_S + _GRACE_S, wait)
+    except FatalError as error:
+        if error.code not in {ACCESS_DENIED, UNKNOWN_TABLE}:
+            raise
+        log.warning(
+            "keeper_sessions_hidden",
+            waiting_s=_KEEPER_DECIDES_S,
+            todo="GRANT SELECT ON system.zookeeper_connection to avoid this wait",
+        )
+        wait(_KEEPER_DECIDES_S)
+
+
 def _why_not_everywhere(clickhouse: ClickHouse, settings: Settings, lane: str, servers: Servers) -> str:
     """Return which servers lack the newest epoch of a lane; empty if all have it, so that all refuse older inserts."""
-    if not servers.are_replicas:
-        return ""
     epochs = servers.everywhere(settings.epochs_table)
     newest = _newest(clickhouse, settings, lane, epochs)
     if newest is None:

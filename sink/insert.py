@@ -26,13 +26,13 @@ from outhaul.sink.lanes import mark
 from outhaul.sink.position import parse_position
 from outhaul.sink.push_again import batch_settings, is_forgotten, push_again
 from outhaul.sink.quoting import clickhouse_identifier, clickhouse_literal
-from outhaul.sink.replicas import IN_SEQUENCE
+from outhaul.sink.replicas import IN_SEQUENCE, Servers
 from outhaul.sink.schema import column_type
 from outhaul.sink.sql import query
 from outhaul.sink.telemetry import metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from outhaul.sink.batch import Message
     from outhaul.sink.clickhouse import ClickHouse
@@ -73,7 +73,8 @@ class Target:
 
     `events` is the table for the rows, `letters` the outbox's table of dead letters, or empty if letters do not count.
     `guard` is the condition of `outhaul.sink.fence.guard`, `timeout_s` the time after which ClickHouse ends an insert.
-    With `ignore_view_errors`, a view that raises costs neither the table nor the other views.
+    With `ignore_view_errors`, a view that raises costs neither the table nor the other views. `servers` finds those
+    that have the table; it is called for an insert that is repeated.
     """
 
     events: str
@@ -81,6 +82,7 @@ class Target:
     guard: str
     timeout_s: float
     ignore_view_errors: bool = False
+    servers: Callable[[], Servers] = Servers
 
     def tables(self) -> Iterable[str]:
         """Return the tables that can have a row."""
@@ -118,7 +120,9 @@ def insert(
     """
     contents = contents or contents_of(payload)
     if message.table == target.letters:
-        _send(clickhouse, message, payload, contents, target, _leave_out(target, contents))
+        # While an insert is in doubt, a replica shows letters that it may lose: it is repeated whole, under its token.
+        tables = (target.events,) if again and target.servers().are_replicas else target.tables()
+        _send(clickhouse, message, payload, contents, target, _leave_out(tables, target, contents))
         return False
     try:
         _send(clickhouse, message, payload, contents, target, _refuse(target, contents))
@@ -134,6 +138,9 @@ def insert(
 
 def _check_stored(clickhouse: ClickHouse, message: Message, payload: bytes, contents: Contents, target: Target) -> None:
     """Check that each row of a batch is in a table; called where an earlier insert of it ended with an error."""
+    if target.servers().are_replicas:
+        # They store token and rows in one step. The server that answers may not have received the rows yet.
+        return
     missing = set(_positions(payload))
     for table in target.tables():
         found = clickhouse.rows(
@@ -178,7 +185,8 @@ def _complete(clickhouse: ClickHouse, message: Message, payload: bytes, contents
         _check_stored(clickhouse, message, payload, contents, target)
         return
     for batch in sorted(here - {0}):
-        push_again(clickhouse, target.events, target.guard, batch, bound, _settings_of(message, target, batch))
+        settings_ = _settings_of(message, target, batch)
+        push_again(clickhouse, target.events, target.guard, batch, bound, settings_, servers=target.servers())
     rest = [row not in stored and row not in aside for row in rows]
     if not any(rest):
         return
@@ -224,9 +232,9 @@ def _refuse(target: Target, contents: Contents, *, by_others: bool = False) -> s
     )
 
 
-def _leave_out(target: Target, contents: Contents) -> str:
-    """Return the condition that leaves out stored rows."""
-    return "\n".join(query("leave_out_stored", stored=_stored(table, target, contents)) for table in target.tables())
+def _leave_out(tables: Iterable[str], target: Target, contents: Contents) -> str:
+    """Return the condition that leaves out rows that are stored in one of the tables."""
+    return "\n".join(query("leave_out_stored", stored=_stored(table, target, contents)) for table in tables)
 
 
 def _stored(table: str, target: Target, contents: Contents, *more: str, also: str = "") -> str:

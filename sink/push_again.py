@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from outhaul.sink.clickhouse_errors import is_thrown
+from outhaul.sink.errors import FatalError, TransientError
 from outhaul.sink.quoting import clickhouse_identifier
-from outhaul.sink.replicas import IN_SEQUENCE
+from outhaul.sink.replicas import IN_SEQUENCE, ONE_SERVER
 from outhaul.sink.schema import tables
 from outhaul.sink.sql import query
 
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from outhaul.sink.clickhouse import ClickHouse
+    from outhaul.sink.replicas import Servers
+
+_LATE = "outhaul: a replica lags"
 
 # Share of the window of a table, after which a batch counts as forgotten: an insert has a token for each partition, and
 # others may insert, too.
@@ -37,6 +42,7 @@ def push_again(
     settings: Mapping[str, Any],
     *,
     without: str = "",
+    servers: Servers = ONE_SERVER,
 ) -> None:
     """Send the stored rows of a batch to the views that lack them.
 
@@ -48,14 +54,40 @@ def push_again(
         bound: values for source, fence, owner, first_lsn and last_lsn.
         settings: those of `batch_settings` for this batch.
         without: condition on rows that are left out, which begins with AND; empty for none.
+        servers: those that have the table.
 
     Raises:
+        TransientError: a replica has not received the whole batch.
         PipelineError: a view refuses a row, or ClickHouse refuses or does not answer.
     """
     names = clickhouse.rows(query("insertable_columns"), parameters={"table": table})
     columns = ", ".join(clickhouse_identifier(str(name)) for (name,) in names)
+    parameters = dict(bound) | {"batch": batch}
+    if servers.are_replicas:
+        asked = query("batch_rows", table=servers.everywhere(table))
+        ((parameters["expected"],),) = clickhouse.rows(asked, parameters=parameters, settings=IN_SEQUENCE)
+        without += query("refuse_late", table=table)
     statement = query("push_again", table=table, fence=guard, columns=columns, without=without)
-    clickhouse.command(statement, parameters=dict(bound) | {"batch": batch}, settings=settings)
+    try:
+        clickhouse.command(statement, parameters=parameters, settings=settings)
+    except FatalError as error:
+        if not is_thrown(error, _LATE):
+            raise
+        raise TransientError("a replica of ClickHouse has not received all rows of a batch yet") from error
+
+
+def is_everywhere(clickhouse: ClickHouse, table: str, servers: Servers, batch: int, bound: Mapping[str, Any]) -> bool:
+    """Tell whether every replica has the whole batch, so that it does not matter which of them is asked.
+
+    Raises:
+        PipelineError: ClickHouse refuses or does not answer.
+    """
+    if not servers.are_replicas:
+        return True
+    parameters, stored = dict(bound) | {"batch": batch}, servers.everywhere(table)
+    ((expected,),) = clickhouse.rows(query("batch_rows", table=stored), parameters=parameters, settings=IN_SEQUENCE)
+    rows = clickhouse.rows(query("batch_rows_by_server", table=stored), parameters=parameters, settings=IN_SEQUENCE)
+    return len(rows) >= servers.count and {int(row[2]) for row in rows} == {int(expected)}
 
 
 def is_forgotten(clickhouse: ClickHouse, table: str, since_us: int) -> bool:

@@ -69,6 +69,9 @@ class Servers:
         )
 
 
+ONE_SERVER = Servers()
+
+
 def find_servers(clickhouse: ClickHouse, settings: Settings, table: str = "") -> Servers:
     """Return the servers on which an insert of the pipeline may run: those that have a table, by default its epochs.
 
@@ -80,7 +83,7 @@ def find_servers(clickhouse: ClickHouse, settings: Settings, table: str = "") ->
     name = table or settings.epochs_table
     found = tables(clickhouse, [name]).get(name)
     if found is None or not found.is_replicated:
-        return Servers()
+        return ONE_SERVER
     try:
         if found.is_shared:
             return _in_cloud(clickhouse, settings)

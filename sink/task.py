@@ -12,6 +12,7 @@ import threading
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from random import SystemRandom
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ from outhaul.sink.position import parse_position
 from outhaul.sink.quarantine import set_aside
 from outhaul.sink.redis.payloads import ALIVE_S, Payloads
 from outhaul.sink.redis_keys import alive_key, epoch_key, stored_key
+from outhaul.sink.replicas import find_servers
 from outhaul.sink.report import Outcome, Report
 from outhaul.sink.seal import ForgedMessageError, Seal, seal_of
 from outhaul.sink.task_names import WRITE_BATCH
@@ -263,12 +265,13 @@ def write(sink: Sink, message: Message, *, again: bool = False) -> Report:
     # compared for every part. So a retry after a timeout does not try again the rows that an earlier attempt has set
     # aside, and makes progress. And a row that another task of this batch has stored is not set aside.
     table = events if message.table == letters else message.table
-    target = Target(table, letters, guard(sink.settings), sink.settings.insert_timeout_s)
+    servers = partial(find_servers, sink.clickhouse, sink.settings, table)
+    target = Target(table, letters, guard(sink.settings), sink.settings.insert_timeout_s, servers=servers)
 
     def store(part: Message, rows: bytes) -> None:
         with trace.span("db.insert", f"INSERT INTO {part.table}", db__system="clickhouse", rows=part.rows):
             if part.table == letters:
-                insert(sink.clickhouse, part, rows, target)
+                insert(sink.clickhouse, part, rows, target, again=again)
             else:
                 _store_events(sink, part, rows, target, again=again)
 

@@ -18,9 +18,9 @@ from outhaul.sink.clickhouse_errors import is_thrown
 from outhaul.sink.errors import PipelineError, TransientError
 from outhaul.sink.fence import guard
 from outhaul.sink.lanes import fence, mark
-from outhaul.sink.push_again import batch_settings, is_forgotten, push_again
+from outhaul.sink.push_again import batch_settings, is_everywhere, is_forgotten, push_again
 from outhaul.sink.quoting import clickhouse_identifier, clickhouse_literal
-from outhaul.sink.replicas import IN_SEQUENCE
+from outhaul.sink.replicas import IN_SEQUENCE, find_servers
 from outhaul.sink.sql import query
 from outhaul.sink.telemetry import metrics
 from outhaul.sink.views import views_of
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from outhaul.sink.clickhouse import ClickHouse
+    from outhaul.sink.replicas import Servers
     from outhaul.sink.settings import Outbox
     from outhaul.sink.views import View
 
@@ -86,6 +87,17 @@ class ViewFeed:
         self._fence = fence(outbox.settings.source, lane)
         self._owner = owner
         self._guard = guard(outbox.settings)
+        self._found: Servers | None = None
+
+    def servers(self) -> Servers:
+        """Return the servers that have the table.
+
+        Raises:
+            PipelineError: ClickHouse refuses, or one of them does not answer.
+        """
+        if self._found is None:
+            self._found = find_servers(self._clickhouse, self._outbox.settings, self._table)
+        return self._found
 
     @property
     def _source(self) -> str:
@@ -113,20 +125,26 @@ class ViewFeed:
             PipelineError: ClickHouse refuses or does not answer.
         """
         found = self._clickhouse.rows(
-            query("batches_stored", table=self._table, which=which),
+            query("batches_stored", table=self.servers().everywhere(self._table), which=which),
             parameters={"source": self._source, **values},
             settings=IN_SEQUENCE,
         )
-        if not found or is_forgotten(self._clickhouse, self._table, min(int(since_us) for *_, since_us in found)):
-            return sum(int(rows) for _, _, _, rows, _ in found)
+        fresh = self._not_forgotten(found)
         whole = [gap for gap in gaps(self._clickhouse, self._outbox, only_open=False) if gap.position == _WHOLE]
         filled = {gap.batch.number for gap in whole if not gap.is_open}
-        for number, first, last, *_ in found:
+        for number, first, last, *_ in fresh:
             batch = StoredBatch(int(number), int(first), int(last))
             # A view that was filled has the rows under another token, and all others had the batch before.
             if batch.number and batch.number not in filled and not self.push(batch):
                 self.close([gap for gap in whole if gap.batch.number == batch.number])
-        return sum(int(rows) for number, _, _, rows, _ in found if not number)
+        sent = sum(int(rows) for number, _, _, rows, _ in fresh if number)
+        return sum(int(rows) for _, _, _, rows, _ in found) - sent
+
+    def _not_forgotten(self, found: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
+        """Return the batches of which ClickHouse has the tokens for sure."""
+        if not found or not is_forgotten(self._clickhouse, self._table, min(int(since_us) for *_, since_us in found)):
+            return found
+        return [row for row in found if not is_forgotten(self._clickhouse, self._table, int(row[-1]))]
 
     def close(self, found: Iterable[Gap]) -> None:
         """Note that the views have what they lacked.
@@ -199,7 +217,16 @@ class ViewFeed:
             "first_lsn": batch.first_lsn,
             "last_lsn": batch.last_lsn,
         }
-        push_again(self._clickhouse, self._table, self._guard, batch.number, bound, settings, without=without)
+        push_again(
+            self._clickhouse,
+            self._table,
+            self._guard,
+            batch.number,
+            bound,
+            settings,
+            without=without,
+            servers=self.servers(),
+        )
 
     def _push_without_refused(self, batch: StoredBatch, error: PipelineError) -> int:
         self._push(batch, ignore_errors=True)
@@ -270,7 +297,10 @@ class ViewFeed:
 
     def _fill(self, view: View, gap: Gap) -> bool:
         """Insert into a view's target what its query makes of a gap's rows; tell whether the view took it."""
-        if view.target is None:
+        batch = {"source": self._source, "first_lsn": gap.batch.first_lsn, "last_lsn": gap.batch.last_lsn}
+        if view.target is None or not is_everywhere(
+            self._clickhouse, self._table, self.servers(), gap.batch.number, batch
+        ):
             return False
         within = "1" if gap.position == _WHOLE else f"(cdc_lsn, cdc_ordinal) = {gap.position}"
         token = f"outhaul/gap/{self._source}/{view.name}/{gap.batch.number:016x}/{gap.position}"

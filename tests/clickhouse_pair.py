@@ -24,6 +24,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from outhaul.deploy.local.stack import Stack
 from outhaul.sink.clickhouse import ClickHouse
+from outhaul.sink.quoting import clickhouse_literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,7 +84,8 @@ class Pair:
     """Two engines, of which each request reaches one.
 
     `node` is the only one that is reached, if it is set. `total` is the number of replicas that Keeper knows. Servers
-    in `silent` do not answer the other one. The tables in `alone` are not replicated. `asked` has the statements.
+    in `silent` do not answer the other one. The tables in `alone` are not replicated. `session_s` has the ages of their
+    sessions in Keeper. `asked` has the statements.
     """
 
     nodes: tuple[Node, Node]
@@ -93,6 +95,7 @@ class Pair:
     silent: set[int] = field(default_factory=set)
     alone: set[str] = field(default_factory=set)
     may_ask_all: bool = True
+    session_s: list[int] = field(default_factory=lambda: [3600, 3600])
     asked: list[str] = field(default_factory=list)
     port: int = 0
     _turns: Iterator[int] = field(default_factory=lambda: cycle([0, 1]))
@@ -152,16 +155,26 @@ class Pair:
         text = re.sub(r"\bFROM system\.tables\b", "FROM " + _TABLES.format(alone=alone), text)
         text = re.sub(r"\bFROM system\.clusters\b", "FROM " + _CLUSTERS, text)
         text = re.sub(r"\bFROM system\.replicas\b", "FROM " + _REPLICAS.format(number=number, total=self.total), text)
+        session = f"(SELECT toUInt64({self.session_s[number - 1]}) AS session_uptime_elapsed_seconds)"
+        text = re.sub(r"\bFROM system\.zookeeper_connection\b", f"FROM {session}", text)
         return text.replace("serverUUID()", str(number))
 
     def _rows_of(self, number: int, database: str, table: str) -> str:
         node = self.nodes[number - 1]
         host, port = node.address
         user, password = node.login
+        with self.client(number) as clickhouse:
+            columns = clickhouse.rows(
+                "SELECT name, type FROM system.columns WHERE database = {database:String} AND table = {table:String}",
+                parameters={"database": database, "table": table},
+            )
+        names = ", ".join(f"`{name}`" for name, _ in columns)
+        # Named, since an empty answer of the engine has no types.
+        structure = clickhouse_literal(", ".join(f"`{name}` {kind}" for name, kind in columns))
         asked = urlencode(
-            {"user": user, "password": password, "query": f"SELECT * FROM `{database}`.`{table}` FORMAT Native"}
+            {"user": user, "password": password, "query": f"SELECT {names} FROM `{database}`.`{table}` FORMAT Native"}
         )
-        return f"url('http://{host}:{port}/?{asked}', 'Native')"
+        return f"url('http://{host}:{port}/?{asked}', 'Native', {structure})"
 
     def _send(self, number: int, target: str, body: bytes) -> Answer:
         node = self.nodes[number - 1]

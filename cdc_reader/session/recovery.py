@@ -7,9 +7,10 @@ row:
    it provably continues the known one (cdc_reader/postgres/timelines.py).
 2. *fence*: write a newer epoch. From now on ClickHouse refuses every insert that an older reader begins.
 3. *wait*: until every insert that began before the fence has ended (sink/fence.py).
-4. *ask*: which positions from the slot's confirmed one on are stored? From now on only this session adds to them.
-5. *push again*: send the stored batches from there on to the views that lack them, since their insert may have ended
-   between the table and its views.
+4. *push again*: send the stored batches from the slot's confirmed position on to the views that lack them, since their
+   insert may have ended between the table and its views. If the tables are replicated, this is done without views, too:
+   a replica may show rows of an insert that ended in doubt, and lose them later. Sent again, they are stored.
+5. *ask*: which positions from there on are stored? From now on only this session adds to them.
 
 A crash between any two steps leaves an unused epoch and nothing else.
 
@@ -67,7 +68,7 @@ def recover(
     *,
     past: Past = _UNKNOWN,
 ) -> Recovered:
-    """Bind, fence, wait, ask, push again.
+    """Bind, fence, wait, push again, ask.
 
     Args:
         clickhouse: the checkpoint.
@@ -91,14 +92,14 @@ def recover(
     reach("recovery.fenced")
     wait_for_older_inserts(clickhouse, stream.settings, stream.lane, wait)
     reach("recovery.settled")
+    for outbox in stream.settings.outboxes():
+        _push_again(clickhouse, stream, outbox, confirmed, owner)
+    reach("recovery.pushed")
     held = {
         outbox.clickhouse_table: ask_stored_positions(clickhouse, stream, outbox, confirmed)
         for outbox in stream.settings.outboxes()
     }
     reach("recovery.asked")
-    for outbox in stream.settings.outboxes():
-        _push_again(clickhouse, stream, outbox, confirmed, owner)
-    reach("recovery.pushed")
     rows = sum(one.rows for one in held.values())
     log.info("recovered", source=stream.settings.source, epoch=epoch, confirmed_lsn=str(confirmed), held_rows=rows)
     return Recovered(epoch, held)
@@ -127,10 +128,12 @@ def ask_stored_positions(clickhouse: ClickHouse, stream: Stream, outbox: Outbox,
 
 def _push_again(clickhouse: ClickHouse, stream: Stream, outbox: Outbox, confirmed: Lsn, owner: str) -> None:
     feed = ViewFeed(clickhouse, outbox, outbox.clickhouse_table, stream.lane, owner)
-    if not feed.views():
+    has_views = bool(feed.views())
+    if not has_views and not feed.servers().are_replicas:
         return
     which = f"cdc_lsn >= {{from_lsn:UInt64}} AND cdc_lsn % 8 != 7 {_of_shard(stream)}"
-    if unknown := feed.push_stored(which, {"from_lsn": int(confirmed)}):
+    unknown = feed.push_stored(which, {"from_lsn": int(confirmed)})
+    if unknown and has_views:
         log.warning(
             "views_not_completed",
             table=outbox.clickhouse_table,

@@ -21,6 +21,7 @@ import json
 import time
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import structlog
@@ -40,6 +41,7 @@ from outhaul.sink.letters.restore import restore, values_of
 from outhaul.sink.letters.retry_message import RetryMessage, run_and_positions
 from outhaul.sink.message_version import OtherVersionError
 from outhaul.sink.redis_keys import letters_key
+from outhaul.sink.replicas import find_servers
 from outhaul.sink.seal import ForgedMessageError
 from outhaul.sink.task import outbox_of, sink_of
 from outhaul.sink.task_names import RETRY_LETTERS
@@ -208,7 +210,8 @@ def _insert(
 ) -> Epoch | None:
     """Insert one row under the newest epoch; `newest` is the last known one. Return the present one."""
     payload, settings = encode(record), outbox.settings
-    target = Target(outbox.clickhouse_table, "", guard(settings), settings.insert_timeout_s)
+    servers = partial(find_servers, clickhouse, settings, outbox.clickhouse_table)
+    target = Target(outbox.clickhouse_table, "", guard(settings), settings.insert_timeout_s, servers=servers)
     # Without times: an operator may have corrected the letter's time, so its position is looked up in the whole table.
     contents = Contents(record.schema)
     for attempt in range(1, _OWNERS_TRIED + 1):

@@ -14,7 +14,7 @@ import pytest
 from outhaul.cdc_reader.operate.setup import apply_clickhouse
 from outhaul.cdc_reader.outbox.heal import verify
 from outhaul.cdc_reader.outbox.id_ranges import Scope
-from outhaul.cdc_reader.outbox.snapshot import behind_the_slot
+from outhaul.cdc_reader.outbox.snapshot import now
 from outhaul.cdc_reader.session.pause_requests import newest_request, record_request
 from outhaul.cdc_reader.session.recovery import ask_stored_positions, recover
 from outhaul.sink import schema
@@ -167,11 +167,27 @@ def test_the_wait_begins_when_every_server_refuses_older_inserts(replicas: Two) 
     assert len(waits) == 1
 
 
-def test_a_server_that_never_gets_the_epoch_ends_the_recovery(replicas: Two) -> None:
+def test_a_server_that_never_gets_the_epoch_ends_the_recovery(
+    replicas: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("outhaul.sink.fence._POLL_S", 10.0)
     replicas.through(1)
     replicas.own("me", 1)
     with pytest.raises(TransientError, match="1 of 2 replicas of ClickHouse have not received the new epoch"):
         wait_for_older_inserts(replicas.clickhouse, replicas.settings, STREAM, lambda _: None)
+
+
+def test_a_commit_that_keeper_may_still_carry_out_is_waited_for(replicas: Two) -> None:
+    replicas.pair.session_s = [3600, 2]
+    waits = []
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 2:
+            replicas.pair.session_s = [3600, 60]
+
+    wait_for_older_inserts(replicas.clickhouse, replicas.settings, STREAM, wait)
+    assert len(waits) == 2
 
 
 def test_a_newer_owner_whom_only_the_other_server_knows_is_seen(replicas: Two) -> None:
@@ -195,7 +211,7 @@ def test_a_row_that_is_only_late_is_not_missing(replicas: Two) -> None:
     replicas.store(2, 801, identifier=2)
     for number in (1, 2):
         replicas.through(number)
-        with behind_the_slot(replicas.settings.streams(), within_s=30) as line:
+        with now(replicas.settings) as line:
             tally = verify(replicas.settings.outboxes()[0], line, Scope(), lambda *_: None)
         assert tally.missing == 0
 
