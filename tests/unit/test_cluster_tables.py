@@ -14,7 +14,8 @@ def test_a_cluster_s_tables_are_those_of_one_server_replicated_and_one_name_for_
     assert [name for name, _ in clustered] == [name for name, _ in plain]
     for (_, there), (_, here) in zip(clustered, plain, strict=True):
         assert there.count(r" ON CLUSTER 'it\'s ours'") == 1
-        assert there.count("ENGINE = Replicated") == here.count("ENGINE = ")
+        # A table in memory has the owners of one server alone.
+        assert there.count("ENGINE = Replicated") == here.count("ENGINE = ") - here.count("ENGINE = Memory")
         alone = there.replace(r" ON CLUSTER 'it\'s ours'", "").replace("ENGINE = Replicated", "ENGINE = ")
         assert alone == here
     above = [text for name, text in ddl(SETTINGS, "it's ours") if "/cluster/" in name]

@@ -39,7 +39,7 @@ def test_the_statement_names_columns_fence_and_what_is_held() -> None:
         statement("event_log", TARGET, contents, _refuse(TARGET, contents, by_others=True)).count("cdc_batch !=") == 1
     )
     bare = Contents(records([1]).schema)
-    letters = statement("letters", TARGET, bare, _leave_out(TARGET, bare))
+    letters = statement("letters", TARGET, bare, _leave_out(TARGET.tables(), TARGET, bare))
     assert letters.count("NOT IN") == 2
     assert "cdc_batch" not in letters
     assert "AND event_date_time BETWEEN" not in letters
