@@ -43,6 +43,7 @@ _FILES = {
         "0010_event_log_trial.sql",
         "0011_event_log_trial_copies.sql",
         "0012_event_log_trial_view.sql",
+        "0013_event_log_ingested_index.sql",
         "9999_event_log_schema_number.sql",
     ),
     "clickhouse/cluster": ("0001_event_log_all.sql",),

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+import redis
 
 from outhaul.sink.view_gaps import gaps
 from tests.conftest import World, until
@@ -71,6 +72,7 @@ def replace_reader(world: World) -> None:
     world.stack.kill("clickhouse")
     world.stack.kill("redis")
     world.stack.up()
+    redis.Redis.from_url(world.env["OUTHAUL_REDIS_URL"]).flushdb()
     world.pipeline.start("worker", "reader")
 
 
