@@ -37,6 +37,8 @@ log = structlog.get_logger("outhaul.sink")
 
 # Rows that a view may refuse of one batch before the batch is noted as a whole: each costs some queries.
 _MAX_REFUSED = 100
+# The same while the view has taken no row of the batch: then it is broken, and every batch costs these queries.
+_MAX_ALL_REFUSED = 8
 # Gaps that are tried in one round.
 _MAX_GAPS = 1000
 # Positions of rows that are copied from the outbox: no WAL record begins there.
@@ -267,18 +269,20 @@ class ViewFeed:
         """Return the rows of a batch that a view's query refuses."""
         positions = self._positions(batch)
         refused: list[Gap] = []
+        taken = 0
         ranges = [(0, len(positions))] if positions else []
         while ranges:
             start, end = ranges.pop()
             error = self._error(view, batch, positions[start], positions[end - 1])
             if error is None:
+                taken += end - start
                 continue
             if end - start > 1:
                 middle = (start + end) // 2
                 ranges += [(middle, end), (start, middle)]
                 continue
             refused.append(Gap(str(view.name), batch, positions[start], 1, error.message))
-            if len(refused) > min(_MAX_REFUSED, len(positions) - 1):
+            if len(refused) > (_MAX_REFUSED if taken else min(_MAX_ALL_REFUSED, len(positions) - 1)):
                 return [Gap(str(view.name), batch, _WHOLE, len(positions), error.message)]
         return refused
 
