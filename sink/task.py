@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from outhaul.sink.app import SinkApp
+    from outhaul.sink.insert import Contents
     from outhaul.sink.settings import Outbox, Settings
 
 log = structlog.get_logger("outhaul.sink")
@@ -259,7 +260,8 @@ def write(sink: Sink, message: Message, *, again: bool = False) -> Report:
         return Report(Outcome.MISSING, message.token, message.sequence)
     reach("task.fetched")
 
-    events, letters = schema.batch_tables(outbox_of(sink.settings, message.branch))
+    outbox = outbox_of(sink.settings, message.branch)
+    events, letters = schema.batch_tables(outbox)
     again = again or message.attempt > 0
     # A copy into a table of another name is compared with that table, not with the event table. Both tables are
     # compared for every part. So a retry after a timeout does not try again the rows that an earlier attempt has set
@@ -273,7 +275,7 @@ def write(sink: Sink, message: Message, *, again: bool = False) -> Report:
             if part.table == letters:
                 insert(sink.clickhouse, part, rows, target, again=again)
             else:
-                _store_events(sink, part, rows, target, again=again)
+                store_events(sink.clickhouse, outbox, part, rows, target, again=again)
 
     aside = 0
     try:
@@ -306,20 +308,41 @@ def write(sink: Sink, message: Message, *, again: bool = False) -> Report:
     return Report(Outcome.STORED, message.token, message.sequence, dead_letters=aside)
 
 
-def _store_events(sink: Sink, part: Message, rows: bytes, target: Target, *, again: bool) -> None:
-    """Store rows, and send them to the views on the table; a view that refuses a row costs that view alone."""
-    outbox = outbox_of(sink.settings, part.branch)
-    feed = ViewFeed(sink.clickhouse, outbox, target.events, part.lane, part.owner)
+def store_events(
+    clickhouse: ClickHouse,
+    outbox: Outbox,
+    part: Message,
+    rows: bytes,
+    target: Target,
+    *,
+    contents: Contents | None = None,
+    again: bool = False,
+) -> None:
+    """Store rows, and send them to the views on the table; a view that refuses a row costs that view alone.
+
+    Args:
+        clickhouse: the server to insert into.
+        outbox: the outbox of the rows.
+        part: the message of these rows.
+        rows: Arrow IPC stream.
+        target: the outbox's tables.
+        contents: as of `insert`.
+        again: as of `insert`.
+
+    Raises:
+        PipelineError: as of `insert`.
+    """
+    feed = ViewFeed(clickhouse, outbox, target.events, part.lane, part.owner)
     first, last = parse_position(part.first), parse_position(part.last)
     batch = StoredBatch(batch_number(part), int(first.lsn), int(last.lsn))
     try:
-        if insert(sink.clickhouse, part, rows, target, again=again):
+        if insert(clickhouse, part, rows, target, contents=contents, again=again):
             feed.close(feed.whole_gaps(batch))
     except (PoisonError, FatalError) as error:
         if is_thrown(error) or isinstance(error, ForeignMessageError) or not feed.views():
             raise
         try:
-            insert(sink.clickhouse, part, rows, replace(target, ignore_view_errors=True))
+            insert(clickhouse, part, rows, replace(target, ignore_view_errors=True), contents=contents)
         except (PoisonError, FatalError):
             # It is the table that refuses.
             raise error from None

@@ -3,8 +3,8 @@
 Edge: Celery, ClickHouse and Redis; the second task of the sink. The order of the steps matters: a crash between any two
 of them neither loses nor repeats a row.
 
-1. *insert*: each row has a statement of its own, which leaves the row out if the event table has its position. The
-   token depends on source and position only, so of two simultaneous retries one stores nothing.
+1. *insert*: each row has a statement of its own, which is refused if the event table has its position. The token
+   depends on source, position and epoch only, so of two simultaneous retries one stores nothing.
 2. *wait*: until all inserts of the source that began before this step have ended, in all lanes. An insert that begins
    later finds the position in the event table. So no insert can miss the position in both tables.
 3. *remove*: only letters whose position a query has found in the event table.
@@ -33,7 +33,7 @@ from outhaul.sink.clickhouse_errors import is_thrown
 from outhaul.sink.errors import FatalError, ForeignMessageError, PipelineError, PoisonError, TransientError
 from outhaul.sink.failpoint import reach
 from outhaul.sink.fence import guard, newest_epoch, wait_for_older_inserts
-from outhaul.sink.insert import Contents, Target, insert
+from outhaul.sink.insert import Contents, Target
 from outhaul.sink.lanes import STREAM
 from outhaul.sink.letters import cast_check
 from outhaul.sink.letters import dead_letters as letters
@@ -43,7 +43,7 @@ from outhaul.sink.message_version import OtherVersionError
 from outhaul.sink.redis_keys import letters_key
 from outhaul.sink.replicas import find_servers
 from outhaul.sink.seal import ForgedMessageError
-from outhaul.sink.task import outbox_of, sink_of
+from outhaul.sink.task import outbox_of, sink_of, store_events
 from outhaul.sink.task_names import RETRY_LETTERS
 from outhaul.sink.telemetry import metrics
 
@@ -62,6 +62,10 @@ if TYPE_CHECKING:
 log = structlog.get_logger("outhaul.sink")
 
 _OWNERS_TRIED = 3
+_TOKEN_WITHOUT_ROW = (
+    "ClickHouse remembers an insert of this row, but lacks the row: it was killed in between, or somebody has deleted "
+    "the row. Start the reader again, and then retry: its new epoch has new tokens"
+)
 
 
 class LetterOutcome(StrEnum):
@@ -153,7 +157,12 @@ def retry(clickhouse: ClickHouse, outbox: Outbox, message: RetryMessage) -> list
     retryable = [letter for letter in found.values() if not letter.discarded]
     refused = _insert_all(clickhouse, outbox, retryable, message.hex_columns)
     reach("letters.inserted")
-    stored = letters.stored(clickhouse, outbox, [letter.position for letter in retryable])
+    sent = [letter.position for letter in retryable]
+    stored = letters.stored(clickhouse, outbox, sent)
+    if unseen := [position for position in sent if position not in stored and position not in refused]:
+        # The insert of another retry has the same token, and may still be storing the row.
+        wait_for_older_inserts(clickhouse, outbox.settings, None, time.sleep)
+        stored |= letters.stored(clickhouse, outbox, unseen)
     if stored:
         wait_for_older_inserts(clickhouse, outbox.settings, None, time.sleep)
         letters.remove(clickhouse, outbox, stored)
@@ -174,7 +183,7 @@ def _outcome(
         return LetterReport(name, LetterOutcome.RETRIED)
     if position in refused:
         return LetterReport(name, LetterOutcome.REFUSED, refused[position])
-    return LetterReport(name, LetterOutcome.FAILED, "the event table does not contain the inserted row")
+    return LetterReport(name, LetterOutcome.FAILED, _TOKEN_WITHOUT_ROW)
 
 
 def _insert_all(
@@ -217,7 +226,7 @@ def _insert(
     for attempt in range(1, _OWNERS_TRIED + 1):
         message = _message(outbox, letter.position, newest, len(payload))
         try:
-            insert(clickhouse, message, payload, target, contents=contents)
+            store_events(clickhouse, outbox, message, payload, target, contents=contents)
         except FatalError as error:
             if not is_thrown(error):
                 raise

@@ -256,6 +256,63 @@ def test_a_retry_passes_the_fence_of_the_newest_reader_and_raises_no_fence(world
     assert world.ch("SELECT count() FROM event_log_epochs") == 2
 
 
+def test_a_token_without_its_row_holds_a_letter_up_until_the_next_epoch(world: World) -> None:
+    """ClickHouse was killed between the two, or the row was deleted: the letter stays, and the report says why."""
+    [position] = set_aside(world, {})
+    raise_epoch(world.clickhouse, world.stream, History("7", 1), Lsn(0), 1, "me")
+    world.clickhouse.command("CREATE TABLE kept ENGINE = Memory AS SELECT * FROM event_log_dead_letters")
+    assert retry(world.clickhouse, world.outbox, order(world, [position]))[0].outcome is LetterOutcome.RETRIED
+    world.clickhouse.command("SYSTEM START MERGES event_log")
+    world.clickhouse.command("ALTER TABLE event_log DELETE WHERE 1 SETTINGS mutations_sync = 2")
+    world.clickhouse.command("INSERT INTO event_log_dead_letters SELECT * FROM kept")
+    for _ in range(2):
+        [report] = retry(world.clickhouse, world.outbox, order(world, [position]))
+        assert (report.outcome, "new epoch has new tokens" in report.why) == (LetterOutcome.FAILED, True)
+        assert (world.stored(), letters(world)) == (0, 1)
+    raise_epoch(world.clickhouse, world.stream, History("7", 1), Lsn(0), 2, "another")
+    assert retry(world.clickhouse, world.outbox, order(world, [position]))[0].outcome is LetterOutcome.RETRIED
+    assert (world.stored(), letters(world)) == (1, 0)
+
+
+def test_a_row_that_another_retry_is_storing_is_waited_for(world: World) -> None:
+    """Both have one token, so ClickHouse drops the second insert while the row of the first is not there yet."""
+    [position] = set_aside(world, {})
+    raise_epoch(world.clickhouse, world.stream, History("7", 1), Lsn(0), 1, "me")
+    reports: list[LetterOutcome] = []
+    gate = threading.Barrier(6)
+
+    def run() -> None:
+        with ClickHouse(world.env["OUTHAUL_CLICKHOUSE_URL"], timeout_s=30) as clickhouse:
+            gate.wait()
+            reports.extend(one.outcome for one in retry(clickhouse, world.outbox, order(world, [position])))
+
+    threads = [threading.Thread(target=run) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert LetterOutcome.RETRIED in reports
+    # A retry that begins when the letter is gone does not know it.
+    assert set(reports) <= {LetterOutcome.RETRIED, LetterOutcome.UNKNOWN}
+    assert (world.stored(), letters(world)) == (1, 0)
+
+
+def test_a_view_that_refuses_the_row_of_a_letter_costs_that_view_alone(world: World) -> None:
+    world.clickhouse.command(
+        "CREATE TABLE amounts (n UInt64) ENGINE = MergeTree ORDER BY n "
+        "SETTINGS non_replicated_deduplication_window = 10000"
+    )
+    world.clickhouse.command(
+        "CREATE MATERIALIZED VIEW amounts_view TO amounts AS SELECT toUInt64(environment) AS n FROM event_log"
+    )
+    [position] = set_aside(world, {})
+    raise_epoch(world.clickhouse, world.stream, History("7", 1), Lsn(0), 1, "me")
+    assert retry(world.clickhouse, world.outbox, order(world, [position]))[0].outcome is LetterOutcome.RETRIED
+    assert (world.stored(), letters(world)) == (1, 0)
+    assert world.ch("SELECT count() FROM amounts") == 0
+    assert world.ch("SELECT count() FROM event_log_view_gaps") == 1
+
+
 def test_a_retry_goes_on_under_a_reader_that_takes_over_in_the_middle(world: World) -> None:
     [position] = set_aside(world, {})
     raise_epoch(world.clickhouse, world.stream, History("7", 1), Lsn(0), 1, "old")
