@@ -167,9 +167,7 @@ def test_the_wait_begins_when_every_server_refuses_older_inserts(replicas: Two) 
     assert len(waits) == 1
 
 
-def test_a_server_that_never_gets_the_epoch_ends_the_recovery(
-    replicas: Two, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_server_that_never_gets_the_epoch_ends_the_recovery(replicas: Two, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("outhaul.sink.fence._POLL_S", 10.0)
     replicas.through(1)
     replicas.own("me", 1)
