@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.faults.model_state import State
 
 _ORDER = (
-    "end, begin, land, list, tell, hear, feedback, deliver, arm, raise, read back, settle, ask, push, cut, open, again"
+    "end, begin, land, list, tell, hear, feedback, deliver, arm, raise, read back, settle, push, ask, cut, open, again"
 )
 
 

@@ -97,7 +97,7 @@ class Piece(NamedTuple):
 
 
 class Reader(NamedTuple):
-    """A session, at the step that comes next: arm, raise, read back, settle, ask, push, stream.
+    """A session, at the step that comes next: arm, raise, read back, settle, push, ask, stream.
 
     `todo` are the batches that it has yet to push; `sent` is the statement it waits for.
     """

@@ -101,13 +101,8 @@ def _read_back(scope: Scope, state: State, index: int, _choice: int) -> State:
     return with_reader(state, index, reader._replace(step="raise", epoch=state.newest[0] + 1))
 
 
-def _settle(_scope: Scope, state: State, index: int, _choice: int) -> State:
-    return with_reader(state, index, state.readers[index]._replace(step="ask"))
-
-
-def _ask(scope: Scope, state: State, index: int, _choice: int) -> State:
-    held = state.stored if scope.design.ask else 0
-    reader = state.readers[index]._replace(step="stream", held=held)
+def _settle(scope: Scope, state: State, index: int, _choice: int) -> State:
+    reader = state.readers[index]._replace(step="ask")
     if scope.views and scope.design.pushes and (todo := _past_slot(scope, state)):
         reader = reader._replace(step="push", todo=todo)
     return with_reader(state, index, reader)
@@ -125,7 +120,7 @@ def _push(scope: Scope, state: State, index: int, _choice: int) -> State:
         return _pushed(scope, with_reader(state, index, reader._replace(sent=insert._replace(stage="unsure"))), index)
     if scope.design.waits_for_views:
         return with_reader(state, index, reader._replace(sent=insert))
-    reader = reader._replace(todo=tuple(rest), step="push" if rest else "stream")
+    reader = reader._replace(todo=tuple(rest), step="push" if rest else "ask")
     return with_reader(orphan(state, insert), index, reader)
 
 
@@ -140,7 +135,12 @@ def _pushed(scope: Scope, state: State, index: int) -> State:
             state, todo = state._replace(named=state.named | stored_by(state, todo[0])), todo[1:]
         case "stored":
             todo = todo[1:]
-    return with_reader(state, index, reader._replace(todo=todo, step="push" if todo else "stream"))
+    return with_reader(state, index, reader._replace(todo=todo, step="push" if todo else "ask"))
+
+
+def _ask(scope: Scope, state: State, index: int, _choice: int) -> State:
+    held = state.stored if scope.design.ask else 0
+    return with_reader(state, index, state.readers[index]._replace(step="stream", held=held))
 
 
 def _cut(scope: Scope, state: State, index: int, size: int) -> State:
@@ -325,8 +325,8 @@ STEPS: dict[str, Callable[[Scope, State, int, int], State]] = {
     "raise": _raise,
     "read back": _read_back,
     "settle": _settle,
-    "ask": _ask,
     "push": _push,
+    "ask": _ask,
     "cut": _cut,
     "again": _again,
     "feedback": _feedback,

@@ -28,6 +28,7 @@ FOUR = Scope(transactions=(1, 3), partitions=(0b0101, 0b1010), pieces=(1, 3))
 FORGETFUL = replace(BATCH, left=Left(doubts=1, forgets=1))
 VIEW = replace(ROW, views=1)
 VIEW_OF_BATCH = replace(BATCH, views=1)
+VIEW_RECUT = replace(RECUT, views=1)
 TAKEN_OVER = replace(VIEW, sessions=2)
 HALF = replace(VIEW_OF_BATCH, left=Left(breaks=1))
 REFUSED = replace(TAKEN_OVER, left=Left(refusals=1))
@@ -63,7 +64,7 @@ HOLDS = {
     "a view": replace(TWO, views=1, pieces=(2,)),
     "a view of two batches refuses": replace(TWO, views=1, left=Left(refusals=1)),
     "a view of three rows, a reader is replaced": replace(THREE, views=1, zombies=False),
-    "a view, a reader is replaced": replace(RECUT, views=1),
+    "a view, a reader is replaced": VIEW_RECUT,
     "a view, two readers are replaced": replace(TAKEN_OVER, sessions=3, left=Left(refusals=1)),
     "a view refuses, inserts end half-way": replace(VIEW_OF_BATCH, left=Left(doubts=1, refusals=1, breaks=1)),
     "a view refuses, a reader is replaced": replace(VIEW_OF_BATCH, sessions=2, left=Left(refusals=1)),
@@ -130,7 +131,7 @@ MUTATIONS = {
     ),
     "recovery does not push stored rows again": (REFUSED, Design(pushes=False), "a view lacks"),
     "recovery does not wait for the views": (REFUSED, Design(waits_for_views=False), "a view lacks"),
-    "recovery does not wait for running pushes": (replace(RECUT, views=1), Design(settle=False), "twice"),
+    "recovery does not wait for running inserts, a view": (VIEW_RECUT, Design(settle=False), "a view lacks"),
     "a view gets its part before the table": (
         replace(TAKEN_OVER, left=Left(breaks=1)),
         Design(table_first=False),
@@ -174,7 +175,7 @@ def test_without_this_safeguard_rows_are_lost_or_repeated(scope: Scope, design: 
     assert trouble in found.trouble
 
 
-@scopes({"one piece": replace(BATCH, sessions=2), "other pieces": RECUT, "a view": replace(RECUT, views=1)})
+@scopes({"one piece": replace(BATCH, sessions=2), "other pieces": RECUT, "a view": VIEW_RECUT})
 def test_recovery_s_question_spares_work_and_inserts_that_look_keep_the_promise_without_it(scope: Scope) -> None:
     assert look(replace(scope, design=Design(ask=False))).trouble is None
 

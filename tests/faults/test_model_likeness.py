@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from dataclasses import replace
 from itertools import pairwise
 from random import Random
@@ -11,16 +13,22 @@ import pytest
 
 from outhaul.cdc_reader.capture.assemble import Assembled
 from outhaul.cdc_reader.capture.stored_positions import StoredPositions
+from outhaul.cdc_reader.session import recovery
 from outhaul.cdc_reader.session.ledger import Ledger, Phase
 from outhaul.cdc_reader.session.watermark import Watermark
+from outhaul.sink import fence
+from outhaul.sink.insert import batch_number
 from outhaul.sink.position import Lsn
-from tests.faults.model_actions import Action, actions
+from outhaul.sink.sql import query
+from tests.faults.model_actions import Action, actions, inserts
 from tests.faults.model_design import Scope
-from tests.faults.model_state import State, first
+from tests.faults.model_state import Batch, State, first
 from tests.faults.model_steps import step
 from tests.unit.batches import batch_of, message_of
 
 SCOPE = Scope(transactions=(2, 3, 1, 2), partitions=(0b01011001, 0b10100110), pieces=(1, 2, 3), in_flight=4, sessions=1)
+
+INSERTS = {"list", "begin", "land"}
 
 
 def streaming() -> State:
@@ -78,3 +86,50 @@ def test_every_sending_of_a_batch_but_the_first_has_a_higher_attempt_and_the_sam
         sendings.append(entry.message)
     assert all(late.attempt > early.attempt for early, late in pairwise(sendings))
     assert {message.token for message in sendings} == {batch.token}
+
+
+def test_recovery_takes_the_model_s_steps_in_the_same_order() -> None:
+    """A session begins when a view lacks a batch."""
+    scope = replace(SCOPE, views=1, sessions=2)
+    batch = Batch(by=0, rows=0b11)
+    tokens = frozenset((batch, n) for n, partition in enumerate(scope.partitions) if batch.rows & partition)
+    state = first(scope)._replace(stored=batch.rows, batches=((batch, batch.rows),), tokens=tokens)
+    state, steps = step(scope, state, Action("open")), list[str]()
+    while (reader := state.readers[0]).step != "stream":
+        steps.append(reader.step)
+        state = step(scope, state, Action(reader.step))
+        if reader.step == "push":
+            while (insert := inserts(state)[0]).stage != "stored":
+                state = step(scope, state, next(one for one in actions(scope, state) if one.name in INSERTS))
+            assert insert.batch == batch
+            state = step(scope, state, Action("tell"))
+    ours = {"fenced": "raise", "settled": "settle", "asked": "ask", "pushed": "push"}
+    reached = re.findall(r'reach\("recovery\.(\w+)"\)', inspect.getsource(recovery.recover))
+    assert [ours[name] for name in reached if name in ours] == [name for name in steps if name in ours.values()]
+
+
+def test_the_owner_is_in_the_memory_table_before_its_epoch_is_raised_and_only_then() -> None:
+    """The model: *arm* before *raise*, and a late copy of *arm* is refused."""
+    source = inspect.getsource(fence.raise_epoch)
+    assert source.index('query("add_owner"') < source.index('query("raise_epoch"')
+    added = query("add_owner", owners="owners", epochs="epochs")
+    assert re.search(r"WHERE \(SELECT count\(\) FROM `epochs` WHERE .* owner = \{owner:String\}\) = 0", added)
+
+
+def test_first_inserts_and_pushes_ask_for_the_owner_and_the_memory_table() -> None:
+    guard = query("fence", epochs="epochs", owners="owners")
+    assert guard.count("throwIf") == 2
+    assert "FROM `owners`" in guard
+    named = {"table": "t", "columns": "c", "fence": guard}
+    push = query("push_again", **named, without="")
+    insert = query("insert", **named, expressions="c", structure="''", unless_stored="")
+    for text in (insert, push):
+        assert guard in text
+        assert text.index("WHERE") < text.index(guard)
+
+
+def test_a_token_names_its_owner_and_is_the_same_whenever_the_owner_sends_the_batch() -> None:
+    message = message_of(batch_of([1]))
+    assert batch_number(message) == batch_number(replace(message, attempt=7, sequence=3))
+    others = (replace(message, owner="you"), replace(message, epoch=2), message_of(batch_of([1, 2])))
+    assert batch_number(message) not in {batch_number(other) for other in others}
