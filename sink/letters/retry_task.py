@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("outhaul.sink")
 
 _OWNERS_TRIED = 3
-_TOKEN_WITHOUT_ROW = (
+_ROW_IS_MISSING = (
     "ClickHouse remembers an insert of this row, but lacks the row: it was killed in between, or somebody has deleted "
     "the row. Start the reader again, and then retry: its new epoch has new tokens"
 )
@@ -183,7 +183,7 @@ def _outcome(
         return LetterReport(name, LetterOutcome.RETRIED)
     if position in refused:
         return LetterReport(name, LetterOutcome.REFUSED, refused[position])
-    return LetterReport(name, LetterOutcome.FAILED, _TOKEN_WITHOUT_ROW)
+    return LetterReport(name, LetterOutcome.FAILED, _ROW_IS_MISSING)
 
 
 def _insert_all(
