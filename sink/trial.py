@@ -53,8 +53,8 @@ _TIMEOUT_S = 10
 _ROWS = len(ENDS_US)
 # A load balancer sends each new connection to another server, or each request: so there are several of both.
 _CONNECTIONS, _REQUESTS = 3, 2
-# How long the query runs that is looked for; the second time, if a busy machine was too slow for the first.
-_SLEEPS_S = (0.2, 2.0)
+# How long the query runs that is looked for; longer each time, if a busy machine was too slow.
+_SLEEPS_S = (0.05, 0.5, 2.0)
 # How long a replica may take to receive a row, and how often it is asked.
 _LAG_S, _POLL_S = 5.0, 0.05
 # An insert looks for stored rows within a second of their times, so a column of whole seconds is precise enough.

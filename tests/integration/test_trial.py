@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from outhaul.cdc_reader.operate.doctor import clickhouse_checks
 from outhaul.cdc_reader.operate.doctor.finding import State
 from outhaul.cdc_reader.operate.setup import apply_clickhouse
+from outhaul.deploy.local.stack import Stack
 from outhaul.sink import trial
 from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.errors import Exit, FatalError, PipelineError
@@ -18,9 +20,10 @@ from tests.clickhouse_pair import pair_of
 from tests.integration.doctor_findings import make_tables, of_clickhouse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from outhaul.sink.settings import Settings
     from tests.conftest import World
 
 # The promise is a second; a machine on which much else runs takes longer.
@@ -138,3 +141,107 @@ def test_two_servers_that_know_nothing_of_each_other_are_found(world: World, tmp
 def test_both_ends_of_the_range_are_those_that_the_reader_sends() -> None:
     ends = tuple((end - clickhouse_checks._EPOCH) // clickhouse_checks._MICROSECOND for end in clickhouse_checks._ENDS)
     assert ends == trial.ENDS_US
+
+
+_USERS = """<clickhouse>
+<profiles><default>{profile}</default></profiles>
+<quotas><default/></quotas>
+<users><default>
+<password/><networks><ip>::/0</ip></networks><profile>default</profile><quota>default</quota>
+<databases><outhaul>{policies}</outhaul></databases>
+</default></users>
+</clickhouse>"""
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Callable[..., tuple[ClickHouse, Settings]]]:
+    """Start an engine whose user has a profile and row policies, with the tables of a pipeline."""
+    with ExitStack() as opened:
+
+        def start(*, profile: str = "", policies: str = "") -> tuple[ClickHouse, Settings]:
+            home = tmp_path / "clickhouse"
+            home.mkdir()
+            (home / "config.xml").write_text("<clickhouse><users_config>users.xml</users_config></clickhouse>")
+            (home / "users.xml").write_text(_USERS.format(profile=profile, policies=policies))
+            stack = Stack(tmp_path)
+            stack.up(["clickhouse"])
+            opened.callback(stack.down)
+            settings = load_from({"OUTHAUL_CLICKHOUSE_URL": stack.env()["OUTHAUL_CLICKHOUSE_URL"]})
+            clickhouse = opened.enter_context(ClickHouse.of(settings, timeout_s=10))
+            apply_clickhouse(clickhouse, settings, lambda _: None)
+            return clickhouse, settings
+
+        yield start
+
+
+STORE = (
+    "INSERT INTO event_log (id, event_type, event_date_time, cdc_source, cdc_lsn) "
+    "SELECT 1, 'tested', now64(6), 'outhaul', number FROM numbers(2)"
+)
+
+
+@pytest.mark.parametrize(
+    ("condition", "shown"),
+    [
+        ("cdc_lsn % 2 = 0", "equals(modulo(cdc_lsn"),
+        ("cdc_source = 'another'", "'another'"),
+        ("0", "0"),
+        ("1", ""),
+        ("cdc_source = 'outhaul'", ""),
+    ],
+)
+def test_a_row_policy_that_hides_rows_is_found_when_there_are_rows(
+    served: Callable[..., tuple[ClickHouse, Settings]], condition: str, shown: str
+) -> None:
+    clickhouse, settings = served(policies=f"<event_log><filter>{condition}</filter></event_log>")
+    # This user may not see the list of policies, and the plan of a query shows none for a table without rows.
+    trial.ensure(clickhouse, settings)
+    clickhouse.command(STORE)
+    if not shown:
+        trial.ensure(clickhouse, settings)
+        return
+    with pytest.raises(FatalError, match="a row policy hides rows of 'event_log'") as caught:
+        trial.ensure(clickhouse, settings)
+    assert shown in caught.value.message
+
+
+def test_a_row_policy_that_hides_the_rows_of_the_trial_is_found_before_the_first_event(
+    served: Callable[..., tuple[ClickHouse, Settings]],
+) -> None:
+    clickhouse, settings = served(policies="<event_log_trial><filter>number = 0</filter></event_log_trial>")
+    with pytest.raises(FatalError, match="2 rows were stored in 'event_log_trial', and 1 are found"):
+        trial.ensure(clickhouse, settings)
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [
+        "<insert_deduplicate>0</insert_deduplicate>",
+        "<deduplicate_insert>disable</deduplicate_insert>",
+        "<deduplicate_insert_select>disable</deduplicate_insert_select>",
+        "<deduplicate_blocks_in_dependent_materialized_views>0</deduplicate_blocks_in_dependent_materialized_views>",
+    ],
+)
+def test_a_profile_without_deduplication_is_overruled_or_found(
+    served: Callable[..., tuple[ClickHouse, Settings]], profile: str
+) -> None:
+    clickhouse, settings = served(profile=profile)
+    found = trial.results(clickhouse, settings)["tokens"]
+    ((rows, copies),) = clickhouse.rows(
+        "SELECT (SELECT count() FROM event_log_trial WHERE run NOT LIKE '% %'), "
+        "(SELECT count() FROM event_log_trial_copies WHERE run NOT LIKE '% %')"
+    )
+    if isinstance(found, str):
+        assert (rows, copies) == (2, 2)
+    else:
+        assert "would be stored twice" in found.message
+        assert rows > 2 or copies > 2
+
+
+def test_a_profile_that_does_not_let_outhaul_deduplicate_is_named(
+    served: Callable[..., tuple[ClickHouse, Settings]],
+) -> None:
+    fixed = "<constraints><insert_deduplicate><readonly/></insert_deduplicate></constraints>"
+    clickhouse, settings = served(profile=f"<insert_deduplicate>0</insert_deduplicate>{fixed}")
+    with pytest.raises(PipelineError, match="insert_deduplicate"):
+        trial.ensure(clickhouse, settings)
