@@ -141,11 +141,17 @@ def results(clickhouse: ClickHouse, settings: Settings) -> dict[str, str | Pipel
 
 
 def _open(clickhouse: ClickHouse, settings: Settings, stack: ExitStack) -> Trial:
-    names = (*schema.table_names(settings, settings.outboxes()), settings.trial_view)
-    found = schema.tables(clickhouse, names)
+    names = schema.table_names(settings, settings.outboxes())
+    found = schema.tables(clickhouse, (*names, settings.trial_view))
     for name in names:
         if name not in found:
             raise schema.missing(name, clickhouse)
+    if settings.trial_view not in found:
+        raise FatalError(
+            f"ClickHouse at {clickhouse.address} has no view {settings.trial_view!r}, or this user may not see it",
+            todo="Create it with `outhaul setup`, and grant the rights of sql/clickhouse/users/pipeline.sql",
+            exit_code=Exit.CLICKHOUSE_TABLE,
+        )
     connections = tuple(
         stack.enter_context(ClickHouse.of(settings, timeout_s=_TIMEOUT_S, apart=True)) for _ in range(_CONNECTIONS)
     )
