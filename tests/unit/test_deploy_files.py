@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 import yaml
@@ -15,6 +16,8 @@ from outhaul.sink.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "deploy" / "compose" / "compose.yaml"
+REPLICAS = ROOT / "tests" / "replicas" / "compose.yaml"
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yaml"))
 
 
 def said(program: str, *arguments: str) -> str:
@@ -43,8 +46,25 @@ def test_the_shell_scripts_are_without_fault() -> None:
     assert said("shellcheck", *scripts) == ""
 
 
-def test_the_compose_file_is_of_the_schema() -> None:
-    assert said("check-jsonschema", "--builtin-schema", "vendor.compose-spec", str(COMPOSE)) == ""
+@pytest.mark.parametrize("path", [COMPOSE, REPLICAS], ids=["pipeline", "replicas"])
+def test_the_compose_file_is_of_the_schema(path: Path) -> None:
+    assert said("check-jsonschema", "--builtin-schema", "vendor.compose-spec", str(path)) == ""
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_the_workflow_is_of_the_schema_and_runs_what_the_page_on_tests_shows(path: Path) -> None:
+    assert said("check-jsonschema", "--builtin-schema", "vendor.github-workflows", str(path)) == ""
+    page = (ROOT / "docs" / "testing.md").read_text()
+    for job in yaml.safe_load(path.read_text())["jobs"].values():
+        runs = [step["run"].replace("${{ matrix.clickhouse }}", "25.8") for step in job["steps"] if "run" in step]
+        for line in runs:
+            if re.match(r"(docker run|docker compose .* up|\S*pytest) ", line):
+                assert f"$ {line}\n" in page
+
+
+def test_a_fault_in_a_workflow_is_found(tmp_path: Path) -> None:
+    (tmp_path / "wrong.yaml").write_text("on: push\njobs:\n  one:\n    steps: []\n")
+    assert said("check-jsonschema", "--builtin-schema", "vendor.github-workflows", str(tmp_path / "wrong.yaml"))
 
 
 def test_the_compose_file_has_no_secret_and_no_door_to_others() -> None:
@@ -57,8 +77,9 @@ def test_the_compose_file_has_no_secret_and_no_door_to_others() -> None:
     assert set(re.findall(r"//outhaul:([^@]*)@", text)) == {"${PASSWORD:?}"}
 
 
-def test_every_image_of_the_compose_file_has_a_version() -> None:
-    images = [service["image"] for service in yaml.safe_load(COMPOSE.read_text())["services"].values()]
+@pytest.mark.parametrize("path", [COMPOSE, REPLICAS], ids=["pipeline", "replicas"])
+def test_every_image_of_the_compose_file_has_a_version(path: Path) -> None:
+    images = [service["image"] for service in yaml.safe_load(path.read_text())["services"].values()]
     assert all(re.search(r":[^:]*\d|^outhaul:", image) for image in images), images
 
 
@@ -74,10 +95,16 @@ def test_the_containers_of_outhaul_write_nowhere_and_may_nothing() -> None:
         }, name
 
 
-def test_every_file_that_compose_mounts_is_there() -> None:
-    services = yaml.safe_load(COMPOSE.read_text())["services"].values()
+@pytest.mark.parametrize("path", [COMPOSE, REPLICAS], ids=["pipeline", "replicas"])
+def test_every_file_that_compose_mounts_is_there(path: Path) -> None:
+    services = yaml.safe_load(path.read_text())["services"].values()
     mounted = [volume.partition(":")[0] for service in services for volume in service.get("volumes", ())]
-    assert all((COMPOSE.parent / path).exists() for path in mounted if path.startswith("."))
+    assert all((path.parent / mount).exists() for mount in mounted if mount.startswith("."))
+
+
+@pytest.mark.parametrize("path", sorted(REPLICAS.parent.glob("*.xml")), ids=lambda path: path.stem)
+def test_the_configuration_of_the_replicas_is_xml(path: Path) -> None:
+    assert ET.parse(path).getroot().tag == "clickhouse"
 
 
 @pytest.mark.parametrize("extra", ["flower", "django", "local"])
