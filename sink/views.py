@@ -161,7 +161,7 @@ def _view(
     if (described := known.get(name)) is None:
         return View(name, source, None, None, "", depth, engine="")
     target = next((one for one in targets if one in known), targets[0] if targets else None)
-    table = known[target].table if target in known else None
+    table = known[target].table if target and target in known else None
     definition = _DEFINITION.match(described.definition)
     is_refreshable = bool(definition and definition["refresh"])
     return View(name, source, target, table, described.as_select, depth, is_refreshable, described.table.engine)

@@ -1,5 +1,7 @@
 """`outhaul verify` -> the differences between outbox and ClickHouse, id by id; `--repair` stores missing events.
 
+`outhaul verify --views` -> the differences between materialized views and the queries that they were made of.
+
 Edge: the command line.
 """
 
@@ -7,6 +9,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,14 +17,18 @@ import typer
 from outhaul.cdc_reader.cli import options, output
 from outhaul.cdc_reader.cli.connections import both_sides
 from outhaul.cdc_reader.outbox import heal as healing
+from outhaul.cdc_reader.outbox.compare_views import compare_views
 from outhaul.cdc_reader.outbox.heal_due import due, note_done
 from outhaul.cdc_reader.outbox.id_ranges import Scope
 from outhaul.cdc_reader.outbox.snapshot import behind_the_slot
 from outhaul.sink.errors import Exit
-from outhaul.sink.settings import Outbox, load
+from outhaul.sink.settings import Outbox, Settings, load
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from outhaul.cdc_reader.outbox.compare import Compared
+    from outhaul.cdc_reader.outbox.compare_views import ViewDifference
     from outhaul.cdc_reader.outbox.snapshot import Line
 
 _LAST_ID = (1 << 63) - 1
@@ -34,6 +41,14 @@ def verify(
     until: options.Until = None,
     table: options.EachOrOne = "",
     deep: Annotated[bool, typer.Option("--deep", help="Compare contents, not only ids.")] = False,
+    views: Annotated[
+        bool,
+        typer.Option(
+            "--views",
+            help="Compare the materialized views on the event table with their queries, instead of the outbox; this "
+            "reads whole tables.",
+        ),
+    ] = False,
     repair: Annotated[bool, typer.Option("--repair", help="Store missing events; the pipeline must run.")] = False,
     from_id: Annotated[int | None, typer.Option(help="Continue from this id after an interruption.")] = None,
     wait_s: options.WaitS = 60,
@@ -41,10 +56,16 @@ def verify(
 ) -> None:
     """Compare the outbox with ClickHouse; list missing, extra, differing and repeated events. Exit 1 if there are any.
 
+    With --views, compare the materialized views on the event table with their queries.
+
     Example: outhaul verify --deep --repair
     """
+    if views and (deep or repair or since or until or from_id is not None):
+        raise typer.BadParameter("--views compares whole views: only --table, --wait and --json go with it")
     settings = load()
     chosen = options.each(settings, table)
+    if views:
+        raise typer.Exit(_verify_views(settings, chosen, wait_s, as_json=as_json))
     if from_id is not None:
         # An id belongs to one table.
         chosen = (options.one(settings, table),)
@@ -61,6 +82,42 @@ def verify(
                 is_fine &= not any(report[kind] for kind in _KINDS if kind != "missing" or not repair)
         note_done(clickhouse, notes)
     raise typer.Exit(Exit.FINE if is_fine else Exit.NOT_FINE)
+
+
+def _verify_views(settings: Settings, outboxes: Iterable[Outbox], wait_s: float, *, as_json: bool) -> Exit:
+    found: list[ViewDifference] = []
+    with both_sides(settings) as clickhouse, behind_the_slot(settings.streams(), within_s=wait_s) as line:
+        for outbox in outboxes:
+            for one in compare_views(clickhouse, outbox, line.lsn):
+                found.append(one)
+                if not as_json:
+                    _print_view(one)
+    if as_json:
+        typer.echo(json.dumps({"views": [asdict(one) for one in found]}, default=str))
+    elif not found:
+        typer.echo("no materialized view gets what is inserted into the event table")
+    return Exit.FINE if all(one.is_fine for one in found) else Exit.NOT_FINE
+
+
+def _print_view(found: ViewDifference) -> None:
+    rows = [("view", found.views), *([("target", found.target)] if found.target else [])]
+    if found.not_compared:
+        rows.append(("not compared", found.not_compared))
+    else:
+        since = f", of events since {found.since:%Y-%m-%d %H:%M:%S} UTC" if found.since else ""
+        rows += [
+            ("compared", f"{found.compared:,} {found.unit}{since}"),
+            ("missing", f"{found.missing:,}"),
+            ("extra", f"{found.extra:,}"),
+        ]
+    if found.refused:
+        ids = f" (ids {', '.join(found.refused_ids)})" if found.refused_ids else ""
+        rows.append(("refused", f"{found.refused:,} events{ids}: {found.reason}"))
+    if found.left_out:
+        rows.append(("columns left out", ", ".join(found.left_out)))
+    if not found.is_exact and not found.not_compared:
+        rows.append(("not exact", "events were stored meanwhile: `outhaul pause`, then compare again"))
+    output.facts(rows)
 
 
 def _compare(outbox: Outbox, line: Line, scope: Scope, named: dict[str, str], *, repair: bool) -> dict[str, Any]:

@@ -1,0 +1,2 @@
+-- One side of a comparison as a whole.
+SELECT ${sums} FROM ${rows}

@@ -1,0 +1,57 @@
+"""`outhaul verify --views` about a running pipeline with materialized views."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from tests.acceptance.commands import outhaul
+
+if TYPE_CHECKING:
+    from tests.conftest import World
+
+
+def views(world: World, code: int = 0) -> dict[str, dict[str, Any]]:
+    found = json.loads(outhaul(world, "verify", "--views", "--json", code=code).splitlines()[0])
+    return {one["views"].rpartition(".")[2]: one for one in found["views"]}
+
+
+def test_what_views_lost_and_what_they_refuse_is_told_apart(running: World) -> None:
+    for statement in (
+        "CREATE TABLE amounts (n UInt64) ENGINE = MergeTree ORDER BY n "
+        "SETTINGS non_replicated_deduplication_window = 10000",
+        "CREATE TABLE per_type (event_type String, c UInt64) ENGINE = SummingMergeTree ORDER BY event_type "
+        "SETTINGS non_replicated_deduplication_window = 10000",
+        "CREATE MATERIALIZED VIEW to_amounts TO amounts AS "
+        "SELECT toUInt64(JSONExtractRaw(event_context, 'n')) AS n FROM event_log",
+        "CREATE MATERIALIZED VIEW to_per_type TO per_type AS "
+        "SELECT event_type, count() AS c FROM event_log GROUP BY event_type",
+    ):
+        running.clickhouse.command(statement)
+    running.insert(50)
+    running.assert_once_each()
+    found = views(running)
+    assert {name: (one["compared"], one["missing"], one["extra"]) for name, one in found.items()} == {
+        "to_amounts": (50, 0, 0),
+        "to_per_type": (1, 0, 0),
+    }
+    running.clickhouse.command("ALTER TABLE amounts DELETE WHERE n = 7 SETTINGS mutations_sync = 2")
+    running.conn.execute(
+        "INSERT INTO outbox (event_type, environment, event_context) VALUES ('tested', 'test', '{\"n\": \"x\"}')"
+    )
+    running.assert_once_each()
+    found = views(running, code=1)
+    assert (found["to_amounts"]["missing"], found["to_amounts"]["refused"]) == (1, 1)
+    assert found["to_amounts"]["refused_ids"] == ["51"]
+    assert (found["to_per_type"]["missing"], found["to_per_type"]["refused"]) == (0, 0)
+    text = outhaul(running, "verify", "--views", code=1)
+    assert "to_amounts" in text
+    assert "(ids 51)" in text
+
+
+def test_without_views_there_is_nothing_to_compare(running: World) -> None:
+    assert "no materialized view" in outhaul(running, "verify", "--views")
+
+
+def test_views_are_compared_whole(running: World) -> None:
+    assert "--views" in outhaul(running, "verify", "--views", "--deep", code=2)
