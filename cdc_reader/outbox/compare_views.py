@@ -51,7 +51,7 @@ class ViewDifference:
         extra: how many of them the target has and the query does not give, or has too much of.
         refused: events that the view has refused and still lacks; they are not in `missing`.
         reason: why the view refused the first of them.
-        refused_ids: ids of the first few of them, if they were refused one by one.
+        refused_ids: ids of the first few of them.
         unit: `rows` or `groups`.
         is_exact: whether no event was stored meanwhile. Otherwise a difference can be hidden by newer events.
         since: when the view was made, if the target has nothing older.

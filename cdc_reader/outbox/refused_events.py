@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from outhaul.sink.settings import Outbox
     from outhaul.sink.view_gaps import Gap
 
+# In place of a position: the view refused the whole batch.
+_WHOLE = (0, 0)
 _SHOWN = 10
 _LONGEST = 200
 
@@ -46,13 +48,15 @@ def by_view(clickhouse: ClickHouse, outbox: Outbox, found: Iterable[Gap]) -> tup
 
 
 def _of(clickhouse: ClickHouse, outbox: Outbox, view: str, found: list[Gap]) -> RefusedEvents:
-    positions = [gap.position for gap in found if gap.position != (0, 0)][:_SHOWN]
-    ids: tuple[str, ...] = ()
+    positions = [gap.position for gap in found if gap.position != _WHOLE]
+    batches = [gap.batch.number for gap in found if gap.position == _WHOLE]
+    conditions = [f"cdc_batch IN ({', '.join(map(str, batches[:_SHOWN]))})"] if batches else []
     if positions:
-        rows = clickhouse.rows(
-            query("ids_at", table=outbox.clickhouse_table, positions=", ".join(map(str, positions))),
-            parameters={"source": outbox.settings.source},
-        )
-        ids = tuple(str(row[0]) for row in rows)
+        conditions.append(f"(cdc_lsn, cdc_ordinal) IN ({', '.join(map(str, positions[:_SHOWN]))})")
+    rows = clickhouse.rows(
+        query("ids_at", table=outbox.clickhouse_table, condition=" OR ".join(conditions)),
+        parameters={"source": outbox.settings.source, "limit": _SHOWN},
+    )
+    ids = tuple(str(row[0]) for row in rows)
     reason = found[0].reason.splitlines()[0] if found[0].reason else "no reason is noted"
     return RefusedEvents(view, sum(gap.rows for gap in found), ids, reason[:_LONGEST])

@@ -1,2 +1,2 @@
--- The ids of the events at some positions.
-SELECT id FROM ${table} WHERE cdc_source = {source:String} AND (cdc_lsn, cdc_ordinal) IN (${positions}) ORDER BY cdc_lsn, cdc_ordinal
+-- The ids of the first events of this source for which a condition holds.
+SELECT id FROM ${table} WHERE cdc_source = {source:String} AND (${condition}) ORDER BY cdc_lsn, cdc_ordinal LIMIT {limit:UInt32}
