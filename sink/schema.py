@@ -303,13 +303,21 @@ def window_statement(table: Table, database: str = "", *, tokens: int = DEDUPLIC
     return f"ALTER TABLE {name} MODIFY SETTING {settings}{where}"
 
 
-def migration(table: Table) -> tuple[str, ...]:
-    """Return the statements that make a MergeTree of a table whose merges replace rows; no data is copied."""
+def migration(table: Table, *, has_batches: bool) -> tuple[str, ...]:
+    """Return the statements that make a MergeTree of a table whose merges replace rows; no data is copied.
+
+    Args:
+        table: the table.
+        has_batches: whether its rows have the number of their batch. The new table remembers no tokens, so a batch
+            that is pushed to views again would be stored again; rows with number 0 are never pushed.
+    """
     name, new = clickhouse_identifier(table.name), clickhouse_identifier(f"{table.name}_new")
     engine = "ReplicatedMergeTree" if table.is_replicated else "MergeTree"
+    forget = f"ALTER TABLE {new} UPDATE cdc_batch = 0 WHERE cdc_batch != 0 SETTINGS mutations_sync = 2"
     return (
         f"CREATE TABLE {new} AS {name} ENGINE = {_ENGINE.sub(engine, table.definition, count=1)}",
         f"ALTER TABLE {new} ATTACH PARTITION ALL FROM {name}",
+        *((forget,) if has_batches else ()),
         f"EXCHANGE TABLES {name} AND {new}",
         f"DROP TABLE {new}",
     )

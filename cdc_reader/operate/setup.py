@@ -150,9 +150,11 @@ def migrations(clickhouse: ClickHouse, settings: Settings) -> Iterator[str]:
         PipelineError: ClickHouse refuses or does not answer.
     """
     names = [name for outbox in settings.outboxes() for name in schema.batch_tables(outbox)]
+    events = {outbox.clickhouse_table for outbox in settings.outboxes()}
     for table in schema.tables(clickhouse, names).values():
         if table.replaces:
-            typed = "\n".join(f"  {text};" for text in schema.migration(table))
+            statements = schema.migration(table, has_batches=table.name in events)
+            typed = "\n".join(f"  {text};" for text in statements)
             yield (
                 f"{table.name} is a {table.engine}: its merges keep one of the rows with equal ({table.sorting_key}). "
                 "New tables are MergeTree, whose merges remove no row. To migrate, stop the readers with SIGTERM, then "

@@ -107,11 +107,11 @@ def test_a_table_is_migrated_with_its_key_and_settings_and_without_the_arguments
         engine="ReplicatedReplacingMergeTree",
         definition=f"ReplicatedReplacingMergeTree({path}) PARTITION BY toYYYYMM(t) ORDER BY (id) SETTINGS a = 1",
     )
-    assert schema.migration(old)[0] == (
+    assert schema.migration(old, has_batches=True)[0] == (
         "CREATE TABLE `event_log_new` AS `event_log` ENGINE = ReplicatedMergeTree PARTITION BY toYYYYMM(t) "
         "ORDER BY (id) SETTINGS a = 1"
     )
-    assert schema.migration(EVENTS)[0].startswith(
+    assert schema.migration(EVENTS, has_batches=False)[0].startswith(
         "CREATE TABLE `event_log_new` AS `event_log` ENGINE = MergeTree PARTITION BY toYYYYMM(event_date_time) ORDER BY"
     )
 
