@@ -120,7 +120,11 @@ MUTATIONS = {
         Design(checks_rows=False),
         "passed",
     ),
-    "a worker that slept relies on a token that is forgotten": (FORGETFUL, Design(guarded="before"), "twice"),
+    "a worker that slept relies on a token that is forgotten": (
+        FORGETFUL,
+        Design(window_outlasts_looks=False),
+        "twice",
+    ),
     "the view has no token": (replace(VIEW, left=Left(doubts=1)), Design(view_token=False), "twice"),
     "an insert leaves out the rows that are stored": (HALF, Design(stored_rows="leave out"), "a view lacks"),
     "a push leaves out the rows that are stored": (HALF, Design(when_told="missing rows"), "a view lacks"),
@@ -201,6 +205,11 @@ def test_refusing_at_once_what_the_fence_refuses_later_hides_nothing(scope: Scop
     assert look(replace(scope, refused_at_once=False)).trouble is None
     unsettled = replace(RECUT, refused_at_once=False, design=Design(settle=False))
     assert explore(PIPELINE, unsettled).trouble is not None
+
+
+def test_a_push_that_looks_in_its_own_statement_may_be_as_late_as_it_likes() -> None:
+    design = Design(guarded="in statement", window_outlasts_looks=False)
+    assert look(replace(FORGETFUL, design=design)).trouble is None
 
 
 @scopes({"a kill": replace(DIES, views=1), "a failure": replace(ROW, views=1, sessions=2, left=Left(tears=1))})
