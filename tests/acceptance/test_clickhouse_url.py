@@ -1,4 +1,4 @@
-"""`pytest --clickhouse-url` runs tests on a ClickHouse that it does not control; here it is a second embedded engine."""
+"""`pytest --clickhouse-url` runs tests on a ClickHouse that it does not control; here that is a second engine."""
 
 from __future__ import annotations
 
