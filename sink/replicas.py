@@ -145,7 +145,7 @@ def _replicas(clickhouse: ClickHouse, settings: Settings, table: str) -> Servers
 
 def _why_not(table: str, total: int, reached: dict[str, int]) -> str:
     if not reached:
-        return f"{table!r} has {total} replicas, and no cluster in system.clusters has so many servers"
+        return f"{table!r} has {total} replicas, and no cluster in system.clusters has {total} servers"
     found = ", ".join(f"{cluster!r} reaches {count}" for cluster, count in reached.items())
     return f"{table!r} has {total} replicas; of the clusters in system.clusters, {found}"
 

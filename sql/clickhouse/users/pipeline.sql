@@ -32,3 +32,4 @@ GRANT SHOW ROW POLICIES ON *.* TO outhaul_pipeline;
 GRANT REMOTE, CREATE TEMPORARY TABLE ON *.* TO outhaul_pipeline;
 GRANT SELECT ON system.clusters TO outhaul_pipeline;
 GRANT SELECT ON system.replicas TO outhaul_pipeline;
+GRANT SELECT ON system.zookeeper_connection TO outhaul_pipeline;
