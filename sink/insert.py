@@ -12,19 +12,19 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import structlog
 
-from outhaul.sink.batch import decode, encode
 from outhaul.sink.clickhouse_errors import is_thrown
 from outhaul.sink.errors import FatalError, ForeignMessageError, TransientError
 from outhaul.sink.lanes import mark
 from outhaul.sink.position import parse_position
-from outhaul.sink.push_again import batch_settings, is_forgotten, push_again
+from outhaul.sink.push_again import FORGOTTEN, NOTED, batch_settings, memory, push_again
 from outhaul.sink.quoting import clickhouse_identifier, clickhouse_literal
 from outhaul.sink.replicas import IN_SEQUENCE, Servers
 from outhaul.sink.schema import column_type
@@ -32,7 +32,7 @@ from outhaul.sink.sql import query
 from outhaul.sink.telemetry import metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from outhaul.sink.batch import Message
     from outhaul.sink.clickhouse import ClickHouse
@@ -58,20 +58,22 @@ _WITHIN_TIMES = (
 _COMPARE = "If the table has views, compare them: `outhaul verify --views`"
 _BY_OTHERS = "AND cdc_batch != {batch:UInt64}"
 _SECOND_US = 1_000_000
+_NONE: Mapping[str, int] = MappingProxyType({})
 
 _DECIMAL = re.compile(r"Decimal\(\d+, \d+\)")
 _MAX_UINT64 = (1 << 64) - 1
 
 
-class TokenWithoutRowsError(TransientError):
-    """ClickHouse noted the token of an insert, and then failed to store its rows; a new epoch has new tokens."""
+class EpochOverError(TransientError):
+    """This epoch cannot store the batch any more; the next one asks what is stored, and streams the rest."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
     """Where the rows of an outbox may be, and who may insert.
 
-    `events` is the table for the rows, `letters` the outbox's table of dead letters, or empty if letters do not count.
+    `events` is the table for the rows, `letters` the outbox's table of dead letters, or empty if letters do not count,
+    `view_gaps` the table of what views lack.
     `guard` is the condition of `outhaul.sink.fence.guard`, `timeout_s` the time after which ClickHouse ends an insert.
     With `ignore_view_errors`, a view that raises costs neither the table nor the other views. `servers` finds those
     that have the table; it is called for an insert that is repeated.
@@ -79,6 +81,7 @@ class Target:
 
     events: str
     letters: str
+    view_gaps: str
     guard: str
     timeout_s: float
     ignore_view_errors: bool = False
@@ -101,7 +104,7 @@ def insert(
     """Insert the rows of a batch that are not stored yet, and send all of them to the views of its table.
 
     An insert that ClickHouse broke off may have stored some of the rows, or all rows but not those of the views. The
-    same batch completes them under the same token. What other batches have stored or set aside is left out.
+    same batch completes them under the same token.
 
     Args:
         clickhouse: the server to insert into.
@@ -115,7 +118,7 @@ def insert(
         Whether rows of the batch were stored before.
 
     Raises:
-        TokenWithoutRowsError: ClickHouse drops the batch, but does not have its rows.
+        EpochOverError: ClickHouse drops the batch without having its rows, or has rows of it under other tokens.
         PipelineError: ClickHouse refuses or does not answer; its error code determines the kind.
     """
     contents = contents or contents_of(payload)
@@ -149,7 +152,7 @@ def _check_stored(clickhouse: ClickHouse, message: Message, payload: bytes, cont
         missing.difference_update((int(lsn), int(ordinal)) for lsn, ordinal in found)
     if missing:
         log.error("token_without_rows", table=message.table, rows=len(missing))
-        raise TokenWithoutRowsError(
+        raise EpochOverError(
             f"ClickHouse remembers the token of a batch, but lacks {len(missing)} of its rows", todo=_COMPARE
         )
 
@@ -167,48 +170,73 @@ def _complete(clickhouse: ClickHouse, message: Message, payload: bytes, contents
     """Complete a batch of which rows are stored or set aside."""
     bound, own = parameters(message, contents), batch_number(message)
     rows = _positions(payload)
-    more = ("cdc_batch", "toUnixTimestamp64Micro(cdc_ingested_at)")
-    found = clickhouse.rows(_stored(target.events, target, contents, *more), parameters=bound, settings=IN_SEQUENCE)
-    stored = {(int(lsn), int(ordinal)): int(batch) for lsn, ordinal, batch, _ in found}
+    asked = _stored(target.events, target, contents, "cdc_batch")
+    found = clickhouse.rows(asked, parameters=bound, settings=IN_SEQUENCE)
+    stored = {(int(lsn), int(ordinal)): int(batch) for lsn, ordinal, batch in found}
     aside: set[tuple[int, int]] = set()
     if target.letters:
         aside = _stored_positions(clickhouse, target.letters, target, message, contents)
     here = {stored[row] for row in rows if row in stored}
     log.info("batch_completed", batch=own, rows=len(rows), stored=sum(row in stored for row in rows), by=sorted(here))
-    if found and is_forgotten(clickhouse, target.events, min(int(since_us) for *_, since_us in found)):
-        if here and all(row in stored or row in aside for row in rows):
-            log.error("views_not_completed", table=target.events, rows=len(rows), todo=_COMPARE)
-            return
-        raise TokenWithoutRowsError("rows of a batch were stored long ago, and others are missing", todo=_COMPARE)
     if here <= {own} and aside.isdisjoint(rows):
-        _send(clickhouse, message, payload, contents, target, _refuse(target, contents, by_others=True))
-        _check_stored(clickhouse, message, payload, contents, target)
-        return
-    for batch in sorted(here - {0}):
-        settings_ = _settings_of(message, target, batch)
-        push_again(clickhouse, target.events, target.guard, batch, bound, settings_, servers=target.servers())
-    rest = [row not in stored and row not in aside for row in rows]
-    if not any(rest):
-        return
-    part = encode(decode(payload).filter(pa.array(rest)))
-    name = hashlib.blake2b(repr([row for row, left in zip(rows, rest, strict=True) if left]).encode(), digest_size=8)
-    remaining = replace(message, token=f"{message.token}-{name.hexdigest()}", rows=sum(rest))
+        _send_again(clickhouse, message, payload, contents, target, is_whole=all(row in stored for row in rows))
+    elif target.letters:
+        # Another task of this batch is setting rows aside, or died of it. Its inserts may still run.
+        raise EpochOverError("other tasks have stored parts of this batch")
+    else:
+        # A letter is a batch of one row, and was stored under an older epoch.
+        for batch in sorted(here - {0}):
+            settings_ = _settings_of(message, target, batch)
+            push_again(
+                clickhouse,
+                target.events,
+                target.view_gaps,
+                target.guard,
+                batch,
+                bound,
+                settings_,
+                servers=target.servers(),
+            )
+
+
+def _send_again(
+    clickhouse: ClickHouse, message: Message, payload: bytes, contents: Contents, target: Target, *, is_whole: bool
+) -> None:
+    """Send a batch of which rows are stored; the tokens of the table and of each view decide what is missing."""
+    condition = _refuse(target, contents, by_others=True)
+    condition += "\n" + query("refuse_old", table=target.events, view_gaps=target.view_gaps)
     try:
-        _send(clickhouse, remaining, part, contents, target, _refuse(target, contents, by_others=True))
+        _send(clickhouse, message, payload, contents, target, condition, memory(clickhouse, target.events))
     except FatalError as error:
-        if not is_thrown(error, STORED_ALREADY):
+        if is_thrown(error, STORED_ALREADY):
+            raise EpochOverError("other tasks have stored parts of this batch") from error
+        if is_thrown(error, NOTED):
+            return
+        if not is_thrown(error, FORGOTTEN):
             raise
-        raise TransientError("another task of this batch stores rows of it now; try again") from error
+        if not is_whole:
+            raise EpochOverError(
+                "rows of a batch were stored long ago, and others are missing", todo=_COMPARE
+            ) from error
+        log.warning("views_not_completed", table=target.events, rows=message.rows, todo=_COMPARE)
+        return
+    _check_stored(clickhouse, message, payload, contents, target)
 
 
 def _send(
-    clickhouse: ClickHouse, message: Message, payload: bytes, contents: Contents, target: Target, condition: str
+    clickhouse: ClickHouse,
+    message: Message,
+    payload: bytes,
+    contents: Contents,
+    target: Target,
+    condition: str,
+    more: Mapping[str, int] = _NONE,
 ) -> None:
     begun_at = time.monotonic()
     try:
         clickhouse.command(
             statement(message.table, target, contents, condition),
-            parameters=parameters(message, contents),
+            parameters=parameters(message, contents) | dict(more),
             settings=settings(message, target),
             data=payload,
         )

@@ -24,10 +24,15 @@ if TYPE_CHECKING:
     from outhaul.sink.replicas import Servers
 
 _LATE = "outhaul: a replica lags"
+FORGOTTEN = "outhaul: forgotten"
+"""What ClickHouse answers to a batch that is sent again so late that its token may be forgotten."""
+NOTED = "outhaul: noted"
+"""What ClickHouse answers to a batch that is sent again although a view is noted to lack it as a whole."""
 
 # Share of the window of a table, after which a batch counts as forgotten: an insert has a token for each partition, and
 # others may insert, too.
 _WINDOW_SHARE = 4
+_FOR_EVER_S = 1 << 40
 
 # More rows than a batch may have: ClickHouse makes one block of a batch, and so one part for each month.
 _BLOCK_ROWS = 1 << 20
@@ -36,12 +41,12 @@ _BLOCK_ROWS = 1 << 20
 def push_again(
     clickhouse: ClickHouse,
     table: str,
+    view_gaps: str,
     guard: str,
     batch: int,
     bound: Mapping[str, Any],
     settings: Mapping[str, Any],
     *,
-    without: str = "",
     servers: Servers = ONE_SERVER,
 ) -> None:
     """Send the stored rows of a batch to the views that lack them.
@@ -49,25 +54,27 @@ def push_again(
     Args:
         clickhouse: the server.
         table: the table of the batch.
+        view_gaps: the table of what its views lack.
         guard: condition of `outhaul.sink.fence.guard`.
         batch: number of the batch.
         bound: values for source, fence, owner, first_lsn and last_lsn.
         settings: those of `batch_settings` for this batch.
-        without: condition on rows that are left out, which begins with AND; empty for none.
         servers: those that have the table.
 
     Raises:
         TransientError: a replica has not received the whole batch.
+        FatalError: among others, FORGOTTEN or NOTED.
         PipelineError: a view refuses a row, or ClickHouse refuses or does not answer.
     """
     names = clickhouse.rows(query("insertable_columns"), parameters={"table": table})
     columns = ", ".join(clickhouse_identifier(str(name)) for (name,) in names)
-    parameters = dict(bound) | {"batch": batch}
+    parameters = dict(bound) | {"batch": batch} | memory(clickhouse, table)
+    conditions = query("refuse_old", table=table, view_gaps=view_gaps)
     if servers.are_replicas:
         asked = query("batch_rows", table=servers.everywhere(table))
         ((parameters["expected"],),) = clickhouse.rows(asked, parameters=parameters, settings=IN_SEQUENCE)
-        without += query("refuse_late", table=table)
-    statement = query("push_again", table=table, fence=guard, columns=columns, without=without)
+        conditions += "\n" + query("refuse_late", table=table)
+    statement = query("push_again", table=table, fence=guard, columns=columns, conditions=conditions)
     try:
         clickhouse.command(statement, parameters=parameters, settings=settings)
     except FatalError as error:
@@ -90,18 +97,18 @@ def is_everywhere(clickhouse: ClickHouse, table: str, servers: Servers, batch: i
     return len(rows) >= servers.count and {int(row[2]) for row in rows} == {int(expected)}
 
 
-def is_forgotten(clickhouse: ClickHouse, table: str, since_us: int) -> bool:
-    """Tell whether ClickHouse may have forgotten the tokens of batches that were stored at a time (Unix µs).
+def memory(clickhouse: ClickHouse, table: str) -> dict[str, int]:
+    """Return after how many batches and seconds ClickHouse may have forgotten a token: parameters of `refuse_old`.
 
     Raises:
         PipelineError: ClickHouse refuses or does not answer.
     """
-    batches, seconds = clickhouse.rows(query("batches_since", table=table), parameters={"since_us": since_us})[0]
     described = tables(clickhouse, [table])[table]
-    limit_s = described.token_window_s
-    if limit_s is not None and int(seconds) > limit_s // _WINDOW_SHARE:
-        return True
-    return int(batches) > described.token_window // _WINDOW_SHARE
+    seconds = described.token_window_s
+    return {
+        "max_batches": described.token_window // _WINDOW_SHARE,
+        "max_seconds": _FOR_EVER_S if seconds is None else seconds // _WINDOW_SHARE,
+    }
 
 
 def batch_settings(source: str, batch: int, mark: str, timeout_s: float) -> dict[str, Any]:

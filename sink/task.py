@@ -28,7 +28,7 @@ from outhaul.sink.clickhouse_errors import is_thrown
 from outhaul.sink.errors import Exit, FatalError, ForeignMessageError, PipelineError, PoisonError, TransientError
 from outhaul.sink.failpoint import reach
 from outhaul.sink.fence import RESTARTED, guard, why_refused
-from outhaul.sink.insert import Target, TokenWithoutRowsError, batch_number, insert
+from outhaul.sink.insert import EpochOverError, Target, batch_number, insert
 from outhaul.sink.message_version import BatchAddress, OtherVersionError
 from outhaul.sink.position import parse_position
 from outhaul.sink.quarantine import set_aside
@@ -268,7 +268,14 @@ def write(sink: Sink, message: Message, *, again: bool = False) -> Report:
     # aside, and makes progress. And a row that another task of this batch has stored is not set aside.
     table = events if message.table == letters else message.table
     servers = partial(find_servers, sink.clickhouse, sink.settings, table)
-    target = Target(table, letters, guard(sink.settings), sink.settings.insert_timeout_s, servers=servers)
+    target = Target(
+        table,
+        letters,
+        outbox.view_gaps_table,
+        guard(sink.settings),
+        sink.settings.insert_timeout_s,
+        servers=servers,
+    )
 
     def store(part: Message, rows: bytes) -> None:
         with trace.span("db.insert", f"INSERT INTO {part.table}", db__system="clickhouse", rows=part.rows):
@@ -285,7 +292,7 @@ def write(sink: Sink, message: Message, *, again: bool = False) -> Report:
             aside = set_aside(message, payload, store, dead_letters=letters, refused=error)
             log.warning("rows_set_aside", rows=aside, code=error.code)
             sentry.report_set_aside(error, aside)
-    except TokenWithoutRowsError as error:
+    except EpochOverError as error:
         return Report(Outcome.STALE, message.token, message.sequence, error=str(error))
     except FatalError as error:
         if is_thrown(error, RESTARTED):
@@ -336,8 +343,7 @@ def store_events(
     first, last = parse_position(part.first), parse_position(part.last)
     batch = StoredBatch(batch_number(part), int(first.lsn), int(last.lsn))
     try:
-        if insert(clickhouse, part, rows, target, contents=contents, again=again):
-            feed.close(feed.whole_gaps(batch))
+        insert(clickhouse, part, rows, target, contents=contents, again=again)
     except (PoisonError, FatalError) as error:
         if is_thrown(error) or isinstance(error, ForeignMessageError) or not feed.views():
             raise

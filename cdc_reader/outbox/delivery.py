@@ -22,6 +22,7 @@ from outhaul.cdc_reader.session.ledger import Ledger, Phase
 from outhaul.cdc_reader.session.reports import check_tasks, note_report, read_reports
 from outhaul.sink.backoff import backoff_s
 from outhaul.sink.errors import FatalError, TransientError
+from outhaul.sink.insert import EpochOverError
 from outhaul.sink.lanes import COPY, fence
 from outhaul.sink.redis_keys import stored_key
 from outhaul.sink.report import Outcome
@@ -156,7 +157,7 @@ class Delivery:
             self._send(report.sequence)
         if report.outcome is Outcome.STALE:
             if report.error:
-                raise TransientError(report.error, todo="Run this again: stored rows stay")
+                raise EpochOverError(report.error, todo="Run this again: stored rows stay")
             raise FatalError("another copy from this outbox has taken over", todo="Wait until it ends")
 
     def _send(self, sequence: int) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import secrets
 import time
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, LiteralString
 
 import structlog
@@ -29,6 +29,7 @@ from outhaul.sink.app import make_app
 from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.errors import FatalError
 from outhaul.sink.fence import newest_epoch, raise_epoch, wait_for_older_inserts
+from outhaul.sink.insert import EpochOverError
 from outhaul.sink.lanes import COPY, COPY_DONE, fence
 from outhaul.sink.position import History, Lsn
 from outhaul.sink.redis.payloads import Payloads
@@ -148,7 +149,28 @@ def heal(
         FatalError: another copy runs, or an operator is needed.
         TransientError: nothing is stored for `give_up_s`.
     """
-    started, tally, table = time.monotonic(), Tally(), into or outbox.clickhouse_table
+    started = time.monotonic()
+    while True:
+        try:
+            healed = _heal(outbox, stream, line, scope, on_range, give_up_s, threads, into or outbox.clickhouse_table)
+        except EpochOverError as error:
+            # What is stored stays, so this copies what is still missing, in a new epoch.
+            log.warning("copy_begins_again", source=outbox.settings.source, error=error)
+            continue
+        return replace(healed, seconds=time.monotonic() - started)
+
+
+def _heal(
+    outbox: Outbox,
+    stream: Stream,
+    line: Line,
+    scope: Scope,
+    on_range: Callable[[Compared, int], None],
+    give_up_s: float,
+    threads: int,
+    table: str,
+) -> Healed:
+    started, tally = time.monotonic(), Tally()
     with ExitStack() as stack:
         clickhouse = stack.enter_context(ClickHouse.of(outbox.settings, timeout_s=ASK_TIMEOUT_S))
         delivery = stack.enter_context(_own_lane(outbox, stream, line, clickhouse, table, give_up_s))

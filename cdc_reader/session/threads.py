@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from outhaul.cdc_reader.session.in_flight import Flight
     from outhaul.cdc_reader.session.pause import PauseRequest
     from outhaul.cdc_reader.session.recovery import Recovered
-    from outhaul.sink.position import Lsn
     from outhaul.sink.redis.payloads import Payloads
     from outhaul.sink.settings import Stream
     from outhaul.sink.view_check import Flaw
@@ -56,7 +55,7 @@ class Tools:
     payloads: Payloads
     recover: Callable[[Callable[[float], None]], Recovered]
     pause_request: Callable[[], PauseRequest]
-    fill_views: Callable[[Lsn], None]
+    fill_views: Callable[[], None]
     view_flaws: Callable[[], tuple[Flaw, ...]]
     random: Callable[[], float]
     clock: Callable[[], float] = time.monotonic
@@ -87,7 +86,7 @@ class Threads:
         events, tools, stream = self.events, self._tools, self._stream
         settings, random = stream.settings, tools.random
         self._start("send", lambda: send_batches(flight.to_send, events, epoch, tools.dispatcher, settings, random))
-        self._start("views", lambda: keep_views_filled(events, lambda: tools.fill_views(flight.watermark.confirmed)))
+        self._start("views", lambda: keep_views_filled(events, tools.fill_views))
         self._start("reports", lambda: receive_reports(events, tools.payloads, epoch, flight.ledger, stream, random))
 
     def end(self, flight: Flight) -> None:

@@ -220,7 +220,14 @@ def _insert(
     """Insert one row under the newest epoch; `newest` is the last known one. Return the present one."""
     payload, settings = encode(record), outbox.settings
     servers = partial(find_servers, clickhouse, settings, outbox.clickhouse_table)
-    target = Target(outbox.clickhouse_table, "", guard(settings), settings.insert_timeout_s, servers=servers)
+    target = Target(
+        outbox.clickhouse_table,
+        "",
+        outbox.view_gaps_table,
+        guard(settings),
+        settings.insert_timeout_s,
+        servers=servers,
+    )
     # Without times: an operator may have corrected the letter's time, so its position is looked up in the whole table.
     contents = Contents(record.schema)
     for attempt in range(1, _OWNERS_TRIED + 1):

@@ -98,7 +98,7 @@ def main() -> None:
         payloads=cast("Payloads", sink),
         recover=lambda _wait: Recovered(_EPOCH, {settings.clickhouse_table: NOTHING_STORED}),
         pause_request=PauseRequest,
-        fill_views=lambda _confirmed: None,
+        fill_views=lambda: None,
         view_flaws=lambda: (),
         random=random.random,
     )

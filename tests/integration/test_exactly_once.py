@@ -16,7 +16,7 @@ from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.clickhouse_errors import POISON, THROW_IF, TRANSIENT
 from outhaul.sink.errors import Exit, FatalError, PipelineError, PoisonError, TransientError
 from outhaul.sink.fence import guard, newest_epoch, raise_epoch
-from outhaul.sink.insert import _WITHIN_TIMES, Target, TokenWithoutRowsError, contents_of, insert, parameters
+from outhaul.sink.insert import _WITHIN_TIMES, EpochOverError, Target, contents_of, insert, parameters
 from outhaul.sink.position import History, Lsn, Position
 from outhaul.sink.quarantine import dead_letter
 from tests.conftest import World, until
@@ -80,8 +80,14 @@ def send(world: World, batch: Batch, *, owner: str = "me", token: str | None = N
 
 
 def put(world: World, message: Message, batch: Batch, *, clickhouse: ClickHouse | None = None) -> None:
-    target = Target("event_log", "event_log_dead_letters", guard(world.settings), timeout_s=30)
+    target = Target("event_log", "event_log_dead_letters", "event_log_view_gaps", guard(world.settings), timeout_s=30)
     insert(clickhouse or world.clickhouse, message, batch.payload, target)
+
+
+def refuse(world: World, batch: Batch, *, token: str | None = None) -> None:
+    """Send a batch of which another batch has stored rows."""
+    with pytest.raises(EpochOverError, match="other tasks have stored parts"):
+        send(world, batch, token=token)
 
 
 def test_a_batch_sent_twice_is_stored_once(world: World) -> None:
@@ -102,14 +108,17 @@ def test_a_token_of_rows_that_a_failure_took_does_not_pass_for_them(world: World
     world.clickhouse.command("SYSTEM START MERGES event_log")
     world.clickhouse.command(f"DELETE FROM event_log WHERE NOT ({kept})")
     assert world.stored() < 300
-    target = Target("event_log", "event_log_dead_letters", guard(world.settings), timeout_s=30)
-    with pytest.raises(TokenWithoutRowsError):
+    target = Target("event_log", "event_log_dead_letters", "event_log_view_gaps", guard(world.settings), timeout_s=30)
+    with pytest.raises(EpochOverError):
         insert(world.clickhouse, message_of(world, batch), batch.payload, target, again=True)
-    # The next reader may cut the same batch, and sends it for the first time.
+    # The next reader sends the rows that are missing; it may cut the same batch.
     own(world, "another", epoch=2)
-    message = replace(message_of(world, batch, "another"), epoch=2)
+    missing = batch_of(
+        world, rows(300, months=12).filter(pa.array([not (kept != "0" and n % 12 != 5) for n in range(300)]))
+    )
+    message = replace(message_of(world, missing, "another"), epoch=2)
     for _ in range(2):
-        put(world, message, batch)
+        put(world, message, missing)
         assert world.stored() == 300
     world.clickhouse.command("OPTIMIZE TABLE event_log FINAL")
     assert world.stored() == 300
@@ -139,7 +148,7 @@ def test_a_batch_of_many_pieces_is_one_part_a_month_and_is_stored_once(world: Wo
         send(world, batch)
     assert world.stored() == 3000
     # Another token, so it is the positions that keep it out.
-    send(world, batch, token="0" * 32)
+    refuse(world, batch, token="0" * 32)
     assert world.stored() == 3000
     query = "SELECT count() FROM system.parts WHERE active AND database = currentDatabase() AND table = 'event_log'"
     assert world.ch(query) == 2
@@ -171,7 +180,7 @@ def test_a_batch_whose_token_is_forgotten_is_still_stored_once(world: World) -> 
     own(world)
     batch = batch_of(world, rows(300))
     send(world, batch)
-    send(world, batch, token="another")
+    refuse(world, batch, token="another")
     assert world.stored() == 300
 
 
@@ -181,7 +190,13 @@ def test_a_batch_half_of_whose_partitions_landed_is_completed(world: World) -> N
     whole = batch_of(world, records)
     half = batch_of(world, records.filter(pa.array([n % 3 == 0 for n in range(300)])))
     send(world, half)
-    send(world, whole)
+    # Perhaps the other insert still runs: a new session waits for it, and then sends what is missing.
+    refuse(world, whole)
+    assert world.stored() == 100
+    held = recover(world.clickhouse, world.stream, HISTORY, Lsn(500), "next", lambda _seconds: None).held["event_log"]
+    missing = held.missing(np.full(300, 500, np.uint64), np.arange(300, dtype=np.uint64))
+    batch = batch_of(world, records.filter(pa.array(missing)))
+    put(world, replace(message_of(world, batch, "next"), epoch=2), batch)
     assert world.stored() == 300
 
 
@@ -191,7 +206,7 @@ def test_a_forgotten_token_is_no_matter_at_the_ends_of_time(world: World, at: st
     time = pa.array([datetime.fromisoformat(at) if at else None] * 3, SCHEMA.field("event_date_time").type)
     batch = batch_of(world, rows(3).set_column(2, SCHEMA.field("event_date_time"), time))
     send(world, batch)
-    send(world, batch, token="another")
+    refuse(world, batch, token="another")
     assert world.stored() == 3
 
 
@@ -205,7 +220,7 @@ def test_a_forgotten_token_is_no_matter_in_a_table_of_whole_seconds(world: World
     time = pa.array([n * 333_333 for n in range(9)], SCHEMA.field("event_date_time").type)
     batch = batch_of(world, rows(9).set_column(2, SCHEMA.field("event_date_time"), time))
     send(world, batch)
-    send(world, batch, token="another")
+    refuse(world, batch, token="another")
     assert world.stored() == 9
 
 

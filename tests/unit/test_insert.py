@@ -22,7 +22,7 @@ def records(times: list[int | None], committed: int = 5, kind: pa.DataType = TIM
     return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))
 
 
-TARGET = Target("event_log", "letters", "1", 60.0)
+TARGET = Target("event_log", "letters", "gaps", "1", 60.0)
 
 
 def test_the_statement_names_columns_fence_and_what_is_held() -> None:

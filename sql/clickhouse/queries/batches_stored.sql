@@ -1,5 +1,5 @@
--- The batches that have stored rows of a stream from a position on, or of one copy, and when the first row was stored.
-SELECT cdc_batch, min(cdc_lsn), max(cdc_lsn), count(), toUnixTimestamp64Micro(min(cdc_ingested_at))
+-- The batches that have stored rows of a stream from a position on, or of one copy.
+SELECT cdc_batch, min(cdc_lsn), max(cdc_lsn), count()
 FROM ${table}
 WHERE cdc_source = {source:String} AND ${which}
 GROUP BY cdc_batch

@@ -7,5 +7,5 @@ WHERE ${fence}
   AND cdc_source = {source:String}
   AND cdc_batch = {batch:UInt64}
   AND cdc_lsn BETWEEN {first_lsn:UInt64} AND {last_lsn:UInt64}
-  ${without}
+  ${conditions}
 ORDER BY cdc_lsn, cdc_ordinal

@@ -1,0 +1,17 @@
+-- Refuses to send a batch again whose token may be forgotten, since so many batches or so much time has passed, and one
+-- that a view lacks as a whole: all others have it, and that view gets it in another way.
+AND throwIf((
+    SELECT uniqExact(cdc_source, cdc_batch) > {max_batches:UInt64}
+        OR dateDiff('second', min(cdc_ingested_at), now64(6, 'UTC')) > {max_seconds:UInt64}
+    FROM ${table}
+    WHERE cdc_ingested_at >= (
+        SELECT min(cdc_ingested_at) FROM ${table}
+        WHERE cdc_source = {source:String}
+          AND cdc_batch = {batch:UInt64}
+          AND cdc_lsn BETWEEN {first_lsn:UInt64} AND {last_lsn:UInt64}
+    )
+), 'outhaul: forgotten') = 0
+AND throwIf((
+    SELECT count() FROM ${view_gaps}
+    WHERE cdc_source = {source:String} AND cdc_batch = {batch:UInt64} AND cdc_lsn = 0
+) > 0, 'outhaul: noted') = 0
