@@ -20,7 +20,7 @@ from outhaul.sink.report import Outcome
 from outhaul.sink.task import Sink, write
 from tests import launch
 from tests.conftest import World, started, until
-from tests.integration.test_exactly_once import HISTORY, batch_of, message_of, own, rows
+from tests.integration.test_exactly_once import HISTORY, batch_of, message_of, rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -204,6 +204,7 @@ def test_refused_rows_that_outlast_a_task_s_time_are_set_aside_over_several_atte
         except SoftTimeLimitExceeded:
             assert letters(world) > aside[-1], "a session that got no further"
             aside.append(letters(world))
+            inserts = 0
             assert write(tools, message).outcome is Outcome.STALE, "a second task of the batch ends the session"
     else:
         pytest.fail("no session came to the end")
