@@ -1,8 +1,12 @@
 """Statement -> ClickHouse's answer, or a `PipelineError`.
 
 Edge: HTTP, with clickhouse-connect; no other file connects to ClickHouse. This file translates the driver's exceptions
-by ClickHouse's error code. A request without an answer raises TransientError. It may have had an effect: an insert is
-repeated with the same deduplication token.
+by ClickHouse's error code, and answers of a proxy by their HTTP status. A request without an answer raises
+TransientError. It may have had an effect: an insert is repeated with the same deduplication token.
+
+Reads go through the driver, which knows the types. Commands are sent here, with the statement and its data in the body:
+the driver puts the statement into the URL if there is data, and proxies limit the length of URLs. The URL carries the
+database and the values of parameters. A proxy that removes these makes ClickHouse refuse the statement.
 
 Source: https://clickhouse.com/docs/interfaces/http
 """
@@ -10,21 +14,29 @@ Source: https://clickhouse.com/docs/interfaces/http
 from __future__ import annotations
 
 import logging
+import re
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 import clickhouse_connect
 import urllib3
 from clickhouse_connect import common
-from clickhouse_connect.driver.exceptions import ClickHouseError
+from clickhouse_connect.driver.binding import bind_query
+from clickhouse_connect.driver.exceptions import (
+    ClickHouseError,
+    ProgrammingError,
+    scrub_error_details,
+)
 from clickhouse_connect.driver.httputil import get_pool_manager
 
 from outhaul.sink import tls
-from outhaul.sink.clickhouse_errors import error_of
-from outhaul.sink.errors import Exit, FatalError
+from outhaul.sink.clickhouse_errors import UNKNOWN_SETTING, error_of, error_of_status
+from outhaul.sink.errors import Exit, FatalError, TransientError
+from outhaul.sink.settings_clause import with_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from urllib.parse import SplitResult
 
     from clickhouse_connect.driver.client import Client
@@ -43,6 +55,31 @@ _CONNECT_TIMEOUT_S = 5
 _VARIABLE = "OUTHAUL_CLICKHOUSE_URL"
 _FILES = ("ca_cert", "client_cert", "client_cert_key")
 _EXAMPLE = f"{_VARIABLE}=https://...?ca_cert=/path/to/ca.pem"
+
+# Names that a header can carry as they are.
+_HEADER = re.compile(r"[\x21-\x7e]+")
+# Headers of an answer.
+_CODE = "X-ClickHouse-Exception-Code"
+_PROGRESS = "x-clickhouse-progress"
+# ClickHouse's text of an error that it meets after it has sent the status.
+_EXCEPTION = re.compile(r"\bCode: (\d+)\. DB::Exception: ")
+# What the driver's error says before ClickHouse's own text.
+_DRIVER_SAYS = "server response: "
+# The driver's error for an answer without an error code has the HTTP status in its text only.
+_STATUS = re.compile(r"\bHTTP status (\d{3})\b")
+
+# The list of settings is read with those of the pinned settings that could cut it off; all servers have them.
+_EVERYWHERE = frozenset(
+    {
+        "limit", "offset", "max_result_rows", "max_result_bytes", "additional_result_filter",
+        "additional_table_filters", "read_overflow_mode", "result_overflow_mode", "timeout_overflow_mode",
+        "use_query_cache",
+    }
+)  # fmt: skip
+_NAMES, _ = with_settings("SELECT name FROM system.settings", {}, _EVERYWHERE)
+
+_REPORT = "Report this with the version of clickhouse-connect"
+_NOT_CLICKHOUSE = f"Let {_VARIABLE} lead to ClickHouse's HTTP port; a proxy before it must pass answers on unchanged"
 
 
 class ClickHouse:
@@ -83,6 +120,8 @@ class ClickHouse:
             certificates: dict[str, Any] = dict(files)
             self._connect["pool_mgr"] = get_pool_manager(**certificates)
         self._client: Client | None = None
+        # Names of the settings that every server has which has answered so far; None before the first question.
+        self._known: frozenset[str] | None = None
 
     @classmethod
     def of(cls, settings: Settings, *, timeout_s: float, apart: bool = False) -> Self:
@@ -112,34 +151,56 @@ class ClickHouse:
         settings: Mapping[str, Any] | None = None,
         data: bytes | None = None,
     ) -> None:
-        """Run a statement; `data` is the body of the request.
+        """Run a statement.
+
+        Args:
+            statement: its text.
+            parameters: values of `{name:Type}` in it.
+            settings: settings of this statement, which replace the pinned ones (sink/pinned_settings.py).
+            data: data of an INSERT, which follows the statement in the body of the request.
 
         Raises:
             PipelineError: ClickHouse refuses or does not answer; its error code determines the kind.
         """
-        self._call("command", statement, parameters=dict(parameters or {}), settings=dict(settings or {}), data=data)
+
+        def send(client: Client) -> None:
+            text, in_url = with_settings(statement, settings or {}, self._settings_of_server(client))
+            bound, values = bind_query(text, dict(parameters or {}), client.server_tz)
+            body = bound.encode() if isinstance(bound, str) else bound
+            self._post(client, body, data, {**in_url, **values})
+
+        self._call(send)
 
     def rows(
         self, query: str, *, parameters: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None
     ) -> Sequence[Sequence[Any]]:
-        """Return the rows of a query.
+        """Return the rows of a query; the arguments are those of `command`.
 
         Raises:
             PipelineError: ClickHouse refuses or does not answer; its error code determines the kind.
         """
-        bound = {"parameters": dict(parameters or {}), "settings": dict(settings or {})}
-        result: Sequence[Sequence[Any]] = self._call("query", query, **bound).result_rows
+
+        def ask(client: Client) -> Any:
+            text, _ = with_settings(query, settings or {}, self._settings_of_server(client))
+            return client.query(text, parameters=dict(parameters or {})).result_rows
+
+        result: Sequence[Sequence[Any]] = self._call(ask)
         return result
 
     def arrow(
         self, query: str, *, parameters: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None
     ) -> Any:
-        """Return the answer as a pyarrow Table.
+        """Return the answer as a pyarrow Table; the arguments are those of `command`.
 
         Raises:
             PipelineError: ClickHouse refuses or does not answer; its error code determines the kind.
         """
-        return self._call("query_arrow", query, parameters=dict(parameters or {}), settings=dict(settings or {}))
+
+        def ask(client: Client) -> Any:
+            text, _ = with_settings(query, settings or {}, self._settings_of_server(client))
+            return client.query_arrow(text, parameters=dict(parameters or {}))
+
+        return self._call(ask)
 
     def close(self) -> None:
         """Close the connections; the next call opens new connections."""
@@ -147,19 +208,94 @@ class ClickHouse:
             self._client.close()
             self._client = None
 
-    def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+    def _call(self, ask: Callable[[Client], Any]) -> Any:
+        try:
+            return self._translated(ask)
+        except FatalError as error:
+            if error.code != UNKNOWN_SETTING or self._client is None or self._known is None:
+                raise
+            # The name is known to the server that was asked, and not to this one: two versions behind one address. What
+            # both know is left; if that was sent already, the name is the caller's.
+            before = self._known
+            self._known = before & self._translated(_names_of_settings)
+            if self._known == before:
+                raise
+            return self._translated(ask)
+
+    def _translated(self, ask: Callable[[Client], Any]) -> Any:
         try:
             if self._client is None:
                 self._client = clickhouse_connect.get_client(**self._connect)  # type: ignore[arg-type]
-            return getattr(self._client, method)(*args, **kwargs)
+                if _HEADER.fullmatch(database := str(self._connect["database"])):
+                    # Proxies that remove parameters of the URL let headers pass.
+                    self._client.headers["X-ClickHouse-Database"] = database  # type: ignore[attr-defined]
+            return ask(self._client)
         except (ClickHouseError, urllib3.exceptions.HTTPError, OSError) as error:
             if (why := tls.why_refused(error)) is not None:
                 raise tls.refusal(f"ClickHouse at {self.address}", why, _EXAMPLE) from error
             if not isinstance(error, ClickHouseError):
                 raise error_of(None, f"{self.address} does not answer ({type(error).__name__})") from error
-            code = getattr(error, "code", None)
-            text = str(error) if code is not None else f"{self.address} does not answer ({error})"
-            raise error_of(code, text) from error
+            raise self._error_of_driver(error) from error
+
+    def _error_of_driver(self, error: ClickHouseError) -> Exception:
+        code = getattr(error, "code", None)
+        if code is not None:
+            return error_of(code, str(error).partition(_DRIVER_SAYS)[2] or str(error), user=self._user)
+        if status := _STATUS.search(str(error)):
+            return error_of_status(int(status[1]), self.address)
+        if isinstance(error, ProgrammingError):
+            # The driver itself has refused the call, and will again.
+            return FatalError(f"ClickHouse: {error}", todo=_REPORT, exit_code=Exit.CLICKHOUSE_REFUSED)
+        return error_of(None, f"{self.address} does not answer ({error})")
+
+    @property
+    def _user(self) -> str:
+        return str(self._connect["username"])
+
+    def _settings_of_server(self, client: Client) -> frozenset[str]:
+        if self._known is None:
+            self._known = _names_of_settings(client)
+        return self._known
+
+    def _post(self, client: Client, statement: bytes, data: bytes | None, parameters: Mapping[str, Any]) -> None:
+        """Send a statement, and check that ClickHouse itself says that it has been executed to its end."""
+        # An error that ClickHouse meets after its first bytes is in the status only if it holds the answer back.
+        query = urlencode({"database": self._connect["database"], "wait_end_of_query": 1, **parameters})
+        response = client.http.request(  # type: ignore[attr-defined] # a client over HTTP has a pool
+            "POST",
+            f"{client.url}/?{query}",  # type: ignore[attr-defined]
+            body=statement if data is None else b"\n".join((statement, data)),
+            headers={**client.headers, "Content-Type": "application/octet-stream"},  # type: ignore[attr-defined]
+            timeout=client.timeout,  # type: ignore[attr-defined]
+            retries=client.http_retries,  # type: ignore[attr-defined]
+            redirect=False,
+        )
+        text = response.data.decode(errors="backslashreplace")
+        code = response.headers.get(_CODE) or (found[1] if (found := _EXCEPTION.search(text)) else None)
+        if code:
+            raise error_of(int(code), scrub_error_details(text.strip()), user=self._user)
+        if response.status != HTTPStatus.OK:
+            raise error_of_status(response.status, self.address, rows_bytes=len(data or b""))
+        if all(name.lower() == _PROGRESS for name in response.headers):
+            # The connection ended among the headers, and http.client takes that for the end of the headers.
+            raise TransientError(f"ClickHouse: {self.address} ended the answer early")
+        if statement[:6].upper() == b"INSERT" and text.strip():
+            raise FatalError(
+                f"{self.address} answers an INSERT with {len(text)} characters, which ClickHouse does not do",
+                todo=_NOT_CLICKHOUSE,
+                exit_code=Exit.CLICKHOUSE_REFUSED,
+            )
+
+
+def _names_of_settings(client: Client) -> frozenset[str]:
+    names = frozenset(str(name) for (name,) in client.query(_NAMES).result_rows)
+    if hidden := _EVERYWHERE - names:
+        raise FatalError(
+            f"ClickHouse: system.settings does not list {', '.join(sorted(hidden))}",
+            todo="Remove row policies and filters on system.settings for this ClickHouse user",
+            exit_code=Exit.CLICKHOUSE_REFUSED,
+        )
+    return names
 
 
 def _tls_options(parts: SplitResult) -> dict[str, str]:

@@ -165,6 +165,10 @@ class PoisonError(PipelineError):
     """These rows cannot be stored as they are: set them aside in the dead letters."""
 
 
+class TooLargeError(PoisonError):
+    """So many bytes in one request do not reach the server; fewer rows may. A dead letter would be as large."""
+
+
 class FatalError(PipelineError):
     """Stop and keep the slot; `todo` says what the operator can do next."""
 

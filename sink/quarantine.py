@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from outhaul.sink.batch import Message, decode, encode
-from outhaul.sink.errors import PoisonError
+from outhaul.sink.errors import Exit, FatalError, PoisonError, TooLargeError
+from outhaul.sink.position import Lsn, Position
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,6 +51,7 @@ def set_aside(
             time: even a single row may have megabytes.
 
     Raises:
+        FatalError: one row alone is too large to reach ClickHouse; the message names it.
         PipelineError: any other error of `store`. Rows stored so far stay stored, and the next attempt leaves them out.
     """
     records = decode(payload)
@@ -67,10 +69,22 @@ def set_aside(
                 middle = (start + end) // 2
                 ranges += [(middle, end), (start, middle)]
                 continue
+            if isinstance(error, TooLargeError):
+                raise _too_large(records.slice(start, 1), error) from error
             letter = replace(part, table=dead_letters, token=f"{part.token}-dead")
             store(letter, encode(dead_letter(records.slice(start, 1), str(error))))
             aside += 1
     return aside
+
+
+def _too_large(record: pa.RecordBatch, error: TooLargeError) -> FatalError:
+    """Return the error for one event that does not reach ClickHouse; its dead letter would be as large."""
+    lsn, ordinal = (record.column(name)[0].as_py() for name in _POSITION[:2])
+    named = f"the event at {Position(Lsn(lsn), ordinal)}"
+    if (at := record.schema.get_field_index("id")) >= 0:
+        named += f" with id {record.column(at)[0].as_py()}"
+    message = f"{named} is too large to reach ClickHouse: {error.message}"
+    return FatalError(message, todo=error.todo, exit_code=Exit.CLICKHOUSE_REFUSED)
 
 
 def dead_letter(record: pa.RecordBatch, reason: str) -> pa.RecordBatch:

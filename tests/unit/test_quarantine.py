@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outhaul.sink.batch import Message
-from outhaul.sink.errors import PoisonError, TransientError
+from outhaul.sink.errors import FatalError, PoisonError, TooLargeError, TransientError
 from outhaul.sink.quarantine import set_aside
 from tests.unit.batches import batch_in_pieces, batch_of, message_of
 
@@ -46,6 +46,22 @@ def test_quarantine_stores_every_good_row_and_sets_aside_every_bad_one(
         ordinal = rows.column("cdc_ordinal")[0].as_py()
         assert rows.column("row")[0].as_py() == b'{"id": "%d"}' % ordinal
         assert b"refused" in rows.column("reason")[0].as_py()
+
+
+def test_a_batch_that_is_too_large_for_the_way_is_halved_and_a_single_event_is_named() -> None:
+    batch = batch_of([5, 6, 7, 8])
+    taken: list[int] = []
+
+    def narrow(message: Message, payload: bytes) -> None:
+        ids = pa.ipc.open_stream(payload).read_next_batch().column("id").to_pylist()
+        if len(ids) > 1 or ids == [8]:
+            raise TooLargeError("too many bytes", todo="Raise its limit")
+        assert message.table == "event_log"
+        taken.extend(ids)
+
+    with pytest.raises(FatalError, match=r"the event at 0/9#3 with id 8 is too large .* Raise its limit"):
+        set_aside(message_of(batch), batch.payload, narrow, dead_letters="event_log_dead_letters")
+    assert taken == [5, 6, 7]
 
 
 def test_quarantine_passes_other_errors_on() -> None:
