@@ -111,7 +111,7 @@ def insert(
         message: the batch, and the reader that sent it.
         payload: Arrow IPC stream.
         target: the outbox's tables.
-        contents: what `contents_of` says of the payload, if the caller knows better.
+        contents: in place of what `contents_of` returns, if the caller knows better.
         again: whether an earlier insert of this batch may have ended with an error.
 
     Returns:

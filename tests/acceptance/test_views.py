@@ -1,4 +1,4 @@
-"""Materialized views of a running pipeline are equal to their queries, whoever dies between the table and a view."""
+"""Materialized views of a running pipeline are equal to their queries, also if a process dies before a view has a batch."""
 
 from collections.abc import Callable
 
@@ -77,7 +77,7 @@ def replace_reader(world: World) -> None:
 
 
 @pytest.mark.parametrize("fault", [kill_worker, kill_clickhouse, replace_reader])
-def test_a_view_has_each_event_once_whoever_dies_between_the_table_and_the_view(
+def test_a_view_has_each_event_once_if_a_process_dies_between_the_table_and_the_view(
     running: World, fault: Callable[[World], None]
 ) -> None:
     make_view(running, SLOW)

@@ -1,5 +1,5 @@
--- Refuses to send a batch again whose token may be forgotten, since so many batches or so much time has passed, and one
--- that a view lacks as a whole: all others have it, and that view gets it in another way.
+-- Refuses to send a batch again if its token may be forgotten, since too many batches or too much time have passed, or
+-- if a view is noted to lack the whole batch: all others have it, and that view receives it in another way.
 AND throwIf((
     SELECT uniqExact(cdc_source, cdc_batch) > {max_batches:UInt64}
         OR dateDiff('second', min(cdc_ingested_at), now64(6, 'UTC')) > {max_seconds:UInt64}
