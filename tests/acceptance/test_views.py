@@ -1,4 +1,4 @@
-"""Materialized views of a running pipeline are equal to their queries, also if a process dies before a view has a batch."""
+"""Materialized views of a running pipeline equal their queries, also if a process dies before a view has a batch."""
 
 from collections.abc import Callable
 
