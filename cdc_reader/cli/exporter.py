@@ -36,6 +36,16 @@ def exporter(
             help="Time between two passes of the audit; 0: no audit.",
         ),
     ] = 60,
+    views_every_s: Annotated[
+        float,
+        typer.Option(
+            "--views-every",
+            parser=options.duration(),
+            metavar="DURATION",
+            help="Time between two comparisons of the materialized views with their queries, which read whole tables, "
+            "such as 6h; 0: none.",
+        ),
+    ] = 0,
 ) -> None:
     """Serve metrics of the slot, ClickHouse and Redis, and of a continuous audit of outbox and event table. Read-only.
 
@@ -53,4 +63,4 @@ def exporter(
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    run(settings, stopping, every_s=every_s, audit_every_s=audit_every_s)
+    run(settings, stopping, every_s=every_s, audit_every_s=audit_every_s, views_every_s=views_every_s)

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("outhaul.reader")
 
-_CHECK_S = 30.0
+_CHECK_S = 10.0
 
 
 class ViewWatch:
-    """Asks for flaws every half minute; each flaw is logged once while it lasts."""
+    """Asks for flaws every ten seconds; each flaw is logged once while it lasts."""
 
     def __init__(self, ask: Callable[[], tuple[Flaw, ...]], clock: Callable[[], float]) -> None:
         """Look at the first call."""
@@ -34,7 +34,7 @@ class ViewWatch:
         self._known: frozenset[Flaw] = frozenset()
 
     def look_if_due(self) -> None:
-        """Look, if half a minute has passed since the last time; without an answer, what was found before stays.
+        """Look, if ten seconds have passed since the last time; without an answer, what was found before stays.
 
         Raises:
             PipelineError: ClickHouse refuses.

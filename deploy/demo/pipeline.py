@@ -26,7 +26,7 @@ _SERVER_AWAY = {Exit.POSTGRES_UNREACHABLE, Exit.CLICKHOUSE_UNREACHABLE, Exit.RED
 _COMMANDS = {
     "reader": ["reader"],
     "worker": ["worker"],
-    "exporter": ["exporter", "--every", "1", "--audit-every", "5"],
+    "exporter": ["exporter", "--every", "1", "--audit-every", "5", "--views-every", "5"],
 }
 
 

@@ -11,22 +11,24 @@ if TYPE_CHECKING:
     from tests.conftest import World
 
 
+WINDOW = "SETTINGS non_replicated_deduplication_window = 10000"
+VIEWS = (
+    f"CREATE TABLE amounts (n UInt64) ENGINE = MergeTree ORDER BY n {WINDOW}",
+    f"CREATE TABLE per_type (event_type String, c UInt64) ENGINE = SummingMergeTree ORDER BY event_type {WINDOW}",
+    """CREATE MATERIALIZED VIEW to_amounts TO amounts AS
+       SELECT toUInt64(JSONExtractRaw(event_context, 'n')) AS n FROM event_log""",
+    """CREATE MATERIALIZED VIEW to_per_type TO per_type AS
+       SELECT event_type, count() AS c FROM event_log GROUP BY event_type""",
+)
+
+
 def views(world: World, code: int = 0) -> dict[str, dict[str, Any]]:
     found = json.loads(outhaul(world, "verify", "--views", "--json", code=code).splitlines()[0])
     return {one["views"].rpartition(".")[2]: one for one in found["views"]}
 
 
 def test_what_views_lost_and_what_they_refuse_is_told_apart(running: World) -> None:
-    for statement in (
-        "CREATE TABLE amounts (n UInt64) ENGINE = MergeTree ORDER BY n "
-        "SETTINGS non_replicated_deduplication_window = 10000",
-        "CREATE TABLE per_type (event_type String, c UInt64) ENGINE = SummingMergeTree ORDER BY event_type "
-        "SETTINGS non_replicated_deduplication_window = 10000",
-        "CREATE MATERIALIZED VIEW to_amounts TO amounts AS "
-        "SELECT toUInt64(JSONExtractRaw(event_context, 'n')) AS n FROM event_log",
-        "CREATE MATERIALIZED VIEW to_per_type TO per_type AS "
-        "SELECT event_type, count() AS c FROM event_log GROUP BY event_type",
-    ):
+    for statement in VIEWS:
         running.clickhouse.command(statement)
     running.insert(50)
     running.assert_once_each()

@@ -125,6 +125,26 @@ def view_refuses(world: World) -> Iterator[Fills]:
 
 
 @contextmanager
+def view_differs(world: World) -> Iterator[Fills]:
+    """Make a view whose target remembers no tokens, and delete what it has of some events."""
+    world.clickhouse.command(
+        "CREATE TABLE per_type (event_type String, events UInt64) ENGINE = SummingMergeTree ORDER BY event_type"
+    )
+    world.clickhouse.command(
+        "CREATE MATERIALIZED VIEW to_per_type TO per_type AS "
+        "SELECT event_type, count() AS events FROM event_log GROUP BY event_type"
+    )
+    world.insert(7, "lost")
+    world.assert_once_each()
+    world.clickhouse.command("ALTER TABLE per_type DELETE WHERE event_type = 'lost' SETTINGS mutations_sync = 2")
+    yield {}
+    until(
+        lambda: world.ch("SELECT sum(events) FROM per_type") == world.stored(),
+        what="the view counts all that is stored",
+    )
+
+
+@contextmanager
 def failover(world: World) -> Iterator[Fills]:
     """Promote the server, as a standby that has all of the primary's log."""
     world.pipeline.stop("reader")
@@ -259,6 +279,7 @@ TROUBLES: dict[str, Trouble] = {
         clickhouse_down,
         redis_lost,
         dead_letters,
+        view_differs,
         view_refuses,
         failover,
         postgres_upgrade,

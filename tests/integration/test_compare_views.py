@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from outhaul.cdc_reader.operate.exporter.view_audit import ViewAudit
 from outhaul.cdc_reader.outbox.compare_views import ViewDifference, compare_views
 from outhaul.sink.position import Lsn
 
@@ -204,3 +205,29 @@ def test_a_refused_event_is_counted_apart_and_the_rest_is_compared(world: World)
 def test_what_is_not_compared_is_said(world: World, statements: tuple[str, ...], word: str) -> None:
     run(world, *statements)
     assert word in one(world).not_compared
+
+
+def test_the_exporter_shows_what_each_view_lacks_and_has_beyond(running: World) -> None:
+    audit = ViewAudit(running.settings)
+    assert figures(audit) == {"outhaul_views_compared": 0, "outhaul_views_not_compared": 0}
+    plain(running)
+    run(running, "CREATE MATERIALIZED VIEW passing ENGINE = Null AS SELECT id FROM event_log")
+    running.insert(9)
+    running.assert_once_each()
+    run(
+        running,
+        "ALTER TABLE amounts DELETE WHERE n = 3 SETTINGS mutations_sync = 2",
+        "INSERT INTO amounts VALUES (-1, 2), (-2, 2)",
+    )
+    name = f"{running.ch('SELECT currentDatabase()')}.to_amounts"
+    assert figures(audit) == {
+        "outhaul_views_compared": 1,
+        "outhaul_views_not_compared": 1,
+        f"outhaul_view_missing {name}": 1,
+        f"outhaul_view_extra {name}": 2,
+    }
+
+
+def figures(audit: ViewAudit) -> dict[str, float]:
+    samples = [sample for family in audit.run_pass() for sample in family.samples]
+    return {" ".join([sample.name, *sample.labels.values()]): sample.value for sample in samples}

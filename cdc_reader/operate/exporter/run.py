@@ -13,6 +13,7 @@ from outhaul.cdc_reader.operate.exporter.audit import Audit
 from outhaul.cdc_reader.operate.exporter.clickhouse_metrics import ClickHouseMetrics
 from outhaul.cdc_reader.operate.exporter.collect import Poll, Polls
 from outhaul.cdc_reader.operate.exporter.redis_metrics import CeleryMetrics, RedisMetrics
+from outhaul.cdc_reader.operate.exporter.view_audit import ViewAudit
 from outhaul.sink.telemetry.exposition import Health, expose
 
 if TYPE_CHECKING:
@@ -28,8 +29,12 @@ _AUDIT_REST = 20.0
 _CELERY_EVERY_S = 15.0
 
 
-def run(settings: Settings, stopping: threading.Event, *, every_s: float, audit_every_s: float) -> None:
-    """Poll all servers every `every_s` seconds, and audit every `audit_every_s`; 0: no audit.
+def run(
+    settings: Settings, stopping: threading.Event, *, every_s: float, audit_every_s: float, views_every_s: float
+) -> None:
+    """Poll all servers every `every_s` seconds, audit every `audit_every_s`, and compare views every `views_every_s`.
+
+    0 turns the audit, or the comparison of views, off.
 
     Raises:
         FatalError: the settings are invalid, or the port is taken.
@@ -43,6 +48,9 @@ def run(settings: Settings, stopping: threading.Event, *, every_s: float, audit_
     if audit_every_s:
         audit = Audit(settings)
         polls.append(Poll("audit", audit.run_pass, audit_every_s, rest_s=lambda: _AUDIT_REST * audit.busy_s))
+    if views_every_s:
+        views = ViewAudit(settings)
+        polls.append(Poll("views", views.run_pass, views_every_s, rest_s=lambda: _AUDIT_REST * views.busy_s))
     all_polls = Polls(polls)
     port = expose(
         settings, settings.source, "exporter", (all_polls, REGISTRY), Health(all_polls.alive, all_polls.ready)

@@ -26,7 +26,7 @@ def dead_letters() -> Group:
 
 def audit() -> Group:
     """Return the group of the audit."""
-    return Group("Audit", (_found(), _compared(), _age(), _failures()))
+    return Group("Audit", (_found(), _compared(), _age(), _failures(), _views_differ(), _views_not_exact()))
 
 
 def _letters() -> Panel:
@@ -71,6 +71,36 @@ def _found() -> Panel:
         unit="short",
         steps=((None, GREEN), (1, RED)),
         size=_QUARTER,
+    )
+
+
+def _views_differ() -> Panel:
+    return lines(
+        "Views that differ from event_log",
+        About(
+            "0, and shown only with `outhaul exporter --views-every`. Rows or groups by materialized view.",
+            "`outhaul verify --views` compares now; read docs/runbooks/view-differs.md.",
+            "runbooks/view-differs.md",
+        ),
+        *(Query(newest(f"outhaul_view_{what}", "view"), f"{what} {{{{view}}}}") for what in ("missing", "extra")),
+        unit="short",
+        steps=((None, GREEN), (1, RED)),
+        size=_HALF,
+    )
+
+
+def _views_not_exact() -> Panel:
+    return lines(
+        "Views that are not exact",
+        About(
+            "0. Counts materialized views that may miss or repeat an event.",
+            "`outhaul doctor` names each, and the statement to type. The reader refuses them at its next start.",
+            "runbooks/view-differs.md",
+        ),
+        Query(newest("outhaul_reader_views_not_exact")),
+        unit="short",
+        steps=((None, GREEN), (1, RED)),
+        size=_HALF,
     )
 
 

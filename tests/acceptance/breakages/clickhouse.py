@@ -22,6 +22,24 @@ def row_lost(patient: Patient) -> Mend:
     return lambda: outhaul(patient.world, "verify", "--repair")
 
 
+@trouble("OuthaulViewNotExact", "OuthaulViewDiffers", quiet=("OuthaulViewRefuses", "OuthaulAuditMissing"))
+def view_that_lost_a_row(patient: Patient) -> Mend:
+    """Its target remembers no tokens, either."""
+    world = patient.world
+    world.clickhouse.command("CREATE TABLE ids (id Int64) ENGINE = MergeTree ORDER BY id")
+    world.clickhouse.command("CREATE MATERIALIZED VIEW to_ids TO ids AS SELECT id FROM event_log")
+    world.insert(5)
+    world.assert_once_each()
+    world.clickhouse.command("ALTER TABLE ids DELETE WHERE id % 2 = 1 SETTINGS mutations_sync = 2")
+
+    def mend() -> None:
+        world.clickhouse.command("ALTER TABLE ids MODIFY SETTING non_replicated_deduplication_window = 10000")
+        world.clickhouse.command("TRUNCATE TABLE ids")
+        world.clickhouse.command("INSERT INTO ids SELECT id FROM event_log")
+
+    return mend
+
+
 @trouble(
     "OuthaulTooManyParts",
     "OuthaulInsertsRejected",
