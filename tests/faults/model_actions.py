@@ -175,8 +175,7 @@ def forgotten(scope: Scope, state: State) -> frozenset[tuple[Batch, int]]:
     """Return the tokens that the window may forget."""
     if not scope.design.window_outlasts_inserts:
         return state.tokens
-    looked = {"sent"} if scope.design.window_outlasts_looks else set()
-    kept = {i.batch for i in inserts(state) if i.stage in LISTED or (i.stage in looked and i.mode != "first")}
+    kept = {insert.batch for insert in inserts(state) if insert.stage in LISTED}
     return frozenset(token for token in state.tokens if token[0] not in kept)
 
 

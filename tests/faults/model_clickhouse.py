@@ -36,6 +36,8 @@ def begin(scope: Scope, state: State, index: int, _choice: int) -> State:
     if insert.stage == "listed" and _is_fenced(scope, insert) and not _is_owner(scope, state, insert.owner):
         return with_insert(state, index, insert._replace(stage="refused"))
     match insert.mode:
+        case "push" if scope.design.minds_others and insert.rows & state.stored & ~stored_by(state, insert.batch):
+            return with_insert(state, index, insert._replace(stage="refused"))
         case "first":
             return with_insert(state, index, _begin_first(scope, state, insert))
         case "push" | "copy" if scope.design.guarded == "in statement" and is_forgotten(scope, state, insert.batch):

@@ -21,12 +21,10 @@ class Design:
     stored_rows: Literal["tell", "leave out", "ignore"] = "tell"
     # A worker that is told so pushes the batch as it is, or without the rows that are stored, or reports it as stored.
     when_told: Literal["whole", "missing rows", "report"] = "whole"
-    # Rows that are stored under another batch are left out of the batch.
-    leaves_out_others: bool = True
-    # Where it is seen that the tokens of a push may be forgotten: when its sender looks, or in its statement.
-    guarded: Literal["before", "in statement", "no"] = "before"
-    # Tokens outlive the time between that look and the push. This is an assumption; nothing of ours.
-    window_outlasts_looks: bool = True
+    # A worker that meets rows of another batch ends the session.
+    minds_others: bool = True
+    # Where it is seen that the tokens of a push may be forgotten: in its statement, or when its sender looks.
+    guarded: Literal["in statement", "before", "no"] = "in statement"
     # If an earlier insert of the batch may have failed, a worker looks whether the rows are there before it reports.
     checks_rows: bool = True
     fence: bool = True

@@ -69,12 +69,11 @@ class Insert(NamedTuple):
 
 
 class Task(NamedTuple):
-    """A worker that has begun a task and fetched its payload: the insert it waits for, and those it will send then."""
+    """A worker that has begun a task and fetched its payload, with the insert whose answer it waits for."""
 
     message: Message
     resent: bool
     insert: Insert
-    todo: tuple[Insert, ...] = ()
 
 
 class Report(NamedTuple):

@@ -259,8 +259,6 @@ def _tell(scope: Scope, state: State, index: int, _choice: int) -> State:
 
 
 def _stored(scope: Scope, state: State, task: Task) -> State:
-    if task.todo:
-        return _send(scope, state, task, task.todo)
     checks = scope.design.checks_rows and (task.message.again or task.insert.mode == "push")
     outcome = "stale" if checks and task.message.rows & ~state.stored else "stored"
     return report(state, Report(task.message.epoch, outcome, task.message.rows))
@@ -275,28 +273,18 @@ def _unsure(state: State, task: Task) -> State:
 
 
 def _told(scope: Scope, state: State, task: Task) -> State:
-    """Send what completes a batch some of whose rows are stored."""
+    """Send a batch again of which some rows are stored; if another batch has them, end the session."""
     insert, design = task.insert, scope.design
+    if design.minds_others and insert.rows & state.stored & ~stored_by(state, insert.batch):
+        return report(state, Report(task.message.epoch, "stale", task.message.rows))
     if design.guarded == "before" and is_forgotten(scope, state, insert.batch):
         return _unsure(state, task)
-    others = [(batch, rows) for batch, rows in state.batches if batch != insert.batch and rows & insert.rows]
     if design.when_told == "report":
         return _stored(scope, state, task)
-    if design.when_told == "missing rows":
-        insert = insert._replace(rows=insert.rows & ~state.stored)
-    if not others or not design.leaves_out_others:
-        return _send(scope, state, task, (insert._replace(stage="sent", mode="push"),) if insert.rows else ())
-    todo = [Insert("sent", insert.owner, batch, rows, "copy") for batch, rows in others] if scope.views else []
-    if rows := insert.rows & ~state.stored:
-        # The rest is a batch of its own.
-        todo.append(Insert("sent", insert.owner, _batch(scope, task.message, rows), rows))
-    return _send(scope, state, task, tuple(todo))
-
-
-def _send(scope: Scope, state: State, task: Task, todo: tuple[Insert, ...]) -> State:
-    if not todo:
-        return _stored(scope, state, task._replace(todo=()))
-    task = task._replace(insert=todo[0], todo=todo[1:])
+    rows = insert.rows if design.when_told == "whole" else insert.rows & ~state.stored
+    if not rows:
+        return _stored(scope, state, task)
+    task = task._replace(insert=insert._replace(stage="sent", mode="push", rows=rows))
     return refuse(scope, state._replace(tasks=put(state.tasks, task)))
 
 

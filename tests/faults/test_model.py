@@ -99,7 +99,8 @@ MUTATIONS = {
     "recovery does not wait for running inserts": (RECUT, Design(settle=False), "twice"),
     "inserts do not look at positions": (FORGETFUL, Design(stored_rows="ignore"), "twice"),
     "neither recovery nor inserts look at positions": (RECUT, Design(ask=False, stored_rows="ignore"), "twice"),
-    "rows of other batches are not left out": (RECUT, Design(ask=False, leaves_out_others=False), "twice"),
+    "neither recovery nor inserts mind rows of others": (RECUT, Design(ask=False, minds_others=False), "twice"),
+    "recovery does not ask what is stored": (RECUT, Design(ask=False), "goes round in circles"),
     "a batch some of whose rows are stored is taken for stored": (
         replace(BATCH, left=Left(breaks=1)),
         Design(when_told="report"),
@@ -122,7 +123,7 @@ MUTATIONS = {
     ),
     "a worker that slept relies on a token that is forgotten": (
         FORGETFUL,
-        Design(window_outlasts_looks=False),
+        Design(guarded="before"),
         "twice",
     ),
     "the view has no token": (replace(VIEW, left=Left(doubts=1)), Design(view_token=False), "twice"),
@@ -179,11 +180,6 @@ def test_without_this_safeguard_rows_are_lost_or_repeated(scope: Scope, design: 
     assert trouble in found.trouble
 
 
-@scopes({"one piece": replace(BATCH, sessions=2), "other pieces": RECUT, "a view": VIEW_RECUT})
-def test_recovery_s_question_spares_work_and_inserts_that_look_keep_the_promise_without_it(scope: Scope) -> None:
-    assert look(replace(scope, design=Design(ask=False))).trouble is None
-
-
 def test_positions_do_not_replace_the_token() -> None:
     """Two inserts of a batch that run at once have both seen nothing; the token is what the second meets."""
     found = look(replace(ROW, left=Left(doubts=1), design=Design(token=False)))
@@ -205,11 +201,6 @@ def test_refusing_at_once_what_the_fence_refuses_later_hides_nothing(scope: Scop
     assert look(replace(scope, refused_at_once=False)).trouble is None
     unsettled = replace(RECUT, refused_at_once=False, design=Design(settle=False))
     assert explore(PIPELINE, unsettled).trouble is not None
-
-
-def test_a_push_that_looks_in_its_own_statement_may_be_as_late_as_it_likes() -> None:
-    design = Design(guarded="in statement", window_outlasts_looks=False)
-    assert look(replace(FORGETFUL, design=design)).trouble is None
 
 
 @scopes({"a kill": replace(DIES, views=1), "a failure": replace(ROW, views=1, sessions=2, left=Left(tears=1))})

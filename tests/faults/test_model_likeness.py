@@ -16,7 +16,7 @@ from outhaul.cdc_reader.capture.stored_positions import StoredPositions
 from outhaul.cdc_reader.session import recovery
 from outhaul.cdc_reader.session.ledger import Ledger, Phase
 from outhaul.cdc_reader.session.watermark import Watermark
-from outhaul.sink import fence
+from outhaul.sink import fence, insert, push_again
 from outhaul.sink.insert import batch_number
 from outhaul.sink.position import Lsn
 from outhaul.sink.sql import query
@@ -99,9 +99,9 @@ def test_recovery_takes_the_model_s_steps_in_the_same_order() -> None:
         steps.append(reader.step)
         state = step(scope, state, Action(reader.step))
         if reader.step == "push":
-            while (insert := inserts(state)[0]).stage != "stored":
+            while (sent := inserts(state)[0]).stage != "stored":
                 state = step(scope, state, next(one for one in actions(scope, state) if one.name in INSERTS))
-            assert insert.batch == batch
+            assert sent.batch == batch
             state = step(scope, state, Action("tell"))
     ours = {"fenced": "raise", "settled": "settle", "asked": "ask", "pushed": "push"}
     reached = re.findall(r'reach\("recovery\.(\w+)"\)', inspect.getsource(recovery.recover))
@@ -121,9 +121,9 @@ def test_first_inserts_and_pushes_ask_for_the_owner_and_the_memory_table() -> No
     assert guard.count("throwIf") == 2
     assert "FROM `owners`" in guard
     named = {"table": "t", "columns": "c", "fence": guard}
-    push = query("push_again", **named, without="")
-    insert = query("insert", **named, expressions="c", structure="''", unless_stored="")
-    for text in (insert, push):
+    push = query("push_again", **named, conditions="")
+    first_insert = query("insert", **named, expressions="c", structure="''", unless_stored="")
+    for text in (first_insert, push):
         assert guard in text
         assert text.index("WHERE") < text.index(guard)
 
@@ -133,3 +133,11 @@ def test_a_token_names_its_owner_and_is_the_same_whenever_the_owner_sends_the_ba
     assert batch_number(message) == batch_number(replace(message, attempt=7, sequence=3))
     others = (replace(message, owner="you"), replace(message, epoch=2), message_of(batch_of([1, 2])))
     assert batch_number(message) not in {batch_number(other) for other in others}
+
+
+def test_a_push_of_a_batch_asks_in_its_statement_whether_its_token_may_be_forgotten() -> None:
+    """The model: guarded "in statement"; and rows of another batch refuse it."""
+    assert "'outhaul: forgotten'" in query("refuse_old", table="t", view_gaps="gaps")
+    assert inspect.getsource(insert._send_again).count("refuse_old") == 1
+    assert "by_others=True" in inspect.getsource(insert._send_again)
+    assert "refuse_old" in inspect.getsource(push_again.push_again)
