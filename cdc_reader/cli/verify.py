@@ -8,8 +8,9 @@ Edge: the command line.
 from __future__ import annotations
 
 import json
+import re
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -22,6 +23,7 @@ from outhaul.cdc_reader.outbox.heal_due import due, note_done
 from outhaul.cdc_reader.outbox.id_ranges import Scope
 from outhaul.cdc_reader.outbox.snapshot import behind_the_slot
 from outhaul.sink.errors import Exit
+from outhaul.sink.schema import tables
 from outhaul.sink.settings import Outbox, Settings, load
 
 if TYPE_CHECKING:
@@ -30,9 +32,13 @@ if TYPE_CHECKING:
     from outhaul.cdc_reader.outbox.compare import Compared
     from outhaul.cdc_reader.outbox.compare_views import ViewDifference
     from outhaul.cdc_reader.outbox.snapshot import Line
+    from outhaul.sink.clickhouse import ClickHouse
 
 _LAST_ID = (1 << 63) - 1
 _KINDS = ("missing", "extra", "differing", "repeated")
+_TTL = re.compile(r"\bTTL (.*?)(?: SETTINGS |$)")
+_EXPIRED = "ClickHouse removes events by {}: delete these from the outbox, too, or lengthen the TTL"
+_NOT_STORED = "look for them in `outhaul dlq list` and in the worker's log, then compare again"
 
 
 def verify(
@@ -78,8 +84,10 @@ def verify(
             for outbox in chosen:
                 named = {} if len(settings.outboxes()) == 1 else {"table": outbox.table}
                 report = _compare(outbox, line, scope, named, repair=repair)
+                report["ttl"] = _ttl(clickhouse, outbox) if repair and report["missing"] else ""
                 _print(report, repair=repair, as_json=as_json)
                 is_fine &= not any(report[kind] for kind in _KINDS if kind != "missing" or not repair)
+                is_fine &= not report["still_missing"]
         note_done(clickhouse, notes)
     raise typer.Exit(Exit.FINE if is_fine else Exit.NOT_FINE)
 
@@ -124,17 +132,26 @@ def _compare(outbox: Outbox, line: Line, scope: Scope, named: dict[str, str], *,
     """Compare one outbox; if that is interrupted, print how to continue."""
     started = time.monotonic()
     next_id = scope.intervals[0][0] if scope.intervals else 0
+    # First and last missing id of each range, by the range's first id.
+    lacking: dict[int, tuple[int, int]] = {}
+    left = healing.Tally()
     try:
         with output.range_bar("comparing") as show:
 
             def on_range(found: Compared, last: int) -> None:
                 nonlocal next_id
                 next_id = found.last + 1
+                if len(found.missing):
+                    lacking[found.first] = int(found.missing[0]), int(found.missing[-1])
                 show(found, last)
 
             if repair:
                 done = healing.heal(outbox, outbox.settings.undivided, line, scope, on_range, give_up_s=120.0)
                 tally, stored = done.tally, done.stored
+                if lacking:
+                    # What a worker has stored may be gone already: a TTL removes old events within moments.
+                    intervals = tuple(lacking[first] for first in sorted(lacking))
+                    left = healing.verify(outbox, line, replace(scope, deep=False, intervals=intervals), _quiet)
             else:
                 tally, stored = healing.verify(outbox, line, scope, on_range), 0
     except KeyboardInterrupt:
@@ -146,13 +163,25 @@ def _compare(outbox: Outbox, line: Line, scope: Scope, named: dict[str, str], *,
         **named,
         "rows": tally.rows,
         **found,
-        "repaired": stored,
+        "repaired": min(stored, max(0, tally.missing - left.missing)),
+        "still_missing": left.missing,
         "dead_letters": tally.dead_letters,
-        "ids": {kind: tally.ids.get(kind, []) for kind in _KINDS},
+        "ids": {kind: tally.ids.get(kind, []) for kind in _KINDS} | {"still_missing": left.ids.get("missing", [])},
         "deep": scope.deep,
         "not_compared": tally.not_compared,
         "seconds": round(time.monotonic() - started, 2),
     }
+
+
+def _quiet(_found: Compared, _last: int) -> None:
+    """Show no progress: what is counted again is a part of what was compared."""
+
+
+def _ttl(clickhouse: ClickHouse, outbox: Outbox) -> str:
+    """Return the rule by which ClickHouse removes old events; empty if the table has none."""
+    found = tables(clickhouse, [outbox.clickhouse_table]).get(outbox.clickhouse_table)
+    rule = _TTL.search(found.definition) if found else None
+    return rule[1] if rule else ""
 
 
 def _print(report: dict[str, Any], *, repair: bool, as_json: bool) -> None:
@@ -170,6 +199,13 @@ def _print(report: dict[str, Any], *, repair: bool, as_json: bool) -> None:
             ("dead letters", f"{report['dead_letters']:,}"),
             *([("not compared", ", ".join(report["not_compared"]))] if report["not_compared"] else []),
             *([("repaired", f"{report['repaired']:,}")] if repair else []),
+            *(
+                [("still missing", output.some(report["ids"]["still_missing"], report["still_missing"]))]
+                if report["still_missing"]
+                else []
+            ),
+            *([("TTL", _EXPIRED.format(report["ttl"]))] if report["ttl"] else []),
+            *([("to do", _NOT_STORED)] if report["still_missing"] and not report["ttl"] else []),
             *([("to repair", "outhaul verify --repair")] if report["missing"] and not repair else []),
         ]
     )

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 
-from tests.acceptance.commands import asked, outhaul
+from outhaul.cdc_reader.outbox import heal as healing
+from tests.acceptance.commands import asked, outhaul, outhaul_here
 from tests.acceptance.load import writers
 from tests.conftest import World, until
 from tests.launch import OUTHAUL
@@ -131,6 +133,37 @@ def test_a_slot_goes_forward_only_and_what_it_skips_is_repaired(running: World) 
     running.insert(5)
     assert asked(running, "verify", "--repair")["repaired"] == 20
     running.assert_once_each()
+
+
+def test_what_clickhouse_has_removed_again_is_not_called_repaired(
+    running: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running.insert(35)
+    running.assert_once_each()
+    running.clickhouse.command("SYSTEM START MERGES event_log")
+
+    def expire() -> None:
+        running.clickhouse.command("ALTER TABLE event_log DELETE WHERE id <= 30", settings={"mutations_sync": 2})
+
+    def heal(*arguments: Any, **named: Any) -> Any:
+        done = heal_as_it_is(*arguments, **named)
+        # A TTL does the same, a moment earlier or later.
+        expire()
+        return done
+
+    heal_as_it_is = healing.heal
+    monkeypatch.setattr(healing, "heal", heal)
+    running.clickhouse.command("ALTER TABLE event_log MODIFY TTL toDateTime(event_date_time) + INTERVAL 9 DAY")
+    expire()
+    for _ in range(2):
+        code, out, _ = outhaul_here(running.env, "verify", "--repair", "--json")
+        found = json.loads(out.splitlines()[0])
+        assert (code, found["missing"], found["repaired"], found["still_missing"]) == (1, 30, 0, 30)
+        assert len(found["ids"]["still_missing"]) > 0
+        assert "event_date_time" in found["ttl"]
+    _, text, _ = outhaul_here(running.env, "verify", "--repair")
+    assert "still missing" in text
+    assert "removes events by toDateTime(event_date_time)" in text
 
 
 def test_with_heal_auto_a_reader_creates_its_lost_slot_again_and_copies_the_gap(running: World) -> None:
