@@ -1,7 +1,7 @@
 """`outhaul chaos` -> load and random faults for some minutes, then a verdict.
 
-Edge: the terminal. The exit code is 1 if an event is missing or duplicated, or if the slot passed one that was not
-stored.
+Edge: the terminal. The exit code is 1 if an event is missing or duplicated, in the table or in one of three views, or
+if the slot passed one that was not stored.
 """
 
 from __future__ import annotations
@@ -57,6 +57,10 @@ def chaos(
         f"{found.longest_stall_s} s (during {found.longest_stall_during})",
         err=as_json,
     )
+    for view in found.views:
+        typer.echo(
+            f"view of {view.view}: {view.events:,} events, missing {view.missing:,}, twice {view.twice:,}", err=as_json
+        )
     if as_json:
         typer.echo(json.dumps(found.to_json()))
     raise typer.Exit(Exit.FINE if found.is_clean else Exit.NOT_FINE)

@@ -7,7 +7,7 @@ proxies. The writers and the watch connect directly, so a fault of a link does n
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -17,6 +17,7 @@ from outhaul.cdc_reader.operate.setup import apply_clickhouse, apply_postgres
 from outhaul.deploy.chaos.apply_fault import Victims, inflict
 from outhaul.deploy.chaos.fault_plan import faults
 from outhaul.deploy.chaos.slot_watch import Watch
+from outhaul.deploy.chaos.views import ViewCount, count_views, make_views
 from outhaul.deploy.chaos.writers import Writers
 from outhaul.deploy.demo.count_events import Counts, count
 from outhaul.deploy.demo.pipeline import Pipeline
@@ -64,11 +65,15 @@ class Verdict:
     longest_stall_during: str
     samples: int
     seconds: float
+    views: tuple[ViewCount, ...] = ()
 
     @property
     def is_clean(self) -> bool:
-        """Whether every committed event is stored once, and the slot passed no event that was not stored."""
-        return not (self.missing or self.duplicated or self.slot_overruns) and self.stored == self.committed
+        """Whether the table and each view have every committed event once, and the slot passed none of the others."""
+        is_whole = not any(view.missing or view.twice for view in self.views)
+        return (
+            is_whole and not (self.missing or self.duplicated or self.slot_overruns) and self.stored == self.committed
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the verdict in JSON types."""
@@ -112,7 +117,7 @@ def run(options: Options, data_dir: Path, report: Callable[[str], None]) -> Verd
             proxy.close()
         stack.down()
     seconds = round(time.monotonic() - started, 1)
-    return Verdict(**{**asdict(verdict), "seconds": seconds})
+    return replace(verdict, seconds=seconds)
 
 
 def _urls(stack: Stack) -> dict[str, str]:
@@ -128,6 +133,7 @@ def _via_proxy(url: str, proxies: dict[str, Proxy]) -> str:
 
 def _prepare(settings: Settings, clickhouse: ClickHouse) -> None:
     apply_clickhouse(clickhouse, settings, lambda _: None)
+    make_views(clickhouse)
     apply_postgres(settings, lambda _: None)
     clickhouse.command(f"SYSTEM STOP MERGES {clickhouse_identifier(settings.clickhouse_table)}")
     with psycopg.connect(settings.postgres_dsn.get_secret_value(), autocommit=True) as conn:
@@ -176,6 +182,7 @@ def _inflict_all(
         longest_stall_during=watch.stall.during,
         samples=watch.samples,
         seconds=0.0,
+        views=count_views(clickhouse),
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.launch import OUTHAUL
 
-KEYS = {"faults", "committed", "stored", "missing", "duplicated", "slot_overruns", "longest_stall_s"}
+KEYS = {"faults", "committed", "stored", "missing", "duplicated", "slot_overruns", "longest_stall_s", "views"}
 
 
 @pytest.mark.thorough
@@ -23,3 +23,6 @@ def test_two_minutes_of_chaos_lose_and_repeat_nothing(tmp_path: Path) -> None:
     assert found["faults"] >= 10
     assert found["committed"] == found["stored"] > 10_000
     assert (found["missing"], found["duplicated"], found["slot_overruns"]) == (0, 0, 0)
+    views = {view["view"]: (view["missing"], view["twice"]) for view in found["views"]}
+    assert views == {"rows": (0, 0), "sums": (0, 0), "thirds": (0, 0)}
+    assert found["views"][0]["events"] == found["committed"]
