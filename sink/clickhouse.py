@@ -117,7 +117,7 @@ class ClickHouse:
             **(files := _tls_options(parts)),
         }
         if apart:
-            certificates: dict[str, Any] = dict(files)
+            certificates: dict[str, Any] = {name: files[name] for name in _FILES if name in files}
             self._connect["pool_mgr"] = get_pool_manager(**certificates)
         self._client: Client | None = None
         # Names of the settings that every server has which has answered so far; None before the first question.
