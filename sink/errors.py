@@ -101,7 +101,7 @@ class Exit(IntEnum):
     CLICKHOUSE_REFUSED = (
         23,
         "ClickHouse refuses an operation of the pipeline.",
-        "Do what the last line says: a grant or a column is missing.",
+        "Do what the last line says: a grant or a column is missing, or a profile or a proxy stands in the way.",
         "reader-does-not-start",
     )
     REDIS_UNREACHABLE = 30, "Redis does not answer.", "Start it, or wait.", "redis-lost"
@@ -166,7 +166,7 @@ class PoisonError(PipelineError):
 
 
 class TooLargeError(PoisonError):
-    """So many bytes in one request do not reach the server; fewer rows may. A dead letter would be as large."""
+    """A request of this size does not reach the server; fewer rows may. A dead letter would be as large."""
 
 
 class FatalError(PipelineError):

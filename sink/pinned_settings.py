@@ -1,8 +1,8 @@
-"""Kind of statement -> the settings that each of our statements brings along, whatever a user's profile says.
+"""Kind of statement -> the settings that each statement of outhaul names, since a user's profile may differ.
 
 Pure. ClickHouse applies the profile of the user to every statement, so an admin's profile could change what a statement
-of ours means: return a part of the rows, hide rows, store a batch twice, or turn NULL into an empty value. So each
-statement names these settings itself. A setting that the server does not list is left out: it has no effect there.
+means: return a part of the rows, hide rows, store a batch twice, or turn NULL into an empty value. So each statement
+names these settings itself. A setting that the server does not list is left out: it has no effect there.
 
 Every name in `system.settings` of ClickHouse 26.5 was considered. Not pinned is what can only make a statement slower,
 or make it fail with an error (limits of rows, bytes, memory and time, `force_primary_key`, `readonly`), and what
@@ -110,8 +110,12 @@ PINNED = (
     Pinned("insert_null_as_default", 0, On.INSERT, "NULL becomes an empty value, and is not refused"),
     Pinned("input_format_null_as_default", 0, On.INSERT, "as insert_null_as_default, in the payload"),
     Pinned("cast_ipv4_ipv6_default_on_conversion_error", 0, On.INSERT, "a text that is no address becomes 0.0.0.0"),
-    Pinned("input_format_ipv4_default_on_conversion_error", 0, On.INSERT, "as the setting before"),
-    Pinned("input_format_ipv6_default_on_conversion_error", 0, On.INSERT, "as the setting before"),
+    Pinned(
+        "input_format_ipv4_default_on_conversion_error", 0, On.INSERT, "as cast_ipv4_ipv6_default_on_conversion_error"
+    ),
+    Pinned(
+        "input_format_ipv6_default_on_conversion_error", 0, On.INSERT, "as cast_ipv4_ipv6_default_on_conversion_error"
+    ),
     Pinned("input_format_arrow_case_insensitive_column_matching", 0, On.INSERT, "columns `a` and `A` are mixed up"),
     Pinned("input_format_connection_handling", 0, On.INSERT, "a request that was cut off is stored as far as it came"),
     # One block for each batch, stored before ClickHouse answers.
