@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import cycle
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from outhaul.deploy.local.stack import Stack
 from outhaul.sink.clickhouse import ClickHouse
@@ -35,9 +35,8 @@ CLUSTER = "pair"
 _ALL_OF_SYSTEM = re.compile(rf"clusterAllReplicas\('{CLUSTER}', system\.(\w+)\)")
 _ALL_OF_TABLE = re.compile(rf"clusterAllReplicas\('{CLUSTER}', '(\w+)', '(\w+)'\)")
 _TABLES = (
-    "(SELECT t.database AS database, t.name AS name, t.comment AS comment, t.engine_full AS engine_full, "
-    "t.partition_key AS partition_key, t.sorting_key AS sorting_key, "
-    "if(has([{alone}], t.name), t.engine, concat('Replicated', t.engine)) AS engine FROM system.tables AS t)"
+    "(SELECT t.* EXCEPT (engine), if(has([{alone}], t.name) OR NOT endsWith(t.engine, 'MergeTree'), t.engine, "
+    "concat('Replicated', t.engine)) AS engine FROM system.tables AS t)"
 )
 _CLUSTERS = f"(SELECT '{CLUSTER}' AS cluster, 1 AS is_local FROM numbers(2))"
 _REPLICAS = (
@@ -85,7 +84,7 @@ class Pair:
 
     `node` is the only one that is reached, if it is set. `total` is the number of replicas that Keeper knows. Servers
     in `silent` do not answer the other one. The tables in `alone` are not replicated. `session_s` has the ages of their
-    sessions in Keeper. `asked` has the statements.
+    sessions in Keeper. `asked` has the statements, with their settings.
     """
 
     nodes: tuple[Node, Node]
@@ -122,7 +121,7 @@ class Pair:
         parts = urlsplit(target)
         pairs = parse_qsl(parts.query, keep_blank_values=True)
         text = next((value for name, value in pairs if name == "query"), body.decode(errors="replace"))
-        self.asked.append(text)
+        self.asked.append(f"{unquote(parts.query)}\n{text}")
         if not self.cluster:
             return self._send(number, target, body)
         is_of_all = "clusterAllReplicas" in text

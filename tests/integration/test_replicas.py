@@ -6,7 +6,9 @@ replica that lags is one to which the test has not copied a row yet.
 
 from __future__ import annotations
 
+import re
 import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,13 +23,17 @@ from outhaul.sink import schema
 from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.clickhouse_errors import ACCESS_DENIED, THROW_IF
 from outhaul.sink.errors import Exit, FatalError, TransientError
-from outhaul.sink.fence import newest_epoch, raise_epoch, wait_for_older_inserts, why_refused
+from outhaul.sink.fence import guard, newest_epoch, raise_epoch, wait_for_older_inserts, why_refused
+from outhaul.sink.insert import Target, TokenWithoutRowsError, batch_number, insert
 from outhaul.sink.lanes import STREAM, mark
 from outhaul.sink.position import History, Lsn
+from outhaul.sink.push_again import is_everywhere
 from outhaul.sink.replicas import Servers, find_servers
 from outhaul.sink.settings import load_from
+from outhaul.sink.view_gaps import StoredBatch, ViewFeed
 from tests.clickhouse_pair import CLUSTER, Pair, pair_of
 from tests.conftest import World, until
+from tests.integration.test_exactly_once import batch_of, message_of, rows
 from tests.remote_clickhouse import RemoteStack
 
 if TYPE_CHECKING:
@@ -201,6 +207,104 @@ def test_a_recovery_holds_what_any_replica_has(replicas: Two) -> None:
     replicas.through(1)
     held = ask_stored_positions(replicas.clickhouse, replicas.stream, replicas.settings.outboxes()[0], Lsn(0))
     assert held.rows == 1
+
+
+def send(two: Two, *, again: bool = False) -> StoredBatch:
+    """Insert a batch of three rows of one transaction, as a worker does."""
+    batch = batch_of(two.world, rows(3, lsn=700))
+    message = message_of(two.world, batch)
+    servers = partial(find_servers, two.clickhouse, two.settings)
+    target = Target("event_log", "event_log_dead_letters", guard(two.settings), 30, servers=servers)
+    insert(two.clickhouse, message, batch.payload, target, again=again)
+    return StoredBatch(batch_number(message), 700, 700)
+
+
+def stored(two: Two, number: int) -> int:
+    with two.pair.client(number) as clickhouse:
+        return int(clickhouse.rows("SELECT count() FROM event_log")[0][0])
+
+
+def tokens(two: Two) -> set[str]:
+    """Return the tokens of all inserts."""
+    return {token for text in two.pair.asked for token in re.findall(r"insert_deduplication_token\W+([\w/]+)", text)}
+
+
+def test_a_batch_in_doubt_is_sent_again_whole_and_under_its_own_token(replicas: Two) -> None:
+    replicas.through(1)
+    replicas.own("me", 1)
+    send(replicas)
+    # Its rows are there, but nobody knows for how long: ClickHouse must say of the whole batch that it has it.
+    replicas.pair.asked.clear()
+    send(replicas, again=True)
+    first, second = (text for text in replicas.pair.asked if "INSERT INTO `event_log`" in text)
+    assert "outhaul: stored already" in first
+    assert "NOT IN" not in first + second
+    assert "cdc_batch != {batch:UInt64}" in second
+    assert len(tokens(replicas)) == 1
+    assert stored(replicas, 1) == 3
+
+
+def test_a_replica_that_has_not_received_the_rows_of_a_batch_does_not_end_the_session(two: Two) -> None:
+    two.through(2)
+    two.own("me", 1)
+    send(two)
+    with two.pair.client(2) as clickhouse:
+        clickhouse.command("SYSTEM START MERGES event_log")
+        clickhouse.command("ALTER TABLE event_log DELETE WHERE true SETTINGS mutations_sync = 2")
+    with pytest.raises(TokenWithoutRowsError):
+        send(two, again=True)
+    two.pair.cluster = True
+    send(two, again=True)
+
+
+def test_only_a_server_that_has_all_rows_of_a_batch_once_sends_it_again(replicas: Two) -> None:
+    replicas.through(1)
+    replicas.own("me", 1)
+    replicas.replicate_epochs(to=2)
+    batch = send(replicas)
+    feed = ViewFeed(replicas.clickhouse, replicas.settings.outboxes()[0], "event_log", STREAM, "me")
+    replicas.through(2)
+    with pytest.raises(TransientError, match="has not received all rows"):
+        feed.push(batch)
+    replicas.through(1)
+    assert feed.push(batch) == 0
+    with replicas.pair.client(1) as clickhouse:
+        clickhouse.command("INSERT INTO event_log SELECT * FROM event_log LIMIT 1")
+    with pytest.raises(TransientError, match="has not received all rows"):
+        feed.push(batch)
+
+
+def test_recovery_sends_what_any_server_shows_even_without_views_and_then_asks(replicas: Two) -> None:
+    replicas.through(1)
+    replicas.own("me", 1)
+    send(replicas)
+    replicas.pair.session_s = [3600, 3600]
+
+    def wait(_seconds: float) -> None:
+        replicas.replicate_epochs(to=2)
+
+    replicas.pair.asked.clear()
+    found = recover(replicas.clickhouse, replicas.stream, HISTORY, Lsn(0), "next", wait)
+    assert found.held["event_log"].rows == 3
+    steps = [
+        name
+        for text in replicas.pair.asked
+        for name, words in (("push", "INSERT INTO `event_log` ("), ("ask", "min(cdc_ordinal) AS first"))
+        if words in text
+    ]
+    assert steps == ["push", "ask"]
+    assert stored(replicas, 1) == 3
+
+
+def test_a_view_is_filled_when_every_server_has_the_batch(replicas: Two) -> None:
+    replicas.through(1)
+    replicas.own("me", 1)
+    batch = send(replicas)
+    bound = {"source": replicas.settings.source, "first_lsn": 700, "last_lsn": 700}
+    servers = find_servers(replicas.clickhouse, replicas.settings)
+    assert not is_everywhere(replicas.clickhouse, "event_log", servers, batch.number, bound)
+    replicas.pair.replicate("event_log", to=2, key="cdc_lsn, cdc_ordinal")
+    assert is_everywhere(replicas.clickhouse, "event_log", servers, batch.number, bound)
 
 
 def test_a_row_that_is_only_late_is_not_missing(replicas: Two) -> None:
