@@ -22,13 +22,11 @@ from itertools import cycle
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
-from outhaul.deploy.local.stack import Stack
 from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.quoting import clickhouse_literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
 CLUSTER = "pair"
 
@@ -82,9 +80,9 @@ def refusal(code: int, text: str) -> Answer:
 class Pair:
     """Two engines, of which each request reaches one.
 
-    `node` is the only one that is reached, if it is set. `total` is the number of replicas that Keeper knows. Servers
-    in `silent` do not answer the other one. The tables in `alone` are not replicated. `session_s` has the ages of their
-    sessions in Keeper. `asked` has the statements, with their settings.
+    `node` is the only one that is reached, if it is set; `order` chooses one for each statement. `total` is the number
+    of replicas that Keeper knows. Servers in `silent` do not answer the other one. The tables in `alone` are not
+    replicated. `session_s` has the ages of their sessions in Keeper. `asked` has the statements, with their settings.
     """
 
     nodes: tuple[Node, Node]
@@ -96,6 +94,7 @@ class Pair:
     may_ask_all: bool = True
     session_s: list[int] = field(default_factory=lambda: [3600, 3600])
     asked: list[str] = field(default_factory=list)
+    order: Callable[[str], int] | None = None
     port: int = 0
     _turns: Iterator[int] = field(default_factory=lambda: cycle([0, 1]))
 
@@ -121,6 +120,8 @@ class Pair:
         parts = urlsplit(target)
         pairs = parse_qsl(parts.query, keep_blank_values=True)
         text = next((value for name, value in pairs if name == "query"), body.decode(errors="replace"))
+        if self.order is not None:
+            number = self.order(text)
         self.asked.append(f"{unquote(parts.query)}\n{text}")
         if not self.cluster:
             return self._send(number, target, body)
@@ -208,16 +209,11 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def pair_of(first: str, home: Path, database: str) -> Iterator[Pair]:
-    """Start a second engine beside the one at `first`, with a database of the same name, and a door to both."""
-    second = Stack(home / "second")
-    second.up(["clickhouse"])
-    try:
-        url = second.env()["OUTHAUL_CLICKHOUSE_URL"]
-        with ClickHouse(url, timeout_s=30) as clickhouse:
-            clickhouse.command(f"CREATE DATABASE {database}")
-        nodes = (Node(1, first), Node(2, f"{url.rpartition('/')[0]}/{quote(database)}"))
-        pair = Pair(nodes)
+def pair_of(first: str, second: str, database: str) -> Iterator[Pair]:
+    """Open a door to two engines; the second one gets a database of the same name for the time."""
+    with ClickHouse(second, timeout_s=30) as clickhouse:
+        clickhouse.command(f"CREATE DATABASE {database}")
+        pair = Pair((Node(1, first), Node(2, f"{second.rpartition('/')[0]}/{quote(database)}")))
         door = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"pair": pair}))
         door.daemon_threads = True
         pair.port = door.server_address[1]
@@ -227,5 +223,4 @@ def pair_of(first: str, home: Path, database: str) -> Iterator[Pair]:
         finally:
             door.shutdown()
             door.server_close()
-    finally:
-        second.down(["clickhouse"])
+            clickhouse.command(f"DROP DATABASE {database}")
