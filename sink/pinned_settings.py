@@ -110,12 +110,8 @@ PINNED = (
     Pinned("insert_null_as_default", 0, On.INSERT, "NULL becomes an empty value, and is not refused"),
     Pinned("input_format_null_as_default", 0, On.INSERT, "as insert_null_as_default, in the payload"),
     Pinned("cast_ipv4_ipv6_default_on_conversion_error", 0, On.INSERT, "a text that is no address becomes 0.0.0.0"),
-    Pinned(
-        "input_format_ipv4_default_on_conversion_error", 0, On.INSERT, "as cast_ipv4_ipv6_default_on_conversion_error"
-    ),
-    Pinned(
-        "input_format_ipv6_default_on_conversion_error", 0, On.INSERT, "as cast_ipv4_ipv6_default_on_conversion_error"
-    ),
+    Pinned("input_format_ipv4_default_on_conversion_error", 0, On.INSERT, "a text that is no address becomes 0.0.0.0"),
+    Pinned("input_format_ipv6_default_on_conversion_error", 0, On.INSERT, "a text that is no address becomes ::"),
     Pinned("input_format_arrow_case_insensitive_column_matching", 0, On.INSERT, "columns `a` and `A` are mixed up"),
     Pinned("input_format_connection_handling", 0, On.INSERT, "a request that was cut off is stored as far as it came"),
     # One block for each batch, stored before ClickHouse answers.

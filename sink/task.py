@@ -25,7 +25,15 @@ from outhaul.sink.backoff import backoff_s
 from outhaul.sink.batch import Message
 from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.clickhouse_errors import is_thrown
-from outhaul.sink.errors import Exit, FatalError, ForeignMessageError, PipelineError, PoisonError, TransientError
+from outhaul.sink.errors import (
+    Exit,
+    FatalError,
+    ForeignMessageError,
+    PipelineError,
+    PoisonError,
+    TooLargeError,
+    TransientError,
+)
 from outhaul.sink.failpoint import reach
 from outhaul.sink.fence import RESTARTED, guard, why_refused
 from outhaul.sink.insert import EpochOverError, Target, batch_number, insert
@@ -290,8 +298,11 @@ def write(sink: Sink, message: Message, *, again: bool = False) -> Report:
             store(message, payload)
         except PoisonError as error:
             aside = set_aside(message, payload, store, dead_letters=letters, refused=error)
-            log.warning("rows_set_aside", rows=aside, code=error.code)
-            sentry.report_set_aside(error, aside)
+            if isinstance(error, TooLargeError):
+                log.warning("batch_divided", rows=message.rows, error=error)
+            if aside or not isinstance(error, TooLargeError):
+                log.warning("rows_set_aside", rows=aside, code=error.code)
+                sentry.report_set_aside(error, aside)
     except EpochOverError as error:
         return Report(Outcome.STALE, message.token, message.sequence, error=str(error))
     except FatalError as error:
@@ -345,7 +356,7 @@ def store_events(
     try:
         insert(clickhouse, part, rows, target, contents=contents, again=again)
     except (PoisonError, FatalError) as error:
-        if is_thrown(error) or isinstance(error, ForeignMessageError) or not feed.views():
+        if is_thrown(error) or isinstance(error, (ForeignMessageError, TooLargeError)) or not feed.views():
             raise
         try:
             insert(clickhouse, part, rows, replace(target, ignore_view_errors=True), contents=contents)

@@ -100,7 +100,7 @@ def add(settings: dict[str, str], pairs: Pairs) -> Pairs:
 
 
 def target_of(world: World) -> Target:
-    return Target(*TABLES, guard(world.settings), timeout_s=30)
+    return Target(*TABLES, "event_log_view_gaps", guard(world.settings), timeout_s=30)
 
 
 def put(clickhouse: ClickHouse, world: World, batch: Batch, token: str = "") -> None:
