@@ -25,7 +25,7 @@ from outhaul.sink import pinned_settings, schema
 from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.errors import Exit, FatalError, PipelineError, PoisonError, TooLargeError, TransientError
 from outhaul.sink.fence import guard, newest_epoch
-from outhaul.sink.insert import Target, contents_of, parameters, statement
+from outhaul.sink.insert import EpochOverError, Target, contents_of, parameters, statement
 from outhaul.sink.pinned_settings import PINNED
 from outhaul.sink.position import Lsn
 from outhaul.sink.quarantine import set_aside
@@ -151,11 +151,12 @@ def a_fence_without_an_owner_refuses(clickhouse: ClickHouse, world: World) -> No
     assert caught.value.code == 395
 
 
-def a_batch_of_another_token_is_stored_once(clickhouse: ClickHouse, world: World) -> None:
+def rows_of_another_batch_are_seen(clickhouse: ClickHouse, world: World) -> None:
     own(world)
     batch = batch_of(world, rows(300))
     put(clickhouse, world, batch)
-    put(clickhouse, world, batch, token="f" * 32)
+    with pytest.raises(EpochOverError):
+        put(clickhouse, world, batch, token="f" * 32)
     assert world.stored() == 300
 
 
@@ -237,7 +238,7 @@ BENT: list[tuple[dict[str, str], Callable[..., None]]] = [
     ({"empty_result_for_aggregation_by_empty_set": "1"}, a_fence_without_an_owner_refuses),
     ({"aggregate_functions_null_for_empty": "1"}, a_fence_without_an_owner_refuses),
     ({"max_rows_in_set": "10", "set_overflow_mode": "break"}, partial(means, _IN, 100_000)),
-    ({"additional_table_filters": "{'event_log': 'id < 5'}"}, a_batch_of_another_token_is_stored_once),
+    ({"additional_table_filters": "{'event_log': 'id < 5'}"}, rows_of_another_batch_are_seen),
     ({"deduplicate_insert_select": "disable"}, a_token_is_stored_once),
     (dict.fromkeys(("deduplicate_insert", "deduplicate_insert_select"), "disable"), a_token_is_stored_once),
     ({"deduplicate_blocks_in_dependent_materialized_views": "0"}, a_view_has_a_batch_once),
