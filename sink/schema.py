@@ -38,6 +38,8 @@ _REPLICATED_WINDOW = 1000
 # `ddl` sets it. A reader that was stopped sends its last batches again, and others may have written meanwhile.
 _REPLICATED_WINDOW_S = 3600
 WINDOW_S = 604_800
+# An insert may reach another replica, which must know a new column, too. The second name is that of old servers.
+_ON_ALL_REPLICAS = {"alter_sync": 2, "replication_alter_partitions_sync": 2}
 # What tells two events of a source apart, whatever their outbox is like.
 _POSITION = frozenset({"cdc_lsn", "cdc_ordinal"})
 # The engine in a table's definition, with its arguments: a version, or a path in Keeper that is the old table's own.
@@ -344,10 +346,12 @@ def ensure_columns(clickhouse: ClickHouse, table: str, schema: pa.Schema) -> dic
     present: dict[str, str] = {str(name): str(kind) for name, kind in rows}
     name = clickhouse_identifier(table)
     if "cdc_batch" not in present:
-        clickhouse.command(f"ALTER TABLE {name} ADD COLUMN IF NOT EXISTS cdc_batch UInt64 CODEC(ZSTD(1))")
+        added = f"ALTER TABLE {name} ADD COLUMN IF NOT EXISTS cdc_batch UInt64 CODEC(ZSTD(1))"
+        clickhouse.command(added, settings=_ON_ALL_REPLICAS)
     for field in schema:
         if field.name not in present:
             kind, column = column_type(field), clickhouse_identifier(field.name)
-            clickhouse.command(f"ALTER TABLE {name} ADD COLUMN IF NOT EXISTS {column} {kind}")
+            added = f"ALTER TABLE {name} ADD COLUMN IF NOT EXISTS {column} {kind}"
+            clickhouse.command(added, settings=_ON_ALL_REPLICAS)
             log.info("column_added", table=table, column=field.name, type=kind)
     return present

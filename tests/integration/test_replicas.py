@@ -11,6 +11,7 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
 import pytest
 
 from outhaul.cdc_reader.operate.setup import apply_clickhouse
@@ -375,6 +376,16 @@ def test_a_refusal_by_a_replica_that_lags_is_not_the_end_of_the_reader(
     replicas.own("old", 1)
     found = why_refused(replicas.clickhouse, replicas.settings, STREAM, epoch, owner, REFUSED)
     assert found is None if expected is None else isinstance(found, expected)
+
+
+@pytest.mark.thorough
+def test_a_new_column_is_waited_for_on_every_replica(replicas: Two) -> None:
+    replicas.through(1)
+    new = pa.schema([pa.field("new", pa.int64(), metadata={"clickhouse": "Nullable(Int64)"})])
+    assert "new" not in schema.ensure_columns(replicas.clickhouse, "event_log", new)
+    (added,) = (text for text in replicas.pair.asked if "ADD COLUMN" in text)
+    assert "alter_sync=2" in added
+    assert "new" in schema.ensure_columns(replicas.clickhouse, "event_log", new)
 
 
 @pytest.mark.thorough
