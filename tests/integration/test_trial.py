@@ -17,6 +17,7 @@ from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.errors import Exit, FatalError, PipelineError
 from outhaul.sink.settings import load_from
 from tests.clickhouse_pair import pair_of
+from tests.clickhouse_proxy import Pairs, Rules, proxy_before
 from tests.integration.doctor_findings import make_tables, of_clickhouse
 
 if TYPE_CHECKING:
@@ -136,6 +137,19 @@ def test_two_servers_that_know_nothing_of_each_other_are_found(world: World, tmp
             assert "system.processes" in str(found["running queries"])
             pair.node = 1
             assert all(isinstance(one, str) for one in trial.results(clickhouse, settings).values())
+
+
+def only_known(pairs: Pairs) -> Pairs:
+    """What a proxy leaves of a URL if it passes on only what it knows."""
+    return [pair for pair in pairs if pair[0] in {"database", "query"}]
+
+
+def test_a_proxy_that_strips_parameters_is_named(world: World) -> None:
+    with proxy_before(world.env["OUTHAUL_CLICKHOUSE_URL"], Rules(change=only_known)) as url:
+        settings = load_from(world.env | {"OUTHAUL_CLICKHOUSE_URL": url})
+        with ClickHouse.of(settings, timeout_s=10) as clickhouse, pytest.raises(FatalError, match="param") as caught:
+            trial.ensure(clickhouse, settings)
+    assert "proxy" in caught.value.todo
 
 
 def test_both_ends_of_the_range_are_those_that_the_reader_sends() -> None:

@@ -109,9 +109,10 @@ def judge(facts: ClickHouseFacts, settings: Settings) -> Iterator[Finding]:
     if stored.ends:
         kind = next(column.type for column in stored.columns if column.name == "event_date_time")
         yield clickhouse_tables.time_range(kind, stored.ends)
-    for name, found in facts.trials.items():
-        check = f"trial of {name}"
-        yield broken(check, found) if isinstance(found, PipelineError) else fine(check, found)
+    failed = {name: found for name, found in facts.trials.items() if isinstance(found, PipelineError)}
+    yield from (broken(f"trial of {name}", error) for name, error in failed.items())
+    if facts.trials and not failed:
+        yield fine("trials", f"all {len(facts.trials)} pass")
     yield clickhouse_tables.dead_letters(stored.dead_letters, stored.letters.name)
 
 
