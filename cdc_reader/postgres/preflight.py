@@ -357,8 +357,11 @@ def check_views(settings: Settings) -> None:
     Raises:
         PipelineError: a view is not exact, and OUTHAUL_VIEWS_NOT_EXACT does not name it; or ClickHouse does not answer.
     """
-    with ClickHouse.of(settings, timeout_s=_CHECK_TIMEOUT_S) as clickhouse:
-        view_check.check_views(clickhouse, settings)
+    try:
+        with ClickHouse.of(settings, timeout_s=_CHECK_TIMEOUT_S) as clickhouse:
+            view_check.check_views(clickhouse, settings)
+    except TransientError as error:
+        raise clickhouse_unreachable(error) from error
 
 
 def clickhouse_unreachable(error: TransientError) -> TransientError:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from tests.acceptance.commands import outhaul
+from outhaul.sink.errors import Exit
+from tests.acceptance.commands import asked, outhaul
+from tests.acceptance.metrics_pages import start
+from tests.conftest import until
 
 if TYPE_CHECKING:
     from tests.conftest import World
@@ -49,6 +52,28 @@ def test_what_views_lost_and_what_they_refuse_is_told_apart(running: World) -> N
     text = outhaul(running, "verify", "--views", code=1)
     assert "to_amounts" in text
     assert "(ids 51)" in text
+
+
+def test_a_view_made_while_the_reader_runs_is_noticed_and_refused_at_the_next_start(world: World) -> None:
+    pages = start(world, "worker", "reader")
+    world.clickhouse.command("CREATE MATERIALIZED VIEW hasty ENGINE = Log AS SELECT id FROM event_log")
+
+    def metrics() -> str:
+        return pages.answer("reader", "/metrics")[1]
+
+    until(lambda: f'outhaul_reader_views_not_exact{{source="{world.settings.source}"}} 1.0' in metrics(), what="metric")
+    world.insert(3)
+    world.assert_once_each()
+    (line,) = [line for line in asked(world, "status", code=1)["wrong"] if "hasty" in line]
+    assert "may not get each event exactly once" in line
+    world.pipeline.stop("reader")
+    refused = outhaul(world, "reader", code=Exit.CLICKHOUSE_TABLE)
+    assert "OUTHAUL_VIEWS_NOT_EXACT" in refused
+    assert "hasty" in outhaul(world, "doctor", code=1)
+    world.clickhouse.command("DROP VIEW hasty SYNC")
+    world.pipeline.start("reader")
+    world.insert(3)
+    world.assert_once_each()
 
 
 def test_without_views_there_is_nothing_to_compare(running: World) -> None:
