@@ -18,10 +18,14 @@ Pairs = list[tuple[str, str]]
 
 @dataclass
 class Rules:
-    """What the proxy does with a request; `seen` has the target and the size of the body of each."""
+    """What the proxy does with a request; `seen` has the target and the size of the body of each.
+
+    `refuse` returns the status of an answer of the proxy's own, whose text is `page`.
+    """
 
     change: Callable[[Pairs], Pairs] = lambda pairs: pairs
     refuse: Callable[[str, int], int | None] = lambda _target, _size: None
+    page: bytes = b"<html>refused</html>"
     seen: list[tuple[str, int]] = field(default_factory=list)
 
 
@@ -37,7 +41,7 @@ def proxy_before(url: str, rules: Rules) -> Iterator[str]:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             rules.seen.append((self.path, len(body)))
             if status := rules.refuse(self.path, len(body)):
-                self._answer(status, {"Content-Type": "text/html"}, b"<html>refused</html>")
+                self._answer(status, {"Content-Type": "text/html"}, rules.page)
                 return
             target = urlsplit(self.path)
             query = urlencode(rules.change(parse_qsl(target.query, keep_blank_values=True)))

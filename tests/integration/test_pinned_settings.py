@@ -302,6 +302,20 @@ def test_the_list_of_settings_is_asked_for_once(world: World) -> None:
         assert len(rules.seen) - begun == 3
 
 
+def test_a_setting_that_one_of_two_servers_lacks_is_left_out(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The list came from a newer server; the statement goes to an older one behind the same address."""
+    newer = pinned_settings.Pinned("of_a_newer_release", 1, pinned_settings.On.ALL, "unknown to the older one")
+    monkeypatch.setattr(pinned_settings, "PINNED", (newer, *PINNED))
+    with ClickHouse(world.env["OUTHAUL_CLICKHOUSE_URL"], timeout_s=30) as clickhouse:
+        clickhouse.rows("SELECT 1")
+        assert clickhouse._known is not None
+        clickhouse._known |= {"of_a_newer_release"}
+        assert clickhouse.rows("SELECT 2") == [(2,)]
+        assert "of_a_newer_release" not in clickhouse._known
+        with pytest.raises(FatalError, match="Unknown setting 'mistaken'"):
+            clickhouse.rows("SELECT 1 SETTINGS mistaken = 1")
+
+
 # Proxies
 
 
@@ -413,6 +427,18 @@ def test_a_page_in_place_of_an_answer_is_no_success(world: World) -> None:
         rules.refuse = lambda _target, _size: 200
         with pytest.raises(FatalError, match="answers an INSERT with"):
             put(clickhouse, world, batch_of(world, rows(3)))
+
+
+def test_an_error_after_the_first_bytes_of_an_answer_is_no_success(world: World) -> None:
+    """So ClickHouse answers if the request to hold the answer back was lost on the way."""
+    own(world)
+    rules = Rules(page=b"Code: 241. DB::Exception: Memory limit exceeded. (MEMORY_LIMIT_EXCEEDED) (version 26.5.1.1)")
+    with proxy_before(world.env["OUTHAUL_CLICKHOUSE_URL"], rules) as url, ClickHouse(url, timeout_s=30) as clickhouse:
+        clickhouse.rows("SELECT 1")
+        rules.refuse = lambda _target, _size: 200
+        with pytest.raises(TransientError, match="Memory limit exceeded") as caught:
+            put(clickhouse, world, batch_of(world, rows(3)))
+    assert caught.value.code == 241
 
 
 # Profiles of the server itself
