@@ -11,7 +11,9 @@ Source: docs/adr/0017-a-view-receives-each-event-once.md
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass
+from random import SystemRandom
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -37,11 +39,15 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("outhaul.sink")
 
+_random = SystemRandom().random
+
 # Rows that a view may refuse of one batch and receive the others: each costs some queries.
 _MAX_REFUSED = 100
 # The same while the view has taken no row of the batch: then it is broken, and every batch costs these queries.
 _MAX_ALL_REFUSED = 8
-# Gaps that are tried in one round.
+# Gaps of a view that are tried in one round after it has refused others.
+_MAX_REFUSALS = 3
+# Gaps that are looked at in one round.
 _MAX_GAPS = 1000
 _POSITION = "(cdc_lsn, cdc_ordinal)"
 # How often a batch is sent while the errors of views are ignored.
@@ -177,12 +183,18 @@ class ViewFeed:
             # An insert of the batch that began before the gap was noted could still reach the view.
             wait_for_older_inserts(self._clickhouse, self._outbox.settings, None, time.sleep)
         views = {str(view.name): view for view in self.views()}
-        filled = 0
-        for gap in found:
+        filled, refusals = 0, Counter[str]()
+        # In another order each time, so that gaps that a view never takes do not keep it from the others.
+        for gap in sorted(found, key=lambda _: _random()):
             view = views.get(gap.view)
+            # ClickHouse's error did not name the view of a gap without a name.
+            if not gap.view or refusals[gap.view] >= _MAX_REFUSALS:
+                continue
             if view is None or (view.depth == 1 and self._fill(view, gap)):
                 self._note(gap, filled=True)
                 filled += 1
+            else:
+                refusals[gap.view] += 1
         return filled
 
     def _push(self, batch: StoredBatch, *, ignore_errors: bool = False) -> None:
@@ -230,8 +242,7 @@ class ViewFeed:
         except PipelineError as error:
             if is_thrown(error):
                 raise
-            named = [str(view.name) for view in views if str(view.name) in error.message]
-            return [Gap(named[0] if named else "", batch, _WHOLE, rows, error.message)]
+            return [Gap(_refuser(views, error.message), batch, _WHOLE, rows, error.message)]
         log.info("view_takes_batch_again", table=self._table, batch=batch.number)
         return []
 
@@ -357,6 +368,16 @@ def gaps(clickhouse: ClickHouse, outbox: Outbox) -> list[Gap]:
         Gap(view, StoredBatch(int(batch), int(first), int(last)), (int(lsn), int(ordinal)), int(rows), reason)
         for view, batch, lsn, ordinal, first, last, rows, reason in found
     ]
+
+
+def _refuser(views: Sequence[View], message: str) -> str:
+    """Return which view an error of a push is about: one whose target refuses rows, or a view on another's target.
+
+    Empty if that is not certain: a view that has the batch already must not be filled with it.
+    """
+    read = {view.source for view in views}
+    named = [view for view in views if str(view.name) in message and (view.depth > 1 or view.target not in read)]
+    return str(max(named, key=lambda view: view.depth).name) if named else ""
 
 
 def count_gaps(found: Iterable[Gap]) -> dict[str, int]:

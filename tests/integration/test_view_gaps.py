@@ -202,3 +202,22 @@ def test_an_insert_of_an_older_epoch_pushes_nothing(views: World) -> None:
         insert(views.clickhouse, message_of(views, batch), batch.payload, target_of(views))
     assert sent(views, message_of(views, batch), batch.payload).outcome is Outcome.STALE
     assert counts(views) == (10, 10, 10, 10)
+
+
+def test_a_view_on_a_target_that_refuses_rows_is_named_and_costs_nobody_else(views: World) -> None:
+    own(views)
+    views.clickhouse.command(f"CREATE TABLE shares (id Int64) ENGINE = MergeTree ORDER BY id {WINDOW}")
+    views.clickhouse.command(
+        "CREATE MATERIALIZED VIEW to_shares TO shares AS SELECT intDiv(id, toInt64(n) - 5) AS id FROM amounts"
+    )
+    batch = batch_of(views, events(100))
+    for _ in range(2):
+        assert sent(views, message_of(views, batch), batch.payload).outcome is Outcome.STORED
+        feed_of(views).fill()
+        assert counts(views) == (100, 100, 100, 100)
+    (gap,) = gaps(views.clickhouse, views.outbox)
+    assert (gap.view.split(".")[1], gap.position, gap.rows) == ("to_shares", (0, 0), 100)
+    assert "ILLEGAL_DIVISION" in gap.reason
+    views.clickhouse.command("DROP VIEW to_shares SYNC")
+    assert feed_of(views).fill() == 1
+    assert not gaps(views.clickhouse, views.outbox)
