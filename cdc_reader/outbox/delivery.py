@@ -124,6 +124,8 @@ class Delivery:
                 self._apply(report)
             if time.monotonic() - self._checked_at >= _CHECK_S:
                 self._check_tasks()
+        except EpochOverError:
+            raise
         except TransientError as error:
             self._trouble = str(error)
             log.warning("copy_waits", source=self._settings.source, epoch=self._epoch, error=error)
