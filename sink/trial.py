@@ -34,6 +34,7 @@ from outhaul.sink.batch import encode
 from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.clickhouse_errors import ACCESS_DENIED, THROW_IF
 from outhaul.sink.errors import Exit, FatalError, PipelineError, TransientError
+from outhaul.sink.push_again import batch_settings
 from outhaul.sink.quoting import clickhouse_literal
 from outhaul.sink.sql import query
 
@@ -61,18 +62,6 @@ _LAG_S, _POLL_S = 5.0, 0.05
 _PRECISION_US = 1_000_000
 _FILTER = re.compile(r"Row level filter column: (.*?)(?: \(removed\))?$")
 
-# Those settings of a batch's insert on which its token depends (sink/insert.py).
-_SETTINGS = {
-    "insert_deduplicate": 1,
-    "deduplicate_blocks_in_dependent_materialized_views": 1,
-    "async_insert": 0,
-    "wait_end_of_query": 1,
-    "max_threads": 1,
-    "max_block_size": 1 << 20,
-    "min_insert_block_size_rows": 1 << 20,
-    "min_insert_block_size_bytes": 0,
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Trial:
@@ -82,7 +71,12 @@ class Trial:
     settings: Settings
     tables: Mapping[str, schema.Table]
     connections: tuple[ClickHouse, ...]
-    run: str = field(default_factory=lambda: secrets.token_hex(8))
+    batch: int = field(default_factory=lambda: secrets.randbits(63))
+
+    @property
+    def run(self) -> str:
+        """The name of the rows of this run."""
+        return f"{self.batch:016x}"
 
     @property
     def mark(self) -> str:
@@ -175,16 +169,16 @@ def tokens(trial: Trial) -> str:
     """
     fails = {"materialized_views_ignore_errors": 1, "log_comment": f"{trial.mark}/fails"}
     try:
-        _insert(trial, trial.run, ENDS_US, fails)
+        _insert(trial, trial.run, ENDS_US, trial.batch, fails)
     except FatalError as error:
         # Then this server does not store the rows of the table without those of the view; the next insert does.
         if error.code != THROW_IF:
             raise
-    _insert(trial, trial.run, ENDS_US)
+    _insert(trial, trial.run, ENDS_US, trial.batch)
     trial.clickhouse.command(
         query("trial_again", trial=trial.settings.trial_table),
         parameters={"run": trial.run},
-        settings=_with_token(trial, trial.run, {}),
+        settings=_settings(trial, trial.batch),
     )
     stored, viewed = _found(trial, trial.clickhouse, trial.run, _ROWS)
     name, view = trial.settings.trial_table, trial.settings.trial_view
@@ -219,7 +213,7 @@ def one_server(trial: Trial) -> str:
         PipelineError: ClickHouse refuses or does not answer.
     """
     run = f"{trial.run} on one server"
-    _insert(trial, run, ENDS_US[:1])
+    _insert(trial, run, ENDS_US[:1], trial.batch + 1)
     for connection in trial.connections:
         if all(_found(trial, connection, run, 1)[0] for _ in range(_REQUESTS)):
             continue
@@ -324,7 +318,9 @@ CHECKS: dict[str, Callable[[Trial], str]] = {
 """The trials, in the order in which they run."""
 
 
-def _insert(trial: Trial, run: str, times_us: tuple[int, ...], more: Mapping[str, object] | None = None) -> None:
+def _insert(
+    trial: Trial, run: str, times_us: tuple[int, ...], batch: int, more: Mapping[str, object] | None = None
+) -> None:
     rows = pa.record_batch(
         {
             "number": pa.array(range(len(times_us)), pa.uint64()),
@@ -334,13 +330,14 @@ def _insert(trial: Trial, run: str, times_us: tuple[int, ...], more: Mapping[str
     trial.clickhouse.command(
         query("trial_insert", trial=trial.settings.trial_table),
         parameters={"run": run},
-        settings=_with_token(trial, run, more or {}),
+        settings=_settings(trial, batch) | dict(more or {}),
         data=encode(rows),
     )
 
 
-def _with_token(trial: Trial, run: str, more: Mapping[str, object]) -> dict[str, object]:
-    return _SETTINGS | {"insert_deduplication_token": run, "log_comment": trial.mark} | dict(more)
+def _settings(trial: Trial, batch: int) -> dict[str, object]:
+    """Return the settings with which a batch of this number is inserted."""
+    return batch_settings(trial.settings.source, batch, trial.mark, _TIMEOUT_S)
 
 
 def _found(trial: Trial, connection: ClickHouse, run: str, wanted: int) -> tuple[int, int]:

@@ -19,6 +19,7 @@ from outhaul.sink.settings import load_from
 from tests.clickhouse_pair import pair_of
 from tests.clickhouse_proxy import Pairs, Rules, proxy_before
 from tests.integration.doctor_findings import make_tables, of_clickhouse
+from tests.remote_clickhouse import RemoteStack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -125,7 +126,14 @@ def test_a_column_of_milliseconds_is_precise_enough(make_world: Callable[..., Wo
 
 
 def test_two_servers_that_know_nothing_of_each_other_are_found(world: World, tmp_path: Path) -> None:
-    with pair_of(world.env["OUTHAUL_CLICKHOUSE_URL"], tmp_path, world.settings.source) as pair:
+    if isinstance(world.stack, RemoteStack):
+        pytest.skip("needs two embedded engines: two servers elsewhere may be replicas")
+    other = Stack(tmp_path)
+    other.up(["clickhouse"])
+    with ExitStack() as opened:
+        opened.callback(other.down)
+        url = other.env()["OUTHAUL_CLICKHOUSE_URL"]
+        pair = opened.enter_context(pair_of(world.env["OUTHAUL_CLICKHOUSE_URL"], url, world.settings.source))
         with pair.client(2) as second:
             apply_clickhouse(second, world.settings, lambda _: None)
         settings = load_from(world.env | {"OUTHAUL_CLICKHOUSE_URL": pair.url(world.settings.source)})
