@@ -20,6 +20,7 @@ VIEWS = (
     f"CREATE TABLE per_type (event_type String, c UInt64) ENGINE = SummingMergeTree ORDER BY event_type {WINDOW}",
     """CREATE MATERIALIZED VIEW to_amounts TO amounts AS
        SELECT toUInt64(JSONExtractRaw(event_context, 'n')) AS n FROM event_log""",
+    f"CREATE MATERIALIZED VIEW everything ENGINE = MergeTree ORDER BY id {WINDOW} AS SELECT * FROM event_log",
     """CREATE MATERIALIZED VIEW to_per_type TO per_type AS
        SELECT event_type, count() AS c FROM event_log GROUP BY event_type""",
 )
@@ -39,6 +40,7 @@ def test_what_views_lost_and_what_they_refuse_is_told_apart(running: World) -> N
     assert {name: (one["compared"], one["missing"], one["extra"]) for name, one in found.items()} == {
         "to_amounts": (50, 0, 0),
         "to_per_type": (1, 0, 0),
+        "everything": (50, 0, 0),
     }
     running.clickhouse.command("ALTER TABLE amounts DELETE WHERE n = 7 SETTINGS mutations_sync = 2")
     running.conn.execute(

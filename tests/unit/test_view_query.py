@@ -91,6 +91,7 @@ def test_of_a_target_that_replaces_rows_the_keys_are_compared() -> None:
         ("SELECT id FROM l.e LEFT JOIN l.o ON e.id = o.id", table(), "joins"),
         ("SELECT id FROM l.e WHERE id IN (SELECT id FROM l.o)", table(), "query within"),
         ("SELECT DISTINCT id FROM l.e", table(), "DISTINCT"),
+        ("SELECT id FROM l.e UNION ALL SELECT id FROM l.o", table(), "query within"),
         ("SELECT id FROM l.e LIMIT 1 BY id", table(), "LIMIT"),
         ("SELECT id, now() AS t FROM l.e", table(), "now"),
         ("SELECT id, dictGet('d', 'a', id) AS t FROM l.e", table(), "dictGet"),
@@ -111,6 +112,7 @@ def test_what_cannot_be_compared_is_said_with_the_reason(as_select: str, target:
     "as_select",
     [
         "SELECT arrayJoin(a) AS id FROM l.e ARRAY JOIN b",
+        "SELECT * EXCEPT (event_context) FROM l.e",
         "WITH 3 AS x SELECT id + x AS id FROM l.e",
         "SELECT id FROM l.e WHERE k != 'SELECT now() FROM x JOIN y LIMIT' AND `LIMIT` = 1",
     ],

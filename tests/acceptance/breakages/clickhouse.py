@@ -87,7 +87,9 @@ def a_view_that_cannot_cast(patient: Patient) -> Mend:
         "CREATE MATERIALIZED VIEW to_amounts TO amounts AS "
         "SELECT toUInt64(JSONExtractString(event_context, 'n')) AS n FROM event_log"
     )
-    patient.world.insert()
+    patient.world.conn.execute(
+        "INSERT INTO outbox (event_type, environment, event_context) VALUES ('tested', 'test', '{\"n\": \"x\"}')"
+    )
 
     def mend() -> None:
         clickhouse.command("DROP VIEW to_amounts SYNC")
