@@ -6,7 +6,9 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from outhaul.sink.errors import Exit
+from outhaul.sink.views import views_of
 from tests.acceptance.commands import asked, outhaul
+from tests.acceptance.load import writers
 from tests.acceptance.metrics_pages import start
 from tests.conftest import until
 
@@ -54,6 +56,25 @@ def test_what_views_lost_and_what_they_refuse_is_told_apart(running: World) -> N
     text = outhaul(running, "verify", "--views", code=1)
     assert "to_amounts" in text
     assert "(ids 51)" in text
+
+
+def test_while_apps_write_no_newer_event_counts_as_a_difference(running: World) -> None:
+    for statement in VIEWS:
+        running.clickhouse.command(statement)
+    found = []
+    with writers(running):
+        for _ in range(4):
+            found += views(running).values()
+    assert {(one["missing"], one["extra"], one["refused"], one["not_compared"]) for one in found} == {(0, 0, 0, "")}
+    assert not all(one["is_exact"] for one in found)
+    running.assert_once_each()
+    # A lost row is found under load, too.
+    (inner,) = [view.target for view in views_of(running.clickhouse, "event_log") if view.name.name == "everything"]
+    assert inner is not None
+    running.clickhouse.command(f"ALTER TABLE {inner.quoted} DELETE WHERE id = 1 SETTINGS mutations_sync = 2")
+    with writers(running):
+        lost = views(running, code=1)
+    assert {name: one["missing"] for name, one in lost.items()} == {"everything": 1, "to_amounts": 0, "to_per_type": 0}
 
 
 def test_a_view_made_while_the_reader_runs_is_noticed_and_refused_at_the_next_start(world: World) -> None:
