@@ -25,7 +25,8 @@ _COLUMNS = r"\((?:[^()`]|`(?:[^`\\]|\\.)*+`)*+\)"
 _BLANK = re.compile(r"(?:\s+|--[^\n]*(?:\n|\Z))*")
 _FIRST_WORD = re.compile(r"\w+|\(")
 _INSERT = re.compile(
-    rf"INSERT\s+INTO\s+(?:TABLE\s+)?{_NAME}(?:\s*\.\s*{_NAME})?\s*(?:{_COLUMNS})?\s*(?P<clause>SETTINGS\s)?",
+    rf"INSERT\s+INTO\s+(?:TABLE\s+)?(?:FUNCTION\s+)?{_NAME}(?:\s*\.\s*{_NAME})?\s*(?:{_COLUMNS}\s*){{0,2}}"
+    r"(?P<clause>SETTINGS\s)?",
     re.IGNORECASE,
 )
 _SETTING = r"\w+\s*=\s*(?:'(?:[^'\\]|\\.)*+'|[\w+-]+(?:\.\w+)*)"

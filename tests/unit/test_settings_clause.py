@@ -37,6 +37,11 @@ def test_every_pinned_setting_is_there_once_and_says_why() -> None:
             {},
             "INSERT INTO `t` (`a (`, `b \\``) SETTINGS final=0,async_insert=0\nSELECT 1, 2",
         ),
+        (
+            "INSERT INTO FUNCTION null('a Int8') (a) SELECT 1",
+            {},
+            "INSERT INTO FUNCTION null('a Int8') (a) SETTINGS final=0,async_insert=0\nSELECT 1",
+        ),
         ("INSERT INTO d.t VALUES (1)", {}, "INSERT INTO d.t SETTINGS final=0,async_insert=0\nVALUES (1)"),
         (
             "INSERT INTO t (a) SETTINGS final = 1 VALUES (1)",
