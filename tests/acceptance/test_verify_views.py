@@ -61,7 +61,7 @@ def test_what_views_lost_and_what_they_refuse_is_told_apart(running: World) -> N
 def test_while_apps_write_no_newer_event_counts_as_a_difference(running: World) -> None:
     for statement in VIEWS:
         running.clickhouse.command(statement)
-    found = []
+    found: list[dict[str, Any]] = []
     with writers(running):
         for _ in range(4):
             found += views(running).values()
