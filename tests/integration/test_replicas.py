@@ -90,7 +90,7 @@ def second_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def two(world: World, second_engine: str) -> Iterator[Two]:
     if isinstance(world.stack, RemoteStack):
-        pytest.skip("needs two embedded engines: a cluster of servers has its own way to be asked")
+        pytest.skip("needs two embedded engines, of which neither knows the other")
     with pair_of(world.env["OUTHAUL_CLICKHOUSE_URL"], second_engine, world.settings.source) as pair:
         with pair.client(2) as second:
             apply_clickhouse(second, world.settings, lambda _: None)
