@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
@@ -28,7 +29,7 @@ from clickhouse_connect.driver.exceptions import (
     ProgrammingError,
     scrub_error_details,
 )
-from clickhouse_connect.driver.httputil import get_pool_manager
+from clickhouse_connect.driver.httputil import check_conn_expiration, get_pool_manager
 
 from outhaul.sink import tls
 from outhaul.sink.clickhouse_errors import UNKNOWN_SETTING, error_of, error_of_status
@@ -58,6 +59,10 @@ _EXAMPLE = f"{_VARIABLE}=https://...?ca_cert=/path/to/ca.pem"
 
 # Names that a header can carry as they are.
 _HEADER = re.compile(r"[\x21-\x7e]+")
+# The list of the server's settings is read again after this time: its version may be another one.
+_KNOWN_S = 600
+# ClickHouse's text of its error 115.
+_UNKNOWN = re.compile(r"Unknown setting '?(\w+)")
 # Headers of an answer.
 _CODE = "X-ClickHouse-Exception-Code"
 _PROGRESS = "x-clickhouse-progress"
@@ -120,8 +125,9 @@ class ClickHouse:
             certificates: dict[str, Any] = {name: files[name] for name in _FILES if name in files}
             self._connect["pool_mgr"] = get_pool_manager(**certificates)
         self._client: Client | None = None
-        # Names of the settings that every server has which has answered so far; None before the first question.
+        # Names of the settings that the server has; None before the first question.
         self._known: frozenset[str] | None = None
+        self._known_until = 0.0
 
     @classmethod
     def of(cls, settings: Settings, *, timeout_s: float, apart: bool = False) -> Self:
@@ -209,18 +215,23 @@ class ClickHouse:
             self._client = None
 
     def _call(self, ask: Callable[[Client], Any]) -> Any:
-        try:
-            return self._translated(ask)
-        except FatalError as error:
-            if error.code != UNKNOWN_SETTING or self._client is None or self._known is None:
+        while True:
+            try:
+                return self._translated(ask)
+            except FatalError as error:
+                if error.code != UNKNOWN_SETTING or (name := _UNKNOWN.search(error.message)) is None:
+                    raise
+                # Two versions behind one address: the server that listed the name is another one. Each name is left out
+                # once; a name that comes again stands in the statement itself.
+                if (known := self._known) is not None:
+                    if name[1] not in known:
+                        raise
+                    self._known = known - {name[1]}
+            except TransientError as error:
+                if error.code is None:
+                    # It may have another version when it answers again.
+                    self._known = None
                 raise
-            # The name is known to the server that was asked, and not to this one: two versions behind one address. What
-            # both know is left; if that was sent already, the name is the caller's.
-            before = self._known
-            self._known = before & self._translated(_names_of_settings)
-            if self._known == before:
-                raise
-            return self._translated(ask)
 
     def _translated(self, ask: Callable[[Client], Any]) -> Any:
         try:
@@ -253,13 +264,16 @@ class ClickHouse:
         return str(self._connect["username"])
 
     def _settings_of_server(self, client: Client) -> frozenset[str]:
-        if self._known is None:
-            self._known = _names_of_settings(client)
-        return self._known
+        known, now = self._known, time.monotonic()
+        if known is None or now > self._known_until:
+            known = self._known = _names_of_settings(client)
+            self._known_until = now + _KNOWN_S
+        return known
 
     def _post(self, client: Client, statement: bytes, data: bytes | None, parameters: Mapping[str, Any]) -> None:
         """Send a statement, and check that ClickHouse itself says that it has been executed to its end."""
         # An error that ClickHouse meets after its first bytes is in the status only if it holds the answer back.
+        check_conn_expiration(client.http)  # type: ignore[attr-defined]
         query = urlencode({"database": self._connect["database"], "wait_end_of_query": 1, **parameters})
         response = client.http.request(  # type: ignore[attr-defined] # a client over HTTP has a pool
             "POST",

@@ -417,6 +417,8 @@ def test_an_answer_of_a_proxy_is_named_for_reads_and_inserts(world: World, statu
         for ask in (partial(put, clickhouse, world, batch_of(world, rows(3))), partial(clickhouse.rows, "SELECT 1")):
             with pytest.raises(kind, match=f"HTTP {status}"):
                 ask()
+        # What answers next may be a server of another version.
+        assert (clickhouse._known is None) == (kind is TransientError)
 
 
 def test_a_page_in_place_of_an_answer_is_no_success(world: World) -> None:
