@@ -29,7 +29,14 @@ def without_fence() -> None:
 
     real = sql._template
 
-    vars(sql)["_template"] = lambda path: re.sub(r"throwIf\(.*?\) = 0", "1", real(path), flags=re.DOTALL)
+    def template(path: str) -> str:
+        return (
+            re.sub(r"throwIf\(.*?\) = 0", "1", real(path), flags=re.DOTALL)
+            if path.endswith("fence.sql")
+            else real(path)
+        )
+
+    vars(sql)["_template"] = template
 
 
 def without_question() -> None:
@@ -40,7 +47,7 @@ def without_question() -> None:
 
     real = vars(insert)["query"]
     vars(recovery)["ask_stored_positions"] = lambda *_: NOTHING_STORED
-    vars(insert)["query"] = lambda name, **values: "" if name == "unless_stored" else real(name, **values)
+    vars(insert)["query"] = lambda name, **values: "" if name == "refuse_stored" else real(name, **values)
 
 
 def slowly() -> None:
@@ -49,7 +56,7 @@ def slowly() -> None:
 
     real = vars(insert)["query"]
     sleep = f"AND sleepEachRow({SECONDS_A_ROW}) = 0\n"
-    vars(insert)["query"] = lambda name, **values: real(name, **values).replace("FORMAT", sleep + "FORMAT")
+    vars(insert)["query"] = lambda name, **values: real(name, **values).replace("ORDER BY", sleep + "ORDER BY")
 
 
 BREAK = {"token": without_token, "fence": without_fence, "question": without_question, "speed": slowly}
