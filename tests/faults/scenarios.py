@@ -6,8 +6,9 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
-from outhaul.sink.lanes import mark
-from outhaul.sink.sql import query
+from outhaul.sink.fence import list_running
+from outhaul.sink.lanes import STREAM
+from outhaul.sink.replicas import ONE_SERVER
 from tests.conftest import until
 
 if TYPE_CHECKING:
@@ -69,7 +70,6 @@ def _wake(rig: Rig, pid: int) -> None:
 
 
 def _wake_during_an_insert(rig: Rig, pid: int) -> None:
-    running = query("running_inserts")
-    bound = {"mark": mark(rig.world.settings.source), "all_lanes": False}
-    until(lambda: rig.world.clickhouse.rows(running, parameters=bound), what="the other insert runs")
+    clickhouse, settings = rig.world.clickhouse, rig.world.settings
+    until(lambda: list_running(clickhouse, settings, STREAM, ONE_SERVER), what="the other insert runs")
     _wake(rig, pid)
