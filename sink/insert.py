@@ -204,7 +204,8 @@ def _send_again(
 ) -> None:
     """Send a batch of which rows are stored; the tokens of the table and of each view decide what is missing."""
     condition = _refuse(target, contents, by_others=True)
-    condition += "\n" + query("refuse_old", table=target.events, view_gaps=target.view_gaps)
+    condition += "\n" + query("refuse_old", table=target.events)
+    condition += "\n" + query("refuse_noted", view_gaps=target.view_gaps)
     try:
         _send(clickhouse, message, payload, contents, target, condition, memory(clickhouse, target.events))
     except FatalError as error:

@@ -48,6 +48,7 @@ def push_again(
     settings: Mapping[str, Any],
     *,
     servers: Servers = ONE_SERVER,
+    though_noted: bool = False,
 ) -> None:
     """Send the stored rows of a batch to the views that lack them.
 
@@ -60,6 +61,7 @@ def push_again(
         bound: values for source, fence, owner, first_lsn and last_lsn.
         settings: those of `batch_settings` for this batch.
         servers: those that have the table.
+        though_noted: send the batch even if a view is noted to lack it.
 
     Raises:
         TransientError: a replica has not received the whole batch.
@@ -69,7 +71,9 @@ def push_again(
     names = clickhouse.rows(query("insertable_columns"), parameters={"table": table})
     columns = ", ".join(clickhouse_identifier(str(name)) for (name,) in names)
     parameters = dict(bound) | {"batch": batch} | memory(clickhouse, table)
-    conditions = query("refuse_old", table=table, view_gaps=view_gaps)
+    conditions = query("refuse_old", table=table)
+    if not though_noted:
+        conditions += "\n" + query("refuse_noted", view_gaps=view_gaps)
     if servers.are_replicas:
         asked = query("batch_rows", table=servers.everywhere(table))
         ((parameters["expected"],),) = clickhouse.rows(asked, parameters=parameters, settings=IN_SEQUENCE)

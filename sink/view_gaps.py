@@ -187,17 +187,18 @@ class ViewFeed:
         # In another order each time, so that gaps that a view never takes do not keep it from the others.
         for gap in sorted(found, key=lambda _: _random()):
             view = views.get(gap.view)
+            is_alone = sum(one.batch == gap.batch and one.position == _WHOLE for one in found) == 1
             # ClickHouse's error did not name the view of a gap without a name.
             if not gap.view or refusals[gap.view] >= _MAX_REFUSALS:
                 continue
-            if view is None or (view.depth == 1 and self._fill(view, gap)):
+            if view is None or (view.depth == 1 and self._fill(view, gap, is_alone=is_alone)):
                 self._note(gap, filled=True)
                 filled += 1
             else:
                 refusals[gap.view] += 1
         return filled
 
-    def _push(self, batch: StoredBatch, *, ignore_errors: bool = False) -> None:
+    def _push(self, batch: StoredBatch, *, ignore_errors: bool = False, though_noted: bool = False) -> None:
         settings = batch_settings(
             self._source, batch.number, mark(self._fence), self._outbox.settings.insert_timeout_s
         ) | {"materialized_views_ignore_errors": int(ignore_errors)}
@@ -211,6 +212,7 @@ class ViewFeed:
             bound,
             settings,
             servers=self.servers(),
+            though_noted=though_noted,
         )
 
     def _note_refused(self, batch: StoredBatch, error: PipelineError) -> None:
@@ -280,10 +282,17 @@ class ViewFeed:
             return error
         return None
 
-    def _fill(self, view: View, gap: Gap) -> bool:
-        """Insert into a view's target what its query makes of a gap's rows; tell whether the view took it.
+    def _fill(self, view: View, gap: Gap, *, is_alone: bool) -> bool:
+        """Send to a view what it lacks; tell whether the view took it.
 
-        Of a whole batch, the rows that the view refuses are noted one by one, and it receives the others.
+        A whole batch of which the view refuses nothing any more is sent under its token: a statement that began before
+        the batch was noted may have reached the view since, and the token knows. Otherwise the refused rows are noted
+        one by one, and the view's query puts the others into the target.
+
+        Args:
+            view: the view.
+            gap: what it lacks.
+            is_alone: whether no other view lacks the whole batch.
         """
         if view.target is None or not is_everywhere(
             self._clickhouse, self._table, self.servers(), gap.batch.number, self._bound(gap.batch)
@@ -291,12 +300,23 @@ class ViewFeed:
             return False
         within = f"{_POSITION} = {gap.position}"
         if gap.position == _WHOLE:
-            refused = self._refused(view, gap.batch)
+            noted = self._rows_refused(gap.batch)
+            # Once rows are noted, the others may be in the target under a token of their own.
+            refused = noted.get(gap.view)
             if refused is None:
-                return False
-            for one in refused:
-                self._note(one)
-            within = f"{_POSITION} NOT IN ({', '.join(str(one.position) for one in refused)})" if refused else "1"
+                found = self._refused(view, gap.batch)
+                if found is None:
+                    return False
+                if (
+                    not found
+                    and not noted
+                    and (sent := self._send_noted(gap.batch, ignore_errors=not is_alone)) is not None
+                ):
+                    return sent
+                for one in found:
+                    self._note(one)
+                refused = [one.position for one in found]
+            within = f"{_POSITION} NOT IN ({', '.join(map(str, refused))})" if refused else "1"
         token = f"outhaul/gap/{self._source}/{view.name}/{gap.batch.number:016x}/{gap.position}"
         settings = batch_settings(self._source, gap.batch.number, "", self._outbox.settings.insert_timeout_s)
         try:
@@ -313,6 +333,33 @@ class ViewFeed:
             return False
         log.info("view_gap_filled", view=gap.view, rows=gap.rows, batch=gap.batch.number)
         return True
+
+    def _send_noted(self, batch: StoredBatch, *, ignore_errors: bool) -> bool | None:
+        """Send a batch that is noted; tell whether all views took it, None if its token may be forgotten."""
+        try:
+            for _ in range(_ATTEMPTS if ignore_errors else 1):
+                self._push(batch, ignore_errors=ignore_errors, though_noted=True)
+        except TransientError:
+            raise
+        except PipelineError as error:
+            if is_thrown(error, FORGOTTEN):
+                return None
+            if is_thrown(error):
+                raise
+            return False
+        return True
+
+    def _rows_refused(self, batch: StoredBatch) -> dict[str, list[Position]]:
+        """Return the events of a batch that views have refused one by one, filled since or not."""
+        found = self._clickhouse.rows(
+            query("rows_refused", view_gaps=self._outbox.view_gaps_table),
+            parameters={"source": self._source, "batch": batch.number},
+            settings=IN_SEQUENCE,
+        )
+        refused: dict[str, list[Position]] = {}
+        for view, lsn, ordinal in found:
+            refused.setdefault(view, []).append((int(lsn), int(ordinal)))
+        return refused
 
     def _bound(self, batch: StoredBatch) -> dict[str, Any]:
         return {"source": self._source, "first_lsn": batch.first_lsn, "last_lsn": batch.last_lsn}

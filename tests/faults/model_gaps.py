@@ -31,8 +31,8 @@ class Design:
     refuses_noted: bool = True
     # The reader waits until the statements have ended that began before the batch was noted.
     settles: bool = True
-    # The reader first sends the whole batch under its token: the view may have it.
-    sends_first: bool = True
+    # If the view refuses nothing any more, the reader sends the batch under its own token: the view may have it.
+    sends_under_token: bool = True
     # Refused rows are noted one by one before the rest is filled; and the rest is what is not noted.
     notes_rows_first: bool = True
     leaves_out_noted: bool = True
@@ -156,7 +156,7 @@ def _of_filler(scope: Scope, state: State) -> Iterator[Action]:
     if state.filler:
         yield Action(f"filler: {state.filler}")
     elif state.is_noted and not state.is_filled and not (is_running and scope.design.settles):
-        yield Action("filler: begin")
+        yield Action("filler: look")
     elif state.rows_noted & ~state.rows_filled and state.is_mended:
         yield Action("filler: fill rows")
 
@@ -234,11 +234,6 @@ def _tell_reader(state: State) -> State:
     return state._replace(sent=None, filler="note" if is_ok else "look")
 
 
-def _filler_begins(scope: Scope, state: State, _at: int, _view: int) -> State:
-    # Where single rows are noted, the rest may have been filled under a token of its own.
-    return state._replace(filler="send" if scope.design.sends_first and not state.rows_noted else "look")
-
-
 def _filler_sends(_scope: Scope, state: State, _at: int, _view: int) -> State:
     return state._replace(sent=Statement())
 
@@ -248,8 +243,9 @@ def _filler_looks(scope: Scope, state: State, _at: int, _view: int) -> State:
     if refused == BATCH:
         return state._replace(filler="")
     if state.rows_noted or not scope.design.notes_rows_first:
+        # The rest may have been filled already, under a token of its own.
         return state._replace(filler="fill")
-    if not refused and scope.design.sends_first:
+    if not refused and scope.design.sends_under_token:
         return state._replace(filler="send")
     return state._replace(filler="fill", rows_noted=refused)
 
@@ -322,7 +318,6 @@ STEPS: dict[str, Callable[[Scope, State, int, int], State]] = {
     "begin": _begin,
     "reach view": _reach_view,
     "tell": _tell,
-    "filler: begin": _filler_begins,
     "filler: send": _filler_sends,
     "filler: look": _filler_looks,
     "filler: fill": _filler_fills,

@@ -137,7 +137,9 @@ def test_a_token_names_its_owner_and_is_the_same_whenever_the_owner_sends_the_ba
 
 def test_a_push_of_a_batch_asks_in_its_statement_whether_its_token_may_be_forgotten() -> None:
     """The model: guarded "in statement"; and rows of another batch refuse it."""
-    assert "'outhaul: forgotten'" in query("refuse_old", table="t", view_gaps="gaps")
+    assert "'outhaul: forgotten'" in query("refuse_old", table="t")
+    assert "'outhaul: noted'" in query("refuse_noted", view_gaps="gaps")
+    assert "refuse_noted" in inspect.getsource(insert._send_again)
     assert inspect.getsource(insert._send_again).count("refuse_old") == 1
     assert "by_others=True" in inspect.getsource(insert._send_again)
     assert "refuse_old" in inspect.getsource(push_again.push_again)

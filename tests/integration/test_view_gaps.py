@@ -132,11 +132,7 @@ def test_a_view_that_refuses_one_row_costs_neither_the_others_nor_the_other_view
     assert "Cannot parse" in gap.reason
 
     assert feed_of(views, "next").fill() == 0
-    views.clickhouse.command("DROP VIEW to_amounts SYNC")
-    views.clickhouse.command(
-        "CREATE MATERIALIZED VIEW to_amounts TO amounts AS "
-        "SELECT id, toUInt64OrZero(JSONExtractString(event_context, 'n')) AS n FROM event_log"
-    )
+    mended(views)
     assert feed_of(views, "next").fill() == 1
     assert feed_of(views, "next").fill() == 0
     assert counts(views) == (1000, 1000, 1000, 1000)
@@ -164,6 +160,43 @@ def test_a_view_that_refuses_everything_is_filled_when_it_works_again(views: Wor
         assert counts(views) == (1000, 999, 1000, 1000)
     recovered(views, "last")
     assert counts(views) == (1000, 999, 1000, 1000)
+
+
+def mended(world: World) -> None:
+    world.clickhouse.command("DROP VIEW to_amounts SYNC")
+    world.clickhouse.command(
+        "CREATE MATERIALIZED VIEW to_amounts TO amounts AS "
+        "SELECT id, toUInt64OrZero(JSONExtractString(event_context, 'n')) AS n FROM event_log"
+    )
+
+
+def test_a_statement_that_began_before_the_note_and_reaches_the_view_after_it_is_not_repeated(views: World) -> None:
+    own(views)
+    batch = batch_of(views, events(100))
+    views.clickhouse.command("TRUNCATE TABLE works")
+    assert sent(views, message_of(views, batch), batch.payload).outcome is Outcome.STORED
+    (gap,) = gaps(views.clickhouse, views.outbox)
+    assert counts(views) == (100, 100, 100, 0)
+    views.clickhouse.command("INSERT INTO works VALUES (1)")
+    feed_of(views)._push(gap.batch, though_noted=True)
+    assert counts(views) == (100, 100, 100, 100)
+    assert feed_of(views).fill() == 1
+    assert counts(views) == (100, 100, 100, 100)
+    assert not gaps(views.clickhouse, views.outbox)
+
+
+def test_a_reader_that_died_after_it_noted_a_row_fills_the_others_without_it(views: World) -> None:
+    own(views)
+    batch = batch_of(views, events(100, bad=7))
+    assert sent(views, message_of(views, batch), batch.payload).outcome is Outcome.STORED
+    (gap,) = gaps(views.clickhouse, views.outbox)
+    feed_of(views)._note(replace(gap, position=(500, 7), rows=1))
+    mended(views)
+    for _ in range(3):
+        feed_of(views).fill()
+    assert counts(views) == (100, 100, 100, 100)
+    assert views.ch("SELECT count() FROM big") == 50
+    assert not gaps(views.clickhouse, views.outbox)
 
 
 def test_rows_that_the_table_refuses_are_set_aside_and_the_views_have_the_others(views: World) -> None:

@@ -1,5 +1,4 @@
--- Refuses to send a batch again if its token may be forgotten, since too many batches or too much time have passed, or
--- if a view is noted to lack the whole batch: all others have it, and that view receives it in another way.
+-- Refuses to send a batch again if its token may be forgotten, since too many batches or too much time have passed.
 -- A replica that does not show the batch does not know how old it is; Keeper knows its token.
 AND throwIf((
     SELECT count() > 0 AND (
@@ -14,7 +13,3 @@ AND throwIf((
           AND cdc_lsn BETWEEN {first_lsn:UInt64} AND {last_lsn:UInt64}
     )
 ), 'outhaul: forgotten') = 0
-AND throwIf((
-    SELECT count() FROM ${view_gaps}
-    WHERE cdc_source = {source:String} AND cdc_batch = {batch:UInt64} AND cdc_lsn = 0
-) > 0, 'outhaul: noted') = 0
