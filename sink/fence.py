@@ -69,7 +69,18 @@ class Epoch:
 
 
 def newest_epoch(clickhouse: ClickHouse, settings: Settings, lane: str) -> Epoch | None:
-    """Return the newest epoch of a lane; None if the lane has had no owner yet.
+    """Return the newest epoch of a lane that any server has; None if the lane has had no owner yet.
+
+    Raises:
+        TransientError: a replica does not answer.
+        PipelineError: ClickHouse refuses or does not answer.
+    """
+    servers = find_servers(clickhouse, settings)
+    return _newest(clickhouse, settings, lane, servers.everywhere(settings.epochs_table))
+
+
+def newest_epoch_here(clickhouse: ClickHouse, settings: Settings, lane: str) -> Epoch | None:
+    """Return the newest epoch that the server has which answers; a replica may not have the newest of all.
 
     Raises:
         PipelineError: ClickHouse refuses or does not answer.
@@ -161,7 +172,7 @@ def why_refused(
     Raises:
         PipelineError: ClickHouse refuses or does not answer.
     """
-    newest = newest_epoch(clickhouse, settings, lane)
+    newest = newest_epoch_here(clickhouse, settings, lane)
     if newest is not None and newest.epoch >= epoch and newest.owner != owner:
         return None
     if find_servers(clickhouse, settings).are_replicas:

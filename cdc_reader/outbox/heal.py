@@ -33,6 +33,7 @@ from outhaul.sink.insert import EpochOverError
 from outhaul.sink.lanes import COPY, COPY_DONE, fence
 from outhaul.sink.position import History, Lsn
 from outhaul.sink.redis.payloads import Payloads
+from outhaul.sink.replicas import IN_SEQUENCE, find_servers
 from outhaul.sink.sql import query
 from outhaul.sink.view_gaps import ViewFeed
 
@@ -270,9 +271,11 @@ def _own_lane(
 
 def _complete_views(feed: ViewFeed, clickhouse: ClickHouse, settings: Settings, epoch: int) -> None:
     """Send to the views what earlier copies stored, if they did not end well."""
+    epochs = find_servers(clickhouse, settings).everywhere(settings.epochs_table)
     found = clickhouse.rows(
-        query("unfinished_copies", epochs=settings.epochs_table),
+        query("unfinished_copies", epochs=epochs),
         parameters={"source": fence(settings.source, COPY), "epoch": epoch},
+        settings=IN_SEQUENCE,
     )
     lines = [int(copied_lsn(Lsn(lsn))) for (lsn,) in found]
     if not lines or not feed.views():

@@ -30,7 +30,8 @@ from outhaul.sink.errors import Exit, FatalError, PipelineError
 from outhaul.sink.failpoint import reach
 from outhaul.sink.fence import newest_epoch, raise_epoch, wait_for_older_inserts
 from outhaul.sink.position import NO_LSN, Lsn
-from outhaul.sink.quoting import clickhouse_identifier
+from outhaul.sink.replicas import IN_SEQUENCE, find_servers
+from outhaul.sink.sql import query
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -193,11 +194,12 @@ def identify(stream: Stream) -> History:
 
 
 def _last_stored_lsn(settings: Settings, clickhouse: ClickHouse) -> Lsn:
+    servers = find_servers(clickhouse, settings)
     rows = [
         clickhouse.rows(
-            f"SELECT max(cdc_lsn) FROM {clickhouse_identifier(outbox.clickhouse_table)} "  # noqa: S608 - a quoted name
-            "WHERE cdc_source = {source:String} AND cdc_lsn % 8 != 7",
+            query("last_lsn", table=servers.everywhere(outbox.clickhouse_table)),
             parameters={"source": settings.source},
+            settings=IN_SEQUENCE,
         )[0]
         for outbox in settings.outboxes()
     ]

@@ -323,6 +323,21 @@ def test_recovery_sends_what_any_server_shows_even_without_views_and_then_asks(r
 
 
 @pytest.mark.thorough
+def test_a_recovery_follows_the_newest_epoch_that_any_server_has(replicas: Two) -> None:
+    replicas.through(1)
+    replicas.own("me", 5)
+    replicas.store(1, 900)
+    replicas.through(2)
+    found = recover(
+        replicas.clickhouse, replicas.stream, HISTORY, Lsn(0), "next", lambda _: replicas.replicate_epochs(to=1)
+    )
+    assert (found.epoch, found.held["event_log"].rows) == (6, 1)
+    other = History("8", 1)
+    with pytest.raises(FatalError, match="system 7"):
+        recover(replicas.clickhouse, replicas.stream, other, Lsn(0), "next", no_wait)
+
+
+@pytest.mark.thorough
 def test_a_view_is_filled_when_every_server_has_the_batch(replicas: Two) -> None:
     replicas.through(1)
     replicas.own("me", 1)

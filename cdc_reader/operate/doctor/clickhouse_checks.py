@@ -21,7 +21,7 @@ from outhaul.sink import schema, trial
 from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.clickhouse_errors import ACCESS_DENIED
 from outhaul.sink.errors import PipelineError, TransientError
-from outhaul.sink.fence import Epoch, list_running, newest_epoch
+from outhaul.sink.fence import Epoch, list_running, newest_epoch_here
 from outhaul.sink.quoting import clickhouse_table
 from outhaul.sink.replicas import find_servers
 from outhaul.sink.sql import query
@@ -221,7 +221,7 @@ def _dead_letters(clickhouse: ClickHouse, outbox: Outbox) -> int | None:
 
 def _epoch(clickhouse: ClickHouse, stream: Stream) -> Epoch | None:
     try:
-        return newest_epoch(clickhouse, stream.settings, stream.lane)
+        return newest_epoch_here(clickhouse, stream.settings, stream.lane)
     except PipelineError as error:
         if error.code == ACCESS_DENIED:
             return None
