@@ -318,17 +318,24 @@ class ViewFeed:
                 refused = [one.position for one in found]
             within = f"{_POSITION} NOT IN ({', '.join(map(str, refused))})" if refused else "1"
         token = f"outhaul/gap/{self._source}/{view.name}/{gap.batch.number:016x}/{gap.position}"
-        settings = batch_settings(self._source, gap.batch.number, "", self._outbox.settings.insert_timeout_s)
+        timeout_s = self._outbox.settings.insert_timeout_s
+        settings = batch_settings(self._source, gap.batch.number, mark(self._fence), timeout_s)
         try:
             names = self._clickhouse.rows(query("view_columns", as_select=view.as_select))
             columns = ", ".join(clickhouse_identifier(str(row[0])) for row in names)
+            fill = query(
+                "fill_view", target=view.target.quoted, columns=columns, as_select=view.as_select, fence=self._guard
+            )
             self._clickhouse.command(
-                query("fill_view", target=view.target.quoted, columns=columns, as_select=view.as_select),
+                fill,
+                parameters={"fence": self._fence, "owner": self._owner},
                 settings=settings | {"insert_deduplication_token": token} | self._only(view, gap.batch, within),
             )
         except TransientError:
             raise
         except PipelineError as error:
+            if is_thrown(error):
+                raise
             log.info("view_still_refuses", view=gap.view, rows=gap.rows, error=error)
             return False
         log.info("view_gap_filled", view=gap.view, rows=gap.rows, batch=gap.batch.number)

@@ -27,7 +27,7 @@ _EVERY_S = 10.0
 
 
 def fill_views(clickhouse: ClickHouse, stream: Stream, owner: str) -> None:
-    """Send to the views what they lack.
+    """Send to the views what they lack; of several shards, the first one does it for all.
 
     Args:
         clickhouse: the server.
@@ -37,6 +37,8 @@ def fill_views(clickhouse: ClickHouse, stream: Stream, owner: str) -> None:
     Raises:
         PipelineError: ClickHouse refuses or does not answer.
     """
+    if stream.shard:
+        return
     for outbox in stream.settings.outboxes():
         ViewFeed(clickhouse, outbox, outbox.clickhouse_table, stream.lane, owner).fill()
 

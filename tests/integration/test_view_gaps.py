@@ -199,6 +199,21 @@ def test_a_reader_that_died_after_it_noted_a_row_fills_the_others_without_it(vie
     assert not gaps(views.clickhouse, views.outbox)
 
 
+def test_a_reader_that_was_replaced_fills_nothing(views: World) -> None:
+    own(views)
+    batch = batch_of(views, events(100, bad=7))
+    assert sent(views, message_of(views, batch), batch.payload).outcome is Outcome.STORED
+    recovered(views, "next")
+    with pytest.raises(FatalError, match="newer reader"):
+        feed_of(views).fill()
+    assert counts(views) == (100, 0, 100, 100)
+    feed_of(views, "next").fill()
+    mended(views)
+    with pytest.raises(FatalError, match="newer reader"):
+        feed_of(views).fill()
+    assert counts(views) == (100, 99, 100, 100)
+
+
 def test_rows_that_the_table_refuses_are_set_aside_and_the_views_have_the_others(views: World) -> None:
     own(views)
     views.clickhouse.command("ALTER TABLE event_log ADD CONSTRAINT odd CHECK id != 11")
