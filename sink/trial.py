@@ -3,13 +3,14 @@
 Edge: ClickHouse. A reader tries this before its first epoch: on a table that nobody else uses, with a view and a target
 of its own (sql/clickhouse/0010 to 0012). What has passed is recorded there for the server's version, the user, the
 definitions of the tables and the settings of the user's profile, so it is tried again only if one of these changes. Row
-policies are looked for each time: an administrator may add one, and tables may have had no rows before.
+policies and tables that were replaced are looked for each time: an administrator may do both at any time.
 
 1. *tokens*: one token, sent three times, is one row in the table and one in the view, although the view fails at first.
 2. *one server*: each connection finds a row that one of them has written.
 3. *running queries*: each connection lists a query that runs on one of them, by its mark.
 4. *row policies*: none hides rows of outhaul's tables from this user.
-5. *times*: the column `event_date_time` can store the first and the last time that a reader sends.
+5. *same tables*: no event table with rows of batches was restored or exchanged; it would have none of their tokens.
+6. *times*: the column `event_date_time` can store the first and the last time that a reader sends.
 
 Source: https://clickhouse.com/docs/operations/settings/settings#insert_deduplication_token
 """
@@ -35,7 +36,7 @@ from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.clickhouse_errors import ACCESS_DENIED, THROW_IF
 from outhaul.sink.errors import Exit, FatalError, PipelineError, TransientError
 from outhaul.sink.push_again import batch_settings
-from outhaul.sink.quoting import clickhouse_literal
+from outhaul.sink.quoting import clickhouse_identifier, clickhouse_literal
 from outhaul.sink.sql import query
 
 if TYPE_CHECKING:
@@ -106,15 +107,22 @@ def ensure(clickhouse: ClickHouse, settings: Settings) -> None:
     with ExitStack() as stack:
         trial = _open(clickhouse, settings, stack)
         policies = row_policies(trial)
+        same_tables(trial)
+        for identity in _unknown(trial):
+            _record(trial, identity)
         proof = _proof(clickhouse, settings)
         proven = query("trial_proven", trial=settings.trial_table)
         if clickhouse.rows(proven, parameters={"proof": proof})[0][0]:
             return
-        found = [policies, *(check(trial) for check in CHECKS.values() if check is not row_policies)]
+        found = [policies, *(check(trial) for check in CHECKS.values() if check not in {row_policies, same_tables})]
     seconds = round(time.monotonic() - begun_at, 2)
     log.info("clickhouse_tried", source=settings.source, seconds=seconds, found="; ".join(found))
-    record = query("trial_record", trial=settings.trial_table)
-    clickhouse.command(record, parameters={"run": trial.run, "proof": proof})
+    _record(trial, proof)
+
+
+def _record(trial: Trial, proof: str) -> None:
+    record = query("trial_record", trial=trial.settings.trial_table)
+    trial.clickhouse.command(record, parameters={"run": f"{trial.run} proof", "proof": proof})
 
 
 def results(clickhouse: ClickHouse, settings: Settings) -> dict[str, str | PipelineError]:
@@ -285,6 +293,39 @@ def row_policies(trial: Trial) -> str:
     return "none"
 
 
+def same_tables(trial: Trial) -> str:
+    """Look for event tables that have rows of batches, but none of their tokens, since they were replaced.
+
+    A batch is sent to the views again under its token. A table that was restored from a backup, or exchanged for a
+    copy, does not know the token, and would store the rows a second time. Replicated tables have tokens in Keeper.
+
+    Raises:
+        FatalError: a table was replaced.
+        PipelineError: ClickHouse refuses or does not answer.
+    """
+    for name in _unknown(trial).values():
+        ((has_batches,),) = trial.clickhouse.rows(query("trial_batches", table=name))
+        if has_batches:
+            raise trial.error(
+                f"table {name!r} was restored from a backup or exchanged for another one: it has stored batches, but "
+                "does not remember their tokens, so a batch that is sent again would be stored twice",
+                f"ALTER TABLE {clickhouse_identifier(name)} UPDATE cdc_batch = 0 WHERE cdc_batch != 0 SETTINGS "
+                "mutations_sync = 2  -- then these rows are never sent again; compare the views with `outhaul verify "
+                "--views`",
+            )
+    return "as before"
+
+
+def _unknown(trial: Trial) -> dict[str, str]:
+    """Return the event tables of one server that no reader and no worker has seen before, by what identifies them."""
+    names = [outbox.clickhouse_table for outbox in trial.settings.outboxes()]
+    alone = [name for name in names if not trial.tables[name].is_replicated]
+    rows = trial.clickhouse.rows(
+        query("trial_identities", trial=trial.settings.trial_table), parameters={"tables": alone}
+    )
+    return {str(identity): str(name) for name, identity, is_known in rows if not is_known}
+
+
 def times(trial: Trial) -> str:
     """Let the server convert both ends of the range of times to the type of the column `event_date_time`.
 
@@ -313,6 +354,7 @@ CHECKS: dict[str, Callable[[Trial], str]] = {
     "one server": one_server,
     "running queries": running_queries,
     "row policies": row_policies,
+    "same tables": same_tables,
     "times": times,
 }
 """The trials, in the order in which they run."""
