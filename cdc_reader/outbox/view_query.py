@@ -36,9 +36,7 @@ _CHANGING = re.compile(
     r"|joinGet\w*|currentUser|hostName|getSetting|timezone|blockNumber|file)\(",
     re.IGNORECASE,
 )
-_OF_ALL_ROWS = re.compile(
-    r"\b(LIMIT|DISTINCT|HAVING|OVER|QUALIFY|WINDOW|ROLLUP|CUBE|TOTALS|SAMPLE|FINAL)\b"
-)
+_OF_ALL_ROWS = re.compile(r"\b(LIMIT|DISTINCT|HAVING|OVER|QUALIFY|WINDOW|ROLLUP|CUBE|TOTALS|SAMPLE|FINAL)\b")
 _READABLE = {"Memory", "Log", "TinyLog", "StripeLog", "Distributed"}
 
 
