@@ -272,6 +272,7 @@ _FATAL = {
     227: _DAMAGED,
     228: _DAMAGED,
     246: _DAMAGED,
+    701: (Exit.CLICKHOUSE_TABLE, "Set OUTHAUL_CLICKHOUSE_CLUSTER to a cluster of system.clusters, or remove it"),
 }
 
 # Names of settings in ClickHouse's messages.

@@ -129,6 +129,14 @@ def test_a_cluster_that_does_not_reach_every_replica_is_refused(replicas: Two) -
         find_servers(replicas.clickhouse, named)
 
 
+@pytest.mark.thorough
+def test_a_cluster_that_does_not_exist_is_named_with_the_setting(replicas: Two) -> None:
+    named = replicas.settings.model_copy(update={"clickhouse_cluster": "nowhere"})
+    with pytest.raises(FatalError, match="Set OUTHAUL_CLICKHOUSE_CLUSTER") as found:
+        find_servers(replicas.clickhouse, named)
+    assert found.value.exit_code is Exit.CLICKHOUSE_TABLE
+
+
 def test_a_user_who_may_not_ask_all_replicas_stops_the_reader(replicas: Two) -> None:
     replicas.pair.may_ask_all = False
     with pytest.raises(FatalError, match="GRANT REMOTE") as found:

@@ -81,3 +81,8 @@ def test_rows_that_are_too_large_together_may_be_small_enough_apart() -> None:
     assert "2,000,000 bytes" in str(error)
     assert "client_max_body_size" in error.todo
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+@pytest.mark.parametrize("code", [225, 242, 244, 254, 279, 285, 286, 289, 319, 415, 416, 571, 659, 999])
+def test_what_keeper_or_a_replica_leaves_in_doubt_is_sent_again(code: int) -> None:
+    assert isinstance(error_of(code, "Keeper"), TransientError)
