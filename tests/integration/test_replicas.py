@@ -256,7 +256,7 @@ def test_a_batch_in_doubt_is_sent_again_whole_and_under_its_own_token(replicas: 
     replicas.through(1)
     replicas.own("me", 1)
     send(replicas)
-    # Its rows are there, but nobody knows for how long: ClickHouse must say of the whole batch that it has it.
+    # Its rows are there, but nobody knows for how long: ClickHouse must confirm the whole batch.
     replicas.pair.asked.clear()
     send(replicas, again=True)
     first, second = (text for text in replicas.pair.asked if "INSERT INTO `event_log`" in text)
