@@ -36,7 +36,7 @@ class Design:
     ask: bool = True
     # ClickHouse notes the token for each view, too.
     view_token: bool = True
-    # The table's parts are in place before a view gets its part. This is what ClickHouse does; nothing of ours.
+    # The table's parts are in place before a view gets its part. ClickHouse does this; it is no rule of outhaul.
     table_first: bool = True
     # Recovery pushes the stored rows of each batch past the slot's position again, until every view has taken them.
     pushes: bool = True

@@ -43,7 +43,7 @@ class Design:
     after_doubt: Literal["same token", "second token", "look", "report"] = "same token"
     # A push whose token Keeper may have forgotten is refused.
     guarded: bool = True
-    # A token is remembered until every node shows its part. This is an assumption; nothing of ours.
+    # A token is remembered until every node shows its part. This is an assumption, not a rule of outhaul.
     tokens_outlast_lag: bool = True
 
 

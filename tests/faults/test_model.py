@@ -56,7 +56,7 @@ HOLDS = {
     "clickhouse dies between token and part": replace(BATCH, sessions=2, left=Left(crashes=1)),
     "clickhouse dies twice": replace(ROW, sessions=2, left=Left(crashes=2)),
     "clickhouse dies, the next reader cuts elsewhere": replace(RECUT, left=Left(crashes=1)),
-    "the memory table hears of a reader once more": replace(ROW, sessions=2, left=Left(crashes=1, late_arms=1)),
+    "the memory table gets a reader once more": replace(ROW, sessions=2, left=Left(crashes=1, late_arms=1)),
     "clickhouse fails between token and part": replace(BATCH, sessions=2, left=Left(tears=1, breaks=1)),
     "a view": replace(TWO, views=1, pieces=(2,)),
     "a view of two batches refuses": replace(TWO, views=1, left=Left(refusals=1)),
