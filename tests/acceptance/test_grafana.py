@@ -19,6 +19,11 @@ NOT_HERE = ("outhaul_clickhouse_quer", "outhaul_slot_safe_wal", "outhaul_slot_wa
 
 
 def test_every_target_of_the_dashboards_has_data_in_a_live_run(world: World, tmp_path: Path) -> None:
+    world.clickhouse.command(
+        "CREATE TABLE seen (id Int64) ENGINE = MergeTree ORDER BY id "
+        "SETTINGS non_replicated_deduplication_window = 10000"
+    )
+    world.clickhouse.command("CREATE MATERIALIZED VIEW to_seen TO seen AS SELECT id FROM event_log")
     pages = start(world, "worker", "reader", "exporter")
     targets = {
         f"{name}: {panel['title']} {target['refId']}": target["expr"]
