@@ -299,8 +299,11 @@ _UNKNOWN = (_REFUSED, "The slot is kept; fix what the message names, then start 
 
 
 def is_thrown(error: PipelineError, text: str = "outhaul: ") -> bool:
-    """Tell whether a statement of outhaul has raised this text itself; a view on the table may use throwIf, too."""
-    return error.code == THROW_IF and text in error.message
+    """Tell whether a statement of outhaul has raised this text itself; a view on the table may use throwIf, too.
+
+    ClickHouse adds the expression that it evaluated, and this quotes the texts of all conditions of the statement.
+    """
+    return error.code == THROW_IF and f"DB::Exception: {text}" in error.message
 
 
 def error_of(code: int | None, message: str, *, user: str = "") -> PipelineError:

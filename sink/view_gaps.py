@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from outhaul.sink.clickhouse_errors import is_thrown
-from outhaul.sink.errors import PipelineError, TransientError
+from outhaul.sink.errors import FatalError, PipelineError, TransientError
 from outhaul.sink.fence import guard, wait_for_older_inserts
 from outhaul.sink.lanes import fence, mark
 from outhaul.sink.push_again import FORGOTTEN, NOTED, batch_settings, is_everywhere, push_again
@@ -157,17 +157,20 @@ class ViewFeed:
             FatalError: a newer owner has taken over the lane.
         """
         try:
-            self._push(batch)
-        except TransientError:
-            raise
-        except PipelineError as error:
+            try:
+                self._push(batch)
+            except TransientError:
+                raise
+            except PipelineError as error:
+                if is_thrown(error):
+                    raise
+                self._note_refused(batch, error)
+        except FatalError as error:
             if is_thrown(error, FORGOTTEN):
                 return False
-            if is_thrown(error, NOTED):
-                return True
-            if is_thrown(error):
+            # Another task of the batch may note it at any moment.
+            if not is_thrown(error, NOTED):
                 raise
-            self._note_refused(batch, error)
         return True
 
     def fill(self) -> int:

@@ -9,11 +9,12 @@ from outhaul.cdc_reader.session.recovery import recover
 from outhaul.sink.batch import Message, Packer
 from outhaul.sink.errors import FatalError, PipelineError
 from outhaul.sink.fence import guard
-from outhaul.sink.insert import Target, insert
+from outhaul.sink.insert import Target, batch_number, insert
 from outhaul.sink.position import Lsn, Position
 from outhaul.sink.report import Outcome, Report
 from outhaul.sink.task import Sink, write
-from outhaul.sink.view_gaps import ViewFeed, gaps
+from outhaul.sink.view_gaps import StoredBatch, ViewFeed, gaps
+from outhaul.sink.views import View
 from tests.conftest import World
 from tests.integration.test_exactly_once import HISTORY, SCHEMA, batch_of, message_of, own, rows
 
@@ -269,3 +270,21 @@ def test_a_view_on_a_target_that_refuses_rows_is_named_and_costs_nobody_else(vie
     views.clickhouse.command("DROP VIEW to_shares SYNC")
     assert feed_of(views).fill() == 1
     assert not gaps(views.clickhouse, views.outbox)
+
+
+def test_a_batch_that_another_task_notes_at_the_same_moment_is_noted_once(views: World) -> None:
+    class Late(ViewFeed):
+        """Looks at the views after another task has noted the batch."""
+
+        def views(self) -> list[View]:
+            feed_of(views).push(stored)
+            return super().views()
+
+    own(views)
+    batch = batch_of(views, events(100, bad=7))
+    message = message_of(views, batch)
+    target = replace(target_of(views), ignore_view_errors=True)
+    insert(views.clickhouse, message, batch.payload, target)
+    stored = StoredBatch(batch_number(message), 500, 500)
+    assert Late(views.clickhouse, views.outbox, "event_log", views.stream.lane, "me").push(stored)
+    assert [gap.position for gap in gaps(views.clickhouse, views.outbox)] == [(0, 0)]

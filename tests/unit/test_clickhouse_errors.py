@@ -5,7 +5,7 @@ import pickle
 import pytest
 
 from outhaul.sink import clickhouse_errors
-from outhaul.sink.clickhouse_errors import POISON, TRANSIENT, error_of, error_of_status
+from outhaul.sink.clickhouse_errors import POISON, TRANSIENT, error_of, error_of_status, is_thrown
 from outhaul.sink.errors import Exit, FatalError, PipelineError, PoisonError, TooLargeError, TransientError
 
 
@@ -86,3 +86,18 @@ def test_rows_that_are_too_large_together_may_be_small_enough_apart() -> None:
 @pytest.mark.parametrize("code", [225, 242, 244, 254, 279, 285, 286, 289, 319, 415, 416, 571, 659, 999])
 def test_what_keeper_or_a_replica_leaves_in_doubt_is_sent_again(code: int) -> None:
     assert isinstance(error_of(code, "Keeper"), TransientError)
+
+
+def test_the_text_that_a_statement_raised_is_told_from_those_that_the_error_quotes() -> None:
+    text = (
+        "Code: 395. DB::Exception: outhaul: noted: while executing 'FUNCTION and(equals(throwIf(x, "
+        "'outhaul: forgotten'), 0), equals(throwIf(y, 'outhaul: noted'), 0))'."
+    )
+    error = error_of(395, text)
+    assert is_thrown(error)
+    assert is_thrown(error, "outhaul: noted")
+    assert not is_thrown(error, "outhaul: forgotten")
+    of_a_view = (
+        "Code: 395. DB::Exception: too small: while executing 'throwIf(z, 'too small')': while pushing to view v"
+    )
+    assert not is_thrown(error_of(395, f"{of_a_view}, 'outhaul: stored already'"))
