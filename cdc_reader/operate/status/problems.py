@@ -55,7 +55,7 @@ def _of_views(gaps: Sequence[Gap]) -> list[str]:
     """Return a line for each view that lacks events."""
     reasons = {gap.view: gap.reason for gap in gaps}
     return [
-        f"view {view} lacks {sum(gap.rows for gap in gaps if gap.view == view)} events that it refused: {reason}. Mend "
+        f"view {view or 'on a target (the reason may name it)'} lacks {sum(gap.rows for gap in gaps if gap.view == view)} events that it refused: {reason}. Mend "
         "the view; then the reader fills it within half a minute (docs/runbooks/view-refuses.md)"
         for view, reason in reasons.items()
     ]
