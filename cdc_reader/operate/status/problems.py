@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from outhaul.cdc_reader.postgres.errors import slot_missing
 from outhaul.cdc_reader.slots import retained_wal
+from outhaul.sink.view_gaps import count_gaps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,9 +55,10 @@ def judge(
 def _of_views(gaps: Sequence[Gap]) -> list[str]:
     """Return a line for each view that lacks events."""
     reasons = {gap.view: gap.reason for gap in gaps}
+    rows = count_gaps(gaps)
     return [
-        f"view {view or 'on a target (the reason may name it)'} lacks {sum(gap.rows for gap in gaps if gap.view == view)} events that it refused: {reason}. Mend "
-        "the view; then the reader fills it within half a minute (docs/runbooks/view-refuses.md)"
+        f"view {view or 'on a target (the reason may name it)'} lacks {rows[view]} events that it refused: {reason}. "
+        "Mend the view; then the reader fills it within half a minute (docs/runbooks/view-refuses.md)"
         for view, reason in reasons.items()
     ]
 
