@@ -9,6 +9,7 @@ Source: https://redis.readthedocs.io/en/stable/connections.html#redis.SSLConnect
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -18,6 +19,7 @@ from outhaul.sink import redis_keys, tls
 from outhaul.sink.errors import Exit, FatalError
 
 VARIABLE = "OUTHAUL_REDIS_URL"
+_END_OF_SERVERS = re.compile(r"[/?#]")
 EXAMPLE = f"{VARIABLE}=rediss://...?ssl_ca_certs=/path/to/ca.pem"
 SENTINEL_EXAMPLE = "redis+sentinel://user:password@s1:26379,s2:26379,s3:26379/0?master=NAME"
 CLUSTER_EXAMPLE = "redis+cluster://user:password@n1:6379,n2:6379"
@@ -101,7 +103,7 @@ def address(url: str) -> RedisAddress | None:
         FatalError: the URL names several servers without their kind, or lacks what is needed to find the right server.
     """
     try:
-        parts = urlsplit(url)
+        parts = split(url)
     except ValueError as error:
         raise _no_url(str(error)) from None
     named = parts.netloc.rpartition("@")[2]
@@ -137,7 +139,7 @@ def broker_url(url: str, at: Server | None = None) -> str:
         url: OUTHAUL_REDIS_URL.
         at: which server, if the URL names several; the first by default.
     """
-    parts = urlsplit(url)
+    parts = split(url)
     if (named := address(url)) is not None:
         host, port = at or named.servers[0]
         login = "".join(parts.netloc.rpartition("@")[:2])
@@ -155,6 +157,19 @@ def key_prefix(url: str, source: str) -> str:
     """
     named = address(url)
     return redis_keys.celery_prefix(source) if named is not None and named.kind is RedisKind.CLUSTER else ""
+
+
+def split(url: str) -> SplitResult:
+    """Split a URL that may name several servers; newer Pythons refuse an address in brackets after the first one.
+
+    Raises:
+        ValueError: it is no URL.
+    """
+    scheme, _, rest = url.partition("://")
+    servers = _END_OF_SERVERS.split(rest, maxsplit=1)[0]
+    if "," not in servers:
+        return urlsplit(url)
+    return urlsplit(f"{scheme}://several{rest[len(servers) :]}")._replace(netloc=servers)
 
 
 def _kind(scheme: str, *, several: bool) -> RedisKind:
@@ -230,5 +245,5 @@ def _has_tls(scheme: str) -> bool:
 
 
 def _tls_options(url: str) -> tuple[str, dict[str, str]]:
-    parts = urlsplit(url)
+    parts = split(url)
     return parts.scheme, {name: value for name, value in parse_qsl(parts.query) if name.startswith("ssl_")}

@@ -9,9 +9,11 @@ from __future__ import annotations
 import base64
 import re
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, quote_plus, unquote
 
 from pydantic import SecretStr
+
+from outhaul.sink.redis_url import split
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -71,7 +73,7 @@ def _passwords(text: str) -> Iterator[str]:
     for _, _, found in _NAMED.findall(text):
         yield found.strip("'")
     try:
-        parts = urlsplit(text)
+        parts = split(text)
         if parts.password:
             yield parts.password
             yield base64.b64encode(f"{unquote(parts.username or '')}:{unquote(parts.password)}".encode()).decode()

@@ -57,7 +57,8 @@ def test_a_forged_or_altered_or_repeated_message_inserts_nothing(world: World, d
         "another sequence": with_fields(first, sequence=99),
         "as an order": first | {"headers": first["headers"] | {"task": "outhaul.retry_letters"}},
     }
-    push(db, world, forged | {f"again {n}": first for n in range(3)})
+    again = {f"again {n}": first | {"properties": first["properties"] | {"delivery_tag": str(n)}} for n in range(3)}
+    push(db, world, forged | again)
     world.pipeline.start("worker", **EVERY_LINE)
     world.assert_once_each()
     wait_until_idle(world, db)

@@ -97,7 +97,5 @@ def test_the_text_that_a_statement_raised_is_told_from_those_that_the_error_quot
     assert is_thrown(error)
     assert is_thrown(error, "outhaul: noted")
     assert not is_thrown(error, "outhaul: forgotten")
-    of_a_view = (
-        "Code: 395. DB::Exception: too small: while executing 'throwIf(z)': while pushing to view v"
-    )
+    of_a_view = "Code: 395. DB::Exception: too small: while executing 'throwIf(z)': while pushing to view v"
     assert not is_thrown(error_of(395, f"{of_a_view}, 'outhaul: stored already'"))
