@@ -305,6 +305,12 @@ def window_statement(table: Table, database: str = "", *, tokens: int = DEDUPLIC
     return f"ALTER TABLE {name} MODIFY SETTING {settings}{where}"
 
 
+def forget_batches(table: str) -> str:
+    """Return the statement after which no row of a table is pushed to views again, since it has no token for them."""
+    name = clickhouse_identifier(table)
+    return f"ALTER TABLE {name} UPDATE cdc_batch = 0 WHERE cdc_batch != 0 SETTINGS mutations_sync = 2"
+
+
 def migration(table: Table, *, has_batches: bool) -> tuple[str, ...]:
     """Return the statements that make a MergeTree of a table whose merges replace rows; no data is copied.
 
@@ -315,11 +321,10 @@ def migration(table: Table, *, has_batches: bool) -> tuple[str, ...]:
     """
     name, new = clickhouse_identifier(table.name), clickhouse_identifier(f"{table.name}_new")
     engine = "ReplicatedMergeTree" if table.is_replicated else "MergeTree"
-    forget = f"ALTER TABLE {new} UPDATE cdc_batch = 0 WHERE cdc_batch != 0 SETTINGS mutations_sync = 2"
     return (
         f"CREATE TABLE {new} AS {name} ENGINE = {_ENGINE.sub(engine, table.definition, count=1)}",
         f"ALTER TABLE {new} ATTACH PARTITION ALL FROM {name}",
-        *((forget,) if has_batches else ()),
+        *((forget_batches(f"{table.name}_new"),) if has_batches else ()),
         f"EXCHANGE TABLES {name} AND {new}",
         f"DROP TABLE {new}",
     )

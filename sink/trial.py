@@ -36,7 +36,7 @@ from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.clickhouse_errors import ACCESS_DENIED, THROW_IF
 from outhaul.sink.errors import Exit, FatalError, PipelineError, TransientError
 from outhaul.sink.push_again import batch_settings
-from outhaul.sink.quoting import clickhouse_identifier, clickhouse_literal
+from outhaul.sink.quoting import clickhouse_literal
 from outhaul.sink.sql import query
 
 if TYPE_CHECKING:
@@ -309,11 +309,23 @@ def same_tables(trial: Trial) -> str:
             raise trial.error(
                 f"table {name!r} was restored from a backup or exchanged for another one: it has stored batches, but "
                 "does not remember their tokens, so a batch that is sent again would be stored twice",
-                f"ALTER TABLE {clickhouse_identifier(name)} UPDATE cdc_batch = 0 WHERE cdc_batch != 0 SETTINGS "
-                "mutations_sync = 2  -- then these rows are never sent again; compare the views with `outhaul verify "
-                "--views`",
+                f"{schema.forget_batches(name)}  -- then these rows are never sent again; compare the views with "
+                "`outhaul verify --views`",
             )
     return "as before"
+
+
+def expect(clickhouse: ClickHouse, settings: Settings, table: str, place: str) -> None:
+    """Record that `table` may be exchanged for `place`, an event table, although its rows have no tokens.
+
+    Its rows lose the numbers of their batches, so nobody sends them again. What workers store in it after the exchange
+    has tokens.
+
+    Raises:
+        PipelineError: ClickHouse refuses or does not answer.
+    """
+    clickhouse.command(schema.forget_batches(table))
+    clickhouse.command(query("trial_expect", trial=settings.trial_table), parameters={"table": table, "place": place})
 
 
 def _unknown(trial: Trial) -> dict[str, str]:

@@ -16,6 +16,7 @@ from outhaul.cdc_reader.cli.connections import both_sides
 from outhaul.cdc_reader.outbox import heal as healing
 from outhaul.cdc_reader.outbox.id_ranges import Scope
 from outhaul.cdc_reader.outbox.snapshot import behind_the_slot
+from outhaul.sink import trial
 from outhaul.sink.errors import Exit, FatalError
 from outhaul.sink.position import Lsn
 from outhaul.sink.quoting import clickhouse_identifier
@@ -73,6 +74,8 @@ def replay(
                     outbox, outbox.settings.undivided, line, scope, on_range, give_up_s=120.0, into=into
                 )
                 tally, stored = done.tally, done.stored
+                if into and into != outbox.clickhouse_table:
+                    trial.expect(clickhouse, outbox.settings, into, outbox.clickhouse_table)
     found = {"rows": tally.rows, "missing": tally.missing, "stored": stored, "into": into or outbox.clickhouse_table}
     if as_json:
         typer.echo(json.dumps(found))

@@ -60,17 +60,22 @@ def test_a_copy_outlives_what_it_needs_and_stores_each_row_once(
     # Small batches, so that many are on their way.
     running.env["OUTHAUL_BATCH_MAX_ROWS"] = "2000"
     running.pipeline.start("reader")
-    with writers(running):
-        process = subprocess.Popen(
+    with (
+        writers(running),
+        subprocess.Popen(
             [OUTHAUL, "backfill"],
             env={**os.environ, **running.env},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-        )
-        until(lambda: running.ch("SELECT count() FROM event_log WHERE cdc_lsn % 8 = 7") > 0)
-        breaks(running)
-        said, _ = process.communicate(timeout=90)
+        ) as process,
+    ):
+        try:
+            until(lambda: running.ch("SELECT count() FROM event_log WHERE cdc_lsn % 8 = 7") > 0)
+            breaks(running)
+            said, _ = process.communicate(timeout=90)
+        finally:
+            process.kill()
     assert process.returncode == 0, said
     running.assert_once_each()
     assert asked(running, "verify", "--deep")["rows"] == running.sql("SELECT count(*) FROM outbox")

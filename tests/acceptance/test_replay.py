@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from outhaul.sink.errors import Exit
 from tests.acceptance.commands import asked, outhaul
+from tests.conftest import until
 
 if TYPE_CHECKING:
     from tests.conftest import World
@@ -46,6 +48,26 @@ def test_a_table_is_rebuilt_beside_the_running_pipeline(running: World) -> None:
     both = [running.clickhouse.rows(f"SELECT {columns} FROM {table} ORDER BY id") for table in ("event_log", "rebuilt")]
     assert both[0] == both[1]
     running.assert_once_each()
+
+
+def test_a_rebuilt_table_is_used_as_soon_as_it_is_exchanged(running: World) -> None:
+    running.insert(20)
+    running.assert_once_each()
+    asked(running, "replay", "--into", "rebuilt")
+    running.clickhouse.command("EXCHANGE TABLES event_log AND rebuilt")
+    # A worker stores this with tokens, before any command looks at the table.
+    running.insert(10)
+    until(lambda: running.ch("SELECT count() FROM event_log WHERE cdc_batch != 0") == 10, what="events are stored")
+    asked(running, "verify", "--repair")
+    running.pipeline.stop("reader")
+    running.pipeline.start("reader")
+    running.insert(10)
+    running.assert_once_each()
+    # A table that nobody expects is still refused.
+    running.clickhouse.command("CREATE TABLE another AS event_log")
+    running.clickhouse.command("INSERT INTO another SELECT * FROM event_log")
+    running.clickhouse.command("EXCHANGE TABLES event_log AND another")
+    assert "exchanged for another one" in outhaul(running, "verify", "--repair", code=Exit.CLICKHOUSE_TABLE)
 
 
 def test_rows_are_chosen_by_the_position_from_which_event_log_has_them(running: World) -> None:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from outhaul.deploy.local.stack import Stack
 
+_LONG_S = 100.0
+
 
 @contextmanager
 def listening() -> Iterator[int]:
@@ -57,9 +59,9 @@ def test_a_server_that_never_answers_costs_its_section_and_a_bounded_time(world:
     with listening() as port:
         scheme = {"postgres_dsn": "postgresql", "clickhouse_url": "http", "redis_url": "redis"}[name]
         begun = time.monotonic()
-        found = sections(changed(world, **{name: f"{scheme}://x@127.0.0.1:{port}/0"}))
-        # Without a limit the doctor would wait forever for such a server; a busy machine adds seconds, not minutes.
-        assert time.monotonic() - begun < 4 * checklist.WITHIN_S
+        # A limit that no busy machine reaches: each silent server costs its own few seconds.
+        found = sections(changed(world, **{name: f"{scheme}://x@127.0.0.1:{port}/0"}), within_s=_LONG_S)
+        assert time.monotonic() - begun < _LONG_S
     silent = {"postgres_dsn": {"Postgres"}, "clickhouse_url": {"ClickHouse"}, "redis_url": {"Redis", "Celery"}}[name]
     for group in ("Postgres", "ClickHouse", "Redis", "Celery"):
         assert (found[group].keys() == {"answers"}) is (group in silent), group
