@@ -109,20 +109,24 @@ def ensure(clickhouse: ClickHouse, settings: Settings) -> None:
         policies = row_policies(trial)
         same_tables(trial)
         for identity in _unknown(trial):
-            _record(trial, identity)
-        proof = _proof(clickhouse, settings)
+            record(clickhouse, settings, identity)
+        proof = proof_of(clickhouse, settings)
         proven = query("trial_proven", trial=settings.trial_table)
         if clickhouse.rows(proven, parameters={"proof": proof})[0][0]:
             return
         found = [policies, *(check(trial) for check in CHECKS.values() if check not in {row_policies, same_tables})]
     seconds = round(time.monotonic() - begun_at, 2)
     log.info("clickhouse_tried", source=settings.source, seconds=seconds, found="; ".join(found))
-    _record(trial, proof)
+    record(clickhouse, settings, proof)
 
 
-def _record(trial: Trial, proof: str) -> None:
-    record = query("trial_record", trial=trial.settings.trial_table)
-    trial.clickhouse.command(record, parameters={"run": f"{trial.run} proof", "proof": proof})
+def record(clickhouse: ClickHouse, settings: Settings, proof: str) -> None:
+    """Record what has passed: what `proof_of` returns, or what identifies a table.
+
+    Raises:
+        PipelineError: ClickHouse refuses or does not answer.
+    """
+    clickhouse.command(query("trial_record", trial=settings.trial_table), parameters={"run": "proof", "proof": proof})
 
 
 def results(clickhouse: ClickHouse, settings: Settings) -> dict[str, str | PipelineError]:
@@ -160,8 +164,12 @@ def _open(clickhouse: ClickHouse, settings: Settings, stack: ExitStack) -> Trial
     return Trial(clickhouse, settings, found, connections)
 
 
-def _proof(clickhouse: ClickHouse, settings: Settings) -> str:
-    """Return a hash of all that the trials depend on."""
+def proof_of(clickhouse: ClickHouse, settings: Settings) -> str:
+    """Return a hash of all that the trials depend on.
+
+    Raises:
+        PipelineError: ClickHouse refuses or does not answer.
+    """
     tables = [*schema.table_names(settings, settings.outboxes()), settings.trial_view]
     facts = clickhouse.rows(query("trial_facts"), parameters={"tables": tables})[0]
     text = json.dumps([_VERSION, clickhouse.address, *facts], default=str)

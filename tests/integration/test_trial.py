@@ -32,6 +32,12 @@ if TYPE_CHECKING:
 WITHIN_S = 1.0 * 10
 
 
+@pytest.fixture
+def world(make_world: Callable[..., World]) -> World:
+    """A pipeline whose reader tries ClickHouse, as it does by itself."""
+    return make_world(tried=True)
+
+
 def tries(world: World) -> int:
     """How often the trials have run."""
     return int(world.ch("SELECT uniqExact(run) FROM event_log_trial WHERE number > 0 AND proof = ''"))

@@ -98,11 +98,9 @@ class _Reader:
     def word(self) -> str:
         """Return the current word in upper case; an empty text if the current token is not a word."""
         token = self.current
-        return (
-            self.text[token.start : token.end].decode(errors="replace").upper()
-            if token and token.kind is Kind.WORD
-            else ""
-        )
+        if token is None or token.kind is not Kind.WORD:
+            return ""
+        return self.text[token.start : token.end].decode(errors="replace").upper()
 
     def is_mark(self, mark: bytes) -> bool:
         """Return whether the current token is this punctuation mark."""

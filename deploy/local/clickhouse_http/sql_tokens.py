@@ -10,9 +10,8 @@ Source: https://clickhouse.com/docs/sql-reference/syntax
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,12 +23,12 @@ class Kind(Enum):
     BLANK = "white space or a comment"
     WORD = "keyword, bare name or number"
     QUOTED = "string, quoted name or here-document"
+    SETTINGS = "names and values after the word SETTINGS"
     MARK = "one character of punctuation"
     OPEN = "a comment or quote without its end"
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(NamedTuple):
     """A part of the text, from byte `start` to before byte `end`."""
 
     kind: Kind
@@ -37,18 +36,22 @@ class Token:
     end: int
 
 
-_BLANK = re.compile(rb"(?:\s+|--[^\n]*(?:\n|\Z)|#[ !][^\n]*(?:\n|\Z))+")
-_COMMENT_EDGE = re.compile(rb"/\*|\*/")
 _NOT_A_QUOTE = rb"(?!\xe2\x80[\x98\x99\x9c\x9d])"
-_WORD = re.compile(
-    rb"(?:[A-Za-z0-9_]|" + _NOT_A_QUOTE + rb"[\x80-\xff])(?:[A-Za-z0-9_$]|" + _NOT_A_QUOTE + rb"[\x80-\xff])*"
+# Kinds by the number of their group; one search for most tokens, since a statement has hundreds of them.
+_COMMON = re.compile(
+    rb"((?:\s+|--[^\n]*(?:\n|\Z)|#[ !][^\n]*(?:\n|\Z))+)"
+    rb"|((?:[A-Za-z0-9_]|" + _NOT_A_QUOTE + rb"[\x80-\xff])(?:[A-Za-z0-9_$]|" + _NOT_A_QUOTE + rb"[\x80-\xff])*)"
+    rb"|('(?:[^'\\]|\\.|'')*+'|\"(?:[^\"\\]|\\.|\"\")*+\"|`(?:[^`\\]|\\.|``)*+`)"
+    rb"|([(),.=;:{}\[\]])",
+    re.DOTALL,
 )
+# Statements of outhaul have dozens of settings, which one search skips.
+_SETTING = rb"\s*\w+\s*=\s*(?:'(?:[^'\\]|\\.|'')*+'|[\w+-]+(?:\.\w+)*)"
+_SETTINGS = re.compile(rb"(?<=SETTINGS)\s" + _SETTING + rb"(?:\s*," + _SETTING + rb")*+", re.DOTALL | re.IGNORECASE)
+_KINDS = (Kind.OPEN, Kind.BLANK, Kind.WORD, Kind.QUOTED, Kind.MARK)
+_COMMENT_EDGE = re.compile(rb"/\*|\*/")
 _HEREDOC = re.compile(rb"\$[A-Za-z0-9_]*\$")
-_QUOTED = {
-    ord("'"): re.compile(rb"'(?:[^'\\]|\\.|'')*+'", re.DOTALL),
-    ord('"'): re.compile(rb'"(?:[^"\\]|\\.|"")*+"', re.DOTALL),
-    ord("`"): re.compile(rb"`(?:[^`\\]|\\.|``)*+`", re.DOTALL),
-}
+_QUOTES = b"'\"`"
 _TYPOGRAPHIC = {b"\xe2\x80\x98": b"\xe2\x80\x99", b"\xe2\x80\x9c": b"\xe2\x80\x9d"}
 
 
@@ -56,26 +59,24 @@ def tokens(text: bytes) -> Iterator[Token]:
     """Yield the tokens of a text. The caller stops at the end of a statement, so the data after it is not split."""
     at = 0
     while at < len(text):
-        token = _token(text, at)
+        found = _COMMON.match(text, at)
+        token = Token(_KINDS[found.lastindex or 0], at, found.end()) if found else _rare(text, at)
         yield token
         at = token.end
+        if token.kind is Kind.WORD and (list_ := _SETTINGS.match(text, at)):
+            yield Token(Kind.SETTINGS, at, list_.end())
+            at = list_.end()
 
 
-def _token(text: bytes, at: int) -> Token:
-    first = text[at]
-    if found := _BLANK.match(text, at):
-        return Token(Kind.BLANK, at, found.end())
+def _rare(text: bytes, at: int) -> Token:
     if text.startswith(b"/*", at):
         return _comment(text, at)
-    if first in _QUOTED:
-        found = _QUOTED[first].match(text, at)
-        return Token(Kind.QUOTED, at, found.end()) if found else Token(Kind.OPEN, at, len(text))
+    if text[at] in _QUOTES:
+        return Token(Kind.OPEN, at, len(text))
     if found := _HEREDOC.match(text, at):
         return _until(text, at, found.end(), found.group())
     if closing := _TYPOGRAPHIC.get(text[at : at + 3]):
         return _until(text, at, at + 3, closing)
-    if found := _WORD.match(text, at):
-        return Token(Kind.WORD, at, found.end())
     return Token(Kind.MARK, at, at + 1)
 
 
