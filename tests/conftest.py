@@ -230,8 +230,9 @@ def create_databases(stack: Stack, name: str) -> dict[str, str]:
 def make_world(stack: Stack, tmp_path: Path) -> Iterator[Callable[..., World]]:
     """Make pipelines of their own.
 
-    `setup=False` leaves both sides bare. With `tried=True` the reader tries ClickHouse, as it does by itself. With `pool=True` a worker is `outhaul worker`, with watchdog and pool. With
-    `fork=False` each process has an interpreter of its own, too, as users start them (tests/launch.py).
+    `setup=False` leaves both sides bare. With `tried=True` the reader tries ClickHouse, as it does by itself. With
+    `pool=True` a worker is `outhaul worker`, with watchdog and pool. With `fork=False` each process has an interpreter
+    of its own, too, as users start them (tests/launch.py).
     """
     worlds: list[World] = []
 
