@@ -25,6 +25,7 @@ import threading
 import time
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -64,7 +65,7 @@ _PRECISION_US = 1_000_000
 _FILTER = re.compile(r"Row level filter column: (.*?)(?: \(removed\))?$")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Trial:
     """One run of the trials."""
 
@@ -89,6 +90,19 @@ class Trial:
         """Whether other servers have replicas of the table of the trials."""
         return self.tables[self.settings.trial_table].is_replicated
 
+    @cached_property
+    def unknown(self) -> dict[str, str]:
+        """The event tables of one server that no reader and no worker has seen before, by what identifies them.
+
+        Raises:
+            PipelineError: ClickHouse refuses or does not answer.
+        """
+        names = [outbox.clickhouse_table for outbox in self.settings.outboxes()]
+        alone = [name for name in names if not self.tables[name].is_replicated]
+        asked = query("trial_identities", trial=self.settings.trial_table)
+        rows = self.clickhouse.rows(asked, parameters={"tables": alone})
+        return {str(identity): str(name) for name, identity, is_known in rows if not is_known}
+
     def error(self, message: str, todo: str) -> FatalError:
         """Return the error of a trial that has failed."""
         return FatalError(
@@ -108,7 +122,7 @@ def ensure(clickhouse: ClickHouse, settings: Settings) -> None:
         trial = _open(clickhouse, settings, stack)
         policies = row_policies(trial)
         same_tables(trial)
-        for identity in _unknown(trial):
+        for identity in trial.unknown:
             record(clickhouse, settings, identity)
         proof = proof_of(clickhouse, settings)
         proven = query("trial_proven", trial=settings.trial_table)
@@ -280,11 +294,11 @@ def row_policies(trial: Trial) -> str:
         FatalError: a policy may hide rows.
         PipelineError: ClickHouse refuses or does not answer.
     """
+    names = [name for name, table in trial.tables.items() if table.base_engine.endswith("MergeTree")]
+    plans = _plans(trial, names)
     may_ask, unknown = True, []
-    for name, table in trial.tables.items():
-        if not table.base_engine.endswith("MergeTree"):
-            continue
-        filters = _filters(trial, name)
+    for name in names:
+        filters = _filters(trial, plans[name])
         if filters is None and may_ask:
             filters = _policies(trial, name)
             may_ask = filters is not None
@@ -311,7 +325,7 @@ def same_tables(trial: Trial) -> str:
         FatalError: a table was replaced.
         PipelineError: ClickHouse refuses or does not answer.
     """
-    for name in _unknown(trial).values():
+    for name in trial.unknown.values():
         ((has_batches,),) = trial.clickhouse.rows(query("trial_batches", table=name))
         if has_batches:
             raise trial.error(
@@ -334,16 +348,6 @@ def expect(clickhouse: ClickHouse, settings: Settings, table: str, place: str) -
     """
     clickhouse.command(schema.forget_batches(table))
     clickhouse.command(query("trial_expect", trial=settings.trial_table), parameters={"table": table, "place": place})
-
-
-def _unknown(trial: Trial) -> dict[str, str]:
-    """Return the event tables of one server that no reader and no worker has seen before, by what identifies them."""
-    names = [outbox.clickhouse_table for outbox in trial.settings.outboxes()]
-    alone = [name for name in names if not trial.tables[name].is_replicated]
-    rows = trial.clickhouse.rows(
-        query("trial_identities", trial=trial.settings.trial_table), parameters={"tables": alone}
-    )
-    return {str(identity): str(name) for name, identity, is_known in rows if not is_known}
 
 
 def times(trial: Trial) -> str:
@@ -445,9 +449,18 @@ def _is_found_while_it_runs(trial: Trial, seconds: float) -> bool:
     return is_found
 
 
-def _filters(trial: Trial, table: str) -> list[str] | None:
+def _plans(trial: Trial, tables: list[str]) -> dict[str, list[str]]:
+    """Return lines of the plan of a query for each table, by its name; none for a table without rows."""
+    each = [query("trial_filter", table=name, label=clickhouse_literal(name)) for name in tables]
+    asked = "\nUNION ALL\n".join(each)
+    plans: dict[str, list[str]] = {name: [] for name in tables}
+    for name, line in trial.clickhouse.rows(f"SELECT name, explain FROM (\n{asked}\n)"):  # noqa: S608 - of sql/
+        plans[str(name)].append(str(line))
+    return plans
+
+
+def _filters(trial: Trial, plan: list[str]) -> list[str] | None:
     """Return the filters of row policies that may hide rows of our source; None if the table has no rows."""
-    plan = [str(line) for (line,) in trial.clickhouse.rows(query("trial_filter", table=table))]
     if not plan:
         return None
     ours = re.compile(rf"equals\(cdc_source, '{re.escape(trial.settings.source)}'_\w+\)")

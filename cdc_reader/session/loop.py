@@ -154,6 +154,7 @@ class Session:
                 self.flight.resend_all()
             case PauseRequest():
                 self._gate.update(event, self.tools.clock())
+                self.threads.snapshot.expire()
             case Trouble(where, None):
                 self.flight.progress.trouble.pop(where, None)
             case Trouble(where, error):
@@ -168,6 +169,7 @@ class Session:
 
     def _begin(self, epoch: int) -> None:
         self.flight.messages.epoch = epoch
+        self.threads.snapshot.expire()
         metrics.SESSIONS.inc()
         bind_contextvars(epoch=epoch)
         self.threads.begin_sending(self.flight, epoch)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
 import time
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Self
@@ -110,15 +111,33 @@ class Snapshot:
     def __init__(self) -> None:
         """Start with an empty line."""
         self.text = ""
+        self._phase = ""
         self._updated_at = float("-inf")
+        self._changed = threading.Event()
 
     def is_due(self, now: float) -> bool:
         """Tell whether the line is old enough for an update, at clock `now` in seconds."""
         return now - self._updated_at >= _SNAPSHOT_S
 
     def update(self, state: ReaderState, now: float) -> None:
-        """Replace the line at clock `now`."""
+        """Replace the line at clock `now`; if the phase is another one, the thread publishes it at once."""
         self.text, self._updated_at = state.to_json(), now
+        if state.phase != self._phase:
+            self._phase = state.phase
+            self._changed.set()
+
+    def expire(self) -> None:
+        """Make an update due: something has happened that may change the phase."""
+        self._updated_at = float("-inf")
+
+    def wait(self, seconds: float) -> None:
+        """Wait until the phase changes, or for some seconds."""
+        self._changed.wait(seconds)
+        self._changed.clear()
+
+    def wake(self) -> None:
+        """End the wait."""
+        self._changed.set()
 
 
 class Progress:

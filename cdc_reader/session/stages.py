@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from outhaul.cdc_reader.capture.decode import Decoder
     from outhaul.cdc_reader.capture.dispatch import Dispatcher
     from outhaul.cdc_reader.session.ledger import Entry, Ledger
+    from outhaul.cdc_reader.session.reader_state import Snapshot
     from outhaul.cdc_reader.session.recovery import Recovered
     from outhaul.sink.position import Lsn
     from outhaul.sink.redis.payloads import Payloads
@@ -189,13 +190,17 @@ def _check_redis(
         events.put(TasksChecked(check_tasks(payloads, stream.settings, ledger.begun_tokens)))
 
 
-def publish_state(events: Events, payloads: Payloads, fence: str, snapshot: Callable[[], str]) -> None:
-    """Publish the reader's state once a second; if Redis does not answer, other stages log it."""
+def publish_state(events: Events, payloads: Payloads, fence: str, snapshot: Snapshot) -> None:
+    """Publish the reader's state once a second, and at once when its phase changes.
+
+    If Redis does not answer, other stages log it.
+    """
     outdated = [reconnecting_key(fence)]
     while True:
         with contextlib.suppress(TransientError):
-            payloads.set(reader_key(fence), snapshot(), ttl_s=TTL_S)
+            payloads.set(reader_key(fence), snapshot.text, ttl_s=TTL_S)
             # If this session falls silent, `outhaul status` must not show why the earlier session ended.
             payloads.drop(outdated)
             outdated = []
-        events.wait(1.0)
+        snapshot.wait(1.0)
+        events.wait(0.0)

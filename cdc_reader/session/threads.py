@@ -92,6 +92,7 @@ class Threads:
     def end(self, flight: Flight) -> None:
         """Tell all threads to end, and wait for them."""
         self.events.over.set()
+        self.snapshot.wake()
         self.pieces.put(None)
         flight.to_send.put(None)
         deadline = self._tools.clock() + JOIN_S
@@ -129,7 +130,7 @@ class Threads:
         decode_pieces(self.pieces, events, found[-1], self._decoder, settings)
 
     def _publish_state(self) -> None:
-        publish_state(self.events, self._tools.payloads, self._stream.fence, lambda: self.snapshot.text)
+        publish_state(self.events, self._tools.payloads, self._stream.fence, self.snapshot)
 
     def _watch_pause(self) -> None:
         views = ViewWatch(self._tools.view_flaws, self._tools.clock)

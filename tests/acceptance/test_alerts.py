@@ -48,6 +48,7 @@ def poison(patient: Patient) -> None:
     )
 
 
+@pytest.mark.thorough
 def test_workers_gone_and_dead_letters_fire_and_clear(make_patient: Callable[..., Patient], tmp_path: Path) -> None:
     patient = make_patient()
     with watching(patient.pages.ports, patient.world.settings.source, tmp_path) as watch:

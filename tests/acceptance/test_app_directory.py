@@ -56,6 +56,7 @@ def here(app: Path, env: dict[str, str]) -> dict[str, str]:
     return os.environ | env | {"PYTHONPATH": str(app.with_name("path"))}
 
 
+@pytest.mark.thorough
 def test_help_and_printed_sql_are_those_of_an_empty_directory(
     installed: Installed, app: Path, make_world: Callable[..., World], tmp_path: Path
 ) -> None:
@@ -102,6 +103,7 @@ def demo(installed: Installed, app: Path) -> Iterator[Path]:
         assert not [one for one in Stack(folder).status().values() if one.running]
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_the_embedded_servers_the_demo_and_flower_run(demo: Path) -> None:
     # The demo ends with code 0 only after it has counted every event in ClickHouse.
@@ -110,6 +112,7 @@ def test_the_embedded_servers_the_demo_and_flower_run(demo: Path) -> None:
     assert all(one.running for one in stack.status().values())
 
 
+@pytest.mark.thorough
 def test_an_app_of_django_migrates_and_finds_no_change(
     installed: Installed, app: Path, make_world: Callable[..., World]
 ) -> None:

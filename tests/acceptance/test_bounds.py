@@ -52,6 +52,7 @@ def test_a_transaction_of_a_million_rows_needs_no_more_memory_than_a_small_one(
         world.conn.execute("SELECT pg_reload_conf()")
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_an_idle_outbox_pins_no_wal_on_a_busy_server(running: World) -> None:

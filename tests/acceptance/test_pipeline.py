@@ -93,7 +93,7 @@ def test_the_slot_stands_still_while_clickhouse_is_shut_and_moves_when_it_opens(
         pytest.param(("worker", "reader"), id="all"),
     ],
 )
-@pytest.mark.parametrize("how", ["stop", "kill"])
+@pytest.mark.parametrize("how", [pytest.param("stop", marks=pytest.mark.thorough), "kill"])
 def test_stopping_and_starting_under_load_loses_and_repeats_nothing(
     running_pool: World, names: tuple[str, ...], how: str
 ) -> None:
@@ -106,7 +106,7 @@ def test_stopping_and_starting_under_load_loses_and_repeats_nothing(
     running_pool.pipeline.check()
 
 
-@pytest.mark.parametrize("service", ["redis", "clickhouse"])
+@pytest.mark.parametrize("service", [pytest.param("redis", marks=pytest.mark.thorough), "clickhouse"])
 def test_killing_a_server_under_load_loses_and_repeats_nothing(running: World, stack: Stack, service: str) -> None:
     with writers(running):
         for _ in range(2):

@@ -212,6 +212,7 @@ def login(running: World) -> Any:
     running.conn.execute(f"DROP ROLE {name}")
 
 
+@pytest.mark.thorough
 def test_a_role_without_delete_gets_the_grant_to_type_and_with_it_deletes(
     running: World, login: tuple[str, str]
 ) -> None:
@@ -268,6 +269,7 @@ def test_a_dead_server_a_wrong_password_or_a_missing_table_is_one_line_and_remov
     assert len(ids(running)) == 3
 
 
+@pytest.mark.thorough
 def test_every_repeats_until_sigterm(running: World) -> None:
     process = subprocess.Popen(
         [OUTHAUL, "prune", "--older-than", "1s", "--every", "1s", "--yes"], env=os.environ | running.env
@@ -284,6 +286,7 @@ def test_every_repeats_until_sigterm(running: World) -> None:
     assert running.stored() == 8
 
 
+@pytest.mark.thorough
 def test_celery_beat_s_message_makes_one_pass(make_world: Callable[..., World]) -> None:
     world = make_world(prune_older_than="7d")
     # Pruning takes more rights than the reader's; the workers that prune have them.

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from outhaul.deploy.demo.pipeline import Pipeline
 from tests.conftest import World, until
 
@@ -47,6 +49,7 @@ def test_losing_all_of_redis_costs_a_dispatch_and_nothing_else(running: World) -
     assert "session_ended" not in running.pipeline.log("reader")
 
 
+@pytest.mark.thorough
 def test_two_pipelines_of_one_source_fence_each_other_and_say_so(running: World, tmp_path: Path) -> None:
     """Two slots, so neither stands by; both stream every row, and ClickHouse has it once."""
     running.insert(10)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from outhaul.sink.errors import Exit
 from tests.acceptance.commands import asked, outhaul
 from tests.conftest import until
@@ -33,6 +35,7 @@ def test_what_is_there_stays_as_it_is_and_what_is_chosen_and_missing_is_stored(r
     running.assert_once_each()
 
 
+@pytest.mark.thorough
 def test_a_table_is_rebuilt_beside_the_running_pipeline(running: World) -> None:
     running.insert(2000, kind="a")
     running.insert(10, kind="b")

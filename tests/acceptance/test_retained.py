@@ -98,6 +98,7 @@ def test_a_slot_that_comes_near_its_limit_shows_a_warning_and_a_time(limited: Wo
     until(lambda: status(world)["wrong"] == [], what="all is well again")
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_a_slot_that_postgres_gave_up_is_named_with_the_reason(limited: World) -> None:
     limited.pipeline.stop()

@@ -34,7 +34,7 @@ _AGAIN_S = 0.2
 _SCREEN_AND_A_HALF = 75
 _DOCS = RUNBOOKS.parent
 # One page for each server and process; `make test-all` types all.
-_IN_EACH_RUN = {"dead-letters", "postgres-down", "redis-lost", "slot-lost"}
+_IN_EACH_RUN = {"slot-lost"}
 # Variables, pipes, lists and patterns need a shell.
 _SHELL_S_OWN = re.compile(r"[$`|&;<>*?()\\]")
 

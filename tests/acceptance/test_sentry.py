@@ -145,6 +145,7 @@ def check_trace(listener: Listener) -> None:
     assert told["contexts"]["trace"]["data"]["outhaul.batch_trace_id"] == batch  # type: ignore[index]
 
 
+@pytest.mark.thorough
 def test_attempts_are_of_the_batchs_trace_and_a_short_outage_is_no_event(world: World, listener: Listener) -> None:
     for name in ("worker", "reader"):
         world.pipeline.start(name, OUTHAUL_SENTRY_DSN=listener.dsn, OUTHAUL_SENTRY_TRACES_RATE="1")

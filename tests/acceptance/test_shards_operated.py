@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 SIGKILL = -9
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "dies_at",
     [

@@ -28,6 +28,7 @@ def assert_verified(world: World) -> None:
     assert report["rows"] == world.sql("SELECT count(*) FROM outbox")
 
 
+@pytest.mark.thorough
 def test_reset_to_now_names_what_it_skips_and_all_of_it_arrives(running: World) -> None:
     running.insert(500)
     running.assert_once_each()
@@ -49,6 +50,7 @@ def test_reset_to_now_names_what_it_skips_and_all_of_it_arrives(running: World) 
     assert_verified(running)
 
 
+@pytest.mark.thorough
 def test_with_accept_loss_they_do_not_arrive_as_the_plan_says(running: World) -> None:
     running.insert(5)
     running.assert_once_each()
@@ -95,6 +97,7 @@ def test_a_dropped_slot_stops_the_reader_with_the_gap_and_the_command_mends_it(r
     assert_verified(running)
 
 
+@pytest.mark.thorough
 def test_a_slot_of_another_plugin_is_named_as_such_and_created_again(make_world: Callable[..., World]) -> None:
     world = make_world()
     world.conn.execute("SELECT pg_drop_replication_slot(%s)", [world.settings.slot])
@@ -108,6 +111,7 @@ def test_a_slot_of_another_plugin_is_named_as_such_and_created_again(make_world:
     world.assert_once_each()
 
 
+@pytest.mark.thorough
 def test_a_slot_is_dropped_and_created_again_and_nothing_is_lost(running: World) -> None:
     running.insert(10)
     running.assert_once_each()
@@ -135,6 +139,7 @@ def test_a_slot_goes_forward_only_and_what_it_skips_is_repaired(running: World) 
     running.assert_once_each()
 
 
+@pytest.mark.thorough
 def test_what_clickhouse_has_removed_again_is_not_called_repaired(
     running: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,6 +208,7 @@ def test_a_reader_parks_before_the_log_fills_the_disk_and_goes_on_when_clickhous
     assert_verified(running)
 
 
+@pytest.mark.thorough
 def test_a_slot_that_postgres_invalidated_is_created_again_and_nothing_is_lost(running: World) -> None:
     with writers(running):
         until(lambda: running.stored() > 500)
@@ -291,6 +297,7 @@ def test_a_backfill_that_is_killed_twice_under_load_stores_everything_once(runni
     assert_verified(running)
 
 
+@pytest.mark.thorough
 def test_a_heal_that_died_stays_due_and_then_copies_everything(running: World) -> None:
     running.insert(10)
     running.assert_once_each()
@@ -336,6 +343,7 @@ def test_a_reset_that_dies_anywhere_is_mended_by_the_reader(running: World, tmp_
     assert_verified(running)
 
 
+@pytest.mark.thorough
 def test_positions_of_an_old_primary_s_tail_are_passed_before_any_is_given_again(running: World) -> None:
     """What a primary wrote after its standby's last word may be stored already, where the new one will write."""
     running.insert(10)

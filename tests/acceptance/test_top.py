@@ -186,6 +186,7 @@ def test_without_a_terminal_it_says_what_to_use(world: World) -> None:
     assert "status --watch" in said
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("options", "mark"),
     [((), "noticed"), pytest.param(("--json",), "{", marks=pytest.mark.thorough)],

@@ -112,6 +112,7 @@ def with_defaults() -> dict[str, tuple[str, str]]:
 _TIMES = {Oid.DATE, Oid.TIMESTAMP, Oid.TIMESTAMPTZ}
 
 
+@pytest.mark.thorough
 def test_columns_of_every_type_added_under_load_are_filled_from_then_on(running: World) -> None:
     """Add each column twice: without a default, and with one."""
     columns = with_defaults()
@@ -131,6 +132,7 @@ def test_columns_of_every_type_added_under_load_are_filled_from_then_on(running:
     assert_equal(running, but=running.ch(f"SELECT count() FROM event_log WHERE {was}"))
 
 
+@pytest.mark.thorough
 def test_types_that_are_not_read_in_binary_arrive_as_text_under_load(running: World) -> None:
     running.conn.execute("CREATE TYPE mood AS ENUM ('glad', 'sad')")
     running.conn.execute("CREATE DOMAIN word AS text")
@@ -188,6 +190,7 @@ def test_a_number_that_grows_stops_the_reader_and_the_statement_it_names_lets_it
     ]
 
 
+@pytest.mark.thorough
 def test_a_number_that_becomes_text_stops_the_reader_before_a_text_is_stored_as_null(running: World) -> None:
     running.conn.execute("ALTER TABLE outbox ADD COLUMN word int")
     running.conn.execute("INSERT INTO outbox (event_type, environment, event_context, word) VALUES ('t', 'e', '{}', 7)")
@@ -206,6 +209,7 @@ def test_a_number_that_becomes_text_stops_the_reader_before_a_text_is_stored_as_
     assert running.clickhouse.rows("SELECT word FROM event_log ORDER BY id") == [("7",), ("x",)]
 
 
+@pytest.mark.thorough
 def test_a_table_whose_name_needs_quotes_is_captured_compared_and_pruned(make_world: Callable[..., World]) -> None:
     world = make_world(setup=False, table="Billing.Out-Box")
     world.conn.execute('CREATE SCHEMA "Billing"')

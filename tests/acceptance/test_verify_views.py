@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from outhaul.sink.errors import Exit
 from outhaul.sink.views import views_of
 from tests.acceptance.commands import asked, outhaul
@@ -58,6 +60,7 @@ def test_what_views_lost_and_what_they_refuse_is_told_apart(running: World) -> N
     assert "(ids 51)" in text
 
 
+@pytest.mark.thorough
 def test_while_apps_write_no_newer_event_counts_as_a_difference(running: World) -> None:
     for statement in VIEWS:
         running.clickhouse.command(statement)
@@ -77,6 +80,7 @@ def test_while_apps_write_no_newer_event_counts_as_a_difference(running: World) 
     assert {name: one["missing"] for name, one in lost.items()} == {"everything": 1, "to_amounts": 0, "to_per_type": 0}
 
 
+@pytest.mark.thorough
 def test_a_view_made_while_the_reader_runs_is_noticed_and_refused_at_the_next_start(world: World) -> None:
     pages = start(world, "worker", "reader")
     world.clickhouse.command("CREATE MATERIALIZED VIEW hasty ENGINE = Log AS SELECT id FROM event_log")

@@ -6,6 +6,7 @@ import base64
 import json
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import redis
 
 from outhaul.sink.batch import MESSAGE_VERSION
@@ -63,6 +64,7 @@ def test_a_worker_stores_what_a_reader_of_the_release_before_sends_and_retries_w
     world.assert_once_each(dead=1)
 
 
+@pytest.mark.thorough
 def test_a_batch_of_a_newer_reader_waits_for_a_worker_that_can_read_it_and_is_stored_once(
     make_world: Callable[..., World],
 ) -> None:

@@ -76,7 +76,9 @@ def replace_reader(world: World) -> None:
     world.pipeline.start("worker", "reader")
 
 
-@pytest.mark.parametrize("fault", [kill_worker, kill_clickhouse, replace_reader])
+@pytest.mark.parametrize(
+    "fault", [kill_worker, kill_clickhouse, pytest.param(replace_reader, marks=pytest.mark.thorough)]
+)
 def test_a_view_has_each_event_once_if_a_process_dies_between_the_table_and_the_view(
     running: World, fault: Callable[[World], None]
 ) -> None:
@@ -92,6 +94,7 @@ def test_a_view_has_each_event_once_if_a_process_dies_between_the_table_and_the_
     assert viewed(running) == (1000, 1000)
 
 
+@pytest.mark.thorough
 def test_a_view_that_fails_for_a_while_has_each_event_once_when_it_works_again(running: World) -> None:
     running.clickhouse.command("CREATE TABLE works (yes UInt8) ENGINE = MergeTree ORDER BY yes")
     make_view(running, "AND intDiv(id * 0 + 1, (SELECT count() FROM works)) = 1")

@@ -30,6 +30,7 @@ def test_a_worker_that_dies_is_started_again(running_pool: World) -> None:
     assert "worker_restarting" in running_pool.pipeline.log("worker")
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_a_worker_that_stops_consuming_is_noticed_and_started_again(running_pool: World) -> None:
     running_pool.insert(3)

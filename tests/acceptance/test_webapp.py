@@ -146,6 +146,7 @@ def test_a_database_of_the_release_before_needs_no_migration(world: World) -> No
     assert world.sql("SELECT count(*) FROM django_content_type WHERE model = 'outboxevent'") == 1
 
 
+@pytest.mark.thorough
 def test_the_app_has_tests_of_its_own_and_nothing_that_check_would_name(world: World) -> None:
     assert "no issues" in manage(world, "check", "--database", "default", "--fail-level", "WARNING")
     assert "No changes" in manage(world, "makemigrations", "--check", "--dry-run")

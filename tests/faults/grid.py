@@ -75,11 +75,11 @@ def cell(
 
 
 def of_each_kind(cells: Sequence[Cell]) -> list[Cell]:
-    """Return the core cells, and the last cell of each action at an edge that has no core cell."""
+    """Return the core cells, and the last cell of each action that no core cell has."""
     core = [cell for cell in cells if cell.core]
-    others = {(cell.edge, cell.action): cell for cell in cells}
+    others = {cell.action: cell for cell in cells}
     for cell in core:
-        others.pop((cell.edge, cell.action), None)
+        others.pop(cell.action, None)
     return [*core, *others.values()]
 
 

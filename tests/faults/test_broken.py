@@ -38,6 +38,7 @@ def broken(make_rig: Callable[..., Rig], nets: str) -> Rig:
     return make_rig(env={"OUTHAUL_TEST_BROKEN": nets, "PYTHONPATH": FOLDER})
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("scenario", "slow"), [_param(net, *how) for net, how in NETS.items()])
 def test_with_every_net_they_are_not(make_rig: Callable[..., Rig], scenario: Callable[[Rig], None], slow: str) -> None:
     rig = broken(make_rig, slow)

@@ -200,6 +200,7 @@ def test_forged_messages_insert_nothing_and_stop_neither_worker_nor_reader(world
     assert "pong" in done.stdout, "the worker still listens to remote control"
 
 
+@pytest.mark.thorough
 def test_forged_messages_about_a_batch_in_flight_do_not_stop_its_reader(world: World, db: redis.Redis) -> None:
     world.pipeline.start("reader")
     real = queued(world, db)[0]
@@ -229,6 +230,7 @@ def test_forged_messages_about_a_batch_in_flight_do_not_stop_its_reader(world: W
     assert "session_ended" not in world.pipeline.log("reader")
 
 
+@pytest.mark.thorough
 def test_a_stranger_s_payload_is_never_stored_and_the_right_one_is_sent_again(world: World, db: redis.Redis) -> None:
     world.pipeline.start("reader")
     keys = [message(envelope).payload_key for envelope in queued(world, db, 7)]
@@ -293,6 +295,7 @@ def test_a_damaged_mirror_of_the_epoch_stops_nothing(world: World, db: redis.Red
     assert "session_ended" not in world.pipeline.log("reader")
 
 
+@pytest.mark.thorough
 def test_a_forged_epoch_to_come_costs_one_session(world: World, db: redis.Redis) -> None:
     world.pipeline.start("reader")
     queued(world, db)

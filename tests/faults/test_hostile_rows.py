@@ -130,6 +130,7 @@ def test_strings_that_look_like_escapes_arrive_as_they_are(json_world: Callable[
     assert letters(world) == 0
 
 
+@pytest.mark.thorough
 def test_what_the_json_type_refuses_is_set_aside_whole_and_the_rest_is_stored(json_world: Callable[..., World]) -> None:
     world = json_world(context_type="JSON")
     for kind, context in (NO_JSON_OBJECTS | JSON_OBJECTS).items():
@@ -173,6 +174,7 @@ def test_a_transaction_full_of_impossible_times_goes_to_the_dead_letters_in_one_
     assert all("is outside what DateTime64(6, 'UTC') holds" in line[1] for line in found)
 
 
+@pytest.mark.thorough
 def test_refused_rows_that_outlast_a_task_s_time_are_set_aside_over_several_attempts(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -244,6 +246,7 @@ def test_a_context_of_64_mb_goes_the_whole_way_in_bounded_memory(make_world: Cal
     running.pipeline.check()
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_a_hundred_rows_of_a_megabyte_in_one_transaction_go_the_whole_way(make_world: Callable[..., World]) -> None:
     running = started(make_world(fork=False))

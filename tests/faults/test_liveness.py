@@ -65,6 +65,7 @@ def test_a_postgres_that_answers_nothing_is_noticed_within_the_receive_timeout(r
     assert rig.world.payloads.text(told) is None, "what is over would be told again when the reader falls silent"
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_a_reader_wedged_on_redis_shows_and_goes_on_answering_postgres(rig: Rig) -> None:
     with rig.trial(writers=1):
@@ -79,6 +80,7 @@ def test_a_reader_wedged_on_redis_shows_and_goes_on_answering_postgres(rig: Rig)
     until(lambda: not status(rig)["wrong"], what="all is well again")
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_messages_that_no_worker_takes_show(rig: Rig) -> None:
     with rig.trial(writers=1):

@@ -151,6 +151,7 @@ def wakes_up_as_a_standby(two: Two) -> None:
     assert two.epoch() == epoch, "and takes nothing back"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("happens", "rate"),
     [

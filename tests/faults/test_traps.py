@@ -62,6 +62,7 @@ def _kill_when_some_landed(rig: Rig) -> int:
     return landed
 
 
+@pytest.mark.thorough
 @pytest.mark.fault("worker", "trap", "wakes up when its batch was sent again")
 def test_a_task_that_slept_while_its_batch_was_sent_again_stores_nothing_twice(rig: Rig) -> None:
     with rig.trial(writers=0):
@@ -75,6 +76,7 @@ def test_a_task_that_slept_over_a_change_of_reader_is_refused_by_clickhouse(rig:
     assert '"outcome": "stale"' in rig.log("worker")
 
 
+@pytest.mark.thorough
 @pytest.mark.fault("reader", "trap", "dies before feedback, batches are cut otherwise")
 def test_a_reader_that_died_before_feedback_is_followed_by_one_that_leaves_out_what_is_stored(rig: Rig) -> None:
     with rig.trial(writers=0):
@@ -100,6 +102,7 @@ def test_a_transaction_longer_than_a_batch_is_cut_by_restarts_in_its_middle(rig:
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.fault("reader", "trap", "empty and foreign transactions only")
 def test_transactions_without_events_move_the_slot_over_a_restart(rig: Rig) -> None:
     with rig.trial(writers=0):
@@ -145,6 +148,7 @@ def _full(rig: Rig, policy: str, room_bytes: int) -> Iterator[None]:
         client.close()
 
 
+@pytest.mark.thorough
 @pytest.mark.fault("redis", "trap", "full, noeviction")
 def test_a_redis_that_takes_nothing_more_is_waited_out(rig: Rig) -> None:
     with rig.trial(), _full(rig, "noeviction", -1000):
@@ -232,6 +236,7 @@ def _forget(rig: Rig) -> None:
         rig.flow()
 
 
+@pytest.mark.thorough
 @pytest.mark.fault("worker", "trap", "sent again, its token forgotten")
 def test_a_batch_sent_again_after_its_token_was_forgotten_is_stored_once(forgetful: Rig) -> None:
     with forgetful.trial(writers=0):

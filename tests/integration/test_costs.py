@@ -123,6 +123,7 @@ def test_a_batch_from_the_slot_to_clickhouse_is_one_message_and_few_redis_comman
     assert per_batch <= 34
 
 
+@pytest.mark.thorough
 def test_a_pipeline_at_rest_asks_redis_less_than_twenty_times_a_second(world: World, commands: list[str]) -> None:
     world.pipeline.start("worker", "reader")
     until(lambda: (state := world.reader_state()) and state.phase == "streaming", what="the reader streams")

@@ -64,6 +64,7 @@ def test_messages_that_nobody_takes_fail(world: World) -> None:
     assert troubles(of_celery(world)) == {"workers": State.WARN}
 
 
+@pytest.mark.thorough
 def test_a_worker_with_other_limits_is_named_and_one_of_another_pipeline_is_not(
     make_world: Callable[..., World], tmp_path: Path
 ) -> None:

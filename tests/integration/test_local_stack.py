@@ -159,6 +159,7 @@ def test_a_stop_does_not_wait_for_a_walsender_that_is_not_read(stack: Stack) -> 
     assert sql(dsn, "SELECT count(*) FROM big") == [(50_000,)]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "name",
     [
@@ -405,6 +406,7 @@ def test_root_hands_postgres_to_an_ordinary_user_and_reaches_below_its_own_home(
         shutil.rmtree(home)
 
 
+@pytest.mark.thorough
 @ROOT_ONLY
 @pytest.mark.slow
 def test_programs_below_roots_home_are_copied_to_where_the_user_reaches_them() -> None:
@@ -436,6 +438,7 @@ def test_programs_below_roots_home_are_copied_to_where_the_user_reaches_them() -
         shutil.rmtree(home)
 
 
+@pytest.mark.thorough
 @ROOT_ONLY
 def test_clusters_of_lost_data_directories_are_removed(tmp_path: Path) -> None:
     def cluster(name: str) -> Path:

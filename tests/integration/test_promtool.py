@@ -35,6 +35,7 @@ def test_each_alert_fires_in_its_cases_not_at_rest_and_clears(path: Path) -> Non
     said(program("promtool"), "test", "rules", str(path))
 
 
+@pytest.mark.thorough
 def test_a_case_fails_when_the_rule_is_another_one(tmp_path: Path) -> None:
     (tmp_path / "tests").mkdir()
     (tmp_path / RULES.name).write_text(

@@ -112,6 +112,7 @@ def test_the_tables_of_the_trials_are_asked_for_by_name(world: World) -> None:
     assert "'event_log_trial_view'" in refusal(world)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["Date", "Date32", "DateTime('UTC')", "DateTime64(9, 'UTC')"])
 def test_a_column_that_cannot_store_a_time_of_the_range_is_found(make_world: Callable[..., World], kind: str) -> None:
     world = make_world(setup=False)
@@ -131,6 +132,7 @@ def test_a_column_of_milliseconds_is_precise_enough(make_world: Callable[..., Wo
     assert failed(world) == {}
 
 
+@pytest.mark.thorough
 def test_two_servers_that_know_nothing_of_each_other_are_found(world: World, tmp_path: Path) -> None:
     if isinstance(world.stack, RemoteStack):
         pytest.skip("needs two embedded engines: two servers elsewhere may be replicas")

@@ -171,6 +171,7 @@ def mended(world: World) -> None:
     )
 
 
+@pytest.mark.thorough
 def test_a_statement_that_began_before_the_note_and_reaches_the_view_after_it_is_not_repeated(views: World) -> None:
     own(views)
     batch = batch_of(views, events(100))
@@ -215,6 +216,7 @@ def test_a_reader_that_was_replaced_fills_nothing(views: World) -> None:
     assert counts(views) == (100, 99, 100, 100)
 
 
+@pytest.mark.thorough
 def test_rows_that_the_table_refuses_are_set_aside_and_the_views_have_the_others(views: World) -> None:
     own(views)
     views.clickhouse.command("ALTER TABLE event_log ADD CONSTRAINT odd CHECK id != 11")

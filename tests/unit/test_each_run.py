@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "testing.md").read_text()
 
@@ -16,6 +18,7 @@ def named() -> set[str]:
     return set(re.findall(r"^\|.*\| `(test_.*)` \|$", PAGE, re.MULTILINE))
 
 
+@pytest.mark.thorough
 def test_make_test_chooses_the_tests_that_the_page_names() -> None:
     wanted = named()
     assert len(wanted) > 15
