@@ -69,6 +69,7 @@ def test_help_and_printed_sql_are_those_of_an_empty_directory(
         assert "mine" not in expected
 
 
+@pytest.mark.thorough
 def test_setup_applies_nothing_of_the_apps_and_a_worker_stores_batches(
     installed: Installed, app: Path, make_world: Callable[..., World]
 ) -> None:

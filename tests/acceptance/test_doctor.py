@@ -61,6 +61,7 @@ def test_a_running_pipeline_is_fine_and_its_warnings_alone_are_exit_code_0(runni
     assert all(bool(line["fix"]) is (line["state"] != "pass") for line in lines(done))
 
 
+@pytest.mark.thorough
 def test_the_screen_has_every_server_and_each_fix_in_one_piece(running: World) -> None:
     done = run(running.env)
     assert (done.returncode, done.stderr) == (0, "")
@@ -90,6 +91,7 @@ def test_a_role_with_replication_and_one_grant_is_all_that_the_reader_needs(worl
         world.conn.execute(f"DROP ROLE {name}".encode())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("dead", "groups"),
     [
@@ -124,6 +126,7 @@ def test_a_wrong_password_says_which_setting_to_check(world: World) -> None:
     assert "very-secret" not in done.stdout
 
 
+@pytest.mark.thorough
 def test_servers_without_our_tables_say_what_to_run(make_world: Any) -> None:
     done = run(make_world(setup=False).env, "--json")
     assert done.returncode == 1

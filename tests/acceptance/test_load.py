@@ -40,6 +40,7 @@ def rows(world: World) -> int:
     return int(world.sql("SELECT count(*) FROM outbox"))
 
 
+@pytest.mark.thorough
 def test_what_it_counts_is_in_postgres_and_in_clickhouse(running: World) -> None:
     options = ("--rate", "0", "--rows", "5000", "--transaction", "1-50", "--rollback", "0.2", "--writers", "3")
     found = asked(running, "load", *options, "--keys", "0.5")

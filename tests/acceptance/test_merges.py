@@ -69,6 +69,7 @@ def test_events_of_two_sources_with_equal_ids_types_and_times_outlive_a_merge(
     assert one.ch("SELECT uniqExact(cdc_source, id, event_type, event_date_time) FROM event_log") == 2
 
 
+@pytest.mark.thorough
 def test_two_sources_do_not_start_on_a_table_that_would_merge_them_until_it_is_migrated(
     make_world: Callable[..., World],
 ) -> None:

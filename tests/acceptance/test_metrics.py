@@ -127,6 +127,7 @@ def test_a_standby_is_ready_and_says_what_it_is(world: World) -> None:
     assert pages.answer(stand_by[0], "/healthz") == (200, "ok\n")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("command", ["reader", "worker", "exporter"])
 def test_a_port_that_is_taken_is_one_line(world: World, command: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -18,12 +18,9 @@ if TYPE_CHECKING:
     from tests.conftest import World
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
-    ("table", "stored", "publication"),
-    [
-        ("order.select", "table", "user"),
-        pytest.param("My-Shop.Out-Box", "2024", "1st", marks=pytest.mark.thorough),
-    ],
+    ("table", "stored", "publication"), [("order.select", "table", "user"), ("My-Shop.Out-Box", "2024", "1st")]
 )
 def test_any_name_that_the_settings_take_works_in_every_command(
     make_world: Callable[..., World], table: str, stored: str, publication: str

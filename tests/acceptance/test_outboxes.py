@@ -77,6 +77,7 @@ def test_each_outbox_goes_to_its_own_table_through_kills_of_reader_and_worker(bo
     assert f"Outbox {AUDIT}" in doctor
 
 
+@pytest.mark.thorough
 def test_a_dead_letter_stands_beside_the_table_of_its_outbox_and_comes_back_from_there(both: World) -> None:
     both.conn.execute(
         'INSERT INTO "Audit".events (event_type, event_date_time, environment, event_context) '

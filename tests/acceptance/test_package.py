@@ -140,6 +140,7 @@ def test_without_extras_it_is_one_name_and_needs_nothing(bare: Installed) -> Non
     assert "packaged" in said
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("code", "todo"),
     [
@@ -189,6 +190,7 @@ def test_commands_of_the_embedded_servers_name_the_extra_that_has_them(built: Bu
     assert "CREATE" in run(pipeline.outhaul, "setup", "--print-sql", env=NOWHERE)
 
 
+@pytest.mark.thorough
 def test_a_django_project_needs_neither_the_pipeline_nor_a_driver_for_clickhouse(built: Built, tmp_path: Path) -> None:
     project = package.install(built.wheel, tmp_path / "venv")
     project.lend(without={*EXTRAS["pipeline"], *EXTRAS["local"]} - {"psycopg"})
@@ -210,6 +212,7 @@ def test_commands_that_only_a_checkout_has_are_no_commands_of_an_installed_one(i
     assert "No such command" in run(installed.outhaul, "chaos", code=2)
 
 
+@pytest.mark.thorough
 def test_assets_are_written_once_and_never_over_a_change(installed: Installed, tmp_path: Path) -> None:
     folder = tmp_path / "ours"
     listed = run(installed.outhaul, "assets", "export", "--list").split()
@@ -229,6 +232,7 @@ def test_assets_are_written_once_and_never_over_a_change(installed: Installed, t
     assert rules.stat().st_size > 1000
 
 
+@pytest.mark.thorough
 def test_assets_of_a_checkout_and_of_an_installed_package_are_the_same(installed: Installed) -> None:
     here = [str(path) for kind in assets.KINDS for path in kind.paths()]
     assert run(installed.outhaul, "assets", "export", "--list").split() == here
@@ -264,6 +268,7 @@ def test_the_task_that_a_worker_includes_by_its_former_path_is_found(installed: 
     assert said.strip() == "outhaul.prune"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("is_package", [True, False], ids=["a package", "a folder"])
 def test_a_sink_of_the_apps_own_comes_first(installed: Installed, tmp_path: Path, is_package: bool) -> None:
     own = tmp_path / "sink"

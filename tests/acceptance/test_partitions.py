@@ -149,6 +149,7 @@ def test_a_partition_that_grew_since_it_was_proven_is_not_dropped(make_world: Ca
     assert ids(world) == [4]
 
 
+@pytest.mark.thorough
 def test_days_are_made_filled_and_dropped_under_load_and_every_event_is_stored_once(
     make_world: Callable[..., World],
 ) -> None:

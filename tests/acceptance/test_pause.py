@@ -97,8 +97,9 @@ def test_pause_and_resume_reach_a_running_reader_within_two_seconds(running: Wor
     running.assert_once_each()
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
-@pytest.mark.parametrize("loss", [pytest.param("reader", marks=pytest.mark.thorough), "reader and redis"])
+@pytest.mark.parametrize("loss", ["reader", "reader and redis"])
 def test_a_pause_survives_kill_9_of_the_reader(running: World, stack: Stack, loss: str) -> None:
     with writers(running):
         wait_for_more(running)
@@ -142,6 +143,7 @@ def test_a_pause_with_an_end_ends_by_itself(running: World) -> None:
     assert json.loads(outhaul(running, "status", "--json").stdout)["pause"] is None
 
 
+@pytest.mark.thorough
 def test_a_pause_holds_for_the_next_reader_which_drains_on_sigterm(world: World) -> None:
     done = outhaul(world, "pause")
     assert done.returncode == 0

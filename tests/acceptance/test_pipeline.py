@@ -106,7 +106,8 @@ def test_stopping_and_starting_under_load_loses_and_repeats_nothing(
     running_pool.pipeline.check()
 
 
-@pytest.mark.parametrize("service", [pytest.param("redis", marks=pytest.mark.thorough), "clickhouse"])
+@pytest.mark.thorough
+@pytest.mark.parametrize("service", ["redis", "clickhouse"])
 def test_killing_a_server_under_load_loses_and_repeats_nothing(running: World, stack: Stack, service: str) -> None:
     with writers(running):
         for _ in range(2):

@@ -53,6 +53,7 @@ def test_a_table_is_rebuilt_beside_the_running_pipeline(running: World) -> None:
     running.assert_once_each()
 
 
+@pytest.mark.thorough
 def test_a_rebuilt_table_is_used_as_soon_as_it_is_exchanged(running: World) -> None:
     running.insert(20)
     running.assert_once_each()

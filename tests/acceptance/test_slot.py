@@ -69,6 +69,7 @@ def test_with_accept_loss_they_do_not_arrive_as_the_plan_says(running: World) ->
     running.assert_once_each()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("how", [["--to", "now"], pytest.param(["--to", "confirmed"], marks=pytest.mark.thorough)])
 def test_a_slot_in_use_is_reset_under_load_and_the_reader_resumes_by_itself(running: World, how: list[str]) -> None:
     with writers(running):
@@ -125,6 +126,7 @@ def test_a_slot_is_dropped_and_created_again_and_nothing_is_lost(running: World)
     running.assert_once_each()
 
 
+@pytest.mark.thorough
 def test_a_slot_goes_forward_only_and_what_it_skips_is_repaired(running: World) -> None:
     running.insert(10)
     running.assert_once_each()

@@ -104,7 +104,7 @@ def kill_often(rig: Rig) -> None:
         rig.flow()
 
 
-@cell("reader", "restart", "streaming")
+@cell("reader", "restart", "streaming", core=True)
 def restart(rig: Rig) -> None:
     os.kill(rig.pipeline.pid("reader"), signal.SIGTERM)
     rig.flow()

@@ -87,7 +87,7 @@ def lose_report(rig: Rig) -> None:
     _caught(rig, Trap(Act.LOSE_ANSWER, asks=STORED, times=3))
 
 
-@cell("redis", "fail after the effect", "stored reported, not heard", core=True)
+@cell("redis", "fail after the effect", "stored reported, not heard")
 def lose_hearing(rig: Rig) -> None:
     """Redis has handed the report out, the reader never got it."""
     _caught(rig, Trap(Act.LOSE_ANSWER, answers=STORED, times=2))

@@ -31,7 +31,7 @@ NETS = {
 
 def _param(net: str, *values: object) -> Any:
     """Make a test's parameters; `make test` takes one of the nets away, `make test-all` each."""
-    return pytest.param(*values, id=net, marks=[] if net == "question" else pytest.mark.thorough)
+    return pytest.param(*values, id=net)
 
 
 def broken(make_rig: Callable[..., Rig], nets: str) -> Rig:
@@ -49,6 +49,7 @@ def test_with_every_net_they_are_not(make_rig: Callable[..., Rig], scenario: Cal
         rig.down("worker", "reader")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("net", "scenario", "slow"), [_param(net, net, *how) for net, how in NETS.items()])
 def test_without_this_net_rows_are_repeated(
     make_rig: Callable[..., Rig], net: str, scenario: Callable[[Rig], None], slow: str

@@ -22,6 +22,7 @@ def test_the_streams_decode_while_they_are_whole(stream: fuzz.Stream, joined: bo
     assert fuzz.feed(stream.frames, stream.cuts, binary=stream.binary, joined=joined, packed=True) >= 1
 
 
+@pytest.mark.thorough
 def test_a_damaged_stream_is_refused_or_decoded_and_memory_stays_where_it_is() -> None:
     seed = Random().randrange(2**32)
     fuzz.run(200, seed)

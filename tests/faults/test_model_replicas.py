@@ -85,6 +85,7 @@ def test_every_row_is_stored_once_on_replicas_in_larger_scopes(scope: Scope) -> 
     assert look(scope).trouble is None
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("scope", "design", "trouble"), MUTATIONS.values(), ids=MUTATIONS)
 def test_without_this_rule_for_replicas_rows_are_lost_or_repeated(scope: Scope, design: Design, trouble: str) -> None:
     assert look(scope).trouble is None

@@ -155,10 +155,10 @@ def wakes_up_as_a_standby(two: Two) -> None:
 @pytest.mark.parametrize(
     ("happens", "rate"),
     [
-        pytest.param(kill, 5000, marks=pytest.mark.thorough),
+        (kill, 5000),
         (sleep, 200),
-        pytest.param(sleep, 5000, marks=pytest.mark.thorough),
-        pytest.param(cut, 5000, marks=pytest.mark.thorough),
+        (sleep, 5000),
+        (cut, 5000),
     ],
 )
 def test_a_second_reader_goes_on_within_ten_seconds(

@@ -69,6 +69,7 @@ def test_a_task_that_slept_while_its_batch_was_sent_again_stores_nothing_twice(r
         scenarios.a_task_sleeps_while_its_batch_is_sent_again(rig)
 
 
+@pytest.mark.thorough
 @pytest.mark.fault("worker", "trap", "a task of an old epoch wakes up")
 def test_a_task_that_slept_over_a_change_of_reader_is_refused_by_clickhouse(rig: Rig) -> None:
     with rig.trial(writers=0):
@@ -85,10 +86,9 @@ def test_a_reader_that_died_before_feedback_is_followed_by_one_that_leaves_out_w
     assert re.search(r'"held_rows": [1-9]', rig.log("reader"))
 
 
+@pytest.mark.thorough
 @pytest.mark.fault("reader", "trap", "rows that share one WAL record, cut by a restart")
-@pytest.mark.parametrize(
-    "copy", [pytest.param(True, id="copy", marks=pytest.mark.thorough), pytest.param(False, id="insert")]
-)
+@pytest.mark.parametrize("copy", [pytest.param(True, id="copy"), pytest.param(False, id="insert")])
 def test_a_transaction_longer_than_a_batch_is_cut_by_restarts_in_its_middle(rig: Rig, *, copy: bool) -> None:
     """Several rows of a COPY have one LSN; batches of 200 cut them, and a reader dies after the third of them."""
     with rig.trial(writers=0):
@@ -114,6 +114,7 @@ def test_transactions_without_events_move_the_slot_over_a_restart(rig: Rig) -> N
         until(lambda: rig.world.confirmed() >= end, what="the slot follows")
 
 
+@pytest.mark.thorough
 @pytest.mark.fault("clickhouse", "trap", "too many parts")
 def test_too_many_parts_is_waited_out(rig: Rig) -> None:
     def limit(parts: int) -> None:

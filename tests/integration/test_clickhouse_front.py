@@ -514,6 +514,7 @@ def test_many_clients_insert_and_query_at_once(url: str, client: Client, table: 
     assert count(client) == 120
 
 
+@pytest.mark.thorough
 def test_a_stop_ends_what_runs_and_keeps_what_is_stored(tmp_path: Path) -> None:
     stack = Stack(tmp_path)
     stack.up(["clickhouse"])

@@ -474,6 +474,7 @@ def python_for(as_user: dict[str, Any]) -> dict[str, str]:
     pytest.skip("an ordinary user reaches no Python with our packages")
 
 
+@pytest.mark.thorough
 @ROOT_ONLY
 def test_an_ordinary_user_needs_nothing_of_root() -> None:
     account = ordinary_account()
