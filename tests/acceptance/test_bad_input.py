@@ -216,6 +216,7 @@ def test_another_history_is_refused_until_it_is_bound(running: World) -> None:
     running.assert_once_each()
 
 
+@pytest.mark.thorough
 def test_a_table_dropped_under_load_stops_the_reader_with_the_reason_and_loses_nothing(running: World) -> None:
     running.insert(3)
     running.assert_once_each()

@@ -24,6 +24,7 @@ def test_help_fits_a_screen_and_gives_an_example(words: tuple[str, ...]) -> None
         assert f"outhaul {' '.join(words)}" in said.partition("Example:")[2]
 
 
+@pytest.mark.thorough
 def test_completion_completes_a_command() -> None:
     done = subprocess.run(
         [OUTHAUL],

@@ -378,6 +378,7 @@ def test_a_retry_waits_no_longer_than_an_insert_may_take(world: World) -> None:
     slow.close()
 
 
+@pytest.mark.thorough
 def test_a_discarded_letter_leaves_a_trace_and_is_never_streamed_or_tried_again(running: World) -> None:
     insert_at(running, "infinity", "-infinity", "2026-01-01Z")
     until(lambda: letters(running) == 2 and running.stored() == 1)
@@ -453,6 +454,7 @@ def test_letters_are_chosen_in_exactly_one_way(world: World, command: str, chose
     assert (code, out, err.count("\n")) == (Exit.USAGE, "", 1)
 
 
+@pytest.mark.thorough
 def test_a_dead_server_or_a_missing_table_is_one_line_and_changes_nothing(world: World) -> None:
     set_aside(world, {})
     everything = [["list"], ["show", "0/2BC#0"], ["retry", "--all"], ["discard", "--all", "--yes"], ["export"]]

@@ -55,6 +55,7 @@ def migrate(world: World) -> None:
     assert "ReplacingMergeTree" not in outhaul(world, "setup")
 
 
+@pytest.mark.thorough
 def test_events_of_two_sources_with_equal_ids_types_and_times_outlive_a_merge(
     make_world: Callable[..., World],
 ) -> None:

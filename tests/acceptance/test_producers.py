@@ -74,6 +74,7 @@ RUN: dict[str, Callable[[World, str, Path], None]] = {
 }
 
 
+@pytest.mark.thorough
 def test_each_snippet_s_events_arrive_equal_in_every_column(running: World, tmp_path: Path) -> None:
     running.conn.execute("CREATE TABLE users (id bigserial PRIMARY KEY, email text UNIQUE, password_hash text)")
     connect(running)

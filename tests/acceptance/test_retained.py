@@ -109,6 +109,7 @@ def test_a_slot_that_postgres_gave_up_is_named_with_the_reason(limited: World) -
     assert any("wal_status lost (wal_removed)" in line for line in found["wrong"])
 
 
+@pytest.mark.thorough
 def test_a_reader_that_keeps_up_under_load_shows_no_trouble(limited: World) -> None:
     with busy(limited):
         found = status(limited)

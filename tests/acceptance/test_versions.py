@@ -43,6 +43,7 @@ def set_aside(world: World) -> None:
     until(lambda: world.ch("SELECT count() FROM event_log_dead_letters") == 1, what="a dead letter")
 
 
+@pytest.mark.thorough
 def test_a_worker_stores_what_a_reader_of_the_release_before_sends_and_retries_what_its_commands_ask_for(
     make_world: Callable[..., World],
 ) -> None:

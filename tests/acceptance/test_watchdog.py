@@ -42,6 +42,7 @@ def test_a_worker_that_stops_consuming_is_noticed_and_started_again(running_pool
     running_pool.assert_once_each()
 
 
+@pytest.mark.thorough
 def test_sigterm_ends_the_watchdog_and_all_of_its_children(running_pool: World) -> None:
     celery = celery_of(running_pool)
     running_pool.pipeline.stop("worker")

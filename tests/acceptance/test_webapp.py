@@ -112,6 +112,7 @@ def test_a_thousand_requests_at_once_are_a_thousand_events_once_each(running: Wo
     assert json.loads(manage(running, "outhaul_status", "--json"))["wrong"] == []
 
 
+@pytest.mark.thorough
 def test_a_request_shows_in_the_metrics_and_in_flower(world: World) -> None:
     # Asked for from the start, so that no task goes by unseen.
     pages = start(world, "reader", "worker", OUTHAUL_LOG_LEVEL="DEBUG")
@@ -134,6 +135,7 @@ def test_a_request_shows_in_the_metrics_and_in_flower(world: World) -> None:
         web.process.wait()
 
 
+@pytest.mark.thorough
 def test_a_database_of_the_release_before_needs_no_migration(world: World) -> None:
     # Django notes migrations and content types by the label, which was `outhaul` when the app was `producer.django`.
     manage(world, "migrate", "contenttypes", "-v0")

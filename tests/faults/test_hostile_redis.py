@@ -169,6 +169,7 @@ def wait_until_idle(world: World, db: redis.Redis) -> None:
         raise
 
 
+@pytest.mark.thorough
 def test_forged_messages_insert_nothing_and_stop_neither_worker_nor_reader(world: World, db: redis.Redis) -> None:
     world.pipeline.start("reader")
     real = queued(world, db)[0]

@@ -90,6 +90,7 @@ def test_a_forged_report_moves_nothing_past_what_is_stored(world: World, db: red
     until(lambda: world.confirmed() >= end, what="the slot moves on")
 
 
+@pytest.mark.thorough
 def test_copies_and_dead_letters_go_the_same_way(world: World) -> None:
     world.conn.execute(
         "INSERT INTO outbox (event_type, environment, event_context, event_date_time) "

@@ -53,6 +53,7 @@ def test_a_redis_that_accepts_no_writes_is_reported(world: World, valkey: redis_
     assert found["takes a payload"].found == "Redis is full (maxmemory reached)"
 
 
+@pytest.mark.thorough
 def test_messages_that_nobody_takes_fail(world: World) -> None:
     with redis_client.Redis.from_url(world.env["OUTHAUL_REDIS_URL"]) as client:
         client.rpush(world.settings.queue, *["{}"] * 9)

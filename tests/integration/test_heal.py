@@ -104,6 +104,7 @@ def test_what_is_missing_is_stored_once_and_as_the_stream_would_have(running: Wo
     assert healed(running).stored == 0
 
 
+@pytest.mark.thorough
 def test_rows_that_clickhouse_cannot_hold_are_set_aside_by_a_copy_too(running: World) -> None:
     running.insert(5)
     running.conn.execute(
@@ -119,6 +120,7 @@ def test_rows_that_clickhouse_cannot_hold_are_set_aside_by_a_copy_too(running: W
     assert figures(checked(running)) == EVERYTHING_AGREES
 
 
+@pytest.mark.thorough
 def test_a_slot_that_does_not_reach_the_position_is_reported_in_time(running: World) -> None:
     running.insert(1)
     running.assert_once_each()

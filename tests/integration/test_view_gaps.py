@@ -255,6 +255,7 @@ def test_an_insert_of_an_older_epoch_pushes_nothing(views: World) -> None:
     assert counts(views) == (10, 10, 10, 10)
 
 
+@pytest.mark.thorough
 def test_a_view_on_a_target_that_refuses_rows_is_named_and_costs_nobody_else(views: World) -> None:
     own(views)
     views.clickhouse.command(f"CREATE TABLE shares (id Int64) ENGINE = MergeTree ORDER BY id {WINDOW}")
