@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 import re
 import time
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
@@ -87,6 +88,17 @@ _REPORT = "Report this with the version of clickhouse-connect"
 _NOT_CLICKHOUSE = f"Let {_VARIABLE} lead to ClickHouse's HTTP port; a proxy before it must pass answers on unchanged"
 
 
+@dataclass(slots=True)
+class _Server:
+    """The names of the settings that a server has, for all clients of a process; None before the first question."""
+
+    known: frozenset[str] | None = None
+    known_until: float = 0.0
+
+
+_SERVERS: dict[tuple[str, str], _Server] = {}
+
+
 class ClickHouse:
     """A client for one database, opened at the first call."""
 
@@ -125,9 +137,7 @@ class ClickHouse:
             certificates: dict[str, Any] = {name: files[name] for name in _FILES if name in files}
             self._connect["pool_mgr"] = get_pool_manager(**certificates)
         self._client: Client | None = None
-        # Names of the settings that the server has; None before the first question.
-        self._known: frozenset[str] | None = None
-        self._known_until = 0.0
+        self._server = _SERVERS.setdefault((parts.scheme, parts.netloc), _Server())
 
     @classmethod
     def of(cls, settings: Settings, *, timeout_s: float, apart: bool = False) -> Self:
@@ -223,14 +233,14 @@ class ClickHouse:
                     raise
                 # Two versions behind one address: the server that listed the name is another one. Each name is left out
                 # once; a name that comes again stands in the statement itself.
-                if (known := self._known) is not None:
+                if (known := self._server.known) is not None:
                     if name[1] not in known:
                         raise
-                    self._known = known - {name[1]}
+                    self._server.known = known - {name[1]}
             except TransientError as error:
                 if error.code is None:
                     # It may have another version when it answers again.
-                    self._known = None
+                    self._server.known = None
                 raise
 
     def _translated(self, ask: Callable[[Client], Any]) -> Any:
@@ -264,10 +274,10 @@ class ClickHouse:
         return str(self._connect["username"])
 
     def _settings_of_server(self, client: Client) -> frozenset[str]:
-        known, now = self._known, time.monotonic()
-        if known is None or now > self._known_until:
-            known = self._known = _names_of_settings(client)
-            self._known_until = now + _KNOWN_S
+        known, now = self._server.known, time.monotonic()
+        if known is None or now > self._server.known_until:
+            known = self._server.known = _names_of_settings(client)
+            self._server.known_until = now + _KNOWN_S
         return known
 
     def _post(self, client: Client, statement: bytes, data: bytes | None, parameters: Mapping[str, Any]) -> None:

@@ -67,6 +67,7 @@ def test_what_is_no_event_is_a_dead_letter_and_verify_does_not_count_the_others(
     assert (found["missing"], found["extra"]) == (0, 0)
 
 
+@pytest.mark.thorough
 def test_rows_and_messages_of_one_transaction_are_stored_once_each_whatever_dies(world: World, tmp_path: Path) -> None:
     points = tmp_path / "points"
     points.mkdir()

@@ -153,6 +153,7 @@ def test_a_door_without_its_driver_names_what_to_install(bare: Installed, code: 
     assert todo in run(bare.python, "-c", code, code=1).splitlines()[-1]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("command", "extra"),
     [

@@ -47,6 +47,7 @@ def two(make_world: Callable[..., World]) -> World:
     return world
 
 
+@pytest.mark.thorough
 def test_two_readers_share_the_rows_and_outlive_a_kill(two: World) -> None:
     assert "--shard 0 to --shard 1" in outhaul(two, "reader", code=2)
     two.insert(1000)

@@ -168,6 +168,7 @@ def test_a_dropped_column_stays_and_a_renamed_one_is_another_under_load(running:
     assert running.ch("SELECT countIf(new_name = 8 AND (gone IS NOT NULL OR old_name IS NOT NULL)) FROM event_log") == 0
 
 
+@pytest.mark.thorough
 def test_a_number_that_grows_stops_the_reader_and_the_statement_it_names_lets_it_go_on(running: World) -> None:
     running.conn.execute("ALTER TABLE outbox ADD n int, ADD price numeric(10,2)")
     insert(running, "n, price", ["1, 1.25"])

@@ -133,7 +133,7 @@ def restart_server(rig: Rig) -> None:
     rig.stack.up(["clickhouse"])
 
 
-@cell("clickhouse", "SIGSTOP/SIGCONT", "streaming")
+@cell("clickhouse", "SIGSTOP/SIGCONT", "streaming", core=True)
 def stop_server(rig: Rig) -> None:
     pid = rig.stack.pid("clickhouse")
     assert pid is not None

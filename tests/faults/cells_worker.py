@@ -67,7 +67,7 @@ for _point in ("task.begun", "task.fetched"):
     cell("worker", "fail after the effect", f"error: {POINTS[_point]}")(_failing_child(_point))
 
 
-@cell("worker", "SIGSTOP/SIGCONT", "before the insert, over a change of reader", core=True)
+@cell("worker", "SIGSTOP/SIGCONT", "before the insert, over a change of reader")
 def zombie_of_an_old_epoch(rig: Rig) -> None:
     rig.lay("task.fetched", "stop")
     pid = rig.fired("task.fetched")

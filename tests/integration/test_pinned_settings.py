@@ -308,10 +308,10 @@ def test_a_setting_that_one_of_two_servers_lacks_is_left_out(world: World, monke
     monkeypatch.setattr(pinned_settings, "PINNED", (newer, *PINNED))
     with ClickHouse(world.env["OUTHAUL_CLICKHOUSE_URL"], timeout_s=30) as clickhouse:
         clickhouse.rows("SELECT 1")
-        assert clickhouse._known is not None
-        clickhouse._known |= {"of_a_newer_release"}
+        assert clickhouse._server.known is not None
+        clickhouse._server.known |= {"of_a_newer_release"}
         assert clickhouse.rows("SELECT 2") == [(2,)]
-        assert "of_a_newer_release" not in clickhouse._known
+        assert "of_a_newer_release" not in clickhouse._server.known
         with pytest.raises(FatalError, match="Unknown setting 'mistaken'"):
             clickhouse.rows("SELECT 1 SETTINGS mistaken = 1")
 
@@ -418,7 +418,7 @@ def test_an_answer_of_a_proxy_is_named_for_reads_and_inserts(world: World, statu
             with pytest.raises(kind, match=f"HTTP {status}"):
                 ask()
         # What answers next may be a server of another version.
-        assert (clickhouse._known is None) == (kind is TransientError)
+        assert (clickhouse._server.known is None) == (kind is TransientError)
 
 
 def test_a_page_in_place_of_an_answer_is_no_success(world: World) -> None:
