@@ -6,6 +6,8 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from outhaul.cdc_reader.capture.logical_message import FIRST_ORDINAL
 from tests.acceptance.commands import outhaul
 from tests.conftest import World, until
