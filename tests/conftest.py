@@ -230,14 +230,14 @@ def create_databases(stack: Stack, name: str) -> dict[str, str]:
 def make_world(stack: Stack, tmp_path: Path) -> Iterator[Callable[..., World]]:
     """Make pipelines of their own.
 
-    `setup=False` leaves both sides bare. With `tried=True` the reader tries ClickHouse, as it does by itself. With
+    `setup=False` leaves both sides bare. With `trials=True` the reader runs its trials of ClickHouse. With
     `pool=True` a worker is `outhaul worker`, with watchdog and pool. With `fork=False` each process has an interpreter
     of its own, too, as users start them (tests/launch.py).
     """
     worlds: list[World] = []
 
     def make(
-        *, setup: bool = True, tried: bool = False, pool: bool = False, fork: bool = True, **settings: Any
+        *, setup: bool = True, trials: bool = False, pool: bool = False, fork: bool = True, **settings: Any
     ) -> World:
         start = (launch.start if pool else launch.start_solo) if fork else pipeline.start
         stack.up()
@@ -257,8 +257,8 @@ def make_world(stack: Stack, tmp_path: Path) -> Iterator[Callable[..., World]]:
             apply_clickhouse(clickhouse, loaded, lambda _: None, cluster=cluster_of(stack))
             apply_postgres(loaded, lambda _: None)
             stop_merges(stack, clickhouse)
-            if not tried:
-                # Takes the place of the trials, which take half a second for each database.
+            if not trials:
+                # The trials take half a second for each database, so they are recorded as passed.
                 trial.record(clickhouse, loaded, trial.proof_of(clickhouse, loaded))
         world = World(
             stack=stack,

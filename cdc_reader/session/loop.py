@@ -154,7 +154,6 @@ class Session:
                 self.flight.resend_all()
             case PauseRequest():
                 self._gate.update(event, self.tools.clock())
-                self.threads.snapshot.expire()
             case Trouble(where, None):
                 self.flight.progress.trouble.pop(where, None)
             case Trouble(where, error):
@@ -169,7 +168,6 @@ class Session:
 
     def _begin(self, epoch: int) -> None:
         self.flight.messages.epoch = epoch
-        self.threads.snapshot.expire()
         metrics.SESSIONS.inc()
         bind_contextvars(epoch=epoch)
         self.threads.begin_sending(self.flight, epoch)
@@ -192,8 +190,6 @@ class Session:
         return self._intake.is_empty and not self.flight.watermark.in_flight
 
     def _update_snapshot(self, now: float) -> None:
-        if not self.threads.snapshot.is_due(now):
-            return
         flight, pause, epoch = self.flight, self._gate.pause(now), self.flight.messages.epoch
         phase_now = phase(
             is_draining=self._gate.is_draining,
@@ -202,6 +198,8 @@ class Session:
             is_idle=self._is_idle,
             is_troubled=bool(flight.progress.trouble),
         )
+        if not self.threads.snapshot.is_due(phase_now, now):
+            return
         self.tools.liveness.set_phase(phase_now)
         state = flight.progress.state(
             phase_now, epoch or 0, self._wire.received, flight.watermark, flight.ledger, pause, now

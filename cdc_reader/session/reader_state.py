@@ -115,20 +115,16 @@ class Snapshot:
         self._updated_at = float("-inf")
         self._changed = threading.Event()
 
-    def is_due(self, now: float) -> bool:
-        """Tell whether the line is old enough for an update, at clock `now` in seconds."""
-        return now - self._updated_at >= _SNAPSHOT_S
+    def is_due(self, phase: str, now: float) -> bool:
+        """Tell whether the line has another phase, or is old enough for an update, at clock `now` in seconds."""
+        return phase != self._phase or now - self._updated_at >= _SNAPSHOT_S
 
     def update(self, state: ReaderState, now: float) -> None:
-        """Replace the line at clock `now`; if the phase is another one, the thread publishes it at once."""
+        """Replace the line at clock `now`; a new phase ends the wait of the thread that publishes it."""
         self.text, self._updated_at = state.to_json(), now
         if state.phase != self._phase:
             self._phase = state.phase
-            self._changed.set()
-
-    def expire(self) -> None:
-        """Make an update due: something has happened that may change the phase."""
-        self._updated_at = float("-inf")
+            self.wake()
 
     def wait(self, seconds: float) -> None:
         """Wait until the phase changes, or for some seconds."""

@@ -63,6 +63,11 @@ def test_a_rebuilt_table_is_used_as_soon_as_it_is_exchanged(running: World) -> N
     running.insert(10)
     until(lambda: running.ch("SELECT count() FROM event_log WHERE cdc_batch != 0") == 10, what="events are stored")
     asked(running, "verify", "--repair")
+    # As operations.md says for rows that were pruned; no row was pruned here.
+    running.clickhouse.command(
+        "INSERT INTO event_log SELECT * REPLACE (0 AS cdc_batch) FROM rebuilt "
+        f"WHERE id < {running.sql('SELECT min(id) FROM outbox')}"
+    )
     running.pipeline.stop("reader")
     running.pipeline.start("reader")
     running.insert(10)

@@ -20,6 +20,7 @@ import pytest
 
 from outhaul.cdc_reader.session.recovery import ask_stored_positions
 from outhaul.deploy.local.stack import Stack
+from outhaul.sink import clickhouse as clickhouse_module
 from outhaul.sink import insert as inserting
 from outhaul.sink import pinned_settings, schema
 from outhaul.sink.clickhouse import ClickHouse
@@ -300,6 +301,18 @@ def test_the_list_of_settings_is_asked_for_once(world: World) -> None:
         for number in range(3):
             put(clickhouse, world, batch_of(world, rows(3, lsn=500 + number)))
         assert len(rules.seen) - begun == 3
+
+
+def test_the_clients_of_a_process_ask_once_for_the_names(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clickhouse_module, "_SERVERS", {})
+    rules = Rules()
+    asked: list[int] = []
+    with proxy_before(world.env["OUTHAUL_CLICKHOUSE_URL"], rules) as url:
+        for _ in range(2):
+            with ClickHouse(url, timeout_s=30) as clickhouse:
+                clickhouse.rows("SELECT 1")
+            asked.append(len(rules.seen) - sum(asked))
+    assert asked[0] - asked[1] == 1
 
 
 def test_a_setting_that_one_of_two_servers_lacks_is_left_out(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

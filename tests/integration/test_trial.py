@@ -16,6 +16,7 @@ from outhaul.sink import trial
 from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.errors import Exit, FatalError, PipelineError
 from outhaul.sink.settings import load_from
+from outhaul.sink.trial_checks import ENDS_US
 from tests.clickhouse_pair import pair_of
 from tests.clickhouse_proxy import Pairs, Rules, proxy_before
 from tests.integration.doctor_findings import make_tables, of_clickhouse
@@ -34,8 +35,8 @@ WITHIN_S = 1.0 * 10
 
 @pytest.fixture
 def world(make_world: Callable[..., World]) -> World:
-    """A pipeline whose reader tries ClickHouse, as it does by itself."""
-    return make_world(tried=True)
+    """A pipeline whose reader runs its trials."""
+    return make_world(trials=True)
 
 
 def tries(world: World) -> int:
@@ -200,7 +201,7 @@ def test_a_proxy_that_strips_parameters_is_named(world: World) -> None:
 
 def test_both_ends_of_the_range_are_those_that_the_reader_sends() -> None:
     ends = tuple((end - clickhouse_checks._EPOCH) // clickhouse_checks._MICROSECOND for end in clickhouse_checks._ENDS)
-    assert ends == trial.ENDS_US
+    assert ends == ENDS_US
 
 
 _USERS = """<clickhouse>

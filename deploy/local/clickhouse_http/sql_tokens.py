@@ -45,10 +45,10 @@ _COMMON = re.compile(
     rb"|([(),.=;:{}\[\]])",
     re.DOTALL,
 )
+_KINDS = (Kind.OPEN, Kind.BLANK, Kind.WORD, Kind.QUOTED, Kind.MARK)
 # Statements of outhaul have dozens of settings, which one search skips.
 _SETTING = rb"\s*\w+\s*=\s*(?:'(?:[^'\\]|\\.|'')*+'|[\w+-]+(?:\.\w+)*)"
 _SETTINGS = re.compile(rb"(?<=SETTINGS)\s" + _SETTING + rb"(?:\s*," + _SETTING + rb")*+", re.DOTALL | re.IGNORECASE)
-_KINDS = (Kind.OPEN, Kind.BLANK, Kind.WORD, Kind.QUOTED, Kind.MARK)
 _COMMENT_EDGE = re.compile(rb"/\*|\*/")
 _HEREDOC = re.compile(rb"\$[A-Za-z0-9_]*\$")
 _QUOTES = b"'\"`"
