@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml
 demo: $(STAMP)  ## Replay a year of real events through the whole pipeline and report
 	$(BIN)/outhaul demo
 
-# Tests wait more than they compute, so there are 2.5 processes for each core; each has servers of its own.
+# There are 2.5 processes for each core, so that some compute while others wait; each has servers of its own.
 PYTEST := $(BIN)/pytest -n auto --dist loadgroup --no-loadscope-reorder
 
 test: $(STAMP)  ## Run the tests, on real servers that they start themselves (8 minutes on two cores)

@@ -11,7 +11,7 @@ import os
 
 import pytest
 
-# Tests wait more than they compute, so there are more processes than cores; each has servers of its own.
+# More processes than cores, so that some compute while others wait; each has servers of its own.
 _PROCESSES_PER_CORE = 2.5
 _PROCESS_BYTES = 2 << 30
 # Made once for the whole run, where it is asked for; not so the servers, which every process has.
