@@ -29,7 +29,7 @@ _UNITS_S = {"s": 1, "m": 60, "h": 3600}
 # A rate needs two scrapes, one a second.
 _LEAST_S = 3
 # Long enough for all that `clears` waits for: a pipeline that was broken for long comes back by steps.
-_CLEAR_S = 90
+_CLEAR_S = 180
 
 
 def in_a_hurry(rules: str, *, minute_s: float = 1.0, sizes: Mapping[str, str] | None = None) -> str:
@@ -76,7 +76,7 @@ class Watching:
         """Return those of them that Alertmanager does not send, since they follow from another."""
         return {one["labels"]["alertname"] for one in self._alerts() if one["status"]["inhibitedBy"]}
 
-    def fires(self, *names: str, within_s: float = 60) -> None:
+    def fires(self, *names: str, within_s: float = 120) -> None:
         self._until(lambda: set(names) <= self.firing(), within_s, f"{names} fire")
 
     def mutes(self, *names: str) -> None:

@@ -101,7 +101,7 @@ def _no_settings_of_this_shell(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
-def until(condition: Callable[[], Any], *, within_s: float = 30.0, what: str = "") -> Any:
+def until(condition: Callable[[], Any], *, within_s: float = 90.0, what: str = "") -> Any:
     """Ask until the answer is true, and return it; fail when the time is over."""
     begun = time.monotonic()
     while True:
@@ -195,7 +195,7 @@ class World:
         line = self.payloads.text(reader_key(self.settings.source))
         return ReaderState.from_json(line) if line else None
 
-    def assert_once_each(self, *, dead: int = 0, within_s: float = 60.0) -> None:
+    def assert_once_each(self, *, dead: int = 0, within_s: float = 120.0) -> None:
         """Wait until all is stored, then count: rows in ClickHouse = rows committed, once each, no FINAL."""
         committed = self.sql("SELECT count(*) FROM outbox")
         until(lambda: self.stored() + dead >= committed, within_s=within_s, what=f"{committed} rows stored")

@@ -17,6 +17,7 @@ import secrets
 import shutil
 import signal
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -146,7 +147,11 @@ class Postgres:
         cluster = clusters / secrets.token_hex(8)
         # The pointer is written first: another process removes a cluster that has an owner file but no pointer.
         self._pointer.write_text(str(cluster), encoding="utf-8")
-        (clusters / f"{cluster.name}.owner").write_text(str(self._pointer), encoding="utf-8")
+        owner = clusters / f"{cluster.name}.owner"
+        # In one step, since another process may read it at any time.
+        unfinished = owner.with_suffix(".new")
+        unfinished.write_text(str(self._pointer), encoding="utf-8")
+        unfinished.replace(owner)
         return cluster
 
 
@@ -159,13 +164,23 @@ def _environment() -> Mapping[str, str]:
 
 
 def _forget_lost(clusters: Path) -> None:
-    """Remove the clusters whose data directory is gone or points elsewhere, and which no process uses."""
+    """Remove the clusters whose data directory is gone or points elsewhere, and which no process uses.
+
+    Other processes may do the same at the same time.
+    """
     for owner in clusters.glob("*.owner"):
-        cluster, pointer = owner.with_suffix(""), Path(owner.read_text(encoding="utf-8"))
-        lost = not pointer.exists() or pointer.read_text(encoding="utf-8").strip() != str(cluster)
+        cluster, pointer = owner.with_suffix(""), _text(owner)
+        lost = pointer is not None and _text(Path(pointer)) != str(cluster)
         if lost and not find(lambda argv, path=str(cluster): path in argv):  # type: ignore[misc]
             shutil.rmtree(cluster, ignore_errors=True)
             owner.unlink(missing_ok=True)
+
+
+def _text(file: Path) -> str | None:
+    """Return what is in a file, None if there is no such file."""
+    with suppress(FileNotFoundError):
+        return file.read_text(encoding="utf-8").strip()
+    return None
 
 
 def _programs(account: Account) -> Path:

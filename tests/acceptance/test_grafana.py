@@ -49,6 +49,6 @@ def test_every_target_of_the_dashboards_has_data_in_a_live_run(world: World, tmp
             return [name for name, expr in wanted.items() if not prometheus.ask(expr)]
 
         until(lambda: len(empty()) < 10, within_s=40, what="most targets have data")
-        until(lambda: not empty(), within_s=20, what=f"these have data: {empty()}")
+        until(lambda: not empty(), within_s=60, what=f"these have data: {empty()}")
         assert prometheus.ask("outhaul_clickhouse_dead_letters")[0]["value"][1] == "1"
         assert prometheus.ask("sum(outhaul_reader_events_stored_total)")

@@ -137,7 +137,7 @@ def test_a_pause_with_an_end_ends_by_itself(running: World) -> None:
     assert 3 < found["pause"]["until"] - found["pause"]["since"] < 5
     running.insert(5)
     assert running.stored() == 0
-    until(lambda: running.stored() == 5, within_s=10, what="the reader goes on by itself")
+    until(lambda: running.stored() == 5, within_s=60, what="the reader goes on by itself")
     running.assert_once_each()
     until(lambda: phase(running) == "streaming", what="it says so")
     assert json.loads(outhaul(running, "status", "--json").stdout)["pause"] is None

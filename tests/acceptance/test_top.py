@@ -46,7 +46,7 @@ class Terminal:
         """Return what was drawn last."""
         return _CODES.sub("", self.said.rpartition(_HOME)[2])
 
-    def shows(self, condition: Callable[[str], object], within_s: float = 30.0) -> str:
+    def shows(self, condition: Callable[[str], object], within_s: float = 90.0) -> str:
         """Wait until a screen is such a one."""
         deadline = time.monotonic() + within_s
         while not condition(self.screen()):

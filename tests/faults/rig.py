@@ -168,7 +168,7 @@ class Rig:
         partial.write_text(action)
         partial.rename(self.points / point)
 
-    def fired(self, point: str, within_s: float = 30.0) -> int:
+    def fired(self, point: str, within_s: float = 90.0) -> int:
         """Wait until somebody has met what was laid there; return who."""
         path = self.points / f"{point}.fired"
         until(path.exists, within_s=within_s, what=f"{point} is reached")

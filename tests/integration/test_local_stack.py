@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,6 +25,7 @@ import pytest
 import redis
 
 import outhaul
+from outhaul.deploy.local.postgres import _forget_lost
 from outhaul.deploy.local.processes import Launch, Process, alive, find, start, wait_gone
 from outhaul.deploy.local.stack import NAMES, Stack
 from outhaul.deploy.local.unprivileged_user import ordinary_account, reaches
@@ -456,6 +458,15 @@ def test_clusters_of_lost_data_directories_are_removed(tmp_path: Path) -> None:
     cluster("next")
     assert not lost.exists()
     assert held.exists()
+
+
+def test_two_stacks_that_start_at_once_remove_the_same_lost_clusters(tmp_path: Path) -> None:
+    for number in range(30):
+        (tmp_path / f"{number}").mkdir()
+        (tmp_path / f"{number}.owner").write_text(str(tmp_path / "gone"))
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(_forget_lost, [tmp_path] * 4))
+    assert not list(tmp_path.iterdir())
 
 
 def python_for(as_user: dict[str, Any]) -> dict[str, str]:
