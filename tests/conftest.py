@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import hypothesis
+import kombu.pools
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
@@ -285,6 +286,8 @@ def make_world(stack: Stack, tmp_path: Path) -> Iterator[Callable[..., World]]:
         world.payloads.close()
         stack.up()
         _drop(stack, world.settings.source, world.settings.slot)
+    # A later test may have the same Redis database, on a server that was killed and started again.
+    kombu.pools.reset()
 
 
 def _drop(stack: Stack, name: str, slot: str) -> None:
