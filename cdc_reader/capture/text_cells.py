@@ -134,7 +134,7 @@ def _without_zone(cells: Cells) -> Cells:
     if any((cells.valid & (raw[at + i] != byte)).any() for i, byte in enumerate(_ZONE)):
         raise FrameError(
             "a timestamptz is not printed in UTC",
-            todo="Check what sets the time zone of the reader's session: a pooler, or the DSN's options",
+            todo="Check what stands between the reader and Postgres, and changes the time zone of its session",
         )
     return cells.inner(0, len(_ZONE))
 

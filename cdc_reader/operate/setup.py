@@ -33,6 +33,8 @@ _SLOT = "postgres/0003_slot.sql"
 _OF_EACH_STREAM = {"postgres/0002_publication.sql", _SLOT, f"postgres/9999_{MARK}"}
 # All pipelines of this database, since they share roles and functions.
 _APPLIED: LiteralString = "SELECT obj_description(oid, 'pg_publication') AS said FROM pg_publication"
+# A table that somebody has locked is named after this time; until then, apps that write to it queue behind `setup`.
+_LOCK_TIMEOUT: LiteralString = "SET lock_timeout = '10s'"
 
 
 def postgres_ddl(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -96,6 +98,7 @@ def apply_postgres(settings: Settings, tell: Callable[[str], None], *, without_s
         check_shards(settings, check_server(conn)["version"])
         check_stream(settings, Server(0))
         conn.on_notice(tell)
+        conn.execute(_LOCK_TIMEOUT)
         for name, text in postgres_ddl(settings):
             if name == _SLOT and (without_slots or has_stream_dsn(settings)):
                 continue

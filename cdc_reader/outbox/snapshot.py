@@ -24,7 +24,6 @@ from outhaul.cdc_reader.postgres.connect import connect_stream
 from outhaul.cdc_reader.postgres.slot_view import confirmed_lsn
 from outhaul.sink.errors import Exit, FatalError, TransientError
 from outhaul.sink.position import Lsn
-from outhaul.sink.quoting import postgres_literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -63,8 +62,7 @@ class Line:
             PipelineError: Postgres refuses or does not answer, or the snapshot is gone.
         """
         with query.connect(self.dsn) as conn:
-            conn.execute(_BEGIN)
-            conn.execute(f"SET TRANSACTION SNAPSHOT {postgres_literal(self.snapshot)}")
+            conn.begin_in(self.snapshot)
             yield conn
 
 

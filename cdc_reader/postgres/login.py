@@ -1,4 +1,4 @@
-"""A DSN -> the parameters of a connection; a failed connection -> a PipelineError.
+"""A DSN -> the parameters of a connection, and a connection for replication; a failed one -> a PipelineError.
 
 Edge: libpq. libpq keeps no SQLSTATE of a connection that the server refused, and the text of the error is in the
 server's language. If its verbosity is set before the server answers, libpq writes the code in place of the text. So
@@ -20,16 +20,12 @@ import psycopg
 from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from outhaul.cdc_reader.postgres.errors import error_of
-from outhaul.sink.errors import Exit, FatalError, TransientError
+from outhaul.cdc_reader.postgres import pooler, session_settings
+from outhaul.cdc_reader.postgres.errors import error_of, result_error
+from outhaul.sink.errors import Exit, PipelineError, TransientError
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn
-
-    from outhaul.sink.errors import PipelineError
-
-# Text tuples must have the same form whatever the settings of the role and the database are.
-_SESSION = "-c datestyle=ISO -c timezone=UTC -c intervalstyle=iso_8601 -c bytea_output=hex -c extra_float_digits=1"
 
 # With these, the kernel notices within about half a minute that the peer is gone, also while nothing is read.
 _DEFAULTS: dict[str, str | int] = {
@@ -52,6 +48,8 @@ _CODE = re.compile(r": {2}([0-9A-Z]{5})$", re.MULTILINE)
 # Resources, operator intervention (starting up, shutting down), system errors.
 _NOT_NOW = {"53", "57", "58"}
 _PROTOCOL_VIOLATION, _NO_PRIVILEGE, _LOGIN = "08P01", "42501", "28000"
+# What pg_stat_activity calls the process of a connection that is not for replication.
+_ORDINARY = b"client backend"
 
 
 def conninfo(dsn: str, **extra: str) -> str:
@@ -60,10 +58,7 @@ def conninfo(dsn: str, **extra: str) -> str:
     Raises:
         PipelineError: the DSN is malformed.
     """
-    given = parameters(dsn)
-    options = f"{_SESSION} {given.get('options') or ''}".strip()
-    fixed = {"options": options, "client_encoding": "UTF8"}
-    return make_conninfo("", **{**_DEFAULTS, **given, **extra, **fixed})
+    return make_conninfo("", **{**_DEFAULTS, **parameters(dsn), **extra, "client_encoding": "UTF8"})
 
 
 def parameters(dsn: str) -> dict[str, str]:
@@ -86,11 +81,26 @@ def connect_replication(dsn: str, **extra: str) -> PGconn:
     """
     address = conninfo(dsn, replication="database", **extra)
     pgconn = pq.PGconn.connect(address.encode())
-    if pgconn.status == pq.ConnStatus.OK:
-        return pgconn
-    text = pgconn.get_error_message()
-    pgconn.finish()
-    raise login_error(address, text)
+    try:
+        if pgconn.status != pq.ConnStatus.OK:
+            raise login_error(address, pgconn.get_error_message())
+        _begin(pgconn)
+    except PipelineError:
+        pgconn.finish()
+        raise
+    return pgconn
+
+
+def _begin(pgconn: PGconn) -> None:
+    """Give the session outhaul's settings; check that it can stream."""
+    try:
+        result = pgconn.exec_(session_settings.statement(pgconn.server_version).encode())
+    except psycopg.Error as error:
+        raise error_of(None, str(error)) from error
+    if result.status != pq.ExecStatus.TUPLES_OK:
+        raise result_error(result)
+    if result.get_value(0, 1) == _ORDINARY:
+        raise pooler.refusal("it opens an ordinary session where outhaul asks for one for replication")
 
 
 def login_error(address: str, text: str) -> PipelineError:
@@ -106,11 +116,8 @@ def login_error(address: str, text: str) -> PipelineError:
     if state is None:
         return TransientError(f"Postgres refused the connection: {text}", exit_code=Exit.POSTGRES_UNREACHABLE)
     if state == _PROTOCOL_VIOLATION:
-        return FatalError(
-            f"Postgres, or a pooler in front of it, does not accept the connection: {text}",
-            todo="Set OUTHAUL_POSTGRES_DSN to Postgres itself: outhaul does not work through a pooler",
-            exit_code=Exit.POSTGRES_LOGIN,
-        )
+        # Postgres itself knows all parameters that outhaul sends.
+        return pooler.refusal(f"it does not accept the connection ({' '.join(text.split())})")
     is_known = state[:2] in _NOT_NOW or state == _NO_PRIVILEGE
     return error_of(state if is_known else _LOGIN, text)
 

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import psycopg
 from psycopg.rows import dict_row, tuple_row
 
+from outhaul.cdc_reader.postgres import pooler, session_settings
 from outhaul.cdc_reader.postgres.errors import error_of
 from outhaul.cdc_reader.postgres.login import conninfo, login_error
-from outhaul.sink.errors import Exit, FatalError
+from outhaul.sink.errors import Exit, FatalError, PipelineError, TransientError
+from outhaul.sink.quoting import postgres_literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -122,6 +124,25 @@ class Connection:
             cursor = self._conn.cursor(binary=True, row_factory=tuple_row)
             return cursor.execute(query.encode(), values or None).fetchall()
 
+    def begin_in(self, snapshot: str) -> None:
+        """Begin a transaction that sees what an exported snapshot sees.
+
+        Raises:
+            TransientError: the snapshot is gone.
+            PipelineError: of the kind that belongs to the SQLSTATE.
+        """
+        self.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        try:
+            self._conn.execute(f"SET TRANSACTION SNAPSHOT {postgres_literal(snapshot)}".encode())
+        except (psycopg.errors.UndefinedObject, psycopg.errors.InvalidParameterValue) as error:
+            raise TransientError(
+                f"snapshot {snapshot!r} of Postgres is gone, since the session that held it has ended",
+                todo="Look in the log of Postgres for what ended it (an administrator, a restart, a failover), and run "
+                "this again: what is stored stays",
+            ) from error
+        except psycopg.Error as error:
+            raise error_of(error.sqlstate, str(error)) from error
+
     def copy(self, statement: str) -> Iterator[bytes]:
         """Yield the messages of a COPY TO STDOUT.
 
@@ -144,10 +165,10 @@ class Connection:
 
 
 def connect(dsn: str, **extra: str) -> Connection:
-    """Open a connection; `extra` are parameters of libpq that replace those of the DSN.
+    """Open a connection with outhaul's settings; `extra` are parameters of libpq that replace those of the DSN.
 
     Raises:
-        PipelineError: no answer, or the login is refused.
+        PipelineError: no answer, or the login is refused, or a pooler gives no session of its own.
     """
     address = conninfo(dsn, **extra)
     try:
@@ -155,6 +176,13 @@ def connect(dsn: str, **extra: str) -> Connection:
         conn = psycopg.connect(address, autocommit=True, row_factory=dict_row, prepare_threshold=None)
     except psycopg.Error as error:
         raise login_error(address, str(error)) from error
+    try:
+        with _translated():
+            session = conn.execute(session_settings.statement(conn.info.server_version).encode()).fetchall()[0]
+        pooler.check_sessions(conn, address, session["pid"])
+    except PipelineError:
+        conn.close()
+        raise
     return Connection(conn)
 
 
@@ -166,7 +194,7 @@ def _translated(slot: str = "") -> Iterator[None]:
         if error.sqlstate is None and not isinstance(error, psycopg.OperationalError):
             raise FatalError(
                 f"the Postgres driver cannot execute a statement: {error}",
-                todo="This is a bug of outhaul, or a pooler between it and Postgres changes the session's settings",
+                todo="This is a bug of outhaul, or something between it and Postgres changes the session's settings",
                 exit_code=Exit.STREAM_BROKEN,
             ) from error
         raise error_of(error.sqlstate, str(error), slot=slot) from error

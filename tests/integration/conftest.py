@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from outhaul.cdc_reader.postgres import session_settings
 from outhaul.cdc_reader.postgres.login import conninfo
 from tests.integration.postgres_oracle import Oracle
 
@@ -28,6 +29,8 @@ def oracle(stack: Stack) -> Iterator[Oracle]:
         admin.execute(f"CREATE DATABASE {name}")
         dsn = conninfo(base, dbname=name)
         with psycopg.connect(dsn, autocommit=True) as conn:
+            conn.execute(session_settings.statement(conn.info.server_version).encode())
+            conn.execute("RESET search_path")
             yield Oracle(conn, dsn, name)
         admin.execute(
             "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s", [name]

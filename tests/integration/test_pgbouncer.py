@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from outhaul import Event, emit, emit_many
-from outhaul.deploy.local.ports import Ports
-from tests.conftest import until
+from tests.pgbouncer import needs_pgbouncer, pgbouncer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,42 +17,14 @@ if TYPE_CHECKING:
 
     from tests.conftest import World
 
-pytestmark = [
-    pytest.mark.long,
-    pytest.mark.skipif(shutil.which("pgbouncer") is None, reason="pgbouncer is not installed"),
-]
+pytestmark = [pytest.mark.long, needs_pgbouncer]
 
 
 @pytest.fixture
 def bounced(world: World, tmp_path: Path) -> Iterator[str]:
     """Run a pgbouncer with two server sessions; return its DSN."""
-    server = conninfo_to_dict(world.dsn)
-    port, _ = Ports(tmp_path).choose("pgbouncer", None)
-    (tmp_path / "users").write_text(f'"{server["user"]}" "{server.get("password", "")}"\n')
-    (tmp_path / "pgbouncer.ini").write_text(
-        f"[databases]\n* = host=127.0.0.1 port={server['port']}\n"
-        f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = trust\n"
-        f"auth_file = {tmp_path}/users\npool_mode = transaction\ndefault_pool_size = 2\nmax_client_conn = 100\n"
-    )
-    # It refuses to run as root; what it reads is no secret here.
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
-    process = subprocess.Popen(["pgbouncer", "--user=nobody", str(tmp_path / "pgbouncer.ini")], stderr=subprocess.PIPE)
-    dsn = make_conninfo(world.dsn, host="127.0.0.1", port=port)
-    try:
-        until(lambda: answers(dsn), what="pgbouncer answers")
+    with pgbouncer(world.dsn, tmp_path, pool_mode="transaction", default_pool_size="2") as dsn:
         yield dsn
-    finally:
-        process.terminate()
-        process.communicate(timeout=10)
-
-
-def answers(dsn: str) -> bool:
-    try:
-        psycopg.connect(dsn).close()
-    except psycopg.OperationalError:
-        return False
-    return True
 
 
 def test_events_and_keys_of_many_clients_are_written_once(world: World, bounced: str) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from outhaul.cdc_reader.postgres.errors import NotAllowedError
+from outhaul.cdc_reader.postgres.errors import NotAllowedError, error_of
 from outhaul.cdc_reader.postgres.query import connect
 from outhaul.cdc_reader.postgres.slot import open_link
 from outhaul.sink.errors import Exit, FatalError, PipelineError, TransientError
@@ -119,3 +119,9 @@ def test_a_port_that_nobody_listens_on_does_not_answer(attempt: Callable[[str], 
     with pytest.raises(PipelineError, match="does not answer") as caught:
         attempt("postgresql://127.0.0.1:1/shop")
     assert caught.value.exit_code is Exit.POSTGRES_UNREACHABLE
+
+
+def test_no_message_has_an_empty_name() -> None:
+    codes = ["42704", "22023", "55006", "55000", "42P01", "42501", "57014", "25P03", "25P04", "57P05", "28000", None]
+    for code in codes:
+        assert "''" not in str(error_of(code, "snapshot does not exist"))

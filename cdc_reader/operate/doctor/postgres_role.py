@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from outhaul.cdc_reader.operate.doctor.finding import Finding, fail, fine, tried, warn
+from outhaul.cdc_reader.postgres.pooler import PoolerError
 from outhaul.cdc_reader.postgres.preflight import check_role
 from outhaul.sink.quoting import postgres_identifier
 
@@ -63,11 +64,8 @@ def connection(refused: PipelineError | None) -> Finding:
     """Judge an attempt to open a replication connection."""
     if refused is None:
         return fine("replication connection", "opens")
-    return fail(
-        "replication connection",
-        refused.message,
-        "Allow this role and database in pg_hba.conf, then SELECT pg_reload_conf(); also check max_wal_senders",
-    )
+    todo = "Allow this role and database in pg_hba.conf, then SELECT pg_reload_conf(); also check max_wal_senders"
+    return fail("replication connection", refused.message, refused.todo if isinstance(refused, PoolerError) else todo)
 
 
 def select(role: Role, table: str) -> Finding:
