@@ -18,12 +18,13 @@ Source: https://clickhouse.com/docs/operations/system-tables/processes
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
 
-from outhaul.sink.clickhouse_errors import ACCESS_DENIED, UNKNOWN_TABLE
+from outhaul.sink.clickhouse_errors import ACCESS_DENIED, UNKNOWN_TABLE, is_thrown
 from outhaul.sink.errors import Exit, FatalError, PipelineError, TransientError
 from outhaul.sink.lanes import fence, mark
 from outhaul.sink.position import History
@@ -31,7 +32,7 @@ from outhaul.sink.replicas import IN_SEQUENCE, find_servers, not_allowed, server
 from outhaul.sink.sql import query
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from outhaul.sink.clickhouse import ClickHouse
     from outhaul.sink.position import Lsn
@@ -43,8 +44,8 @@ log = structlog.get_logger("outhaul.sink")
 
 _POLL_S = 0.05
 
-RESTARTED = "outhaul: ClickHouse was restarted"
-"""What ClickHouse answers to an insert of an owner that it has forgotten in a restart."""
+# What ClickHouse answers to an insert of an owner that it has forgotten in a restart.
+_RESTARTED = "outhaul: ClickHouse was restarted"
 
 # Suffix of the slot's name in an epoch whose slot is on a standby; no slot name contains an @.
 _OF_STANDBY = "@standby"
@@ -52,6 +53,10 @@ _OF_STANDBY = "@standby"
 _GRACE_S = 10
 # Twice the time after which Keeper gives up a session, by default: 30 seconds.
 _KEEPER_DECIDES_S = 60.0
+
+
+class EpochOverError(TransientError):
+    """This epoch cannot store anything any more; the next one asks what is stored, and streams the rest."""
 
 
 def guard(settings: Settings) -> str:
@@ -154,27 +159,43 @@ def raise_epoch(
         raise TransientError("another owner has raised the epoch at the same moment")
 
 
-def why_refused(
-    clickhouse: ClickHouse, settings: Settings, lane: str, epoch: int, owner: str, error: FatalError
-) -> PipelineError | None:
-    """Return None if an insert was refused because a newer reader has taken over, else the error to raise.
+@contextmanager
+def as_owner(clickhouse: ClickHouse, settings: Settings, lane: str, epoch: int, owner: str) -> Iterator[None]:
+    """Run statements that have the condition of `guard`, and translate its refusals.
 
-    A server that does not have the epoch of the insert refuses it, too.
+    A server that does not have the epoch refuses them, too.
 
     Args:
         clickhouse: the server.
         settings: source and names of tables.
-        lane: the lane of the insert.
-        epoch: the epoch under which it was sent.
+        lane: the lane of the owner.
+        epoch: the epoch of the statements.
         owner: the owner of that epoch.
-        error: the refusal.
 
     Raises:
-        PipelineError: ClickHouse refuses or does not answer.
+        EpochOverError: a newer owner has taken over, or ClickHouse was restarted.
+        TransientError: a replica does not have the epoch yet.
+        PipelineError: as of the statements.
     """
+    try:
+        yield
+    except FatalError as error:
+        if is_thrown(error, _RESTARTED):
+            raise EpochOverError("ClickHouse was restarted, and takes no insert of this epoch any more") from error
+        if not is_thrown(error):
+            raise
+        why = _why_refused(clickhouse, settings, lane, epoch, owner, error)
+        if why is error:
+            raise
+        raise why from error
+
+
+def _why_refused(
+    clickhouse: ClickHouse, settings: Settings, lane: str, epoch: int, owner: str, error: FatalError
+) -> PipelineError:
     newest = newest_epoch_here(clickhouse, settings, lane)
     if newest is not None and newest.epoch >= epoch and newest.owner != owner:
-        return None
+        return EpochOverError("a newer reader has taken over this source")
     if find_servers(clickhouse, settings).are_replicas:
         return TransientError("a replica of ClickHouse has not received the epoch of this reader yet")
     if newest is not None and newest.epoch >= epoch:

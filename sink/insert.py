@@ -21,7 +21,8 @@ import pyarrow.compute as pc
 import structlog
 
 from outhaul.sink.clickhouse_errors import is_thrown
-from outhaul.sink.errors import FatalError, ForeignMessageError, TransientError
+from outhaul.sink.errors import FatalError, ForeignMessageError
+from outhaul.sink.fence import EpochOverError
 from outhaul.sink.lanes import mark
 from outhaul.sink.position import parse_position
 from outhaul.sink.push_again import FORGOTTEN, NOTED, batch_settings, memory, push_again
@@ -62,10 +63,6 @@ _NONE: Mapping[str, int] = MappingProxyType({})
 
 _DECIMAL = re.compile(r"Decimal\(\d+, \d+\)")
 _MAX_UINT64 = (1 << 64) - 1
-
-
-class EpochOverError(TransientError):
-    """This epoch cannot store the batch any more; the next one asks what is stored, and streams the rest."""
 
 
 @dataclass(frozen=True, slots=True)

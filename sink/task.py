@@ -35,8 +35,8 @@ from outhaul.sink.errors import (
     TransientError,
 )
 from outhaul.sink.failpoint import reach
-from outhaul.sink.fence import RESTARTED, guard, why_refused
-from outhaul.sink.insert import EpochOverError, Target, batch_number, insert
+from outhaul.sink.fence import EpochOverError, as_owner, guard
+from outhaul.sink.insert import Target, batch_number, insert
 from outhaul.sink.message_version import BatchAddress, OtherVersionError
 from outhaul.sink.position import parse_position
 from outhaul.sink.quarantine import set_aside
@@ -294,27 +294,18 @@ def write(sink: Sink, message: Message, *, again: bool = False) -> Report:
 
     aside = 0
     try:
-        try:
-            store(message, payload)
-        except PoisonError as error:
-            aside = set_aside(message, payload, store, dead_letters=letters, refused=error)
-            if isinstance(error, TooLargeError):
-                log.warning("batch_divided", rows=message.rows, error=error)
-            if aside or not isinstance(error, TooLargeError):
-                log.warning("rows_set_aside", rows=aside, code=error.code)
-                sentry.report_set_aside(error, aside)
+        with as_owner(sink.clickhouse, sink.settings, message.lane, message.epoch, message.owner):
+            try:
+                store(message, payload)
+            except PoisonError as error:
+                aside = set_aside(message, payload, store, dead_letters=letters, refused=error)
+                if isinstance(error, TooLargeError):
+                    log.warning("batch_divided", rows=message.rows, error=error)
+                if aside or not isinstance(error, TooLargeError):
+                    log.warning("rows_set_aside", rows=aside, code=error.code)
+                    sentry.report_set_aside(error, aside)
     except EpochOverError as error:
         return Report(Outcome.STALE, message.token, message.sequence, error=str(error))
-    except FatalError as error:
-        if is_thrown(error, RESTARTED):
-            why = "ClickHouse was restarted, and takes no insert of this epoch any more"
-            return Report(Outcome.STALE, message.token, message.sequence, error=why)
-        if not is_thrown(error):
-            raise
-        refused = why_refused(sink.clickhouse, sink.settings, message.lane, message.epoch, message.owner, error)
-        if refused is not None:
-            raise refused from error
-        return Report(Outcome.STALE, message.token, message.sequence)
     except PoisonError as error:
         raise FatalError(
             f"the table of dead letters refuses a row: {error}",

@@ -287,7 +287,7 @@ def make_world(stack: Stack, tmp_path: Path) -> Iterator[Callable[..., World]]:
         stack.up()
         _drop(stack, world.settings.source, world.settings.slot)
     # A later test may have the same Redis database, on a server that was killed and started again.
-    kombu.pools.reset()
+    kombu.pools.reset()  # type: ignore[no-untyped-call]
 
 
 def _drop(stack: Stack, name: str, slot: str) -> None:

@@ -22,7 +22,7 @@ from outhaul.cdc_reader.session.ledger import Ledger, Phase
 from outhaul.cdc_reader.session.reports import check_tasks, note_report, read_reports
 from outhaul.sink.backoff import backoff_s
 from outhaul.sink.errors import FatalError, TransientError
-from outhaul.sink.insert import EpochOverError
+from outhaul.sink.fence import EpochOverError
 from outhaul.sink.lanes import COPY, fence
 from outhaul.sink.redis_keys import stored_key
 from outhaul.sink.report import Outcome

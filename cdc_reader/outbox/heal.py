@@ -28,8 +28,7 @@ from outhaul.cdc_reader.postgres.connect import connect_primary
 from outhaul.sink.app import make_app
 from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.errors import FatalError
-from outhaul.sink.fence import newest_epoch, raise_epoch, wait_for_older_inserts
-from outhaul.sink.insert import EpochOverError
+from outhaul.sink.fence import EpochOverError, as_owner, newest_epoch, raise_epoch, wait_for_older_inserts
 from outhaul.sink.lanes import COPY, COPY_DONE, fence
 from outhaul.sink.position import History, Lsn
 from outhaul.sink.redis.payloads import Payloads
@@ -262,9 +261,10 @@ def _own_lane(
         history = streamed.history if streamed else History("", 0)
         raise_epoch(clickhouse, stream, history, line.lsn, epoch, owner, lane=COPY)
         wait_for_older_inserts(clickhouse, settings, COPY, time.sleep)
-        for one in {table, *(each.clickhouse_table for each in settings.outboxes())}:
-            feed = ViewFeed(clickhouse, settings.outbox_into(one) or outbox, one, COPY, owner)
-            _complete_views(feed, clickhouse, settings, epoch)
+        with as_owner(clickhouse, settings, COPY, epoch, owner):
+            for one in {table, *(each.clickhouse_table for each in settings.outboxes())}:
+                feed = ViewFeed(clickhouse, settings.outbox_into(one) or outbox, one, COPY, owner)
+                _complete_views(feed, clickhouse, settings, epoch)
         yield Delivery(outbox, make_app(settings), payloads, delivering, epoch, owner, give_up_s=give_up_s)
         raise_epoch(clickhouse, stream, history, line.lsn, epoch + 1, COPY_DONE, lane=COPY)
 

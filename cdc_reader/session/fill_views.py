@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from outhaul.sink.errors import PipelineError
+from outhaul.sink.fence import EpochOverError, as_owner
 from outhaul.sink.view_gaps import ViewFeed
 
 if TYPE_CHECKING:
@@ -26,21 +27,24 @@ log = structlog.get_logger("outhaul.reader")
 _EVERY_S = 10.0
 
 
-def fill_views(clickhouse: ClickHouse, stream: Stream, owner: str) -> None:
+def fill_views(clickhouse: ClickHouse, stream: Stream, owner: str, epoch: int) -> None:
     """Send to the views what they lack; of several shards, the first one does it for all.
 
     Args:
         clickhouse: the server.
         stream: the stream of the session.
         owner: owner of its epoch.
+        epoch: the epoch.
 
     Raises:
+        EpochOverError: another reader has taken over, or ClickHouse was restarted.
         PipelineError: ClickHouse refuses or does not answer.
     """
     if stream.shard:
         return
-    for outbox in stream.settings.outboxes():
-        ViewFeed(clickhouse, outbox, outbox.clickhouse_table, stream.lane, owner).fill()
+    with as_owner(clickhouse, stream.settings, stream.lane, epoch, owner):
+        for outbox in stream.settings.outboxes():
+            ViewFeed(clickhouse, outbox, outbox.clickhouse_table, stream.lane, owner).fill()
 
 
 def keep_views_filled(events: Events, fill: Callable[[], None]) -> None:
@@ -48,10 +52,14 @@ def keep_views_filled(events: Events, fill: Callable[[], None]) -> None:
 
     Raises:
         SessionOverError: the session ends.
+        EpochOverError: the next session fills them.
     """
     while True:
         events.wait(_EVERY_S)
         try:
             fill()
+        except EpochOverError:
+            # No batch may come for a long time whose report would end the session.
+            raise
         except PipelineError as error:
             log.warning("views_not_filled", error=error)

@@ -31,7 +31,7 @@ from outhaul.cdc_reader.capture.stored_positions import StoredPositions
 from outhaul.cdc_reader.postgres.timelines import Past, why_not_follow
 from outhaul.sink.errors import Exit, FatalError, PipelineError
 from outhaul.sink.failpoint import reach
-from outhaul.sink.fence import Epoch, newest_epoch, raise_epoch, wait_for_older_inserts
+from outhaul.sink.fence import Epoch, as_owner, newest_epoch, raise_epoch, wait_for_older_inserts
 from outhaul.sink.replicas import IN_SEQUENCE, find_servers
 from outhaul.sink.settings import SHARD_BITS, Stream
 from outhaul.sink.sql import query
@@ -81,6 +81,7 @@ def recover(
 
     Raises:
         FatalError: the stored positions belong to another history.
+        EpochOverError: another reader has taken over, or ClickHouse was restarted meanwhile.
         TransientError: ClickHouse does not answer, or an older insert does not end; call this again.
     """
     newest = newest_epoch(clickhouse, stream.settings, stream.lane)
@@ -92,8 +93,9 @@ def recover(
     reach("recovery.fenced")
     wait_for_older_inserts(clickhouse, stream.settings, stream.lane, wait)
     reach("recovery.settled")
-    for outbox in stream.settings.outboxes():
-        _push_again(clickhouse, stream, outbox, confirmed, owner)
+    with as_owner(clickhouse, stream.settings, stream.lane, epoch, owner):
+        for outbox in stream.settings.outboxes():
+            _push_again(clickhouse, stream, outbox, confirmed, owner)
     reach("recovery.pushed")
     held = {
         outbox.clickhouse_table: ask_stored_positions(clickhouse, stream, outbox, confirmed)

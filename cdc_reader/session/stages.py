@@ -29,6 +29,7 @@ from outhaul.cdc_reader.session.reader_state import TTL_S
 from outhaul.cdc_reader.session.reports import check_tasks, read_reports
 from outhaul.sink.backoff import backoff_s
 from outhaul.sink.errors import TransientError
+from outhaul.sink.fence import EpochOverError
 from outhaul.sink.redis_keys import epoch_key, reader_key, reconnecting_key, stored_key
 from outhaul.sink.seal import seal_of
 from outhaul.sink.telemetry import log_context, sentry
@@ -58,12 +59,15 @@ def persist(
 
     Raises:
         SessionOverError: the session ended meanwhile.
+        EpochOverError: another reader may have taken over; only a new session finds out.
         PipelineError: an error of another kind.
     """
     attempt = 0
     while True:
         try:
             act()
+        except EpochOverError:
+            raise
         except TransientError as error:
             attempt += 1
             metrics.RETRIES.labels(where).inc()

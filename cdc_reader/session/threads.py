@@ -55,7 +55,7 @@ class Tools:
     payloads: Payloads
     recover: Callable[[Callable[[float], None]], Recovered]
     pause_request: Callable[[], PauseRequest]
-    fill_views: Callable[[], None]
+    fill_views: Callable[[int], None]
     view_flaws: Callable[[], tuple[Flaw, ...]]
     random: Callable[[], float]
     clock: Callable[[], float] = time.monotonic
@@ -86,7 +86,7 @@ class Threads:
         events, tools, stream = self.events, self._tools, self._stream
         settings, random = stream.settings, tools.random
         self._start("send", lambda: send_batches(flight.to_send, events, epoch, tools.dispatcher, settings, random))
-        self._start("views", lambda: keep_views_filled(events, tools.fill_views))
+        self._start("views", lambda: keep_views_filled(events, lambda: tools.fill_views(epoch)))
         self._start("reports", lambda: receive_reports(events, tools.payloads, epoch, flight.ledger, stream, random))
 
     def end(self, flight: Flight) -> None:

@@ -94,9 +94,10 @@ def _backlog(bed: Bed, options: Options, tell: Tell) -> Figures:
     }
 
 
-def _stored(bed: Bed, end: str, rows: int, *, workers: int = 1) -> Drained:
-    """Bring the backlog into an empty ClickHouse, and see that it is all there."""
+def _stored(bed: Bed, end: str, rows: int, *, workers: int = 1, views: int = 0) -> Drained:
+    """Bring the backlog into an empty ClickHouse, and see that it is all there, and in each view."""
     bed.empty_clickhouse()
+    bed.make_views(views)
     pipeline = bed.pipeline()
     names = ["worker", *(f"worker-{number}" for number in range(2, workers + 1))]
     pipeline.start(*names)
@@ -105,8 +106,9 @@ def _stored(bed: Bed, end: str, rows: int, *, workers: int = 1) -> Drained:
         drained = end_to_end(bed, pipeline, end)
     finally:
         pipeline.stop()
-    if bed.stored() != rows:
-        raise RuntimeError(f"{bed.stored()} of {rows} rows are in ClickHouse")
+    for table, stored in {"event_log": bed.stored(), **bed.stored_in_views(views)}.items():
+        if stored != rows:
+            raise RuntimeError(f"{stored} of {rows} rows are in {table}")
     return drained
 
 
@@ -151,9 +153,9 @@ def _against_polling(figures: Figures) -> Figures:
 
 
 def _growth(bed: Bed, options: Options, tell: Tell) -> Figures:
-    """Vary one thing at a time: rows, rows a transaction, bytes a row, workers; each beside pg_recvlogical."""
+    """Vary one thing at a time: rows, rows a transaction, bytes a row, workers, views; each beside pg_recvlogical."""
     few = options.rows // 10
-    found: Figures = {"rows": {}, "rows_in_transaction": {}, "context_bytes": {}, "workers": {}}
+    found: Figures = {"rows": {}, "rows_in_transaction": {}, "context_bytes": {}, "workers": {}, "views": {}}
     for rows in (few, options.rows, options.rows * 10):
         found["rows"][str(rows)] = _grown(bed, tell, rows)
     for size in (1, 10, 100, 10_000, options.rows):
@@ -164,16 +166,28 @@ def _growth(bed: Bed, options: Options, tell: Tell) -> Figures:
         found["context_bytes"][str(size)] = _grown(bed, tell, rows, context_bytes=size)
     for workers in (1, 2):
         found["workers"][str(workers)] = _grown(bed, tell, options.rows, workers=workers)
+    for views in (0, 1, 3):
+        found["views"][str(views)] = _grown(bed, tell, options.rows, views=views)
     return found
 
 
 def _grown(
-    bed: Bed, tell: Tell, rows: int, *, in_transaction: int = 1000, context_bytes: int = 150, workers: int = 1
+    bed: Bed,
+    tell: Tell,
+    rows: int,
+    *,
+    in_transaction: int = 1000,
+    context_bytes: int = 150,
+    workers: int = 1,
+    views: int = 0,
 ) -> Figures:
-    tell(f"{rows:,} rows, {in_transaction:,} a transaction, contexts of {context_bytes:,} bytes, {workers} worker(s)")
+    tell(
+        f"{rows:,} rows, {in_transaction:,} a transaction, contexts of {context_bytes:,} bytes, {workers} worker(s), "
+        f"{views} view(s)"
+    )
     end = bed.write(rows, in_transaction=in_transaction, context_bytes=context_bytes)
     peer = rows / receive(bed, end)
-    drained = _stored(bed, end, rows, workers=workers)
+    drained = _stored(bed, end, rows, workers=workers, views=views)
     rate = rows / drained.seconds
     tell(f"  {rate:,.0f} rows/s, {rate / peer:.2f} × pg_recvlogical")
     return {

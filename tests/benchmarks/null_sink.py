@@ -98,7 +98,7 @@ def main() -> None:
         payloads=cast("Payloads", sink),
         recover=lambda _wait: Recovered(_EPOCH, {settings.clickhouse_table: NOTHING_STORED}),
         pause_request=PauseRequest,
-        fill_views=lambda: None,
+        fill_views=lambda _epoch: None,
         view_flaws=lambda: (),
         random=random.random,
     )

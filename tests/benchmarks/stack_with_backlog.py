@@ -114,6 +114,25 @@ class Bed:
             self.clickhouse.command(f"DROP TABLE IF EXISTS {name} SYNC")
         apply_clickhouse(self.clickhouse, self.settings, lambda _: None)
 
+    def make_views(self, count: int) -> None:
+        """Drop the views of an earlier run; make so many that copy three columns of each row."""
+        for (name,) in self.clickhouse.rows("SELECT name FROM system.tables WHERE name LIKE 'bench_view_%'"):
+            self.clickhouse.command(f"DROP TABLE {name} SYNC")
+        for number in range(count):
+            self.clickhouse.command(
+                f"CREATE TABLE bench_view_{number} (id Int64, event_type String, event_date_time DateTime64(6)) "
+                "ENGINE = MergeTree ORDER BY id SETTINGS non_replicated_deduplication_window = 10000"
+            )
+            self.clickhouse.command(
+                f"CREATE MATERIALIZED VIEW bench_view_{number}_filler TO bench_view_{number} "
+                f"AS SELECT id, event_type, event_date_time FROM {self.settings.clickhouse_table}"
+            )
+
+    def stored_in_views(self, count: int) -> dict[str, int]:
+        """Count what each of the views has."""
+        names = [f"bench_view_{number}" for number in range(count)]
+        return {name: int(self.clickhouse.rows(f"SELECT count() FROM {name}")[0][0]) for name in names}
+
     def pipeline(self) -> Pipeline:
         """Give reader and worker, not started."""
         return Pipeline(self.stack.env() | {"OUTHAUL_LOG_FORMAT": "json"}, self.folder)

@@ -213,7 +213,7 @@ def session() -> Session:
         payloads=cast("Payloads", None),
         recover=cast("Callable[..., Any]", None),
         pause_request=PauseRequest,
-        fill_views=lambda: None,
+        fill_views=lambda _epoch: None,
         view_flaws=lambda: (),
         random=lambda: 0.0,
     )

@@ -15,8 +15,8 @@ from outhaul.sink.batch import Batch, Message, Packer
 from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.clickhouse_errors import POISON, THROW_IF, TRANSIENT
 from outhaul.sink.errors import Exit, FatalError, PipelineError, PoisonError, TransientError
-from outhaul.sink.fence import guard, newest_epoch, raise_epoch
-from outhaul.sink.insert import _WITHIN_TIMES, EpochOverError, Target, contents_of, insert, parameters
+from outhaul.sink.fence import EpochOverError, guard, newest_epoch, raise_epoch
+from outhaul.sink.insert import _WITHIN_TIMES, Target, contents_of, insert, parameters
 from outhaul.sink.position import History, Lsn, Position
 from outhaul.sink.quarantine import dead_letter
 from tests.conftest import World, until

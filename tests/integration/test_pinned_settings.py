@@ -25,8 +25,8 @@ from outhaul.sink import insert as inserting
 from outhaul.sink import pinned_settings, schema
 from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.errors import Exit, FatalError, PipelineError, PoisonError, TooLargeError, TransientError
-from outhaul.sink.fence import guard, newest_epoch
-from outhaul.sink.insert import EpochOverError, Target, contents_of, parameters, statement
+from outhaul.sink.fence import EpochOverError, guard, newest_epoch
+from outhaul.sink.insert import Target, contents_of, parameters, statement
 from outhaul.sink.pinned_settings import PINNED
 from outhaul.sink.position import Lsn
 from outhaul.sink.quarantine import set_aside

@@ -24,9 +24,9 @@ from outhaul.deploy.local.stack import Stack
 from outhaul.sink import schema
 from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.clickhouse_errors import ACCESS_DENIED, THROW_IF
-from outhaul.sink.errors import Exit, FatalError, TransientError
-from outhaul.sink.fence import guard, newest_epoch, raise_epoch, wait_for_older_inserts, why_refused
-from outhaul.sink.insert import EpochOverError, Target, batch_number, insert
+from outhaul.sink.errors import Exit, FatalError, PipelineError, TransientError
+from outhaul.sink.fence import EpochOverError, as_owner, guard, newest_epoch, raise_epoch, wait_for_older_inserts
+from outhaul.sink.insert import Target, batch_number, insert
 from outhaul.sink.lanes import STREAM, mark
 from outhaul.sink.position import History, Lsn
 from outhaul.sink.push_again import is_everywhere
@@ -379,7 +379,17 @@ def test_a_pause_is_seen_on_every_server(replicas: Two) -> None:
     assert pause.reason == "2"
 
 
-REFUSED = FatalError("a newer reader has taken over", code=THROW_IF)
+REFUSED = FatalError("DB::Exception: outhaul: a newer reader has taken over", code=THROW_IF)
+
+
+def translated(two: Two, epoch: int, owner: str) -> PipelineError:
+    """Return what becomes of a refusal by the fence under an epoch."""
+    with (
+        pytest.raises(PipelineError) as found,
+        as_owner(two.clickhouse, two.settings, STREAM, epoch, owner),
+    ):
+        raise REFUSED
+    return found.value
 
 
 @pytest.mark.thorough
@@ -388,17 +398,16 @@ REFUSED = FatalError("a newer reader has taken over", code=THROW_IF)
     [
         (2, "new", TransientError),  # the server lacks the epoch
         (1, "old", TransientError),  # another server has refused, and this one has the epoch
-        (1, "older", None),
-        (0, "oldest", None),
+        (1, "older", EpochOverError),
+        (0, "oldest", EpochOverError),
     ],
 )
 def test_a_refusal_by_a_replica_that_lags_is_not_the_end_of_the_reader(
-    replicas: Two, epoch: int, owner: str, expected: type[TransientError] | None
+    replicas: Two, epoch: int, owner: str, expected: type[TransientError]
 ) -> None:
     replicas.through(1)
     replicas.own("old", 1)
-    found = why_refused(replicas.clickhouse, replicas.settings, STREAM, epoch, owner, REFUSED)
-    assert found is None if expected is None else isinstance(found, expected)
+    assert type(translated(replicas, epoch, owner)) is expected
 
 
 @pytest.mark.thorough
@@ -432,7 +441,7 @@ def test_a_worker_whose_server_has_another_fence_names_it(two: Two) -> None:
     two.through(1)
     two.own("me", 1)
     two.through(2)
-    found = why_refused(two.clickhouse, two.settings, STREAM, 1, "me", REFUSED)
+    found = translated(two, 1, "me")
     assert isinstance(found, FatalError)
     assert "several servers answer" in found.message
 
@@ -441,5 +450,5 @@ def test_a_worker_whose_server_has_another_fence_names_it(two: Two) -> None:
 def test_another_throw_if_is_left_as_it_is(two: Two) -> None:
     two.through(1)
     two.own("me", 1)
-    assert why_refused(two.clickhouse, two.settings, STREAM, 1, "me", REFUSED) is REFUSED
+    assert translated(two, 1, "me") is REFUSED
     assert newest_epoch(two.clickhouse, two.settings, STREAM) is not None

@@ -5,10 +5,14 @@ from dataclasses import replace
 import pyarrow as pa
 import pytest
 
+from outhaul.cdc_reader.session import fill_views as filling
+from outhaul.cdc_reader.session import recovery
+from outhaul.cdc_reader.session.fill_views import fill_views, keep_views_filled
+from outhaul.cdc_reader.session.loop_events import Events
 from outhaul.cdc_reader.session.recovery import recover
 from outhaul.sink.batch import Message, Packer
 from outhaul.sink.errors import FatalError, PipelineError
-from outhaul.sink.fence import guard
+from outhaul.sink.fence import EpochOverError, guard
 from outhaul.sink.insert import Target, batch_number, insert
 from outhaul.sink.position import Lsn, Position
 from outhaul.sink.report import Outcome, Report
@@ -115,6 +119,26 @@ def test_a_new_reader_completes_the_views(views: World) -> None:
         assert counts(views) == (300, 300, 300, 300)
 
 
+@pytest.mark.parametrize("happens", ["ClickHouse is restarted", "another reader takes over"])
+def test_a_recovery_whose_epoch_ends_before_it_completes_the_views_begins_again(
+    views: World, monkeypatch: pytest.MonkeyPatch, happens: str
+) -> None:
+    own(views)
+    batch = batch_of(views, events(10))
+    insert(views.clickhouse, message_of(views, batch), batch.payload, target_of(views))
+
+    def end_epoch(point: str) -> None:
+        if point == "recovery.settled" and happens == "ClickHouse is restarted":
+            # What a restart does to a table in memory.
+            views.clickhouse.command("TRUNCATE TABLE event_log_owners")
+        elif point == "recovery.settled":
+            own(views, "another", 9)
+
+    monkeypatch.setattr(recovery, "reach", end_epoch)
+    with pytest.raises(EpochOverError):
+        recovered(views, "next")
+
+
 def test_a_view_that_refuses_one_row_costs_neither_the_others_nor_the_other_views(views: World) -> None:
     own(views)
     batch = batch_of(views, events(1000, bad=7))
@@ -214,6 +238,19 @@ def test_a_reader_that_was_replaced_fills_nothing(views: World) -> None:
     with pytest.raises(FatalError, match="newer reader"):
         feed_of(views).fill()
     assert counts(views) == (100, 99, 100, 100)
+
+
+def test_a_restart_of_clickhouse_ends_a_session_that_has_views_to_fill_and_no_events(
+    views: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own(views)
+    batch = batch_of(views, events(100, bad=7))
+    assert sent(views, message_of(views, batch), batch.payload).outcome is Outcome.STORED
+    # What a restart does to a table in memory.
+    views.clickhouse.command("TRUNCATE TABLE event_log_owners")
+    monkeypatch.setattr(filling, "_EVERY_S", 0.01)
+    with pytest.raises(EpochOverError, match="was restarted"):
+        keep_views_filled(Events(), lambda: fill_views(views.clickhouse, views.stream, "me", 1))
 
 
 @pytest.mark.thorough
