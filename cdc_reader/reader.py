@@ -13,6 +13,7 @@ import math
 import secrets
 import time
 from contextlib import closing, contextmanager, suppress
+from datetime import UTC, datetime
 from random import SystemRandom
 from typing import TYPE_CHECKING
 
@@ -275,6 +276,7 @@ def _publish_reason(stream: Stream, error: TransientError, wait_s: float) -> Non
     Sentry gets the error when it lasts.
     """
     sentry.note_retry(error)
-    line = f"{process_name()} has no session and tries again: {error}"
+    # A command shows this line until the next attempt ends, so it has its time.
+    line = f"{process_name()} has no session and tries again ({datetime.now(UTC):%H:%M:%S} UTC): {error}"
     with Payloads.of(stream.settings) as payloads, suppress(TransientError):
         payloads.set(reconnecting_key(stream.fence), line, ttl_s=math.ceil(wait_s + _ATTEMPT_S))

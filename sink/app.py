@@ -14,19 +14,20 @@ from typing import TYPE_CHECKING
 
 import click
 import kombu.exceptions
+from billiard.exceptions import TimeLimitExceeded
 from celery import Celery
-from celery.signals import setup_logging, task_postrun
+from celery.signals import setup_logging, task_failure, task_postrun
 from click.core import ParameterSource
 
 from outhaul.sink import redis_url
 from outhaul.sink.errors import Exit, TransientError
-from outhaul.sink.redis import topology
+from outhaul.sink.redis import failures, topology
 from outhaul.sink.redis.payloads import SOCKET_TIMEOUT_S
 from outhaul.sink.seal import seal_of
 from outhaul.sink.settings import Settings, load
 from outhaul.sink.settings.load import warn_of_unknown
 from outhaul.sink.task_names import PRUNE, WRITE_BATCH
-from outhaul.sink.telemetry import log_context, logs, sentry
+from outhaul.sink.telemetry import log_context, logs, sentry, unexpected
 
 if TYPE_CHECKING:
     from typing import Any
@@ -68,7 +69,12 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "task_soft_time_limit": (settings.insert_timeout_s + settings.task_time_limit_s) / 2,
         "task_annotations": {WRITE_BATCH: {"rate_limit": settings.rate_limit or None}},
         "worker_hijack_root_logger": False,
-        "imports": ["outhaul.sink.task", "outhaul.sink.letters.retry_task", "outhaul.sink.process.heartbeat"],
+        "imports": [
+            "outhaul.sink.task",
+            "outhaul.sink.letters.retry_task",
+            "outhaul.sink.process.heartbeat",
+            "outhaul.sink.process.probe",
+        ],
         "beat_schedule": _schedule(settings),
     }
 
@@ -134,6 +140,14 @@ def _configure_logs(loglevel: int | str, **_: object) -> None:
     logs.start(settings, level=level)
     warn_of_unknown()
     sentry.configure(settings, "worker")
+    failures.begin(settings, "worker")
+
+
+@task_failure.connect  # type: ignore[untyped-decorator] # celery has no types
+def _note_killed_task(exception: BaseException, **_: object) -> None:
+    # Celery kills the process of such a task, and logs a line without an exception.
+    if isinstance(exception, TimeLimitExceeded):
+        unexpected.note(exception)
 
 
 @task_postrun.connect  # type: ignore[untyped-decorator] # celery has no types

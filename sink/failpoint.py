@@ -9,6 +9,7 @@ action. So each file acts once, even if several processes reach the failpoint.
     stop       SIGSTOP, until the test sends SIGCONT
     hold:2.5   sleep for 2.5 seconds
     raise      a transient error
+    bug        an exception that no part of the pipeline expects
 
 `kill@3` does nothing the first two times and acts the third time. `<failpoint>.fired` contains the id of the process
 that acted.
@@ -42,6 +43,7 @@ def _on(name: str) -> None:
 
     Raises:
         TransientError: the action is `raise`.
+        RuntimeError: the action is `bug`.
     """
     assigned = Path(_FOLDER, name)
     # Of all processes and threads that rename the file, one succeeds.
@@ -65,6 +67,8 @@ def _on(name: str) -> None:
             os.kill(os.getpid(), signal.SIGSTOP)
         case "hold":
             time.sleep(float(seconds))
+        case "bug":
+            raise RuntimeError(f"nobody foresaw {name}\nand this second line")
         case _:
             raise TransientError(f"a test has assigned {action!r} to the failpoint {name!r}")
 

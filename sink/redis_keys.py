@@ -67,6 +67,16 @@ def celery_prefix(source: str) -> str:
     return f"outhaul:{{{source}}}:celery:"
 
 
+def failures_key(source: str) -> str:
+    """Return the Redis hash of the latest failure of each process, for `outhaul status`."""
+    return f"outhaul:{{{source}}}:failures"
+
+
+def probe_key(source: str, run: str) -> str:
+    """Return the Redis list on which a worker answers the probe of one `outhaul doctor`."""
+    return f"outhaul:{{{source}}}:probe:{run}"
+
+
 def letters_key(source: str, run: str) -> str:
     """Return the Redis list on which the sink reports the outcome of each dead letter of one retry."""
     return f"outhaul:{{{source}}}:letters:{run}"

@@ -8,6 +8,7 @@ Source: https://docs.celeryq.dev/en/stable/userguide/tasks.html
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from contextlib import contextmanager, suppress
@@ -46,7 +47,7 @@ from outhaul.sink.replicas import find_servers
 from outhaul.sink.report import Outcome, Report
 from outhaul.sink.seal import ForgedMessageError, Seal, seal_of
 from outhaul.sink.task_names import WRITE_BATCH
-from outhaul.sink.telemetry import log_context, metrics, sentry
+from outhaul.sink.telemetry import log_context, metrics, sentry, unexpected
 from outhaul.sink.telemetry.sentry import trace
 from outhaul.sink.view_gaps import StoredBatch, ViewFeed
 
@@ -114,6 +115,38 @@ def write_batch(self: Any, *arguments: object, **named: object) -> str:
         FatalError: an operator is needed; the task has reported this, and the reader stops.
         celery.exceptions.Retry: a transient error; Celery delivers the same message again.
     """
+    try:
+        return _write_batch(self, arguments, named)
+    except Exception as error:
+        if not unexpected.is_unexpected(error):
+            raise
+        log.exception("task_failed")
+        failed = unexpected_failure(error)
+        _report_failed(self.app, arguments, failed)
+        raise failed from None
+
+
+def unexpected_failure(error: Exception) -> FatalError:
+    """Return the error that an exception becomes of which nobody has said what to do about it."""
+    return FatalError(
+        f"the worker on {socket.gethostname()} failed unexpectedly: {unexpected.first_line(error)}",
+        todo="The worker's log has the traceback. Mend the cause, and start the reader again",
+    )
+
+
+def _report_failed(app: SinkApp, arguments: Sequence[object], failed: FatalError) -> None:
+    """Report an unexpected failure to the reader of the batch; of a message that no reader sent, nobody gets one."""
+    # What failed may fail again. Then the reader sends the batch again after a while, and `status` shows the failure.
+    with suppress(Exception):
+        sink = sink_of(app)
+        opened = sink.seal.opened(WRITE_BATCH, arguments[0])
+        address = BatchAddress.found_in(opened, sink.settings.source)
+        if address is not None:
+            fatal = Report(Outcome.FATAL, address.token, address.sequence, error=failed.message, todo=failed.todo)
+            _report(sink, address, fatal)
+
+
+def _write_batch(self: Any, arguments: Sequence[object], named: Mapping[str, object]) -> str:
     sink = sink_of(self.app)
     started = time.monotonic()
     try:

@@ -8,4 +8,5 @@ from __future__ import annotations
 WRITE_BATCH = "outhaul.write_batch"
 RETRY_LETTERS = "outhaul.retry_letters"
 PRUNE = "outhaul.prune"
-ALL_TASKS = frozenset({WRITE_BATCH, RETRY_LETTERS, PRUNE})
+PROBE = "outhaul.probe"
+ALL_TASKS = frozenset({WRITE_BATCH, RETRY_LETTERS, PRUNE, PROBE})

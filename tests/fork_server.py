@@ -55,6 +55,7 @@ _LATE = (
     "outhaul.sink.app",
     "outhaul.sink.letters.retry_task",
     "outhaul.sink.process.heartbeat",
+    "outhaul.sink.process.probe",
     "outhaul.sink.redis.transport",
     "outhaul.sink.task",
 )

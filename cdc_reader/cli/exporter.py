@@ -14,9 +14,10 @@ import typer
 from outhaul.cdc_reader.cli import options
 from outhaul.cdc_reader.operate.exporter.run import run
 from outhaul.sink.errors import Exit, FatalError
+from outhaul.sink.redis import failures
 from outhaul.sink.settings import load
 from outhaul.sink.settings.load import warn_of_unknown
-from outhaul.sink.telemetry import logs
+from outhaul.sink.telemetry import logs, sentry
 
 
 def exporter(
@@ -60,7 +61,10 @@ def exporter(
         )
     logs.start(settings)
     warn_of_unknown()
+    sentry.configure(settings, "exporter")
+    failures.begin(settings, "exporter")
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    run(settings, stopping, every_s=every_s, audit_every_s=audit_every_s, views_every_s=views_every_s)
+    with failures.reporting_exit():
+        run(settings, stopping, every_s=every_s, audit_every_s=audit_every_s, views_every_s=views_every_s)

@@ -21,10 +21,9 @@ from outhaul.cdc_reader.cli import options
 from outhaul.sink import redis_url
 from outhaul.sink.app import TRANSPORT, make_app
 from outhaul.sink.errors import Exit, FatalError
-from outhaul.sink.redis import topology
+from outhaul.sink.redis import failures, topology
 from outhaul.sink.settings import Settings, load
-from outhaul.sink.telemetry import logs
-from outhaul.sink.telemetry.scrub import scrub_of
+from outhaul.sink.telemetry import logs, sentry
 
 # Nearly all tasks have the same name, so it is left out; the arguments identify the batch.
 _COLUMNS = "uuid,state,args,retries,runtime,received,worker"
@@ -54,7 +53,9 @@ def flower(
     Example: outhaul flower --port 5555
     """
     settings = load()
-    logs.configure(settings.log_format, level=settings.log_level, scrub=scrub_of(settings))
+    logs.start(settings)
+    sentry.configure(settings, "flower")
+    failures.begin(settings, "flower")
     if not _is_loopback(host) and not any(map(os.environ.get, _LOGINS)):
         typer.echo(
             f"outhaul flower: any client that reaches {host} has access; set FLOWER_BASIC_AUTH=user:password", err=True
@@ -72,14 +73,15 @@ def flower(
     }
     # A later option overrides an earlier one.
     arguments = [*(f"--{name}={value}" for name, value in chosen.items()), *context.args]
-    try:
-        make_app(settings).start(["flower", *arguments])
-    except OSError as error:
-        raise FatalError(
-            f"Flower cannot listen on {host}:{port}: {error.strerror}",
-            todo="Choose another --port",
-            exit_code=Exit.SETTINGS,
-        ) from None
+    with failures.reporting_exit():
+        try:
+            make_app(settings).start(["flower", *arguments])
+        except OSError as error:
+            raise FatalError(
+                f"Flower cannot listen on {host}:{port}: {error.strerror}",
+                todo="Choose another --port",
+                exit_code=Exit.SETTINGS,
+            ) from None
     patience = threading.Timer(_STOP_S, os._exit, (Exit.FINE,))
     patience.daemon = True
     patience.start()

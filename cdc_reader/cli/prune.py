@@ -145,4 +145,9 @@ def described(report: PruneReport) -> str:
         named = ", ".join(map(str, report.lacking_ids))
         more = ", …" if report.lacking > len(report.lacking_ids) else ""
         lines.append(f"{report.lacking:,} old rows stay, because ClickHouse lacks them: id {named}{more}")
+    if report.expired:
+        lines.append(
+            f"{report.expired:,} old rows stay, because ClickHouse removes events of their time by {report.ttl}, so "
+            "nothing shows that it stored them. Prune with a shorter age than that"
+        )
     return "\n".join(lines)

@@ -15,6 +15,7 @@ from outhaul.cdc_reader.cli import options
 from outhaul.cdc_reader.reader import run
 from outhaul.cdc_reader.session import memory_tuning
 from outhaul.sink.errors import Exit
+from outhaul.sink.redis import failures
 from outhaul.sink.settings import load
 from outhaul.sink.settings.load import warn_of_unknown
 from outhaul.sink.telemetry import logs, sentry
@@ -35,6 +36,7 @@ def reader(
     warn_of_unknown()
     memory_tuning.limit_allocators()
     sentry.configure(settings, "reader", slot=stream.slot)
+    failures.begin(settings, "reader")
     asked: list[int] = []
 
     def stop(signum: int, _frame: object) -> None:
@@ -44,5 +46,5 @@ def reader(
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    with sentry.reporting_exit():
+    with failures.reporting_exit():
         run(stream, lambda: bool(asked), standby=standby)

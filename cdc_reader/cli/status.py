@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from outhaul.cdc_reader.operate.status.overview import Shard, Status, gather
-from outhaul.cdc_reader.operate.status.units import kept, milliseconds, paused, utc
+from outhaul.cdc_reader.operate.status.units import kept, milliseconds, paused, phase_then, utc
 from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.errors import Exit
 from outhaul.sink.quantities import size_text
@@ -89,7 +89,8 @@ def screen(found: Status) -> Table:
     if reader:
         table.add_row(
             "reader",
-            f"{reader.phase}, epoch {reader.epoch}, {size_text(slot.behind_bytes) if slot else '?'} and "
+            f"{phase_then(reader.phase, found.reader_age_s)}, epoch {reader.epoch}, "
+            f"{size_text(slot.behind_bytes) if slot else '?'} and "
             f"{reader.lag_s:.1f} s behind, received {reader.received_lsn}, "
             f"on {escape(reader.host)} (process {reader.pid})",
         )
@@ -122,7 +123,10 @@ def screen(found: Status) -> Table:
 
 def _of_shard(shard: Shard) -> str:
     slot, reader = shard.slot, shard.reader
-    doing = f"{reader.phase}, {reader.lag_s:.1f} s behind, {reader.in_flight_rows:,} rows in flight" if reader else "-"
+    doing = "-"
+    if reader:
+        phase = phase_then(reader.phase, shard.reader_age_s)
+        doing = f"{phase}, {reader.lag_s:.1f} s behind, {reader.in_flight_rows:,} rows in flight"
     kept_ = f"confirmed {slot.confirmed_lsn}, {size_text(slot.retained_bytes)} of WAL kept" if slot else "no slot"
     return f"{doing}; {kept_}"
 

@@ -8,7 +8,6 @@ Edge: the command line.
 from __future__ import annotations
 
 import json
-import re
 import time
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,7 +22,7 @@ from outhaul.cdc_reader.outbox.heal_due import due, note_done
 from outhaul.cdc_reader.outbox.id_ranges import Scope
 from outhaul.cdc_reader.outbox.snapshot import behind_the_slot
 from outhaul.sink.errors import Exit
-from outhaul.sink.schema import tables
+from outhaul.sink.retention import retention_of
 from outhaul.sink.settings import Outbox, Settings, load
 
 if TYPE_CHECKING:
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
 
 _LAST_ID = (1 << 63) - 1
 _KINDS = ("missing", "extra", "differing", "repeated")
-_TTL = re.compile(r"\bTTL (.*?)(?: SETTINGS |$)")
 _EXPIRED = "ClickHouse removes events by {}: delete these from the outbox, too, or lengthen the TTL"
 _NOT_STORED = "look for them in `outhaul dlq list` and in the worker's log, then compare again"
 
@@ -179,9 +177,8 @@ def _quiet(_found: Compared, _last: int) -> None:
 
 def _ttl(clickhouse: ClickHouse, outbox: Outbox) -> str:
     """Return the rule by which ClickHouse removes old events; empty if the table has none."""
-    found = tables(clickhouse, [outbox.clickhouse_table]).get(outbox.clickhouse_table)
-    rule = _TTL.search(found.definition) if found else None
-    return rule[1] if rule else ""
+    found = retention_of(clickhouse, outbox.clickhouse_table)
+    return found.rule if found else ""
 
 
 def _print(report: dict[str, Any], *, repair: bool, as_json: bool) -> None:

@@ -12,6 +12,7 @@ import typer
 
 from outhaul.cdc_reader.postgres.preflight import check_stores
 from outhaul.sink.process.watchdog import supervise
+from outhaul.sink.redis import failures
 from outhaul.sink.settings import load
 from outhaul.sink.telemetry import logs, sentry
 
@@ -28,10 +29,12 @@ def worker(
     settings = load()
     logs.start(settings)
     sentry.configure(settings, "watchdog")
-    with sentry.reporting_exit():
+    failures.begin(settings, "watchdog")
+    with failures.reporting_exit():
         check_stores(settings)
     pruning = (
         ["--include", "outhaul.cdc_reader.operate.pruning.prune_task"] if settings.prune_older_than is not None else []
     )
-    code = supervise(settings, ["-c", str(concurrency), *pruning, *context.args], SystemRandom().random)
+    with failures.reporting_exit():
+        code = supervise(settings, ["-c", str(concurrency), *pruning, *context.args], SystemRandom().random)
     raise typer.Exit(code)

@@ -136,6 +136,7 @@ class Flight:
             self._note_stored(effect.stored, report.dead_letters)
         if effect.trouble:
             self.progress.trouble["sink"] = effect.trouble
+            self.progress.sink_trouble_at = self._clock()
         if effect.wait_s:
             log.warning("batch_refused", **named, wait_s=effect.wait_s, error=report.error, todo=report.todo)
         if report.outcome is Outcome.MISSING:

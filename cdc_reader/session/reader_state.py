@@ -29,8 +29,13 @@ if TYPE_CHECKING:
     from outhaul.sink.position import Lsn
 
 TTL_S = 5
+STALE_S = 3.0
+"""Age at which a published state is not the present one any more, in seconds: it is published every second."""
 # The published state is at most this old, in seconds: making it at every turn of the loop would cost too much.
 _SNAPSHOT_S = 0.5
+
+# A worker that repeats an insert reports that again sooner than this, in seconds, unless ClickHouse holds it.
+_OLD_REPORT_S = 15.0
 
 # Phases of a reader during a session, and all phases.
 SESSION_PHASES = ("recovering", "streaming", "waiting", "pausing", "paused", "draining")
@@ -105,6 +110,11 @@ def _known(kind: type[ReaderState | Pause], data: dict[str, Any]) -> dict[str, A
     return {field.name: data[field.name] for field in fields(kind) if field.name in data}
 
 
+def _dated(where: str, text: str, age_s: float) -> str:
+    """Return a trouble, with the age of the report if a worker reported it and has said nothing since."""
+    return f"{text} (reported {age_s:.0f} s ago)" if where == "sink" and age_s >= _OLD_REPORT_S else text
+
+
 class Snapshot:
     """The line that is published next: the loop updates it, a thread reads it."""
 
@@ -118,6 +128,10 @@ class Snapshot:
     def is_due(self, phase: str, now: float) -> bool:
         """Tell whether the line has another phase, or is old enough for an update, at clock `now` in seconds."""
         return phase != self._phase or now - self._updated_at >= _SNAPSHOT_S
+
+    def is_fresh(self, now: float) -> bool:
+        """Tell whether the loop has turned lately: an old line must look old, so it is not published again."""
+        return now - self._updated_at < STALE_S
 
     def update(self, state: ReaderState, now: float) -> None:
         """Replace the line at clock `now`; a new phase ends the wait of the thread that publishes it."""
@@ -142,6 +156,8 @@ class Progress:
     def __init__(self, dead_letters_tables: Collection[str]) -> None:
         """Start at 0."""
         self.trouble: dict[str, str] = {}
+        # When a worker last reported why a batch is not stored, by the clock of the ledger.
+        self.sink_trouble_at = 0.0
         self._dead_letters_tables = dead_letters_tables
         self._captured = self._stored = self._left_out = self._dead_letters = 0
         self._last_stored_at: float | None = None
@@ -214,6 +230,6 @@ class Progress:
             p50_ms=None if p50_s is None else round(p50_s * 1000, 1),
             p99_ms=None if p99_s is None else round(p99_s * 1000, 1),
             last_stored_at=self._last_stored_at,
-            trouble="; ".join(self.trouble.values()),
+            trouble="; ".join(_dated(where, text, now - self.sink_trouble_at) for where, text in self.trouble.items()),
             pause=pause,
         )

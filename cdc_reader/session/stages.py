@@ -202,7 +202,8 @@ def publish_state(events: Events, payloads: Payloads, fence: str, snapshot: Snap
     outdated = [reconnecting_key(fence)]
     while True:
         with contextlib.suppress(TransientError):
-            payloads.set(reader_key(fence), snapshot.text, ttl_s=TTL_S)
+            if snapshot.is_fresh(time.monotonic()):
+                payloads.set(reader_key(fence), snapshot.text, ttl_s=TTL_S)
             # If this session falls silent, `outhaul status` must not show why the earlier session ended.
             payloads.drop(outdated)
             outdated = []

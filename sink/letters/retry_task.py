@@ -25,12 +25,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import structlog
-from billiard.exceptions import SoftTimeLimitExceeded
 from celery import shared_task
 
 from outhaul.sink.batch import Message, encode
 from outhaul.sink.clickhouse_errors import is_thrown
-from outhaul.sink.errors import FatalError, ForeignMessageError, PipelineError, PoisonError, TransientError
+from outhaul.sink.errors import FatalError, ForeignMessageError, PoisonError, TransientError
 from outhaul.sink.failpoint import reach
 from outhaul.sink.fence import guard, newest_epoch, wait_for_older_inserts
 from outhaul.sink.insert import Contents, Target
@@ -43,9 +42,9 @@ from outhaul.sink.message_version import OtherVersionError
 from outhaul.sink.redis_keys import letters_key
 from outhaul.sink.replicas import find_servers
 from outhaul.sink.seal import ForgedMessageError
-from outhaul.sink.task import outbox_of, sink_of, store_events
+from outhaul.sink.task import outbox_of, sink_of, store_events, unexpected_failure
 from outhaul.sink.task_names import RETRY_LETTERS
-from outhaul.sink.telemetry import metrics
+from outhaul.sink.telemetry import metrics, unexpected
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -129,9 +128,13 @@ def retry_letters(self: Any, *arguments: object, **named: object) -> str:
         return "refused"
     try:
         reports = retry(sink.clickhouse, outbox, message)
-    except (PipelineError, SoftTimeLimitExceeded) as error:
+    except Exception as error:
         counts = {"letters": len(message.positions)}
-        log.warning("letters_failed", task=self.request.id, run=message.run, **counts, error=error)
+        if unexpected.is_unexpected(error):
+            log.exception("letters_failed", task=self.request.id, run=message.run, **counts)
+            error = unexpected_failure(error)
+        else:
+            log.warning("letters_failed", task=self.request.id, run=message.run, **counts, error=error)
         why = str(error) or "the task's time limit is over"
         reports = [LetterReport(str(position), LetterOutcome.FAILED, why) for position in message.positions]
     counts = {outcome.value: sum(report.outcome is outcome for report in reports) for outcome in LetterOutcome}

@@ -25,6 +25,7 @@ import structlog
 from outhaul.sink.backoff import backoff_s
 from outhaul.sink.errors import FatalError, PipelineError
 from outhaul.sink.process.worker_pages import WorkerPages
+from outhaul.sink.redis import failures
 from outhaul.sink.redis.payloads import DEAF_S, Payloads
 from outhaul.sink.redis_keys import pulse_key
 from outhaul.sink.stopping import sleep_unless, stop_signals
@@ -42,6 +43,11 @@ _TICK_S = 0.1
 _STOP_S = 30.0
 # A worker that ran longer than this, in seconds, had started correctly: the count of failures begins again.
 _SETTLED_S = 30.0
+# Imports what Celery's worker imports: the text of an error at that is only on the worker's standard error.
+_IMPORT = (
+    "import importlib; from outhaul.sink.app import app; [importlib.import_module(one) for one in app.conf.imports]"
+)
+_IMPORT_S = 30.0
 _PR_SET_PDEATHSIG = 1
 # Loaded before any fork: between fork and exec, the child of a process with threads (metrics, Sentry's client) must not
 # load a library.
@@ -85,7 +91,7 @@ def _supervise(
     pages: WorkerPages,
     signals: list[int],
 ) -> int:
-    failures = 0
+    ends = 0
     while True:
         name = f"outhaul-{secrets.token_hex(4)}"
         # Workers do not need to know each other: the reader finds lost batches itself. This makes a start one second
@@ -109,12 +115,34 @@ def _supervise(
         if signals:
             return 0
         pages.ended(reason.partition(":")[0].partition(" ")[0])
-        failures = 1 if time.monotonic() - started > _SETTLED_S else failures + 1
-        wait_s = backoff_s(failures, max_s=settings.retry_max_s, random=random())
-        log.error("worker_restarting", reason=reason, failures=failures, wait_s=round(wait_s, 2))
-        sentry.report_now(FatalError(f"Celery's worker is started again: {reason}"))
+        ends = 1 if time.monotonic() - started > _SETTLED_S else ends + 1
+        wait_s = backoff_s(ends, max_s=settings.retry_max_s, random=random())
+        if worker.returncode > 0:
+            reason += _why_not_imported()
+        log.error("worker_restarting", reason=reason, failures=ends, wait_s=round(wait_s, 2))
+        error = FatalError(f"Celery's worker is started again: {reason}")
+        sentry.report_now(error)
+        if ends > 1 or worker.returncode > 0:
+            # One that was killed works again soon.
+            failures.failed(error)
         if sleep_unless(lambda: bool(signals), wait_s):
             return 0
+
+
+def _why_not_imported() -> str:
+    """Return the error with which the worker's modules cannot be imported, in brackets; empty if they can."""
+    with suppress(subprocess.SubprocessError, OSError):
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", _IMPORT],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_IMPORT_S,
+            check=False,
+        )
+        if done.returncode:
+            return f" ({next(iter(done.stderr.strip().splitlines()[-1:]), 'no error is printed')})"
+    return ""
 
 
 def _end_with_parent() -> None:

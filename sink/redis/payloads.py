@@ -206,6 +206,49 @@ class Payloads:
         value = self.get(key, max_bytes=_MAX_TEXT_BYTES)
         return None if value is None else value.decode(errors="replace")
 
+    def text_and_age(self, key: str, ttl_s: float) -> tuple[str | None, float]:
+        """Return a short text that was stored with this lifetime, or None; and its age, by the server's clock.
+
+        Raises:
+            TransientError: Redis did not answer.
+        """
+        with translated(), self._redis.pipeline(transaction=False) as pipe:
+            pipe.getrange(key, 0, _MAX_TEXT_BYTES)
+            pipe.pttl(key)
+            value, left_ms = pipe.execute(raise_on_error=False)
+        text = _value(value)
+        if text is None or not isinstance(left_ms, int) or left_ms < 0:
+            return None, 0.0
+        return text.decode(errors="replace"), max(0.0, ttl_s - left_ms / 1000)
+
+    def note(self, key: str, field: str, text: str, *, ttl_s: int, max_fields: int) -> None:
+        """Store a short text in a field of a hash; the hash expires after `ttl_s`, and has at most `max_fields` fields.
+
+        Raises:
+            TransientError: Redis did not store it.
+        """
+        with translated():
+            if self._redis.hlen(key) >= max_fields:
+                self._redis.delete(key)
+            with self._redis.pipeline(transaction=True) as pipe:
+                pipe.hset(key, field, text)
+                pipe.expire(key, ttl_s)
+                pipe.execute()
+
+    def notes(self, key: str) -> list[bytes]:
+        """Return the texts of all fields of a hash.
+
+        Raises:
+            TransientError: Redis did not answer.
+        """
+        with translated():
+            try:
+                return cast("list[bytes]", self._redis.hvals(key))
+            except redis.ResponseError as error:
+                if not str(error).startswith(_WRONG_TYPE):
+                    raise
+                return []
+
     def length(self, key: str) -> int:
         """Return the length of a list, 0 if it does not exist.
 

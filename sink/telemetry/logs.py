@@ -20,7 +20,7 @@ import redis
 import structlog
 
 from outhaul.sink.errors import PipelineError
-from outhaul.sink.telemetry import log_context, sentry
+from outhaul.sink.telemetry import log_context, sentry, unexpected
 from outhaul.sink.telemetry.scrub import Scrub, scrub_of
 from outhaul.sink.telemetry.suppression import Suppression
 
@@ -63,6 +63,7 @@ def configure(
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
+            unexpected.processor,
             *([suppression.processor] if suppression else []),
             *shared,
             _expand_error,
@@ -73,6 +74,7 @@ def configure(
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler()
+    handler.addFilter(unexpected.seen)
     if suppression is not None:
         handler.addFilter(suppression.filter)
     handler.setFormatter(

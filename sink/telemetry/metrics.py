@@ -49,7 +49,7 @@ _FETCH_S, _INSERT_S, _REPORT_S = (_STAGES.labels(stage) for stage in ("fetch", "
 _UNREPORTED = ("refused", "forged")
 for _outcome in (*(outcome.value for outcome in Outcome if outcome is not Outcome.BEGUN), *_UNREPORTED):
     _TASKS.labels(_outcome)
-for _kind in ("transient", "fatal", "foreign"):
+for _kind in ("transient", "fatal", "foreign", "unexpected"):
     _ERRORS.labels(_kind, "none")
 
 
@@ -109,3 +109,8 @@ def failed(error: BaseException) -> None:
     """Count a fatal error."""
     _TASKS.labels(Outcome.FATAL.value).inc()
     _ERRORS.labels("fatal", str(getattr(error, "code", None) or "none")).inc()
+
+
+def unexpected() -> None:
+    """Count an exception that nobody foresaw."""
+    _ERRORS.labels("unexpected", "none").inc()

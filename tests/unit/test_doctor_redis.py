@@ -1,6 +1,7 @@
 """The doctor's findings about Redis, Celery's workers and clocks."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -8,8 +9,10 @@ from outhaul.cdc_reader.operate.doctor import clock_offsets, redis_checks, worke
 from outhaul.cdc_reader.operate.doctor.finding import State
 from outhaul.cdc_reader.session.loop import MAX_IN_FLIGHT_BYTES
 from outhaul.sink.errors import TransientError
+from outhaul.sink.process.probe import ProbeAnswer
+from outhaul.sink.redis.failures import Failure
 from outhaul.sink.settings import Settings
-from outhaul.sink.task_names import WRITE_BATCH
+from outhaul.sink.task_names import PROBE, WRITE_BATCH
 
 INFO = redis_checks.Info(
     product="redis",
@@ -22,7 +25,8 @@ INFO = redis_checks.Info(
     used_memory=1000,
     persistence="none reported",
 )
-WORKER = worker_checks.Worker("one@host", frozenset({WRITE_BATCH}), 80.0, 100.0, 300)
+WORKER = worker_checks.Worker("one@host", frozenset({WRITE_BATCH, PROBE}), 80.0, 100.0, 300)
+ANSWER = ProbeAnswer("host", "1.0", 0.05)
 CLOCK = clock_offsets.Offset(0.0, 0.001)
 
 
@@ -86,8 +90,9 @@ def test_a_replica_a_cluster_a_refused_payload_and_a_long_way_are_named() -> Non
     assert judged(trip_s=0.011)["latency"] is State.WARN
 
 
-def of_workers(*workers: worker_checks.Worker, queued: int = 0) -> dict[str, State]:
-    return {one.check: one.state for one in worker_checks.judge(worker_checks.WorkerFacts(queued, workers), Settings())}
+def of_workers(*workers: worker_checks.Worker, queued: int = 0, **more: Any) -> dict[str, State]:
+    facts = worker_checks.WorkerFacts(queued, workers, **{"probe": ANSWER, **more})
+    return {one.check: one.state for one in worker_checks.judge(facts, Settings())}
 
 
 def test_workers_with_our_task_and_our_limits_have_nothing_to_mend() -> None:
@@ -95,12 +100,14 @@ def test_workers_with_our_task_and_our_limits_have_nothing_to_mend() -> None:
         "workers": State.PASS,
         "task": State.PASS,
         "limits": State.PASS,
+        "a task": State.PASS,
         "queue": State.PASS,
+        "unexpected errors": State.PASS,
     }
 
 
 def test_no_worker_matters_more_when_messages_wait() -> None:
-    assert of_workers() == {"workers": State.WARN, "queue": State.PASS}
+    assert of_workers() == {"workers": State.WARN, "queue": State.PASS, "unexpected errors": State.PASS}
     assert of_workers(queued=1)["workers"] is State.FAIL
 
 
@@ -112,6 +119,23 @@ def test_a_worker_without_our_task_fails_and_other_limits_are_named() -> None:
         replace(WORKER, visibility_timeout_s=3600),
     ):
         assert of_workers(WORKER, other)["limits"] is State.WARN
+
+
+def test_a_task_that_nobody_answers_fails_unless_there_is_a_reason() -> None:
+    assert of_workers(WORKER, probe=replace(ANSWER, error="no"))["a task"] is State.FAIL
+    assert of_workers(WORKER, probe=None)["a task"] is State.FAIL
+    assert of_workers(WORKER, probe=None, queued=1)["a task"] is State.WARN
+    assert of_workers(WORKER, probe=None, is_busy=True)["a task"] is State.WARN
+    # The release before does not know the task.
+    older = replace(WORKER, tasks=frozenset({WRITE_BATCH}))
+    assert of_workers(older, probe=None)["a task"] is State.WARN
+    assert of_workers(older, WORKER)["a task"] is State.PASS
+
+
+def test_a_failure_that_nobody_foresaw_fails_and_the_end_of_a_process_does_not() -> None:
+    failure = Failure("worker", "host", 7, "KeyError", 1, 2.0, is_end=False)
+    assert of_workers(WORKER, failures=(failure,))["unexpected errors"] is State.FAIL
+    assert of_workers(WORKER, failures=(replace(failure, is_end=True),))["unexpected errors"] is State.PASS
 
 
 def test_more_messages_than_a_reader_sends_are_too_many() -> None:

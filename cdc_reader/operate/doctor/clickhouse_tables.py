@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from outhaul.cdc_reader.operate.doctor.finding import Finding, broken, fail, fine, warn
 from outhaul.sink.errors import PipelineError
 from outhaul.sink.quoting import clickhouse_identifier
+from outhaul.sink.retention import removing
 from outhaul.sink.schema import MIGRATE, WINDOW_S, window_statement
 
 if TYPE_CHECKING:
@@ -61,6 +62,12 @@ def engines(events: Table, letters: Table, settings: Settings, other: str = "") 
         yield engine(table, f"{whose}engine", other if table is events else "")
         yield window(table, settings.max_in_flight, f"{whose}tokens")
     yield partition_key(events)
+    if rules := removing(events.definition):
+        yield warn(
+            "TTL",
+            f"{events.name} loses events by {', '.join(rules)}: what is gone is neither verified nor pruned",
+            "outhaul prune --older-than AGE  # an age shorter than the TTL",
+        )
 
 
 def engine(table: Table, check: str = "engine", other: str = "") -> Finding:

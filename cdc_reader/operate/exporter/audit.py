@@ -2,7 +2,7 @@
 
 Edge: both servers, by the comparison of `outhaul verify`. Each pass compares the newest ids and the next few ranges of
 older ids, so after some passes all are compared, and it begins again. A range with differences is compared in every
-pass until it has none.
+pass until it has none. Events that a TTL of ClickHouse may have removed are left out on both sides.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from outhaul.cdc_reader.outbox.id_ranges import RANGE_IDS, Scope
 from outhaul.cdc_reader.outbox.snapshot import behind_the_slot
 from outhaul.cdc_reader.outbox.table_shape import describe
 from outhaul.sink.clickhouse import ClickHouse
+from outhaul.sink.retention import retention_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from datetime import datetime
 
     from prometheus_client.metrics_core import Metric
 
@@ -71,6 +73,11 @@ class Audit:
             gauge("audit_missing_events", "Events of the outbox that ClickHouse lacks", total("missing")),
             gauge("audit_extra_events", "Events in ClickHouse that the outbox lacks", total("extra")),
             gauge("audit_repeated_events", "Events that are stored more than once", total("repeated")),
+            gauge(
+                "audit_since_timestamp_seconds",
+                "Time of the oldest event that is compared; only if a TTL of ClickHouse removes older ones",
+                max((audit.since.timestamp() for audit in self._audits if audit.since), default=None),
+            ),
         ]
 
 
@@ -79,6 +86,7 @@ class _OutboxAudit:
 
     def __init__(self, outbox: Outbox) -> None:
         self.differing: dict[int, Compared] = {}
+        self.since: datetime | None = None
         self._outbox = outbox
         self._next = 0
 
@@ -86,9 +94,12 @@ class _OutboxAudit:
         """Make one pass; return how many events were compared."""
         with line.connect() as conn:
             shape = describe(conn, self._outbox, self._outbox.settings.undivided)
-        comparison = Comparison(line, shape, clickhouse, self._outbox, Scope())
+        retention = retention_of(clickhouse, self._outbox.clickhouse_table)
+        self.since = retention.before if retention else None
+        scope = Scope(since=self.since)
+        comparison = Comparison(line, shape, clickhouse, self._outbox, scope)
         found: list[Compared] = []
-        for first, last in comparison.intervals(Scope()):
+        for first, last in comparison.intervals(scope):
             found += comparison.ranges(self._choose(first, last))
         self._note(found)
         return sum(one.rows for one in found)

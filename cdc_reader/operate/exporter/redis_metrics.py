@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 from kombu.exceptions import OperationalError
 from redis import RedisError
 
-from outhaul.cdc_reader.operate.exporter.metric_family import counter, gauge
+from outhaul.cdc_reader.operate.exporter.metric_family import counter, gauge, gauges
+from outhaul.cdc_reader.session.reader_state import STALE_S, TTL_S
 from outhaul.sink.app import make_app
 from outhaul.sink.errors import Exit, TransientError
+from outhaul.sink.redis.failures import PROCESSES, recent
 from outhaul.sink.redis.payloads import Payloads
 from outhaul.sink.redis_keys import reader_key
 
@@ -45,7 +47,12 @@ class RedisMetrics:
         begun_at = time.monotonic()
         queued = self._payloads.length(self._settings.queue_key)
         ping_s = time.monotonic() - begun_at
-        reporting = self._payloads.text(reader_key(self._settings.source)) is not None
+        streams = self._settings.streams()
+        states = [self._payloads.text_and_age(reader_key(stream.fence), TTL_S) for stream in streams]
+        reporting = all(line is not None and age_s < STALE_S for line, age_s in states)
+        failed = dict.fromkeys(PROCESSES, 0)
+        for failure in recent(self._payloads, self._settings):
+            failed[failure.process] += not failure.is_end
         info = self._payloads.info()
         return [
             gauge("redis_ping_seconds", "Time of one round trip to Redis", ping_s),
@@ -53,7 +60,15 @@ class RedisMetrics:
             gauge("redis_memory_limit_bytes", "maxmemory; 0 without a limit", info.get("maxmemory")),  # type: ignore[arg-type]
             counter("redis_evicted_keys", "Keys that Redis evicted to free memory", info.get("evicted_keys")),  # type: ignore[arg-type]
             gauge("queue_messages", "Batches that wait in Celery's queue for a worker", queued),
-            gauge("reader_reporting", "1 while a reader with a session reports to Redis", reporting),
+            gauge(
+                "reader_reporting", "1 while the reader of each stream has a session and reports to Redis", reporting
+            ),
+            gauges(
+                "unexpected_failures",
+                "Hosts on which a process failed in the last five minutes in a way that nobody foresaw",
+                "process",
+                failed,
+            ),
         ]
 
 

@@ -17,6 +17,7 @@ from outhaul.cdc_reader.operate.pruning.outbox_table import BEFORE_ALL
 from outhaul.cdc_reader.operate.pruning.stored_rows import proven
 from outhaul.cdc_reader.postgres.errors import LockedError
 from outhaul.sink.failpoint import reach
+from outhaul.sink.retention import retention_of
 from outhaul.sink.stopping import sleep_unless
 
 if TYPE_CHECKING:
@@ -54,7 +55,10 @@ class PruneRequest:
 
 @dataclass(slots=True)
 class PruneReport:
-    """What a pass did, or would do. `lacking` counts old rows that ClickHouse lacks; `lacking_ids` has some ids."""
+    """What a pass did, or would do. `lacking` counts old rows that ClickHouse lacks; `lacking_ids` has some ids.
+
+    `expired` counts those that the table's TTL may have removed: `ttl` is its text.
+    """
 
     cutoff: str
     dry_run: bool
@@ -62,6 +66,8 @@ class PruneReport:
     removed: int = 0
     lacking: int = 0
     lacking_ids: list[int] = field(default_factory=list)
+    expired: int = 0
+    ttl: str = ""
     locked: int = 0
     batches: int = 0
     longest_batch_s: float = 0.0
@@ -91,6 +97,11 @@ def prune(
     """
     cutoff = request.cutoff(datetime.now(UTC))
     report = PruneReport(cutoff.isoformat(timespec="seconds"), request.dry_run)
+    retention = retention_of(clickhouse, outbox.clickhouse_table)
+    expired_s = float("-inf")
+    if retention is not None:
+        report.ttl = retention.rule
+        expired_s = retention.before.timestamp() if retention.before else expired_s
 
     def prove(rows: Sequence[OutboxRow]) -> set[OutboxRow]:
         return proven(clickhouse, outbox, rows)
@@ -104,7 +115,7 @@ def prune(
                 report.removed += 0 if request.dry_run else rows.count
     elif request.partitions_ahead:
         partitions.refuse(table)
-    _rows(table, report, request, cutoff, prove, stop)
+    _rows(table, report, request, cutoff, prove, expired_s, stop)
     return report
 
 
@@ -114,6 +125,7 @@ def _rows(
     request: PruneRequest,
     cutoff: datetime,
     prove: Callable[[Sequence[OutboxRow]], set[OutboxRow]],
+    expired_s: float,
     stop: Callable[[], bool],
 ) -> None:
     after, young = BEFORE_ALL, 0
@@ -126,7 +138,10 @@ def _rows(
         young = 0 if old else young + 1
         report.examined += len(page)
         if old:
-            _batch(table, report, request, old, prove(old), stop)
+            found = prove(old)
+            expired = {row for row in old if row not in found and row.at_s is not None and row.at_s < expired_s}
+            report.expired += len(expired)
+            _batch(table, report, request, [row for row in old if row not in expired], found, stop)
         if len(page) < request.batch:
             return
         after = page[-1].id

@@ -54,6 +54,10 @@ def prune_once(self: Any, *arguments: object, **named: object) -> str:
             log.error("prune_failed", task=self.request.id, table=outbox.table, error=error)  # noqa: TRY400 - the line is the message
             sentry.report(error)
             return "failed"
+        except Exception:
+            # The next pass tries again, and `outhaul status` shows the failure until then.
+            log.exception("prune_failed", task=self.request.id, table=outbox.table)
+            return "failed"
         if report.lacking:
             log.warning("pruned", task=self.request.id, table=outbox.table, **report.to_json())
         else:

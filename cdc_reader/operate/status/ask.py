@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from outhaul.cdc_reader.outbox.heal_due import due
 from outhaul.cdc_reader.session.pause_requests import newest_request
-from outhaul.cdc_reader.session.reader_state import ReaderState
+from outhaul.cdc_reader.session.reader_state import TTL_S, ReaderState
 from outhaul.cdc_reader.slots import retained_wal
+from outhaul.sink.redis.failures import Failure, recent
 from outhaul.sink.redis_keys import ANY_WORKER, pulse_key, reader_key, reconnecting_key, standby_key
 from outhaul.sink.sql import query
 from outhaul.sink.view_check import flaws
@@ -57,6 +58,10 @@ class RedisState:
     queue_length: int
     # False if messages wait and no task has begun in the last seconds.
     is_worked: bool
+    # How long ago the reader reported its state, in seconds.
+    reader_age_s: float = 0.0
+    # Unexpected failures of the last minutes, and the errors with which processes ended.
+    failures: tuple[Failure, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +98,7 @@ def ask_redis(payloads: Payloads, stream: Stream) -> RedisState:
     Raises:
         PipelineError: Redis refuses or does not answer.
     """
-    line = payloads.text(reader_key(stream.fence))
+    line, age_s = payloads.text_and_age(reader_key(stream.fence), TTL_S)
     reader = ReaderState.from_json(line) if line else None
     return RedisState(
         reader=reader,
@@ -101,6 +106,8 @@ def ask_redis(payloads: Payloads, stream: Stream) -> RedisState:
         standby=payloads.text(standby_key(stream.fence)),
         queue_length=(waiting := payloads.length(stream.settings.queue_key)),
         is_worked=not waiting or _is_worked(payloads, stream.settings),
+        reader_age_s=age_s,
+        failures=recent(payloads, stream.settings),
     )
 
 

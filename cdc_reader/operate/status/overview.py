@@ -42,6 +42,7 @@ class Shard:
     slot: Slot | None
     reader: ReaderState | None
     reconnecting: str | None
+    reader_age_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,8 @@ class Status:
 
     slot: Slot | None = None
     reader: ReaderState | None = None
+    # How long ago the reader reported its state, in seconds.
+    reader_age_s: float | None = None
     # The pause that an operator asked for, whether or not a reader runs.
     pause: Pause | None = None
     # Why the reader has no session now, as it reports.
@@ -109,9 +112,10 @@ def _of_shards(settings: Settings, payloads: Payloads, clickhouse: ClickHouse) -
             postgres.slot if postgres else None,
             redis.reader if redis else None,
             redis.reconnecting if redis else None,
+            redis.reader_age_s if redis and redis.reader else None,
         )
         # Problems that all shards share are listed once.
-        own = redis if redis is None or not shards else replace(redis, is_worked=True)
+        own = redis if redis is None or not shards else replace(redis, is_worked=True, failures=())
         troubles = judge(postgres, own, None if shards else stored, stream, time.time())
         wrong += [f"shard {stream.shard}: {trouble}" for trouble in troubles]
         shards.append(shard)
@@ -144,6 +148,7 @@ def _joined(postgres: PostgresState | None, redis: RedisState | None, stored: Cl
     found = Status(
         slot=postgres.slot if postgres else None,
         reader=reader,
+        reader_age_s=round(redis.reader_age_s, 1) if redis and reader else None,
         # ClickHouse has the pause also when no reader runs; without its answer, the reader's state has it.
         pause=stored.pause if stored else (reader.pause if reader else None),
         reconnecting=redis.reconnecting if redis else None,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from outhaul.cdc_reader.postgres.errors import slot_missing
+from outhaul.cdc_reader.session.reader_state import STALE_S
 from outhaul.cdc_reader.slots import retained_wal
 from outhaul.sink.view_gaps import count_gaps
 
@@ -43,13 +44,21 @@ def judge(
     if clickhouse:
         wrong += clickhouse.views_not_exact
         wrong += _of_views(clickhouse.view_gaps)
+    if redis:
+        wrong += _of_failures(redis)
     if redis and redis.reader is None:
         wrong.append(_of_silence(slot, redis.reconnecting, stream))
     if slot:
         wrong += retained_wal.judge(slot, stream.slot)
     if redis and redis.reader:
-        wrong += _of_reader(redis.reader, slot, stream, now)
+        wrong += _of_reader(redis.reader, redis.reader_age_s, slot, stream, now)
     return wrong
+
+
+def _of_failures(redis: RedisState) -> list[str]:
+    """Return a line for each unexpected failure, and for the error with which the reader ended if none runs now."""
+    is_gone = redis.reader is None or redis.reader_age_s >= STALE_S
+    return [str(one) for one in redis.failures if not one.is_end or (one.process == "reader" and is_gone)]
 
 
 def _of_views(gaps: Sequence[Gap]) -> list[str]:
@@ -63,10 +72,13 @@ def _of_views(gaps: Sequence[Gap]) -> list[str]:
     ]
 
 
-def _of_reader(reader: ReaderState, slot: Slot | None, stream: Stream, now: float) -> list[str]:
+def _of_reader(reader: ReaderState, age_s: float, slot: Slot | None, stream: Stream, now: float) -> list[str]:
     wrong = []
+    ago = f"its last report is {age_s:.1f} s old"
     if slot and not slot.active:
-        wrong.append(f"no session streams from slot {stream.slot!r}; the reader is reconnecting")
+        wrong.append(f"no session streams from slot {stream.slot!r}; the reader has ended or is reconnecting: {ago}")
+    elif age_s >= STALE_S:
+        wrong.append(f"the reader (process {reader.pid} on {reader.host}) is silent: {ago}")
     if reader.trouble:
         wrong.append(f"the reader waits: {reader.trouble}")
     if reader.lag_s > STUCK_S and (reader.last_stored_at or 0) < now - STUCK_S:

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from outhaul.cdc_reader.session.pause import Pause
     from outhaul.cdc_reader.slots.retained_wal import Slot
 
+# A reader reports every second.
+_JUST_NOW_S = 1.5
+
 
 def kept(slot: Slot) -> str:
     """Return how much WAL a slot keeps, how fast that grows, and how much is left until the limit."""
@@ -30,6 +33,11 @@ def paused(pause: Pause) -> str:
     """Return since when the pipeline is paused, by whom, until when and why."""
     ends = f"until {utc(pause.until)}" if pause.until else "until `outhaul resume`"
     return f"since {utc(pause.since)} by {pause.by}, {ends}" + (f": {pause.reason}" if pause.reason else "")
+
+
+def phase_then(phase: str, age_s: float | None) -> str:
+    """Return the phase of a reader, with its age in seconds if the reader has not reported it just now."""
+    return phase if age_s is None or age_s < _JUST_NOW_S else f"{phase} {age_s:.1f} s ago"
 
 
 def utc(unix_s: float) -> str:

@@ -14,7 +14,7 @@ from rich.segment import Segment, Segments
 from rich.table import Table
 from rich.text import Text
 
-from outhaul.cdc_reader.operate.status.units import kept, milliseconds, paused
+from outhaul.cdc_reader.operate.status.units import kept, milliseconds, paused, phase_then
 from outhaul.sink.quantities import duration_text, size_text
 
 if TYPE_CHECKING:
@@ -214,7 +214,8 @@ def _in_flight(reader: ReaderState | None) -> str:
 def _reader(view: View, reader: ReaderState | None) -> str:
     if reader is None:
         return (view.redis.value.reconnecting or "no reader reports") if view.redis.value else "-"
-    return f"{reader.phase}, epoch {reader.epoch}, process {reader.pid} on {reader.host}, at {reader.confirmed_lsn}"
+    phase = phase_then(reader.phase, view.redis.value.reader_age_s if view.redis.value else None)
+    return f"{phase}, epoch {reader.epoch}, process {reader.pid} on {reader.host}, at {reader.confirmed_lsn}"
 
 
 def _slot(view: View) -> str:

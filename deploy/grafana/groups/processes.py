@@ -19,7 +19,7 @@ _QUARTER = Size(6, 8)
 
 def processes() -> Group:
     """Return the group."""
-    return Group("Processes", (_memory(), _cpu(), _versions(), _looks(), _failures()))
+    return Group("Processes", (_memory(), _cpu(), _versions(), _looks(), _failures(), _unexpected()))
 
 
 def _of_process(expr: str) -> str:
@@ -100,6 +100,21 @@ def _failures() -> Panel:
             "runbooks/README.md",
         ),
         Query(times("outhaul_exporter_failures_total", "server", process="exporter"), "{{server}} {{source}}"),
+        unit="short",
+        bars=True,
+        size=Size(12, 8),
+    )
+
+
+def _unexpected() -> Panel:
+    return lines(
+        "Unexpected failures",
+        About(
+            "none.",
+            "a process failed in a way that nobody foresaw: `outhaul status` has the first line of the exception.",
+            "runbooks/nothing-stored.md",
+        ),
+        Query(newest("outhaul_unexpected_failures", "process"), "{{process}} {{source}}"),
         unit="short",
         bars=True,
         size=Size(12, 8),

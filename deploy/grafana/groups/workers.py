@@ -73,7 +73,8 @@ def _errors() -> Panel:
         "Errors",
         About(
             "none.",
-            "*transient* is retried automatically. *fatal* needs an operator. The code is ClickHouse's: 252 too "
+            "*transient* is retried automatically. *fatal* needs an operator. *unexpected*: `outhaul status` has the "
+            "first line. The code is ClickHouse's: 252 too "
             "many parts, 241 memory, 516 login.",
             "runbooks/nothing-stored.md",
         ),

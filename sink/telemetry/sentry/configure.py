@@ -36,7 +36,7 @@ def configure(settings: Settings, process: str, *, slot: str = "", clock: Callab
 
     Args:
         settings: the settings; without a DSN, nothing happens.
-        process: `reader`, `worker` or `watchdog`.
+        process: `reader`, `worker`, `watchdog`, `exporter` or `flower`.
         slot: the slot that the process streams from; if empty, the slot of the settings.
         clock: monotonic clock in seconds, for repeated errors.
     """

@@ -6,6 +6,7 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
+from outhaul.sink.redis_keys import failures_key
 from tests.acceptance.breakages.table import trouble
 from tests.acceptance.commands import outhaul
 from tests.acceptance.test_watchdog import children
@@ -76,6 +77,14 @@ def celery_killed_again_and_again(patient: Patient) -> Mend:
 def _leaders(patient: Patient, *, but: set[int]) -> set[int]:
     """Return the children of the watchdog that have got as far as to lead a group of their own."""
     return {child for child in set(children(patient.world)) - but if os.getpgid(child) == child}
+
+
+@trouble("OuthaulUnexpectedError", quiet=("OuthaulNotCapturing", "OuthaulWorkersGone", "OuthaulWorkerRestarts"))
+def a_task_fails_in_a_way_that_nobody_foresaw(patient: Patient) -> Mend:
+    patient.lay("probe.begun", "bug")
+    outhaul(patient.world, "doctor", code=None)
+    # What has happened is shown for some minutes.
+    return lambda: patient.world.payloads.drop([failures_key(patient.world.settings.source)])
 
 
 @trouble(

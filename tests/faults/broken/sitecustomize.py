@@ -54,7 +54,53 @@ def slowly() -> None:
     vars(insert)["query"] = lambda name, **values: real(name, **values).replace("ORDER BY", sleep + "ORDER BY")
 
 
-BREAK = {"token": without_token, "fence": without_fence, "question": without_question, "speed": slowly}
+def collectors() -> None:
+    """The exporter's figures of ClickHouse and its audit raise what nobody foresaw."""
+    from outhaul.cdc_reader.operate.exporter.audit import Audit
+    from outhaul.cdc_reader.operate.exporter.clickhouse_metrics import ClickHouseMetrics
+
+    def collect(_self: object) -> list[object]:
+        raise ZeroDivisionError("nobody foresaw this figure")
+
+    type.__setattr__(ClickHouseMetrics, "collect", collect)
+    type.__setattr__(Audit, "run_pass", collect)
+
+
+def imports() -> None:
+    """A module of the worker, which the watchdog does not need, cannot be imported."""
+    vars(sys)["modules"]["outhaul.sink.letters.retry_task"] = None
+
+
+def pulse() -> None:
+    """The thread that shows that a task runs raises what nobody foresaw."""
+    from outhaul.sink.process import heartbeat
+
+    def renew(*_: object) -> None:
+        raise ZeroDivisionError("nobody foresaw this pulse")
+
+    vars(heartbeat)["_renew"] = renew
+
+
+def flower() -> None:
+    """A page of Flower raises what nobody foresaw."""
+    from flower.views.monitor import Healthcheck
+
+    async def get(_self: object) -> None:
+        raise ZeroDivisionError("nobody foresaw this page")
+
+    type.__setattr__(Healthcheck, "get", get)
+
+
+BREAK = {
+    "token": without_token,
+    "fence": without_fence,
+    "question": without_question,
+    "speed": slowly,
+    "collectors": collectors,
+    "imports": imports,
+    "pulse": pulse,
+    "flower": flower,
+}
 
 for net in os.environ.get("OUTHAUL_TEST_BROKEN", "").split():
     BREAK[net]()
