@@ -144,8 +144,7 @@ def way(facts: WorkerFacts) -> Finding:
     if answer is not None:
         if answer.error:
             return fail(check, f"the worker on {answer.host} fails: {answer.error}", answer.todo or "Read its log")
-        through = f"the worker on {answer.host} (outhaul {answer.version})"
-        return fine(check, f"through {through} and ClickHouse and back in {answer.seconds:g} s")
+        return fine(check, f"through {answer.host} and back in {answer.seconds:g} s")
     if not any(PROBE in worker.tasks for worker in facts.workers):
         return warn(
             check, "not tried: the workers are of a release that does not know the probe", "Upgrade the workers"
@@ -162,7 +161,7 @@ def unexpected(failures: Sequence[Failure]) -> Iterator[Finding]:
     for one in found:
         yield fail("unexpected errors", str(one), f"Read the log of the {one.process} on {one.host}")
     if not found:
-        yield fine("unexpected errors", "none in the last minutes")
+        yield fine("unexpected errors", "none")
 
 
 def limits(found: Sequence[Worker], settings: Settings) -> Finding:
