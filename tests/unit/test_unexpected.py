@@ -36,7 +36,7 @@ def test_each_occurrence_is_noted_though_its_line_is_suppressed(heard: list[Base
     ours, library = structlog.get_logger("outhaul.sink"), logging.getLogger("celery.app.trace")
     for _ in range(3):
         try:
-            {}["x"]
+            dict[str, int]()["x"]
         except KeyError:
             ours.exception("task_failed")
             library.exception("Task failed")
