@@ -21,7 +21,6 @@ import structlog
 from prometheus_client import REGISTRY
 
 from outhaul.cdc_reader import metrics
-from outhaul.cdc_reader.capture.columns import UnsupportedBinary
 from outhaul.cdc_reader.capture.dispatch import Dispatcher
 from outhaul.cdc_reader.postgres.connect import (
     check_may_stream,
@@ -30,7 +29,7 @@ from outhaul.cdc_reader.postgres.connect import (
     name_stream_dsn,
     open_stream,
 )
-from outhaul.cdc_reader.postgres.errors import SlotHeldError
+from outhaul.cdc_reader.postgres.errors import SlotHeldError, UnsupportedBinary
 from outhaul.cdc_reader.postgres.preflight import (
     Server,
     check_kept_apart,
@@ -119,7 +118,10 @@ def run(stream: Stream, stopping: Callable[[], bool], *, standby: bool = True) -
         (metrics.REGISTRY, REGISTRY),
         Health(liveness.why_not_alive, liveness.why_not_ready),
     )
-    status_interval_s = _status_interval_s(settings, check(stream))
+    server = check(stream)
+    status_interval_s = _status_interval_s(settings, server)
+    if warning := server.provider.slot_warning(heals=settings.heal == "auto"):
+        log.warning("idle_slots_are_dropped", reason=warning, page=server.provider.page)
     app = make_app(settings)
     memory_tuning.freeze_objects()
     guard = Guard(stream, stopping)
@@ -144,7 +146,7 @@ def run(stream: Stream, stopping: Callable[[], bool], *, standby: bool = True) -
                 waiting = False
                 _stream(session, lambda: stopping() or guard.must_park or watch.has_changed)
         except UnsupportedBinary as error:
-            log.info("text_tuples", column=str(error))
+            log.info("text_tuples", reason=error.message)
             binary = False
         except SlotHeldError as error:
             if not standby:
@@ -224,7 +226,7 @@ def _session(
         )
         watch.begin(link.pid, history, owner)
         try:
-            yield Session(stream, tools, confirmed, owner=owner, binary=binary, status_interval_s=status_interval_s)
+            yield Session(stream, tools, confirmed, owner=owner, status_interval_s=status_interval_s)
         finally:
             watch.end()
 

@@ -22,6 +22,7 @@ from outhaul.cdc_reader.capture.column_types import ELEMENTS, Oid, column_type
 from outhaul.cdc_reader.capture.pg_text import parse_array, printed
 from outhaul.cdc_reader.capture.pg_text_by_type import PRINTERS
 from outhaul.cdc_reader.capture.pgoutput_messages import END_TIMESTAMP, MIN_TIMESTAMP, POSTGRES_EPOCH_US
+from outhaul.cdc_reader.postgres.errors import UnsupportedBinary
 from outhaul.sink.errors import FrameError
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def decode(cells: Cells, type_oid: int) -> DecodedColumn:
 
     Raises:
         FrameError: a value has not the form of its type.
+        UnsupportedBinary: the form is a newer one.
         ValueError: the type is not in `Oid`; the caller checks that first.
     """
     return _DECODERS[Oid(type_oid)](cells, Oid(type_oid))
@@ -123,7 +125,7 @@ def _jsonb(cells: Cells, _: Oid) -> DecodedColumn:
         raise FrameError("a jsonb value is empty")
     versions = np.frombuffer(cells.buffer, np.uint8)[cells.start]
     if ((versions != _JSONB_VERSION) & cells.valid).any():
-        raise FrameError("a jsonb value has an unknown version")
+        raise UnsupportedBinary("a jsonb value has an unknown version of the binary form")
     return DecodedColumn(cells.inner(1).contents())
 
 

@@ -1,6 +1,7 @@
-"""Insert messages and their relation -> cells: where each value of each column is in the joined buffer.
+"""Insert messages and their relation -> cells: where each value of each column is, and in which form.
 
-Pure. All rows are processed at once, one column at a time. A position is checked against the end of its own message
+Pure. In a binary stream, too, Postgres sends values of a type without a send function as text, so each value has its
+own form. All rows are processed at once, one column at a time. A position is checked against the end of its own message
 before its value is used; until then, the padding at the end of the buffer keeps every read within bounds.
 
 Source: https://www.postgresql.org/docs/current/protocol-logicalrep-message-formats.html#PROTOCOL-LOGICALREP-MESSAGE-FORMATS-TUPLEDATA
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from outhaul.cdc_reader.capture.pgoutput_messages import Relation
 
 _NULL = ord("n")
+_BINARY = ord("b")
+_TEXT = ord("t")
 _UNCHANGED = ord("u")
 _NEW = ord("N")
 _ROW_HEADER_BYTES = 8
@@ -34,7 +37,8 @@ class Cells:
     """The values of one column: row i is `buffer[start[i]:start[i] + length[i]]`, or NULL where `valid[i]` is false.
 
     `start` never decreases, and 16 bytes of padding follow the last value in `buffer`. `dense` means that no row is
-    NULL, which is the most common and the cheapest case.
+    NULL, which is the most common and the cheapest case. `text` is a mask of the values in text form; None means that
+    all are in binary form.
     """
 
     buffer: bytes | bytearray
@@ -42,6 +46,7 @@ class Cells:
     length: Ints
     valid: Bools
     dense: bool
+    text: Bools | None = None
 
     def raw(self, row: int) -> bytes | None:
         """Return the bytes of one value, None for NULL. This is slow: only for single rows."""
@@ -123,7 +128,7 @@ class Cells:
         return None if self.dense else self.valid
 
 
-def walk(frames: Frames, rows: Ints, relation: Relation, *, binary: bool) -> list[Cells]:
+def walk(frames: Frames, rows: Ints, relation: Relation) -> list[Cells]:
     """Find every value of the Insert messages `rows`, all of one relation; return one `Cells` for each column.
 
     Raises:
@@ -141,7 +146,7 @@ def walk(frames: Frames, rows: Ints, relation: Relation, *, binary: bool) -> lis
     at = starts + _ROW_HEADER_BYTES
     columns = []
     for _ in relation.columns:
-        cells = _column(frames.buffer, at, ends, ord("b") if binary else ord("t"))
+        cells = _column(frames.buffer, at, ends)
         at = cells.start + cells.length
         columns.append(cells)
     if (at != ends).any():
@@ -149,10 +154,15 @@ def walk(frames: Frames, rows: Ints, relation: Relation, *, binary: bool) -> lis
     return columns
 
 
-def _column(buffer: bytes | bytearray, at: Ints, ends: Ints, value: int) -> Cells:
+def _column(buffer: bytes | bytearray, at: Ints, ends: Ints) -> Cells:
     kinds = np.frombuffer(buffer, np.uint8).take(at)
-    valid = kinds == value
+    valid, text = kinds == _BINARY, None
     dense = bool(valid.all())
+    if not dense:
+        is_text = kinds == _TEXT
+        text = is_text if is_text.any() else None
+        valid |= is_text
+        dense = bool(valid.all())
     # Read as unsigned, a negative length becomes one that exceeds the message.
     length = gather(buffer, at + 1, np.uint32).astype(np.int64)
     if dense:
@@ -163,7 +173,7 @@ def _column(buffer: bytes | bytearray, at: Ints, ends: Ints, value: int) -> Cell
         start = at + np.where(valid, _VALUE_HEADER_BYTES, 1)
     if (start + length > ends).any():
         raise FrameError("a value is longer than its message")
-    return Cells(buffer, start, length, valid, dense)
+    return Cells(buffer, start, length, valid, dense, text)
 
 
 def _check_kinds(kinds: Bytes) -> None:

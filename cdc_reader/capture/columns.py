@@ -1,8 +1,8 @@
 """Insert messages of one relation -> an Arrow record batch, and the rows whose values are out of ClickHouse's range.
 
 Pure. The stream, in binary and in text form, and copies of the outbox all use `build`, so a value becomes the same
-bytes on each way. No value is clamped: a row with a value out of range is refused, and returned whole as Postgres
-prints it.
+bytes on each way. One column may have values in both forms. No value is clamped: a row with a value out of range is
+refused, and returned whole as Postgres prints it.
 
 Source: https://clickhouse.com/docs/sql-reference/data-types/datetime64
 """
@@ -10,7 +10,7 @@ Source: https://clickhouse.com/docs/sql-reference/data-types/datetime64
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +20,8 @@ from outhaul.cdc_reader.capture import binary_cells, text_cells
 from outhaul.cdc_reader.capture.cells import Cells, walk
 from outhaul.cdc_reader.capture.column_types import IGNORED, Oid, column_type, schema
 from outhaul.cdc_reader.capture.pg_text import printed, row_json
-from outhaul.sink.errors import FatalError, PipelineError
+from outhaul.cdc_reader.postgres.errors import UnsupportedBinary
+from outhaul.sink.errors import FatalError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,19 +31,6 @@ if TYPE_CHECKING:
 
 _BINARY_TYPES = frozenset(Oid)
 _NAN = b"NaN"
-
-
-class UnsupportedBinary(PipelineError):  # noqa: N818 -- not a failure: the reader continues with text tuples
-    """A column has a type whose binary form is not decoded here: connect again with `binary 'false'`."""
-
-    def __init__(self, type_oid: int, column: str) -> None:
-        """Name the column and the oid of its type."""
-        super().__init__(f"outhaul does not decode the binary form of column {column} (type oid {type_oid})")
-        self.type_oid = type_oid
-        self.column = column
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.type_oid, self.column)
 
 
 class RefusedRow(NamedTuple):
@@ -62,34 +50,29 @@ class Rows:
     refused_rows: tuple[RefusedRow, ...]
 
 
-def decode_rows(frames: Frames, rows: Ints, relation: Relation, *, binary: bool) -> Rows:
+def decode_rows(frames: Frames, rows: Ints, relation: Relation) -> Rows:
     """Decode the Insert messages `rows` of a piece, which are all of this relation.
 
     Raises:
         FrameError: a message violates the protocol, or a value the form of its type.
-        UnsupportedBinary: the binary form of a column's type is not in `Oid`.
+        UnsupportedBinary: a value is in a binary form that is not decoded here.
         FatalError: the relation has no column to capture.
     """
-    return build(relation.columns, walk(frames, rows, relation, binary=binary), binary=binary)
+    return build(relation.columns, walk(frames, rows, relation))
 
 
-def build(columns: Sequence[Column], cells: Sequence[Cells], *, binary: bool) -> Rows:
+def build(columns: Sequence[Column], cells: Sequence[Cells]) -> Rows:
     """Decode the cells of columns; leave out the columns in `IGNORED`.
 
     Raises:
         FrameError: a value has not the form of its type.
-        UnsupportedBinary: the binary form of a column's type is not in `Oid`.
+        UnsupportedBinary: a value is in a binary form that is not decoded here.
         FatalError: there is no column to capture.
     """
     kept = [(column, part) for column, part in zip(columns, cells, strict=True) if column.name not in IGNORED]
     if not kept:
         raise FatalError("a captured table has no columns", todo="Take it out of the publication")
-    if binary:
-        for column, _ in kept:
-            if column.type_oid not in _BINARY_TYPES:
-                raise UnsupportedBinary(column.type_oid, column.name)
-    decode = binary_cells.decode if binary else text_cells.decode
-    coded = [_finite(decode(part, column.type_oid), column) for column, part in kept]
+    coded = [_finite(_decode(part, column), column) for column, part in kept]
     refused = np.zeros(len(kept[0][1].start), np.bool_)
     for one in coded:
         if one.refused is not None:
@@ -97,8 +80,33 @@ def build(columns: Sequence[Column], cells: Sequence[Cells], *, binary: bool) ->
     return Rows(
         pa.RecordBatch.from_arrays([one.array for one in coded], schema=schema(tuple(column for column, _ in kept))),
         refused,
-        tuple(_refuse(int(row), kept, coded, binary=binary) for row in np.flatnonzero(refused)),
+        tuple(_refuse(int(row), kept, coded) for row in np.flatnonzero(refused)),
     )
+
+
+def _decode(cells: Cells, column: Column) -> binary_cells.DecodedColumn:
+    """Decode each value from the form in which it was received."""
+    if cells.text is None:
+        return _from_binary(cells, column)
+    if (cells.text == cells.valid).all():
+        return text_cells.decode(cells, column.type_oid)
+    parts = (
+        _from_binary(cells.only(~cells.text), column),
+        text_cells.decode(cells.only(cells.text), column.type_oid),
+    )
+    masks = [part.refused for part in parts if part.refused is not None]
+    refused = np.logical_or.reduce(masks) if masks else None
+    return binary_cells.DecodedColumn(pc.coalesce(*(part.array for part in parts)), refused)
+
+
+def _from_binary(cells: Cells, column: Column) -> binary_cells.DecodedColumn:
+    if column.type_oid in _BINARY_TYPES:
+        return binary_cells.decode(cells, column.type_oid)
+    if cells.valid.any():
+        raise UnsupportedBinary(
+            f"outhaul does not decode the binary form of column {column.name} (type oid {column.type_oid})"
+        )
+    return text_cells.decode(cells, column.type_oid)
 
 
 def _finite(coded: binary_cells.DecodedColumn, column: Column) -> binary_cells.DecodedColumn:
@@ -112,10 +120,8 @@ def _finite(coded: binary_cells.DecodedColumn, column: Column) -> binary_cells.D
     return binary_cells.DecodedColumn(pc.if_else(odd, pa.scalar(None, pa.binary()), coded.array), refused)
 
 
-def _refuse(
-    row: int, kept: Sequence[tuple[Column, Cells]], coded: Sequence[binary_cells.DecodedColumn], *, binary: bool
-) -> RefusedRow:
-    values = {column.name: _printed(part.raw(row), column, binary=binary) for column, part in kept}
+def _refuse(row: int, kept: Sequence[tuple[Column, Cells]], coded: Sequence[binary_cells.DecodedColumn]) -> RefusedRow:
+    values = {column.name: _printed(part, row, column.type_oid) for column, part in kept}
     reasons = [
         f"{column.name}: {(values[column.name] or b'').decode('ascii')} is outside what "
         f"{column_type(column.type_oid, column.type_modifier).clickhouse} holds"
@@ -125,5 +131,8 @@ def _refuse(
     return RefusedRow(row, row_json(values), "; ".join(reasons))
 
 
-def _printed(raw: bytes | None, column: Column, *, binary: bool) -> bytes | None:
-    return printed(raw, column.type_oid) if binary and raw is not None else raw
+def _printed(cells: Cells, row: int, type_oid: int) -> bytes | None:
+    raw = cells.raw(row)
+    if raw is None or (cells.text is not None and cells.text[row]):
+        return raw
+    return printed(raw, type_oid)

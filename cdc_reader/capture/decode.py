@@ -139,7 +139,6 @@ class Decoder:
         self,
         tables: Mapping[str, str],
         *,
-        binary: bool,
         messages: Mapping[str, str] = MappingProxyType({}),
         first_ordinal: int = 0,
     ) -> None:
@@ -147,14 +146,12 @@ class Decoder:
 
         Args:
             tables: the ClickHouse table of each captured `schema.table`.
-            binary: whether the stream was started with `binary 'true'`.
             messages: the ClickHouse table of each captured prefix of logical messages; other prefixes are ignored.
             first_ordinal: ordinal of the first row of a transaction.
         """
         self._tables = tables
         self._messages = messages
         self._first_ordinal = first_ordinal
-        self._binary = binary
         self._relations: dict[int, Relation] = {}
         self._open = Open()
         self._usable = True
@@ -165,7 +162,7 @@ class Decoder:
         Raises:
             FrameError: the bytes or their order violate the protocol.
             FatalError: a row belongs to a table that is not captured.
-            UnsupportedBinary: the binary form of a column's type is not decoded; connect again with text tuples.
+            UnsupportedBinary: a value is in a binary form that is not decoded; connect again with text tuples.
         """
         if not self._usable:
             raise FrameError("the decoder cannot be used after an error", todo="Connect again")
@@ -265,7 +262,7 @@ class Decoder:
 
     def _decode(self, piece: Frames, group: _RowGroup) -> Rows:
         if isinstance(group.source, Relation):
-            return decode_rows(piece, group.rows, group.source, binary=self._binary)
+            return decode_rows(piece, group.rows, group.source)
         return decode_emitted(group.source)
 
 

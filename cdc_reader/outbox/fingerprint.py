@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
 from outhaul.cdc_reader.capture.column_types import Oid
+from outhaul.cdc_reader.outbox.table_shape import is_binary, printed
 from outhaul.sink.quoting import clickhouse_identifier, postgres_identifier
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def postgres_row(columns: list[Column], encoding: str) -> str:
 
     def as_text(column: Column) -> str:
         name = postgres_identifier(column.name)
-        text = _POSTGRES.get(column.type_oid, _cast)(name)
+        text = _POSTGRES.get(column.type_oid, _cast if is_binary(column) else printed)(name)
         value = text if column.type_oid in _BYTES else f"convert_to({text}, '{target}')"
         return f"coalesce(convert_to(octet_length({value})::text || ':', 'UTF8') || {value}, '-'::bytea)"
 

@@ -21,7 +21,7 @@ from outhaul.cdc_reader.capture.frame import Run
 from outhaul.cdc_reader.capture.pgoutput_messages import Column
 from outhaul.cdc_reader.capture.stored_positions import NOTHING_STORED
 from outhaul.cdc_reader.outbox.copy_cells import is_trailer, strip_header, walk
-from outhaul.cdc_reader.outbox.table_shape import is_binary
+from outhaul.cdc_reader.outbox.table_shape import is_binary, printed
 from outhaul.sink.errors import FatalError
 from outhaul.sink.quoting import postgres_identifier
 
@@ -84,7 +84,8 @@ def batches(
 
 def _statement(shape: Shape, wanted: Wanted) -> str:
     """Return the COPY statement. COPY binds no parameters; the ids are integers."""
-    columns = [postgres_identifier(column.name) + ("" if is_binary(column) else "::text") for column in shape.columns]
+    names = [(postgres_identifier(column.name), is_binary(column)) for column in shape.columns]
+    columns = [name if is_decoded else printed(name) for name, is_decoded in names]
     if wanted.whole:
         which = f"id BETWEEN {wanted.ids[0]} AND {wanted.ids[-1]}"
     else:
@@ -129,7 +130,7 @@ def _segment(run: Run, shape: Shape, lsn: Lsn, table: str) -> Segment:
             f"{shape.table} has rows with an id below 0 or above 10^18: such rows cannot be copied",
             todo="The stream captures such rows. Insert the missing ones again, with other ids",
         )
-    decoded = build(columns[:-1], cells[:-1], binary=True)
+    decoded = build(columns[:-1], cells[:-1])
     return Segment(
         table=table,
         columns=decoded.columns,

@@ -64,6 +64,15 @@ def is_binary(column: Column) -> bool:
     return column.type_oid in _BINARY_TYPES
 
 
+def printed(value: str) -> str:
+    """Return the SQL for the text that the type's output function prints, as the stream has it; NULL for NULL.
+
+    A cast to text may print another one: of a domain over inet it adds a mask, of one over char(n) it drops the blanks.
+    IS NULL is also true for a composite value whose fields are all NULL.
+    """
+    return f"CASE WHEN {value} IS DISTINCT FROM NULL THEN concat({value}) END"
+
+
 def describe(conn: Connection, outbox: Outbox, stream: Stream) -> Shape:
     """Read from the catalogue which columns and rows of the outbox are in the stream.
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, LiteralString
 
-from outhaul.cdc_reader.postgres.login import parameters
+from outhaul.cdc_reader.postgres.login import connect_replication, parameters
 from outhaul.cdc_reader.postgres.preflight import Server, check_decodes, check_primary, is_standby
+from outhaul.cdc_reader.postgres.provider import provider_of
 from outhaul.cdc_reader.postgres.query import connect
 from outhaul.cdc_reader.postgres.slot import Link, open_link
-from outhaul.sink.errors import Exit, FatalError, PipelineError
+from outhaul.sink.errors import Exit, FatalError, PipelineError, TransientError
 from outhaul.sink.position import Lsn
 
 if TYPE_CHECKING:
@@ -71,17 +72,47 @@ def check_stream(settings: Settings, primary: Server) -> Server:
     """Check the server that has the slot; return its facts, or `primary` if it is the primary.
 
     Raises:
-        FatalError: it cannot decode, or belongs to another cluster than the primary.
+        FatalError: it cannot decode, refuses a replication connection, or belongs to another cluster than the primary.
         PipelineError: a server refuses or does not answer.
     """
     if not has_stream_dsn(settings):
+        check_replicates(settings)
         return primary
     check_one_host(settings)
     with connect_primary(settings) as primary_conn, connect_stream(settings) as conn:
         check_may_stream(conn, settings)
         found = check_decodes(conn)
         check_same_cluster(primary_conn.fetch_value(_SYSTEM), conn.fetch_value(_SYSTEM))
-    return Server(found["wal_sender_timeout_ms"] / 1000)
+        provider = provider_of(conn)
+    check_replicates(settings)
+    return Server(found["wal_sender_timeout_ms"] / 1000, provider)
+
+
+def check_replicates(settings: Settings) -> None:
+    """Check that the server of the slot does not refuse a replication connection.
+
+    A provider may give the right to replicate by a membership, so the attributes of the role do not tell. Sessions wait
+    for a server that cannot accept another connection at present.
+
+    Raises:
+        FatalError: it refuses; the error says what to do on this server.
+    """
+    try:
+        connect_replication(settings.slot_dsn).finish()
+    except TransientError:
+        return
+    except FatalError as error:
+        with connect_stream(settings) as conn:
+            raise name_stream_dsn(explained(error, conn), settings) from None
+
+
+def explained(error: FatalError, conn: Connection) -> FatalError:
+    """Return the error of a refused replication connection, with what to do on this server.
+
+    Raises:
+        PipelineError: Postgres refuses or does not answer.
+    """
+    return provider_of(conn).explain(error, conn.fetch_value("SELECT current_user::text"))
 
 
 def check_one_host(settings: Settings) -> None:

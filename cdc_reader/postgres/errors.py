@@ -42,6 +42,10 @@ class SlotHeldError(TransientError):
     """Another session streams from the slot; a standby reader waits for it."""
 
 
+class UnsupportedBinary(PipelineError):  # noqa: N818 - not a failure: the reader continues with text tuples
+    """A value cannot come in binary form: connect again with `binary 'false'`."""
+
+
 class LockedError(TransientError):
     """Another session has the lock; the statement changed nothing."""
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, LiteralString
 
 from outhaul.cdc_reader.postgres.errors import slot_missing, slot_unusable, table_missing
+from outhaul.cdc_reader.postgres.provider import SELF_RUN, provider_of
 from outhaul.cdc_reader.postgres.query import connect
 from outhaul.cdc_reader.postgres.slot_view import slot_facts
 from outhaul.sink import schema, trial, view_check
@@ -26,20 +27,20 @@ from outhaul.sink.redis_keys import payload_key
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from outhaul.cdc_reader.postgres.provider import Provider
     from outhaul.cdc_reader.postgres.query import Connection
     from outhaul.sink.settings import Outbox, Settings, Stream
 
 _CHECK_TIMEOUT_S = 10
 _OLDEST_VERSION = 140000
+_LOGICAL = "logical"
 # The first version with row filters, which shards need.
 _OLDEST_WITH_SHARDS = 150000
 _PRINTED = re.compile(r"::\w+|[()\s]")
 
 _SERVER: LiteralString = """
     SELECT current_setting('server_version_num')::int AS version, current_setting('wal_level') AS wal_level,
-           (SELECT setting::int FROM pg_settings WHERE name = 'wal_sender_timeout') AS wal_sender_timeout_ms,
-           current_database() AS database, rolreplication OR rolsuper AS may_replicate, rolname
-    FROM pg_roles WHERE rolname = current_user"""
+           (SELECT setting::int FROM pg_settings WHERE name = 'wal_sender_timeout') AS wal_sender_timeout_ms"""
 
 # Compared by name: a cast to regclass would fail for published tables in schemas that the role may not use.
 PUBLICATION: LiteralString = """
@@ -72,13 +73,14 @@ UNIQUE_KEYS: LiteralString = """
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Settings of Postgres that later stages need; the timeout is in seconds, 0 if it is off."""
+    """What later stages need of Postgres; the timeout is in seconds, 0 if it is off."""
 
     wal_sender_timeout_s: float
+    provider: Provider = SELF_RUN
 
 
 def check_postgres(stream: Stream) -> Server:
-    """Check version, settings, role, table and publication.
+    """Check version, settings, table and publication.
 
     Raises:
         PipelineError: a check has failed; the error is that of the first one.
@@ -90,16 +92,17 @@ def check_postgres(stream: Stream) -> Server:
         tables = conn.fetch(
             "SELECT to_regclass(name) IS NOT NULL AS is_there FROM unnest(%(tables)s::text[]) AS name", names
         )
+        provider = provider_of(conn)
         publication = conn.fetch_one(PUBLICATION, names)
     for outbox, found in zip(stream.settings.outboxes(), tables, strict=True):
         if not found["is_there"]:
             raise table_missing(outbox.table)
     check_publication(stream, publication)
-    return Server(server["wal_sender_timeout_ms"] / 1000)
+    return Server(server["wal_sender_timeout_ms"] / 1000, provider)
 
 
 def check_server(conn: Connection) -> dict[str, Any]:
-    """Check that the server is a primary, its version, wal_level and role; return the settings read.
+    """Check that the server is a primary, its version and wal_level; return the settings read.
 
     Raises:
         FatalError: logical replication is not possible.
@@ -109,15 +112,15 @@ def check_server(conn: Connection) -> dict[str, Any]:
 
 
 def check_decodes(conn: Connection) -> dict[str, Any]:
-    """Check version, wal_level and role of a server that may be a standby; return the settings read.
+    """Check version and wal_level of a server that may be a standby; return the settings read.
 
     Raises:
         FatalError: logical replication is not possible.
     """
     server = conn.fetch_one(_SERVER) or {}
     check_version(server["version"])
-    check_wal_level(server["wal_level"])
-    check_role(server["rolname"], may_replicate=server["may_replicate"])
+    if server["wal_level"] != _LOGICAL:
+        check_wal_level(server["wal_level"], provider_of(conn))
     return server
 
 
@@ -175,31 +178,17 @@ def check_shards(settings: Settings, version: int) -> None:
         )
 
 
-def check_wal_level(level: str) -> None:
+def check_wal_level(level: str, provider: Provider = SELF_RUN) -> None:
     """Check that wal_level is `logical`.
 
     Raises:
         FatalError: it is not.
     """
-    if level != "logical":
+    if level != _LOGICAL:
         raise FatalError(
             f"Postgres runs with wal_level = {level}, which is not enough for logical replication",
-            todo="ALTER SYSTEM SET wal_level = 'logical', then restart Postgres",
+            todo=provider.make_logical(),
             exit_code=Exit.WAL_LEVEL,
-        )
-
-
-def check_role(name: str, *, may_replicate: bool) -> None:
-    """Check that the role may replicate.
-
-    Raises:
-        FatalError: it may not.
-    """
-    if not may_replicate:
-        raise FatalError(
-            f"role {name!r} has no REPLICATION attribute",
-            todo=f"ALTER ROLE {postgres_identifier(name)} REPLICATION",
-            exit_code=Exit.ROLE,
         )
 
 

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg import pq
 
-from outhaul.cdc_reader.postgres.errors import error_of, result_error
+from outhaul.cdc_reader.postgres.errors import UnsupportedBinary, error_of, result_error
 from outhaul.cdc_reader.postgres.login import connect_replication
 from outhaul.cdc_reader.postgres.receive_buffer import Window
 from outhaul.cdc_reader.postgres.timelines import parse
+from outhaul.sink.errors import Exit
 from outhaul.sink.position import History, Lsn
 from outhaul.sink.quoting import postgres_identifier, postgres_literal
 
@@ -44,6 +45,7 @@ class Link:
         self._pgconn = pgconn
         self._slot = slot
         self._publication = publication
+        self._binary = False
         # A second descriptor of the same socket, since libpq has no function for socket options.
         self._socket = socket.socket(fileno=os.dup(pgconn.socket))
         # Before the first large query: the kernel must have the room that it has promised to the server.
@@ -103,12 +105,13 @@ class Link:
         return parse((result.get_value(0, 1) or b"").decode(errors="replace"))
 
     def start(self, *, binary: bool) -> None:
-        """Take the slot and start the stream at its confirmed position.
+        """Take the slot and start the stream at its confirmed position; `binary` asks for values in binary form.
 
         Raises:
             SlotHeldError: another session has the slot.
             PipelineError: the server refuses or does not answer.
         """
+        self._binary = binary
         self._grow_buffer()
         # A list of identifiers in a literal.
         names = postgres_literal(postgres_identifier(self._publication))
@@ -125,6 +128,8 @@ class Link:
         which do not make the socket readable.
 
         Raises:
+            UnsupportedBinary: a type's send function may have failed, for instance that of an array whose elements have
+                no binary form.
             PipelineError: the link is broken, or the server ended the stream; the error has the server's reason.
         """
         note, get = lengths.append, self._pgconn.get_copy_data
@@ -202,7 +207,10 @@ class Link:
             return error_of(None, text)
         result = self._pgconn.get_result()
         if result is not None and result.status == pq.ExecStatus.FATAL_ERROR:
-            return result_error(result, slot=self._slot, publication=self._publication)
+            error = result_error(result, slot=self._slot, publication=self._publication)
+            if self._binary and error.exit_code is Exit.STREAM_BROKEN:
+                return UnsupportedBinary(f"the server ended the stream in binary form: {error.message}")
+            return error
         return error_of(None, text)
 
 

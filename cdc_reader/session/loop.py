@@ -56,9 +56,7 @@ _MAX_UNPACKED = 2
 class Session:
     """State of one streaming session. After every failure a new one is made, which begins with recovery."""
 
-    def __init__(
-        self, stream: Stream, tools: Tools, confirmed: Lsn, *, owner: str, binary: bool, status_interval_s: float
-    ) -> None:
+    def __init__(self, stream: Stream, tools: Tools, confirmed: Lsn, *, owner: str, status_interval_s: float) -> None:
         """Prepare a session on a link that is started.
 
         Args:
@@ -66,14 +64,12 @@ class Session:
             tools: edges, clock and randomness.
             confirmed: position that the slot has confirmed.
             owner: random name of the session, the same that `tools.recover` uses.
-            binary: whether tuples come in binary form.
             status_interval_s: longest time between two messages to Postgres, in seconds.
         """
         settings = stream.settings
         limits = Limits(settings.batch_max_rows, settings.batch_max_bytes, settings.linger_s, settings.max_in_flight)
         decoder = Decoder(
             {outbox.table: outbox.clickhouse_table for outbox in settings.outboxes()},
-            binary=binary,
             messages={stream.message_prefix: settings.clickhouse_table} if stream.message_prefix else {},
             first_ordinal=stream.first_ordinal,
         )

@@ -150,6 +150,104 @@ def test_types_that_are_not_read_in_binary_arrive_as_text_under_load(running: Wo
     assert_equal(running)
 
 
+# A type of an app's own, that has no binary form until it is given one, and then one that fails.
+SHOUT = (
+    "CREATE TYPE shout",
+    "CREATE FUNCTION shout_in(cstring) RETURNS shout LANGUAGE internal STRICT IMMUTABLE AS 'textin'",
+    "CREATE FUNCTION shout_out(shout) RETURNS cstring LANGUAGE internal STRICT IMMUTABLE AS 'textout'",
+    "CREATE TYPE shout (INPUT = shout_in, OUTPUT = shout_out, LIKE = text)",
+    "CREATE FUNCTION shout_send(shout) RETURNS bytea LANGUAGE plpgsql AS $$ BEGIN RAISE 'not in binary'; END $$",
+)
+NO_BINARY_FORM = {
+    "aclitem": "'=r/outhaul'",
+    "gate": "'=r/outhaul'",
+    "shout": "'hey'",
+    "aclitem[]": "ARRAY['=r/outhaul'::aclitem, NULL]",
+    "visit": "ROW('me', '=r/outhaul')",
+    "visit[]": "ARRAY[ROW(NULL, NULL)::visit, NULL]",
+}
+"""Types whose values cannot be sent in binary form: the server sends text, or ends the stream."""
+
+PRINTED_OTHERWISE = {"code": "'a'", "host": "'10.0.0.1'", "flag": "true", "pair": "ROW(NULL, NULL)", "raw": r"'\x00ff'"}
+"""Types that a cast to text prints in another way than the stream, or takes for NULL."""
+
+
+@pytest.fixture
+def odd(running: World) -> World:
+    """A pipeline in a database with types of its own."""
+    for statement in (
+        *SHOUT,
+        "CREATE DOMAIN gate AS aclitem",
+        "CREATE TYPE visit AS (who text, acl aclitem)",
+        "CREATE TYPE pair AS (a int, b int)",
+        "CREATE DOMAIN code AS char(5)",
+        "CREATE DOMAIN host AS inet",
+        "CREATE DOMAIN flag AS boolean",
+        "CREATE DOMAIN raw AS bytea",
+    ):
+        running.conn.execute(statement)
+    return running
+
+
+def add_and_insert(world: World, types: dict[str, str], prefix: str) -> None:
+    for at, (kind, value) in enumerate(types.items()):
+        world.conn.execute(f"ALTER TABLE outbox ADD {prefix}{at} {kind}")
+        insert(world, f"{prefix}{at}", [f"{value}::{kind}", "NULL"])
+
+
+def assert_as_printed(world: World, types: dict[str, str], prefix: str) -> None:
+    """Compare with what the server's output functions print."""
+    for at, kind in enumerate(types):
+        name = f"{prefix}{at}"
+        printed = world.sql(f"SELECT concat({name}) FROM outbox WHERE {name} IS DISTINCT FROM NULL")
+        stored = world.clickhouse.rows(f"SELECT {name} FROM event_log WHERE {name} IS NOT NULL")
+        assert stored == [(printed,)], kind
+
+
+def test_types_without_a_send_function_come_as_text_in_the_binary_stream(odd: World) -> None:
+    types = {kind: NO_BINARY_FORM[kind] for kind in ("aclitem", "gate", "shout")}
+    add_and_insert(odd, types, "n")
+    odd.assert_once_each()
+    assert_as_printed(odd, types, "n")
+    assert "text_tuples" not in odd.pipeline.log("reader")
+    assert_equal(odd)
+
+
+def test_a_value_that_the_server_cannot_send_in_binary_makes_the_reader_ask_for_text(odd: World) -> None:
+    add_and_insert(odd, NO_BINARY_FORM, "n")
+    odd.assert_once_each()
+    assert "no binary output function available for type aclitem" in odd.pipeline.log("reader")
+    assert_as_printed(odd, NO_BINARY_FORM, "n")
+    assert_equal(odd)
+
+
+def test_a_send_function_that_raises_an_error_costs_no_event(odd: World) -> None:
+    odd.conn.execute("ALTER TABLE outbox ADD loud shout")
+    insert(odd, "loud", ["'one'"])
+    odd.assert_once_each()
+    odd.conn.execute("ALTER TYPE shout SET (SEND = shout_send)")
+    insert(odd, "loud", ["'two'"])
+    odd.assert_once_each()
+    assert "not in binary" in odd.pipeline.log("reader")
+    assert odd.clickhouse.rows("SELECT loud FROM event_log ORDER BY id") == [("one",), ("two",)]
+    assert_equal(odd)
+
+
+def test_a_copy_prints_what_the_stream_prints_whatever_a_cast_to_text_does(odd: World) -> None:
+    types = NO_BINARY_FORM | PRINTED_OTHERWISE
+    add_and_insert(odd, types, "p")
+    odd.assert_once_each()
+    assert_as_printed(odd, types, "p")
+    assert_equal(odd)
+    everything = "SELECT id, " + ", ".join(f"p{at}" for at in range(len(types))) + " FROM event_log ORDER BY id"
+    before = odd.clickhouse.rows(everything)
+    odd.clickhouse.command("TRUNCATE TABLE event_log")
+    with behind_the_slot(odd.settings.streams(), within_s=60) as line:
+        assert heal(odd.outbox, odd.stream, line, Scope(), quiet, give_up_s=60).stored == len(before)
+    assert odd.clickhouse.rows(everything) == before
+    assert_equal(odd)
+
+
 def test_a_dropped_column_stays_and_a_renamed_one_is_another_under_load(running: World) -> None:
     running.conn.execute("ALTER TABLE outbox ADD gone int DEFAULT 7, ADD old_name int DEFAULT 8")
     with writers(running):

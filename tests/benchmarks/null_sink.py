@@ -102,7 +102,7 @@ def main() -> None:
         view_flaws=lambda: (),
         random=random.random,
     )
-    session = Session(settings.undivided, tools, confirmed, owner="null", binary=True, status_interval_s=1.0)
+    session = Session(settings.undivided, tools, confirmed, owner="null", status_interval_s=1.0)
     memory_tuning.freeze_objects()
     session.run(lambda: bool(asked))
     link.close()

@@ -108,11 +108,10 @@ _TEXT_VALUES |= {
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """Frames that decode, and how: the pieces end after these numbers of frames."""
+    """Frames that decode; the pieces end after these numbers of frames."""
 
     name: str
     frames: tuple[bytes, ...]
-    binary: bool
     cuts: tuple[int, ...] = ()
 
 
@@ -166,13 +165,13 @@ def streams() -> list[Stream]:
         pg.emitted(event, transactional=False),
     )
     return [
-        Stream("small", small, binary=True),
-        Stream("small in pieces", small, binary=True, cuts=(1, 2, 3, 5)),
+        Stream("small", small),
+        Stream("small in pieces", small, cuts=(1, 2, 3, 5)),
         *(_typed("every type", pg.everything(), binary=binary) for binary in (True, False)),
-        Stream("long", long, binary=True),
-        Stream("long in pieces", long, binary=True, cuts=(3, 6, 14, 16)),
-        Stream("rare messages", mixed, binary=True),
-        Stream("emitted events", told, binary=True, cuts=(3, 5)),
+        Stream("long", long),
+        Stream("long in pieces", long, cuts=(3, 6, 14, 16)),
+        Stream("rare messages", mixed),
+        Stream("emitted events", told, cuts=(3, 5)),
         # Narrow rows are quick, and most of their bytes are of the one type.
         *(_typed(oid.name.lower(), _one_type(oid), binary=binary) for oid in Oid for binary in (True, False)),
     ]
@@ -184,7 +183,7 @@ def _one_type(oid: Oid) -> Relation:
 
 def _typed(name: str, relation: Relation, *, binary: bool) -> Stream:
     frames = (pg.begin(90), pg.relation(relation), *_typed_rows(relation, binary=binary), pg.commit(90))
-    return Stream(f"{name}, {'binary' if binary else 'text'}", frames, binary=binary)
+    return Stream(f"{name}, {'binary' if binary else 'text'}", frames)
 
 
 def _typed_rows(relation: Relation, *, binary: bool) -> list[bytes]:
@@ -285,7 +284,7 @@ def pieces(frames: Sequence[bytes], cuts: Sequence[int]) -> list[Sequence[bytes]
     return [frames[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def feed(frames: Sequence[bytes], cuts: Sequence[int], *, binary: bool, joined: bool, packed: bool) -> int:
+def feed(frames: Sequence[bytes], cuts: Sequence[int], *, joined: bool, packed: bool) -> int:
     """Take frames from the socket's thread through the decoder, and into batches if `packed`; return how many rows.
 
     Raises:
@@ -294,7 +293,7 @@ def feed(frames: Sequence[bytes], cuts: Sequence[int], *, binary: bool, joined: 
     for at in range(0, len(frames), _A_READ):
         some = frames[at : at + _A_READ]
         server_status(Run(bytearray(b"".join(some)), array("q", map(len, some))))
-    decoder = Decoder(pg.TABLES, binary=binary, messages={"outhaul": "event_log"})
+    decoder = Decoder(pg.TABLES, messages={"outhaul": "event_log"})
     assembly = Assembly(
         NOTHING_STORED, source="outhaul", events_table="event_log", dead_letters="event_log_dead_letters"
     )
@@ -325,7 +324,7 @@ def run(cases: int, seed: int, *, first: int = 0, seconds: float = float("inf"))
     found = Findings()
     known = streams()
     for stream in known:
-        feed(stream.frames, stream.cuts, binary=stream.binary, joined=False, packed=True)
+        feed(stream.frames, stream.cuts, joined=False, packed=True)
 
     def hang(_signal: int, _frame: FrameType | None) -> None:
         raise TimeoutError(f"a case takes longer than {HANG_S} s")
@@ -341,7 +340,7 @@ def run(cases: int, seed: int, *, first: int = 0, seconds: float = float("inf"))
             began = time.monotonic()
             try:
                 packed = number % _PACKED_EVERY == 0
-                rows = feed(frames, stream.cuts, binary=stream.binary, joined=joined, packed=packed)
+                rows = feed(frames, stream.cuts, joined=joined, packed=packed)
                 outcome = f"decoded, {'with rows' if rows else 'no rows'}"
             except PipelineError as error:
                 outcome = type(error).__name__

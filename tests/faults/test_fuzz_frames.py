@@ -19,7 +19,7 @@ STREAMS = fuzz.streams()
 @pytest.mark.parametrize("stream", STREAMS, ids=[stream.name for stream in STREAMS])
 @pytest.mark.parametrize("joined", [False, True])
 def test_the_streams_decode_while_they_are_whole(stream: fuzz.Stream, joined: bool) -> None:
-    assert fuzz.feed(stream.frames, stream.cuts, binary=stream.binary, joined=joined, packed=True) >= 1
+    assert fuzz.feed(stream.frames, stream.cuts, joined=joined, packed=True) >= 1
 
 
 @pytest.mark.thorough
@@ -57,7 +57,7 @@ def test_a_failed_case_is_reported_with_its_number(monkeypatch: pytest.MonkeyPat
 @given(st.lists(st.binary(max_size=80), max_size=6), st.booleans())
 def test_arbitrary_frames_raise_nothing_but_pipeline_errors(frames: list[bytes], joined: bool) -> None:
     try:
-        fuzz.feed(frames, (), binary=True, joined=joined, packed=True)
+        fuzz.feed(frames, (), joined=joined, packed=True)
     except PipelineError:
         return
     # Only keepalives are harmless on their own, and what carries no row.
@@ -69,7 +69,7 @@ def test_arbitrary_frames_raise_nothing_but_pipeline_errors(frames: list[bytes],
 def test_arbitrary_messages_raise_nothing_but_pipeline_errors(messages: list[tuple[int, bytes]]) -> None:
     frames = [pg.relation(), pg.begin(90), *(pg.data(bytes([tag]) + rest) for tag, rest in messages), pg.commit(90)]
     try:
-        fuzz.feed(frames, (), binary=True, joined=False, packed=True)
+        fuzz.feed(frames, (), joined=False, packed=True)
     except PipelineError:
         return
     assert all(tag in b"BCIROYMUDT" for tag, _ in messages)
@@ -83,7 +83,7 @@ def test_a_byte_changed_anywhere_is_refused_or_decoded(stream: fuzz.Stream, whic
     frame[at % len(frame)] ^= flip
     frames[which % len(frames)] = bytes(frame)
     try:
-        fuzz.feed(frames, stream.cuts, binary=stream.binary, joined=False, packed=True)
+        fuzz.feed(frames, stream.cuts, joined=False, packed=True)
     except PipelineError:
         return
 
@@ -95,4 +95,4 @@ def test_a_frame_cut_anywhere_is_refused(stream: fuzz.Stream, which: int, at: in
     number = which % len(frames)
     frames[number] = frames[number][: at % len(frames[number])]
     with pytest.raises(FrameError):
-        fuzz.feed(frames, stream.cuts, binary=stream.binary, joined=False, packed=False)
+        fuzz.feed(frames, stream.cuts, joined=False, packed=False)

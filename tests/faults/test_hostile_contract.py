@@ -217,7 +217,7 @@ def session() -> Session:
         view_flaws=lambda: (),
         random=lambda: 0.0,
     )
-    made = Session(defaults().undivided, tools, Lsn(0), owner="me", binary=True, status_interval_s=1.0)
+    made = Session(defaults().undivided, tools, Lsn(0), owner="me", status_interval_s=1.0)
     made.threads.events.close()
     made.flight.watermark.add_group()
     made.flight.watermark.decoded([0], Lsn(9))

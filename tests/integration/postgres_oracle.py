@@ -50,8 +50,8 @@ class Oracle:
 
     def decode(self, tables: dict[str, str]) -> Decoded:
         """Decode what the slot has in both forms; they have to be the same."""
-        binary = Decoder(tables, binary=True).decode(self.peek(binary=True))
-        text = Decoder(tables, binary=False).decode(self.peek(binary=False))
+        binary = Decoder(tables).decode(self.peek(binary=True))
+        text = Decoder(tables).decode(self.peek(binary=False))
         assert binary.safe_lsn == text.safe_lsn
         assert binary.commit_count == text.commit_count
         for left, right in zip(binary.segments, text.segments, strict=True):

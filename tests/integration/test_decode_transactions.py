@@ -186,12 +186,12 @@ def test_the_stream_cut_anywhere_gives_what_the_slot_function_gives(notes: Oracl
     assert row
     until = Lsn.parse(row[0])
     frames = _stream(notes, until)
-    whole = Decoder(NOTES, binary=True).decode(frames)
+    whole = Decoder(NOTES).decode(frames)
     assert _rows(whole) == _rows(notes.decode(NOTES))
     assert whole.safe_lsn is not None
     assert whole.safe_lsn >= until
     for size in (1, 2, 7, 100):
-        one = Decoder(NOTES, binary=True)
+        one = Decoder(NOTES)
         pieces = [one.decode(frames[at : at + size]) for at in range(0, len(frames), size)]
         rows: dict[str, list[Any]] = {}
         for piece in pieces:

@@ -59,7 +59,7 @@ def run_of(rows: int, *, transactions: int) -> Run:
 def read_to_batches(run: Run) -> int:
     """Do all that is done between the socket and Redis; return the rows."""
     server_status(run)
-    decoded = Decoder(pg.TABLES, binary=True).decode([run.data[:]], run.lengths)
+    decoded = Decoder(pg.TABLES).decode([run.data[:]], run.lengths)
     assembly = Assembly(NOTHING_STORED, source="outhaul", events_table="event_log", dead_letters="letters")
     for segment in decoded.segments:
         assembly.add(segment)

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outhaul.cdc_reader.capture.column_types import Oid
-from outhaul.cdc_reader.capture.columns import UnsupportedBinary
 from outhaul.cdc_reader.capture.decode import Decoded, Decoder, Segment
 from outhaul.cdc_reader.capture.pgoutput_messages import Column, Relation
+from outhaul.cdc_reader.postgres.errors import UnsupportedBinary
 from outhaul.sink.errors import FatalError, FrameError, PipelineError
 from tests.unit import pgoutput_frames as pg
 
@@ -58,7 +58,7 @@ def captured(relation: Relation) -> list[str]:
 
 
 def decoder() -> Decoder:
-    return Decoder(TABLES, binary=True)
+    return Decoder(TABLES)
 
 
 def started() -> Decoder:
@@ -130,7 +130,7 @@ def test_ordinals_of_interleaved_tables_count_each_for_itself() -> None:
 
 def test_two_relations_of_one_clickhouse_table_never_share_a_position() -> None:
     part = replace(pg.EVENTS, oid=99, name="outbox_1")
-    both = Decoder({"public.outbox": "event_log", "public.outbox_1": "event_log"}, binary=True)
+    both = Decoder({"public.outbox": "event_log", "public.outbox_1": "event_log"})
     row = [1, b"", 0, b"", b"{}", 1, False]
     head = [pg.begin(1), pg.relation(), pg.relation(part), pg.insert(row, part), pg.event(2)]
     first = rows_of([both.decode([*head, pg.insert(row, part)])])["event_log"]
@@ -247,10 +247,9 @@ def test_housekeeping_and_other_messages_are_passed_over() -> None:
 
 def test_text_tuples_give_the_same_rows() -> None:
     texts = [b"1", b"order.placed", b"2000-01-01 00:00:00+00", b"production", b'{"a": 1}', b"1", b"f"]
-    text = Decoder(TABLES, binary=False)
     stream = [pg.begin(1), pg.relation(), pg.raw_insert(texts, kind=b"t"), pg.commit(1)]
     binary = [pg.begin(1), pg.relation(), pg.event(1), pg.commit(1)]
-    assert rows_of([text.decode(stream)]) == rows_of([decoder().decode(binary)])
+    assert rows_of([decoder().decode(stream)]) == rows_of([decoder().decode(binary)])
 
 
 def test_take_filters_all_that_belongs_to_a_row() -> None:
@@ -334,8 +333,8 @@ def test_positions_are_those_of_the_history_wherever_it_is_cut(script: Script, c
     assert {table: [row[:2] for row in of] for table, of in rows.items()} == script.positions()
 
 
-def _try(frames: list[bytes], *, binary: bool = True) -> None:
-    one = Decoder(TABLES, binary=binary)
+def _try(frames: list[bytes]) -> None:
+    one = Decoder(TABLES)
     try:
         for segment in [*one.decode(frames[:9]).segments, *one.decode(frames[9:]).segments]:
             segment.columns.validate(full=True)
@@ -349,19 +348,18 @@ def test_flipped_bits_never_raise_anything_else(at: int, flips: list[tuple[int, 
     for place, bit in flips:
         frame[place % len(frame)] ^= 1 << bit
     _try([*STREAM[:at], bytes(frame), *STREAM[at + 1 :]])
-    _try([*STREAM[:at], bytes(frame), *STREAM[at + 1 :]], binary=False)
 
 
-@given(st.lists(st.binary(max_size=60) | st.binary(max_size=60).map(pg.data), max_size=4), st.booleans())
-def test_random_bytes_never_raise_anything_else(frames: list[bytes], binary: bool) -> None:
-    _try([pg.begin(1), pg.relation(), *frames], binary=binary)
+@given(st.lists(st.binary(max_size=60) | st.binary(max_size=60).map(pg.data), max_size=4))
+def test_random_bytes_never_raise_anything_else(frames: list[bytes]) -> None:
+    _try([pg.begin(1), pg.relation(), *frames])
 
 
 @given(st.lists(st.binary(max_size=30), min_size=len(Oid), max_size=len(Oid)), st.booleans())
 def test_random_values_never_raise_anything_else(values: list[bytes], binary: bool) -> None:
     every = pg.everything()
     row = pg.raw_insert(values, every.oid, b"b" if binary else b"t")
-    _try([pg.begin(1), pg.relation(every), row, pg.commit(1)], binary=binary)
+    _try([pg.begin(1), pg.relation(every), row, pg.commit(1)])
 
 
 _DATELIKE = st.text("0123456789-+:. eEinfatyNBCx\\\0", max_size=40).map(str.encode)
@@ -371,4 +369,4 @@ _DATELIKE = st.text("0123456789-+:. eEinfatyNBCx\\\0", max_size=40).map(str.enco
 def test_a_random_value_of_one_type_never_raises_anything_else(oid: Oid, value: Any, binary: bool) -> None:
     relation = Relation(5, "public", "outbox", "d", (Column("c", oid),))
     row = pg.raw_insert([value], 5, b"b" if binary else b"t")
-    _try([pg.begin(1), pg.relation(relation), row, pg.commit(1)], binary=binary)
+    _try([pg.begin(1), pg.relation(relation), row, pg.commit(1)])

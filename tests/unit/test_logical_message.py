@@ -17,8 +17,8 @@ from tests.unit import pgoutput_frames as pg
 EVENT = {"event_type": "paid", "environment": "test", "event_context": {"n": 1}}
 
 
-def decoder(*, binary: bool = True) -> Decoder:
-    return Decoder(pg.TABLES, binary=binary, messages={"outhaul": "event_log"})
+def decoder() -> Decoder:
+    return Decoder(pg.TABLES, messages={"outhaul": "event_log"})
 
 
 def decoded(*frames: bytes) -> Decoded:
