@@ -129,4 +129,6 @@ def _begin(settings: Settings, clickhouse: ClickHouse, streams: Sequence[Stream]
 
 
 def _print_waiting() -> None:
-    typer.echo("waiting for open transactions to end (pg_stat_activity, backend_xid IS NOT NULL)", err=True)
+    typer.echo(
+        "waiting for open transactions to end (pg_stat_activity, backend_xid IS NOT NULL; pg_prepared_xacts)", err=True
+    )

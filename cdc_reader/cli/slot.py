@@ -222,8 +222,13 @@ def _print(plan: Plan, *, as_json: bool) -> None:
         rows.append(("plan", plan.action))
         rows.append(("copied", f"{plan.healed:,} events from the outbox"))
         rows.append(("lost", f"[red]{plan.lost:,} events[/]" if plan.lost else "nothing"))
-    rows += [("waits for", f"pid {one['pid']}, {one['seconds']} s: {one['query']}") for one in plan.open_transactions]
+    rows += [("waits for", _open(one)) for one in plan.open_transactions]
     output.facts(rows)
+
+
+def _open(transaction: dict[str, Any]) -> str:
+    who = f"pid {transaction['pid']}, " if transaction["pid"] else ""
+    return f"{who}{transaction['seconds']} s: {transaction['query']}"
 
 
 def _described(found: dict[str, Any]) -> str:
@@ -247,7 +252,9 @@ def _lsn(text: str) -> Lsn:
 
 
 def _print_waiting() -> None:
-    typer.echo("waiting for open transactions to end (pg_stat_activity, backend_xid IS NOT NULL)", err=True)
+    typer.echo(
+        "waiting for open transactions to end (pg_stat_activity, backend_xid IS NOT NULL; pg_prepared_xacts)", err=True
+    )
 
 
 def _check_redis(settings: Settings) -> None:

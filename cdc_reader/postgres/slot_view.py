@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from outhaul.cdc_reader.postgres.errors import RECREATE
 from outhaul.sink.position import NO_LSN, Lsn
+from outhaul.sink.quoting import postgres_literal
 
 if TYPE_CHECKING:
     from outhaul.cdc_reader.postgres.query import Connection
@@ -37,11 +38,19 @@ class SlotFacts:
     # Synchronised from a primary, by this server or before this server was promoted.
     synced: bool = False
     of_standby: bool = False
+    temporary: bool = False
+    two_phase: bool = False
 
     @property
     def is_copy(self) -> bool:
         """Whether a standby synchronises it with the primary's slot: then it cannot be streamed from or dropped."""
         return self.synced and self.of_standby
+
+    @property
+    def is_own(self) -> bool:
+        """Whether outhaul may end its session, move it or drop it: another program may use a slot of another kind."""
+        is_ours = self.slot_type == "logical" and self.plugin == _PLUGIN and self.here and not self.temporary
+        return is_ours and not self.is_copy
 
     @property
     def problem(self) -> str | None:
@@ -52,6 +61,12 @@ class SlotFacts:
             return f"it is {self.slot_type} with plugin {self.plugin}, not logical with {_PLUGIN}"
         if not self.here:
             return f"it belongs to database {self.database!r}"
+        if self.temporary:
+            return f"it is temporary, and ends with the session that created it (process {self.active_pid} of Postgres)"
+        if self.two_phase:
+            return (
+                "it is two_phase: it sends transactions when they are prepared, and outhaul stores them at the commit"
+            )
         if self.wal_status == "lost" or self.invalidation_reason:
             return f"Postgres has invalidated it ({self.invalidation_reason or 'its WAL was removed'})"
         return None
@@ -64,8 +79,22 @@ class SlotFacts:
                 "Drop it on the primary, or set OUTHAUL_SLOT to another name; then `outhaul slot create` creates a "
                 "slot of the standby"
             )
+        if not self.is_own:
+            return (
+                "Another program may use it: set OUTHAUL_SLOT to another name, then `outhaul setup`. "
+                f"If no program does, drop it: {self._drop}"
+            )
+        if self.two_phase:
+            return RECREATE
         cure = cure_of(self.invalidation_reason)
         return f"{cure}. {RECREATE}" if cure else ""
+
+    @property
+    def _drop(self) -> str:
+        if self.temporary:
+            return f"SELECT pg_terminate_backend({self.active_pid})"
+        where = "" if self.here or not self.database else f" in database {self.database}"
+        return f"SELECT pg_drop_replication_slot({postgres_literal(self.name)}){where}"
 
 
 def cure_of(reason: str | None) -> str:
@@ -111,6 +140,8 @@ def slot_facts(conn: Connection, stream: Stream) -> SlotFacts | None:
         invalidation_reason=row.get("invalidation_reason") or ("conflict" if row.get("conflicting") else None),
         synced=bool(row.get("synced")),
         of_standby=row["of_standby"],
+        temporary=row["temporary"],
+        two_phase=row["two_phase"],
     )
 
 

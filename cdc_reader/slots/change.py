@@ -22,7 +22,7 @@ import structlog
 
 from outhaul.cdc_reader.outbox.heal_due import note_accepted, note_due
 from outhaul.cdc_reader.postgres.connect import connect_primary, end_of_log, open_stream
-from outhaul.cdc_reader.postgres.errors import slot_unusable
+from outhaul.cdc_reader.postgres.errors import RECREATE
 from outhaul.cdc_reader.postgres.slot_view import slot_facts
 from outhaul.cdc_reader.slots.change_lock import hold
 from outhaul.cdc_reader.slots.create import create
@@ -64,8 +64,6 @@ def recreate(
     with ExitStack() as until_the_end:
         with hold(stream) as conn:
             facts = slot_facts(conn, stream)
-            if facts is not None and facts.is_copy:
-                raise slot_unusable(stream.slot, facts.problem or "", facts.todo)
             at = facts.confirmed if facts and facts.confirmed else NO_LSN
             (note_accepted if accept_loss else note_due)(clickhouse, (stream,), at)
             reach("slot.noted")
@@ -146,7 +144,7 @@ def _usable(conn: Connection, stream: Stream) -> Lsn:
     if problem or facts is None or facts.confirmed is None:
         raise FatalError(
             f"slot {stream.slot!r} cannot be used: {problem}",
-            todo="Create it again: `outhaul slot reset --recreate` copies the skipped events from the outbox",
+            todo=(facts.todo if facts else "") or RECREATE,
             exit_code=Exit.SLOT_UNUSABLE,
         )
     return facts.confirmed

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, LiteralString
 
 from outhaul.cdc_reader.postgres.connect import connect_stream
-from outhaul.cdc_reader.postgres.errors import SlotHeldError
+from outhaul.cdc_reader.postgres.errors import SlotHeldError, slot_unusable
 from outhaul.cdc_reader.postgres.slot_view import slot_facts
 from outhaul.sink.errors import Exit, FatalError, TransientError
 
@@ -38,7 +38,7 @@ def hold(stream: Stream) -> Iterator[Connection]:
     """End the session that streams from the slot, and keep readers from starting one during the block.
 
     Raises:
-        FatalError: another command changes the slot, or the role may not end the session.
+        FatalError: another command changes the slot, another program may use it, or the role may not end the session.
         TransientError: the session does not end.
         PipelineError: Postgres refuses or does not answer.
     """
@@ -74,7 +74,11 @@ def _lock(conn: Connection, stream: Stream) -> None:
 
 def _end_session(conn: Connection, stream: Stream) -> None:
     deadline = time.monotonic() + _ENDS_WITHIN_S
-    while (facts := slot_facts(conn, stream)) is not None and facts.active_pid is not None:
+    while (facts := slot_facts(conn, stream)) is not None:
+        if not facts.is_own:
+            raise slot_unusable(stream.slot, facts.problem or "", facts.todo)
+        if facts.active_pid is None:
+            return
         if time.monotonic() > deadline:
             raise TransientError(
                 f"process {facts.active_pid} of Postgres holds slot {stream.slot!r} and does not end",

@@ -47,7 +47,7 @@ _LOG_EVERY_S = 0.5
 _POLL_S = 0.1
 _OPEN = (
     "on the primary: SELECT pid, xact_start, query FROM pg_stat_activity WHERE backend_xid IS NOT NULL "
-    "ORDER BY xact_start"
+    "ORDER BY xact_start; and SELECT gid, prepared FROM pg_prepared_xacts"
 )
 _RUNNING: LiteralString = "SELECT pg_log_standby_snapshot()"
 _GRANT = "GRANT EXECUTE ON FUNCTION pg_log_standby_snapshot() TO the role of OUTHAUL_POSTGRES_DSN"

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 # Open transactions that write: a new slot is ready only when they have ended.
 _OPEN = (
     "SELECT pid, extract(epoch FROM now() - xact_start)::int AS seconds, left(query, 60) AS query "
-    "FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid() ORDER BY xact_start LIMIT 5"
+    "FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid() "
+    "UNION ALL SELECT NULL, extract(epoch FROM now() - prepared)::int, 'PREPARE TRANSACTION ' || quote_literal(gid) "
+    "FROM pg_prepared_xacts ORDER BY seconds DESC LIMIT 5"
 )
 
 

@@ -66,7 +66,7 @@ def recreate_if_allowed(stream: Stream, error: FatalError) -> None:
     if error.exit_code is not Exit.OTHER_HISTORY and facts is not None and problem is None:
         # The slot has been repaired meanwhile.
         return
-    is_own = facts is None or (facts.plugin == "pgoutput" and facts.here and not facts.is_copy)
+    is_own = facts is None or facts.is_own
     with ClickHouse.of(stream.settings, timeout_s=ASK_TIMEOUT_S) as clickhouse:
         if not _may_change_slot(stream.settings) or not is_own or not _same_cluster(stream, clickhouse):
             raise _with_gap(stream, clickhouse, error)

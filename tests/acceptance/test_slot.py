@@ -99,13 +99,17 @@ def test_a_dropped_slot_stops_the_reader_with_the_gap_and_the_command_mends_it(r
 
 
 @pytest.mark.thorough
-def test_a_slot_of_another_plugin_is_named_as_such_and_created_again(make_world: Callable[..., World]) -> None:
+def test_a_slot_of_another_plugin_is_left_alone_until_the_operator_drops_it(make_world: Callable[..., World]) -> None:
     world = make_world()
     world.conn.execute("SELECT pg_drop_replication_slot(%s)", [world.settings.slot])
     world.conn.execute("SELECT pg_create_logical_replication_slot(%s, 'test_decoding')", [world.settings.slot])
     world.insert(3)
     world.pipeline.start("worker")
     assert "test_decoding" in outhaul(world, "slot", "show", code=1)
+    refused = outhaul(world, "slot", "reset", "--recreate", "--yes", code=18)
+    drop = f"SELECT pg_drop_replication_slot('{world.settings.slot}')"
+    assert drop in refused
+    world.conn.execute(drop.encode())
     assert asked(world, "slot", "reset", "--recreate", "--yes")["stored"] == 3
     world.pipeline.start("reader")
     world.insert(3)
