@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, LiteralString
 from outhaul.cdc_reader.outbox.heal_due import note_due
 from outhaul.cdc_reader.postgres.connect import check_stream, connect_primary, connect_stream, has_stream_dsn
 from outhaul.cdc_reader.postgres.errors import LockedError, NotAllowedError, SlowError
-from outhaul.cdc_reader.postgres.preflight import Server, check_server, check_shards
+from outhaul.cdc_reader.postgres.preflight import Server, check_server, check_shards, check_slot
+from outhaul.cdc_reader.postgres.provider import SELF_RUN, provider_of
 from outhaul.cdc_reader.postgres.slot_view import slot_facts
 from outhaul.cdc_reader.slots.change import CREATES_WITHIN_S, restart
 from outhaul.cdc_reader.slots.create import create
@@ -24,12 +25,15 @@ from outhaul.sink.sql import MARK, names, number_in, schema_number, statement
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from outhaul.cdc_reader.postgres.provider import Provider
+    from outhaul.cdc_reader.postgres.query import Connection
     from outhaul.sink.clickhouse import ClickHouse
     from outhaul.sink.settings import Outbox, Settings, Stream
 
 _OF_EACH_TABLE = {"postgres/0001_outbox.sql", "postgres/0002_publication.sql", "postgres/0004_roles.sql"}
 
 _SLOT = "postgres/0003_slot.sql"
+_CONNECT_S = "5"
 _OF_EACH_STREAM = {"postgres/0002_publication.sql", _SLOT, f"postgres/9999_{MARK}"}
 # All pipelines of this database, since they share roles and functions.
 _APPLIED: LiteralString = "SELECT obj_description(oid, 'pg_publication') AS said FROM pg_publication"
@@ -84,19 +88,36 @@ def check_not_newer(clickhouse: ClickHouse, settings: Settings) -> None:
 
 def print_sql(settings: Settings, cluster: str = "") -> Iterator[str]:
     """Yield the SQL for a DBA to apply with psql and clickhouse-client; `cluster` names a ClickHouse cluster."""
+    yield "".join(f"-- {line}\n" for line in _hints(settings))
     for name, text in [*postgres_ddl(settings), *schema.ddl(settings, cluster)]:
         yield f"-- {name}\n{text.strip()}\n"
+
+
+def _hints(settings: Settings) -> Iterator[str]:
+    """Yield what the server of the slot needs beside the SQL; those of a server without a provider if it is unknown."""
+    provider = SELF_RUN
+    try:
+        with connect_stream(settings, connect_timeout=_CONNECT_S) as conn:
+            provider = provider_of(conn)
+    except PipelineError as error:
+        yield f"Postgres does not answer, so a provider's own steps are unknown ({error.message})"
+    if provider.name:
+        yield f"This server is run by {provider.name}: {provider.page}"
+    yield f"If wal_level is not logical: {provider.make_logical()}"
+    yield f"The reader's login must be able to replicate: {provider.grant('your_reader')}"
+    if warning := provider.slot_warning(heals=settings.heal == "auto"):
+        yield warning
 
 
 def apply_postgres(settings: Settings, tell: Callable[[str], None], *, without_slots: bool = False) -> None:
     """Create what is missing in Postgres; `tell` gets each file's name and the server's notices.
 
     Raises:
-        PipelineError: Postgres refuses or does not answer.
+        PipelineError: Postgres refuses or does not answer, or a slot cannot be streamed from.
     """
     with connect_primary(settings) as conn:
         check_shards(settings, check_server(conn)["version"])
-        check_stream(settings, Server(0))
+        provider = check_stream(settings, Server(0, provider_of(conn))).provider
         conn.on_notice(tell)
         conn.execute(_LOCK_TIMEOUT)
         for name, text in postgres_ddl(settings):
@@ -105,16 +126,26 @@ def apply_postgres(settings: Settings, tell: Callable[[str], None], *, without_s
             try:
                 conn.execute(text)
             except PipelineError as error:
-                raise _refused(error, name) from error
+                raise _refused(error, name, provider, conn) from error
             tell(name)
-    if has_stream_dsn(settings) and not without_slots:
+    if without_slots:
+        return
+    if has_stream_dsn(settings):
         _create_slots(settings, tell)
+    # A slot that was there before may be of another kind.
+    with connect_stream(settings) as conn:
+        for stream in settings.streams():
+            check_slot(conn, stream)
+    if warning := provider.slot_warning(heals=settings.heal == "auto"):
+        tell(warning)
 
 
-def _refused(error: PipelineError, name: str) -> PipelineError:
+def _refused(error: PipelineError, name: str, provider: Provider, conn: Connection) -> PipelineError:
     todo = error.todo
     if isinstance(error, NotAllowedError):
         todo = "Run `outhaul setup` as a role that may, or give your DBA what `outhaul setup --print-sql` prints"
+        if name == _SLOT:
+            todo = f"{provider.grant(conn.fetch_value('SELECT current_user::text'))}. {todo}"
     elif isinstance(error, LockedError | SlowError):
         todo = "Another session may keep a lock on the table (pg_locks); then run `outhaul setup` again"
     return type(error)(f"{name}: {error.message}", todo=todo, exit_code=error.exit_code)

@@ -11,11 +11,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, LiteralString
 
-from outhaul.sink.errors import Exit, FatalError
+from outhaul.cdc_reader.postgres.pooler import PoolerError
+from outhaul.sink.errors import Exit
 from outhaul.sink.quoting import postgres_identifier
 
 if TYPE_CHECKING:
     from outhaul.cdc_reader.postgres.query import Connection
+    from outhaul.sink.errors import FatalError
 
 _ROLES: LiteralString = "SELECT rolname::text AS name FROM pg_roles WHERE rolname = ANY(%s)"
 # Only if no role is known: a provider may forbid some roles to read a setting, which raises an error.
@@ -36,8 +38,8 @@ class Provider:
     replication: str = "ALTER ROLE {0} REPLICATION"
     # Why a replication connection may fail although the login is right.
     connection: str = (
-        "An ordinary connection with this login opens. Allow replication for this role and database in pg_hba.conf, "
-        "then SELECT pg_reload_conf(); or name Postgres itself, if a pooler is in front of it"
+        "An ordinary connection with this login opens. Allow one for replication in pg_hba.conf, for this role and "
+        "database, then SELECT pg_reload_conf()"
     )
     # Settings that nobody can change there.
     fixed: tuple[str, ...] = ()
@@ -79,11 +81,11 @@ class Provider:
         match error.exit_code:
             case Exit.ROLE:
                 todo = self.grant(role)
-            case Exit.POSTGRES_LOGIN:
+            case Exit.POSTGRES_LOGIN if self.name or not isinstance(error, PoolerError):
                 todo = self._with_page(self.connection)
             case _:
                 return error
-        return FatalError(error.message, code=error.code, todo=todo, exit_code=error.exit_code)
+        return type(error)(error.message, code=error.code, todo=todo, exit_code=error.exit_code)
 
     def _with_page(self, todo: str) -> str:
         return f"{todo} ({self.page})" if self.page else todo
@@ -149,7 +151,7 @@ PROVIDERS = (
 
 
 def provider_of(conn: Connection) -> Provider:
-    """Return the provider that runs a server, by its roles, or else by its settings; `SELF_RUN` if none is known.
+    """Return the provider that runs a server, by its roles, or else by its settings; `SELF_RUN` if it shows neither.
 
     Raises:
         PipelineError: Postgres refuses or does not answer.

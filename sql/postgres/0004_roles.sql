@@ -1,6 +1,7 @@
 -- Three group roles without login: one for apps that write events, one for the reader, and one for the exporter, which
 -- may read only ids and times.
--- REPLICATION is a role attribute and is not inherited, so give it to the reader's own login:
+-- REPLICATION is a role attribute and is not inherited, so give it to the reader's own login. (A provider may have another
+-- way: the first lines of `outhaul setup --print-sql` name it.)
 --     ALTER ROLE your_reader REPLICATION;  GRANT outhaul_reader TO your_reader;
 --     GRANT outhaul_app TO your_app;  GRANT outhaul_auditor TO your_exporter;
 -- `outhaul prune` needs more rights than the reader:  GRANT SELECT, DELETE, UPDATE (event_type) ON ${table} TO your_pruner;

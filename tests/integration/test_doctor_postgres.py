@@ -167,13 +167,12 @@ def test_a_role_without_replication_or_grants_gets_what_it_lacks(world: World) -
     with role_of(world, "LOGIN") as name:
         settings = changed(world, postgres_dsn=make_conninfo(world.dsn, user=name))
         found = of_postgres(world, settings)
-        assert {check: found[check].state for check in ("REPLICATION", "replication connection", "SELECT")} == {
-            "REPLICATION": State.FAIL,
+        assert {check: found[check].state for check in ("replication connection", "SELECT")} == {
             "replication connection": State.FAIL,
             "SELECT": State.WARN,
         }
         assert found["least privilege"].state is State.PASS
-        for check in ("REPLICATION", "SELECT"):
+        for check in ("replication connection", "SELECT"):
             world.conn.execute(found[check].fix.split("  --")[0].encode())
         assert troubles(of_postgres(world, settings)) == {
             check: state for check, state in ORDINARY.items() if check != "least privilege"

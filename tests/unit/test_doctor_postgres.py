@@ -150,15 +150,13 @@ def test_commit_timestamps_are_reported_without_a_verdict() -> None:
 
 
 def test_a_role_has_what_the_reader_needs_and_no_more() -> None:
-    plain = postgres_role.Role("reader", superuser=False, replication=True, sees_sessions=True, may_select=True)
+    plain = postgres_role.Role("reader", superuser=False, sees_sessions=True, may_select=True)
 
     def judged(one: postgres_role.Role, refused: TransientError | None = None) -> dict[str, State]:
         return states(postgres_role.judge(one, OUTBOX, refused))
 
     assert set(judged(plain).values()) == {State.PASS}
-    assert judged(replace(plain, replication=False))["REPLICATION"] is State.FAIL
-    assert judged(replace(plain, superuser=True, replication=False)) == {
-        "REPLICATION": State.PASS,
+    assert judged(replace(plain, superuser=True)) == {
         "replication connection": State.PASS,
         "SELECT": State.PASS,
         "least privilege": State.WARN,

@@ -16,15 +16,26 @@ from outhaul.cdc_reader.operate.doctor import postgres_encryption, postgres_role
 from outhaul.cdc_reader.operate.doctor.clock_offsets import Offset, measured
 from outhaul.cdc_reader.operate.doctor.column_match import OutboxColumn
 from outhaul.cdc_reader.operate.doctor.postgres_role import AppRights
-from outhaul.cdc_reader.postgres.connect import END_OF_LOG, connect_primary, connect_stream, has_stream_dsn, open_stream
+from outhaul.cdc_reader.postgres.connect import (
+    END_OF_LOG,
+    connect_primary,
+    connect_stream,
+    explained,
+    has_stream_dsn,
+    name_stream_dsn,
+    open_stream,
+)
 from outhaul.cdc_reader.postgres.preflight import PUBLICATION, unique_keys
+from outhaul.cdc_reader.postgres.provider import SELF_RUN, provider_of
 from outhaul.cdc_reader.postgres.slot_view import SlotFacts, slot_facts
-from outhaul.sink.errors import PipelineError
+from outhaul.sink.errors import FatalError, PipelineError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from outhaul.cdc_reader.operate.doctor.finding import Finding
+    from outhaul.cdc_reader.postgres.provider import Provider
+    from outhaul.cdc_reader.postgres.query import Connection
     from outhaul.sink.position import History
     from outhaul.sink.settings import Outbox, Stream
 
@@ -32,7 +43,7 @@ _CONNECT_S = "5"
 _Row = TypeVar("_Row")
 
 _ROLE: LiteralString = """
-    SELECT rolname AS name, rolsuper AS superuser, rolreplication AS replication,
+    SELECT rolname AS name, rolsuper AS superuser,
            pg_has_role(oid, 'pg_read_all_stats', 'USAGE') AS sees_sessions,
            (SELECT has_schema_privilege(relnamespace, 'USAGE') AND has_table_privilege(oid, 'SELECT')
             FROM pg_class WHERE oid = to_regclass(%(table)s)) AS may_select
@@ -95,6 +106,7 @@ class PostgresFacts:
     encryption: postgres_encryption.Encryption
     app: AppRights | None = None
     unique_keys: tuple[frozenset[str], ...] = ()
+    provider: Provider = SELF_RUN
 
 
 def ask(stream: Stream, outboxes: Sequence[Outbox]) -> PostgresFacts:
@@ -118,7 +130,7 @@ def ask(stream: Stream, outboxes: Sequence[Outbox]) -> PostgresFacts:
         return PostgresFacts(
             conn.fetch_as(postgres_settings.ServerSettings, postgres_settings.QUERY)[0],
             conn.fetch_as(postgres_role.Role, _ROLE, names)[0],
-            try_link(stream),
+            try_link(stream, at_slot),
             _first(conn.fetch_as(publication_checks.OutboxFacts, _OUTBOX, names)),
             conn.fetch_one(PUBLICATION, names),
             slot_facts(at_slot, stream),
@@ -128,14 +140,22 @@ def ask(stream: Stream, outboxes: Sequence[Outbox]) -> PostgresFacts:
             postgres_encryption.asked(conn),
             _first(conn.fetch_as(AppRights, _APP, names)),
             unique_keys(conn, outboxes[0].sql_table),
+            provider_of(conn),
         )
 
 
-def try_link(stream: Stream) -> History | PipelineError:
-    """Open a replication connection and close it again; return the server's history, or the error."""
+def try_link(stream: Stream, conn: Connection) -> History | PipelineError:
+    """Open a replication connection and close it again; return the server's history, or the error.
+
+    Args:
+        stream: names the server.
+        conn: an ordinary connection to that server.
+    """
     try:
         with closing(open_stream(stream, connect_timeout=_CONNECT_S)) as link:
             return link.identify()
+    except FatalError as error:
+        return name_stream_dsn(explained(error, conn), stream.settings)
     except PipelineError as error:
         return error
 
@@ -148,6 +168,7 @@ def judge(facts: PostgresFacts, stream: Stream, outbox: Outbox) -> Iterator[Find
         stream.settings,
         has_slot=slot is not None or elsewhere,
         streams=elsewhere or (slot is not None and slot.active_pid is not None),
+        provider=facts.provider,
     )
     refused = facts.link if isinstance(facts.link, PipelineError) else None
     yield from postgres_role.judge(facts.role, outbox, refused)

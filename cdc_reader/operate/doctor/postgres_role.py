@@ -10,9 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from outhaul.cdc_reader.operate.doctor.finding import Finding, fail, fine, tried, warn
-from outhaul.cdc_reader.postgres.pooler import PoolerError
-from outhaul.cdc_reader.postgres.preflight import check_role
+from outhaul.cdc_reader.operate.doctor.finding import Finding, broken, fine, warn
 from outhaul.sink.quoting import postgres_identifier
 
 if TYPE_CHECKING:
@@ -30,7 +28,6 @@ class Role:
 
     name: str
     superuser: bool
-    replication: bool
     sees_sessions: bool
     may_select: bool | None
 
@@ -47,25 +44,19 @@ class AppRights:
 
 
 def judge(role: Role, outbox: Outbox, refused: PipelineError | None) -> Iterator[Finding]:
-    """Judge attributes and grants; `refused` is the error of a replication connection, None if it opened."""
-    yield tried(
-        "REPLICATION",
-        f"role {role.name} has it",
-        lambda: check_role(role.name, may_replicate=role.replication or role.superuser),
-    )
-    yield connection(refused)
+    """Judge the role and its grants; `refused` is the error of a replication connection, None if it opened."""
+    yield connection(role, refused)
     if role.may_select is not None:
         yield select(role, outbox.sql_table)
     yield superuser(role)
     yield sessions(role)
 
 
-def connection(refused: PipelineError | None) -> Finding:
+def connection(role: Role, refused: PipelineError | None) -> Finding:
     """Judge an attempt to open a replication connection."""
     if refused is None:
-        return fine("replication connection", "opens")
-    todo = "Allow this role and database in pg_hba.conf, then SELECT pg_reload_conf(); also check max_wal_senders"
-    return fail("replication connection", refused.message, refused.todo if isinstance(refused, PoolerError) else todo)
+        return fine("replication connection", f"opens for role {role.name}")
+    return broken("replication connection", refused)
 
 
 def select(role: Role, table: str) -> Finding:

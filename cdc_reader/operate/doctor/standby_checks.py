@@ -19,6 +19,7 @@ from outhaul.cdc_reader.postgres.connect import (
     connect_primary,
     connect_stream,
 )
+from outhaul.cdc_reader.postgres.provider import SELF_RUN, provider_of
 from outhaul.sink.position import Lsn
 from outhaul.sink.quantities import size_text
 from outhaul.sink.quoting import postgres_identifier, postgres_literal
@@ -26,6 +27,7 @@ from outhaul.sink.quoting import postgres_identifier, postgres_literal
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from outhaul.cdc_reader.postgres.provider import Provider
     from outhaul.sink.settings import Settings
 
 _CONNECT_S = "5"
@@ -85,6 +87,7 @@ class StandbyFacts:
     standby: Standby
     primary: Primary
     server: postgres_settings.ServerSettings
+    provider: Provider = SELF_RUN
 
 
 def ask(settings: Settings) -> StandbyFacts:
@@ -98,17 +101,18 @@ def ask(settings: Settings) -> StandbyFacts:
         conn.execute("SET statement_timeout = '5s'")
         standby = conn.fetch_as(Standby, _STANDBY.format(end_of_log=END_OF_LOG), {"slots": slots})[0]
         server = conn.fetch_as(postgres_settings.ServerSettings, postgres_settings.QUERY)[0]
+        provider = provider_of(conn)
     names = {"slots": slots, "primary_slot": standby.primary_slot}
     with connect_primary(settings, connect_timeout=_CONNECT_S) as conn:
         conn.execute("SET statement_timeout = '5s'")
-        return StandbyFacts(standby, conn.fetch_as(Primary, _PRIMARY, names)[0], server)
+        return StandbyFacts(standby, conn.fetch_as(Primary, _PRIMARY, names)[0], server, provider)
 
 
 def judge(facts: StandbyFacts, settings: Settings) -> Iterator[Finding]:
     """Judge all answers."""
     standby, primary = facts.standby, facts.primary
     yield tried("same cluster", f"system {standby.system}", lambda: check_same_cluster(primary.system, standby.system))
-    yield from postgres_settings.judge_sender(facts.server, settings, has_slot=standby.has_slot)
+    yield from postgres_settings.judge_sender(facts.server, settings, facts.provider, has_slot=standby.has_slot)
     if not standby.is_standby:
         yield fine("role", "OUTHAUL_STREAM_DSN leads to the primary itself")
         return
@@ -117,14 +121,14 @@ def judge(facts: StandbyFacts, settings: Settings) -> Iterator[Finding]:
         "logical decoding works on this standby",
         lambda: check_standby_version(facts.server.version, is_standby=True),
     )
-    yield feedback(standby)
+    yield feedback(standby, facts.provider)
     yield physical_slot(standby, primary)
     yield replay(standby, primary)
     yield running_transactions(primary)
     yield left_over(primary)
 
 
-def feedback(standby: Standby) -> Finding:
+def feedback(standby: Standby, provider: Provider = SELF_RUN) -> Finding:
     """Judge whether the standby tells the primary which rows it still needs."""
     check = "hot_standby_feedback"
     if standby.feedback:
@@ -132,7 +136,7 @@ def feedback(standby: Standby) -> Finding:
     return fail(
         check,
         "off: vacuum on the primary removes catalog rows that decoding needs, and Postgres invalidates the slot",
-        f"ALTER SYSTEM SET {check} = on; SELECT pg_reload_conf();  -- on the standby",
+        f"{provider.change(check, 'on')}  -- on the standby",
     )
 
 
