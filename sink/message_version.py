@@ -18,16 +18,17 @@ from outhaul.sink.redis_keys import payload_key
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# Exactly what readers write, since these texts become part of Redis keys, statements and logs.
+# Exactly what readers write, since these texts become part of Redis keys, statements and logs. Names of tables may have
+# any character: they are in no key, and quoted in statements.
 FORMS = {
     "source": re.compile(r"[a-z0-9_]{1,63}"),
     "lane": re.compile(rf"{STREAM}(_\d\d?of\d\d?)?|{COPY}"),
     "owner": re.compile(r"[0-9a-z]{1,64}"),
-    "branch": re.compile(r"[a-z0-9_]{1,63}"),
-    "table": re.compile(r"[a-z0-9_]{1,80}"),
+    "branch": re.compile(r"[^\0]{1,63}"),
+    "table": re.compile(r"[^\0]{1,80}"),
     "token": re.compile(r"[0-9a-f]{32}"),
-    "first": re.compile(r"[0-9A-F]{1,8}/[0-9A-F]{1,8}#[0-9]{1,18}"),
-    "last": re.compile(r"[0-9A-F]{1,8}/[0-9A-F]{1,8}#[0-9]{1,18}"),
+    "first": re.compile(r"[0-9A-F]{1,8}/[0-9A-F]{1,8}#[0-9]{1,20}"),
+    "last": re.compile(r"[0-9A-F]{1,8}/[0-9A-F]{1,8}#[0-9]{1,20}"),
 }
 _END_NUMBER = 1 << 63
 

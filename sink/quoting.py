@@ -11,6 +11,8 @@ from __future__ import annotations
 import re
 
 _PLAIN = re.compile(r"[a-z_][a-z0-9_]*")
+# A part of a name as an operator writes it: as it is, or in quotes, if it has dots, quotes, or blanks at an end.
+_PART = re.compile(r'\s*(?:"((?:[^"]|"")+)"|([^".\s][^.]*?))\s*(\.|\Z)')
 # Every keyword of Postgres that its quote_ident() puts in quotes: all but the unreserved ones.
 _KEYWORDS = """
     all analyse analyze and any array as asc asymmetric authorization between bigint binary bit boolean both
@@ -36,9 +38,40 @@ def postgres_identifier(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def split_name(text: str) -> tuple[str, ...]:
+    """Return the parts of a name such as `schema.table` or `My Schema."a.b"`; capitals stay capitals.
+
+    In a part in quotes, two quotes stand for one.
+
+    Raises:
+        ValueError: the text is not of that form.
+    """
+    parts, at = [], 0
+    while match := _PART.match(text, at):
+        quoted, bare, dot = match.groups()
+        parts.append(bare if quoted is None else quoted.replace('""', '"'))
+        at = match.end()
+        if not dot:
+            return tuple(parts)
+    raise ValueError(f"{text!r} is not a name: write a part that has dots or quotes in double quotes")
+
+
+def join_name(*parts: str) -> str:
+    """Return the name that `split_name` divides into these parts; all that it divides alike have one form."""
+    return ".".join(
+        part if not {'"', "."} & set(part) and part == part.strip() else '"' + part.replace('"', '""') + '"'
+        for part in parts
+    )
+
+
 def postgres_table(name: str) -> str:
-    """Return `schema.table` for Postgres; neither part has a dot."""
-    return ".".join(map(postgres_identifier, name.split(".")))
+    """Return a name such as `schema.table`, as an operator writes it, for Postgres."""
+    return ".".join(map(postgres_identifier, split_name(name)))
+
+
+def bindable(sql: str) -> str:
+    """Return a part of a statement for psycopg, which looks for placeholders if the statement has values."""
+    return sql.replace("%", "%%")
 
 
 def postgres_literal(text: str) -> str:
@@ -49,11 +82,6 @@ def postgres_literal(text: str) -> str:
 def clickhouse_identifier(name: str) -> str:
     """Return a name for ClickHouse, always in quotes: which words need them depends on the place."""
     return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
-
-
-def clickhouse_table(name: str) -> str:
-    """Return `table` or `database.table` for ClickHouse; neither part has a dot."""
-    return ".".join(map(clickhouse_identifier, name.split(".")))
 
 
 def clickhouse_literal(text: str) -> str:

@@ -25,8 +25,9 @@ from outhaul.sink.settings import Outbox, load
 if TYPE_CHECKING:
     from outhaul.sink.clickhouse import ClickHouse
 
-_NAME = re.compile(r"[a-z0-9_]{1,63}")
-_INTERVAL = re.compile(r"(\d{1,18})(?:-(\d{1,18}))?")
+_LONGEST_NAME = 63
+_INTERVAL = re.compile(r"(-?\d{1,19})(?:-(-?\d{1,19}))?")
+_LEAST_ID, _GREATEST_ID = -(1 << 63), (1 << 63) - 1
 
 
 def replay(
@@ -47,8 +48,10 @@ def replay(
     Example: outhaul replay --since 2026-11-01 --type user_created --into event_log_rebuilt
     """
     outbox = options.one(load(), table)
-    if into and not _NAME.fullmatch(into):
-        raise FatalError(f"{into!r} is not a table name", todo="Use a-z, 0-9 and _", exit_code=Exit.USAGE)
+    if len(into) > _LONGEST_NAME:
+        raise FatalError(
+            f"{into!r} is too long for a table", todo=f"Use at most {_LONGEST_NAME} characters", exit_code=Exit.USAGE
+        )
     with both_sides(outbox.settings) as clickhouse:
         scope = Scope(
             since=since,
@@ -89,7 +92,10 @@ def _intervals(text: str) -> tuple[tuple[int, int], ...]:
         match = _INTERVAL.fullmatch(part)
         if match is None:
             raise FatalError(f"{part!r} is neither an id nor a range of ids", exit_code=Exit.USAGE)
-        found.append((int(match[1]), int(match[2] or match[1])))
+        first, last = int(match[1]), int(match[2] or match[1])
+        if not _LEAST_ID <= first <= last <= _GREATEST_ID:
+            raise FatalError(f"{part!r} is not a range of ids", todo="Write the least first", exit_code=Exit.USAGE)
+        found.append((first, last))
     merged: list[tuple[int, int]] = []
     for first, last in sorted(found):
         # An id that is given twice is still one row.

@@ -8,6 +8,7 @@ Edge: the command line.
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any
@@ -129,7 +130,7 @@ def _print_view(found: ViewDifference) -> None:
 def _compare(outbox: Outbox, line: Line, scope: Scope, named: dict[str, str], *, repair: bool) -> dict[str, Any]:
     """Compare one outbox; if that is interrupted, print how to continue."""
     started = time.monotonic()
-    next_id = scope.intervals[0][0] if scope.intervals else 0
+    next_id = scope.intervals[0][0] if scope.intervals else None
     # First and last missing id of each range, by the range's first id.
     lacking: dict[int, tuple[int, int]] = {}
     left = healing.Tally()
@@ -153,8 +154,9 @@ def _compare(outbox: Outbox, line: Line, scope: Scope, named: dict[str, str], *,
             else:
                 tally, stored = healing.verify(outbox, line, scope, on_range), 0
     except KeyboardInterrupt:
-        which = "".join(f" --table {name}" for name in named.values())
-        typer.echo(f"outhaul: interrupted. To continue, type: outhaul verify{which} --from-id {next_id}", err=True)
+        which = "".join(f" --table {shlex.quote(name)}" for name in named.values())
+        which += "" if next_id is None else f" --from-id {next_id}"
+        typer.echo(f"outhaul: interrupted. To continue, type: outhaul verify{which}", err=True)
         raise typer.Exit(Exit.NOT_FINE) from None
     found = {kind: getattr(tally, kind) for kind in _KINDS}
     return {

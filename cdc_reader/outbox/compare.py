@@ -2,7 +2,7 @@
 
 Edge: Postgres and ClickHouse. Ids are compared in ranges: for each, both sides compute a count and one checksum over
 all rows. A range that agrees needs nothing more. For the others, both sides return the number of each row; `compare`
-itself is pure.
+itself is pure. A range with too many rows for that on either side is divided first.
 
 Source: docs/adr/0008-the-outbox-is-a-second-log.md
 """
@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from outhaul.cdc_reader.outbox import fingerprint
-from outhaul.cdc_reader.outbox.id_ranges import RANGE_IDS, RowFingerprints, Scope, StoredSide, TableSide
+from outhaul.cdc_reader.outbox.id_ranges import RANGE_ROWS, RowFingerprints, Scope, StoredSide, TableSide
 from outhaul.cdc_reader.postgres.query import connect
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from outhaul.cdc_reader.capture.frame import Ints
+    from outhaul.cdc_reader.outbox.id_ranges import Interval
     from outhaul.cdc_reader.outbox.snapshot import Line
     from outhaul.cdc_reader.outbox.table_shape import Shape
     from outhaul.cdc_reader.postgres.query import Connection
@@ -30,7 +31,11 @@ if TYPE_CHECKING:
 
 # Ranges in one query. ClickHouse reads all its ids for each query, so a query has many; it takes seconds at most.
 _STRIDE_RANGES = 64
+# A range of more rows on either side is divided before its rows are read: ClickHouse may have many where the outbox has
+# few.
+_MAX_ROWS = 4 * RANGE_ROWS
 _NONE = np.empty(0, np.int64)
+_NO_ROWS = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +83,12 @@ def compare(
     )
 
 
+def divided(first: int, last: int, parts: int) -> list[Interval]:
+    """Divide a range into at most `parts` parts of equal length."""
+    length = -(-(last - first + 1) // parts)
+    return [(start, min(last, start + length - 1)) for start in range(first, last + 1, length)]
+
+
 class Comparison:
     """Compares one share with one table."""
 
@@ -98,7 +109,7 @@ class Comparison:
         common = {column.name for column in fingerprint.compared(shape, self._stored_side.types)}
         self.not_compared = [column.name for column in shape.columns if scope.deep and column.name not in common]
 
-    def intervals(self, scope: Scope) -> tuple[tuple[int, int], ...]:
+    def intervals(self, scope: Scope) -> tuple[Interval, ...]:
         """Return the intervals of ids to compare: those of the scope, or all; empty if the share has no rows.
 
         Stored rows with ids below the table's first one were pruned from the table: they are not extra rows. Stored
@@ -111,31 +122,53 @@ class Comparison:
             bounds = self._outbox_side.bounds(conn)
         if bounds is None:
             return ()
-        least, last = bounds[0], max(bounds[1], self._stored_side.last_id())
+        stored = self._stored_side.last_id()
+        least, last = bounds[0], bounds[1] if stored is None else max(bounds[1], stored)
         wanted = [(max(first, least), min(end, last)) for first, end in scope.intervals or ((least, last),)]
         return tuple((first, end) for first, end in wanted if first <= end)
 
-    def ranges(self, intervals: Iterable[tuple[int, int]]) -> Iterator[Compared]:
-        """Compare the intervals, in order, and yield the result of each range; ranges without rows are left out.
+    def ranges(self, intervals: Iterable[Interval]) -> Iterator[Compared]:
+        """Compare the intervals, in order, and yield the result of each range.
 
         Raises:
             PipelineError: a server refuses or does not answer.
         """
-        stride = RANGE_IDS * _STRIDE_RANGES
         with self._line.connect() as conn:
             for first, last in intervals:
-                for start in range(first // RANGE_IDS * RANGE_IDS, last + 1, stride):
-                    yield from self._stride(conn, max(first, start), min(last, start + stride - 1))
+                start = first
+                while start <= last:
+                    ranges = self._outbox_side.divide(conn, start, last, _STRIDE_RANGES)
+                    yield from self._compare(conn, ranges)
+                    start = ranges[-1][1] + 1
 
-    def _stride(self, conn: Connection, first: int, last: int) -> Iterator[Compared]:
-        of_outbox, of_stored = self._outbox_side.sums(conn, first, last), self._stored_side.sums(first, last)
-        for number in sorted(of_outbox.keys() | of_stored.keys()):
-            start, end = max(first, number * RANGE_IDS), min(last, (number + 1) * RANGE_IDS - 1)
-            rows = of_outbox.get(number, (0, 0))
-            if rows == of_stored.get(number, (0, 0)):
-                yield Compared(start, end, rows[0])
+    def next_ranges(self, first: int, last: int, count: int) -> list[Interval]:
+        """Return the next `count` ranges from `first` on, or as many as there are up to `last`.
+
+        Raises:
+            PipelineError: Postgres refuses or does not answer.
+        """
+        with self._line.connect() as conn:
+            return self._outbox_side.divide(conn, first, last, count)
+
+    def newest(self, count: int) -> int | None:
+        """Return the first id of the outbox's last `count` ranges; None if it has fewer rows.
+
+        Raises:
+            PipelineError: Postgres refuses or does not answer.
+        """
+        with self._line.connect() as conn:
+            return self._outbox_side.newest(conn, count)
+
+    def _compare(self, conn: Connection, ranges: list[Interval]) -> Iterator[Compared]:
+        of_outbox, of_stored = self._outbox_side.sums(conn, ranges), self._stored_side.sums(ranges)
+        for first, last in ranges:
+            rows, stored = of_outbox.get(first, _NO_ROWS), of_stored.get(first, _NO_ROWS)
+            if rows == stored:
+                yield Compared(first, last, rows[0])
+            elif first == last or max(rows[0], stored[0]) <= _MAX_ROWS:
+                yield self._compare_rows(conn, first, last)
             else:
-                yield self._compare_rows(conn, start, end)
+                yield from self._compare(conn, divided(first, last, _STRIDE_RANGES))
 
     def _compare_rows(self, conn: Connection, first: int, last: int) -> Compared:
         found = compare(

@@ -1,6 +1,7 @@
-"""A range of ids -> on each side the count and checksum of its rows, or the number of every row.
+"""Ranges of ids -> on each side the count and checksum of the rows of each, or the number of every row.
 
-Edge: Postgres, in the line's snapshot, and ClickHouse. Neither sends the contents of a row.
+Edge: Postgres, in the line's snapshot, and ClickHouse. Neither sends the contents of a row. A range is as long as it
+takes for RANGE_ROWS rows of the outbox: ids may be far apart.
 
 Source: docs/adr/0008-the-outbox-is-a-second-log.md
 """
@@ -14,12 +15,12 @@ import numpy as np
 
 from outhaul.cdc_reader.capture import arrow
 from outhaul.cdc_reader.outbox import fingerprint
-from outhaul.sink.quoting import clickhouse_identifier
+from outhaul.sink.quoting import bindable, clickhouse_identifier
 from outhaul.sink.replicas import IN_SEQUENCE, find_servers
 from outhaul.sink.sql import query
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from outhaul.cdc_reader.capture.frame import Bools, Ints
@@ -28,13 +29,16 @@ if TYPE_CHECKING:
     from outhaul.sink.clickhouse import ClickHouse
     from outhaul.sink.settings import Outbox
 
-RANGE_IDS = 1 << 16
+RANGE_ROWS = 1 << 16
 _TIME = "event_date_time"
 # ClickHouse's sums of 64-bit numbers wrap around, Postgres' do not.
 _WRAP = 1 << 64
 
+Interval: TypeAlias = tuple[int, int]
+"""First and last id, both included."""
+
 Sums: TypeAlias = dict[int, tuple[int, int]]
-"""By number of the range of RANGE_IDS ids: its count of rows, and the sum of their numbers modulo 2^64."""
+"""By the first id of the range: its count of rows, and the sum of their numbers modulo 2^64; none without rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,7 @@ class Scope:
     since: datetime | None = None
     until: datetime | None = None
     types: tuple[str, ...] = ()
-    intervals: tuple[tuple[int, int], ...] = ()
+    intervals: tuple[Interval, ...] = ()
 
     @property
     def is_whole(self) -> bool:
@@ -74,13 +78,15 @@ class TableSide:
 
     def __init__(self, shape: Shape, scope: Scope, types: Mapping[str, str]) -> None:
         """Prepare the queries; `types` are the columns' types in ClickHouse, by name."""
-        self._table = shape.quoted_table
-        self._condition = shape.condition
+        self._unbound_table = shape.quoted_table
+        self._table = bindable(shape.quoted_table)
+        self._condition = bindable(shape.condition)
         self._scope = scope
         self._whole = self._rest = fingerprint.postgres_id()
         if scope.deep:
-            self._whole = fingerprint.postgres_row(fingerprint.compared(shape, types), shape.encoding)
-            self._rest = fingerprint.postgres_row(fingerprint.compared(shape, types, without=_TIME), shape.encoding)
+            self._whole = bindable(fingerprint.postgres_row(fingerprint.compared(shape, types), shape.encoding))
+            without_time = fingerprint.compared(shape, types, without=_TIME)
+            self._rest = bindable(fingerprint.postgres_row(without_time, shape.encoding))
 
     def bounds(self, conn: Connection) -> tuple[int, int] | None:
         """Return the least and the greatest id; None without rows.
@@ -88,21 +94,52 @@ class TableSide:
         Raises:
             PipelineError: Postgres refuses or does not answer.
         """
-        row = conn.fetch(f"SELECT min(id) AS first, max(id) AS last FROM {self._table}")[0]
+        row = conn.fetch(f"SELECT min(id) AS first, max(id) AS last FROM {self._unbound_table}")[0]
         return None if row["first"] is None else (row["first"], row["last"])
 
-    def sums(self, conn: Connection, first: int, last: int) -> Sums:
-        """Return count and checksum of the ranges with ids from `first` to `last`.
+    def divide(self, conn: Connection, first: int, last: int, ranges: int) -> list[Interval]:
+        """Return the next ranges from `first` on, in order: they leave no id out, and the last may end before `last`.
+
+        Each has RANGE_ROWS rows of the table, but for rows with equal ids; the table's last range has fewer.
 
         Raises:
             PipelineError: Postgres refuses or does not answer.
         """
         rows = conn.fetch(
-            f"SELECT id / {RANGE_IDS} AS number, count(*) AS rows, sum({self._whole}) AS sum "
-            f"FROM {self._table} WHERE {self._where()} GROUP BY 1",
-            [first, last, *self._bound()],
+            f"SELECT id FROM (SELECT id, row_number() OVER (ORDER BY id) AS number FROM {self._table} "
+            "WHERE id BETWEEN %s AND %s ORDER BY id LIMIT %s) AS counted "
+            f"WHERE number %% {RANGE_ROWS} = 0 ORDER BY id",
+            [first, last, RANGE_ROWS * ranges],
         )
-        return {row["number"]: (row["rows"], int(row["sum"]) % _WRAP) for row in rows}
+        ends = list(dict.fromkeys(int(row["id"]) for row in rows))
+        if len(rows) < ranges and ends[-1:] != [last]:
+            ends.append(last)
+        return list(zip([first, *(end + 1 for end in ends)], ends, strict=False))
+
+    def newest(self, conn: Connection, ranges: int) -> int | None:
+        """Return the first id of the last `ranges` ranges of the table; None if it has fewer rows.
+
+        Raises:
+            PipelineError: Postgres refuses or does not answer.
+        """
+        found = conn.fetch_value(
+            f"SELECT id FROM {self._table} ORDER BY id DESC OFFSET %s LIMIT 1", [RANGE_ROWS * ranges - 1]
+        )
+        return None if found is None else int(found)
+
+    def sums(self, conn: Connection, ranges: Sequence[Interval]) -> Sums:
+        """Return count and checksum of adjacent ranges.
+
+        Raises:
+            PipelineError: Postgres refuses or does not answer.
+        """
+        firsts = [first for first, _ in ranges]
+        rows = conn.fetch(
+            f"SELECT width_bucket(id::bigint, %s::bigint[]) AS number, count(*) AS rows, sum({self._whole}) AS sum "
+            f"FROM {self._table} WHERE {self._where()} GROUP BY 1",
+            [firsts, firsts[0], ranges[-1][1], *self._bound()],
+        )
+        return {firsts[row["number"] - 1]: (row["rows"], int(row["sum"]) % _WRAP) for row in rows}
 
     def rows(self, conn: Connection, first: int, last: int) -> RowFingerprints:
         """Return the rows with ids from `first` to `last`.
@@ -132,7 +169,7 @@ class TableSide:
         since = f" AND {_TIME} >= %s" if self._scope.since else ""
         until = f" AND {_TIME} < %s" if self._scope.until else ""
         types = " AND event_type = ANY(%s)" if self._scope.types else ""
-        return f"id BETWEEN %s AND %s{since}{until}{types} AND {self._condition.replace('%', '%%')}"
+        return f"id BETWEEN %s AND %s{since}{until}{types} AND {self._condition}"
 
     def _bound(self) -> list[Any]:
         times = [time for time in (self._scope.since, self._scope.until) if time is not None]
@@ -164,15 +201,17 @@ class StoredSide:
             self._whole = fingerprint.clickhouse_row(fingerprint.compared(shape, self.types))
             self._rest = fingerprint.clickhouse_row(fingerprint.compared(shape, self.types, without=_TIME))
 
-    def sums(self, first: int, last: int) -> Sums:
-        """Return count and checksum of the ranges with ids from `first` to `last`.
+    def sums(self, ranges: Sequence[Interval]) -> Sums:
+        """Return count and checksum of adjacent ranges.
 
         Raises:
             PipelineError: ClickHouse refuses or does not answer.
         """
-        text = query("compare_sums", table=self._table, number=self._whole, those=self._those(), range=RANGE_IDS)
-        rows = self._clickhouse.rows(text, parameters=self._bound(first, last), settings=IN_SEQUENCE)
-        return {number: (count, total % _WRAP) for number, count, total in rows}
+        firsts = [first for first, _ in ranges]
+        text = query("compare_sums", table=self._table, number=self._whole, those=self._those())
+        bound = self._bound(firsts[0], ranges[-1][1]) | {"firsts": firsts}
+        rows = self._clickhouse.rows(text, parameters=bound, settings=IN_SEQUENCE)
+        return {first: (count, total % _WRAP) for first, count, total in rows}
 
     def rows(self, first: int, last: int) -> RowFingerprints:
         """Return the rows with ids from `first` to `last`; an id that is stored twice occurs twice.
@@ -198,15 +237,16 @@ class StoredSide:
         rows = self._clickhouse.rows(text, parameters=bound, settings=IN_SEQUENCE)
         return np.setdiff1d(ids, np.array([row[0] for row in rows], np.int64), assume_unique=True)
 
-    def last_id(self) -> int:
-        """Return the greatest stored id; 0 without rows.
+    def last_id(self) -> int | None:
+        """Return the greatest stored id; None without rows.
 
         Raises:
             PipelineError: ClickHouse refuses or does not answer.
         """
         table = clickhouse_identifier(self._table)
-        text = f"SELECT max(id) FROM {table} WHERE cdc_source = {{source:String}} {self._of_shard()}"
-        return int(self._clickhouse.rows(text, parameters={"source": self._outbox.settings.source})[0][0] or 0)
+        text = f"SELECT count(), max(id) FROM {table} WHERE cdc_source = {{source:String}} {self._of_shard()}"
+        rows, last = self._clickhouse.rows(text, parameters={"source": self._outbox.settings.source})[0]
+        return int(last) if rows else None
 
     def letters(self) -> Ints:
         """Return the ids of all dead letters, ascending.

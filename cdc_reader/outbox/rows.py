@@ -1,7 +1,8 @@
 """Ids of outbox rows -> batches of these rows, as the stream would make them, except for their positions.
 
-Edge: a binary COPY from Postgres. The position of a copied row is (the line's LSN for copies, its id). It is the same
-in every attempt with one line, and differs from the position of every streamed row.
+Edge: a binary COPY from Postgres. The position of a copied row is (the line's LSN for copies, its id); a negative id
+is taken for the number of 64 bits without a sign that has the same bits. It is the same in every attempt with one line,
+and differs from the position of every streamed row.
 
 Source: https://www.postgresql.org/docs/current/sql-copy.html
 """
@@ -22,7 +23,6 @@ from outhaul.cdc_reader.capture.pgoutput_messages import Column
 from outhaul.cdc_reader.capture.stored_positions import NOTHING_STORED
 from outhaul.cdc_reader.outbox.copy_cells import is_trailer, strip_header, walk
 from outhaul.cdc_reader.outbox.table_shape import is_binary, printed
-from outhaul.sink.errors import FatalError
 from outhaul.sink.quoting import postgres_identifier
 
 if TYPE_CHECKING:
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 _PIECE_BYTES = 4 << 20
 _ID = "id"
 _INTEGERS: dict[int, type[np.signedinteger[Any]]] = {Oid.INT2: np.int16, Oid.INT4: np.int32, Oid.INT8: np.int64}
-# Limit of ordinals in the sink's messages.
-_END_ID = 10**18
 
 # The table does not have the time of the commit. The event's time is used instead, if it is plausible.
 _COMMITTED_AT = """(extract(epoch from CASE WHEN event_date_time BETWEEN '1970-01-01' AND now() + interval '1 day'
@@ -70,15 +68,16 @@ def batches(
     Raises:
         PipelineError: Postgres refuses or does not answer, or a value has not the form of its type.
     """
-    assembly = assembly_for(outbox, NOTHING_STORED)
-    rows = 0
-    for run in _runs(conn, _statement(shape, wanted)):
+    assembly, settings = assembly_for(outbox, NOTHING_STORED), outbox.settings
+    rows = size = 0
+    for run in _runs(conn, _statement(shape, wanted), min(_PIECE_BYTES, settings.batch_max_bytes)):
         rows += len(run.lengths)
-        size = assembly.packed_bytes + len(run.data)
+        # As the stream counts: as Postgres sends the rows. Packed rows may be a small part of what ClickHouse unpacks.
+        size += len(run.data)
         assembly.add(_segment(run, shape, lsn, table))
-        if rows >= outbox.settings.batch_max_rows or size >= outbox.settings.batch_max_bytes:
+        if rows >= settings.batch_max_rows or size >= settings.batch_max_bytes:
             yield from assembly.finish()
-            rows = 0
+            rows = size = 0
     yield from assembly.finish()
 
 
@@ -90,14 +89,16 @@ def _statement(shape: Shape, wanted: Wanted) -> str:
         which = f"id BETWEEN {wanted.ids[0]} AND {wanted.ids[-1]}"
     else:
         which = f"id = ANY('{{{','.join(map(str, wanted.ids.tolist()))}}}'::bigint[])"
+    # In the order of the positions: a batch is looked up between its first position and its last.
+    order = "id < 0, id" if wanted.ids[0] < 0 <= wanted.ids[-1] else "id"
     query = (
         f"SELECT {', '.join(columns)}, {_COMMITTED_AT} FROM {shape.quoted_table} "
-        f"WHERE {which} AND {shape.condition} ORDER BY id"
+        f"WHERE {which} AND {shape.condition} ORDER BY {order}"
     )
     return f"COPY ({query}) TO STDOUT (FORMAT binary)"
 
 
-def _runs(conn: Connection, statement: str) -> Iterator[Run]:
+def _runs(conn: Connection, statement: str, piece_bytes: int) -> Iterator[Run]:
     """Execute the COPY and yield runs of rows; each row is one CopyData message."""
     run, first = Run(), True
     for chunk in conn.copy(statement):
@@ -108,7 +109,7 @@ def _runs(conn: Connection, statement: str) -> Iterator[Run]:
             continue
         run.data += message
         run.lengths.append(len(message))
-        if len(run.data) >= _PIECE_BYTES:
+        if len(run.data) >= piece_bytes:
             yield run
             run = Run()
     if run.lengths:
@@ -124,18 +125,13 @@ def _segment(run: Run, shape: Shape, lsn: Lsn, table: str) -> Segment:
     cells = walk(run, len(columns))
     ids = cells[[column.name for column in columns].index(_ID)]
     key = columns[[column.name for column in columns].index(_ID)]
-    ordinal = ids.numbers(_INTEGERS[key.type_oid]).astype(np.int64)
-    if len(ordinal) and not 0 <= int(np.min(ordinal)) <= int(np.max(ordinal)) < _END_ID:
-        raise FatalError(
-            f"{shape.table} has rows with an id below 0 or above 10^18: such rows cannot be copied",
-            todo="The stream captures such rows. Insert the missing ones again, with other ids",
-        )
+    ordinal = ids.numbers(_INTEGERS[key.type_oid]).astype(np.int64).astype(np.uint64)
     decoded = build(columns[:-1], cells[:-1])
     return Segment(
         table=table,
         columns=decoded.columns,
         lsn=np.full(len(ordinal), int(lsn), np.uint64),
-        ordinal=ordinal.astype(np.uint64),
+        ordinal=ordinal,
         committed_at_us=cells[-1].numbers(np.int64),
         refused=decoded.refused,
         refused_rows=decoded.refused_rows,

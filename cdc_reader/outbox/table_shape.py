@@ -55,7 +55,7 @@ class Shape:
 
     @property
     def quoted_table(self) -> str:
-        """Return the table's name for a statement."""
+        """Return the table's name for a statement without values."""
         return postgres_table(self.table)
 
 

@@ -22,6 +22,7 @@ from outhaul.cdc_reader.session.recovery import ask_stored_positions
 from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.fence import newest_epoch
 from outhaul.sink.position import NO_LSN, Lsn
+from outhaul.sink.quoting import bindable
 
 if TYPE_CHECKING:
     from outhaul.sink.settings import Outbox, Stream
@@ -151,7 +152,7 @@ def count_unread_of(outbox: Outbox, stream: Stream, clickhouse: ClickHouse) -> U
             return Unread()
         times = conn.fetch(
             f"SELECT min(event_date_time)::text AS first, max(event_date_time)::text AS last "  # noqa: S608 - names are quoted
-            f"FROM {shape.quoted_table} WHERE id BETWEEN %s AND %s",
+            f"FROM {bindable(shape.quoted_table)} WHERE id BETWEEN %s AND %s",
             [first, last],
         )[0]
     return Unread(tally.missing, first, last, times["first"], times["last"])

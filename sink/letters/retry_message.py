@@ -23,10 +23,10 @@ MAX_POSITIONS = 25
 RETRY_MESSAGE_VERSION = 2
 
 _RUN = re.compile(r"[0-9a-f]{32}")
-_POSITION = re.compile(r"[0-9A-F]{1,8}/[0-9A-F]{1,8}#[0-9]{1,18}")
+_POSITION = re.compile(r"[0-9A-F]{1,8}/[0-9A-F]{1,8}#[0-9]{1,20}")
 _NAME = re.compile(r".{1,255}", re.DOTALL)
 _MAX_COLUMNS = 1600
-_TABLE = re.compile(r"[a-z0-9_]{1,63}")
+_TABLE = re.compile(r"[^\0]{1,63}")
 _FIELDS = {"version", "source", "branch", "run", "positions", "hex_columns"}
 
 

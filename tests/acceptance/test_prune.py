@@ -14,7 +14,7 @@ import pytest
 from celery.beat import Scheduler
 from psycopg.conninfo import make_conninfo
 
-from outhaul.cdc_reader.operate.pruning.outbox_table import BEFORE_ALL, OutboxTable
+from outhaul.cdc_reader.operate.pruning.outbox_table import OutboxTable
 from outhaul.cdc_reader.postgres.query import connect
 from outhaul.deploy.demo.pipeline import Pipeline
 from outhaul.sink.app import make_app
@@ -194,7 +194,7 @@ def test_a_row_that_was_changed_since_it_was_proven_is_not_removed(world: World)
     insert_old(world, 2)
     with connect(world.dsn) as conn:
         table = OutboxTable(conn, world.outbox, dry_run=False)
-        page = table.page(BEFORE_ALL, 10, datetime.now(UTC))
+        page = table.page(None, 10, datetime.now(UTC))
         world.conn.execute("UPDATE outbox SET event_date_time = now() WHERE id = 1")
         assert [row.id for row in page] == [1, 2]
         assert table.delete(page) == 1

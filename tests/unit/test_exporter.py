@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, generate_latest
 
-from outhaul.cdc_reader.operate.exporter.audit import runs
+from outhaul.cdc_reader.operate.exporter.audit import joined
 from outhaul.cdc_reader.operate.exporter.clickhouse_metrics import _of_partitions
 from outhaul.cdc_reader.operate.exporter.collect import Poll, Polls
 from outhaul.cdc_reader.operate.exporter.metric_family import gauge
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
 
-def test_neighbouring_ranges_are_one_question() -> None:
-    assert runs({7, 1, 2, 3, 9, 8}) == [(1, 3), (7, 9)]
-    assert runs([]) == []
+def test_intervals_that_meet_or_overlap_are_one() -> None:
+    assert joined([(7, 9), (-5, 2), (3, 3), (8, 8), (12, 20), (13, 14)]) == [(-5, 3), (7, 9), (12, 20)]
+    assert joined([]) == []
 
 
 def test_all_months_but_the_newest_are_one_so_the_label_is_bounded() -> None:

@@ -22,7 +22,6 @@ from outhaul.sink.clickhouse import ClickHouse
 from outhaul.sink.clickhouse_errors import ACCESS_DENIED
 from outhaul.sink.errors import PipelineError, TransientError
 from outhaul.sink.fence import Epoch, list_running, newest_epoch_here
-from outhaul.sink.quoting import clickhouse_table
 from outhaul.sink.replicas import find_servers
 from outhaul.sink.sql import query
 from outhaul.sink.views import views_of
@@ -117,13 +116,13 @@ def judge(facts: ClickHouseFacts, settings: Settings) -> Iterator[Finding]:
 
 
 def granted(clickhouse: ClickHouse, privilege: str, on: str) -> bool | None:
-    """Tell whether the user has a privilege; None if the server is too old for CHECK GRANT.
+    """Tell whether the user has a privilege on a quoted table; None if the server is too old for CHECK GRANT.
 
     Raises:
         PipelineError: ClickHouse does not answer.
     """
     try:
-        return bool(clickhouse.rows(f"CHECK GRANT {privilege} ON {clickhouse_table(on)}")[0][0])
+        return bool(clickhouse.rows(f"CHECK GRANT {privilege} ON {on}")[0][0])
     except PipelineError as error:
         if error.code == _SYNTAX_ERROR:
             return None
@@ -137,7 +136,7 @@ def _rights(clickhouse: ClickHouse, names: Sequence[str], outboxes: Sequence[Out
         user,
         database,
         bool(readonly),
-        {right: granted(clickhouse, *right) for right in wanted},
+        {right: granted(clickhouse, right[0], clickhouse_grants.object_of(right)) for right in wanted},
     )
 
 

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from outhaul.cdc_reader.operate.doctor.finding import Finding, fail, fine, warn
-from outhaul.sink.quoting import clickhouse_identifier, clickhouse_table
+from outhaul.sink.quoting import clickhouse_identifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
 _PROCESSES = ("SELECT", "system.processes")
+"""The one privilege on a table that is not of the pipeline's database."""
 _ADD_COLUMN = "ALTER ADD COLUMN"
 
 Right = tuple[str, str]
@@ -57,7 +58,7 @@ def _judge(
     if missing:
         named = ", ".join(f"{privilege} on {name}" for privilege, name in missing)
         user = clickhouse_identifier(rights.user)
-        todo = " ".join(f"GRANT {right[0]} ON {_qualified(right[1], rights)} TO {user};" for right in missing)
+        todo = " ".join(f"GRANT {right[0]} ON {object_of(right, rights.database)} TO {user};" for right in missing)
         return otherwise(check, f"user {rights.user!r} lacks {named}: {why}", todo)
     if any(rights.held[right] is None for right in asked):
         return warn(
@@ -70,5 +71,7 @@ def _judge(
     return fine(check, f"{privileges} on {names if len(asked) == 1 else 'all tables'}")
 
 
-def _qualified(name: str, rights: Rights) -> str:
-    return clickhouse_table(name if "." in name else f"{rights.database}.{name}")
+def object_of(right: Right, database: str = "") -> str:
+    """Return the table of a privilege for a statement, with this name of its database."""
+    parts = right[1].split(".") if right == _PROCESSES else (database, right[1])
+    return ".".join(clickhouse_identifier(part) for part in parts if part)

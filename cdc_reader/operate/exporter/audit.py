@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from outhaul.cdc_reader.operate.exporter.metric_family import gauge
 from outhaul.cdc_reader.outbox.compare import Comparison
-from outhaul.cdc_reader.outbox.id_ranges import RANGE_IDS, Scope
+from outhaul.cdc_reader.outbox.id_ranges import Scope
 from outhaul.cdc_reader.outbox.snapshot import behind_the_slot
 from outhaul.cdc_reader.outbox.table_shape import describe
 from outhaul.sink.clickhouse import ClickHouse
@@ -25,16 +25,15 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
     from outhaul.cdc_reader.outbox.compare import Compared
+    from outhaul.cdc_reader.outbox.id_ranges import Interval
     from outhaul.cdc_reader.outbox.snapshot import Line
     from outhaul.sink.settings import Outbox, Settings
 
 # How long a pass waits for the slot to pass all that was committed at its start, in seconds.
 _WITHIN_S = 60.0
 _TIMEOUT_S = 120
-# Ranges of a pass: newest ids, older ids, and at most this many ranges that differed before.
+# Ranges of a pass: of the newest ids, of older ids, and at most this many that differed before.
 _NEWEST, _OLDER, _DIFFERING = 2, 4, 100
-
-Interval = tuple[int, int]
 
 
 class Audit:
@@ -82,13 +81,13 @@ class Audit:
 
 
 class _OutboxAudit:
-    """The differences of the latest passes over one outbox, by number of the range, and where the next pass begins."""
+    """The differences of the latest passes over one outbox, by range, and the id where the next pass begins."""
 
     def __init__(self, outbox: Outbox) -> None:
-        self.differing: dict[int, Compared] = {}
+        self.differing: dict[Interval, Compared] = {}
         self.since: datetime | None = None
         self._outbox = outbox
-        self._next = 0
+        self._next: int | None = None
 
     def run_pass(self, clickhouse: ClickHouse, line: Line) -> int:
         """Make one pass; return how many events were compared."""
@@ -100,36 +99,33 @@ class _OutboxAudit:
         comparison = Comparison(line, shape, clickhouse, self._outbox, scope)
         found: list[Compared] = []
         for first, last in comparison.intervals(scope):
-            found += comparison.ranges(self._choose(first, last))
+            found += comparison.ranges(self._choose(comparison, first, last))
         self._note(found)
         return sum(one.rows for one in found)
 
-    def _choose(self, first: int, last: int) -> list[Interval]:
-        """Return the ranges of ids of the next pass, in order, and advance."""
-        least, newest = first // RANGE_IDS, last // RANGE_IDS
-        fresh = range(max(least, newest - _NEWEST + 1), newest + 1)
-        begin = self._next if least <= self._next < fresh.start else least
-        older = range(begin, min(begin + _OLDER, fresh.start))
-        self._next = older.stop
-        differing = (number for number in self.differing if least <= number <= newest)
-        return [_ids(first_, last_, first, last) for first_, last_ in runs({*fresh, *older, *differing})]
+    def _choose(self, comparison: Comparison, first: int, last: int) -> list[Interval]:
+        """Return the intervals of ids of the next pass, in order, and advance."""
+        newest = comparison.newest(_NEWEST)
+        fresh = first if newest is None else newest
+        chosen = [(fresh, last)]
+        if first < fresh:
+            begin = self._next if self._next is not None and first < self._next < fresh else first
+            chosen += comparison.next_ranges(begin, fresh - 1, _OLDER)
+            self._next = chosen[-1][1] + 1
+        differing = ((max(first, one), min(last, other)) for one, other in self.differing)
+        return joined([*chosen, *(one for one in differing if one[0] <= one[1])])
 
     def _note(self, found: Iterable[Compared]) -> None:
-        # A range without rows on either side is not in `found`, so it leaves the list.
         wrong = [one for one in found if len(one.missing) or len(one.extra) or len(one.repeated)]
-        self.differing = {one.first // RANGE_IDS: one for one in wrong[:_DIFFERING]}
+        self.differing = {(one.first, one.last): one for one in wrong[:_DIFFERING]}
 
 
-def runs(numbers: Iterable[int]) -> list[Interval]:
-    """Return first and last of each run of consecutive numbers; each becomes one query to each server."""
+def joined(intervals: Iterable[Interval]) -> list[Interval]:
+    """Return the same ids in intervals that have none in common and do not adjoin, in order."""
     found: list[Interval] = []
-    for number in sorted(numbers):
-        if found and found[-1][1] + 1 == number:
-            found[-1] = (found[-1][0], number)
+    for first, last in sorted(intervals):
+        if found and first <= found[-1][1] + 1:
+            found[-1] = (found[-1][0], max(last, found[-1][1]))
         else:
-            found.append((number, number))
+            found.append((first, last))
     return found
-
-
-def _ids(first_range: int, last_range: int, first: int, last: int) -> Interval:
-    return max(first, first_range * RANGE_IDS), min(last, (last_range + 1) * RANGE_IDS - 1)

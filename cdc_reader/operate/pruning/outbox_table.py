@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from outhaul.cdc_reader.operate.pruning.stored_rows import OutboxRow
 from outhaul.cdc_reader.postgres.errors import SlowError, table_missing
 from outhaul.sink.errors import Exit, FatalError
-from outhaul.sink.quoting import postgres_identifier
+from outhaul.sink.quoting import bindable, postgres_identifier
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from outhaul.cdc_reader.postgres.query import Connection
     from outhaul.sink.settings import Outbox
-
-BEFORE_ALL = -(1 << 63)
 
 LOCK_TIMEOUT_MS = 2_000
 STATEMENT_TIMEOUT_MS = 30_000
@@ -39,7 +37,7 @@ _RIGHTS = """
 _PAGE = """
     SELECT id, extract(epoch FROM event_date_time)::float8 AS at_s, event_date_time::text AS printed,
            coalesce(event_date_time < %(cutoff)s, false) AS is_old
-    FROM {table} WHERE id > %(after)s ORDER BY id LIMIT %(limit)s"""
+    FROM {table} WHERE %(after)s::bigint IS NULL OR id > %(after)s::bigint ORDER BY id LIMIT %(limit)s"""
 
 # If the role may lock rows, rows that another session has locked are skipped; otherwise the whole batch waits for them
 # until lock_timeout. A separate statement: joined with the DELETE, it would be repeated for each row.
@@ -65,6 +63,7 @@ class OutboxTable:
             raise table_missing(outbox.table)
         # Quoted by Postgres where it needs that.
         self.name = str(found["name"])
+        self._bindable = bindable(self.name)
         self._may_lock = bool(found["may_lock"])
         wanted = ["SELECT"] if dry_run else ["SELECT", "DELETE"]
         lacking = [right for right in wanted if not found[f"may_{right.lower()}"]]
@@ -81,22 +80,22 @@ class OutboxTable:
         Raises:
             PipelineError: Postgres refuses or does not answer.
         """
-        text = f"SELECT count(*) FROM (SELECT FROM {self.name} WHERE event_date_time < %s LIMIT %s) AS old"  # noqa: S608
+        text = f"SELECT count(*) FROM (SELECT FROM {self._bindable} WHERE event_date_time < %s LIMIT %s) AS old"  # noqa: S608
         try:
             with self.short(_COUNT_TIMEOUT_MS):
                 return int(self.conn.fetch_value(text, [cutoff, _COUNTED]))
         except SlowError:
             return None
 
-    def page(self, after: int, limit: int, cutoff: datetime, table: str = "") -> list[OutboxRow]:
-        """Return the next rows by id, of the outbox or of one partition.
+    def page(self, after: int | None, limit: int, cutoff: datetime, table: str = "") -> list[OutboxRow]:
+        """Return the next rows by id, of the outbox or of one partition; the first ones if `after` is None.
 
         Raises:
             PipelineError: Postgres refuses or does not answer.
         """
         values = {"cutoff": cutoff, "after": after, "limit": limit}
         with self.short():
-            rows = self.conn.fetch(_PAGE.format(table=table or self.name), values)
+            rows = self.conn.fetch(_PAGE.format(table=bindable(table or self.name)), values)
         return [OutboxRow(int(row["id"]), row["at_s"], row["printed"], bool(row["is_old"])) for row in rows]
 
     def delete(self, rows: Sequence[OutboxRow]) -> int:
@@ -108,11 +107,11 @@ class OutboxTable:
         """
         with self.short():
             if self._may_lock:
-                found = self.conn.fetch(_UNLOCKED.format(table=self.name), {"ids": [row.id for row in rows]})
+                found = self.conn.fetch(_UNLOCKED.format(table=self._bindable), {"ids": [row.id for row in rows]})
                 unlocked = {row["id"] for row in found}
                 rows = [row for row in rows if row.id in unlocked]
             values = {"ids": [row.id for row in rows], "times": [row.printed for row in rows]}
-            return self.conn.execute(_DELETE.format(table=self.name), values)
+            return self.conn.execute(_DELETE.format(table=self._bindable), values)
 
     @contextmanager
     def short(self, statement_timeout_ms: int = STATEMENT_TIMEOUT_MS) -> Iterator[None]:

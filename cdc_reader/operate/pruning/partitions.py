@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from outhaul.cdc_reader.operate.pruning import partition_bounds
-from outhaul.cdc_reader.operate.pruning.outbox_table import BEFORE_ALL
 from outhaul.cdc_reader.postgres.errors import LockedError
 from outhaul.sink.errors import Exit, FatalError
 from outhaul.sink.failpoint import reach
@@ -178,15 +177,14 @@ def _proven_rows(
     outbox: OutboxTable, part: Part, cutoff: datetime, prove: Prove, stop: Callable[[], bool]
 ) -> PartitionRows | None:
     """Return the partition's rows if all are old and proven, otherwise None."""
-    after = BEFORE_ALL
+    last: int | None = None
     count = total = 0
-    last = None
     while not stop():
-        page = outbox.page(after, _PAGE, cutoff, part.name)
+        page = outbox.page(last, _PAGE, cutoff, part.name)
         if not all(row.is_old for row in page) or len(prove(page)) < len(set(page)):
             return None
         count, total = count + len(page), total + sum(row.id for row in page)
-        after = last = page[-1].id if page else last  # type: ignore[assignment]
+        last = page[-1].id if page else last
         if len(page) < _PAGE:
             return PartitionRows(count, total, last)
     return None

@@ -13,7 +13,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from outhaul.cdc_reader.operate.pruning import partitions
-from outhaul.cdc_reader.operate.pruning.outbox_table import BEFORE_ALL
 from outhaul.cdc_reader.operate.pruning.stored_rows import proven
 from outhaul.cdc_reader.postgres.errors import LockedError
 from outhaul.sink.failpoint import reach
@@ -128,7 +127,8 @@ def _rows(
     expired_s: float,
     stop: Callable[[], bool],
 ) -> None:
-    after, young = BEFORE_ALL, 0
+    after: int | None = None
+    young = 0
     while young < _YOUNG_BATCHES:
         if stop():
             report.is_complete = False

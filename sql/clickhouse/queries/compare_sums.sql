@@ -1,5 +1,5 @@
--- For each range of ids: the number of rows, and the sum of a hash of each row, which wraps at 64 bits.
-SELECT intDiv(toInt64(id), ${range}) AS range_number, count() AS row_count, sum(${number}) AS total
+-- For each range of ids, by its first id: the number of rows, and the sum of a hash of each row, which wraps at 64 bits.
+SELECT roundDown(toInt64(id), {firsts:Array(Int64)}) AS first_id, count() AS row_count, sum(${number}) AS total
 FROM ${table}
 WHERE cdc_source = {source:String} AND id BETWEEN {first:Int64} AND {last:Int64} ${those}
-GROUP BY range_number
+GROUP BY first_id
