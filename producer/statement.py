@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     Queries: TypeAlias = Generator["Query", Sequence[Sequence[Any]], list[bool]]
 
-_PUBLICATION = re.compile(r"[a-z0-9_]{1,63}")
+# A part of a table's name: as it is, or in double quotes, if it has dots, quotes, or blanks at an end.
+_PART = re.compile(r'\s*(?:"((?:[^"]|"")+)"|([^".\s][^.]*?))\s*(\.|\Z)')
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 # Limits of one statement; they bound its memory in the app and in the server. Larger statements are not faster.
 _CHUNK_EVENTS, _CHUNK_CHARACTERS = 1000, 4 << 20
@@ -77,7 +78,7 @@ class Target:
     """Where events are written.
 
     Args:
-        table: `outbox` or `schema.outbox`.
+        table: `outbox` or `schema.outbox`; a part that has dots or quotes is written in double quotes.
         environment: for events whose own environment is None.
         via: "table", or "wal" for logical messages, which are only in Postgres' log. Such events cannot have keys.
         publication: whose reader captures the messages; used if `via` is "wal".
@@ -97,22 +98,41 @@ class Target:
         Raises:
             EventError: one of them is invalid.
         """
-        parts = self.table.split(".") if isinstance(self.table, str) else []
-        if not 1 <= len(parts) <= 2 or not all(parts) or "\0" in self.table:  # noqa: PLR2004 - schema and name
+        parts = self.parts if isinstance(self.table, str) else ()
+        if not 1 <= len(parts) <= 2 or "\0" in self.table:  # noqa: PLR2004 - schema and name
             raise EventError(f"table must be like outbox or schema.outbox, got {self.table!r}")
         if self.environment is not None:
             check_name("environment", self.environment)
         if self.via not in {"table", "wal"}:
             raise EventError(f"via must be 'table' or 'wal', got {self.via!r}")
-        if not isinstance(self.publication, str) or not _PUBLICATION.fullmatch(self.publication):
-            raise EventError(
-                f"publication must be lower-case letters, digits and underscores, at most 63, got {self.publication!r}"
-            )
+        if not isinstance(self.publication, str) or not self.publication or "\0" in self.publication:
+            raise EventError(f"publication must be the name of a publication, got {self.publication!r}")
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts of the table's name: its schema, if it is given, and its own name. No part: it is malformed."""
+        parts, at = [], 0
+        while match := _PART.match(self.table, at):
+            quoted, bare, dot = match.groups()
+            parts.append(bare if quoted is None else quoted.replace('""', '"'))
+            at = match.end()
+            if not dot:
+                return tuple(parts)
+        return ()
 
     @property
     def quoted(self) -> str:
         """The table's name, quoted for SQL."""
-        return ".".join('"' + part.replace('"', '""') + '"' for part in self.table.split("."))
+        return ".".join(map(_quoted, self.parts))
+
+    @property
+    def quoted_schema(self) -> str:
+        """The name of the table's schema, quoted for SQL: `public` by default."""
+        return _quoted(self.parts[-2] if len(self.parts) > 1 else "public")
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 def write_events(
@@ -164,13 +184,11 @@ def _write_messages(batch: Sequence[Event], target: Target, trace: str | None, *
     """Yield statements that write logical messages; every event is new, since messages have no keys."""
     if any(event.key is not None for event in batch):
         raise EventError("an event with via='wal' cannot have a key: it has no table in which to look the key up")
-    # `Target` has checked the publication's name, so it may be part of the statement.
-    sql = f"""
-        SELECT pg_logical_emit_message(true, '{target.publication}', message)
-        FROM unnest({_TEXTS}) AS message"""  # noqa: S608
+    sql = f"SELECT pg_logical_emit_message(true, {_TEXT}, message) FROM unnest({_TEXTS}) AS message"  # noqa: S608 - fixed
     for chunk in _chunks(batch):
         messages = [_message(event, target, trace) for event in chunk]
-        yield Query(sql, (_array(messages if is_unicode else map(_as_ascii, messages)),), returns=False)
+        texts = _array(messages if is_unicode else map(_as_ascii, messages))
+        yield Query(sql, (target.publication, texts), returns=False)
     return [True] * len(batch)
 
 

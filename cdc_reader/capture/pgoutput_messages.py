@@ -16,6 +16,7 @@ import numpy as np
 from outhaul.cdc_reader.capture.frame import Frames, Ints, Lsns, gather
 from outhaul.sink.errors import FrameError
 from outhaul.sink.position import Lsn
+from outhaul.sink.quoting import join_name
 
 BEGIN = ord("B")
 COMMIT = ord("C")
@@ -123,7 +124,7 @@ class Relation:
     @property
     def table(self) -> str:
         """`schema.table`, unquoted; the protocol leaves out the name of the schema pg_catalog."""
-        return f"{self.namespace or 'pg_catalog'}.{self.name}"
+        return join_name(self.namespace or "pg_catalog", self.name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,8 @@ Pure. Durations and moments are read alike by all commands (sink/quantities.py).
 from __future__ import annotations
 
 import math
+import shlex
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -13,6 +15,7 @@ import typer
 
 from outhaul.sink import quantities
 from outhaul.sink.errors import Exit, FatalError
+from outhaul.sink.quoting import join_name, split_name
 from outhaul.sink.settings import MAX_SHARDS
 
 if TYPE_CHECKING:
@@ -84,6 +87,8 @@ def each(settings: Settings, name: str) -> tuple[Outbox, ...]:
     Raises:
         FatalError: no captured outbox has that name.
     """
+    with suppress(ValueError):
+        name = join_name(*split_name(name))
     found = tuple(outbox for outbox in settings.outboxes() if name in {"", outbox.table})
     if not found:
         raise FatalError(f"{name!r} is not captured", todo=_tables_to_pass(settings), exit_code=Exit.USAGE)
@@ -103,7 +108,7 @@ def one(settings: Settings, name: str) -> Outbox:
 
 
 def _tables_to_pass(settings: Settings) -> str:
-    return f"Pass --table {' or --table '.join(outbox.table for outbox in settings.outboxes())}"
+    return f"Pass --table {' or --table '.join(shlex.quote(outbox.table) for outbox in settings.outboxes())}"
 
 
 def stream(settings: Settings, shard: int | None) -> Stream:

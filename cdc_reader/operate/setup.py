@@ -50,9 +50,15 @@ def postgres_ddl(settings: Settings) -> Iterator[tuple[str, str]]:
 
 
 def _statement(name: str, stream: Stream, outbox: Outbox) -> str:
+    # Quotes of the files' blocks that no name has.
+    unlike = ""
+    while any(f"{unlike}$" in text for text in (outbox.table, stream.publication)):
+        unlike += "_"
     return statement(
         name,
-        schema=postgres_identifier(outbox.table.partition(".")[0]),
+        unlike=unlike,
+        schema=outbox.sql_schema,
+        schema_literal=postgres_literal(outbox.sql_schema),
         table=outbox.sql_table,
         table_literal=postgres_literal(outbox.sql_table),
         publication=postgres_identifier(stream.publication),

@@ -73,9 +73,9 @@ def check_publication(databases: Sequence[str] | None = None, **_options: Any) -
     alias = router.db_for_write(OutboxEvent)
     if alias not in (databases or ()) or connections[alias].vendor != "postgresql":
         return []
-    schema, _, name = target().table.rpartition(".")
+    *schema, name = target().parts
     with connections[alias].cursor() as cursor:
-        cursor.execute(_PUBLISHED, [publication(), schema or "public", name])
+        cursor.execute(_PUBLISHED, [publication(), schema[0] if schema else "public", name])
         found = cursor.fetchone()
     if found and found[0]:
         return []

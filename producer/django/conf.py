@@ -23,8 +23,8 @@ def target() -> Target:
 
 def db_table() -> str:
     """Return the table for a model's `db_table`. Django quotes it as one name, so the inner quotes are added here."""
-    schema, _, name = target().table.rpartition(".")
-    return name if schema in {"", "public"} else f'{schema}"."{name}'
+    *schema, name = (part.replace('"', '""') for part in target().parts)
+    return name if schema in ([], ["public"]) else f'{schema[0]}"."{name}'
 
 
 def publication() -> str:

@@ -5,7 +5,6 @@ Edge: reads files of this package. `outhaul setup` applies the same files.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from string import Template
 
@@ -35,15 +34,23 @@ def _file(name: str) -> str:
 
 
 def _filled(text: str) -> str:
-    found = target()
-    if "." not in found.table:
-        found = replace(found, table=f"public.{found.table}")
-    name = publication()
+    found, name = target(), publication()
+    table = found.quoted if len(found.parts) > 1 else f"{found.quoted_schema}.{found.quoted}"
+    # Quotes of the files' blocks that no name has.
+    unlike = ""
+    while any(f"{unlike}$" in one for one in (table, name)):
+        unlike += "_"
     return Template(text).substitute(
-        schema=found.quoted.partition(".")[0],
-        table=found.quoted,
-        table_literal=f"'{found.quoted}'",
-        publication=f'"{name}"',
-        publication_literal=f"'{name}'",
+        unlike=unlike,
+        schema=found.quoted_schema,
+        schema_literal=_literal(found.quoted_schema),
+        table=table,
+        table_literal=_literal(table),
+        publication='"' + name.replace('"', '""') + '"',
+        publication_literal=_literal(name),
         row_filter="",
     )
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

@@ -6,14 +6,20 @@ Pure.
 from __future__ import annotations
 
 import re
+import unicodedata
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from outhaul.sink import quantities
+from outhaul.sink.quoting import join_name, split_name
 
 _NAME = re.compile(r"[a-z0-9_]{1,63}")
+# Postgres cuts a longer name off.
+_LONGEST_BYTES = 63
+# Control characters, and halves of characters: bytes of the environment that are not UTF-8.
+_NOT_TEXT = {"Cc", "Cs"}
 
 
 class Tier(StrEnum):
@@ -52,8 +58,29 @@ def _plain(value: str) -> str:
     return value
 
 
+def _named(value: str) -> str:
+    if not value:
+        raise ValueError("use a name of at least one character")
+    if len(value.encode(errors="replace")) > _LONGEST_BYTES:
+        raise ValueError(f"use at most {_LONGEST_BYTES} bytes")
+    if any(unicodedata.category(character) in _NOT_TEXT for character in value):
+        raise ValueError("use a name without control characters")
+    return value
+
+
+def _table(value: str) -> str:
+    try:
+        parts = split_name(value)
+    except ValueError:
+        parts = ()
+    if len(parts) != 2:  # noqa: PLR2004 - schema and table
+        raise ValueError('write schema.table; a part that has dots or quotes in double quotes: sales."order.outbox"')
+    return join_name(*map(_named, parts))
+
+
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
 Age = Annotated[Annotated[float, Field(ge=0)] | None, BeforeValidator(_age)]
 Bytes = Annotated[int, BeforeValidator(_bytes)]
 Name = Annotated[str, AfterValidator(_plain)]
-PostgresTable = Annotated[str, StringConstraints(pattern=r"""^[^.'"\\$%\s]+\.[^.'"\\$%\s]+$""")]
+AnyName = Annotated[str, AfterValidator(_named)]
+PostgresTable = Annotated[str, AfterValidator(_table)]

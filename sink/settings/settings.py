@@ -9,6 +9,8 @@ Source: https://docs.pydantic.dev/latest/concepts/pydantic_settings/
 
 from __future__ import annotations
 
+import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -22,8 +24,18 @@ from pydantic_settings import (
 )
 
 from outhaul.sink import lanes, quantities, redis_url
-from outhaul.sink.quoting import postgres_table
-from outhaul.sink.settings.field_types import ESSENTIAL, USEFUL, Age, Bytes, Name, PostgresTable, Seconds, derived
+from outhaul.sink.quoting import join_name, postgres_identifier, postgres_table, split_name
+from outhaul.sink.settings.field_types import (
+    ESSENTIAL,
+    USEFUL,
+    Age,
+    AnyName,
+    Bytes,
+    Name,
+    PostgresTable,
+    Seconds,
+    derived,
+)
 from outhaul.sink.settings.secret_files import SecretFiles
 from outhaul.sink.settings.variables import PREFIX, config_path
 
@@ -41,6 +53,13 @@ _SUFFIXES = (
 )
 
 _MIN_KEY_LENGTH = 32
+
+# Commas and equals signs within double quotes belong to a name.
+_BETWEEN_COMMAS = re.compile(r'(?:[^",]|"[^"]*"?)+')
+_PAIR = re.compile(r'\s*((?:[^"=]|"[^"]*")+?)\s*=\s*(.+?)\s*', re.DOTALL)
+
+# Prefix of the messages that outhaul writes into the WAL; a publication's name is the prefix of events without a table.
+MARK_PREFIX = "outhaul mark"
 
 # A batch may span many monthly partitions, each its own entry in the table's deduplication window.
 DEDUPLICATION_WINDOW = 10_000
@@ -72,14 +91,15 @@ class Settings(BaseSettings):
     )
     table: PostgresTable = Field(
         "public.outbox",
-        description="Outbox table in Postgres, as `schema.table` without quotes.",
+        description="Outbox table in Postgres, as `schema.table`, in capitals and small letters as in Postgres; a part "
+        'that has dots or quotes is written in double quotes: `sales."order.outbox"`.',
         json_schema_extra=ESSENTIAL,
     )
 
-    clickhouse_table: Name = Field(
+    clickhouse_table: AnyName = Field(
         "event_log", description="ClickHouse table for the events of the outbox.", json_schema_extra=USEFUL
     )
-    more_tables: Annotated[dict[PostgresTable, Name], NoDecode] = Field(
+    more_tables: Annotated[dict[PostgresTable, AnyName], NoDecode] = Field(
         {},
         description="Further outboxes, each with its ClickHouse table: "
         "`billing.outbox=billing_log, audit.events=audit_log`.",
@@ -140,7 +160,7 @@ class Settings(BaseSettings):
     )
 
     slot: Name = Field("outhaul", description="Name of the replication slot; shards add a suffix.")
-    publication: Name = Field("outhaul", description="Name of the publication; shards add a suffix.")
+    publication: AnyName = Field("outhaul", description="Name of the publication; shards add a suffix.")
     context_type: Literal["String", "JSON"] = Field(
         "String", description="ClickHouse type of `event_context` in tables that `outhaul setup` creates."
     )
@@ -220,6 +240,13 @@ class Settings(BaseSettings):
             raise ValueError(f"use at least {_MIN_KEY_LENGTH} characters: `openssl rand -hex 32` prints a key")
         return value
 
+    @field_validator("publication")
+    @classmethod
+    def _no_mark(cls, value: str) -> str:
+        if value == MARK_PREFIX:
+            raise ValueError("outhaul writes marks of its own into the WAL under this name: use another one")
+        return value
+
     @field_validator("views_not_exact", mode="before")
     @classmethod
     def _names(cls, value: object) -> object:
@@ -230,10 +257,11 @@ class Settings(BaseSettings):
     def _pairs(cls, value: object) -> object:
         if not isinstance(value, str):
             return value
-        pairs = [pair.strip().partition("=") for pair in value.split(",") if pair.strip()]
-        if not all(sign for _, sign, _ in pairs) or len({name for name, _, _ in pairs}) < len(pairs):
+        pairs = [_PAIR.fullmatch(text) for text in _BETWEEN_COMMAS.findall(value) if text.strip()]
+        found = {_one_form(pair[1]): _bare(pair[2]) for pair in pairs if pair is not None}
+        if len(found) < len(pairs):
             raise ValueError("write schema.outbox=clickhouse_table, each outbox once, with commas between them")
-        return {name.strip(): stored.strip() for name, _, stored in pairs}
+        return found
 
     @model_validator(mode="after")
     def _agree(self) -> Settings:
@@ -342,11 +370,23 @@ class Settings(BaseSettings):
         return redis_url.key_prefix(self.redis_url.get_secret_value(), self.source) + self.queue
 
 
+def _one_form(text: str) -> str:
+    """Return the name of a table in the one form that all its forms have in common."""
+    with suppress(ValueError):
+        return join_name(*split_name(text))
+    return text
+
+
+def _bare(text: str) -> str:
+    """Return a name of one part without the quotes that it may have."""
+    return split_name(text)[0] if text.startswith('"') else text
+
+
 @dataclass(frozen=True, slots=True)
 class Outbox:
     """One captured table; `settings` are those of its pipeline.
 
-    `table` is `schema.table` in Postgres, without quotes; `clickhouse_table` holds its events.
+    `table` is `schema.table` in Postgres, as `quoting.join_name` writes it; `clickhouse_table` holds its events.
     """
 
     table: str
@@ -362,6 +402,11 @@ class Outbox:
     def view_gaps_table(self) -> str:
         """ClickHouse table of the events that a materialized view lacks."""
         return f"{self.clickhouse_table}_view_gaps"
+
+    @property
+    def sql_schema(self) -> str:
+        """The name of the table's schema for a statement."""
+        return postgres_identifier(split_name(self.table)[0])
 
     @property
     def sql_table(self) -> str:

@@ -1,6 +1,6 @@
 -- The publication of the reader: inserts only, through the root of a partitioned outbox.
 -- UPDATE, DELETE and TRUNCATE of the outbox are not replicated to ClickHouse.
-DO $$do$$
+DO $$do${unlike}$$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_publication WHERE pubname = ${publication_literal}) THEN
         CREATE PUBLICATION ${publication} FOR TABLE ${table}${row_filter}
@@ -13,4 +13,4 @@ BEGIN
         ALTER PUBLICATION ${publication} ADD TABLE ${table}${row_filter};
     END IF;
 END
-$$do$$;
+$$do${unlike}$$;

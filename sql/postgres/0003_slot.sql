@@ -3,7 +3,7 @@
 -- If outhaul streams from a standby, run this on the standby. It waits until you call pg_log_standby_snapshot() on the
 -- primary, perhaps more than once.
 -- Postgres 17 and later: the slot survives a failover to a synchronised standby.
-DO $$do$$
+DO $$do${unlike}$$
 BEGIN
     IF EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = ${slot_literal}) THEN
         RETURN;
@@ -14,4 +14,4 @@ BEGIN
         PERFORM pg_create_logical_replication_slot(${slot_literal}, 'pgoutput');
     END IF;
 END
-$$do$$;
+$$do${unlike}$$;

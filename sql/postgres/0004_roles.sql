@@ -4,8 +4,8 @@
 -- way: the first lines of `outhaul setup --print-sql` name it.)
 --     ALTER ROLE your_reader REPLICATION;  GRANT outhaul_reader TO your_reader;
 --     GRANT outhaul_app TO your_app;  GRANT outhaul_auditor TO your_exporter;
--- `outhaul prune` needs more rights than the reader:  GRANT SELECT, DELETE, UPDATE (event_type) ON ${table} TO your_pruner;
-DO $$do$$
+-- `outhaul prune` needs more rights than the reader:  GRANT SELECT, DELETE, UPDATE (event_type) ON your_outbox TO your_pruner;
+DO $$do${unlike}$$
 DECLARE
     sequence text := pg_get_serial_sequence(${table_literal}, 'id');
     schema oid := (SELECT relnamespace FROM pg_class WHERE oid = ${table_literal}::regclass);
@@ -41,4 +41,4 @@ BEGIN
 EXCEPTION WHEN insufficient_privilege THEN
     RAISE NOTICE 'outhaul: no right to create roles or to grant; apply 0004_roles.sql as a role that may';
 END
-$$do$$;
+$$do${unlike}$$;

@@ -37,7 +37,7 @@ def test_the_environment_wins_over_the_file(monkeypatch: pytest.MonkeyPatch, tmp
     ("changes", "word"),
     [
         ({"slot": "Robert'); DROP"}, "slot"),
-        ({"publication": "a-b"}, "publication"),
+        ({"publication": "p" * 64}, "publication"),
         ({"linger_s": 0}, "linger_s"),
         ({"table": "outbox"}, "table"),
         ({"insert_timeout_s": 200, "task_time_limit_s": 100}, "insert_timeout_s"),
@@ -50,7 +50,8 @@ def test_the_environment_wins_over_the_file(monkeypatch: pytest.MonkeyPatch, tmp
         ({"no_such_setting": 1}, "no_such_setting"),
         ({"more_tables": "audit.events"}, "more_tables"),
         ({"more_tables": "events=audit_log"}, "more_tables"),
-        ({"more_tables": "audit.events=Audit-log"}, "more_tables"),
+        ({"more_tables": "audit.events="}, "more_tables"),
+        ({"more_tables": 'a.b=c, "a"."b"=d'}, "more_tables"),
         ({"more_tables": "a.b=c, a.b=d"}, "more_tables"),
         ({"more_tables": "public.outbox=other"}, "more_tables"),
         ({"more_tables": "a.b=event_log"}, "ClickHouse table of its own"),

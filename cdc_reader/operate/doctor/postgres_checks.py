@@ -175,7 +175,7 @@ def judge(facts: PostgresFacts, stream: Stream, outbox: Outbox) -> Iterator[Find
     yield postgres_encryption.judge(facts.encryption)
     yield from publication_checks.outbox(facts.outbox, outbox.table)
     if facts.app is not None:
-        yield postgres_role.app(facts.app, outbox.sql_table)
+        yield postgres_role.app(facts.app, outbox)
     if facts.outbox is not None:
         yield from publication_checks.publication(stream, facts.publication, facts.outbox)
     yield from publication_checks.slot(stream, slot, facts.prospect, version=facts.server.version)
@@ -197,7 +197,7 @@ def judge_outbox(facts: PostgresFacts, outbox: Outbox, publication: str) -> Iter
         yield publication_checks.partitions(publication, facts.outbox, via_root=facts.publication["pubviaroot"])
     yield postgres_role.select(facts.role, outbox.sql_table)
     if facts.app is not None:
-        yield postgres_role.app(facts.app, outbox.sql_table)
+        yield postgres_role.app(facts.app, outbox)
 
 
 def _first(rows: list[_Row]) -> _Row | None:

@@ -81,13 +81,13 @@ def sessions(role: Role) -> Finding:
     )
 
 
-def app(rights: AppRights, table: str) -> Finding:
+def app(rights: AppRights, outbox: Outbox) -> Finding:
     """Judge the privileges of outhaul_app; without one of them, an app's INSERT fails, or its INSERT with a key."""
-    schema = table.partition(".")[0]
+    table = outbox.sql_table
     lacking = [
         (what, f"GRANT {what} TO outhaul_app;")
         for held, what in (
-            (rights.schema, f"USAGE ON SCHEMA {schema}"),
+            (rights.schema, f"USAGE ON SCHEMA {outbox.sql_schema}"),
             (rights.insert, f"INSERT ON {table}"),
             (rights.key, f"SELECT (event_key) ON {table}"),
             (rights.sequence, f"USAGE ON SEQUENCE {rights.sequence_name}"),

@@ -22,6 +22,8 @@ Step: TypeAlias = "int | timedelta | Months"
 
 _RANGE = re.compile(r"FOR VALUES FROM \('?([^',]+)'?\) TO \('?([^',]+)'?\)")
 _MONTHS = 12
+# Postgres cuts longer names off.
+_LONGEST_NAME_BYTES = 63
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +78,14 @@ def following(last: Bound, step: Step) -> Iterator[Range]:
 
 
 def name(table: str, lower: Bound) -> str:
-    """Return a name for the partition that begins at `lower`."""
-    if isinstance(lower, int):
-        return f"{table}_from_{lower}"
-    when = lower.astimezone(UTC)
+    """Return a name for the partition that begins at `lower`: the table's, shortened if it is long, and the bound."""
+    end = f"_from_{lower}" if isinstance(lower, int) else _spelled(lower.astimezone(UTC))
+    return table.encode()[: _LONGEST_NAME_BYTES - len(end)].decode(errors="ignore") + end
+
+
+def _spelled(when: datetime) -> str:
     midnight = (when.hour, when.minute, when.second, when.microsecond) == (0, 0, 0, 0)
-    return f"{table}_{when:%Y%m%d}" if midnight else f"{table}_{when:%Y%m%d_%H%M%S}"
+    return f"_{when:%Y%m%d}" if midnight else f"_{when:%Y%m%d_%H%M%S}"
 
 
 def _key(bound: Bound | None) -> float:

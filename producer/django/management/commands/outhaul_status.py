@@ -40,7 +40,7 @@ class Command(BaseCommand):
         given = {"dbname": "NAME", "user": "USER", "password": "PASSWORD", "host": "HOST", "port": "PORT"}
         defaults = {
             "OUTHAUL_POSTGRES_DSN": make_conninfo("", **{name: database[key] or None for name, key in given.items()}),
-            "OUTHAUL_TABLE": target().table if "." in target().table else f"public.{target().table}",
+            "OUTHAUL_TABLE": target().table if len(target().parts) > 1 else f"public.{target().table}",
             "OUTHAUL_PUBLICATION": publication(),
         }
         command = [sys.executable, "-P", "-m", "outhaul", "status", *(["--json"] if options["json"] else [])]
