@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 # Where a shell forbids Python to keep what it has compiled, each of a thousand processes would compile it again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-all long faults check docs up down bench chaos lock audit fuzz clean
+.PHONY: help demo test test-all long faults check docs up down bench chaos lock audit fuzz fuzz-tables clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this help
@@ -68,6 +68,9 @@ audit: $(STAMP)  ## Look up known vulnerabilities of what requirements.lock pins
 
 fuzz: $(STAMP)  ## Feed a million damaged streams to the decoder
 	$(BIN)/python -m tests.faults.fuzz_frames --cases 1000000
+
+fuzz-tables: $(STAMP)  ## Stream 500 outboxes of every kind, and compare with what a trigger on each has written down
+	$(BIN)/python -m tests.faults.fuzz_tables --tables 500
 
 clean:  ## Remove the virtual environment and the embedded servers' data
 	-$(BIN)/outhaul local down

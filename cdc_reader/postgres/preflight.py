@@ -42,6 +42,13 @@ _SERVER: LiteralString = """
     SELECT current_setting('server_version_num')::int AS version, current_setting('wal_level') AS wal_level,
            (SELECT setting::int FROM pg_settings WHERE name = 'wal_sender_timeout') AS wal_sender_timeout_ms"""
 
+_TABLES: LiteralString = """
+    SELECT to_regclass(name) IS NOT NULL AS is_there, format_type(atttypid, NULL) AS id_type
+    FROM unnest(%(tables)s::text[]) WITH ORDINALITY AS wanted (name, number)
+        LEFT JOIN pg_attribute ON attrelid = to_regclass(name) AND attname = 'id' AND attnum > 0 AND NOT attisdropped
+    ORDER BY number"""
+_INTEGERS = {"smallint", "integer", "bigint"}
+
 # Compared by name: a cast to regclass would fail for published tables in schemas that the role may not use.
 PUBLICATION: LiteralString = """
     WITH wanted AS (
@@ -89,16 +96,30 @@ def check_postgres(stream: Stream) -> Server:
     with connect(stream.settings.postgres_dsn.get_secret_value()) as conn:
         server = check_server(conn)
         check_shards(stream.settings, server["version"])
-        tables = conn.fetch(
-            "SELECT to_regclass(name) IS NOT NULL AS is_there FROM unnest(%(tables)s::text[]) AS name", names
-        )
+        tables = conn.fetch(_TABLES, names)
         provider = provider_of(conn)
         publication = conn.fetch_one(PUBLICATION, names)
     for outbox, found in zip(stream.settings.outboxes(), tables, strict=True):
         if not found["is_there"]:
             raise table_missing(outbox.table)
+        check_id(outbox.table, found["id_type"])
     check_publication(stream, publication)
     return Server(server["wal_sender_timeout_ms"] / 1000, provider)
+
+
+def check_id(table: str, id_type: str | None) -> None:
+    """Check that the outbox has an integer `id`; ClickHouse would refuse the first event otherwise.
+
+    Raises:
+        FatalError: it has another one, or none.
+    """
+    if id_type not in _INTEGERS:
+        found = f"is {id_type}" if id_type else "does not exist"
+        raise FatalError(
+            f"the outbox {table} needs a column id of type bigint, integer or smallint, but its column id {found}",
+            todo="Add a bigint column: ALTER TABLE ... RENAME id TO event_id; ALTER TABLE ... ADD id bigserial",
+            exit_code=Exit.TABLE_MISSING,
+        )
 
 
 def check_server(conn: Connection) -> dict[str, Any]:

@@ -115,7 +115,7 @@ class Bed:
         apply_clickhouse(self.clickhouse, self.settings, lambda _: None)
 
     def make_views(self, count: int) -> None:
-        """Drop the views of an earlier run; make so many that copy three columns of each row."""
+        """Drop the views of an earlier run; make this number of views, which copy three columns of each row."""
         for (name,) in self.clickhouse.rows("SELECT name FROM system.tables WHERE name LIKE 'bench_view_%'"):
             self.clickhouse.command(f"DROP TABLE {name} SYNC")
         for number in range(count):
