@@ -30,10 +30,11 @@ from clickhouse_connect.driver.exceptions import (
     ProgrammingError,
     scrub_error_details,
 )
-from clickhouse_connect.driver.httputil import check_conn_expiration, get_pool_manager
+from clickhouse_connect.driver.httputil import check_conn_expiration
 
 from outhaul.sink import tls
 from outhaul.sink.clickhouse_errors import UNKNOWN_SETTING, error_of, error_of_status
+from outhaul.sink.clickhouse_pool import PATIENCE_S, PAUSES_S, pool, shared_pool
 from outhaul.sink.errors import Exit, FatalError, TransientError
 from outhaul.sink.settings_clause import with_settings
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from urllib.parse import SplitResult
 
     from clickhouse_connect.driver.client import Client
+    from urllib3 import PoolManager
 
     from outhaul.sink.settings import Settings
 
@@ -113,16 +115,11 @@ class ClickHouse:
         Raises:
             FatalError: the URL is not of that form, or names a file that cannot be read.
         """
-        parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise FatalError(
-                "OUTHAUL_CLICKHOUSE_URL is not of the form http[s]://user:password@host:port/database",
-                exit_code=Exit.SETTINGS,
-            )
+        parts, host, port = _split(url)
         self._connect = {
             "interface": parts.scheme,
-            "host": parts.hostname,
-            "port": parts.port or (8443 if parts.scheme == "https" else 8123),
+            "host": host,
+            "port": port,
             "username": unquote(parts.username or "default"),
             "password": unquote(parts.password or ""),
             "database": unquote(parts.path.strip("/")) or "default",
@@ -133,9 +130,8 @@ class ClickHouse:
             "compress": False,
             **(files := _tls_options(parts)),
         }
-        if apart:
-            certificates: dict[str, Any] = {name: files[name] for name in _FILES if name in files}
-            self._connect["pool_mgr"] = get_pool_manager(**certificates)
+        self._certificates = {name: files[name] for name in _FILES if name in files}
+        self._apart = pool(parts.scheme, host, port, self._certificates) if apart else None
         self._client: Client | None = None
         self._server = _SERVERS.setdefault((parts.scheme, parts.netloc), _Server())
 
@@ -178,6 +174,8 @@ class ClickHouse:
         Raises:
             PipelineError: ClickHouse refuses or does not answer; its error code determines the kind.
         """
+        # Two calls, since only questions may be repeated.
+        self._call(self._settings_of_server)
 
         def send(client: Client) -> None:
             text, in_url = with_settings(statement, settings or {}, self._settings_of_server(client))
@@ -185,7 +183,7 @@ class ClickHouse:
             body = bound.encode() if isinstance(bound, str) else bound
             self._post(client, body, data, {**in_url, **values})
 
-        self._call(send)
+        self._call(send, is_question=False)
 
     def rows(
         self, query: str, *, parameters: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None
@@ -224,7 +222,8 @@ class ClickHouse:
             self._client.close()
             self._client = None
 
-    def _call(self, ask: Callable[[Client], Any]) -> Any:
+    def _call(self, ask: Callable[[Client], Any], *, is_question: bool = True) -> Any:
+        begun_at, pauses = time.monotonic(), iter(PAUSES_S)
         while True:
             try:
                 return self._translated(ask)
@@ -238,15 +237,20 @@ class ClickHouse:
                         raise
                     self._server.known = known - {name[1]}
             except TransientError as error:
-                if error.code is None:
-                    # It may have another version when it answers again.
-                    self._server.known = None
-                raise
+                if error.code is not None:
+                    raise
+                # It may have another version when it answers again.
+                self._server.known = None
+                pause_s = next(pauses, None) if is_question else None
+                if pause_s is None or time.monotonic() - begun_at > PATIENCE_S:
+                    raise
+                time.sleep(pause_s)
 
     def _translated(self, ask: Callable[[Client], Any]) -> Any:
         try:
             if self._client is None:
-                self._client = clickhouse_connect.get_client(**self._connect)  # type: ignore[arg-type]
+                manager = self._apart or self._shared_pool()
+                self._client = clickhouse_connect.get_client(**self._connect, pool_mgr=manager)  # type: ignore[arg-type]
                 if _HEADER.fullmatch(database := str(self._connect["database"])):
                     # Proxies that remove parameters of the URL let headers pass.
                     self._client.headers["X-ClickHouse-Database"] = database  # type: ignore[attr-defined]
@@ -257,6 +261,10 @@ class ClickHouse:
             if not isinstance(error, ClickHouseError):
                 raise error_of(None, f"{self.address} does not answer ({type(error).__name__})") from error
             raise self._error_of_driver(error) from error
+
+    def _shared_pool(self) -> PoolManager:
+        scheme, host, port = (self._connect[name] for name in ("interface", "host", "port"))
+        return shared_pool(str(scheme), str(host), int(str(port)), self._certificates)
 
     def _error_of_driver(self, error: ClickHouseError) -> Exception:
         code = getattr(error, "code", None)
@@ -309,6 +317,26 @@ class ClickHouse:
                 todo=_NOT_CLICKHOUSE,
                 exit_code=Exit.CLICKHOUSE_REFUSED,
             )
+
+
+def _split(url: str) -> tuple[SplitResult, str, int]:
+    """Return the parts of a URL, its host and its port.
+
+    Raises:
+        FatalError: it is not of the form that outhaul takes; the message does not quote it, since it has a password.
+    """
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        parts, host, port = urlsplit(""), None, None
+    if parts.scheme not in {"http", "https"} or not host or parts.fragment:
+        raise FatalError(
+            f"{_VARIABLE} is not of the form http[s]://user:password@host:port/database",
+            todo="%-encode special characters in user and password: # is %23, / is %2F, @ is %40",
+            exit_code=Exit.SETTINGS,
+        )
+    return parts, host, port or (8443 if parts.scheme == "https" else 8123)
 
 
 def _names_of_settings(client: Client) -> frozenset[str]:

@@ -15,6 +15,7 @@ Source: https://clickhouse.com/docs/operations/settings/settings#insert_deduplic
 
 from __future__ import annotations
 
+import math
 import re
 import secrets
 import threading
@@ -50,6 +51,10 @@ _ROWS = len(ENDS_US)
 CONNECTIONS, _REQUESTS = 3, 2
 # How long the query runs that is looked for; longer each time, if a busy machine was too slow.
 _SLEEPS_S = (0.05, 0.5, 2.0)
+# If a request takes this long, for example because a balancer first tries a dead server, these seconds, too. ClickHouse
+# sleeps three seconds at most at a time.
+_SLOW_S, _LONG_S = 0.2, 9.0
+_AT_A_TIME_S = 2.9
 # How long a replica may take to receive a row, and how often it is asked.
 _LAG_S, _POLL_S = 5.0, 0.05
 # An insert looks for stored rows within a second of their times, so a column of whole seconds is precise enough.
@@ -179,8 +184,12 @@ def running_queries(trial: Trial) -> str:
         PipelineError: ClickHouse refuses or does not answer.
     """
     try:
-        is_listed = all(_finds_itself(trial, one) for one in trial.connections) and (
-            trial.is_replicated or any(_is_found_while_it_runs(trial, seconds) for seconds in _SLEEPS_S)
+        begun_at = time.monotonic()
+        finds_itself = all(_finds_itself(trial, one) for one in trial.connections)
+        is_slow = time.monotonic() - begun_at > _SLOW_S * CONNECTIONS * _REQUESTS
+        sleeps_s = (*_SLEEPS_S, _LONG_S) if is_slow else _SLEEPS_S
+        is_listed = finds_itself and (
+            trial.is_replicated or any(_is_found_while_it_runs(trial, seconds) for seconds in sleeps_s)
         )
     except FatalError as error:
         if error.code != ACCESS_DENIED:
@@ -333,7 +342,7 @@ def _is_found_while_it_runs(trial: Trial, seconds: float) -> bool:
     def sleep() -> None:
         # A server that refuses it lists nothing, which is noticed.
         with suppress(PipelineError):
-            trial.clickhouse.rows(query("trial_sleep", seconds=seconds, mark=clickhouse_literal(mark)))
+            trial.clickhouse.rows(query("trial_sleep", sleeps=_sleeps(seconds), mark=clickhouse_literal(mark)))
 
     sleeping = threading.Thread(target=sleep, name="outhaul-trial", daemon=True)
     sleeping.start()
@@ -346,6 +355,12 @@ def _is_found_while_it_runs(trial: Trial, seconds: float) -> bool:
             break
     sleeping.join()
     return is_found
+
+
+def _sleeps(seconds: float) -> str:
+    """Return expressions that sleep one after another; ClickHouse evaluates equal ones only once, so they differ."""
+    count = math.ceil(seconds / _AT_A_TIME_S)
+    return ", ".join(f"sleep({seconds / count - number / 1000:.3f})" for number in range(count))
 
 
 def _plans(trial: Trial, tables: list[str]) -> dict[str, list[str]]:

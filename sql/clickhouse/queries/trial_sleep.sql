@@ -1,3 +1,3 @@
 -- A query that can be looked for among the running ones.
-SELECT sleep(${seconds})
+SELECT ${sleeps}
 SETTINGS log_comment = ${mark}
