@@ -179,8 +179,9 @@ class Ledger:
             case Phase.WAITING:
                 return False
             case Phase.SENT:
-                # While the queue has messages, this one may be among them: workers are slow, or no worker runs.
-                return health.queued == 0 and silent_s >= resend_s
+                # While the queue has messages, this one may be among them: workers are slow, or no worker runs. The
+                # others may as well be those of other shards, so that is no reason to wait longer than the limit.
+                return silent_s >= (self._resend_max_s if health.queued else resend_s)
             case Phase.BEGUN:
                 return entry.message.token not in health.alive and silent_s >= _GRACE_S
             case Phase.RETRYING:

@@ -50,10 +50,13 @@ def test_patience_doubles_with_every_sending_up_to_its_bound() -> None:
     assert waits == [5, 10, 20, 40, 80, 120, 120, 120]
 
 
-def test_a_message_that_may_still_be_queued_is_left_alone() -> None:
+def test_a_message_that_may_still_be_queued_is_left_alone_until_the_limit() -> None:
     ledger = ledger_with(0)
-    ledger.note(0, Phase.SENT, now=0.0)
-    assert ledger.decide_resends(1e6, TaskHealth(1, frozenset())) == []
+    for _ in range(3):
+        ledger.note(0, Phase.SENT, now=0.0)
+        assert ledger.decide_resends(119.9, BUSY) == []
+        assert ledger.decide_resends(120.0, BUSY) == [0]
+        ledger.mark_for_resend(0)
 
 
 def test_a_batch_whose_worker_shows_no_sign_of_life_is_sent_again_at_once() -> None:
