@@ -44,6 +44,10 @@ _SAMPLE: LiteralString = """
            END AS is_following,
            (SELECT setting::bigint FROM pg_settings WHERE name = 'max_slot_wal_keep_size') AS limit_mb,
            extract(epoch FROM clock_timestamp())::float8 AS looked_at,
+           (SELECT extract(epoch FROM reply_time - clock_timestamp()) FROM pg_stat_replication
+            WHERE pid = active_pid)::float8 AS reply_ahead_s,
+           (SELECT extract(epoch FROM clock_timestamp() - backend_start) FROM pg_stat_replication
+            WHERE pid = active_pid)::float8 AS session_s,
            {of_version}
     FROM pg_replication_slots,
          LATERAL (SELECT pg_is_in_recovery() AS is_standby, {end_of_log} AS lsn) AS here,
@@ -69,6 +73,8 @@ class Slot:
     On a standby, `retained_bytes` counts to the end of the received WAL, and `behind_bytes` to the end of the primary's
     WAL, if that is known. `replay_behind_bytes` counts from the replayed position to that end, and `is_following` is
     whether the standby receives and replays. Both are None on a primary.
+    `reply_ahead_s` is how far the time of the reader's last reply, by the reader's clock, is ahead of Postgres' clock;
+    `session_s` is the age of its session. Both are None without a session, or if this role may not see it.
     `growth_bytes_s` is None with one sample; `time_to_trouble_s` also if there is no growth or no limit.
     """
 
@@ -86,6 +92,8 @@ class Slot:
     inactive_since: str | None
     looked_at: float
     inactive_s: float | None = None
+    reply_ahead_s: float | None = None
+    session_s: float | None = None
     growth_bytes_s: float | None = None
     time_to_trouble_s: float | None = None
     replay_behind_bytes: int | None = None

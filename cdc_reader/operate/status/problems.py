@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from outhaul.cdc_reader.postgres.errors import slot_missing
 from outhaul.cdc_reader.session.reader_state import STALE_S
 from outhaul.cdc_reader.slots import retained_wal
+from outhaul.sink.quantities import duration_text
 from outhaul.sink.view_gaps import count_gaps
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 # If rows wait and nothing has been stored for this long, that is a problem; in seconds.
 STUCK_S = 60.0
+# By how many seconds the reader's clock may be wrong before that is a problem.
+CLOCK_OFF_S = 60.0
 
 
 def judge(
@@ -50,6 +53,7 @@ def judge(
         wrong.append(_of_silence(slot, redis.reconnecting, stream))
     if slot:
         wrong += retained_wal.judge(slot, stream.slot)
+        wrong += _of_clock(slot)
     if redis and redis.reader:
         wrong += _of_reader(redis.reader, redis.reader_age_s, slot, stream, now)
     return wrong
@@ -87,6 +91,24 @@ def _of_reader(reader: ReaderState, age_s: float, slot: Slot | None, stream: Str
             "`outhaul worker`"
         )
     return wrong
+
+
+def _of_clock(slot: Slot) -> list[str]:
+    """Return a line if the clock of the reader is wrong: then its delays and the times of its log lines are, too."""
+    if slot.reply_ahead_s is None or slot.session_s is None:
+        return []
+    # A reply cannot come from the future, nor from before its session.
+    off_s = max(slot.reply_ahead_s, -slot.reply_ahead_s - slot.session_s)
+    if off_s < CLOCK_OFF_S:
+        return []
+    where = "ahead of" if slot.reply_ahead_s > 0 else "behind"
+    # Whole minutes: the reply is a second old.
+    off = duration_text(round(abs(slot.reply_ahead_s) / 60) * 60)
+    message = (
+        f"the clock of the reader is off by {off}: it is {where} that of Postgres. Its delays are wrong by that much, "
+        "and nothing else. On its machine, type `timedatectl set-ntp true`"
+    )
+    return [message]
 
 
 def _of_silence(slot: Slot | None, reconnecting: str | None, stream: Stream) -> str:
