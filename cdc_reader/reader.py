@@ -37,6 +37,7 @@ from outhaul.cdc_reader.postgres.preflight import (
     check_slot,
     check_stores,
     check_views,
+    patiently,
 )
 from outhaul.cdc_reader.postgres.slot_view import slot_facts
 from outhaul.cdc_reader.postgres.timelines import Past
@@ -118,7 +119,7 @@ def run(stream: Stream, stopping: Callable[[], bool], *, standby: bool = True) -
         (metrics.REGISTRY, REGISTRY),
         Health(liveness.why_not_alive, liveness.why_not_ready),
     )
-    server = check(stream)
+    server = patiently(lambda: check(stream), stopping)
     status_interval_s = _status_interval_s(settings, server)
     if warning := server.provider.slot_warning(heals=settings.heal == "auto"):
         log.warning("idle_slots_are_dropped", reason=warning, page=server.provider.page)

@@ -1,12 +1,15 @@
 """`outhaul` or `python -m outhaul` -> the command line, or the name of the extra that is not installed.
 
-Edge: standard error. Imports the standard library only: `pip install outhaul` installs nothing else.
+Edge: standard streams and environment. Imports the standard library only, before it is known what is installed:
+`pip install outhaul` installs nothing else.
 """
 
 from __future__ import annotations
 
 import sys
 from importlib.util import find_spec
+
+from outhaul.sink.environment import forget_others, open_streams
 
 # The packages of each extra in pyproject.toml, by their import names.
 EXTRAS = {
@@ -34,6 +37,8 @@ _SETTINGS = 3
 
 def main() -> None:
     """Run the command line; exit with code 3 if packages that the command needs are not installed."""
+    open_streams()
+    forget_others()
     command = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
     extra = _COMMANDS.get(command, "pipeline")
     missing = [name for name in dict.fromkeys((*EXTRAS[extra], *EXTRAS["pipeline"])) if find_spec(name) is None]

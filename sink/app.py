@@ -9,6 +9,7 @@ Source: https://docs.celeryq.dev/en/stable/userguide/configuration.html
 
 from __future__ import annotations
 
+import importlib
 import logging
 from typing import TYPE_CHECKING
 
@@ -16,13 +17,15 @@ import click
 import kombu.exceptions
 from billiard.exceptions import TimeLimitExceeded
 from celery import Celery
+from celery.loaders.app import AppLoader
 from celery.signals import setup_logging, task_failure, task_postrun
 from click.core import ParameterSource
 
-from outhaul.sink import redis_url
+from outhaul.sink import environment, redis_url
 from outhaul.sink.errors import Exit, TransientError
-from outhaul.sink.redis import failures, topology
+from outhaul.sink.redis import connection, failures, topology
 from outhaul.sink.redis.payloads import SOCKET_TIMEOUT_S
+from outhaul.sink.redis_keys import celery_prefix
 from outhaul.sink.seal import seal_of
 from outhaul.sink.settings import Settings, load
 from outhaul.sink.settings.load import warn_of_unknown
@@ -54,7 +57,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
             "socket_keepalive": True,
             "health_check_interval": 10,
         }
-        | _server_options(url, settings.source),
+        | _server_options(settings),
         # The message of a worker that dies is delivered again; the token makes the second insert harmless.
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
@@ -79,18 +82,28 @@ def configuration(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _server_options(url: str, source: str) -> dict[str, Any]:
-    """Return the options for finding the server through Sentinels or a cluster; empty if the URL names one server."""
+def _server_options(settings: Settings) -> dict[str, Any]:
+    """Return the options by which the transport finds the server, and the prefix of its keys."""
+    url, source = settings.redis_url.get_secret_value(), settings.source
+    options = {"server": connection.remember(url, source), "global_keyprefix": celery_prefix(source)}
     if topology.places(url, source) is None:
-        return {}
+        return options
     # kombu adds one second to this interval. So the broker's connections leave a server that hangs after the same time
     # as outhaul's own connections.
-    interval = {"health_check_interval": SOCKET_TIMEOUT_S - 1}
-    return interval | {"places": topology.name(url, source), "global_keyprefix": redis_url.key_prefix(url, source)}
+    return options | {"health_check_interval": SOCKET_TIMEOUT_S - 1}
 
 
 def _schedule(settings: Settings) -> dict[str, Any]:
     return {"prune": {"task": PRUNE, "schedule": _PRUNE_EVERY_S}} if settings.prune_older_than is not None else {}
+
+
+class _Loader(AppLoader):  # type: ignore[misc] # celery has no types
+    """Imports tasks as Python does; Celery's own loader prefers files in the working directory, which are the app's."""
+
+    def import_from_cwd(self, module: str, imp: object = None, package: str | None = None) -> Any:
+        """Import a module from where it is installed."""
+        del imp
+        return importlib.import_module(module, package)
 
 
 class SinkApp(Celery):  # type: ignore[misc] # celery has no types
@@ -98,7 +111,9 @@ class SinkApp(Celery):  # type: ignore[misc] # celery has no types
 
     def __init__(self, settings: Settings) -> None:
         """Configure Celery for this pipeline."""
-        super().__init__("outhaul")
+        environment.forget_celerys()
+        # Without `fixups` and `loader`, variables of a Django app, or of another Celery app, would choose them.
+        super().__init__("outhaul", loader=_Loader, fixups=())
         self.settings = settings
         self.conf.update(configuration(settings))
         self._seal = seal_of(settings)

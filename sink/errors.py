@@ -118,6 +118,12 @@ class Exit(IntEnum):
         "Let `OUTHAUL_REDIS_URL` lead to the primary, or name the Sentinels in it.",
         "redis-lost",
     )
+    REDIS_REFUSED = (
+        34,
+        "Redis lacks a command that the pipeline needs, or takes no value of a batch's size.",
+        "Do what the last line says.",
+        "reader-does-not-start",
+    )
     STREAM_BROKEN = (
         40,
         "The stream from Postgres violates the protocol.",

@@ -63,7 +63,11 @@ def _tagged(fence: str) -> str:
 
 
 def celery_prefix(source: str) -> str:
-    """Return the prefix of Celery's own keys in a Redis cluster; it puts them on the node of outhaul's keys."""
+    """Return the prefix of Celery's own keys; in a Redis cluster it puts them on the node of outhaul's keys.
+
+    Without it, other Celery apps and other pipelines would have the same keys for messages that are not acknowledged.
+    Their workers would deliver them again after the visibility timeout of the wrong app.
+    """
     return f"outhaul:{{{source}}}:celery:"
 
 

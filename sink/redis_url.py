@@ -1,8 +1,8 @@
 """OUTHAUL_REDIS_URL -> which kind of Redis it names, and the options of outhaul's own connections and of the broker's.
 
-Pure, except that `check` tests whether the files that the URL names can be read. Both clients get the same TLS options.
-redis-py reads `ssl_*` options from a URL. kombu decides by the name of its transport: under another name it would
-connect without TLS, or without verification.
+Pure, except that `check` tests whether the files that the URL names can be read. The options of all connections are
+made here, those of kombu, too: kombu reads a URL in another way than redis-py, and decides about TLS by the name of its
+transport.
 
 Source: https://redis.readthedocs.io/en/stable/connections.html#redis.SSLConnection
 """
@@ -13,9 +13,11 @@ import re
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
-from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
-from outhaul.sink import redis_keys, tls
+from redis.connection import parse_url
+
+from outhaul.sink import tls
 from outhaul.sink.errors import Exit, FatalError
 
 VARIABLE = "OUTHAUL_REDIS_URL"
@@ -26,6 +28,15 @@ CLUSTER_EXAMPLE = "redis+cluster://user:password@n1:6379,n2:6379"
 
 _FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _OPTIONS = {*_FILES, "ssl_ca_path", "ssl_keyfile_password", "ssl_password"}
+# Options of redis-py for one server. The others would change what outhaul's own commands return, or their number at the
+# same time.
+_PASSED_ON = {
+    "client_name", "db", "health_check_interval", "password", "protocol", "socket_connect_timeout", "socket_keepalive",
+    "socket_timeout", "username",
+}  # fmt: skip
+# Limits of their values, in seconds: outhaul waits up to a second for a report, and ends threads within twelve.
+_TIMEOUTS, _LEAST_TIMEOUT_S, _MOST_TIMEOUT_S = ("socket_connect_timeout", "socket_timeout"), 2, 10
+_PROTOCOLS = {2, 3}
 # Options whose value is fixed: outhaul always verifies certificates and names.
 _FIXED = {"ssl_cert_reqs": "required", "ssl_check_hostname": "true"}
 
@@ -66,18 +77,19 @@ class RedisAddress:
 
 
 def check(url: str) -> None:
-    """Check the URL; if it names a single server, redis-py checks the rest when it opens the client.
+    """Check the URL.
 
     Raises:
-        FatalError: the URL names several servers without their kind, or lacks what is needed to find the right
-            server; a TLS option is unknown, would turn off verification, or names a file that cannot be read.
+        FatalError: redis-py does not take it; it names several servers without their kind, or lacks what is needed to
+            find the right server; an option is unknown, or has a value with which outhaul would not work; a TLS option
+            would turn off verification, or names a file that cannot be read.
     """
-    address(url)
+    named = address(url)
     scheme, options = _tls_options(url)
     if options and not _has_tls(scheme):
         raise FatalError(
             f"{VARIABLE} has TLS options, but its scheme is {scheme}",
-            todo=f"Write {scheme.replace('redis', 'rediss', 1)}://",
+            todo=f"Write {scheme.replace('redis', 'rediss', 1)}://" if "redis" in scheme else "Remove them",
             exit_code=Exit.SETTINGS,
         )
     for name, value in options.items():
@@ -94,6 +106,56 @@ def check(url: str) -> None:
                 exit_code=Exit.SETTINGS,
             )
     tls.check_files(VARIABLE, options, _FILES)
+    if named is None:
+        server_options(url)
+
+
+def server_options(url: str) -> dict[str, Any]:
+    """Return the arguments of redis-py's connection pool for a URL that names one server.
+
+    Raises:
+        FatalError: as of `check`.
+    """
+    parts = split(url)
+    unknown = sorted({name for name, _ in parse_qsl(parts.query) if not name.startswith("ssl_")} - _PASSED_ON)
+    if unknown:
+        raise _wrong(f"the option {', '.join(unknown)} does not work", f"The options are {_names(_PASSED_ON)}")
+    if parts.fragment:
+        raise _wrong("it has a #", "%-encode special characters in user and password: # is %23")
+    if parts.scheme == "unix" and (parts.netloc.rpartition("@")[2] or not parts.path.strip("/")):
+        raise _wrong("the path of the socket is not absolute", "Write unix:///run/redis.sock")
+    try:
+        # The texts of these errors may quote the password.
+        found: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]
+        port_of = parts.port
+    except ValueError:
+        todo = "Write redis://user:password@host:6379/0, rediss:// or unix:///path; %-encode special characters"
+        raise _wrong("it is not a URL of Redis, or an option has a wrong value", todo) from None
+    if parts.scheme != "unix":
+        if (port_of or 1) not in _PORTS:
+            raise _wrong(f"{port_of} is not a port", "Write redis://host:6379/0")
+        _database(parts, RedisKind.ONE)
+    _check_values(found)
+    return found | client_options(url)
+
+
+def _check_values(options: dict[str, Any]) -> None:
+    for name in _TIMEOUTS:
+        if not _LEAST_TIMEOUT_S <= options.get(name, _MOST_TIMEOUT_S) <= _MOST_TIMEOUT_S:
+            todo = f"Write {_LEAST_TIMEOUT_S} to {_MOST_TIMEOUT_S} seconds, or leave it out"
+            raise _wrong(f"{name}={options[name]:g} does not work", todo)
+    if options.get("protocol", 3) not in _PROTOCOLS:
+        raise _wrong(f"protocol={options['protocol']} does not exist", "Write protocol=2 or protocol=3")
+    if options.get("db", 0) < 0 or options.get("health_check_interval", 0) < 0:
+        raise _wrong("a number is below 0", "Write db=0")
+
+
+def _wrong(why: str, todo: str) -> FatalError:
+    return FatalError(f"{VARIABLE}: {why}", todo=todo, exit_code=Exit.SETTINGS)
+
+
+def _names(options: set[str]) -> str:
+    return ", ".join(sorted(options))
 
 
 def address(url: str) -> RedisAddress | None:
@@ -140,23 +202,30 @@ def broker_url(url: str, at: Server | None = None) -> str:
         at: which server, if the URL names several; the first by default.
     """
     parts = split(url)
+    login = "".join(parts.netloc.rpartition("@")[:2])
     if (named := address(url)) is not None:
         host, port = at or named.servers[0]
-        login = "".join(parts.netloc.rpartition("@")[:2])
         where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         return f"{parts.scheme.partition('+')[0]}://{login}{where}/{named.database}"
-    rest = [(name, value) for name, value in parse_qsl(parts.query) if not name.startswith("ssl_")]
-    return parts._replace(query=urlencode(rest)).geturl()
+    options = server_options(url)
+    database = options.get("db", 0)
+    if "path" in options:
+        # Celery and Flower show this address; the transport connects to the socket.
+        return f"redis://{quote(options['path'], safe='')}/{database}"
+    user, password = (quote(options.get(name) or "", safe="") for name in ("username", "password"))
+    login = f"{user}:{password}@" if user or password else ""
+    return f"{parts.scheme}://{login}{parts.netloc.rpartition('@')[2]}/{database}"
 
 
-def key_prefix(url: str, source: str) -> str:
-    """Return the prefix of Celery's keys: in a cluster, a hash tag that puts them on the node of our keys; else empty.
+def place(url: str) -> str:
+    """Return the server and the database of a URL that names one server, without secrets.
 
     Raises:
-        FatalError: see `address`.
+        FatalError: as of `check`.
     """
-    named = address(url)
-    return redis_keys.celery_prefix(source) if named is not None and named.kind is RedisKind.CLUSTER else ""
+    options = server_options(url)
+    server = options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
+    return f"{server}/{options.get('db', 0)}"
 
 
 def split(url: str) -> SplitResult:

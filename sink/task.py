@@ -8,6 +8,8 @@ Source: https://docs.celeryq.dev/en/stable/userguide/tasks.html
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import threading
 import time
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 from billiard.exceptions import SoftTimeLimitExceeded
+from billiard.process import current_process
 from celery import shared_task
 
 from outhaul.sink import schema
@@ -160,7 +163,7 @@ def _write_batch(self: Any, arguments: Sequence[object], named: Mapping[str, obj
     try:
         _report(sink, message, Report(Outcome.BEGUN, message.token, message.sequence))
         reach("task.begun")
-        with alive(sink, message):
+        with alive(sink, message), ending_if_refused():
             report = write(sink, message, again=_may_have_died(self.request))
     except (TransientError, SoftTimeLimitExceeded) as error:
         attempts = self.request.retries + 1
@@ -269,6 +272,26 @@ def alive(sink: Sink, message: Message) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
+
+
+@contextmanager
+def ending_if_refused() -> Iterator[None]:
+    """End this worker if a server refuses its login in the block: its password may have been changed.
+
+    A worker reads secrets when it starts. The watchdog checks the login before it starts the next one, and ends if the
+    login is still refused; its supervisor then starts it with a new environment.
+
+    Raises:
+        TransientError: the login is refused; another worker may repeat the operation.
+    """
+    try:
+        yield
+    except FatalError as error:
+        if error.exit_code not in {Exit.CLICKHOUSE_LOGIN, Exit.POSTGRES_LOGIN, Exit.REDIS_LOGIN}:
+            raise
+        # SIGTERM to Celery's main process: it takes no further message, and waits for its tasks.
+        os.kill(os.getppid() if getattr(current_process(), "index", None) is not None else os.getpid(), signal.SIGTERM)
+        raise TransientError(error.message, code=error.code, todo=error.todo, exit_code=error.exit_code) from error
 
 
 def _may_have_died(request: Any) -> bool:

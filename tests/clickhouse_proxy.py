@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import threading
 from contextlib import closing, contextmanager
@@ -20,13 +21,19 @@ Pairs = list[tuple[str, str]]
 class Rules:
     """What the proxy does with a request; `seen` has the target and the size of the body of each.
 
-    `refuse` returns the status of an answer of the proxy's own, whose text is `page`.
+    `refuse` returns the status of an answer of the proxy's own, whose text is `page`. With a `login`, `user:password`,
+    it refuses all others as ClickHouse does, and logs in to the server by itself.
     """
 
     change: Callable[[Pairs], Pairs] = lambda pairs: pairs
     refuse: Callable[[str, int], int | None] = lambda _target, _size: None
     page: bytes = b"<html>refused</html>"
+    login: str = ""
     seen: list[tuple[str, int]] = field(default_factory=list)
+
+
+def _basic(login: str) -> str:
+    return f"Basic {base64.b64encode(login.encode()).decode()}"
 
 
 @contextmanager
@@ -43,10 +50,15 @@ def proxy_before(url: str, rules: Rules) -> Iterator[str]:
             if status := rules.refuse(self.path, len(body)):
                 self._answer(status, {"Content-Type": "text/html"}, rules.page)
                 return
+            if rules.login and self.headers.get("Authorization") != _basic(rules.login):
+                self._answer(403, {"X-ClickHouse-Exception-Code": "516"}, b"Code: 516. DB::Exception: wrong password")
+                return
             target = urlsplit(self.path)
             query = urlencode(rules.change(parse_qsl(target.query, keep_blank_values=True)))
             with closing(http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=30)) as onward:
                 kept = {name: value for name, value in self.headers.items() if name.lower() != "accept-encoding"}
+                if rules.login:
+                    kept["Authorization"] = _basic(f"{parts.username}:{parts.password}")
                 onward.request(self.command, f"{target.path}?{query}", body, kept)
                 response = onward.getresponse()
                 text = response.read()

@@ -12,8 +12,10 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+
 from outhaul.cdc_reader.capture.type_fit import check_fit
-from outhaul.sink.errors import TransientError
+from outhaul.sink.errors import Exit, FatalError, TransientError
 from outhaul.sink.failpoint import reach
 from outhaul.sink.lanes import fence
 from outhaul.sink.redis_keys import epoch_key
@@ -24,7 +26,7 @@ from outhaul.sink.telemetry.sentry import trace
 if TYPE_CHECKING:
     from outhaul.cdc_reader.capture.assemble import Assembled
     from outhaul.sink.app import SinkApp
-    from outhaul.sink.batch import Message
+    from outhaul.sink.batch import Batch, Message
     from outhaul.sink.clickhouse import ClickHouse
     from outhaul.sink.redis.payloads import Payloads
     from outhaul.sink.settings import Settings
@@ -58,14 +60,15 @@ class Dispatcher:
 
         Raises:
             TransientError: Redis or ClickHouse did not answer. Send the batch again: a batch sent twice is stored once.
-            FatalError: ClickHouse refuses a new column, or a column has become too small for the outbox's column.
+            FatalError: ClickHouse refuses a new column, or a column has become too small for the outbox's column; or
+                Redis takes no value of the batch's size.
         """
         self._ensure_columns(message.table, assembled)
         reach("dispatch.begin")
         try:
             with trace.dispatch(message):
                 with trace.span("db.redis", "payload"):
-                    self._payloads.put(message.payload_key, assembled.batch.payload)
+                    self._put(message, assembled.batch)
                 reach("dispatch.payload")
                 self._app.send(WRITE_BATCH, message.to_json(), task_id=message.task_id, summary=message.summary)
         except TransientError:
@@ -75,6 +78,16 @@ class Dispatcher:
             raise
         reach("dispatch.sent")
 
+    def _put(self, message: Message, batch: Batch) -> None:
+        try:
+            self._payloads.put(message.payload_key, batch.payload)
+        except FatalError as error:
+            if error.exit_code is not Exit.REDIS_REFUSED:
+                raise
+            raise FatalError(
+                f"{error.message}, as {_named(batch)} needs", todo=error.todo, exit_code=error.exit_code
+            ) from error
+
     def _ensure_columns(self, table: str, assembled: Assembled) -> None:
         schema = assembled.schema
         if schema is None:
@@ -83,3 +96,15 @@ class Dispatcher:
         if key not in self._known:
             check_fit(table, schema, ensure_columns(self._clickhouse, table, schema))
             self._known.add(key)
+
+
+def _named(batch: Batch) -> str:
+    """Return which events a batch has, for a message."""
+    with pa.ipc.open_stream(batch.payload) as stream:
+        table = stream.read_all()
+    # A row whose id could not be read has none.
+    ids = table.column("id").to_pylist() if "id" in table.column_names else []
+    where = f"at position {batch.first} for {batch.table}"
+    if batch.rows == 1:
+        return f"the event {where}" + (f", id {ids[0]}" if ids else "")
+    return f"the batch of {batch.rows} events {where}" + (f", ids {ids[0]} to {ids[-1]}" if ids else "")

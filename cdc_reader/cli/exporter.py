@@ -5,7 +5,6 @@ Edge: the command line.
 
 from __future__ import annotations
 
-import signal
 import threading
 from typing import Annotated
 
@@ -17,6 +16,7 @@ from outhaul.sink.errors import Exit, FatalError
 from outhaul.sink.redis import failures
 from outhaul.sink.settings import load
 from outhaul.sink.settings.load import warn_of_unknown
+from outhaul.sink.stopping import on_stop
 from outhaul.sink.telemetry import logs, sentry
 
 
@@ -64,7 +64,6 @@ def exporter(
     sentry.configure(settings, "exporter")
     failures.begin(settings, "exporter")
     stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+    on_stop(lambda _: stopping.set())
     with failures.reporting_exit():
         run(settings, stopping, every_s=every_s, audit_every_s=audit_every_s, views_every_s=views_every_s)

@@ -1,12 +1,11 @@
 """`outhaul reader` -> events stream from the slot until SIGTERM, then batches in flight are stored.
 
-Edge: the command line. A second SIGTERM ends the process at once.
+Edge: the command line. SIGINT and SIGHUP have the same effect. A second signal ends the process at once.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 from typing import Annotated
 
 import typer
@@ -18,6 +17,7 @@ from outhaul.sink.errors import Exit
 from outhaul.sink.redis import failures
 from outhaul.sink.settings import load
 from outhaul.sink.settings.load import warn_of_unknown
+from outhaul.sink.stopping import on_stop
 from outhaul.sink.telemetry import logs, sentry
 
 
@@ -39,12 +39,11 @@ def reader(
     failures.begin(settings, "reader")
     asked: list[int] = []
 
-    def stop(signum: int, _frame: object) -> None:
+    def stop(signum: int) -> None:
         if asked:
             os._exit(Exit.NOT_FINE)
         asked.append(signum)
 
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    on_stop(stop)
     with failures.reporting_exit():
         run(stream, lambda: bool(asked), standby=standby)

@@ -10,10 +10,10 @@ from typing import Annotated
 
 import typer
 
-from outhaul.cdc_reader.postgres.preflight import check_stores
+from outhaul.cdc_reader.postgres.preflight import check_stores, patiently
 from outhaul.sink.process.watchdog import supervise
 from outhaul.sink.redis import failures
-from outhaul.sink.settings import load
+from outhaul.sink.settings import Settings, load
 from outhaul.sink.telemetry import logs, sentry
 
 
@@ -31,10 +31,17 @@ def worker(
     sentry.configure(settings, "watchdog")
     failures.begin(settings, "watchdog")
     with failures.reporting_exit():
-        check_stores(settings)
+        patiently(lambda: check_stores(settings), lambda: False)
+
+    def again() -> Settings:
+        found = load()
+        logs.start(found)
+        check_stores(found)
+        return found
+
     pruning = (
         ["--include", "outhaul.cdc_reader.operate.pruning.prune_task"] if settings.prune_older_than is not None else []
     )
     with failures.reporting_exit():
-        code = supervise(settings, ["-c", str(concurrency), *pruning, *context.args], SystemRandom().random)
+        code = supervise(settings, ["-c", str(concurrency), *pruning, *context.args], SystemRandom().random, again)
     raise typer.Exit(code)

@@ -35,6 +35,10 @@ _TLS_REFUSED = re.compile(
     r"certificate|private (SSL )?key|does not support SSL|SSL error: (ssl|tls)v\w* alert|wrong version number",
     re.IGNORECASE,
 )
+# libpq's texts about a parameter of the DSN, which it meets before it connects.
+_BAD_PARAMETER = re.compile(
+    r"(?:^|: )(invalid \S+(?: \S+)? value|invalid port number|could not match \d+|bad value for)"
+)
 _EXAMPLE = "OUTHAUL_POSTGRES_DSN=postgresql://...?sslmode=verify-full&sslrootcert=/path/to/ca.pem"
 
 
@@ -108,6 +112,12 @@ def error_of(sqlstate: str | None, message: str, *, slot: str = "", publication:
 def _no_answer(text: str) -> PipelineError:
     if _TLS_REFUSED.search(text):
         return tls.refusal("Postgres", text, _EXAMPLE)
+    if _BAD_PARAMETER.search(text):
+        return FatalError(
+            f"OUTHAUL_POSTGRES_DSN: {text}",
+            todo="Correct this parameter of the DSN, or the variable PG… that sets it",
+            exit_code=Exit.SETTINGS,
+        )
     return TransientError(
         f"Postgres does not answer: {text}",
         todo="Check that it runs and that OUTHAUL_POSTGRES_DSN reaches it",

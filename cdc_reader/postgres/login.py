@@ -10,6 +10,7 @@ Source: https://www.postgresql.org/docs/current/libpq-control.html#LIBPQ-PQSETER
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 import select
 import sys
@@ -22,7 +23,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from outhaul.cdc_reader.postgres import pooler, session_settings
 from outhaul.cdc_reader.postgres.errors import error_of, result_error
-from outhaul.sink.errors import Exit, PipelineError, TransientError
+from outhaul.sink.errors import Exit, FatalError, PipelineError, TransientError
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn
@@ -38,6 +39,8 @@ _DEFAULTS: dict[str, str | int] = {
     "tcp_user_timeout": 30_000,
 }
 
+# libpq quotes the part of a DSN that it cannot read, which may be the password.
+_QUOTED = re.compile(r'"[^"]*"')
 _VERBOSITY_SQLSTATE = 3
 # Timeout of the second connection, in seconds, if the DSN's connect_timeout is 0 (no limit).
 _WAIT_S = 10
@@ -58,7 +61,9 @@ def conninfo(dsn: str, **extra: str) -> str:
     Raises:
         PipelineError: the DSN is malformed.
     """
-    return make_conninfo("", **{**_DEFAULTS, **parameters(dsn), **extra, "client_encoding": "UTF8"})
+    # Outhaul chooses itself which of its connections speak the replication protocol.
+    given = {name: value for name, value in parameters(dsn).items() if name != "replication"}
+    return make_conninfo("", **{**_DEFAULTS, **given, **extra, "client_encoding": "UTF8"})
 
 
 def parameters(dsn: str) -> dict[str, str]:
@@ -70,7 +75,23 @@ def parameters(dsn: str) -> dict[str, str]:
     try:
         return {name: str(value) for name, value in conninfo_to_dict(dsn).items()}
     except psycopg.Error as error:
-        raise error_of(_LOGIN, f"the DSN is malformed: {error}") from error
+        raise FatalError(
+            f"the DSN is malformed: {_QUOTED.sub('…', str(error).strip())}",
+            todo="Correct OUTHAUL_POSTGRES_DSN: postgresql://user:password@host:5432/database, with %-encoded special "
+            "characters",
+            exit_code=Exit.SETTINGS,
+        ) from error
+
+
+def variables_in_effect(dsn: str) -> tuple[str, ...]:
+    """Return the environment variables from which libpq takes what the DSN and outhaul's defaults leave open.
+
+    Raises:
+        PipelineError: the DSN is malformed.
+    """
+    given = parameters(conninfo(dsn))
+    known = {one.envvar.decode(): one.keyword.decode() for one in pq.Conninfo.get_defaults() if one.envvar}
+    return tuple(sorted(name for name, keyword in known.items() if os.environ.get(name) and keyword not in given))
 
 
 def connect_replication(dsn: str, **extra: str) -> PGconn:

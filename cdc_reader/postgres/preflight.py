@@ -11,7 +11,9 @@ from __future__ import annotations
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, LiteralString
+from typing import TYPE_CHECKING, Any, LiteralString, TypeVar
+
+import structlog
 
 from outhaul.cdc_reader.postgres.errors import slot_missing, slot_unusable, table_missing
 from outhaul.cdc_reader.postgres.provider import SELF_RUN, provider_of
@@ -23,15 +25,22 @@ from outhaul.sink.errors import Exit, FatalError, TransientError
 from outhaul.sink.quoting import postgres_identifier
 from outhaul.sink.redis.payloads import Payloads
 from outhaul.sink.redis_keys import payload_key
+from outhaul.sink.stopping import sleep_unless
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from outhaul.cdc_reader.postgres.provider import Provider
     from outhaul.cdc_reader.postgres.query import Connection
     from outhaul.sink.settings import Outbox, Settings, Stream
 
+log = structlog.get_logger("outhaul.preflight")
+
+_T = TypeVar("_T")
+
 _CHECK_TIMEOUT_S = 10
+# Pauses between attempts at the checks of a start, in seconds.
+_PAUSES_S = (0.3, 1.0)
 _OLDEST_VERSION = 140000
 _LOGICAL = "logical"
 # The first version with row filters, which shards need.
@@ -312,7 +321,7 @@ def apart_todo(outbox: Outbox) -> str:
 
 
 def check_redis(settings: Settings, payloads: Payloads) -> None:
-    """Check that Redis answers, stores a payload, and is one server.
+    """Check that Redis answers, stores a payload, is one server, has all commands, and takes a full batch.
 
     Raises:
         PipelineError: a check has failed.
@@ -321,6 +330,8 @@ def check_redis(settings: Settings, payloads: Payloads) -> None:
     payloads.put(probe, b"x" * 1024)
     payloads.drop([probe])
     payloads.check_alone()
+    payloads.check_commands()
+    payloads.check_takes(settings.batch_max_bytes)
 
 
 def check_clickhouse(settings: Settings, clickhouse: ClickHouse) -> dict[str, schema.Table]:
@@ -359,6 +370,24 @@ def check_stores(settings: Settings) -> dict[str, schema.Table]:
         tables = check_clickhouse(settings, clickhouse)
         trial.ensure(clickhouse, settings)
         return tables
+
+
+def patiently(check: Callable[[], _T], stopping: Callable[[], bool]) -> _T:
+    """Return what a check of the servers returns; repeat it a few times if a server does not answer.
+
+    Of several servers behind one address, one may be dead: the next attempt may reach another one.
+
+    Raises:
+        PipelineError: as of `check`.
+    """
+    for pause_s in _PAUSES_S:
+        try:
+            return check()
+        except TransientError as error:
+            log.warning("start_repeated", wait_s=pause_s, error=error)
+            if sleep_unless(stopping, pause_s):
+                raise
+    return check()
 
 
 def check_views(settings: Settings) -> None:

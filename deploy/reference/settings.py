@@ -48,6 +48,14 @@ variable wins over the file. A secret may also be in a file of its own, which
 an `OUTHAUL_*` variable that it does not know, and names the nearest one that it knows. An unknown
 name in `outhaul.toml` is an error (exit code 3).
 
+Only `OUTHAUL_*` variables are settings. Variables of an app that runs in the same environment have no
+effect: `CELERY_*`, `BROKER_URL`, `REDIS_*`, `FLOWER_*`, `DJANGO_SETTINGS_MODULE`,
+`PROMETHEUS_MULTIPROC_DIR`. The same is true of the variables that Kubernetes makes of services, such as
+`OUTHAUL_METRICS_PORT=tcp://10.0.0.7:9461`. These do have an effect, as their manuals say: the
+[variables of libpq](https://www.postgresql.org/docs/current/libpq-envars.html), for what the DSN leaves
+open; `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY`, for ClickHouse and Sentry; and `SENTRY_ENVIRONMENT`.
+`outhaul doctor` names those of libpq and the proxies.
+
 The code generates this page: `python -m outhaul.deploy.reference`.
 """
 

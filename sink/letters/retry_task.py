@@ -42,7 +42,7 @@ from outhaul.sink.message_version import OtherVersionError
 from outhaul.sink.redis_keys import letters_key
 from outhaul.sink.replicas import find_servers
 from outhaul.sink.seal import ForgedMessageError
-from outhaul.sink.task import outbox_of, sink_of, store_events, unexpected_failure
+from outhaul.sink.task import ending_if_refused, outbox_of, sink_of, store_events, unexpected_failure
 from outhaul.sink.task_names import RETRY_LETTERS
 from outhaul.sink.telemetry import metrics, unexpected
 
@@ -127,7 +127,8 @@ def retry_letters(self: Any, *arguments: object, **named: object) -> str:
         log.warning("message_refused", error=error)
         return "refused"
     try:
-        reports = retry(sink.clickhouse, outbox, message)
+        with ending_if_refused():
+            reports = retry(sink.clickhouse, outbox, message)
     except Exception as error:
         counts = {"letters": len(message.positions)}
         if unexpected.is_unexpected(error):

@@ -10,6 +10,7 @@ Source: https://github.com/celery/celery/discussions/7276
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import os
 import secrets
 import signal
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from outhaul.sink.backoff import backoff_s
-from outhaul.sink.errors import FatalError, PipelineError
+from outhaul.sink.errors import Exit, FatalError, TransientError
 from outhaul.sink.process.worker_pages import WorkerPages
 from outhaul.sink.redis import failures
 from outhaul.sink.redis.payloads import DEAF_S, Payloads
@@ -49,6 +50,7 @@ _IMPORT = (
 )
 _IMPORT_S = 30.0
 _PR_SET_PDEATHSIG = 1
+_OTHER_POOLS = ("-P", "--pool")
 # Loaded before any fork: between fork and exec, the child of a process with threads (metrics, Sentry's client) must not
 # load a library.
 _prctl = ctypes.CDLL(None).prctl
@@ -70,24 +72,32 @@ class DeafCheck:
         return now - self.since >= DEAF_S
 
 
-def supervise(settings: Settings, arguments: Sequence[str], random: Callable[[], float]) -> int:
-    """Run Celery's worker until SIGTERM or SIGINT; return the exit code.
+def supervise(
+    settings: Settings, arguments: Sequence[str], random: Callable[[], float], again: Callable[[], Settings]
+) -> int:
+    """Run Celery's worker until SIGTERM, SIGINT or SIGHUP; return the exit code.
 
     Args:
         settings: the pipeline's settings.
         arguments: Celery's options for its worker.
         random: random number in [0, 1), for the jitter of the wait before a restart.
+        again: reads the settings again, and checks the servers: a worker may have ended since a password was changed.
+
+    Raises:
+        FatalError: a server refuses what a worker needs; a supervisor may start the watchdog with another environment.
+            Or Celery's pool cannot work here.
     """
+    check_pool(arguments)
     signals = stop_signals()
-    with Payloads.of(settings) as payloads, closing(WorkerPages(settings)) as pages:
-        return _supervise(settings, arguments, random, payloads, pages, signals)
+    with closing(WorkerPages(settings)) as pages:
+        return _supervise(settings, arguments, random, again, pages, signals)
 
 
 def _supervise(
     settings: Settings,
     arguments: Sequence[str],
     random: Callable[[], float],
-    payloads: Payloads,
+    again: Callable[[], Settings],
     pages: WorkerPages,
     signals: list[int],
 ) -> int:
@@ -97,8 +107,8 @@ def _supervise(
         # Workers do not need to know each other: the reader finds lost batches itself. This makes a start one second
         # faster.
         no_peers = ["--without-mingle", "--without-gossip"]
-        # -P: a file celery.py in the current directory belongs to the user's app, and must not be imported as Celery.
-        command = [sys.executable, "-P", "-m", "celery", "-A", "outhaul.sink.app", "worker", "--hostname", f"{name}@%h"]
+        # -P: files in the current directory belong to the user's app, and must not be imported in place of a library.
+        command = [sys.executable, "-P", "-m", "outhaul.sink.process.celery_worker", "--hostname", f"{name}@%h"]
         command += [*no_peers, *arguments]
         # A process group of its own: the watchdog can end the worker's children, too, and a terminal's Ctrl-C goes to
         # the watchdog only.
@@ -110,7 +120,8 @@ def _supervise(
         )
         pages.starting()
         started = time.monotonic()
-        reason = _watch(worker, settings, payloads, pages, name, signals)
+        with Payloads.of(settings) as payloads:
+            reason = _watch(worker, settings, payloads, pages, name, signals)
         _end(worker)
         if signals:
             return 0
@@ -127,6 +138,27 @@ def _supervise(
             failures.failed(error)
         if sleep_unless(lambda: bool(signals), wait_s):
             return 0
+        with suppress(TransientError):
+            settings = again()
+
+
+def check_pool(arguments: Sequence[str]) -> None:
+    """Check that Celery's pool of processes can make semaphores; other pools need none.
+
+    Raises:
+        FatalError: it cannot.
+    """
+    if any(one.startswith(_OTHER_POOLS) for one in arguments):
+        return
+    try:
+        multiprocessing.get_context("fork").Lock()
+    except (OSError, ImportError) as error:
+        raise FatalError(
+            f"Celery's pool keeps semaphores in /dev/shm, but cannot make one there ({error})",
+            todo="Make /dev/shm writable, with 1 MB free: `docker run --shm-size 64m`; in Kubernetes, mount an "
+            "emptyDir of `medium: Memory` there. Or do without: `outhaul worker --pool solo`, one insert at a time",
+            exit_code=Exit.SETTINGS,
+        ) from error
 
 
 def _why_not_imported() -> str:
@@ -167,10 +199,16 @@ def _watch(
         pages.checked()
         if worker.poll() is not None:
             return f"ended with exit code {worker.returncode}"
-        with suppress(PipelineError):
+        try:
+            # A reader of the release before this one sends to a queue without a prefix.
+            payloads.take_over(settings.queue, settings.queue_key)
             queued, pulse = payloads.length(settings.queue_key), payloads.text(key) is not None
             if deaf_check.is_deaf(queued=queued, has_pulse=pulse, now=time.monotonic()):
                 return f"deaf: {queued} messages wait, and no task has begun for {DEAF_S:.0f} s"
+        except TransientError:
+            continue
+        except FatalError as error:
+            return f"ended: {error.message}"
     worker.send_signal(signal.SIGTERM)
     deadline = time.monotonic() + _STOP_S
     while worker.poll() is None and time.monotonic() < deadline and len(signals) == 1:

@@ -18,6 +18,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from outhaul.sink.errors import Exit, FatalError
 from outhaul.sink.telemetry.exposition import Health, expose
 from outhaul.sink.telemetry.metrics import PREFIX
 from outhaul.sink.telemetry.multiprocess import DIRECTORY, READY
@@ -41,7 +42,7 @@ class WorkerPages:
         """Make the directory and serve the pages, if the settings have a port.
 
         Raises:
-            FatalError: the port is taken.
+            FatalError: the port is taken, or there is no directory for temporary files.
         """
         registry = CollectorRegistry()
         self._up = Gauge(f"{PREFIX}up", "1 while Celery's worker runs", registry=registry)
@@ -51,7 +52,7 @@ class WorkerPages:
         for reason in ("ended", "deaf"):
             self._restarts.labels(reason)
         self._checked_at = time.monotonic()
-        self._directory = tempfile.TemporaryDirectory(prefix="outhaul-metrics-") if settings.metrics_port else None
+        self._directory = _directory() if settings.metrics_port else None
         if self._directory:
             pool = _PoolMetrics(self._directory.name)
             expose(settings, settings.source, "worker", (registry, pool, REGISTRY), Health(self._alive, self._ready))
@@ -89,6 +90,17 @@ class WorkerPages:
     def _ready(self) -> str:
         ready = self._directory is not None and (Path(self._directory.name) / READY).exists()
         return self._alive() if ready else "Celery's worker does not take messages yet"
+
+
+def _directory() -> tempfile.TemporaryDirectory[str]:
+    try:
+        return tempfile.TemporaryDirectory(prefix="outhaul-metrics-")
+    except OSError as error:
+        raise FatalError(
+            f"the worker's metrics need a directory for temporary files: {error}",
+            todo="Let TMPDIR name a directory that is writable, or unset OUTHAUL_METRICS_PORT",
+            exit_code=Exit.SETTINGS,
+        ) from error
 
 
 class _PoolMetrics(Collector):

@@ -1,6 +1,7 @@
-"""Places -> connections of redis-py that ask for the right server before they connect, and close on a wrong one.
+"""OUTHAUL_REDIS_URL -> connections of redis-py, which ask several servers for the right one, and close on a wrong one.
 
-Edge: Redis; outhaul's own connections and kombu's both use this file. An ordinary connection suffices as long as it
+Edge: Redis; outhaul's own connections and kombu's both use this file. For a URL that names one server, they are
+redis-py's own. For Sentinels or a cluster, an ordinary connection suffices as long as it
 goes to the server that holds the keys. If a server answers that the keys are elsewhere, the connection is closed. Its
 user connects again, and the new connection asks again for the right server.
 
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import redis
 from redis.utils import str_if_bytes
 
+from outhaul.sink import redis_url
+from outhaul.sink.redis import topology
 from outhaul.sink.redis.discovery import ElsewhereError, texts
 from outhaul.sink.redis_url import RedisKind, Server
 
@@ -128,6 +131,37 @@ class Connection(_FollowsPlaces, redis.Connection):
 
 class TlsConnection(_FollowsPlaces, redis.SSLConnection):
     """A connection with TLS that asks `Places` for its server."""
+
+
+# By name. Celery's configuration contains the name, and a worker sends its configuration to any client that asks for
+# it: so the name contains no secret.
+_remembered: dict[str, tuple[str, str]] = {}
+
+
+def remember(url: str, source: str) -> str:
+    """Return the name by which `remembered` finds the arguments for the connections of a source.
+
+    Raises:
+        FatalError: the URL is invalid.
+    """
+    name = topology.name(url, source) or f"{source} at {redis_url.place(url)}"
+    _remembered[name] = url, source
+    return name
+
+
+def remembered(name: str) -> dict[str, Any]:
+    """Return the arguments of a pool for a name that `remember` has returned in this process, or before a fork."""
+    return pool_options(*_remembered[name])
+
+
+def pool_options(url: str, source: str) -> dict[str, Any]:
+    """Return the arguments with which a pool of redis-py makes the connections of a source, without outhaul's timeouts.
+
+    Raises:
+        FatalError: the URL is invalid.
+    """
+    places = topology.places(url, source)
+    return redis_url.server_options(url) if places is None else connection_options(places)
 
 
 def connection_options(places: Places) -> dict[str, Any]:

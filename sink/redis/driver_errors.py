@@ -7,6 +7,7 @@ Source: https://redis.readthedocs.io/en/stable/exceptions.html
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -17,9 +18,11 @@ from outhaul.sink.errors import Exit, FatalError, TransientError
 from outhaul.sink.redis.discovery import ElsewhereError, NoPlaceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-_UNKNOWN_COMMAND = "unknown command"
+_UNKNOWN_COMMAND = re.compile(r"unknown command\W*(\w+)", re.IGNORECASE)
+# The first commands that a server receives; a Sentinel knows none of them.
+_STORES_KEYS = {"SET", "GETRANGE"}
 
 
 @contextmanager
@@ -66,8 +69,11 @@ def translated() -> Iterator[None]:
     except (redis.exceptions.AskError, redis.exceptions.ClusterCrossSlotError) as error:
         raise cluster_node_error(str(error)) from error
     except redis.ResponseError as error:
-        if not str(error).lower().startswith(_UNKNOWN_COMMAND):
+        unknown = _UNKNOWN_COMMAND.match(str(error))
+        if unknown is None:
             raise TransientError(f"Redis refuses: {error}", exit_code=Exit.REDIS_UNREACHABLE) from error
+        if (name := unknown[1].upper()) not in _STORES_KEYS:
+            raise missing_commands([name]) from error
         raise FatalError(
             f"OUTHAUL_REDIS_URL leads to a server that stores no keys, perhaps a Sentinel ({error})",
             todo=f"If it is a Sentinel, write {redis_url.SENTINEL_EXAMPLE}",
@@ -77,6 +83,15 @@ def translated() -> Iterator[None]:
         # LOADING, MISCONF, CLUSTERDOWN and others: states of the server that can end. Waiting loses no event, since
         # Redis only transports batches.
         raise TransientError(f"Redis refuses: {error}", exit_code=Exit.REDIS_UNREACHABLE) from error
+
+
+def missing_commands(names: Sequence[str]) -> FatalError:
+    """Return the error for a server that does not have these commands."""
+    return FatalError(
+        f"Redis does not have the command {', '.join(names)}, which outhaul or Celery needs",
+        todo="Remove its `rename-command` from Redis' configuration; to keep it from other users, use ACLs",
+        exit_code=Exit.REDIS_REFUSED,
+    )
 
 
 def cluster_node_error(reason: str) -> FatalError:

@@ -8,6 +8,8 @@ Source: https://redis.io/docs/latest/commands/
 
 from __future__ import annotations
 
+import time
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import redis
@@ -15,23 +17,38 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from outhaul.sink import redis_url
-from outhaul.sink.errors import Exit, FatalError
+from outhaul.sink.errors import Exit, FatalError, TransientError
 from outhaul.sink.redis import topology
-from outhaul.sink.redis.connection import connection_options
-from outhaul.sink.redis.driver_errors import cluster_node_error, translated
+from outhaul.sink.redis.connection import pool_options
+from outhaul.sink.redis.driver_errors import cluster_node_error, missing_commands, translated
+from outhaul.sink.redis_url import RedisKind
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from outhaul.sink.settings import Settings
 
 # Long enough for a Redis that forks or swaps; short enough to stop a thread that waits for an answer.
 SOCKET_TIMEOUT_S = 5
 
+# How long Redis may take to refuse a value, in seconds and in round trips, when its length is announced.
+_REFUSAL_S, _REFUSAL_TRIPS = 0.02, 4
+# The same after a connection broke while a value was sent: the network may be slow.
+_REFUSAL_LATE_S = 2.0
+# Smaller values are always accepted: proto-max-bulk-len is 1 MiB at least.
+_ALWAYS_TAKEN_BYTES = 1 << 20
+
 # Payloads of readers that died expire. If a payload expires too early, its reader sends it again.
 _PAYLOAD_TTL_S = 24 * 3600
 _REPORTS_AT_ONCE = 100
 _MAX_TEXT_BYTES = 64 << 10
+
+# What outhaul, Celery and kombu send; each was seen in MONITOR.
+COMMANDS = (
+    "BLPOP", "BRPOP", "DEL", "EVALSHA", "EXEC", "EXPIRE", "GET", "GETRANGE", "HDEL", "HSET", "LLEN", "LPOP", "LPUSH",
+    "MGET", "MULTI", "PSUBSCRIBE", "PUBLISH", "PUNSUBSCRIBE", "RPUSH", "SADD", "SET", "SMEMBERS", "SREM", "SUBSCRIBE",
+    "TIME", "ZADD", "ZRANGE", "ZRANGEBYSCORE", "ZREM", "ZREVRANGEBYSCORE",
+)  # fmt: skip
 
 # Code of Redis's error for a command on a key whose value is of another type.
 _WRONG_TYPE = "WRONGTYPE"
@@ -59,20 +76,10 @@ class Payloads:
         """
         redis_url.check(url)
         self.places = topology.places(url, source)
+        timeouts = {"socket_timeout": SOCKET_TIMEOUT_S, "socket_connect_timeout": SOCKET_TIMEOUT_S}
         # The client retries nothing. Its callers decide about retries: they know the batch, and log each retry.
-        options: dict[str, Any] = {
-            "socket_timeout": SOCKET_TIMEOUT_S,
-            "socket_connect_timeout": SOCKET_TIMEOUT_S,
-            "retry": Retry(NoBackoff(), 0),
-        }
-        if self.places is not None:
-            pool = redis.ConnectionPool(**connection_options(self.places), **options)
-            self._redis = redis.Redis.from_pool(pool)
-            return
-        try:
-            self._redis = redis.Redis.from_url(url, **redis_url.client_options(url), **options)
-        except ValueError as error:
-            raise FatalError(f"OUTHAUL_REDIS_URL is not a Redis URL: {error}", exit_code=Exit.SETTINGS) from None
+        options = timeouts | pool_options(url, source) | {"retry": Retry(NoBackoff(), 0)}
+        self._redis = redis.Redis.from_pool(redis.ConnectionPool(**options))
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -94,9 +101,80 @@ class Payloads:
 
         Raises:
             TransientError: Redis did not store it.
+            FatalError: Redis takes no value of this size.
+        """
+        try:
+            with translated():
+                self._redis.set(key, payload, ex=_PAYLOAD_TTL_S)
+        except TransientError as error:
+            if error.exit_code is Exit.REDIS_UNREACHABLE:
+                # A server that refuses a length closes the connection, often before its answer can be read.
+                with suppress(TransientError):
+                    self.check_takes(len(payload), within_s=_REFUSAL_LATE_S)
+            raise
+
+    def check_takes(self, size: int, *, within_s: float = _REFUSAL_S) -> None:
+        """Announce a value of this size to Redis, without sending it; a server that takes none answers at once.
+
+        Args:
+            size: bytes.
+            within_s: how long to wait for the refusal; at least some round trips.
+
+        Raises:
+            TransientError: Redis did not answer.
+            FatalError: it refuses a value of this size.
+        """
+        if size <= _ALWAYS_TAKEN_BYTES:
+            return
+        connection: Any = self._redis.connection_pool.make_connection()
+        with translated(), _disconnected(connection):
+            connection.connect()
+            begun_at = time.monotonic()
+            connection.send_command("PING", check_health=False)
+            connection.read_response()
+            trip_s = time.monotonic() - begun_at
+            connection.send_packed_command([b"*2\r\n$4\r\nECHO\r\n$%d\r\n" % size], check_health=False)
+            if not connection.can_read(timeout=max(within_s, _REFUSAL_TRIPS * trip_s)):
+                return
+            try:
+                connection.read_response()
+            except (redis.ResponseError, redis.ConnectionError) as error:
+                raise FatalError(
+                    f"Redis takes no value of {size:,} bytes ({error})",
+                    todo="CONFIG SET proto-max-bulk-len 512mb, and in Redis' configuration file",
+                    exit_code=Exit.REDIS_REFUSED,
+                ) from error
+
+    def check_commands(self) -> None:
+        """Check that the server has all commands that outhaul and Celery use: `rename-command` may have removed some.
+
+        Raises:
+            TransientError: Redis did not answer.
+            FatalError: it lacks some of them.
         """
         with translated():
-            self._redis.set(key, payload, ex=_PAYLOAD_TTL_S)
+            try:
+                found = cast("Sequence[object]", self._redis.execute_command("COMMAND INFO", *COMMANDS))  # type: ignore[no-untyped-call]
+            except redis.ResponseError:
+                # Without COMMAND, or without the right to it, each command is tried when it is needed.
+                return
+        if missing := [name for name, facts in zip(COMMANDS, found, strict=True) if not facts]:
+            raise missing_commands(missing)
+
+    def take_over(self, old: str, new: str) -> None:
+        """Move the items of a list to another one, oldest first; leave them if this user may not use the old one.
+
+        Raises:
+            TransientError: Redis did not answer.
+        """
+        if self.places is not None and self.places.search.address.kind is RedisKind.CLUSTER:
+            return
+        with translated():
+            try:
+                while self._redis.lmove(old, new, "RIGHT", "LEFT") is not None:
+                    pass
+            except redis.ResponseError:
+                return
 
     def get(self, key: str, *, max_bytes: int) -> bytes | None:
         """Return a payload, or None if it is missing.
@@ -268,7 +346,7 @@ class Payloads:
             return cast("dict[str, str | int | float]", self._redis.info())
 
     def check_alone(self) -> None:
-        """If the URL names one server, check that it is not a node of a cluster; skip this if INFO is not permitted.
+        """If the URL names one server, check that it is not a node of a cluster; skip this if INFO does not work.
 
         Raises:
             FatalError: the server is a node of a cluster.
@@ -279,7 +357,7 @@ class Payloads:
         with translated():
             try:
                 info = cast("dict[str, object]", self._redis.info("cluster"))
-            except redis.exceptions.NoPermissionError:
+            except redis.ResponseError:
                 return
         if info.get("cluster_enabled"):
             raise cluster_node_error("INFO reports cluster_enabled")
@@ -297,6 +375,15 @@ class Payloads:
     def close(self) -> None:
         """Close the connections."""
         self._redis.close()
+
+
+@contextmanager
+def _disconnected(connection: Any) -> Iterator[None]:
+    """Disconnect at the end of the block."""
+    try:
+        yield
+    finally:
+        connection.disconnect()
 
 
 def _value(answer: object) -> bytes | None:

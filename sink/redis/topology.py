@@ -101,8 +101,6 @@ class Places:
             log.warning("redis_moved", server=texts([found.place]), before=texts([before]), asked=texts([found.asked]))
 
 
-# By name. Celery's configuration contains the name, and a worker sends its configuration to any client that asks for
-# it: so the name contains no secret.
 _known: dict[str, Places] = {}
 
 
@@ -123,13 +121,8 @@ def places(url: str, source: str) -> Places | None:
 
 
 def name(url: str, source: str) -> str:
-    """Return the name by which `named` finds the `Places` of an address; empty if the address names one server."""
+    """Return the name of an address, without secrets; empty if it names one server."""
     address = redis_url.address(url)
     if address is None:
         return ""
     return f"{source} by {address.kind.value} {texts(address.servers)}/{address.database} {address.master}".rstrip()
-
-
-def named(known_as: str) -> Places:
-    """Return the `Places` that `places` has made in this process, or in the process that it was forked from."""
-    return _known[known_as]

@@ -18,8 +18,7 @@ from celery.signals import task_rejected
 from kombu.transport import redis as kombu_redis
 
 from outhaul.sink.errors import ForeignMessageError
-from outhaul.sink.redis import topology
-from outhaul.sink.redis.connection import connection_options
+from outhaul.sink.redis.connection import remembered
 from outhaul.sink.task_names import ALL_TASKS
 from outhaul.sink.telemetry import metrics
 
@@ -30,6 +29,8 @@ log = structlog.get_logger("outhaul.sink")
 
 # Errors of the connection; Celery handles them.
 _CONNECTION_ERRORS = (Empty, OSError, redis.ConnectionError, redis.TimeoutError, redis.ResponseError)
+# Arguments of a connection over TCP that one to a Unix socket does not take.
+_NOT_OF_SOCKETS = ("host", "port", "socket_keepalive", "socket_keepalive_options")
 _OUR_QUEUES = "outhaul."
 # Outhaul's messages have about 500 bytes.
 _MAX_BODY_BYTES = 64 << 10
@@ -58,23 +59,28 @@ class Channel(kombu_redis.Channel):
     """Reads the list, and passes on outhaul's messages; drops all other items."""
 
     QoS = QoS
-    from_transport_options = (*kombu_redis.Channel.from_transport_options, "places")  # type: ignore[assignment]
-    # Name of the `Places` that find the server before each connection; empty if the URL names one server.
-    places = ""
+    from_transport_options = (*kombu_redis.Channel.from_transport_options, "server")  # type: ignore[assignment]
+    # Name of the arguments for connections, which the app has made: kombu reads a URL in another way than redis-py.
+    server = ""
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
         if self.connection.client is None:
             # Celery closes a broken connection a second time, and an error of another class would end its worker.
             raise redis.ConnectionError("the channel's connection has been closed")
-        if not self.places:
-            return dict(super()._connparams(asynchronous))  # type: ignore[no-untyped-call]
-        options = connection_options(topology.named(self.places))
+        options = remembered(self.server)
         # kombu derives its own connection class from this one. The pop keeps `options` from overwriting that class.
-        self.connection_class = self.connection_class_ssl = options.pop("connection_class")
-        return dict(super()._connparams(asynchronous)) | options | {"in_event_loop": asynchronous}  # type: ignore[no-untyped-call]
+        kind: Any = options.pop("connection_class", redis.Connection)
+        self.connection_class = self.connection_class_ssl = kind
+        params = dict(super()._connparams(asynchronous))  # type: ignore[no-untyped-call]
+        if "places" in options:
+            options["in_event_loop"] = asynchronous
+        if "path" in options:
+            for name in _NOT_OF_SOCKETS:
+                params.pop(name, None)
+        return params | options
 
     def _has_queue(self, queue: str, **_: Any) -> bool:
-        # kombu uses EXISTS, and does not add the prefix that keys have in a cluster to it.
+        # kombu uses EXISTS, and does not add the prefix of the keys to it.
         return bool(self._size(queue))  # type: ignore[no-untyped-call]
 
     def basic_consume(

@@ -15,7 +15,7 @@ from pydantic_settings import TomlConfigSettingsSource
 
 from outhaul.sink.settings.load import secrets
 from outhaul.sink.settings.settings import Settings
-from outhaul.sink.settings.variables import FILE_SUFFIX, config_path, variable
+from outhaul.sink.settings.variables import FILE_SUFFIX, config_path, is_of_service, variable
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -43,7 +43,7 @@ def origins() -> dict[str, Origin]:
     """Return the origin of each setting of this process, by name; the settings are valid."""
     path = str(Path(config_path()).absolute())
     in_toml = TomlConfigSettingsSource(Settings, toml_file=path)().keys()
-    in_environment = {name.upper(): name for name in os.environ}
+    in_environment = {name.upper(): name for name, value in os.environ.items() if not is_of_service(name, value)}
     return {name: _origin(name, path, in_toml, in_environment) for name in Settings.model_fields}
 
 

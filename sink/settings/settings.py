@@ -17,14 +17,16 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, StringConstraints, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
 
-from outhaul.sink import lanes, quantities, redis_url
+from outhaul.sink import lanes, quantities
 from outhaul.sink.quoting import join_name, postgres_identifier, postgres_table, split_name
+from outhaul.sink.redis_keys import celery_prefix
 from outhaul.sink.settings.field_types import (
     ESSENTIAL,
     USEFUL,
@@ -37,7 +39,7 @@ from outhaul.sink.settings.field_types import (
     derived,
 )
 from outhaul.sink.settings.secret_files import SecretFiles
-from outhaul.sink.settings.variables import PREFIX, config_path
+from outhaul.sink.settings.variables import PREFIX, config_path, is_of_service
 
 _LONGEST_NAME, _SUFFIX = 63, "_63of64"
 # What the names of other tables of a pipeline add to the name of an event table.
@@ -230,6 +232,9 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Let the environment win over files of secrets, and these over the TOML file."""
+        if isinstance(env_settings, EnvSettingsSource):
+            found = env_settings.env_vars.items()
+            env_settings.env_vars = {name: value for name, value in found if not is_of_service(name, value or "")}
         files = SecretFiles(settings_cls)
         return init_settings, env_settings, files, TomlConfigSettingsSource(settings_cls, toml_file=config_path())
 
@@ -366,8 +371,8 @@ class Settings(BaseSettings):
 
     @property
     def queue_key(self) -> str:
-        """Redis key of that queue; in a cluster it has a prefix, so that it lies beside the source's other keys."""
-        return redis_url.key_prefix(self.redis_url.get_secret_value(), self.source) + self.queue
+        """Redis key of that queue, with the prefix of all of Celery's keys."""
+        return celery_prefix(self.source) + self.queue
 
 
 def _one_form(text: str) -> str:

@@ -17,12 +17,16 @@ if TYPE_CHECKING:
 PREFIX = "OUTHAUL_"
 CONFIG = f"{PREFIX}CONFIG"
 FILE_SUFFIX = "_FILE"
+# Prefix of Flower's options: cdc_reader/cli/flower.py.
+FLOWER = f"{PREFIX}FLOWER_"
 
 # Read by others than the settings: sink/failpoint.py and the tests.
 _OTHERS = {CONFIG, f"{PREFIX}FAILPOINTS"}
 _OF_TESTS = f"{PREFIX}TEST_"
-# Kubernetes sets these in every container, after the names of services.
+# Kubernetes sets these in every container, after the names of services; a service outhaul-metrics makes a variable that
+# has the name of a setting, with an address as its value.
 _OF_SERVICES = re.compile(r"\w+_(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)\w*)?)")
+_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +62,17 @@ def unknown(names: Iterable[str], fields: Collection[str], secrets: Collection[s
     known = variables | {variable(field) + FILE_SUFFIX for field in secrets} | _OTHERS
     # Names of settings are read in any case.
     wrong = (name for name in sorted(set(names)) if name.upper().startswith(PREFIX) and name.upper() not in known)
-    return tuple(Unknown(name, nearest(name.upper(), known)) for name in wrong if not _is_of_others(name))
+    return tuple(Unknown(name, nearest(name.upper(), known)) for name in wrong if not _is_of_others(name.upper()))
 
 
 def _is_of_others(name: str) -> bool:
-    return name.startswith(_OF_TESTS) or _OF_SERVICES.fullmatch(name) is not None
+    return name.startswith((_OF_TESTS, FLOWER)) or is_of_service(name)
+
+
+def is_of_service(name: str, value: str | None = None) -> bool:
+    """Tell whether Kubernetes has set a variable after a service; without a value, its name decides."""
+    found = _OF_SERVICES.fullmatch(name.upper()) is not None
+    return found and (value is None or _ADDRESS.match(value) is not None)
 
 
 def variable(field: str) -> str:

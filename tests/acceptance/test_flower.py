@@ -34,7 +34,7 @@ class Web:
         with (world.logs / "flower.log").open("wb") as log:
             self.process = subprocess.Popen(
                 [OUTHAUL, "flower", "--port", str(port)],
-                env={**os.environ, **world.env, "FLOWER_UNAUTHENTICATED_API": "true"},
+                env={**os.environ, **world.env, "OUTHAUL_FLOWER_UNAUTHENTICATED_API": "true"},
                 stdout=log,
                 stderr=log,
             )

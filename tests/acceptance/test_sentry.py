@@ -58,8 +58,8 @@ def test_a_batch_is_one_trace_and_no_secret_nor_content_is_sent(
     try:
         world.pipeline.start("reader", OUTHAUL_METRICS_PORT=str(ports["reader"]))
         insert(world, "fine")
-        until(lambda: admin.llen(world.settings.queue), what="the message waits")
-        public += map(as_bytes, admin.lrange(world.settings.queue, 0, -1))
+        until(lambda: admin.llen(world.settings.queue_key), what="the message waits")
+        public += map(as_bytes, admin.lrange(world.settings.queue_key, 0, -1))
         world.pipeline.start("worker", OUTHAUL_METRICS_PORT=str(ports["worker"]))
         world.assert_once_each()
         public += [page(port) for port in ports.values()] + command_lines(world)

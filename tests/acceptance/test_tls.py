@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 PASSWORD = "ein-langes-Wort"
 
-# What a Redis that others use gives to this pipeline: its own keys and Celery's.
-ACL = "~outhaul.* ~outhaul:* ~_kombu.* ~unacked* ~*.pidbox* &* +@all -@admin -@dangerous +info"
+# What a Redis that others use gives to this pipeline: its own keys, with Celery's among them.
+ACL = "~outhaul:* &* +@all -@admin -@dangerous +info"
 
 POSTGRES, REDIS, CLICKHOUSE = "postgres_dsn", "redis_url", "clickhouse_url"
 

@@ -28,7 +28,7 @@ def streams(world: World) -> None:
 def waiting(world: World) -> dict[str, Any]:
     """Return the message at the head of the queue."""
     client = redis.Redis.from_url(world.env["OUTHAUL_REDIS_URL"])
-    item = until(lambda: client.lindex(world.settings.queue, -1), what="a message waits")
+    item = until(lambda: client.lindex(world.settings.queue_key, -1), what="a message waits")
     client.close()
     found: dict[str, Any] = json.loads(base64.b64decode(json.loads(item)["body"]))[0][0]
     return found

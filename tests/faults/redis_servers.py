@@ -27,10 +27,9 @@ PASSWORD, SENTINELS_PASSWORD = "ein-langes-Wort", "ein-anderes-Wort"
 # How soon a silent server counts as gone, in milliseconds, and what is usual.
 SOON_MS, USUAL_MS = 500, 5000
 
-# As docs/security.md has them: what outhaul's user may do at the servers (Flower, too), in a cluster, at a Sentinel.
+# As docs/security.md has them: what outhaul's user may do at the servers (Flower, too), and at a Sentinel.
 USER = "outhaul"
-ACL = "~outhaul.* ~outhaul:* ~_kombu.* ~unacked* ~celeryev* ~*.pidbox* &* +@all -@admin -@dangerous +info"
-CLUSTER_ACL = "~outhaul:* &* +@all -@admin -@dangerous +info"
+ACL = "~outhaul:* &* +@all -@admin -@dangerous +info"
 SENTINEL_ACL = "+sentinel|get-master-addr-by-name"
 
 
@@ -44,6 +43,8 @@ class Server:
     password: str = PASSWORD
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
+    # Another program than the embedded Valkey.
+    program: str = ""
 
     def start(self) -> Server:
         """Start it; what its configuration file holds by now is kept."""
@@ -52,7 +53,7 @@ class Server:
         path = home / "conf"
         if not path.exists():
             path.write_text(f"port {self.port}\nbind {HOST}\ndir {home}\nrequirepass {self.password}\n{self.conf}")
-        program = Valkey(home).prepare(self.port).argv[0]
+        program = self.program or Valkey(home).prepare(self.port).argv[0]
         with (home / "log").open("ab") as log:
             self.process = subprocess.Popen([program, str(path), *self.arguments], stdout=log, stderr=log)
         until(self.answers, what="a Valkey answers")
@@ -173,7 +174,7 @@ class Cluster:
         )
         count = 6 if replicas else 3
         self.nodes = [
-            Server(folder, conf=f"{conf}cluster-port {free_port()}\n").start().admit(CLUSTER_ACL) for _ in range(count)
+            Server(folder, conf=f"{conf}cluster-port {free_port()}\n").start().admit(ACL) for _ in range(count)
         ]
         self.ids = [one.ask("CLUSTER", "MYID").decode() for one in self.nodes]
         for number, one in enumerate(self.nodes[:3]):

@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from outhaul.sink.batch import MESSAGE_VERSION, Message, encode, token_of
-from outhaul.sink.redis_keys import epoch_key, payload_key, stored_key
+from outhaul.sink.redis_keys import celery_prefix, epoch_key, payload_key, stored_key
 from outhaul.sink.report import Outcome, Report
 from tests.conftest import World, until
 
@@ -46,11 +46,16 @@ def queued(world: World, db: redis.Redis, batches: int = 1) -> list[Envelope]:
     for n in range(batches):
         world.insert(n + 1)
         until(lambda n=n: _queue_length(world, db) > n, what="the batch is queued")  # type: ignore[misc]
-    return [json.loads(item) for item in reversed(db.lrange(world.settings.queue, 0, -1))]
+    return [json.loads(item) for item in reversed(db.lrange(world.settings.queue_key, 0, -1))]
+
+
+def unacked(world: World) -> str:
+    """Return the key of the messages that workers have."""
+    return celery_prefix(world.settings.source) + "unacked"
 
 
 def _queue_length(world: World, db: redis.Redis) -> int:
-    return int(db.llen(world.settings.queue))
+    return int(db.llen(world.settings.queue_key))
 
 
 def body(envelope: Envelope) -> list[Any]:
@@ -152,14 +157,14 @@ def worker_lines(world: World, event: str) -> list[dict[str, Any]]:
 
 def push(db: redis.Redis, world: World, items: dict[str, Any]) -> None:
     for item in items.values():
-        db.lpush(world.settings.queue, item if isinstance(item, bytes) else json.dumps(item))
+        db.lpush(world.settings.queue_key, item if isinstance(item, bytes) else json.dumps(item))
 
 
 def wait_until_idle(world: World, db: redis.Redis) -> None:
     """Wait until nothing is queued or in a worker's hands; say what is left where that does not come."""
 
     def left() -> tuple[Any, ...]:
-        return db.lrange(world.settings.queue, 0, -1), db.hvals("unacked")
+        return db.lrange(world.settings.queue_key, 0, -1), db.hvals(unacked(world))
 
     try:
         # A task that is to be repeated waits in a worker's hands.
@@ -176,18 +181,18 @@ def test_forged_messages_insert_nothing_and_stop_neither_worker_nor_reader(world
     broken, forged = broken_envelopes(real), forged_messages(world, real)
     push(db, world, broken | forged)
     # Entries among the unacked that cannot be restored.
-    db.hset("unacked", mapping={"x": b"garbage", "y": b"[1, 2, 3]"})
-    db.zadd("unacked_index", {"x": 0, "y": 0, "z": 0})
+    db.hset(unacked(world), mapping={"x": b"garbage", "y": b"[1, 2, 3]"})
+    db.zadd(f"{unacked(world)}_index", {"x": 0, "y": 0, "z": 0})
     world.pipeline.start("worker", **EVERY_LINE)
     pid = world.pipeline.pid("worker")
-    until(lambda: not db.llen(world.settings.queue), what="the queue is empty")
+    until(lambda: not db.llen(world.settings.queue_key), what="the queue is empty")
     world.insert(3)
     world.assert_once_each()
     # All but the invalid time, which Celery itself refuses, and the entry.
     expected = len(broken | forged) - 1 + 1
     until(lambda: len(worker_lines(world, "message_refused")) >= expected, what="every one of them is refused")
     assert all(len(line["error"]) < 400 for line in worker_lines(world, "message_refused"))
-    until(lambda: not db.hlen("unacked"), what="nothing is left unacked")
+    until(lambda: not db.hlen(unacked(world)), what="nothing is left unacked")
     assert len(worker_lines(world, "message_refused")) == expected
     world.pipeline.check()
     assert world.pipeline.pid("worker") == pid

@@ -20,6 +20,9 @@ from outhaul.cdc_reader.capture.dispatch import Dispatcher
 from outhaul.cdc_reader.session.ledger import Ledger
 from outhaul.sink.app import make_app
 from outhaul.sink.batch import Message
+from outhaul.sink.redis.payloads import COMMANDS
+from outhaul.sink.redis_keys import celery_prefix
+from tests.acceptance.commands import outhaul
 from tests.conftest import World, until
 from tests.integration.test_exactly_once import batch_of, message_of, own, put, rows
 
@@ -116,7 +119,7 @@ def test_a_batch_from_the_slot_to_clickhouse_is_one_message_and_few_redis_comman
     until(lambda: not (state := world.reader_state()) or not state.in_flight_batches, what="all is reported")
     catch_up(world, commands)
     seen = [line for line in commands if line.split()[0] not in _BY_THE_CLOCK and ":reader " not in line]
-    assert sum(line.startswith(f"LPUSH {world.settings.queue}") for line in seen) == _BATCHES
+    assert sum(line.startswith(f"LPUSH {world.settings.queue_key}") for line in seen) == _BATCHES
     per_batch = len(seen) / _BATCHES
     print(f"{per_batch:.1f} Redis commands a batch", Counter(line.split()[0] for line in seen))
     # 29 here, a third of them Celery's own, which are transactions of four.
@@ -137,9 +140,25 @@ def test_a_pipeline_at_rest_asks_redis_less_than_twenty_times_a_second(world: Wo
     assert len(commands) < 20 * seconds
 
 
+def test_each_command_that_redis_receives_is_among_those_that_are_checked_at_the_start(
+    world: World, commands: list[str]
+) -> None:
+    world.pipeline.start("worker", "reader")
+    world.insert()
+    world.assert_once_each()
+    outhaul(world, "doctor", code=0)
+    world.pipeline.stop()
+    # What opens, looks at or measures a connection; the checks themselves; and what a server may lack.
+    others = {"AUTH", "CLIENT", "COMMAND", "ECHO", "HELLO", "INFO", "LMOVE", "PING", "SELECT"}
+    seen = {line.split()[0].upper() for line in commands}
+    assert seen - others <= set(COMMANDS)
+    print("not seen here:", sorted(set(COMMANDS) - seen))
+
+
 def test_task_events_are_off_until_somebody_asks_for_them(world: World) -> None:
     with redis.Redis.from_url(world.env["OUTHAUL_REDIS_URL"]) as client, client.pubsub() as heard:
-        heard.psubscribe(f"/{world.env['OUTHAUL_REDIS_URL'].rsplit('/', 1)[1]}.celeryev/task*")
+        database = world.env["OUTHAUL_REDIS_URL"].rsplit("/", 1)[1]
+        heard.psubscribe(f"{celery_prefix(world.settings.source)}/{database}.celeryev/task*")
         assert heard.get_message(timeout=5)["type"] == "psubscribe"
         world.pipeline.start("worker", "reader")
         world.insert()

@@ -56,12 +56,12 @@ def test_a_redis_that_accepts_no_writes_is_reported(world: World, valkey: redis_
 @pytest.mark.thorough
 def test_messages_that_nobody_takes_fail(world: World) -> None:
     with redis_client.Redis.from_url(world.env["OUTHAUL_REDIS_URL"]) as client:
-        client.rpush(world.settings.queue, *["{}"] * 9)
+        client.rpush(world.settings.queue_key, *["{}"] * 9)
         assert {check: one.state for check, one in of_celery(world).items()} == {
             "workers": State.FAIL,
             "queue": State.WARN,
         }
-        client.delete(world.settings.queue)
+        client.delete(world.settings.queue_key)
     assert troubles(of_celery(world)) == {"workers": State.WARN}
 
 

@@ -240,3 +240,11 @@ def test_each_value_says_where_it_came_from(monkeypatch: pytest.MonkeyPatch, tmp
     assert found["source"] == Origin(Kind.DEFAULT)
     assert found["redispatch_s"] == Origin(Kind.DERIVED, "twice OUTHAUL_INSERT_TIMEOUT_S, at least 120s")
     assert found.keys() == Settings.model_fields.keys()
+
+
+def test_what_kubernetes_sets_after_a_service_is_not_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OUTHAUL_METRICS_PORT", "tcp://10.0.0.7:9461")
+    assert load().metrics_port == 0
+    assert origins()["metrics_port"].kind is Kind.DEFAULT
+    monkeypatch.setenv("OUTHAUL_METRICS_PORT", "9461")
+    assert load().metrics_port == 9461

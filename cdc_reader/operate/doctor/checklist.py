@@ -17,6 +17,7 @@ from outhaul.cdc_reader.operate.doctor import (
     clickhouse_tables,
     clock_offsets,
     column_match,
+    environment_checks,
     monitoring_checks,
     postgres_checks,
     redis_checks,
@@ -82,6 +83,7 @@ def examine(settings: Settings, *, within_s: float = WITHIN_S) -> list[Section]:
     for outbox, of_pg, of_ch in further:
         theirs, ours = answer(of_pg, "Postgres", deadline, within_s), answer(of_ch, "ClickHouse", deadline, within_s)
         beside.append(Section(f"Outbox {outbox.table}", tuple(_outbox(outbox, theirs, ours))))
+    variables = tuple(environment_checks.judge(settings))
     return [
         _section("Postgres", pg, lambda found: postgres_checks.judge(found, first, outboxes[0])),
         *shards,
@@ -93,6 +95,7 @@ def examine(settings: Settings, *, within_s: float = WITHIN_S) -> list[Section]:
         _section("Celery", workers, lambda found: worker_checks.judge(found, settings)),
         Section("Clocks", (_clocks(Postgres=pg, ClickHouse=ch, Redis=rd),)),
         *([_section("Monitoring", others, tuple)] if others else []),
+        *([Section("Environment", variables)] if variables else []),
     ]
 
 

@@ -33,6 +33,7 @@ class Poll:
     """One poll, repeated after `every_s` or `rest_s()` seconds, whichever is longer.
 
     `up` is the help text of its `up` metric, empty if it has none; `families` are those of the latest finished poll.
+    `failed` gets the error of each poll that fails.
     """
 
     server: str
@@ -40,6 +41,7 @@ class Poll:
     every_s: float
     up: str = ""
     rest_s: Callable[[], float] = float
+    failed: Callable[[PipelineError], None] = lambda _: None
     families: list[Metric] | None = None
     began_at: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
@@ -59,6 +61,7 @@ class Poll:
                 self.families = None
                 self.failures += 1
                 log.warning("look_failed", where=self.server, error=error, failures=self.failures)
+                self.failed(error)
             except Exception:
                 # A bug in one poll must not end the others; the metric and this line report it.
                 self.families = None

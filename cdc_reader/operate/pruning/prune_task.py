@@ -19,7 +19,7 @@ from outhaul.cdc_reader.operate.pruning.outbox_table import OutboxTable
 from outhaul.cdc_reader.operate.pruning.prune import PruneRequest, prune
 from outhaul.cdc_reader.postgres.connect import connect_primary
 from outhaul.sink.errors import PipelineError
-from outhaul.sink.task import sink_of
+from outhaul.sink.task import ending_if_refused, sink_of
 from outhaul.sink.task_names import PRUNE
 from outhaul.sink.telemetry import sentry
 
@@ -47,7 +47,7 @@ def prune_once(self: Any, *arguments: object, **named: object) -> str:
     request = PruneRequest(settings.prune_older_than)
     for outbox in settings.outboxes():
         try:
-            with connect_primary(settings) as conn:
+            with ending_if_refused(), connect_primary(settings) as conn:
                 table = OutboxTable(conn, outbox, dry_run=False)
                 report = prune(table, sink.clickhouse, outbox, request, lambda: time.monotonic() > deadline)
         except PipelineError as error:
