@@ -67,7 +67,8 @@ def test_every_command_works_with_names_that_need_quotes(make_world: Callable[..
 
 
 @pytest.mark.thorough
-@settings(QUICK, max_examples=12, phases=[Phase.generate])
+@pytest.mark.timeout(900)
+@settings(QUICK, max_examples=8, phases=[Phase.generate])
 @given(ODD)
 def test_every_command_works_with_any_names(make_world: Callable[..., World], names: Names) -> None:
     try_all(make_world, names)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from outhaul.deploy.local.clickhouse_http.http_request import set_statement
 from outhaul.deploy.local.clickhouse_http.response_parts import Failure, Summary, failure
+from outhaul.sink.quoting import clickhouse_identifier
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
@@ -81,7 +82,7 @@ class Engine:
         try:
             with self._translated():
                 # The engine's `default` is not a plain database, so queries run in outhaul's database instead.
-                handle.query(f"USE `{(database or self._database).replace('`', '``')}`")
+                handle.query(f"USE {clickhouse_identifier(database or self._database)}")
                 handle.query(set_statement((*_SERVER_DEFAULTS, *settings)))
             connection = Connection(self, handle)
             try:
