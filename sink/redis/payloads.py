@@ -43,11 +43,11 @@ _PAYLOAD_TTL_S = 24 * 3600
 _REPORTS_AT_ONCE = 100
 _MAX_TEXT_BYTES = 64 << 10
 
-# What outhaul, Celery and kombu send; each was seen in MONITOR.
+# What outhaul, Celery and kombu send, as MONITOR shows it.
 COMMANDS = (
-    "BLPOP", "BRPOP", "DEL", "EVALSHA", "EXEC", "EXPIRE", "GET", "GETRANGE", "HDEL", "HSET", "LLEN", "LPOP", "LPUSH",
-    "MGET", "MULTI", "PSUBSCRIBE", "PUBLISH", "PUNSUBSCRIBE", "RPUSH", "SADD", "SET", "SMEMBERS", "SREM", "SUBSCRIBE",
-    "TIME", "ZADD", "ZRANGE", "ZRANGEBYSCORE", "ZREM", "ZREVRANGEBYSCORE",
+    "BLPOP", "BRPOP", "DEL", "EVALSHA", "EXEC", "EXPIRE", "GET", "GETRANGE", "HDEL", "HSET", "HVALS", "LLEN", "LPOP",
+    "LPUSH", "MGET", "MULTI", "PSUBSCRIBE", "PUBLISH", "PUNSUBSCRIBE", "RPUSH", "SADD", "SCRIPT", "SET", "SMEMBERS",
+    "SREM", "SUBSCRIBE", "TIME", "ZADD", "ZRANGE", "ZRANGEBYSCORE", "ZREM", "ZREVRANGEBYSCORE",
 )  # fmt: skip
 
 # Code of Redis's error for a command on a key whose value is of another type.

@@ -60,6 +60,7 @@ def test_messages_that_nobody_takes_fail(world: World) -> None:
         assert {check: one.state for check, one in of_celery(world).items()} == {
             "workers": State.FAIL,
             "queue": State.WARN,
+            "unexpected errors": State.PASS,
         }
         client.delete(world.settings.queue_key)
     assert troubles(of_celery(world)) == {"workers": State.WARN}

@@ -85,7 +85,9 @@ def _of_reader(reader: ReaderState, age_s: float, slot: Slot | None, stream: Str
         wrong.append(f"the reader (process {reader.pid} on {reader.host}) is silent: {ago}")
     if reader.trouble:
         wrong.append(f"the reader waits: {reader.trouble}")
-    if reader.lag_s > STUCK_S and (reader.last_stored_at or 0) < now - STUCK_S:
+    # Both are by the reader's clock.
+    ahead_s = _reader_ahead_s(slot)
+    if reader.lag_s - ahead_s > STUCK_S and (reader.last_stored_at or 0) - ahead_s < now - STUCK_S:
         wrong.append(
             f"nothing has been stored for {STUCK_S:.0f} s although events wait. Check that a worker runs: "
             "`outhaul worker`"
@@ -93,17 +95,22 @@ def _of_reader(reader: ReaderState, age_s: float, slot: Slot | None, stream: Str
     return wrong
 
 
-def _of_clock(slot: Slot) -> list[str]:
-    """Return a line if the clock of the reader is wrong: then its delays and the times of its log lines are, too."""
-    if slot.reply_ahead_s is None or slot.session_s is None:
-        return []
+def _reader_ahead_s(slot: Slot | None) -> float:
+    """Return how far the reader's clock is ahead of Postgres', negative if behind; 0 if that is little or unknown."""
+    if slot is None or slot.reply_ahead_s is None or slot.session_s is None:
+        return 0.0
     # A reply cannot come from the future, nor from before its session.
     off_s = max(slot.reply_ahead_s, -slot.reply_ahead_s - slot.session_s)
-    if off_s < CLOCK_OFF_S:
+    return slot.reply_ahead_s if off_s >= CLOCK_OFF_S else 0.0
+
+
+def _of_clock(slot: Slot) -> list[str]:
+    """Return a line if the clock of the reader is wrong: then its delays and the times of its log lines are, too."""
+    ahead_s = _reader_ahead_s(slot)
+    if not ahead_s:
         return []
-    where = "ahead of" if slot.reply_ahead_s > 0 else "behind"
     # Whole minutes: the reply is a second old.
-    off = duration_text(round(abs(slot.reply_ahead_s) / 60) * 60)
+    off, where = duration_text(round(abs(ahead_s) / 60) * 60), "ahead of" if ahead_s > 0 else "behind"
     message = (
         f"the clock of the reader is off by {off}: it is {where} that of Postgres. Its delays are wrong by that much, "
         "and nothing else. On its machine, type `timedatectl set-ntp true`"
