@@ -18,7 +18,8 @@ from outhaul.cdc_reader.operate.pruning.prune import BATCH, PruneReport, PruneRe
 from outhaul.cdc_reader.operate.pruning.prune import prune as make_pass
 from outhaul.cdc_reader.postgres.connect import connect_primary
 from outhaul.cdc_reader.postgres.preflight import checked_clickhouse
-from outhaul.sink.errors import Exit, FatalError, TransientError
+from outhaul.sink.errors import Exit, FatalError, PipelineError, TransientError
+from outhaul.sink.redis import failures
 from outhaul.sink.settings import Outbox, Settings, load
 from outhaul.sink.stopping import sleep_unless, stop_signals
 
@@ -56,6 +57,7 @@ def prune(
     """
     settings = load()
     chosen = options.each(settings, table)
+    failures.begin(settings, "prune")
     request = _request(settings, older_than, batch, partitions_ahead, dry_run=dry_run)
     pause_s = every
     if not dry_run:
@@ -80,6 +82,11 @@ def prune(
             is_fine = False
             # The next pass tries again, and reports the error again if it persists.
             typer.echo(f"outhaul: {error}", err=True)
+        except PipelineError:
+            raise
+        except Exception as error:
+            failures.failed(error)
+            raise
         if not pause_s or sleep_unless(stop, pause_s):
             raise typer.Exit(Exit.FINE if is_fine else Exit.NOT_FINE)
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 SHOWN_S = 300
 """How long a failure is shown, in seconds."""
 
-PROCESSES = ("reader", "worker", "watchdog", "exporter", "flower")
+PROCESSES = ("reader", "worker", "watchdog", "exporter", "flower", "prune")
 _MAX_TEXT = 1000
 # Fields of hosts that are gone; beyond this number, all are dropped, and those of hosts that still fail come back.
 _MAX_FIELDS = 100

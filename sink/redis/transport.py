@@ -20,7 +20,7 @@ from kombu.transport import redis as kombu_redis
 from outhaul.sink.errors import ForeignMessageError
 from outhaul.sink.redis.connection import remembered
 from outhaul.sink.task_names import ALL_TASKS
-from outhaul.sink.telemetry import metrics
+from outhaul.sink.telemetry import metrics, unexpected
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,10 +89,12 @@ class Channel(kombu_redis.Channel):
         """Consume from a queue, as kombu does."""
 
         def guarded(message: Any) -> Any:
+            is_ours = False
             try:
                 # Other queues carry Celery's own remote control and its replies.
                 if queue.startswith(_OUR_QUEUES):
                     check(message)
+                    is_ours = True
                 return callback(message)
             except _CONNECTION_ERRORS:
                 raise
@@ -100,6 +102,8 @@ class Channel(kombu_redis.Channel):
                 if not message.acknowledged:
                     message.reject()
                 _refuse(error)
+                if is_ours and unexpected.is_unexpected(error):
+                    unexpected.note(error)
 
         super().basic_consume(queue, no_ack, guarded, consumer_tag, **kwargs)  # type: ignore[no-untyped-call]
 

@@ -37,7 +37,6 @@ _AS_TEXT = {
     "interval[]": ["{1 day}"],
     "tsvector": ["a b"],
     "tsquery": ["a & b"],
-    "xml": ["<a>é</a>"],
     "pg_lsn": ["16/B374D848"],
     "regclass": ["pg_class"],
     "jsonpath": ["$.a"],
