@@ -26,6 +26,7 @@ from outhaul.cdc_reader.postgres.connect import (
     check_may_stream,
     check_stream,
     connect_stream,
+    end_of_either_log,
     name_stream_dsn,
     open_stream,
 )
@@ -45,6 +46,7 @@ from outhaul.cdc_reader.session import memory_tuning
 from outhaul.cdc_reader.session.fill_views import fill_views
 from outhaul.cdc_reader.session.liveness import Liveness
 from outhaul.cdc_reader.session.loop import Session
+from outhaul.cdc_reader.session.outbox_watch import OutboxWatch
 from outhaul.cdc_reader.session.pause_requests import newest_request
 from outhaul.cdc_reader.session.reader_state import process_name
 from outhaul.cdc_reader.session.recovery import Recovered, recover
@@ -125,19 +127,20 @@ def run(stream: Stream, stopping: Callable[[], bool], *, standby: bool = True) -
         log.warning("idle_slots_are_dropped", reason=warning, page=server.provider.page)
     app = make_app(settings)
     memory_tuning.freeze_objects()
-    guard = Guard(stream, stopping)
+    guard, outbox_watch = Guard(stream, stopping), OutboxWatch(settings, stopping)
+    must_end = functools.partial(_must_end, stopping, guard, outbox_watch)
     waiter, watch = SlotWaiter(stream, status_interval_s, liveness), TimelineWatch(stream)
-    binary, failures, waiting = True, 0, False
-    is_held = False
+    binary, failures, waiting, is_held = True, 0, False, False
     broken: FatalError | None = None
     while not stopping():
         begun_at = time.monotonic()
         try:
+            outbox_watch.check()
             if guard.must_park:
                 _park(stream, guard, liveness, stopping)
                 continue
             if is_held:
-                waiter.wait(lambda: stopping() or guard.must_park)
+                waiter.wait(must_end)
                 is_held = False
                 continue
             if broken is not None:
@@ -145,7 +148,7 @@ def run(stream: Stream, stopping: Callable[[], bool], *, standby: bool = True) -
                 broken = None
             with _session(app, stream, status_interval_s, liveness, watch, binary=binary) as session:
                 waiting = False
-                _stream(session, lambda: stopping() or guard.must_park or watch.has_changed)
+                _stream(session, lambda: must_end() or watch.has_changed)
         except UnsupportedBinary as error:
             log.info("text_tuples", reason=error.message)
             binary = False
@@ -164,6 +167,10 @@ def run(stream: Stream, stopping: Callable[[], bool], *, standby: bool = True) -
             failures = 1 if time.monotonic() - begun_at > settings.retry_max_s else failures + 1
             liveness.set_phase("reconnecting")
             _back_off(stream, error, failures, stopping)
+
+
+def _must_end(stopping: Callable[[], bool], guard: Guard, outbox_watch: OutboxWatch) -> bool:
+    return stopping() or guard.must_park or outbox_watch.error is not None
 
 
 def _stream(session: Session, stopping: Callable[[], bool]) -> None:
@@ -248,7 +255,8 @@ def _recover(
         PipelineError: as of `trial.ensure` and `recover`.
     """
     trial.ensure(clickhouse, stream.settings)
-    return recover(clickhouse, stream, history, confirmed, owner, wait, past=past)
+    log_end = functools.partial(end_of_either_log, stream.settings)
+    return recover(clickhouse, stream, history, confirmed, owner, wait, past=past, log_end=log_end)
 
 
 def _park(stream: Stream, guard: Guard, liveness: Liveness, stopping: Callable[[], bool]) -> None:

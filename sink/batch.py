@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
     from outhaul.sink.position import Position
 
+BYTEA = b"bytea"
+"""Key in the metadata of a bytea column: Postgres prints its bytes in hex."""
+
 # A worker reads this version and the previous one (ADR 14). The example of a version in tests/golden/ never changes.
 MESSAGE_VERSION = 3
 

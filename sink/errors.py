@@ -54,14 +54,14 @@ class Exit(IntEnum):
     )
     ROLE = (
         13,
-        "The role lacks the right to replicate or to read.",
+        "The role lacks the right to replicate or to read all rows.",
         "Run the statement of the last line.",
         "reader-does-not-start",
     )
     TABLE_MISSING = (
         14,
-        "The outbox does not exist.",
-        "Type `outhaul setup`, or correct `OUTHAUL_TABLE`.",
+        "The outbox does not exist, or events of such a table would be missed or stored twice.",
+        "Type `outhaul setup`, correct `OUTHAUL_TABLE`, or do what the last line says.",
         "reader-does-not-start",
     )
     PUBLICATION_MISSING = (
@@ -80,7 +80,7 @@ class Exit(IntEnum):
     SLOT_UNUSABLE = 18, "No session can stream from the slot.", "Type `outhaul slot reset --recreate`.", "slot-lost"
     OTHER_HISTORY = (
         19,
-        "The slot has another history: a promoted standby, another server, or a slot that the stream was not moved to.",
+        "The slot has another history: a promoted standby, another or restored server, or a slot not streamed from.",
         "Read the page; after `pg_upgrade`, the second one.",
         "failover",
         "postgres-upgrade",

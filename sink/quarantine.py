@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from outhaul.sink.batch import Message, decode, encode
+from outhaul.sink.batch import BYTEA, Message, decode, encode
 from outhaul.sink.errors import Exit, FatalError, PoisonError, TooLargeError
 from outhaul.sink.position import Lsn, Position
 
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     Store = Callable[[Message, bytes], None]
 
 _POSITION = ("cdc_lsn", "cdc_ordinal", "cdc_committed_at")
-
-BYTEA = b"bytea"
-"""Key in the metadata of a bytea column: Postgres prints its bytes in hex."""
 
 DEAD_LETTER_SCHEMA = pa.schema(
     [

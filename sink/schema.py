@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from outhaul.sink.errors import Exit, FatalError
+from outhaul.sink.batch import BYTEA
+from outhaul.sink.errors import Exit, FatalError, PoisonError
 from outhaul.sink.quoting import clickhouse_identifier, clickhouse_literal
 from outhaul.sink.settings import DEDUPLICATION_WINDOW, Outbox, Settings
 from outhaul.sink.sql import names, number_in, query, schema_number, statement
+from outhaul.sink.timestamps import bare, microseconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     import pyarrow as pa
 
@@ -336,27 +338,63 @@ def column_type(field: pa.Field) -> str:
     return kind.decode()
 
 
-def ensure_columns(clickhouse: ClickHouse, table: str, schema: pa.Schema) -> dict[str, str]:
-    """Add missing columns to the table, as Nullable: rows that are already stored have no value there.
+def ensure_columns(
+    clickhouse: ClickHouse,
+    table: str,
+    schema: pa.Schema,
+    values_before: Callable[[list[str], list[str]], dict[str, str]] = lambda _new, _present: {},
+    first_lsn: int = 0,
+) -> dict[str, str]:
+    """Add missing columns to the table, as Nullable, since rows that are already stored may have no value there.
 
-    Return the types of the columns that the table had before.
+    Args:
+        clickhouse: has the table.
+        table: its name.
+        schema: the columns that it needs.
+        values_before: called with the names of the new columns, and of those that are present and not computed; returns
+            the values that older rows of the outbox have in the new ones, as Postgres prints them, by name.
+        first_lsn: LSN of the first row that has the new columns. Later rows without them have no value there: the
+            outbox has lost the column again.
+
+    Returns:
+        The types of the columns that the table had before.
 
     Raises:
-        PipelineError: ClickHouse refuses or does not answer.
+        PipelineError: ClickHouse refuses or does not answer, or what `values_before` raises.
     """
     rows = clickhouse.rows(
-        "SELECT name, type FROM system.columns WHERE database = currentDatabase() AND table = {table:String}",
+        "SELECT name, type, default_kind FROM system.columns "
+        "WHERE database = currentDatabase() AND table = {table:String}",
         parameters={"table": table},
     )
-    present: dict[str, str] = {str(name): str(kind) for name, kind in rows}
+    present: dict[str, str] = {str(name): str(kind) for name, kind, _ in rows}
     name = clickhouse_identifier(table)
     if "cdc_batch" not in present:
         added = f"ALTER TABLE {name} ADD COLUMN IF NOT EXISTS cdc_batch UInt64 CODEC(ZSTD(1))"
         clickhouse.command(added, settings=_ON_ALL_REPLICAS)
-    for field in schema:
-        if field.name not in present:
-            kind, column = column_type(field), clickhouse_identifier(field.name)
-            added = f"ALTER TABLE {name} ADD COLUMN IF NOT EXISTS {column} {kind}"
-            clickhouse.command(added, settings=_ON_ALL_REPLICAS)
-            log.info("column_added", table=table, column=field.name, type=kind)
+    new = [field for field in schema if field.name not in present]
+    given = [str(name) for name, _, default in rows if default in {"", "DEFAULT"}]
+    before = values_before([field.name for field in new], given) if new else {}
+    for field in new:
+        kind, column = column_type(field), clickhouse_identifier(field.name)
+        value = _value(field, before[field.name]) if field.name in before else ""
+        default = f" DEFAULT if(cdc_lsn < {first_lsn:d}, {value}, NULL)" if value else ""
+        added = f"ALTER TABLE {name} ADD COLUMN IF NOT EXISTS {column} {kind}{default}"
+        clickhouse.command(added, settings=_ON_ALL_REPLICAS)
+        log.info("column_added", table=table, column=field.name, type=kind)
     return present
+
+
+def _value(field: pa.Field, printed: str) -> str:
+    """Return a value that Postgres has printed as an expression; empty if the column cannot hold it."""
+    kind, value = bare(column_type(field)), clickhouse_literal(printed)
+    if kind.startswith("DateTime64"):
+        try:
+            value = f"fromUnixTimestamp64Micro({microseconds(printed, kind)}, 'UTC')"
+        except PoisonError:
+            return ""
+    elif BYTEA in field.metadata:
+        value = f"unhex(substring({value}, 3))"
+    elif kind != "String":
+        value = f"accurateCastOrNull({value}, {clickhouse_literal(kind)})"
+    return value

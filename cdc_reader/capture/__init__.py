@@ -20,6 +20,7 @@ The files in the order in which an event passes them; those that are indented do
         logical_message messages that are events without a row -> the same columns
     assemble            decoded rows -> batches
         stored_positions    which rows ClickHouse has stored
+        log_match           whether the log has all of these
     dispatch            batch -> payload and message in Redis
         type_fit            whether the ClickHouse table stores every value unchanged
 """

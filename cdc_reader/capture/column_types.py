@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from outhaul.sink.quarantine import BYTEA
+from outhaul.sink.batch import BYTEA
 
 if TYPE_CHECKING:
     from outhaul.cdc_reader.capture.pgoutput_messages import Column

@@ -10,11 +10,14 @@ Source: https://docs.celeryq.dev/en/stable/userguide/calling.html
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from outhaul.cdc_reader.capture.type_fit import check_fit
+from outhaul.cdc_reader.postgres.column_defaults import values_before
+from outhaul.cdc_reader.postgres.connect import connect_primary
 from outhaul.sink.errors import Exit, FatalError, TransientError
 from outhaul.sink.failpoint import reach
 from outhaul.sink.lanes import fence
@@ -94,8 +97,18 @@ class Dispatcher:
             return
         key = table, tuple((field.name, column_type(field)) for field in schema)
         if key not in self._known:
-            check_fit(table, schema, ensure_columns(self._clickhouse, table, schema))
+            first_lsn = int(assembled.batch.first.lsn)
+            values = partial(self._values_before, table)
+            present = ensure_columns(self._clickhouse, table, schema, values, first_lsn)
+            check_fit(table, schema, present)
             self._known.add(key)
+
+    def _values_before(self, table: str, columns: list[str], stored: list[str]) -> dict[str, str]:
+        outbox = self._settings.outbox_into(table)
+        if outbox is None:
+            return {}
+        with connect_primary(self._settings) as conn:
+            return values_before(conn, outbox.sql_table, columns, stored)
 
 
 def _named(batch: Batch) -> str:

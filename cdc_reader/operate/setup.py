@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, LiteralString
 from outhaul.cdc_reader.outbox.heal_due import note_due
 from outhaul.cdc_reader.postgres.connect import check_stream, connect_primary, connect_stream, has_stream_dsn
 from outhaul.cdc_reader.postgres.errors import LockedError, NotAllowedError, SlowError
+from outhaul.cdc_reader.postgres.outbox_checks import check_outboxes
 from outhaul.cdc_reader.postgres.preflight import Server, check_server, check_shards, check_slot
 from outhaul.cdc_reader.postgres.provider import SELF_RUN, provider_of
 from outhaul.cdc_reader.postgres.slot_view import slot_facts
@@ -124,6 +125,8 @@ def apply_postgres(settings: Settings, tell: Callable[[str], None], *, without_s
     with connect_primary(settings) as conn:
         check_shards(settings, check_server(conn)["version"])
         provider = check_stream(settings, Server(0, provider_of(conn))).provider
+        # A table that is there already; one that the files create is as it should be.
+        check_outboxes(conn, [outbox.sql_table for outbox in settings.outboxes()])
         conn.on_notice(tell)
         conn.execute(_LOCK_TIMEOUT)
         for name, text in postgres_ddl(settings):

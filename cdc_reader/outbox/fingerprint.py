@@ -35,14 +35,14 @@ def compared(shape: Shape, types: Mapping[str, str], *, without: str = "") -> li
     ]
 
 
-def postgres_id() -> str:
-    """Return the SQL for the number of a row's id in Postgres."""
-    return _postgres_number("id::text")
+def postgres_number(value: str) -> str:
+    """Return the SQL for the number of a text or of bytes in Postgres."""
+    return f"('x' || substr(md5({value}), 1, 16))::bit(64)::bigint"
 
 
-def clickhouse_id() -> str:
-    """Return the SQL for the number of a row's id in ClickHouse."""
-    return _clickhouse_number("toString(id)")
+def clickhouse_number(value: str) -> str:
+    """Return the SQL for the number of a String in ClickHouse."""
+    return f"reinterpretAsInt64(reverse(substring(MD5({value}), 1, 8)))"
 
 
 def postgres_row(columns: list[Column], encoding: str) -> str:
@@ -56,7 +56,7 @@ def postgres_row(columns: list[Column], encoding: str) -> str:
         value = text if column.type_oid in _BYTES else f"convert_to({text}, '{target}')"
         return f"coalesce(convert_to(octet_length({value})::text || ':', 'UTF8') || {value}, '-'::bytea)"
 
-    return _postgres_number(" || ".join(as_text(column) for column in columns))
+    return postgres_number(" || ".join(as_text(column) for column in columns))
 
 
 def clickhouse_row(columns: list[Column]) -> str:
@@ -67,15 +67,7 @@ def clickhouse_row(columns: list[Column]) -> str:
         value = _CLICKHOUSE.get(column.type_oid, _to_string)(f"assumeNotNull({name})")
         return f"if(isNull({name}), '-', concat(toString(length({value})), ':', {value}))"
 
-    return _clickhouse_number("concat('', " + ", ".join(as_text(column) for column in columns) + ")")
-
-
-def _postgres_number(text: str) -> str:
-    return f"('x' || substr(md5({text}), 1, 16))::bit(64)::bigint"
-
-
-def _clickhouse_number(text: str) -> str:
-    return f"reinterpretAsInt64(reverse(substring(MD5({text}), 1, 8)))"
+    return clickhouse_number("concat('', " + ", ".join(as_text(column) for column in columns) + ")")
 
 
 def _cast(value: str) -> str:
@@ -87,10 +79,9 @@ def _to_string(value: str) -> str:
 
 
 def _finite(as_text: _Sql) -> _Sql:
-    # Infinite dates are dead letters; arithmetic with them raises an error.
-    return lambda value: (
-        f"CASE WHEN isfinite({value}) THEN ({as_text(value)})::text WHEN {value} IS NOT NULL THEN '-' END"
-    )
+    # Arithmetic with infinite dates raises an error. Such rows are dead letters, except those from before the column
+    # was added with an infinite default: they have NULL in ClickHouse.
+    return lambda value: f"CASE WHEN isfinite({value}) THEN ({as_text(value)})::text END"
 
 
 # Not cast to bigint: Postgres' last timestamps exceed it.

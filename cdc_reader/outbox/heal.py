@@ -51,6 +51,7 @@ log = structlog.get_logger("outhaul.copy")
 # Timeout of queries over whole tables, in seconds: they may take long, so the limit for inserts does not apply.
 ASK_TIMEOUT_S = 600.0
 _SAMPLE = 100
+_NAMED = 10
 _LOCK: LiteralString = "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))"
 _HOLDER: LiteralString = """
     SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted
@@ -183,6 +184,7 @@ def _heal(
             for found in comparison.ranges(intervals):
                 tally.add(found)
                 on_range(found, intervals[-1][1])
+                _check_unambiguous(outbox, found)
                 yield from _reads(found, outbox.settings.batch_max_rows, whole=scope.is_whole)
 
         def read(load: Wanted) -> Iterator[Assembled]:
@@ -216,6 +218,16 @@ def heal_all(
         heal(outbox, stream, line, Scope(), on_range, give_up_s=give_up_s, threads=threads)
         for outbox in stream.settings.outboxes()
     ]
+
+
+def _check_unambiguous(outbox: Outbox, found: Compared) -> None:
+    if len(found.ambiguous):
+        some = ", ".join(map(str, found.ambiguous[:_NAMED].tolist()))
+        raise FatalError(
+            f"ClickHouse lacks rows of {outbox.table} whose ids other rows have, too ({some}): the id is the position "
+            "of a copied row, so they cannot be copied",
+            todo=f"Insert these rows again with other ids; then CREATE UNIQUE INDEX ON {outbox.sql_table} (id)",
+        )
 
 
 def _reads(found: Compared, max_rows: int, *, whole: bool) -> Iterator[Wanted]:

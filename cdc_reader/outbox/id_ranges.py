@@ -15,6 +15,7 @@ import numpy as np
 
 from outhaul.cdc_reader.capture import arrow
 from outhaul.cdc_reader.outbox import fingerprint
+from outhaul.cdc_reader.outbox.event_identity import Identity
 from outhaul.sink.quoting import bindable, clickhouse_identifier
 from outhaul.sink.replicas import IN_SEQUENCE, find_servers
 from outhaul.sink.sql import query
@@ -62,15 +63,31 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class RowFingerprints:
-    """One side's rows: ids, ascending; `whole`, a number for the contents; `rest`, the same without the event's time.
+    """One side's rows by id, ascending: what identifies each, and numbers for its contents (see `event_identity.py`).
 
-    `timeless` marks rows without a time in Postgres; ClickHouse has stored the commit time for them.
+    `times` are numbers of the rows' times. `has_time` marks the rows that are identified by their time; `contents`
+    identifies the others. `whole` is a number for all compared columns, `rest` for all but the time.
     """
 
     ids: Ints
+    times: Ints
+    has_time: Bools
+    contents: Ints
     whole: Ints
     rest: Ints
-    timeless: Bools
+
+
+@dataclass(frozen=True, slots=True)
+class Letters:
+    """The dead letters of an outbox: all ids, those whose time is not known, and ids with numbers of their times."""
+
+    ids: frozenset[int] = frozenset()
+    without_time: frozenset[int] = frozenset()
+    with_time: frozenset[tuple[int, int]] = frozenset()
+
+    def has(self, number: int, time: int, *, has_time: bool) -> bool:
+        """Tell whether a row is a dead letter; one whose time ClickHouse cannot hold may be corrected there."""
+        return (number, time) in self.with_time or number in (self.without_time if has_time else self.ids)
 
 
 class TableSide:
@@ -82,11 +99,13 @@ class TableSide:
         self._table = bindable(shape.quoted_table)
         self._condition = bindable(shape.condition)
         self._scope = scope
-        self._whole = self._rest = fingerprint.postgres_id()
+        self._identity = Identity.of(shape, types)
+        self._number, self._whole, self._rest = self._identity.postgres_number, "0::bigint", "0::bigint"
         if scope.deep:
             self._whole = bindable(fingerprint.postgres_row(fingerprint.compared(shape, types), shape.encoding))
             without_time = fingerprint.compared(shape, types, without=_TIME)
             self._rest = bindable(fingerprint.postgres_row(without_time, shape.encoding))
+            self._number = self._whole
 
     def bounds(self, conn: Connection) -> tuple[int, int] | None:
         """Return the least and the greatest id; None without rows.
@@ -135,7 +154,7 @@ class TableSide:
         """
         firsts = [first for first, _ in ranges]
         rows = conn.fetch(
-            f"SELECT width_bucket(id::bigint, %s::bigint[]) AS number, count(*) AS rows, sum({self._whole}) AS sum "
+            f"SELECT width_bucket(id::bigint, %s::bigint[]) AS number, count(*) AS rows, sum({self._number}) AS sum "
             f"FROM {self._table} WHERE {self._where()} GROUP BY 1",
             [firsts, firsts[0], ranges[-1][1], *self._bound()],
         )
@@ -147,14 +166,28 @@ class TableSide:
         Raises:
             PipelineError: Postgres refuses or does not answer.
         """
-        rest = "0" if self._rest == self._whole else self._rest
+        one, timed = self._identity, self._identity.postgres_has_time
         found = conn.fetch_tuples(
-            f"SELECT id::int8, {self._whole}, {rest}::int8, ({_TIME} IS NULL)::int::int8 "
+            f"SELECT id::int8, CASE WHEN {timed} THEN {one.postgres_time} ELSE 0 END, ({timed})::int::int8, "
+            f"CASE WHEN {timed} THEN 0 ELSE {one.postgres_contents} END, {self._whole}, {self._rest} "
             f"FROM {self._table} WHERE {self._where()} ORDER BY id",
             [first, last, *self._bound()],
         )
-        ids, whole, rest_, timeless = np.array(found, np.int64).reshape(-1, 4).T
-        return RowFingerprints(ids, whole, whole if rest == "0" else rest_, timeless.astype(np.bool_))
+        ids, times, has_time, contents, whole, rest = np.array(found, np.int64).reshape(-1, 6).T
+        return RowFingerprints(ids, times, has_time.astype(np.bool_), contents, whole, rest)
+
+    def oldest(self, conn: Connection) -> int | None:
+        """Return the number of the earliest time; None if no row has one.
+
+        Raises:
+            PipelineError: Postgres refuses or does not answer.
+        """
+        one = self._identity
+        found = (
+            f"SELECT min({one.postgres_time}) FILTER (WHERE {one.postgres_has_time}) AS time FROM {self._unbound_table}"
+        )
+        least: int | None = conn.fetch_value(found)
+        return least
 
     def existing(self, conn: Connection, ids: Ints) -> Ints:
         """Return the ids that the table has, as the connection sees it.
@@ -196,10 +229,17 @@ class StoredSide:
             parameters={"table": table},
         )
         self.types: dict[str, str] = {name: kind for name, kind in columns}  # noqa: C416 - says what the columns are
-        self._whole = self._rest = fingerprint.clickhouse_id()
+        self.identity = Identity.of(shape, self.types)
+        self._number, self._whole, self._rest = self.identity.clickhouse_number, "toInt64(0)", "toInt64(0)"
         if scope.deep:
             self._whole = fingerprint.clickhouse_row(fingerprint.compared(shape, self.types))
             self._rest = fingerprint.clickhouse_row(fingerprint.compared(shape, self.types, without=_TIME))
+            self._number = self._whole
+
+    @property
+    def are_replicas(self) -> bool:
+        """Whether other servers have replicas of the table."""
+        return self._servers.are_replicas
 
     def sums(self, ranges: Sequence[Interval]) -> Sums:
         """Return count and checksum of adjacent ranges.
@@ -208,34 +248,37 @@ class StoredSide:
             PipelineError: ClickHouse refuses or does not answer.
         """
         firsts = [first for first, _ in ranges]
-        text = query("compare_sums", table=self._table, number=self._whole, those=self._those())
+        text = query("compare_sums", table=self._table, number=self._number, those=self._those())
         bound = self._bound(firsts[0], ranges[-1][1]) | {"firsts": firsts}
         rows = self._clickhouse.rows(text, parameters=bound, settings=IN_SEQUENCE)
         return {first: (count, total % _WRAP) for first, count, total in rows}
 
-    def rows(self, first: int, last: int) -> RowFingerprints:
-        """Return the rows with ids from `first` to `last`; an id that is stored twice occurs twice.
+    def rows(self, first: int, last: int, *, contents: bool, anywhere: bool = False) -> RowFingerprints:
+        """Return the rows with ids from `first` to `last`; a row that is stored twice occurs twice.
+
+        Args:
+            first: least id.
+            last: greatest id.
+            contents: whether some rows may be identified by their contents.
+            anywhere: return the rows that any replica has, a row of two replicas twice.
 
         Raises:
             PipelineError: ClickHouse refuses or does not answer.
         """
-        text = query("compare_rows", table=self._table, whole=self._whole, rest=self._rest, those=self._those())
+        text = query(
+            "compare_rows",
+            table=self._servers.everywhere(self._table) if anywhere else self._table,
+            time=self.identity.clickhouse_time,
+            contents=self.identity.clickhouse_contents if contents else "toInt64(0)",
+            whole=self._whole,
+            rest=self._rest,
+            those=self._those(),
+        )
         table = self._clickhouse.arrow(text, parameters=self._bound(first, last), settings=IN_SEQUENCE)
-        ids, whole, rest = (arrow.values(table.column(name), np.int64) for name in ("number", "whole", "rest"))
-        return RowFingerprints(ids, whole, rest, np.zeros(len(ids), np.bool_))
-
-    def without_late(self, ids: Ints, first: int, last: int) -> Ints:
-        """Return those of the ids, all from `first` to `last`, that no replica has: the others are only late here.
-
-        Raises:
-            PipelineError: ClickHouse refuses or does not answer.
-        """
-        if not len(ids) or not self._servers.are_replicas:
-            return ids
-        text = query("ids_anywhere", table=self._servers.everywhere(self._table))
-        bound = {"source": self._outbox.settings.source, "first": first, "last": last}
-        rows = self._clickhouse.rows(text, parameters=bound, settings=IN_SEQUENCE)
-        return np.setdiff1d(ids, np.array([row[0] for row in rows], np.int64), assume_unique=True)
+        names = ("number", "time", "contents", "whole", "rest")
+        ids, times, contents_, whole, rest = (arrow.values(table.column(name), np.int64) for name in names)
+        has_time = np.full(len(ids), self.identity.time is not None)
+        return RowFingerprints(ids, times, has_time, contents_, whole, rest)
 
     def last_id(self) -> int | None:
         """Return the greatest stored id; None without rows.
@@ -248,8 +291,8 @@ class StoredSide:
         rows, last = self._clickhouse.rows(text, parameters={"source": self._outbox.settings.source})[0]
         return int(last) if rows else None
 
-    def letters(self) -> Ints:
-        """Return the ids of all dead letters, ascending.
+    def letters(self) -> Letters:
+        """Return all dead letters.
 
         Raises:
             PipelineError: ClickHouse refuses or does not answer.
@@ -258,8 +301,13 @@ class StoredSide:
         servers = find_servers(self._clickhouse, self._outbox.settings, name)
         text = query("letter_ids", dead_letters=servers.everywhere(name))
         bound = {"source": self._outbox.settings.source}
-        rows = self._clickhouse.rows(text, parameters=bound, settings=IN_SEQUENCE)
-        return np.array([row[0] for row in rows], np.int64)
+        found = self._clickhouse.rows(text, parameters=bound, settings=IN_SEQUENCE)
+        times = [(int(number), self.identity.time_of(printed)) for number, printed, has_time in found if has_time]
+        return Letters(
+            frozenset(int(number) for number, _, _ in found),
+            frozenset(int(number) for number, _, has_time in found if not has_time),
+            frozenset((number, time) for number, time in times if time is not None),
+        )
 
     def _those(self) -> str:
         since = f"AND {_TIME} >= {{since:DateTime64(6, 'UTC')}}" if self._scope.since else ""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, LiteralString, cast
 from outhaul.cdc_reader.capture.column_types import IGNORED, Oid
 from outhaul.cdc_reader.capture.pgoutput_messages import Column
 from outhaul.cdc_reader.postgres.errors import table_missing
+from outhaul.cdc_reader.postgres.outbox_checks import check_sees_all
 from outhaul.sink.errors import Exit, FatalError
 from outhaul.sink.quoting import postgres_table
 
@@ -26,9 +27,10 @@ _BINARY_TYPES = frozenset(Oid)
 _FIRST_WITH_LISTS = 150000
 
 _COLUMNS: LiteralString = """
-    SELECT attname AS name, atttypid::int8 AS oid, atttypmod AS modifier,
+    SELECT attname AS name, atttypid::int8 AS oid, atttypmod AS modifier, attgenerated <> '' AS is_generated,
+           has_column_privilege(attrelid, attnum, 'SELECT') AS is_readable,
            current_setting('server_encoding') AS encoding
-    FROM pg_attribute WHERE attrelid = to_regclass(%(table)s) AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
+    FROM pg_attribute WHERE attrelid = to_regclass(%(table)s) AND attnum > 0 AND NOT attisdropped
     ORDER BY attnum"""
 
 # Compared by name: a cast to regclass would fail for published tables in schemas that the role may not use.
@@ -43,12 +45,14 @@ _PUBLISHED: LiteralString = """
 class Shape:
     """The captured table.
 
-    `columns` are the captured columns. `condition` is the SQL condition for published rows in Postgres.
-    `stored_condition` is the SQL condition for the rows of one shard in ClickHouse; empty for all rows.
+    `columns` are the captured columns, `readable` the names of those that the role may read. `condition` is the SQL
+    condition for published rows in Postgres. `stored_condition` is the SQL condition for the rows of one shard in
+    ClickHouse; empty for all rows.
     """
 
     table: str
     columns: tuple[Column, ...]
+    readable: frozenset[str]
     condition: str
     encoding: str
     stored_condition: str = ""
@@ -77,7 +81,8 @@ def describe(conn: Connection, outbox: Outbox, stream: Stream) -> Shape:
     """Read from the catalogue which columns and rows of the outbox are in the stream.
 
     Raises:
-        FatalError: the table does not exist, or has no integer column `id`, by which rows are compared.
+        FatalError: the table does not exist, or has no integer column `id`, by which rows are compared, or row-level
+            security hides some of its rows.
         PipelineError: Postgres refuses or does not answer.
     """
     names = {"table": outbox.sql_table, "publication": stream.publication}
@@ -85,7 +90,10 @@ def describe(conn: Connection, outbox: Outbox, stream: Stream) -> Shape:
     published = conn.fetch_one(_PUBLISHED, names) if conn.version >= _FIRST_WITH_LISTS else None
     if not found:
         raise table_missing(outbox.table)
-    listed = set(published["names"]) if published and published["names"] else {row["name"] for row in found}
+    check_sees_all(conn, outbox.sql_table)
+    # Since version 18 a publication may have stored generated columns: then its list has them.
+    stored = {row["name"] for row in found if not row["is_generated"]}
+    listed = set(published["names"]) if published and published["names"] else stored
     kept = [row for row in found if row["name"] in listed and row["name"] not in IGNORED]
     if not any(row["name"] == _KEY and row["oid"] in _INTEGERS for row in kept):
         raise FatalError(
@@ -95,4 +103,5 @@ def describe(conn: Connection, outbox: Outbox, stream: Stream) -> Shape:
         )
     columns = tuple(Column(row["name"], cast("int", row["oid"]), cast("int", row["modifier"])) for row in kept)
     condition = (published or {}).get("rowfilter") or "true"
-    return Shape(outbox.table, columns, f"({condition})", found[0]["encoding"], stream.row_condition)
+    readable = frozenset(row["name"] for row in kept if row["is_readable"])
+    return Shape(outbox.table, columns, readable, f"({condition})", found[0]["encoding"], stream.row_condition)

@@ -185,6 +185,19 @@ def end_of_log(conn: Connection) -> Lsn:
     return Lsn.parse(conn.fetch_value(f"SELECT ({END_OF_LOG})::text"))
 
 
+def end_of_either_log(settings: Settings, at_least: Lsn) -> Lsn:
+    """Return the end of the WAL on the slot's server; if that is a standby before `at_least`, the end on the primary.
+
+    After its restart, a standby has less replayed than before for a while.
+
+    Raises:
+        PipelineError: a server refuses or does not answer.
+    """
+    with connect_stream(settings) as conn:
+        end, behind = end_of_log(conn), is_standby(conn)
+    return end_of_primary(settings) or end if behind and end < at_least else end
+
+
 def end_of_primary(settings: Settings, **extra: str) -> Lsn | None:
     """Return the end of the primary's WAL if another server may have the slot; None if the primary has it.
 

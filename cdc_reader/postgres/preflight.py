@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, LiteralString, TypeVar
 import structlog
 
 from outhaul.cdc_reader.postgres.errors import slot_missing, slot_unusable, table_missing
+from outhaul.cdc_reader.postgres.outbox_checks import check_outboxes
 from outhaul.cdc_reader.postgres.provider import SELF_RUN, provider_of
 from outhaul.cdc_reader.postgres.query import connect
 from outhaul.cdc_reader.postgres.slot_view import slot_facts
@@ -101,17 +102,21 @@ def check_postgres(stream: Stream) -> Server:
     Raises:
         PipelineError: a check has failed; the error is that of the first one.
     """
-    names = {"tables": [outbox.sql_table for outbox in stream.settings.outboxes()], "publication": stream.publication}
+    names: dict[str, Any] = {
+        "tables": [outbox.sql_table for outbox in stream.settings.outboxes()],
+        "publication": stream.publication,
+    }
     with connect(stream.settings.postgres_dsn.get_secret_value()) as conn:
         server = check_server(conn)
         check_shards(stream.settings, server["version"])
         tables = conn.fetch(_TABLES, names)
         provider = provider_of(conn)
+        for outbox, found in zip(stream.settings.outboxes(), tables, strict=True):
+            if not found["is_there"]:
+                raise table_missing(outbox.table)
+            check_id(outbox.table, found["id_type"])
+        check_outboxes(conn, names["tables"])
         publication = conn.fetch_one(PUBLICATION, names)
-    for outbox, found in zip(stream.settings.outboxes(), tables, strict=True):
-        if not found["is_there"]:
-            raise table_missing(outbox.table)
-        check_id(outbox.table, found["id_type"])
     check_publication(stream, publication)
     return Server(server["wal_sender_timeout_ms"] / 1000, provider)
 
@@ -248,6 +253,13 @@ def check_publication(stream: Stream, publication: dict[str, Any] | None) -> Non
             f"publication {name!r} publishes no inserts",
             f"ALTER PUBLICATION {quoted} SET (publish = 'insert')",
         )
+    elif publication["more_than_inserts"] and any(publication["filters"]):
+        # With a row filter, Postgres publishes an UPDATE as an INSERT if the row passes the filter only afterwards.
+        problem = (
+            f"publication {name!r} publishes updates and has a row filter: a row that an UPDATE makes pass the filter "
+            "would be stored as an event, each time"
+        )
+        todo = f"ALTER PUBLICATION {quoted} SET (publish = 'insert')"
     elif publication["others"]:
         problem = f"publication {name!r} has tables that outhaul does not capture: {', '.join(publication['others'])}"
         others = ", ".join(publication["others"])

@@ -4,7 +4,9 @@ Edge: ClickHouse, which is the checkpoint. Called once a session, after it has t
 row:
 
 1. *bind*: the newest epoch says which history the stored positions belong to. Another history stops the reader, unless
-   it provably continues the known one (cdc_reader/postgres/timelines.py).
+   it provably continues the known one (cdc_reader/postgres/timelines.py). So does a log that ends before the last
+   stored position: a server whose disk was set back to a snapshot has the same history, and writes the positions after
+   the snapshot again, with other rows.
 2. *fence*: write a newer epoch. From now on ClickHouse refuses every insert that an older reader begins.
 3. *wait*: until every insert that began before the fence has ended (sink/fence.py).
 4. *push again*: send the stored batches from the slot's confirmed position on to the views that lack them, since their
@@ -32,7 +34,9 @@ from outhaul.cdc_reader.postgres.timelines import Past, why_not_follow
 from outhaul.sink.errors import Exit, FatalError, PipelineError
 from outhaul.sink.failpoint import reach
 from outhaul.sink.fence import Epoch, as_owner, newest_epoch, raise_epoch, wait_for_older_inserts
+from outhaul.sink.position import NO_LSN, Lsn
 from outhaul.sink.replicas import IN_SEQUENCE, find_servers
+from outhaul.sink.schema import batch_tables
 from outhaul.sink.settings import SHARD_BITS, Stream
 from outhaul.sink.sql import query
 from outhaul.sink.view_gaps import ViewFeed
@@ -41,13 +45,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from outhaul.sink.clickhouse import ClickHouse
-    from outhaul.sink.position import History, Lsn
-    from outhaul.sink.settings import Outbox, Stream
+    from outhaul.sink.position import History
+    from outhaul.sink.settings import Outbox, Settings, Stream
 
 log = structlog.get_logger("outhaul.reader")
 
 
 _UNKNOWN = Past()
+
+WAS_SET_BACK = (
+    "Check OUTHAUL_POSTGRES_DSN; if this is the server to continue with, run `outhaul slot reset --recreate`: it moves "
+    "the log past all stored positions, and copies the missing events from the outbox"
+)
+"""What to do about a server that was set back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +77,7 @@ def recover(
     wait: Callable[[float], None],
     *,
     past: Past = _UNKNOWN,
+    log_end: Callable[[Lsn], Lsn] | None = None,
 ) -> Recovered:
     """Bind, fence, wait, push again, ask.
 
@@ -78,15 +89,18 @@ def recover(
         owner: random name of this session.
         wait: sleeps for a number of seconds; raises when the session ends.
         past: the server's earlier timelines.
+        log_end: returns the present end of the log, which should be at least its argument; None: it is not checked.
 
     Raises:
-        FatalError: the stored positions belong to another history.
+        FatalError: the stored positions belong to another history, or are after the end of the log.
         EpochOverError: another reader has taken over, or ClickHouse was restarted meanwhile.
         TransientError: ClickHouse does not answer, or an older insert does not end; call this again.
     """
     newest = newest_epoch(clickhouse, stream.settings, stream.lane)
     if newest is not None and newest.history != history:
         newest = _follow(clickhouse, stream, newest, history, confirmed, owner, wait, past)
+    if newest is not None and log_end is not None:
+        check_log_reaches(clickhouse, stream, log_end)
     epoch = 1 + (newest.epoch if newest else 0)
     reach("recovery.bound")
     raise_epoch(clickhouse, stream, history, confirmed, epoch, owner)
@@ -105,6 +119,45 @@ def recover(
     rows = sum(one.rows for one in held.values())
     log.info("recovered", source=stream.settings.source, epoch=epoch, confirmed_lsn=str(confirmed), held_rows=rows)
     return Recovered(epoch, held)
+
+
+def check_log_reaches(clickhouse: ClickHouse, stream: Stream, log_end: Callable[[Lsn], Lsn]) -> None:
+    """Check that no stored position is after the end of the log.
+
+    Raises:
+        FatalError: one is.
+        PipelineError: a server refuses or does not answer.
+    """
+    last = last_stored(clickhouse, stream.settings, after=log_end(NO_LSN))
+    # Other shards, and copies from the outbox, may have stored newer positions since the first question.
+    if not last or last <= (end := log_end(last)):
+        return
+    raise FatalError(
+        f"ClickHouse has events of source {stream.settings.source!r} up to {last}, but the log of this server ends at "
+        f"{end}: the server was set back, as by a snapshot of its disk, and writes these positions again, with other "
+        "events",
+        todo=WAS_SET_BACK,
+        exit_code=Exit.OTHER_HISTORY,
+    )
+
+
+def last_stored(clickhouse: ClickHouse, settings: Settings, *, after: Lsn = NO_LSN) -> Lsn:
+    """Return the LSN of the last stored position of a source, if it is after `after`; otherwise NO_LSN.
+
+    Raises:
+        PipelineError: ClickHouse refuses or does not answer.
+    """
+    servers = find_servers(clickhouse, settings)
+    found = [
+        clickhouse.rows(
+            query("last_lsn", table=servers.everywhere(name)),
+            parameters={"source": settings.source, "after": int(after)},
+            settings=IN_SEQUENCE,
+        )[0][0]
+        for outbox in settings.outboxes()
+        for name in batch_tables(outbox)
+    ]
+    return Lsn(max(int(last or 0) for last in found))
 
 
 def ask_stored_positions(clickhouse: ClickHouse, stream: Stream, outbox: Outbox, confirmed: Lsn) -> StoredPositions:

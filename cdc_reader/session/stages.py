@@ -16,6 +16,7 @@ import structlog
 
 from outhaul.cdc_reader import metrics
 from outhaul.cdc_reader.capture.assemble import assembly_for
+from outhaul.cdc_reader.capture.log_match import LogMatch
 from outhaul.cdc_reader.session.loop_events import (
     Events,
     Packed,
@@ -26,10 +27,12 @@ from outhaul.cdc_reader.session.loop_events import (
     Trouble,
 )
 from outhaul.cdc_reader.session.reader_state import TTL_S
+from outhaul.cdc_reader.session.recovery import WAS_SET_BACK
 from outhaul.cdc_reader.session.reports import check_tasks, read_reports
 from outhaul.sink.backoff import backoff_s
-from outhaul.sink.errors import TransientError
+from outhaul.sink.errors import Exit, FatalError, TransientError
 from outhaul.sink.fence import EpochOverError
+from outhaul.sink.position import NO_LSN
 from outhaul.sink.redis_keys import epoch_key, reader_key, reconnecting_key, stored_key
 from outhaul.sink.seal import seal_of
 from outhaul.sink.telemetry import log_context, sentry
@@ -95,6 +98,7 @@ def decode_pieces(
         outbox.clickhouse_table: assembly_for(outbox, recovered.held[outbox.clickhouse_table])
         for outbox in settings.outboxes()
     }
+    matches = {table: LogMatch(held) for table, held in recovered.held.items()}
     safe_lsn: Lsn | None = None
     while (piece := inbox.get()) is not None:
         begun_at, size = time.monotonic(), len(piece.run.data)
@@ -102,6 +106,8 @@ def decode_pieces(
         decoded_at = time.monotonic()
         _note_capture(decoded, decoded_at - begun_at)
         safe_lsn = decoded.safe_lsn or safe_lsn
+        for table, match in matches.items():
+            check_match(table, match, decoded)
         if decoded.stray_messages:
             metrics.STRAY_MESSAGES.inc(decoded.stray_messages)
             log.warning("messages_ignored", messages=decoded.stray_messages, reason="not transactional")
@@ -114,6 +120,22 @@ def decode_pieces(
             events.put(Packed([one for assembly in assemblies.values() for one in assembly.finish()], safe_lsn))
             safe_lsn = None
         metrics.PACK_S.inc(time.monotonic() - decoded_at)
+
+
+def check_match(table: str, match: LogMatch, decoded: DecodedPiece) -> None:
+    """Check that the log has each stored position of a table that it has passed.
+
+    Raises:
+        FatalError: it lacks one.
+    """
+    brought = [segment.lsn for segment in decoded.segments if segment.table == table]
+    if lacking := match.first_lacking(brought, decoded.safe_lsn or NO_LSN):
+        raise FatalError(
+            f"ClickHouse has events in {table!r} at {lacking}, where the log of this server has none: the server was "
+            "set back, as by a snapshot of its disk, and has written other events since",
+            todo=WAS_SET_BACK,
+            exit_code=Exit.OTHER_HISTORY,
+        )
 
 
 def _note_capture(decoded: DecodedPiece, seconds: float) -> None:

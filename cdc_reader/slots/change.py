@@ -24,14 +24,13 @@ from outhaul.cdc_reader.outbox.heal_due import note_accepted, note_due
 from outhaul.cdc_reader.postgres.connect import connect_primary, end_of_log, open_stream
 from outhaul.cdc_reader.postgres.errors import RECREATE
 from outhaul.cdc_reader.postgres.slot_view import slot_facts
+from outhaul.cdc_reader.session.recovery import last_stored
 from outhaul.cdc_reader.slots.change_lock import hold
 from outhaul.cdc_reader.slots.create import create
 from outhaul.sink.errors import Exit, FatalError, PipelineError
 from outhaul.sink.failpoint import reach
 from outhaul.sink.fence import newest_epoch, raise_epoch, wait_for_older_inserts
 from outhaul.sink.position import NO_LSN, Lsn
-from outhaul.sink.replicas import IN_SEQUENCE, find_servers
-from outhaul.sink.sql import query
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
     from outhaul.cdc_reader.postgres.query import Connection
     from outhaul.sink.clickhouse import ClickHouse
     from outhaul.sink.position import History
-    from outhaul.sink.settings import Settings, Stream
+    from outhaul.sink.settings import Stream
 
 log = structlog.get_logger("outhaul.slot")
 
@@ -160,19 +159,21 @@ def take_over(
     """Fence older readers, bind the source to this server's history, and wait until older inserts have ended."""
     history = identify(stream)
     newest = newest_epoch(clickhouse, stream.settings, stream.lane)
-    if newest is not None and newest.history != history:
-        tail = _last_stored_lsn(stream.settings, clickhouse)
-        if slot_is_new:
-            with connect_primary(stream.settings) as primary:
-                _move_wal_past(primary, tail, newest.history, history)
-        elif tail >= at:
-            raise FatalError(
-                f"ClickHouse has events of source {stream.settings.source!r} up to {tail}, after slot {stream.slot!r} "
-                f"at {at}, from system {newest.history.system_identifier}, timeline {newest.history.timeline}: this "
-                "server may have other events at these positions",
-                todo="Create the slot again: `outhaul slot reset --recreate` copies the missing events from the outbox",
-                exit_code=Exit.OTHER_HISTORY,
-            )
+    known = newest.history if newest else history
+    tail = last_stored(clickhouse, stream.settings)
+    with connect_primary(stream.settings) as primary:
+        # A server whose disk was set back to a snapshot has the same history, and a shorter log.
+        is_other = known != history or tail > end_of_log(primary)
+        if is_other and slot_is_new:
+            _move_wal_past(primary, tail, known, history)
+    if is_other and not slot_is_new and tail >= at:
+        raise FatalError(
+            f"ClickHouse has events of source {stream.settings.source!r} up to {tail}, after slot {stream.slot!r} "
+            f"at {at}, from system {known.system_identifier}, timeline {known.timeline}: this server may have other "
+            "events at these positions",
+            todo="Create the slot again: `outhaul slot reset --recreate` copies the missing events from the outbox",
+            exit_code=Exit.OTHER_HISTORY,
+        )
     epoch = 1 + (newest.epoch if newest else 0)
     raise_epoch(clickhouse, stream, history, at, epoch, secrets.token_hex(8))
     wait_for_older_inserts(clickhouse, stream.settings, stream.lane, time.sleep)
@@ -191,24 +192,11 @@ def identify(stream: Stream) -> History:
         link.close()
 
 
-def _last_stored_lsn(settings: Settings, clickhouse: ClickHouse) -> Lsn:
-    servers = find_servers(clickhouse, settings)
-    rows = [
-        clickhouse.rows(
-            query("last_lsn", table=servers.everywhere(outbox.clickhouse_table)),
-            parameters={"source": settings.source},
-            settings=IN_SEQUENCE,
-        )[0]
-        for outbox in settings.outboxes()
-    ]
-    return Lsn(max(int(last or 0) for (last,) in rows))
-
-
 def _move_wal_past(conn: Connection, tail: Lsn, known: History, found: History) -> None:
     """Move the end of the WAL after every position of another history in ClickHouse, so that no position is used twice.
 
-    Events that the old primary wrote and its standby did not receive may be stored. The new primary would use their
-    positions again.
+    Events that the old primary wrote and its standby did not receive may be stored, or events that a server wrote
+    before its disk was set back to a snapshot. The server would use their positions again.
     """
     end = end_of_log(conn)
     if tail >= end + _MAX_TAIL_BYTES:
@@ -224,7 +212,7 @@ def _move_wal_past(conn: Connection, tail: Lsn, known: History, found: History) 
             conn.execute("SELECT pg_switch_wal(), pg_logical_emit_message(false, 'outhaul mark', '')")
         except PipelineError as error:
             raise FatalError(
-                f"ClickHouse has events of the old primary up to {tail}, after the end of this server's WAL ({end})",
+                f"ClickHouse has events up to {tail}, after the end of this server's WAL ({end})",
                 todo=f"As a superuser, repeat SELECT pg_switch_wal() until pg_current_wal_lsn() is after {tail}; "
                 "then run this again",
                 exit_code=Exit.OTHER_HISTORY,

@@ -34,6 +34,9 @@ import structlog
 
 from outhaul.cdc_reader import reader
 from outhaul.cdc_reader.operate.setup import apply_clickhouse, apply_postgres
+from outhaul.cdc_reader.outbox.heal import verify
+from outhaul.cdc_reader.outbox.id_ranges import Scope
+from outhaul.cdc_reader.outbox.snapshot import behind_the_slot
 from outhaul.deploy.local.stack import Stack
 from outhaul.sink import task, trial
 from outhaul.sink.app import make_app
@@ -54,8 +57,6 @@ if TYPE_CHECKING:
     from outhaul.sink.settings import Settings
 
 WITHIN_S = 60.0
-# Where a row moves to another partition, the log has it a second time as a new one.
-NOT_YET = frozenset({"moves rows"})
 _SHOWN = 300
 _ORACLE = """
     CREATE EXTENSION hstore;
@@ -79,9 +80,10 @@ _MODIFY = re.compile(r"ALTER TABLE \S+ MODIFY COLUMN [^;]*")
 
 @dataclass
 class Outcome:
-    """What came of one table: it is refused for a reason, or has so many events, or a failure."""
+    """What came of one table: why it is refused, or why `outhaul verify` refuses it; its events; or a failure."""
 
     refused: str = ""
+    not_verified: str = ""
     events: int = 0
     letters: int = 0
     failure: str = ""
@@ -95,6 +97,7 @@ class Found:
     events: int = 0
     letters: int = 0
     refused: Counter[str] = field(default_factory=Counter)
+    not_verified: Counter[str] = field(default_factory=Counter)
     traits: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
 
@@ -267,7 +270,25 @@ def _stream(
         return Outcome(events=len(expected), failure=failure)
     stored, letters = stored_rows(clickhouse, settings), letter_rows(clickhouse, settings)
     failure = differences(expected, stored, letters, made.virtual)
-    return Outcome(events=len(expected), letters=len(letters), failure=failure)
+    outcome = Outcome(events=len(expected), letters=len(letters), failure=failure)
+    ids = [row["id"] for row, _ in expected]
+    return outcome if failure else _verified(settings, outcome, ids_again=len(set(ids)) < len(ids))
+
+
+def _verified(settings: Settings, outcome: Outcome, *, ids_again: bool) -> Outcome:
+    """Compare as `outhaul verify` does: nothing is missing, and nothing is stored twice.
+
+    Of two events with one id, `verify` calls the second one a repetition.
+    """
+    try:
+        with behind_the_slot(settings.streams(), within_s=WITHIN_S) as line:
+            tally = verify(settings.outboxes()[0], line, Scope(), lambda *_: None)
+    except PipelineError as error:
+        outcome.not_verified = _reason(error)
+        return outcome
+    if tally.missing or (tally.repeated and not ids_again):
+        outcome.failure = f"`outhaul verify` finds {tally.missing} missing, {tally.repeated} repeated: {tally.ids}"
+    return outcome
 
 
 def _reason(error: PipelineError) -> str:
@@ -437,7 +458,7 @@ def run(
     bench: Bench,
     *,
     only: int | None = None,
-    without: frozenset[str] = NOT_YET,
+    without: frozenset[str] = frozenset(),
     verbose: bool = False,
 ) -> Found:
     """Try some tables; a table whose failure is found does not end the run."""
@@ -459,6 +480,8 @@ def run(
         found.traits.update(made.traits)
         if outcome.refused:
             found.refused[outcome.refused.replace(made.table, "TABLE")] += 1
+        if outcome.not_verified:
+            found.not_verified[outcome.not_verified.replace(made.table, "TABLE")] += 1
         if outcome.failure:
             found.failures.append(
                 f"table {number} of seed {seed} ({', '.join(sorted(made.traits))}): {outcome.failure}"
@@ -483,7 +506,7 @@ def main() -> None:
             bench.close()
     seconds = time.monotonic() - begun_at
     print(f"{found.tables} tables, {found.events} events, {found.letters} dead letters, {seconds:.0f} s")
-    for counts in (found.traits, found.refused):
+    for counts in (found.traits, found.refused, found.not_verified):
         for what, count in counts.most_common():
             print(f"{count:6} {what}")
     sys.exit(f"{len(found.failures)} failures" if found.failures else 0)

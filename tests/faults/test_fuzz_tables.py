@@ -32,7 +32,7 @@ def test_twenty_outboxes_arrive_whole_or_are_refused_with_a_reason(bench: fuzz.B
     assert found.tables == 20
     assert found.events > 500
     assert "no reason" not in found.refused
-    assert found.refused.total() < 5, found.refused
+    assert found.refused.total() < 10, found.refused
 
 
 def test_a_plan_comes_back_by_its_number() -> None:

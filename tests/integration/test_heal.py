@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from outhaul.cdc_reader.operate.doctor import postgres_checks
+from outhaul.cdc_reader.operate.setup import apply_clickhouse, apply_postgres
 from outhaul.cdc_reader.outbox.heal import heal, verify
 from outhaul.cdc_reader.outbox.id_ranges import Scope
 from outhaul.cdc_reader.outbox.snapshot import behind_the_slot, now
@@ -138,3 +140,112 @@ def test_a_connection_that_breaks_during_a_query_is_a_pipeline_error(world: Worl
 
     with now(world.settings) as line, pytest.raises(TransientError):
         look(line)
+
+
+NEW_COLUMNS = {
+    "priority": "int NOT NULL DEFAULT 3",
+    "tiny": "smallint DEFAULT -7",
+    "ratio": "double precision DEFAULT 0.1",
+    "price": "numeric(12, 4) DEFAULT 3.5",
+    "any_price": "numeric DEFAULT 3.50",
+    "is_new": "boolean DEFAULT true",
+    "name": "text DEFAULT 'it''s \\ \"new\" {x}'",
+    "padded": "char(5) DEFAULT 'ab'",
+    "due": "timestamptz DEFAULT '1999-12-31 23:59:59.999999+00'",
+    "early": "timestamp DEFAULT '1960-01-01 00:00:00.25'",
+    "day": "date DEFAULT '1950-02-03'",
+    "ever": "date DEFAULT 'infinity'",
+    "token": "uuid DEFAULT '00000000-0000-0000-0000-00000000abcd'",
+    "raw": "bytea DEFAULT '\\x00ff'",
+    "tags": "text[] DEFAULT '{a,\"b c\"}'",
+    "settings": 'jsonb DEFAULT \'{"b": 1, "a": [1.50]}\'',
+    "address": "inet DEFAULT '10.0.0.1'",
+    "nothing": "int",
+}
+
+
+def test_rows_from_before_a_column_have_its_default_on_both_sides(running: World) -> None:
+    running.insert(100)
+    running.assert_once_each()
+    running.conn.execute("ALTER TABLE outbox ADD COLUMN priority int NOT NULL DEFAULT 3")
+    running.conn.execute("ALTER TABLE outbox ALTER COLUMN priority SET DEFAULT 4")
+    running.insert(10)
+    running.assert_once_each()
+    assert running.clickhouse.rows("SELECT priority, count() FROM event_log GROUP BY 1 ORDER BY 1") == [
+        (3, 100),
+        (4, 10),
+    ]
+    assert figures(checked(running)) == EVERYTHING_AGREES
+
+
+@pytest.mark.thorough
+def test_a_default_is_not_given_to_rows_from_after_the_column_nor_to_a_renamed_one(running: World) -> None:
+    running.insert(3)
+    running.assert_once_each()
+    running.conn.execute("ALTER TABLE outbox ADD COLUMN priority int DEFAULT 3")
+    running.insert(2)
+    running.assert_once_each()
+    running.conn.execute("UPDATE outbox SET priority = 5")
+    running.conn.execute("ALTER TABLE outbox RENAME COLUMN priority TO rank")
+    running.insert(2)
+    running.assert_once_each()
+    found = running.clickhouse.rows("SELECT priority, rank, count() FROM event_log GROUP BY 1, 2 ORDER BY 1, 2")
+    assert found == [(3, None, 5), (None, 3, 2)]
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("partitioned", [False, True])
+def test_defaults_of_all_types_are_the_same_on_both_sides(
+    make_world: Callable[..., World], *, partitioned: bool
+) -> None:
+    world = make_world(setup=not partitioned)
+    if partitioned:
+        world.conn.execute(
+            "CREATE TABLE outbox (id bigserial, event_type text NOT NULL, event_date_time timestamptz DEFAULT now(), "
+            "environment text NOT NULL, event_context jsonb NOT NULL) PARTITION BY RANGE (id)"
+        )
+        world.conn.execute("CREATE TABLE outbox_1 PARTITION OF outbox DEFAULT")
+        apply_clickhouse(world.clickhouse, world.settings, lambda _: None)
+        apply_postgres(world.settings, lambda _: None)
+    world.pipeline.start("worker", "reader")
+    world.insert(100)
+    until(lambda: world.stored() == 100)
+    columns = ", ".join(f"ADD COLUMN {name} {kind}" for name, kind in NEW_COLUMNS.items())
+    world.conn.execute(f"ALTER TABLE outbox {columns}".encode())
+    world.conn.execute(
+        "INSERT INTO outbox (event_type, environment, event_context, ever, priority) VALUES ('x', 'y', '{}', NULL, 5)"
+    )
+    until(lambda: world.stored() == 101)
+    tally = checked(world)
+    assert figures(tally) == EVERYTHING_AGREES, tally.ids
+
+
+def test_a_published_generated_column_has_one_value_by_stream_and_by_copy(world: World) -> None:
+    world.conn.execute(
+        "ALTER TABLE outbox ADD COLUMN kind text GENERATED ALWAYS AS (upper(event_type)) STORED, "
+        "ADD COLUMN hidden text GENERATED ALWAYS AS (lower(event_type)) VIRTUAL"
+    )
+    world.conn.execute("ALTER PUBLICATION outhaul SET (publish_generated_columns = stored)")
+    world.pipeline.start("worker", "reader")
+    world.insert(20)
+    world.assert_once_each()
+    mutate(world, "DELETE WHERE id % 2 = 0")
+    assert healed(world).stored == 10
+    assert world.clickhouse.rows("SELECT kind, count() FROM event_log GROUP BY 1") == [("TESTED", 20)]
+    assert figures(checked(world)) == EVERYTHING_AGREES
+    mutate(world, "UPDATE kind = 'x' WHERE id = 3")
+    assert checked(world).ids["differing"] == [3]
+    facts = postgres_checks.ask(world.stream, world.settings.outboxes())
+    assert {"kind", "hidden"} & {column.name for column in facts.columns} == {"kind"}
+
+
+@pytest.mark.thorough
+def test_a_generated_column_that_is_not_published_is_not_copied(world: World) -> None:
+    world.conn.execute("ALTER TABLE outbox ADD COLUMN kind text GENERATED ALWAYS AS (upper(event_type)) STORED")
+    world.pipeline.start("worker", "reader")
+    world.insert(20)
+    world.assert_once_each()
+    mutate(world, "DELETE WHERE id % 2 = 0")
+    assert healed(world).stored == 10
+    assert figures(checked(world)) == EVERYTHING_AGREES
+    assert world.ch("SELECT count() FROM system.columns WHERE table = 'event_log' AND name = 'kind'") == 0

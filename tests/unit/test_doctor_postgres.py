@@ -29,6 +29,7 @@ SERVER = postgres_settings.ServerSettings(
 PUBLICATION: dict[str, Any] = {
     "pubinsert": True,
     "more_than_inserts": False,
+    "filters": [],
     "puballtables": False,
     "pubviaroot": True,
     "via_root": True,

@@ -12,7 +12,13 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, LiteralString, TypeVar
 
-from outhaul.cdc_reader.operate.doctor import postgres_encryption, postgres_role, postgres_settings, publication_checks
+from outhaul.cdc_reader.operate.doctor import (
+    outbox_risks,
+    postgres_encryption,
+    postgres_role,
+    postgres_settings,
+    publication_checks,
+)
 from outhaul.cdc_reader.operate.doctor.clock_offsets import Offset, measured
 from outhaul.cdc_reader.operate.doctor.column_match import OutboxColumn
 from outhaul.cdc_reader.operate.doctor.postgres_role import AppRights
@@ -25,6 +31,7 @@ from outhaul.cdc_reader.postgres.connect import (
     name_stream_dsn,
     open_stream,
 )
+from outhaul.cdc_reader.postgres.outbox_checks import OutboxRisks, ask_risks
 from outhaul.cdc_reader.postgres.preflight import PUBLICATION, unique_keys
 from outhaul.cdc_reader.postgres.provider import SELF_RUN, provider_of
 from outhaul.cdc_reader.postgres.slot_view import SlotFacts, slot_facts
@@ -86,7 +93,12 @@ _COLUMNS: LiteralString = """
                      WHERE pubname = %(publication)s AND schemaname = nspname AND tablename = relname),
                     true) AS published
     FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid JOIN pg_namespace ON pg_namespace.oid = relnamespace
-    WHERE attrelid = to_regclass(%(table)s) AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
+    WHERE attrelid = to_regclass(%(table)s) AND attnum > 0 AND NOT attisdropped
+        -- Since version 18 a publication may have stored generated columns.
+        AND (attgenerated = '' OR EXISTS (
+            SELECT FROM pg_publication_tables AS held
+            WHERE pubname = %(publication)s AND schemaname = nspname AND tablename = relname
+                AND to_jsonb(held) -> 'attnames' ? attname))
     ORDER BY attnum"""
 
 
@@ -107,6 +119,7 @@ class PostgresFacts:
     app: AppRights | None = None
     unique_keys: tuple[frozenset[str], ...] = ()
     provider: Provider = SELF_RUN
+    risks: OutboxRisks | None = None
 
 
 def ask(stream: Stream, outboxes: Sequence[Outbox]) -> PostgresFacts:
@@ -141,6 +154,7 @@ def ask(stream: Stream, outboxes: Sequence[Outbox]) -> PostgresFacts:
             _first(conn.fetch_as(AppRights, _APP, names)),
             unique_keys(conn, outboxes[0].sql_table),
             provider_of(conn),
+            _first(ask_risks(conn, [outboxes[0].sql_table])),
         )
 
 
@@ -174,6 +188,8 @@ def judge(facts: PostgresFacts, stream: Stream, outbox: Outbox) -> Iterator[Find
     yield from postgres_role.judge(facts.role, outbox, refused)
     yield postgres_encryption.judge(facts.encryption)
     yield from publication_checks.outbox(facts.outbox, outbox.table)
+    if facts.risks is not None:
+        yield from outbox_risks.judge(facts.risks)
     if facts.app is not None:
         yield postgres_role.app(facts.app, outbox)
     if facts.outbox is not None:
@@ -195,6 +211,8 @@ def judge_outbox(facts: PostgresFacts, outbox: Outbox, publication: str) -> Iter
         return
     if facts.outbox.kind == "p" and facts.publication is not None:
         yield publication_checks.partitions(publication, facts.outbox, via_root=facts.publication["pubviaroot"])
+    if facts.risks is not None:
+        yield from outbox_risks.judge(facts.risks)
     yield postgres_role.select(facts.role, outbox.sql_table)
     if facts.app is not None:
         yield postgres_role.app(facts.app, outbox)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from outhaul.cdc_reader.operate.pruning.stored_rows import OutboxRow
 from outhaul.cdc_reader.postgres.errors import SlowError, table_missing
+from outhaul.cdc_reader.postgres.outbox_checks import check_sees_all
 from outhaul.sink.errors import Exit, FatalError
 from outhaul.sink.quoting import bindable, postgres_identifier
 
@@ -35,8 +36,8 @@ _RIGHTS = """
            has_any_column_privilege(to_regclass(%(table)s), 'UPDATE') AS may_lock"""
 
 _PAGE = """
-    SELECT id, extract(epoch FROM event_date_time)::float8 AS at_s, event_date_time::text AS printed,
-           coalesce(event_date_time < %(cutoff)s, false) AS is_old
+    SELECT id, event_date_time::text AS printed, coalesce(event_date_time < %(cutoff)s, false) AS is_old,
+           CASE WHEN isfinite(event_date_time) THEN extract(epoch FROM event_date_time) * 1000000 END::bigint AS at_us
     FROM {table} WHERE %(after)s::bigint IS NULL OR id > %(after)s::bigint ORDER BY id LIMIT %(limit)s"""
 
 # If the role may lock rows, rows that another session has locked are skipped; otherwise the whole batch waits for them
@@ -55,12 +56,14 @@ class OutboxTable:
         """Read the table's name and the role's privileges.
 
         Raises:
-            FatalError: the table does not exist, or a privilege is missing; `todo` has the GRANT.
+            FatalError: the table does not exist, or a privilege is missing; `todo` has the GRANT. Or row-level security
+                hides rows.
         """
         self.conn = conn
         found = conn.fetch_one(_RIGHTS, {"table": outbox.sql_table}) or {}
         if found.get("name") is None:
             raise table_missing(outbox.table)
+        check_sees_all(conn, outbox.sql_table)
         # Quoted by Postgres where it needs that.
         self.name = str(found["name"])
         self._bindable = bindable(self.name)
@@ -96,7 +99,7 @@ class OutboxTable:
         values = {"cutoff": cutoff, "after": after, "limit": limit}
         with self.short():
             rows = self.conn.fetch(_PAGE.format(table=bindable(table or self.name)), values)
-        return [OutboxRow(int(row["id"]), row["at_s"], row["printed"], bool(row["is_old"])) for row in rows]
+        return [OutboxRow(int(row["id"]), row["at_us"], row["printed"], bool(row["is_old"])) for row in rows]
 
     def delete(self, rows: Sequence[OutboxRow]) -> int:
         """Delete rows in one transaction, except those that are locked or were changed; return how many were deleted.

@@ -43,7 +43,10 @@ _PARTS = """
     FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
     WHERE i.inhparent = to_regclass(%s) ORDER BY c.oid"""
 
-_FINGERPRINT = "SELECT count(*) AS count, sum(id) AS total, max(id) AS last FROM {table}"
+_FINGERPRINT = """
+    SELECT count(*) AS count, sum(id) AS total, max(id) AS last,
+           sum(extract(epoch FROM event_date_time) * 1000000) FILTER (WHERE isfinite(event_date_time)) AS times
+    FROM {table}"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +71,12 @@ class Tree:
 
 @dataclass(frozen=True, slots=True)
 class PartitionRows:
-    """Count, sum of ids and last id of a partition's rows when they were proven."""
+    """Count, sum of ids, last id and sum of times of a partition's rows when they were proven."""
 
     count: int = 0
     total: int = 0
     last: int | None = None
+    times: int = 0
 
 
 def look(outbox: OutboxTable) -> Tree | None:
@@ -118,7 +122,7 @@ def drop(outbox: OutboxTable, part: Part, rows: PartitionRows) -> bool:
         with outbox.short():
             outbox.conn.execute(f"LOCK TABLE {part.name} IN SHARE ROW EXCLUSIVE MODE")
             now = outbox.conn.fetch_one(_FINGERPRINT.format(table=part.name)) or {}
-            if PartitionRows(now["count"], int(now["total"] or 0), now["last"]) != rows:
+            if PartitionRows(now["count"], int(now["total"] or 0), now["last"], int(now["times"] or 0)) != rows:
                 return False
             reach("prune.dropping")
             outbox.conn.execute(f"DROP TABLE {part.name}")
@@ -178,15 +182,16 @@ def _proven_rows(
 ) -> PartitionRows | None:
     """Return the partition's rows if all are old and proven, otherwise None."""
     last: int | None = None
-    count = total = 0
+    count = total = times = 0
     while not stop():
         page = outbox.page(last, _PAGE, cutoff, part.name)
         if not all(row.is_old for row in page) or len(prove(page)) < len(set(page)):
             return None
         count, total = count + len(page), total + sum(row.id for row in page)
         last = page[-1].id if page else last
+        times += sum(row.at_us or 0 for row in page)
         if len(page) < _PAGE:
-            return PartitionRows(count, total, last)
+            return PartitionRows(count, total, last, times)
     return None
 
 

@@ -139,7 +139,7 @@ def _rows(
         report.examined += len(page)
         if old:
             found = prove(old)
-            expired = {row for row in old if row not in found and row.at_s is not None and row.at_s < expired_s}
+            expired = {row for row in old if row not in found and row.at_us is not None and row.at_us < expired_s * 1e6}
             report.expired += len(expired)
             _batch(table, report, request, [row for row in old if row not in expired], found, stop)
         if len(page) < request.batch:

@@ -1,4 +1,4 @@
--- The greatest position in the log of a stored event; rows that were copied from the outbox have none.
+-- The last stored position after `after`, as an LSN.
 SELECT max(cdc_lsn)
 FROM ${table}
-WHERE cdc_source = {source:String} AND cdc_lsn % 8 != 7
+WHERE cdc_source = {source:String} AND cdc_lsn > {after:UInt64}
