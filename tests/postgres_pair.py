@@ -16,7 +16,9 @@ from typing import Any
 
 import psycopg
 
+from outhaul.deploy.local.postgres import Postgres, client_programs
 from outhaul.deploy.local.stack import Stack
+from outhaul.deploy.local.unprivileged_user import ordinary_account
 from tests import roles
 from tests.acceptance.metrics_pages import free_port
 from tests.conftest import until
@@ -26,11 +28,14 @@ _SLOT = "standby"
 _LIMIT_S = 60
 # What `Stack` starts a server with comes before these, which win over the primary's copied files.
 _STANDBY = """
-sync_replication_slots = on
 hot_standby_feedback = on
 primary_slot_name = '{slot}'
 primary_conninfo = 'host=127.0.0.1 port={port} user={user} dbname={database}'
 cluster_name = 'standby'
+"""
+_SYNCHRONISES_SINCE = 170000
+_SYNCHRONISES = """
+sync_replication_slots = on
 synchronized_standby_slots = ''
 """
 
@@ -59,7 +64,8 @@ class Pair:
         self.ports = [int(str(dsn["port"]))]
         with self.primary() as conn:
             roles.create(conn)
-            if self._waits_for_standby:
+            self._synchronises = conn.info.server_version >= _SYNCHRONISES_SINCE
+            if self._waits_for_standby and self._synchronises:
                 conn.execute(f"ALTER SYSTEM SET synchronized_standby_slots = '{_SLOT}'")
                 conn.execute("SELECT pg_reload_conf()")
             self._data = Path(str((conn.execute("SHOW data_directory").fetchone() or [""])[0]))
@@ -80,6 +86,7 @@ class Pair:
         source = ["-h", "127.0.0.1", "-p", str(self.ports[0]), "-U", USER]
         self._run("pg_basebackup", *source, "-D", str(copy), "-X", "stream", "-S", slot, "-c", "fast")
         settings = _STANDBY.format(slot=slot, port=self.ports[0], user=USER, database=DATABASE)
+        settings += _SYNCHRONISES if self._synchronises else ""
         with (copy / "postgresql.auto.conf").open("a") as file:
             file.write(settings)
         (copy / "standby.signal").touch()
@@ -173,7 +180,7 @@ class Pair:
 
     def _run(self, program: str, *arguments: str) -> None:
         subprocess.run(
-            [str(self._programs / program), *arguments],
+            [str(client_programs(ordinary_account()) / program), *arguments],
             check=True,
             cwd="/",
             timeout=_LIMIT_S,
@@ -187,7 +194,7 @@ class Pair:
             process = subprocess.Popen(
                 [str(self._programs / "postgres"), "-D", str(self._copies[number]), "-p", str(self.ports[number])],
                 cwd="/",
-                env={"PATH": os.environ["PATH"], "LC_ALL": "C", "TZ": "UTC"},
+                env=Postgres.environment(),
                 stdout=log,
                 stderr=log,
                 start_new_session=True,

@@ -42,7 +42,7 @@ FIRST_DAY, LAST_DAY = -36_524, 109_572
 _JSONB_VERSION = 1
 _HEX = np.frombuffer(b"".join(b"%02x" % byte for byte in range(256)), np.uint8).reshape(256, 2)
 _UUID_HEX_AT = np.array([at for at in range(36) if at not in {8, 13, 18, 23}])
-_CHARS = arrow.texts([b"", *(bytes([byte]) for byte in range(1, 128)), *(b"\\%03o" % byte for byte in range(128, 256))])
+CHARS = arrow.texts([b"", *(bytes([byte]) for byte in range(1, 128)), *(b"\\%03o" % byte for byte in range(128, 256))])
 """The 256 values of type "char", as Postgres 16 and later print them."""
 
 
@@ -130,7 +130,7 @@ def _jsonb(cells: Cells, _: Oid) -> DecodedColumn:
 
 
 def _char(cells: Cells, _: Oid) -> DecodedColumn:
-    return DecodedColumn(_CHARS.take(cells.array(cells.numbers(np.uint8), pa.uint8())))
+    return DecodedColumn(CHARS.take(cells.array(cells.numbers(np.uint8), pa.uint8())))
 
 
 def _uuid(cells: Cells, _: Oid) -> DecodedColumn:

@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from outhaul.cdc_reader.capture.binary_cells import POSTGRES_EPOCH_DAYS, DecodedColumn, dates, timestamps
+from outhaul.cdc_reader.capture import arrow
+from outhaul.cdc_reader.capture.binary_cells import CHARS, POSTGRES_EPOCH_DAYS, DecodedColumn, dates, timestamps
 from outhaul.cdc_reader.capture.column_types import Oid, column_type
 from outhaul.cdc_reader.capture.pgoutput_messages import POSTGRES_EPOCH_US
 from outhaul.sink.errors import FrameError
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from outhaul.cdc_reader.capture.cells import Cells
     from outhaul.cdc_reader.capture.frame import Bools
 
+_LAST_ASCII = 127
 _NO_DIGIT = 255
 _NIBBLE = np.full(256, _NO_DIGIT, np.uint8)
 _NIBBLE[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16)
@@ -63,6 +65,15 @@ def _bool(cells: Cells, _: Oid) -> DecodedColumn:
     if (~true & (values != ord("f")) & cells.valid).any():
         raise FrameError("a bool is neither true nor false")
     return DecodedColumn(cells.bools(true & cells.valid))
+
+
+def _char(cells: Cells, _: Oid) -> DecodedColumn:
+    """Print a byte above 127 as Postgres 16 and later do; earlier versions send the byte itself."""
+    first = np.frombuffer(cells.buffer, np.uint8)[cells.start]
+    high = cells.valid & (cells.length == 1) & (first > _LAST_ASCII)
+    if not high.any():
+        return DecodedColumn(cells.contents())
+    return DecodedColumn(pc.if_else(arrow.bools(high), CHARS.take(arrow.numbers(first, pa.uint8())), cells.contents()))
 
 
 def _integer(cells: Cells, oid: Oid) -> DecodedColumn:
@@ -147,6 +158,7 @@ def _check_odd(cells: Cells, regular: Bools, odd: re.Pattern[bytes]) -> None:
 
 _DECODERS: dict[int, Callable[[Cells, Oid], DecodedColumn]] = {
     Oid.BOOL: _bool,
+    Oid.CHAR: _char,
     Oid.BYTEA: _bytea,
     Oid.INT8: _integer,
     Oid.INT2: _integer,

@@ -90,6 +90,10 @@ _BYTES = {Oid.BYTEA, Oid.BPCHAR}
 _POSTGRES: dict[int, _Sql] = {
     Oid.BOOL: lambda value: f"CASE WHEN {value} THEN '1' WHEN NOT {value} THEN '0' END",
     Oid.BYTEA: lambda value: value,
+    # Versions before 16 print a byte above 127 as it is.
+    Oid.CHAR: lambda value: (
+        f"CASE WHEN charsend({value}) > '\\x7f' THEN encode(charsend({value}), 'escape') ELSE {value}::text END"
+    ),
     # A cast to text would remove the blanks at its end.
     Oid.BPCHAR: lambda value: f"bpcharsend({value})",
     Oid.FLOAT4: lambda value: f"encode(float4send({value}), 'hex')",

