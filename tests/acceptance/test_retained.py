@@ -70,6 +70,7 @@ def test_status_shows_what_a_slot_keeps(running: World) -> None:
     assert "no limit (max_slot_wal_keep_size = -1)" in outhaul(running, "status").stdout
 
 
+@pytest.mark.postgres(17)
 def test_a_slot_without_a_reader_shows_since_when(world: World) -> None:
     assert status(world)["slot"]["inactive_since"].startswith("20")
 

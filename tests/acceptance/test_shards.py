@@ -16,6 +16,9 @@ from tests.conftest import World, until
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+# A publication has row filters since this version.
+pytestmark = pytest.mark.postgres(15)
+
 
 def start(world: World, shards: int) -> None:
     """Start a reader for each shard."""

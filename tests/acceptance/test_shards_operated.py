@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+# A publication has row filters since this version.
+pytestmark = pytest.mark.postgres(15)
+
 SIGKILL = -9
 
 

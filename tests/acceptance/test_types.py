@@ -236,6 +236,8 @@ def test_a_send_function_that_raises_an_error_costs_no_event(odd: World) -> None
 def test_a_copy_prints_what_the_stream_prints_whatever_a_cast_to_text_does(odd: World) -> None:
     types = NO_BINARY_FORM | PRINTED_OTHERWISE
     add_and_insert(odd, types, "p")
+    odd.conn.execute('ALTER TABLE outbox ADD high "char"')
+    insert(odd, "high", ["'é'"])
     odd.assert_once_each()
     assert_as_printed(odd, types, "p")
     assert_equal(odd)

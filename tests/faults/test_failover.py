@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     from tests.conftest import World
 
+# A standby keeps slots in step since this version.
+pytestmark = pytest.mark.postgres(17)
+
 
 @contextmanager
 def paired(

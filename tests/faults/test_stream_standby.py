@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from tests.conftest import World
 
+# A standby decodes since this version.
+pytestmark = pytest.mark.postgres(16)
 
 _DSNS = ("postgres_dsn", "stream_dsn")
 
@@ -333,6 +335,7 @@ def test_the_stream_moves_to_the_standby_and_back_and_nothing_is_lost(
 
 
 @pytest.mark.thorough
+@pytest.mark.postgres(17)
 def test_a_slot_that_the_standby_keeps_in_step_is_a_copy_and_is_left_alone(
     make_world: Callable[..., World], tmp_path: Path
 ) -> None:

@@ -82,7 +82,8 @@ def test_the_doctor_waits_no_longer_than_its_limit(world: World) -> None:
 def test_a_checkup_changes_nothing_but_the_table_of_the_trials(world: World, stack: Stack) -> None:
     def all_there_is() -> tuple[Any, ...]:
         catalogue = world.conn.execute(
-            "SELECT slot_name, plugin, failover, confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = %s",
+            "SELECT slot_name, plugin, to_jsonb(slot) ->> 'failover', confirmed_flush_lsn "
+            "FROM pg_replication_slots AS slot WHERE slot_name = %s",
             [world.settings.slot],
         ).fetchall()
         parts = world.clickhouse.rows(

@@ -57,6 +57,7 @@ def test_an_id_that_is_no_integer_fails(make_world: Callable[..., World]) -> Non
     assert found["column id"].state is not State.PASS
 
 
+@pytest.mark.postgres(15)
 def test_a_column_that_the_publication_leaves_out_is_named(world: World) -> None:
     world.conn.execute(
         "ALTER PUBLICATION outhaul SET TABLE outbox "

@@ -59,6 +59,7 @@ def test_a_slot_with_another_plugin_fails(world: World) -> None:
     assert (found.state, "test_decoding" in found.found) == (State.FAIL, True)
 
 
+@pytest.mark.postgres(17)
 def test_a_slot_without_failover_is_mended_by_the_command_it_names(world: World) -> None:
     slot = world.settings.slot
     world.sql("SELECT pg_drop_replication_slot(%s)", slot)

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from outhaul.cdc_reader.postgres.slot_view import SlotFacts
     from outhaul.deploy.local.stack import Stack
 
+# A standby decodes since this version.
+pytestmark = pytest.mark.postgres(16)
+
 # The primary logs what runs every 15 s by itself.
 _SHORT_S = 2.0
 
