@@ -85,9 +85,9 @@ def _of_reader(reader: ReaderState, age_s: float, slot: Slot | None, stream: Str
         wrong.append(f"the reader (process {reader.pid} on {reader.host}) is silent: {ago}")
     if reader.trouble:
         wrong.append(f"the reader waits: {reader.trouble}")
-    # Both are by the reader's clock.
+    # Both are by the reader's clock. One that is behind shows no delay at all.
     ahead_s = _reader_ahead_s(slot)
-    if reader.lag_s - ahead_s > STUCK_S and (reader.last_stored_at or 0) - ahead_s < now - STUCK_S:
+    if reader.lag_s - max(0.0, ahead_s) > STUCK_S and (reader.last_stored_at or 0) - ahead_s < now - STUCK_S:
         wrong.append(
             f"nothing has been stored for {STUCK_S:.0f} s although events wait. Check that a worker runs: "
             "`outhaul worker`"
