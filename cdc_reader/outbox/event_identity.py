@@ -3,7 +3,9 @@
 Pure. An id alone does not identify an event: after TRUNCATE ... RESTART IDENTITY, setval() or the restore of a dump, a
 sequence gives its numbers again. Times are compared to the microsecond, or as exactly as ClickHouse's column keeps
 them. A row whose time is NULL has the time of its commit in ClickHouse, and the time of one that ClickHouse could not
-hold has been corrected there: such a row is identified by its id and its contents.
+hold has been corrected there: such a row is identified by its id, type, environment and key. Its other contents are not
+part of it, since apps change rows of their outbox, but are compared: if they differ, nobody can tell whether the row
+was changed, or is another event.
 
 Source: https://www.postgresql.org/docs/current/sql-truncate.html
 """
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from outhaul.cdc_reader.outbox.table_shape import Shape
 
 _TIME = "event_date_time"
-_CONTENTS = {"event_type", "environment", "event_context", "event_key"}
+_LASTING, _CHANGING = {"event_type", "environment", "event_key"}, {"event_context"}
 # The binary form of a time in Postgres: microseconds since 2000, as eight bytes.
 _SEND = {Oid.TIMESTAMPTZ: "timestamptz_send", Oid.TIMESTAMP: "timestamp_send", Oid.DATE: "timestamp_send"}
 _DATETIME64 = re.compile(r"DateTime64\((\d+)")
@@ -48,12 +50,14 @@ class Identity:
     """What identifies an event of one outbox.
 
     `time` is the column of its time, None if ClickHouse has no comparable one. ClickHouse keeps times in units of
-    `unit_us` microseconds. `contents` are the columns that identify a row without a time.
+    `unit_us` microseconds. `contents` are the columns that identify a row without a time, `details` those and what an
+    app may change.
     """
 
     time: Column | None
     unit_us: int
     contents: tuple[Column, ...]
+    details: tuple[Column, ...]
     encoding: str
 
     @classmethod
@@ -61,11 +65,12 @@ class Identity:
         """Return what identifies an event; `types` are ClickHouse's, by name."""
         unit = unit_us(types.get(_TIME, ""))
         times = [column for column in shape.columns if column.name == _TIME and column.type_oid in _SEND]
-        contents = [column for column in fingerprint.compared(shape, types) if column.name in _CONTENTS]
+        found = [column for column in fingerprint.compared(shape, types) if column.name in shape.readable]
         return cls(
             times[0] if times and unit else None,
             unit or 1,
-            tuple(column for column in contents if column.name in shape.readable),
+            tuple(column for column in found if column.name in _LASTING),
+            tuple(column for column in found if column.name in _LASTING | _CHANGING),
             shape.encoding,
         )
 
@@ -114,15 +119,13 @@ class Identity:
         sent = ", ".join(f"reverse(reinterpretAsFixedString({part}))" for part in parts)
         return fingerprint.clickhouse_number(f"concat('', {sent})")
 
-    @property
-    def postgres_contents(self) -> str:
-        """SQL for the number of a row's contents in Postgres."""
-        return fingerprint.postgres_row(list(self.contents), self.encoding) if self.contents else "0::bigint"
+    def postgres_row(self, columns: tuple[Column, ...]) -> str:
+        """Return the SQL for the number of some columns of a row in Postgres."""
+        return fingerprint.postgres_row(list(columns), self.encoding) if columns else "0::bigint"
 
-    @property
-    def clickhouse_contents(self) -> str:
-        """SQL for the number of a row's contents in ClickHouse."""
-        return fingerprint.clickhouse_row(list(self.contents)) if self.contents else "toInt64(0)"
+    def clickhouse_row(self, columns: tuple[Column, ...]) -> str:
+        """Return the SQL for the number of the same columns in ClickHouse."""
+        return fingerprint.clickhouse_row(list(columns)) if columns else "toInt64(0)"
 
     def time_of(self, printed: str) -> int | None:
         """Return the number of a time that Postgres has printed; None if ClickHouse cannot hold it."""

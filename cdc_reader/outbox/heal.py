@@ -226,7 +226,8 @@ def _check_unambiguous(outbox: Outbox, found: Compared) -> None:
         raise FatalError(
             f"ClickHouse lacks rows of {outbox.table} whose ids other rows have, too ({some}): the id is the position "
             "of a copied row, so they cannot be copied",
-            todo=f"Insert these rows again with other ids; then CREATE UNIQUE INDEX ON {outbox.sql_table} (id)",
+            todo="Find the rows that ClickHouse lacks, by id and event_date_time; insert these, and no others, again "
+            f"with other ids. Then delete the old ones, and CREATE UNIQUE INDEX ON {outbox.sql_table} (id)",
         )
 
 

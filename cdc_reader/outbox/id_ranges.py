@@ -66,7 +66,8 @@ class RowFingerprints:
     """One side's rows by id, ascending: what identifies each, and numbers for its contents (see `event_identity.py`).
 
     `times` are numbers of the rows' times. `has_time` marks the rows that are identified by their time; `contents`
-    identifies the others. `whole` is a number for all compared columns, `rest` for all but the time.
+    identifies the others. `whole` is a number for all compared columns, `rest` for all but the time. If only ids and
+    times are compared, `whole` is 0, and `rest` a number for rows without a time alone.
     """
 
     ids: Ints
@@ -100,7 +101,9 @@ class TableSide:
         self._condition = bindable(shape.condition)
         self._scope = scope
         self._identity = Identity.of(shape, types)
-        self._number, self._whole, self._rest = self._identity.postgres_number, "0::bigint", "0::bigint"
+        self._number, self._whole = self._identity.postgres_number, "0::bigint"
+        details = self._identity.postgres_row(self._identity.details)
+        self._rest = f"CASE WHEN {self._identity.postgres_has_time} THEN 0 ELSE {details} END"
         if scope.deep:
             self._whole = bindable(fingerprint.postgres_row(fingerprint.compared(shape, types), shape.encoding))
             without_time = fingerprint.compared(shape, types, without=_TIME)
@@ -169,7 +172,7 @@ class TableSide:
         one, timed = self._identity, self._identity.postgres_has_time
         found = conn.fetch_tuples(
             f"SELECT id::int8, CASE WHEN {timed} THEN {one.postgres_time} ELSE 0 END, ({timed})::int::int8, "
-            f"CASE WHEN {timed} THEN 0 ELSE {one.postgres_contents} END, {self._whole}, {self._rest} "
+            f"CASE WHEN {timed} THEN 0 ELSE {one.postgres_row(one.contents)} END, {self._whole}, {self._rest} "
             f"FROM {self._table} WHERE {self._where()} ORDER BY id",
             [first, last, *self._bound()],
         )
@@ -230,7 +233,8 @@ class StoredSide:
         )
         self.types: dict[str, str] = {name: kind for name, kind in columns}  # noqa: C416 - says what the columns are
         self.identity = Identity.of(shape, self.types)
-        self._number, self._whole, self._rest = self.identity.clickhouse_number, "toInt64(0)", "toInt64(0)"
+        self._number, self._whole = self.identity.clickhouse_number, "toInt64(0)"
+        self._rest = self.identity.clickhouse_row(self.identity.details)
         if scope.deep:
             self._whole = fingerprint.clickhouse_row(fingerprint.compared(shape, self.types))
             self._rest = fingerprint.clickhouse_row(fingerprint.compared(shape, self.types, without=_TIME))
@@ -269,9 +273,9 @@ class StoredSide:
             "compare_rows",
             table=self._servers.everywhere(self._table) if anywhere else self._table,
             time=self.identity.clickhouse_time,
-            contents=self.identity.clickhouse_contents if contents else "toInt64(0)",
+            contents=self.identity.clickhouse_row(self.identity.contents) if contents else "toInt64(0)",
             whole=self._whole,
-            rest=self._rest,
+            rest=self._rest if contents else "toInt64(0)",
             those=self._those(),
         )
         table = self._clickhouse.arrow(text, parameters=self._bound(first, last), settings=IN_SEQUENCE)

@@ -113,7 +113,7 @@ def test_times_are_compared_as_exactly_as_clickhouse_keeps_them(kind: str, unit:
     ],
 )
 def test_the_time_of_a_dead_letter_is_read_as_postgres_prints_it(printed: str, unit: int, number: int | None) -> None:
-    identity = Identity(Column("event_date_time", Oid.TIMESTAMPTZ), unit, (), "UTF8")
+    identity = Identity(Column("event_date_time", Oid.TIMESTAMPTZ), unit, (), (), "UTF8")
     assert identity.time_of(printed) == number
 
 
