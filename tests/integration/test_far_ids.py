@@ -135,11 +135,11 @@ def test_the_audit_comes_round_to_every_row_and_keeps_what_differs(
 
 
 def test_copies_are_cut_by_the_bytes_that_postgres_sends(world: World) -> None:
-    settings = load_from(world.env | {"OUTHAUL_BATCH_MAX_BYTES": "4MiB"})
+    settings = load_from(world.env | {"OUTHAUL_BATCH_MAX_BYTES": "12MiB"})
     outbox = settings.outboxes()[0]
     world.conn.execute(
         "INSERT INTO outbox (event_type, environment, event_context) "
-        "SELECT 'large', 'test', jsonb_build_object('n', repeat('x', 1000000)) FROM generate_series(1, 23)"
+        "SELECT 'large', 'test', jsonb_build_object('n', repeat('x', 1000000)) FROM generate_series(1, 50)"
     )
     with now(settings) as line, line.connect() as conn:
         shape = describe(conn, outbox, settings.undivided)
@@ -150,7 +150,7 @@ def test_copies_are_cut_by_the_bytes_that_postgres_sends(world: World) -> None:
             for one in batches(conn, shape, Wanted(ids, whole), line.copied_lsn, outbox, outbox.clickhouse_table)
         ]
     rows = [decode(batch.payload) for batch in made]
-    assert sum(one.num_rows for one in rows) == 2 * 23
-    assert {one.num_rows for one in rows} == {5, 3}
-    assert max(pa.RecordBatch.get_total_buffer_size(one) for one in rows) < 8 << 20
+    assert sum(one.num_rows for one in rows) == 2 * 50
+    assert {one.num_rows for one in rows} == {15, 5}
+    assert max(pa.RecordBatch.get_total_buffer_size(one) for one in rows) < 16 << 20
     assert max(len(batch.payload) for batch in made) < 1 << 20
