@@ -126,11 +126,16 @@ def test_a_dead_letter_does_not_hide_another_event_with_its_id(running: World) -
 
 
 def test_a_row_with_a_used_id_is_not_pruned_before_it_is_stored(running: World) -> None:
-    running.insert(20)
+    insert = (
+        "INSERT INTO outbox (event_type, environment, event_context, event_date_time) "
+        "SELECT 'tested', 'test', '{}', '2026-01-01 00:00:00+00'::timestamptz + %s * interval '1 ms' "
+        "FROM generate_series(1, %s::int)"
+    )
+    running.conn.execute(insert, [0, 20])
     running.assert_once_each()
     running.pipeline.stop("reader")
     truncated(running)
-    running.insert(10)
+    running.conn.execute(insert, [300, 10])
     report = asked(running, "prune", "--older-than", "0s", "--yes", code=1)
     assert (report["removed"], report["lacking"]) == (0, 10)
     running.pipeline.start("reader")
