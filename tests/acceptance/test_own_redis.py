@@ -10,6 +10,7 @@ import pytest
 
 from outhaul.sink.errors import Exit
 from tests.acceptance.commands import outhaul
+from tests.acceptance.metrics_pages import free_port
 from tests.clickhouse_proxy import Rules, proxy_before
 from tests.conftest import World, until
 from tests.faults.redis_servers import PASSWORD, Server
@@ -226,3 +227,24 @@ def test_a_worker_whose_login_stays_refused_ends_and_the_reader_waits_for_anothe
         world.pipeline.start("worker", OUTHAUL_CLICKHOUSE_URL=old.replace("old", "new"))
         world.assert_once_each()
         world.pipeline.check()
+
+
+def test_an_exporter_ends_when_its_password_was_changed_so_that_it_is_started_with_the_new_one(
+    make_world: MakeWorld, tmp_path: Path
+) -> None:
+    with server(tmp_path) as own:
+        secret = tmp_path / "redis_url"
+        secret.write_text(url_of(own))
+        world = make_world(redis_url=url_of(own))
+        del world.pipeline._env["OUTHAUL_REDIS_URL"]
+        env = {"OUTHAUL_REDIS_URL_FILE": str(secret), "OUTHAUL_METRICS_PORT": str(free_port())}
+        world.pipeline.start("exporter", **env)
+        until(lambda: "exporting" in world.pipeline.log("exporter"), what="the exporter runs")
+        with own.client() as client:
+            client.config_set("requirepass", "a-new-password")
+            client.execute_command("CLIENT", "KILL", "SKIPME", "yes")
+        until(lambda: "look_failed" in world.pipeline.log("exporter"), what="a login is refused")
+        world.pipeline.check()
+        secret.write_text(url_of(own).replace(PASSWORD, "a-new-password"))
+        assert world.pipeline.wait("exporter", 60) == Exit.REDIS_LOGIN
+        assert "the secret was changed after this exporter had read it" in world.pipeline.log("exporter")
