@@ -265,9 +265,9 @@ _RANDOM: dict[Oid, st.SearchStrategy[Any]] = {
         lambda at: f"{at[0]}{'-' if at[1] < 0 else '+'}{abs(at[1]) // 60:02d}:{abs(at[1]) % 60:02d}"
     ),
     # Postgres 14 reads no number that exceeds 32 bits.
-    Oid.INTERVAL: st.tuples(*[st.integers(-(2**31), 2**31 - 1)] * 3, st.integers(0, 59), st.floats(0, 59)).map(
-        lambda parts: "{} mons {} days {}:{}:{:f}".format(*parts)
-    ),
+    Oid.INTERVAL: st.tuples(
+        *[st.integers(1 - 2**31, 2**31 - 1)] * 3, st.integers(0, 59), st.integers(0, 59_999_999)
+    ).map(lambda parts: f"{parts[0]} mons {parts[1]} days {parts[2]}:{parts[3]}:{parts[4] / 1e6:f}"),
     Oid.INET: st.ip_addresses().map(str)
     | st.tuples(st.ip_addresses(v=6), st.integers(0, 128)).map("{0[0]}/{0[1]}".format)
     | st.lists(st.sampled_from(["0", "1", "ffff"]), min_size=8, max_size=8).map(":".join),
