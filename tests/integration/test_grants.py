@@ -70,7 +70,7 @@ def test_the_exporter_compares_ids_and_can_read_nothing_of_what_events_say(world
     env = world.env | {"OUTHAUL_POSTGRES_DSN": roles.as_auditor(world.dsn)}
     settings = load_from(env)
     audit = Audit(settings)
-    figures = {one.name: one.samples[0].value for one in audit.run_pass()}
+    figures = {one.name: one.samples[0].value for one in audit.run_pass() if one.samples}
     assert figures["outhaul_audit_compared_events"] == 7
     assert figures["outhaul_audit_missing_events"] == 0
     collect(settings)
