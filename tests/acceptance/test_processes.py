@@ -28,7 +28,8 @@ def streams(world: World) -> None:
 
 def test_a_hangup_drains_reader_and_worker(make_world: Callable[..., World]) -> None:
     world = make_world(pool=True)
-    world.pipeline.start("worker", "reader")
+    # The tests may run under nohup.
+    world.pipeline.start("worker", "reader", via=["env", "--default-signal=HUP"])
     streams(world)
     world.insert(3)
     os.kill(world.pipeline.pid("reader"), signal.SIGHUP)
