@@ -115,6 +115,8 @@ def redis_filled(patient: Patient) -> Mend:
         "OuthaulExporterFails",
     ),
     quiet=("OuthaulNotCapturing", "OuthaulReaderSilent", "OuthaulMessagesWait", "OuthaulWorkersGone"),
+    # An attempt takes a second, since each of its requests is repeated, and the alert counts attempts.
+    minute_s=2.0,
 )
 def clickhouse_killed(patient: Patient) -> Mend:
     patient.world.stack.kill("clickhouse")
