@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 HISTORY = History("7", 1)
 EPOCHS_KEY = "source, epoch, owner"
+STORED_AT = "2026-01-01 00:00:00"
 
 
 class Two:
@@ -72,9 +73,10 @@ class Two:
         with self.pair.client(number) as clickhouse:
             clickhouse.command(
                 "INSERT INTO event_log (id, event_type, event_date_time, environment, event_context, cdc_source, "
-                "cdc_lsn, cdc_ordinal, cdc_committed_at) SELECT {id:Int64}, 'x', now(), 'test', '{}', {source:String}, "
+                "cdc_lsn, cdc_ordinal, cdc_committed_at) SELECT {id:Int64}, 'x', toDateTime64({at:String}, 6, 'UTC'), "
+                "'test', '{}', {source:String}, "
                 "{lsn:UInt64}, 0, now()",
-                parameters={"id": identifier, "source": self.settings.source, "lsn": lsn},
+                parameters={"id": identifier, "source": self.settings.source, "lsn": lsn, "at": STORED_AT},
             )
 
 
@@ -359,6 +361,7 @@ def test_a_view_is_filled_when_every_server_has_the_batch(replicas: Two) -> None
 
 def test_a_row_that_is_only_late_is_not_missing(replicas: Two) -> None:
     replicas.world.insert(2)
+    replicas.world.conn.execute("UPDATE outbox SET event_date_time = %s", [f"{STORED_AT}+00"])
     replicas.store(1, 800, identifier=1)
     replicas.store(2, 801, identifier=2)
     for number in (1, 2):
