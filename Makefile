@@ -39,7 +39,7 @@ OF_VERSIONS := tests/integration/test_decode_values.py tests/integration/test_de
 test-versions: $(STAMP)  ## Run a part of the tests on PostgreSQL 14, 15, 16 and 17 (5 minutes on two cores; needs npm)
 	for major in 14 15 16 17; do $(PYTEST) --postgres=$$major $(OF_VERSIONS) || exit 1; done
 
-long: $(STAMP)  ## Run the tests that need Docker, rights of root or other releases of servers
+long: $(STAMP)  ## Run the tests that take minutes, or need Docker, rights of root or other releases of servers
 	$(PYTEST) -m long
 
 faults: $(STAMP)  ## Run the fault grid alone: every edge, every way to break it, at every point

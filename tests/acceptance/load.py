@@ -49,6 +49,9 @@ def writers(world: World, count: int = 2, *, interrupted: bool = False) -> Itera
         thread.start()
     try:
         yield
+        if interrupted:
+            # All may have been between two transactions just now; each fails with its next one.
+            threads[0].join(30)
     finally:
         over.set()
         for thread in threads:

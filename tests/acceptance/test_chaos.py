@@ -11,8 +11,7 @@ from tests.launch import OUTHAUL
 KEYS = {"faults", "committed", "stored", "missing", "duplicated", "slot_overruns", "longest_stall_s", "views"}
 
 
-@pytest.mark.thorough
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(500)
 def test_two_minutes_of_chaos_lose_and_repeat_nothing(tmp_path: Path) -> None:
     command = [OUTHAUL, "chaos", "--for", "2m", "--rows-per-s", "300", "--json", "--data-dir", str(tmp_path)]

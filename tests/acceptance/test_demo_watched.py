@@ -81,7 +81,7 @@ def kill_the_pool(folder: Path) -> None:
     os.killpg(celery_of(folder), signal.SIGKILL)
 
 
-@pytest.mark.thorough
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_prometheus_watches_the_demo_for_a_minute(
     demo: tuple[Stack, Pages], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

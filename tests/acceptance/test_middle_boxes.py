@@ -67,7 +67,7 @@ def test_a_table_of_many_columns_makes_no_url_too_long_for_nginx(world: World, t
         ("http", 0),
         pytest.param("tcp", 0, marks=pytest.mark.thorough),
         # haproxy waits a second before it tries the dead server again, so every other request takes that long.
-        pytest.param("http", 1, marks=[pytest.mark.thorough, pytest.mark.slow, pytest.mark.timeout(400)]),
+        pytest.param("http", 1, marks=[pytest.mark.long, pytest.mark.timeout(400)]),
     ],
 )
 def test_a_dead_server_of_two_behind_a_balancer_costs_no_start(

@@ -91,7 +91,7 @@ def test_everything_runs_for_a_role_with_odd_settings_and_short_timeouts(make_wo
     everything(started(world), 20_000)
 
 
-@pytest.mark.thorough
+@pytest.mark.long
 def test_a_million_rows_are_copied_under_timeouts_of_a_second(running: World) -> None:
     bend(running, SHORT)
     everything(running, 1_000_000)
