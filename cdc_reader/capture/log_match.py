@@ -35,7 +35,6 @@ class LogMatch:
     def first_lacking(self, brought: Sequence[Lsns], passed: Lsn) -> Lsn:
         """Return the first stored position that the log has passed without a row there; NO_LSN if it has passed none.
 
-
         Args:
             brought: commit LSNs of the rows of the next piece.
             passed: LSN before which the log brings nothing more.

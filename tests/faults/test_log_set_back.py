@@ -72,9 +72,8 @@ def server(tmp_path: Path) -> Iterator[Server]:
     server.close()
 
 
-def test_a_log_that_ends_before_a_stored_position_stops_the_reader(
-    make_world: Callable[..., World], server: Server
-) -> None:
+def with_snapshot(make_world: Callable[..., World], server: Server) -> World:
+    """Run a pipeline whose server has ten stored events in its snapshot."""
     world = make_world(postgres_dsn=server.dsn)
     world.pipeline.start("worker", "reader")
     server.insert(10)
@@ -82,6 +81,13 @@ def test_a_log_that_ends_before_a_stored_position_stops_the_reader(
     world.pipeline.stop("reader")
     server.take_snapshot()
     world.pipeline.start("reader")
+    return world
+
+
+def test_a_log_that_ends_before_a_stored_position_stops_the_reader(
+    make_world: Callable[..., World], server: Server
+) -> None:
+    world = with_snapshot(make_world, server)
     server.insert(2000)
     until(lambda: world.stored() == 2010)
     world.pipeline.stop("reader")
@@ -106,13 +112,7 @@ def test_a_log_that_ends_before_a_stored_position_stops_the_reader(
 def test_a_log_that_has_grown_past_the_stored_positions_stops_the_reader_too(
     make_world: Callable[..., World], server: Server
 ) -> None:
-    world = make_world(postgres_dsn=server.dsn)
-    world.pipeline.start("worker", "reader")
-    server.insert(10)
-    until(lambda: world.stored() == 10)
-    world.pipeline.stop("reader")
-    server.take_snapshot()
-    world.pipeline.start("reader")
+    world = with_snapshot(make_world, server)
     for _ in range(20):
         server.insert(5)
     until(lambda: world.stored() == 110)
